@@ -1,0 +1,239 @@
+"""MOPO's Algorithm 2 for a stack of runs: branch rollouts from real states into the pool, learn from both by SAC.
+
+Progress is counted in gradient steps and made in blocks. All draws of a block come from streams named by
+the block's number, so a run stopped after any block and taken up again goes on as if nothing had happened.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.replay import Pool
+from mopo_cli.agents.sac import Sac, SacSettings, start_sac, update
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.imagine import TerminationRule, branch
+from mopo_cli.dynamics.penalties import penalty_weights
+from mopo_cli.engine.members import Member
+from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.streams import stream
+from mopo_cli.nets.stacked import Adam
+
+METRICS = ("q", "critic_loss", "entropy", "alpha", "penalty", "reward")
+"""What is averaged over the steps of an epoch."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """The schedule: steps, rollouts, batches. `rollout_every` and `steps_per_epoch` are gradient steps."""
+
+    steps_per_epoch: int
+    rollout_every: int
+    rollout_batch: int
+    pool_epochs: int
+    batch_size: int
+    real_ratio: float
+
+    @property
+    def block(self) -> int:
+        """Steps in a block, at most 100, such that rollouts and the ends of epochs fall between blocks."""
+        common = gcd(self.steps_per_epoch, self.rollout_every)
+        return max(size for size in range(1, 101) if common % size == 0)
+
+    @property
+    def real_rows(self) -> int:
+        """Real rows in a batch, rounded down as in MOPO's code: 12 of 256."""
+        return int(self.batch_size * self.real_ratio)
+
+
+@dataclass(frozen=True)
+class World:
+    """What the learner may look at: real rows `[N, width]`, and either ensembles to branch in or a fixed buffer of model rows.
+
+    `start` `[N, obs_dim]` are the states that rollouts branch from.
+    """
+
+    rows: Rows
+    real: Tensor
+    start: Tensor
+    rule: TerminationRule
+    ensembles: tuple[Ensemble, ...] = ()
+    buffer: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RolloutTally:
+    """What a member's latest rollout did: rows made, and of them the shares that terminated, were guarded, or were dropped."""
+
+    rows: int
+    terminated: float
+    guarded: float
+    dropped: float
+
+
+@dataclass
+class Past:
+    """One rollout whose rows may still be in the pool: the actors `[S, ·]` that made it, and per member where its rows began and how many they were."""
+
+    index: int
+    actor: Tensor
+    positions: list[int]
+    rows: list[int]
+
+
+@dataclass
+class Loop:
+    """A stack of runs in progress."""
+
+    settings: LoopSettings
+    members: tuple[Member, ...]
+    sac: Sac
+    pool: Pool
+    penalty: Tensor  # [S, 1, U]
+    step: int = 0
+    past: deque[Past] = field(default_factory=deque)
+    tallies: list[RolloutTally] = field(default_factory=list)
+    sums: Tensor = field(default_factory=lambda: torch.zeros(0))  # [S, len(METRICS)]
+
+
+def start_loop(world: World, members: tuple[Member, ...], sac: SacSettings, settings: LoopSettings) -> Loop:
+    """Build the stack with fresh agents and empty pools."""
+    device = world.real.device
+    agents = start_sac(world.rows.obs_dim, world.rows.act_dim, sac, [m.seed for m in members], device)
+    capacities = [settings.rollout_batch * m.h * settings.pool_epochs for m in members]
+    if world.buffer is not None or settings.real_rows == settings.batch_size:
+        capacities = [0] * len(members)
+    pool = Pool(capacities, world.rows.width, device)
+    weights = torch.tensor([penalty_weights(m.penalty, m.lam) for m in members], device=device)
+    sums = torch.zeros(len(members), len(METRICS), device=device)
+    return Loop(settings, members, agents, pool, weights[:, None], sums=sums)
+
+
+def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
+    """Train one block in place, branching first where a rollout is due; at the end of an epoch return its mean METRICS, each `[S]`."""
+    if world.buffer is None and max(loop.pool.capacities) and loop.step % loop.settings.rollout_every == 0:
+        _branch(loop, world)
+    _train_block(loop, world)
+    loop.step += loop.settings.block
+    if loop.step % loop.settings.steps_per_epoch:
+        return None
+    means = loop.sums / loop.settings.steps_per_epoch
+    loop.sums = torch.zeros_like(loop.sums)
+    return dict(zip(METRICS, means.unbind(dim=1), strict=True))
+
+
+def _train_block(loop: Loop, world: World) -> None:
+    settings, device = loop.settings, world.real.device
+    steps, index = settings.block, loop.step // settings.block
+    real_rows, model_rows = settings.real_rows, settings.batch_size - settings.real_rows
+    real, model, noise = [], [], []
+    for m, member in enumerate(loop.members):
+        source = len(world.buffer) if world.buffer is not None else loop.pool.sizes[m]
+        draw = stream(member.seed, "policy/batch", index, device)
+        real.append(torch.randint(len(world.real), (steps, real_rows), generator=draw, device=device))
+        model.append(torch.randint(max(source, 1), (steps, model_rows), generator=draw, device=device))
+        shape = (steps, 2, settings.batch_size, world.rows.act_dim)
+        noise.append(
+            torch.randn(shape, generator=stream(member.seed, "policy/noise", index, device), device=device)
+        )
+    real_index, model_index = torch.stack(real, dim=1), torch.stack(model, dim=1)  # [steps, S, rows]
+    all_noise = torch.stack(noise, dim=2)  # [steps, 2, S, batch, act_dim]
+    for k in range(steps):
+        rows = world.real[real_index[k]]
+        if model_rows:
+            imagined = (
+                loop.pool.gather(model_index[k]) if world.buffer is None else world.buffer[model_index[k]]
+            )
+            rows = torch.cat([rows, imagined], dim=1)
+        batch = world.rows.split(rows)
+        penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
+        info = update(loop.sac, batch, batch.reward - penalty, all_noise[k])
+        info |= {"penalty": penalty.mean(dim=1), "reward": batch.reward.mean(dim=1)}
+        loop.sums += torch.stack([info[name] for name in METRICS], dim=1)
+
+
+def _branch(loop: Loop, world: World) -> None:
+    index = loop.step // loop.settings.rollout_every
+    positions = list(loop.pool.positions)
+    loop.tallies = [_branch_member(loop, world, m, index, loop.sac.actor) for m in range(len(loop.members))]
+    loop.past.append(Past(index, loop.sac.actor.clone(), positions, [tally.rows for tally in loop.tallies]))
+    while _covered(loop, skip=1):
+        loop.past.popleft()
+
+
+def _covered(loop: Loop, skip: int) -> bool:
+    """Whether the rollouts after the first `skip` have filled every pool, so that nothing older is left in it."""
+    later = list(loop.past)[skip:]
+    return all(
+        sum(past.rows[m] for past in later) >= capacity for m, capacity in enumerate(loop.pool.capacities)
+    )
+
+
+def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) -> RolloutTally:
+    member = loop.members[m]
+    device = world.start.device
+    generator = stream(member.seed, "policy/rollout", index, device)
+    chosen = torch.randint(
+        len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device
+    )
+    policy = loop.sac.policy(m, actor).sample
+    made = terminated = guarded = dropped = 0
+    for imagined in branch(
+        world.ensembles[member.model], world.rule, world.start[chosen], policy, member.h, generator
+    ):
+        loop.pool.write(m, imagined.rows)
+        made += len(imagined.rows)
+        terminated += imagined.terminated
+        guarded += imagined.guarded
+        dropped += imagined.dropped
+    if not loop.pool.sizes[m]:
+        raise FloatingPointError(f"no transition imagined for seed {member.seed} is finite")
+    total = made + dropped
+    return RolloutTally(made, terminated / total, guarded / total, dropped / total)
+
+
+def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a checkpoint must hold. The pools are not in it: the actors that filled them and their streams make them again."""
+    sac = loop.sac
+    tensors = {"actor": sac.actor, "critic": sac.critic, "target": sac.target, "log_alpha": sac.log_alpha}
+    for name, adam in (("actor", sac.actor_adam), ("critic", sac.critic_adam), ("alpha", sac.alpha_adam)):
+        tensors |= {f"{name}/first": adam.first, f"{name}/second": adam.second}
+    tensors |= {"sums": loop.sums}
+    tensors |= {f"past/{past.index}": past.actor for past in loop.past}
+    numbers = {
+        "step": loop.step,
+        "adam": [sac.actor_adam.steps, sac.critic_adam.steps, sac.alpha_adam.steps],
+        "past": [[past.index, past.positions, past.rows] for past in loop.past],
+        "positions": loop.pool.positions,
+        "sizes": loop.pool.sizes,
+    }
+    return tensors, numbers
+
+
+def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """Put a checkpoint back into a freshly started loop of the same world, members and settings."""
+    sac = loop.sac
+    sac.actor, sac.critic, sac.target = tensors["actor"], tensors["critic"], tensors["target"]
+    sac.log_alpha = tensors["log_alpha"]
+    sac.actor_adam, sac.critic_adam, sac.alpha_adam = (
+        Adam(
+            tensors[f"{name}/first"],
+            tensors[f"{name}/second"],
+            torch.zeros_like(tensors[f"{name}/first"]),
+            steps,
+        )
+        for name, steps in zip(("actor", "critic", "alpha"), numbers["adam"], strict=True)
+    )
+    loop.step, loop.sums = numbers["step"], tensors["sums"]
+    loop.past = deque(
+        Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"]
+    )
+    for past in loop.past:
+        loop.pool.positions = list(past.positions)
+        loop.tallies = [
+            _branch_member(loop, world, m, past.index, past.actor) for m in range(len(loop.members))
+        ]
+    loop.pool.positions, loop.pool.sizes = list(numbers["positions"]), list(numbers["sizes"])

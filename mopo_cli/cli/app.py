@@ -1,0 +1,68 @@
+"""The ``mopo`` command and all its subcommands."""
+
+from typing import Annotated
+
+import typer
+
+from mopo_cli import __version__
+from mopo_cli.cli import (
+    ablate,
+    evaluate,
+    fetch_data,
+    presets,
+    rollout,
+    run,
+    select_elites,
+    show,
+    train_model,
+    train_policy,
+)
+
+app = typer.Typer(
+    name="mopo",
+    add_completion=False,
+    help="From logged data alone to a policy: model-based offline policy optimisation (MOPO).",
+    epilog="Start with: mopo run quickstart",
+    pretty_exceptions_enable=False,
+)
+
+
+def _examples(lines: tuple[str, ...]) -> str:
+    return "\n\n".join(("Examples:", *(f"  {line}" for line in lines)))
+
+
+STAGES = "The seven stages"
+WHOLE = "The whole"
+
+app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=WHOLE)(run.run)
+app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show.show)
+app.add_typer(presets.app, name="presets", rich_help_panel=WHOLE)
+for name, module, function in (
+    ("fetch-data", fetch_data, fetch_data.fetch_data),
+    ("train-model", train_model, train_model.train_model),
+    ("select-elites", select_elites, select_elites.select_elites),
+    ("rollout", rollout, rollout.rollout),
+    ("train-policy", train_policy, train_policy.train_policy),
+    ("evaluate", evaluate, evaluate.evaluate),
+    ("ablate", ablate, ablate.ablate),
+):
+    app.command(name, epilog=_examples(module.EXAMPLES), rich_help_panel=STAGES)(function)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mopo {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def mopo(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """From logged data alone to a policy: model-based offline policy optimisation (MOPO)."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -1,0 +1,125 @@
+"""From a command line to what a stage needs: the run, its data set, the settings and their origins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mopo_cli.cli.options import Call
+from mopo_cli.config.presets import preset_names
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import FetchData, SelectElites, Settings
+from mopo_cli.errors import InputError
+from mopo_cli.report import Report
+from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.run import RunFolder, dataset_slug, resolve_run
+
+if TYPE_CHECKING:
+    from mopo_cli.stages.runner import Options
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The run a command works on, and the data set and preset that go with it."""
+
+    call: Call
+    run: RunFolder
+    dataset: str | None
+    preset: str | None
+
+    def settle(self, stage: type[S], flags: Mapping[str, Any] | None = None) -> "tuple[S, Options]":
+        """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
+        return settle(self.call, stage, self.dataset, self.preset, flags)
+
+    def needs(self, stage: str, what: str) -> None:
+        """Raises InputError, naming the command to run, when the run has no finished ``stage``."""
+        if not any(key.split("/")[0] == stage for key in read_lineage(self.run)):
+            raise InputError(
+                f"The run {self.run.root} has no {what} yet.", hint=f"mopo {stage}{self._same_run()}"
+            )
+
+    def fetch_if_missing(self) -> None:
+        """Runs fetch-data when the run has no data yet, or their file is gone."""
+        from mopo_cli.stages.fetch_data import run_fetch_data
+
+        record = fetched(self.run)
+        if record is None:
+            flags = {"dataset": self.call.dataset} if self.call.dataset else {}
+            settings, options = self.settle(FetchData, flags)
+        elif all((self.run.root / file["path"]).exists() for file in record.outputs.values()):
+            return
+        else:
+            settings = FetchData(**record.settings)
+            options = execution(self.call, record.extra.get("origins", {}))
+        run_fetch_data(self.run, settings, options, self._aside())
+
+    def select_elites_if_missing(self) -> None:
+        """Runs select-elites when the run's model has no elites yet."""
+        from mopo_cli.stages.select_elites import run_select_elites
+
+        if "select-elites" not in read_lineage(self.run):
+            run_select_elites(self.run, *self.settle(SelectElites), self._aside())
+
+    def _aside(self) -> Report:
+        """For a stage that runs on the way to the one asked for: its hint on what comes next is no help."""
+        return Report(self.call.report.mode, hints=False)
+
+    def _same_run(self) -> str:
+        if self.call.run:
+            return f" --run {self.call.run}"
+        return f" --dataset {self.call.dataset}" if self.call.dataset else ""
+
+
+def open_context(call: Call) -> Context:
+    """The run named by --run, --dataset, MOPO_RUN or the last command, with its data set and preset.
+
+    The preset is --preset, else the one the data were fetched with; None leaves ``resolve`` to find one.
+    Raises InputError when no run is named, or --run holds other data than --dataset says.
+    """
+    run = resolve_run(call.run, call.dataset)
+    record = fetched(run)
+    held = str(record.settings["dataset"]) if record else None
+    if call.dataset and held and dataset_slug(call.dataset) != dataset_slug(held):
+        raise InputError(
+            f"The run {run.root} holds {held}, not {call.dataset}.",
+            hint=f"mopo fetch-data --dataset {call.dataset} --run ANOTHER-FOLDER",
+        )
+    return Context(call, run, call.dataset or held, call.preset or _remembered_preset(record))
+
+
+def settle(
+    call: Call,
+    stage: type[S],
+    dataset: str | None,
+    preset: str | None,
+    flags: Mapping[str, Any] | None = None,
+) -> "tuple[S, Options]":
+    """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
+    resolved = resolve(stage, dataset=dataset, preset_name=preset, config_file=call.config, flags=flags)
+    return resolved.settings, execution(call, resolved.origins)
+
+
+def execution(call: Call, origins: dict[str, str]) -> "Options":
+    """How to execute a stage whose settings come from ``origins``."""
+    from mopo_cli.stages.runner import Options
+
+    return Options(
+        device=call.device,
+        threads=call.threads,
+        force=call.force,
+        allow_mismatch=call.allow_mismatch,
+        origins=origins,
+    )
+
+
+def fetched(run: RunFolder) -> StageRecord | None:
+    """The record of a run's fetch-data, None when it has no data yet."""
+    return read_lineage(run).get("fetch-data")
+
+
+def _remembered_preset(record: StageRecord | None) -> str | None:
+    """The preset that the data of a run were fetched with: it stays the run's preset."""
+    origins = record.extra.get("origins", {}) if record else {}
+    names = {origin.removeprefix("preset ") for origin in origins.values() if origin.startswith("preset ")}
+    return next((name for name in sorted(names) if name in preset_names()), None)

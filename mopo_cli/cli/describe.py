@@ -1,0 +1,107 @@
+"""What ``mopo show`` knows of a path: its kind, what it says of itself, and the stages that made it."""
+
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.store.atomic import read_json
+from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.run import RunFolder
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """``path``, ``kind``, ``about`` (name -> value) and ``stages`` (the records of those that made it).
+
+    Raises InputError for what is absent or of a kind unknown here, CorruptError for a damaged file.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    if path.name == "run.json":
+        path = path.parent
+    if path.is_dir():
+        return _run_folder(path)
+    readers = {".h5": _hdf5, ".hdf5": _hdf5, ".safetensors": _tensors, ".json": _json}
+    if path.suffix not in readers:
+        raise InputError(f"{path} is not a kind of file that mopo makes.", hint="mopo show RUN-FOLDER")
+    kind, about = readers[path.suffix](path)
+    return {"path": str(path), "kind": kind, "about": about, "stages": _makers(path)}
+
+
+def _run_folder(path: Path) -> dict[str, Any]:
+    run = RunFolder(path)
+    if not run.lineage.exists():
+        raise InputError(f"{path} is not a run folder: it holds no run.json.", hint="mopo run quickstart")
+    stages = [_stage(key, record) for key, record in read_lineage(run).items()]
+    stages.sort(key=lambda stage: str(stage["finished"]))
+    about = {"stages": ", ".join(stage["stage"] for stage in stages) or "none finished"}
+    return {"path": str(path), "kind": "run folder", "about": about, "stages": stages}
+
+
+def _stage(key: str, record: StageRecord) -> dict[str, Any]:
+    return {
+        "stage": key,
+        "finished": record.finished,
+        "wall_seconds": record.wall_seconds,
+        "versions": record.versions,
+        "inputs": record.inputs,
+        "outputs": record.outputs,
+        "settings": record.settings,
+        "origins": record.extra.get("origins", {}),
+    }
+
+
+def _makers(path: Path) -> list[dict[str, Any]]:
+    """The stages, of the run folder that the file lies in, that made it."""
+    path = path.resolve()
+    run = next((RunFolder(folder) for folder in path.parents if (folder / "run.json").is_file()), None)
+    if run is None:
+        return []
+    return [
+        _stage(key, record)
+        for key, record in read_lineage(run).items()
+        if any((run.root / file["path"]).resolve() == path for file in record.outputs.values())
+    ]
+
+
+def _hdf5(path: Path) -> tuple[str, dict[str, Any]]:
+    import h5py
+
+    about: dict[str, Any] = {}
+    columns: dict[str, str] = {}
+
+    def note(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            columns[name] = f"{' x '.join(map(str, node.shape))} {node.dtype}"
+
+    try:
+        with h5py.File(path, "r") as file:
+            about.update((name, _plain(value)) for name, value in sorted(file.attrs.items()))
+            file.visititems(note)  # follows no link out of the file
+    except (OSError, RuntimeError) as error:
+        raise CorruptError(f"{path} is not a readable HDF5 file.", hint="mopo fetch-data --force") from error
+    kind = about.pop("kind", "HDF5 file of another program")
+    return str(kind), about | columns
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _tensors(path: Path) -> tuple[str, dict[str, Any]]:
+    from mopo_cli.store.checkpoint import load_tensors
+
+    tensors, meta = load_tensors(path)
+    about = {name: value for name, value in meta.items() if name != "kind" and not isinstance(value, dict)}
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    return str(meta.get("kind", "tensors")), about | {"tensors": len(tensors), "numbers": numbers}
+
+
+def _json(path: Path) -> tuple[str, dict[str, Any]]:
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise InputError(f"{path} is not a JSON file that mopo makes.")
+    kinds = {"evaluations": "evaluation", "ablations": "ablation", "model": "model description"}
+    kind = "elites" if path.name == "elites.json" else kinds.get(path.parent.name, "JSON file")
+    return kind, document

@@ -1,0 +1,109 @@
+"""``mopo run``: all stages in order"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mopo_cli.cli.context import Context
+from mopo_cli.cli.options import Call, command
+from mopo_cli.config.presets import load_preset, preset_dataset, preset_names
+from mopo_cli.config.resolve import read_config
+from mopo_cli.config.schema import Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.data.registry import parse_dataset
+from mopo_cli.errors import InputError, UsageError
+from mopo_cli.report import Report
+from mopo_cli.store.run import RunFolder, dataset_slug
+
+EXAMPLES = (
+    "mopo run quickstart",
+    "mopo run ./my-logs.h5 --env Hopper-v5 --config mine.yaml",
+)
+
+
+@command(FetchData, only=("env",), without=("dataset", "preset"))
+def run(
+    call: Call,
+    name: Annotated[
+        str, typer.Argument(metavar="PRESET-OR-DATA-SET", help="a name from mopo presets ls, or a data set")
+    ],
+) -> None:
+    """Run all stages in order, from data to an evaluated policy; what is up to date is skipped."""
+    context = _context(call, name)
+    results = _run_stages(context, name)
+    evaluation = results["evaluate"]
+    result = {"run": str(context.run.root), "preset": context.preset, "stages": results}
+    call.report.result(result, comparison(evaluation, context.run))
+
+
+def _context(call: Call, name: str) -> Context:
+    preset = name if name in preset_names() else None
+    if preset is None:
+        _check_dataset(name)
+    folder = call.run or Path("runs") / (preset or dataset_slug(name))
+    return Context(call, RunFolder(folder), preset_dataset(preset) if preset else name, preset)
+
+
+def _check_dataset(name: str) -> None:
+    try:
+        parse_dataset(name)
+    except InputError as error:
+        if close := get_close_matches(name, preset_names(), n=1):
+            raise UsageError(
+                f"There is no preset or data set {name!r} (did you mean {close[0]!r}?).", "mopo presets ls"
+            ) from error
+        raise
+
+
+def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
+    from mopo_cli.stages.evaluate import run_evaluate
+    from mopo_cli.stages.fetch_data import run_fetch_data
+    from mopo_cli.stages.rollout import run_rollout
+    from mopo_cli.stages.select_elites import run_select_elites
+    from mopo_cli.stages.train_model import run_train_model
+    from mopo_cli.stages.train_policy import run_train_policy
+
+    call, where, results = context.call, context.run, dict[str, dict[str, Any]]()
+    report = Report(call.report.mode, hints=False)
+    flags = call.flags if context.preset else {"dataset": name, **call.flags}
+    # All settings are settled first, so that a fault is told before hours of work.
+    fetching, modelling, electing = (
+        context.settle(FetchData, flags),
+        context.settle(TrainModel),
+        context.settle(SelectElites),
+    )
+    imagining, learning, (evaluating, options) = (
+        context.settle(Rollout),
+        context.settle(TrainPolicy),
+        context.settle(Evaluate),
+    )
+    if evaluating.policy is None:
+        evaluating = evaluating.model_copy(update={"policy": learning[0].policy_name()})
+
+    results["fetch-data"] = run_fetch_data(where, *fetching, report)
+    results["train-model"] = run_train_model(where, *modelling, report)
+    results["select-elites"] = run_select_elites(where, *electing, report)
+    if _wants_rollout(context):
+        results["rollout"] = run_rollout(where, *imagining, report)
+    results["train-policy"] = run_train_policy(where, *learning, report)
+    results["evaluate"] = run_evaluate(where, evaluating, options, report)
+    return results
+
+
+def _wants_rollout(context: Context) -> bool:
+    """Training needs no rollout file; it is made only where the preset or the settings file speaks of it."""
+    file = read_config(context.call.config) if context.call.config else {}
+    return "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file}
+
+
+def comparison(evaluation: dict[str, Any], run: RunFolder) -> str:
+    """The end of the story, from evaluate's result: what the policies return, and what the data did."""
+    data, policy = evaluation["dataset_return_mean"], evaluation["return_mean"]
+    each = ", ".join(f"seed {seed}: {value:.1f}" for seed, value in evaluation["return_per_seed"].items())
+    return (
+        f"In {evaluation['environment']} the behaviour in the data returned {data:.1f} on average and "
+        f"{evaluation['dataset_return_max']:.1f} at best; the policy learned from these data alone returns "
+        f"{policy:.1f} on average ({each}).\n"
+        f"All of it is in {run.root}: mopo show {run.root}"
+    )

@@ -1,0 +1,23 @@
+"""``mopo train-policy``"""
+
+from mopo_cli.cli.context import open_context
+from mopo_cli.cli.options import Call, command
+from mopo_cli.config.schema import TrainPolicy
+
+EXAMPLES = (
+    "mopo train-policy --penalty max-var --lam 1 --h 5",
+    "mopo train-policy --dataset walker2d-medium --seed-list 0,3,7 --name three-seeds",
+)
+
+
+@command(TrainPolicy)
+def train_policy(call: Call) -> None:
+    """Learn a policy by SAC on real and imagined data, the reward lowered by lam times the uncertainty."""
+    from mopo_cli.stages.train_policy import run_train_policy
+
+    context = open_context(call)
+    settings, options = context.settle(TrainPolicy, call.flags)
+    if settings.rollouts == "fresh":
+        context.needs("train-model", "model")
+        context.select_elites_if_missing()
+    call.report.result(run_train_policy(context.run, settings, options, call.report))

@@ -1,0 +1,100 @@
+"""The presets that ship with mopo: one YAML file per data set, found by name or by data set."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.errors import SettingsError, UsageError
+
+Sections = dict[str, dict[str, Any]]
+"""A settings file: section (the stage's command) -> key as in the schema -> value, not yet validated."""
+
+_VERSION = re.compile(r"-v[012]$")
+
+
+def preset_names() -> list[str]:
+    """The names of all presets, sorted; ``quickstart`` first."""
+    names = (path.stem for path in _folder().glob("*.yaml"))
+    return sorted(names, key=lambda name: (name != "quickstart", name))
+
+
+def preset_text(name: str) -> str:
+    """A preset's YAML with its header comment. Raises UsageError when there is none of that name."""
+    if name not in preset_names():
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, preset_names(), n=1)
+        did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UsageError(f"There is no preset {name!r}{did_you_mean}.", hint="mopo presets ls")
+    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_summary(name: str) -> str:
+    """The first line of a preset's header comment: what it is for."""
+    return preset_text(name).splitlines()[0].removeprefix("#").strip()
+
+
+def load_preset(name: str) -> Sections:
+    """A preset's sections. Raises UsageError when there is none of that name."""
+    return parse_sections(preset_text(name), f"preset {name}")
+
+
+def find_preset(dataset: str) -> str | None:
+    """The preset that applies to a data set by itself, None where there is none.
+
+    ``mixed`` is ``medium-replay``, and a D4RL set's preset serves all its versions: walker2d-medium-v0,
+    walker2d-medium-v2. A preset named otherwise than its data set (quickstart) is never found this way.
+    """
+    name = _canonical(dataset)
+    if name not in preset_names():
+        return None
+    meant = load_preset(name).get("fetch-data", {}).get("dataset", "")
+    return name if _canonical(str(meant)) == name else None
+
+
+def preset_dataset(name: str) -> str:
+    """The data set a preset is for. Raises UsageError when there is no such preset."""
+    return str(load_preset(name)["fetch-data"]["dataset"])
+
+
+def parse_sections(text: str, label: str) -> Sections:
+    """YAML text -> sections, with dashes in keys turned into underscores; values are not looked at.
+
+    Raises SettingsError, naming ``label``, when the text is not YAML or not sections of keys and values.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise SettingsError(f"{label} is not valid YAML{where}.") from error
+    document = {} if document is None else document
+    if not isinstance(document, dict):
+        raise SettingsError(f"{label} must hold sections such as 'train-policy:', each with keys and values.")
+    return {str(section): _keys(values, str(section), label) for section, values in document.items()}
+
+
+def _keys(values: Any, section: str, label: str) -> dict[str, Any]:
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{label}: section {section} must hold keys and values such as 'seed: 0'.")
+    keys = [str(key).replace("-", "_") for key in values]
+    twice = sorted({key.replace("_", "-") for key in keys if keys.count(key) > 1})
+    if twice:
+        raise SettingsError(f"{label}: section {section} gives {', '.join(twice)} twice.")
+    return dict(zip(keys, values.values(), strict=True))
+
+
+def _canonical(dataset: str) -> str:
+    name = _VERSION.sub("", dataset).replace(":", "-")
+    return f"{name.removesuffix('-mixed')}-medium-replay" if name.endswith("-mixed") else name
+
+
+def _folder() -> Path:
+    """The presets inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "presets"

@@ -1,0 +1,176 @@
+"""Where each setting's value comes from: default < preset < file < flag."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from reprlib import repr as short_repr
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from mopo_cli.config.presets import Sections, find_preset, load_preset, parse_sections
+from mopo_cli.config.schema import STAGES, Ablate, FetchData, Settings
+from mopo_cli.errors import InputError, SettingsError, UsageError
+
+S = TypeVar("S", bound=Settings)
+
+# An ablation takes over what was set for training, but not these: they are what it is about.
+_NOT_INHERITED = ("penalty", "name")
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[S]):
+    """A stage's settings and, for each, where its value comes from.
+
+    An origin is ``default``, ``run`` (the data set of the run), ``preset NAME``, a file's path, or ``flag``.
+    """
+
+    settings: S
+    origins: dict[str, str]
+
+
+def resolve(
+    stage: type[S],
+    *,
+    dataset: str | None = None,
+    preset_name: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved[S]:
+    """The settings of ``stage`` (a model of ``schema``), with their origins.
+
+    ``preset_name`` names the preset, else the one for ``dataset`` applies, if any. ``flags`` holds the values
+    given on the command line by field name, as text or typed. Raises SettingsError listing all faults of the
+    preset and the file, UsageError those of the flags, InputError when a file or preset is missing.
+    """
+    flags = flags or {}
+    file = read_config(config_file) if config_file else {}
+    if stage is FetchData:
+        dataset = flags.get("dataset") or file.get("fetch-data", {}).get("dataset") or dataset
+    found = None if preset_name else find_preset(dataset) if dataset else None
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if stage is FetchData and dataset:
+        layers.append(("run", {"dataset": dataset}))
+    if name := preset_name or found:
+        values = _values(checked(load_preset(name), f"preset {name}"), stage)
+        if found:
+            values.pop("dataset", None)  # the user's own word for it may name a version
+        layers.append((f"preset {name}", values))
+    if config_file:
+        layers.append((str(config_file), _values(file, stage)))
+    check_flags(stage, flags)
+    layers.append(("flag", dict(flags)))
+
+    origins = {field: label for label, values in layers for field in values}
+    merged = {field: value for _, values in layers for field, value in values.items()}
+    return Resolved(
+        settings=_build(stage, merged, flags),
+        origins={field: origins.get(field, "default") for field in stage.model_fields},
+    )
+
+
+def check_flags(stage: type[Settings], flags: Mapping[str, Any]) -> None:
+    """Raises UsageError listing all flags whose value is not allowed."""
+    if faults := _faults(stage, flags):
+        sentence = _sentence("", [f"--{fault}" for fault in faults])
+        raise UsageError(sentence, hint=f"mopo {stage_name(stage)} --help")
+
+
+def read_config(path: Path) -> Sections:
+    """The sections of a user's YAML file, every key and value checked.
+
+    Raises InputError when it cannot be read, SettingsError listing all its faults.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"The settings file {path} does not exist.", hint="mopo presets ls") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The settings file {path} cannot be read: {error}.") from error
+    return checked(parse_sections(text, str(path)), str(path))
+
+
+def checked(sections: Sections, label: str) -> Sections:
+    """The same sections. Raises SettingsError, naming ``label`` and each key, if any is unknown or bad."""
+    faults: list[str] = []
+    for section, values in sections.items():
+        if model := STAGES.get(section):
+            faults += [f"{section}: {fault}" for fault in _faults(model, values)]
+        else:
+            faults.append(f"unknown section {section!r}{_suggestion(section, list(STAGES))}")
+    if faults:
+        raise SettingsError(_sentence(label, faults), hint="mopo STAGE --help lists a stage's settings")
+    return sections
+
+
+def _values(sections: Sections, stage: type[Settings]) -> dict[str, Any]:
+    own = dict(sections.get(stage_name(stage), {}))
+    if stage is Ablate:
+        training = sections.get("train-policy", {})
+        own = {key: value for key, value in training.items() if key not in _NOT_INHERITED} | own
+    return own
+
+
+def stage_name(stage: type[Settings]) -> str:
+    """The command a settings model belongs to: ``TrainModel`` -> ``train-model``."""
+    return next(name for name, model in STAGES.items() if model is stage)
+
+
+def _build(stage: type[S], merged: dict[str, Any], flags: Mapping[str, Any]) -> S:
+    """Validates the merged values; by now only what concerns several settings at once can be wrong."""
+    try:
+        return stage(**merged)
+    except ValidationError as error:
+        missing = [str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "missing"]
+        if missing:
+            raise UsageError(
+                f"{_flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help"
+            ) from None
+        sentence = _sentence("", [_describe(stage, fault) for fault in error.errors()])
+        raise (UsageError if flags else SettingsError)(sentence) from None
+
+
+def _faults(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with single keys and values; what is missing or at odds with another comes later."""
+    try:
+        model(**values)
+    except ValidationError as error:
+        return [
+            _describe(model, fault) for fault in error.errors() if fault["loc"] and fault["type"] != "missing"
+        ]
+    return []
+
+
+def _describe(model: type[Settings], fault: Any) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    key = str(fault["loc"][0]).replace("_", "-")
+    if fault["type"] == "extra_forbidden":
+        known = [field.replace("_", "-") for field in model.model_fields]
+        return f"unknown key {key!r}{_suggestion(key, known)}"
+    value = short_repr(fault["input"])
+    if fault["type"] == "value_error":
+        return f"{key} {str(fault['msg']).removeprefix('Value error, ')} (given: {value})"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"{key} must be letters, digits and . _ + = - only, not {value}"
+    demand = str(fault["msg"]).split(", unable to")[0]
+    demand = demand.replace("Input should be", "must be").replace("String should", "must")
+    return f"{key} {demand}, not {value}"
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _sentence(where: str, faults: list[str]) -> str:
+    if len(faults) == 1:
+        return f"{where}: {faults[0]}." if where else f"{faults[0]}."
+    return f"{where or 'The command line'} has {len(faults)} faults:" + "".join(
+        f"\n  {fault}" for fault in faults
+    )

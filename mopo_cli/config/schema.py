@@ -1,0 +1,251 @@
+"""The settings of every stage: the one place where a setting is named, typed, bounded, described and sourced.
+
+Flags (``--steps-per-epoch``), YAML keys (``steps-per-epoch:``), presets and the help text all come from
+these models. Sources: "MOPO" is the paper's final version, "MOPO code" its authors' release.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Penalty = Literal["max-var", "avg-var", "ens", "none"]
+Metric = Literal["mse", "nll"]
+
+# A name becomes part of a path: no separator, no leading dot.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"
+CODE = "MOPO code"
+ENSEMBLE = "MOPO App. G.2"
+
+
+def _split(value: Any) -> Any:
+    """``"0.5,1,5"`` -> ``["0.5", "1", "5"]``; a single number -> a list of one."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int | float) else value
+
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
+Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
+Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
+Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
+Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
+
+
+def _setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"source": source}, **bounds)
+
+
+def _unique(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    if values is not None and not values:
+        raise ValueError("must name at least one value")
+    if values is not None and len(set(values)) != len(values):
+        raise ValueError("must not name a value twice")
+    return values
+
+
+class Settings(BaseModel):
+    """What all stages' settings share: immutable, no unknown key, no NaN, a boolean is not a number.
+
+    Where the default is None, the word ``none`` stands for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_value(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must not be true or false")
+        optional = info.field_name is not None and cls.model_fields[info.field_name].default is None
+        return None if optional and value == "none" else value
+
+
+class FetchData(Settings):
+    """Settings of ``mopo fetch-data``."""
+
+    dataset: str = _setting(
+        ..., "which data: generate:ENV-ID:random, a file in D4RL layout, or a data set's name", min_length=1
+    )
+    env: str | None = _setting(None, "environment a file was logged in, e.g. Hopper-v5", min_length=1)
+    transitions: int = _setting(100_000, "transitions to generate (generate:... only)", ge=1)
+    seed: Seed = _setting(0, "seed of the behaviour and the simulator (generate:... only)")
+
+
+class TrainModel(Settings):
+    """Settings of ``mopo train-model``."""
+
+    networks: int = _setting(7, "networks in the ensemble", ENSEMBLE, ge=1)
+    hidden: int = _setting(200, "units per hidden layer", ENSEMBLE, ge=1)
+    layers: int = _setting(4, "hidden layers", ENSEMBLE, ge=1)
+    batch_size: int = _setting(256, "rows per network and gradient step", CODE, ge=1)
+    learning_rate: float = _setting(1e-3, "Adam step size", CODE, gt=0)
+    weight_decay: Weights = _setting(
+        (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        "factor of half the squared weights, one per hidden layer, the last for the output heads",
+        CODE,
+    )
+    holdout_fraction: float = _setting(0.2, "share of the data held out", CODE, gt=0, lt=1)
+    holdout_max: int = _setting(1000, "most rows held out", ENSEMBLE, ge=1)
+    patience: int = _setting(5, "epochs without a gain in any network before training stops", CODE, ge=1)
+    min_gain: float = _setting(
+        0.01, "relative fall of the hold-out error that counts as a gain", CODE, ge=0, lt=1
+    )
+    max_epochs: int | None = _setting(None, "most epochs to train; none: until no network gains", ge=1)
+    seeds: int = _setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
+    seed_list: Seeds | None = _setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
+
+    _check_seeds = field_validator("seed_list")(_unique)
+
+    @model_validator(mode="after")
+    def _one_decay_per_layer(self) -> Self:
+        if len(self.weight_decay) != self.layers + 1:
+            raise ValueError(
+                f"weight-decay needs {self.layers + 1} values (one per hidden layer, the last for the heads)"
+                f" where layers is {self.layers}, but has {len(self.weight_decay)}"
+            )
+        return self
+
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds to train: ``seed_list`` if given, else 0, 1, ... seeds-1."""
+        return self.seed_list or tuple(range(self.seeds))
+
+
+class SelectElites(Settings):
+    """Settings of ``mopo select-elites``."""
+
+    n: int = _setting(5, "number of elites", ENSEMBLE, ge=1)
+    metric: Metric = _setting("mse", "hold-out error that ranks the networks", CODE)
+    members: Members | None = _setting(None, "the elites themselves, e.g. 0,2,3,5,6 (instead of --n)")
+
+    _check_members = field_validator("members")(_unique)
+
+
+class Rollout(Settings):
+    """Settings of ``mopo rollout``."""
+
+    h: int = _setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
+    batch: int = _setting(50_000, "start states drawn from the data", CODE, ge=1)
+    actions: str = _setting("uniform", "who acts: uniform, or a policy file", "MOPO App. G.1", min_length=1)
+    name: str | None = _setting(None, "name of the file under rollouts/; none: e.g. uniform_h5", pattern=NAME)
+    seed: Seed = _setting(0, "seed of start states, actions and model noise")
+
+    def file_name(self) -> str:
+        """``name``, or one made from the settings: ``uniform_h5``, ``policy_h5``."""
+        return self.name or f"{'uniform' if self.actions == 'uniform' else 'policy'}_h{self.h}"
+
+
+class PolicyTraining(Settings):
+    """What ``train-policy`` and ``ablate`` share: everything but penalty, lam, h and name."""
+
+    epochs: int = _setting(1000, "epochs to train", CODE, ge=1)
+    steps_per_epoch: int = _setting(1000, "gradient steps per epoch", CODE, ge=1)
+    seeds: int = _setting(1, "number of policies trained as one stack, seeds 0, 1, ... (MOPO: 6)", ge=1)
+    seed_list: Seeds | None = _setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
+    rollouts: str = _setting("fresh", "fresh, or a rollout file to use instead of the model", min_length=1)
+    rollout_batch: int = _setting(50_000, "start states per rollout and seed", CODE, ge=1)
+    rollout_every: int = _setting(1000, "gradient steps between rollouts", CODE, ge=1)
+    pool_epochs: int = _setting(5, "rollouts kept in the pool of model data", CODE, ge=1)
+    real_ratio: float = _setting(0.05, "share of real data in a batch", ENSEMBLE, ge=0, le=1)
+    batch_size: int = _setting(256, "rows per gradient step", CODE, ge=1)
+    hidden: int = _setting(256, "units per hidden layer of actor and critics", CODE, ge=1)
+    layers: int = _setting(2, "hidden layers of actor and critics", CODE, ge=1)
+    actor_lr: float = _setting(3e-4, "Adam step size of the actor", CODE, gt=0)
+    critic_lr: float = _setting(3e-4, "Adam step size of the critics", CODE, gt=0)
+    alpha_lr: float = _setting(3e-4, "Adam step size of the temperature", CODE, gt=0)
+    gamma: float = _setting(0.99, "discount", CODE, ge=0, le=1)
+    tau: float = _setting(0.005, "step of the target critics", CODE, gt=0, le=1)
+    target_entropy: float | None = _setting(
+        None,
+        "entropy the temperature aims at; none: minus the action's dimension",
+        "SAC 2018; MOPO code: -3",
+    )
+    alpha_max: float = _setting(1.0, "upper bound of the temperature", "OfflineRL-Kit", gt=0)
+    log_std_min: float = _setting(-5.0, "lower bound of the policy's log standard deviation", "OfflineRL-Kit")
+    log_std_max: float = _setting(2.0, "upper bound of the policy's log standard deviation", CODE)
+    eval_every: int = _setting(1, "epochs between evaluations in the real environment; 0: never", CODE, ge=0)
+    eval_episodes: int = _setting(10, "episodes per evaluation and seed", CODE, ge=1)
+
+    _check_seeds = field_validator("seed_list")(_unique)
+
+    @model_validator(mode="after")
+    def _log_std_bounds_are_ordered(self) -> Self:
+        if self.log_std_min >= self.log_std_max:
+            raise ValueError(
+                f"log-std-min {self.log_std_min:g} must be below log-std-max {self.log_std_max:g}"
+            )
+        return self
+
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds to train: ``seed_list`` if given, else 0, 1, ... seeds-1."""
+        return self.seed_list or tuple(range(self.seeds))
+
+
+class TrainPolicy(PolicyTraining):
+    """Settings of ``mopo train-policy``."""
+
+    penalty: Penalty = _setting("max-var", "uncertainty u taken off the model's reward", "MOPO §4.3, App. D")
+    lam: float = _setting(1.0, "weight of the penalty: the reward is r - lam*u", "MOPO Table 6", ge=0)
+    h: int = _setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
+    name: str | None = _setting(None, "name of the policy; none: e.g. mopo_max-var_lam1_h5", pattern=NAME)
+
+    def policy_name(self) -> str:
+        """``name``, or one made from the settings: ``mopo_max-var_lam1_h5``, ``mopo_none_h5``."""
+        weight = "" if self.penalty == "none" else f"_lam{self.lam:g}"
+        return self.name or f"mopo_{self.penalty}{weight}_h{self.h}"
+
+
+class Evaluate(Settings):
+    """Settings of ``mopo evaluate``."""
+
+    episodes: int = _setting(10, "episodes per seed", CODE, ge=1)
+    policy: str | None = _setting(None, "name of the policy; none: the one trained last", pattern=NAME)
+    seed: Seed = _setting(0, "seed of the environment's start states")
+
+
+class Ablate(PolicyTraining):
+    """Settings of ``mopo ablate``: a grid over penalty, lam and h, and one value of everything else."""
+
+    penalty: Penalties = _setting(("max-var", "none"), "penalties to compare", "MOPO App. D")
+    lam: Weights = _setting((1.0,), "penalty weights to compare", "MOPO Table 6")
+    h: Horizons = _setting((5,), "horizons to compare", "MOPO Table 6")
+    name: str | None = _setting(
+        None, "name of the folder under ablations/; none: made from the grid", pattern=NAME
+    )
+
+    _check_grid = field_validator("penalty", "lam", "h")(_unique)
+
+    def cells(self) -> tuple[TrainPolicy, ...]:
+        """One ``TrainPolicy`` per cell; penalty ``none`` has one per horizon, as lam means nothing there."""
+        shared = self.model_dump(exclude={"penalty", "lam", "h", "name"})
+        return tuple(
+            TrainPolicy(penalty=penalty, lam=lam, h=h, **shared)
+            for penalty in self.penalty
+            for h in self.h
+            for lam in (self.lam[:1] if penalty == "none" else self.lam)
+        )
+
+    def table_name(self) -> str:
+        """``name``, or one made from the grid: ``max-var+none_lam0.5+1_h5``."""
+        lams = "+".join(f"{lam:g}" for lam in self.lam)
+        return self.name or f"{'+'.join(self.penalty)}_lam{lams}_h{'+'.join(map(str, self.h))}"
+
+
+STAGES: dict[str, type[Settings]] = {
+    "fetch-data": FetchData,
+    "train-model": TrainModel,
+    "select-elites": SelectElites,
+    "rollout": Rollout,
+    "train-policy": TrainPolicy,
+    "evaluate": Evaluate,
+    "ablate": Ablate,
+}
+"""Settings of each stage, by the name of its command; also the section names of a YAML file."""

@@ -1,0 +1,1 @@
+"""Logged transitions: where they come from, what they must satisfy, and how they are described."""

@@ -1,0 +1,21 @@
+"""The returns that D4RL calls score 0 and score 100."""
+
+# D4RL, infos.py: return of a random and of an expert policy per environment, all dataset versions.
+_D4RL = {
+    "HalfCheetah": (-280.178953, 12135.0),
+    "Hopper": (-20.272305, 3234.3),
+    "Walker2d": (1.629008, 4592.3),
+    "Ant": (-325.6, 3879.7),
+}
+# v2 to v4 share model and reward. v5 changed both, so that a v5 return against these constants would be a
+# number that looks like a D4RL score and is none.
+_VERSIONS = {"v2", "v3", "v4"}
+
+
+def reference_scores(env_id: str | None) -> tuple[float, float] | None:
+    """(min, max) of ``score = 100 (return - min) / (max - min)`` for an environment of D4RL's family.
+
+    None for every other environment, -v5 included.
+    """
+    family, _, version = (env_id or "").rpartition("-")
+    return _D4RL.get(family) if version in _VERSIONS else None

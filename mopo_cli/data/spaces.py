@@ -1,0 +1,45 @@
+"""The sizes and action bounds of a Gymnasium environment that transitions can be logged in."""
+
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+
+from mopo_cli.data.transitions import Floats
+from mopo_cli.errors import InputError
+from mopo_cli.evaluation.returns import Environment, open_environments
+
+
+@dataclass(frozen=True, eq=False)
+class Spaces:
+    """O, A and the action bounds `[A]` f4 in the environment's own units."""
+
+    obs_dim: int
+    act_dim: int
+    action_low: Floats
+    action_high: Floats
+
+
+def spaces_of(env_id: str, environment: Environment) -> Spaces:
+    """The spaces of an environment that has flat boxes for both.
+
+    Raises InputError when observations are not floating-point or an action is unbounded.
+    """
+    observation, action = environment.observation_space, environment.action_space
+    assert isinstance(observation, gym.spaces.Box) and isinstance(action, gym.spaces.Box)
+    if not np.issubdtype(observation.dtype, np.floating):
+        raise InputError(
+            f"The environment {env_id!r} has {observation.dtype} observations; floating-point is needed."
+        )
+    low, high = action.low.astype(np.float32), action.high.astype(np.float32)
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise InputError(
+            f"The environment {env_id!r} has the action space {action}; finite bounds are needed."
+        )
+    return Spaces(observation.shape[0], action.shape[0], low, high)
+
+
+def spaces_of_id(env_id: str) -> Spaces:
+    """`spaces_of` a registered environment; InputError also when it cannot be made."""
+    with open_environments(env_id, 1) as (environment,):
+        return spaces_of(env_id, environment)

@@ -1,0 +1,11 @@
+"""The networks that generate: those with the lowest hold-out error (MBPO; 5 of 7 in MOPO appendix G.2)."""
+
+
+def rank(errors: list[float]) -> list[int]:
+    """Order the networks from the lowest error to the highest; equal errors keep their order."""
+    return sorted(range(len(errors)), key=lambda k: errors[k])
+
+
+def select_elites(errors: list[float], count: int) -> tuple[int, ...]:
+    """Choose the `count` networks with the lowest errors, best first."""
+    return tuple(rank(errors)[:count])

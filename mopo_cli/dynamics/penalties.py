@@ -1,0 +1,43 @@
+"""What the ensemble is unsure of: one function per uncertainty u(s, a). The penalised reward is r - lambda u (MOPO equation 3)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def max_var(mean: Tensor, std: Tensor) -> Tensor:
+    """max_i ||sigma_i||_2 over all networks, reward dimension included, raw units (MOPO section 4.3, as released).
+
+    mean, std `[K, B, obs_dim + 1]` -> `[B]`. The paper writes the Frobenius norm of the covariance; its
+    code, with which lambda was tuned, takes the norm of the standard deviations.
+    """
+    return torch.linalg.vector_norm(std, dim=-1).amax(dim=0)
+
+
+def avg_var(mean: Tensor, std: Tensor) -> Tensor:
+    """mean_i ||sigma_i||_2 (MOPO appendix D, "avg. var"): `[K, B, obs_dim + 1]` -> `[B]`."""
+    return torch.linalg.vector_norm(std, dim=-1).mean(dim=0)
+
+
+def ens(mean: Tensor, std: Tensor) -> Tensor:
+    """max_i ||mu_i - mean_j mu_j||_2 over the next-state dimensions (MOPO appendix D, "ens. pen."): -> `[B]`."""
+    state = mean[..., :-1]
+    return torch.linalg.vector_norm(state - state.mean(dim=0, keepdim=True), dim=-1).amax(dim=0)
+
+
+UNCERTAINTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "max-var": max_var,
+    "avg-var": avg_var,
+    "ens": ens,
+}
+
+
+def uncertainties(mean: Tensor, std: Tensor) -> Tensor:
+    """Every uncertainty, in the order of UNCERTAINTIES: `[B, 3]`."""
+    return torch.stack([u(mean, std) for u in UNCERTAINTIES.values()], dim=-1)
+
+
+def penalty_weights(penalty: str, lam: float) -> list[float]:
+    """The weight of each uncertainty in the penalty: lambda at the one named, zero elsewhere; "none" is all zero."""
+    return [lam if name == penalty else 0.0 for name in UNCERTAINTIES]

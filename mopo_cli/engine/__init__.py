@@ -1,0 +1,1 @@
+"""What drives the learners: named random streams and the members of a stack."""

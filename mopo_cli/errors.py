@@ -1,0 +1,72 @@
+"""The errors a user may meet: each knows its exit code and the command to try next."""
+
+import signal
+
+
+class MopoError(Exception):
+    """A fault told to the user without a traceback.
+
+    ``message`` is one sentence that names the file, field or flag at fault; ``hint`` is the command to try
+    next (it may be empty). ``exit_code`` is what the process ends with; 1 means a bug of ours.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MopoError):
+    """The command line does not parse, or its flags contradict each other."""
+
+    exit_code = 2
+
+
+class SettingsError(MopoError):
+    """A setting is unknown or has a value that is not allowed."""
+
+    exit_code = 3
+
+
+class InputError(MopoError):
+    """A file or folder is missing, cannot be written, or does not fit the others."""
+
+    exit_code = 4
+
+
+class CorruptError(MopoError):
+    """A file is there but damaged."""
+
+    exit_code = 5
+
+
+class LockedError(MopoError):
+    """Another process works in the same run folder."""
+
+    exit_code = 6
+
+
+class DivergedError(MopoError):
+    """Training left the finite numbers."""
+
+    exit_code = 7
+
+
+class NetworkError(MopoError):
+    """A download failed."""
+
+    exit_code = 8
+
+
+class Stopped(MopoError):
+    """A signal ended the stage after its progress was saved; exit code 128 + signal number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(
+            f"Stopped by {signal.Signals(signum).name}; what was finished is saved.",
+            hint="run the same command again to go on from here",
+        )
+        self.signum = signum
+        self.exit_code = 128 + signum

@@ -1,0 +1,1 @@
+"""How good is a policy: returns in the real environment, statistics over seeds, and the published numbers."""

@@ -1,0 +1,142 @@
+"""Undiscounted returns of a policy in the real environment."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.errors import InputError
+
+Environment = gym.Env[Any, Any]
+Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Observations `[n, O]` to actions `[n, A]` in the environment's own units."""
+
+KNOWN_IDS = 'list the known ids with: python -c "import gymnasium; gymnasium.pprint_registry()"'
+
+
+@dataclass(frozen=True)
+class EpisodeResults:
+    """One undiscounted return `[episodes]` f8 and one length in steps `[episodes]` i8 per episode."""
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+
+
+def make_environments(env_id: str, n: int) -> list[Environment]:
+    """`n` copies of a registered environment, for as many episodes side by side.
+
+    Raises `InputError` if the id is unknown, its simulator is missing, the spaces are not flat boxes, or
+    the environment has no time limit (an episode might then never end).
+    """
+    environments: list[Environment] = []
+    try:
+        for _ in range(n):
+            environments.append(_make(env_id))
+            _check(env_id, environments[-1])
+    except BaseException:
+        close_environments(environments)
+        raise
+    return environments
+
+
+def close_environments(environments: list[Environment]) -> None:
+    """Release the simulators."""
+    for environment in environments:
+        environment.close()
+
+
+@contextmanager
+def open_environments(env_id: str, n: int) -> Iterator[list[Environment]]:
+    """`make_environments`, closed when the block ends, however it ends."""
+    environments = make_environments(env_id, n)
+    try:
+        yield environments
+    finally:
+        close_environments(environments)
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The reset seed of one episode: a function of (seed, episode) alone, so policies meet equal starts."""
+    return int(np.random.SeedSequence(seed, spawn_key=(episode,)).generate_state(1)[0])
+
+
+def evaluate_returns(policy: Policy, environments: list[Environment], seed: int) -> EpisodeResults:
+    """Run one episode per environment until it terminates or reaches its time limit.
+
+    All living episodes are one batch for `policy`; finished ones are not stepped again. The environments
+    are left open and can be used again: an evaluation depends on `policy` and `seed` only. An action that
+    is not finite ends its episode with a return of NaN and leaves the other episodes alone.
+
+    Raises `InputError` if the actions do not have the environment's shape.
+    """
+    episodes = len(environments)
+    returns = np.zeros(episodes)
+    lengths = np.zeros(episodes, dtype=np.int64)
+    starts = [env.reset(seed=episode_seed(seed, k))[0] for k, env in enumerate(environments)]
+    living = dict(enumerate(starts))
+    while living:
+        actions = policy(np.stack(list(living.values())).astype(np.float32))
+        _check_actions(actions, len(living), environments[0])
+        for k, action in zip(list(living), actions, strict=True):
+            if not np.isfinite(action).all():
+                returns[k] = np.nan
+                del living[k]
+                continue
+            living[k], reward, terminated, truncated, _ = environments[k].step(action)
+            returns[k] += float(reward)
+            lengths[k] += 1
+            if terminated or truncated:
+                del living[k]
+    return EpisodeResults(returns, lengths)
+
+
+def _make(env_id: str) -> Environment:
+    # "module:Env-v1" makes gymnasium import that module, and an id may come out of somebody's data file.
+    if ":" in env_id:
+        raise InputError(f"The environment id {env_id!r} must not contain ':'.", KNOWN_IDS)
+    with warnings.catch_warnings(), _silent_model_compiler():
+        # D4RL-trained policies belong on the -v4 environments, of which gymnasium warns each time.
+        warnings.filterwarnings("ignore", message=".*out of date.*")
+        try:
+            return gym.make(env_id, disable_env_checker=True)
+        except (gym.error.Error, ImportError) as error:
+            raise InputError(f"The environment {env_id!r} cannot be made: {error}", KNOWN_IDS) from error
+
+
+@contextmanager
+def _silent_model_compiler() -> Iterator[None]:
+    """Keep MuJoCo's warning of HalfCheetah's old model syntax off the terminal and out of MUJOCO_LOG.TXT."""
+    import mujoco
+
+    handler = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(handler)
+
+
+def _check(env_id: str, environment: Environment) -> None:
+    for role, space in (
+        ("observation", environment.observation_space),
+        ("action", environment.action_space),
+    ):
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            raise InputError(
+                f"The environment {env_id!r} has the {role} space {space}; a flat Box is needed."
+            )
+    if environment.spec is None or environment.spec.max_episode_steps is None:
+        raise InputError(f"The environment {env_id!r} has no time limit, so its episodes may never end.")
+
+
+def _check_actions(actions: NDArray[np.float32], living: int, environment: Environment) -> None:
+    expected = (living, *(environment.action_space.shape or ()))
+    if actions.shape != expected:
+        raise InputError(
+            f"The policy gives actions of shape {actions.shape}; the environment needs {expected}."
+        )

@@ -1,0 +1,195 @@
+"""The only place that prints. Progress, tables and hints go to stderr; results go to stdout.
+
+Three modes: ``human`` shows everything, ``json`` prints one JSON object as the result and is otherwise
+silent, ``quiet`` prints no result either. Warnings and errors reach stderr in every mode. NO_COLOR,
+TERM=dumb and COLUMNS are honoured.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mopo_cli.errors import MopoError
+from mopo_cli.report.progress import Progress, bar, heartbeat, silence
+
+Mode = Literal["human", "json", "quiet"]
+PIPED_WIDTH = 120
+CELL_WIDTH = 8
+
+
+class Report:
+    """What a command says to its user; stages are given one and never print themselves."""
+
+    def __init__(self, mode: Mode = "human", *, hints: bool = True) -> None:
+        self.mode = mode
+        self._hints = hints
+        self._screen = _Screen(stderr=True, highlight=False, markup=False, emoji=False)
+        if not self._screen.is_terminal and "COLUMNS" not in os.environ:
+            self._screen.width = PIPED_WIDTH
+
+    @property
+    def is_human(self) -> bool:
+        """Whether progress, tables and hints are shown."""
+        return self.mode == "human"
+
+    def say(self, text: str) -> None:
+        """Tells what is going on, in a sentence."""
+        if self.is_human:
+            self._line(Text(text))
+
+    def hint(self, text: str) -> None:
+        """Names the command to try next; nothing where the report was made without hints."""
+        if self.is_human and self._hints:
+            self._line(Text.assemble(("Next: ", "cyan"), text))
+
+    def warn(self, text: str) -> None:
+        """Tells of something that deserves a look, in every mode."""
+        self._line(Text.assemble(("Warning: ", "yellow"), text))
+
+    def error(self, error: MopoError) -> None:
+        """Prints an error's sentence and the command to try next, in every mode."""
+        stopped = error.exit_code > 128
+        self._line(Text.assemble(("" if stopped else "Error: ", "bold red"), error.message))
+        if error.hint:
+            self._line(Text.assemble(("Try: ", "cyan"), error.hint))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Prints a table; columns that hold only numbers are aligned to the right."""
+        if not self.is_human:
+            return
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for index, column in enumerate(columns):
+            numeric = all(row[index] is None or isinstance(row[index], Real) for row in rows)
+            table.add_column(Text(column), justify="right" if numeric and rows else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(format_value(value)) for value in row))
+        self._screen.print(table)
+
+    @contextmanager
+    def live_table(self, columns: Sequence[str]) -> Iterator["LiveTable"]:
+        """Gives a table that grows by a printed row at a time, e.g. one per epoch."""
+        yield LiveTable(self._line if self.is_human else None, columns)
+
+    @contextmanager
+    def progress(self, description: str, total: float | None) -> Iterator[Progress]:
+        """Gives a bar on a terminal, a heartbeat line where piped, and nothing in json and quiet mode.
+
+        ``total`` is the number of steps, None where it is not known.
+        """
+        if not self.is_human:
+            shown = silence()
+        elif self._screen.is_terminal and not self._screen.is_dumb_terminal:
+            shown = bar(self._screen, description, total)
+        else:
+            shown = heartbeat(lambda line: self._line(Text(line)), description, total)
+        with shown as progress:
+            yield progress
+
+    def result(self, result: Mapping[str, Any], text: str | None = None) -> None:
+        """Prints a command's result on stdout: one JSON object, or for people ``text``.
+
+        Where there is no text, people get ``name: value`` lines of what is not nested. Values that JSON has
+        no word for (NaN, infinity) become null.
+        """
+        plain = to_json(result)
+        if self.mode == "json":
+            _write_stdout(json.dumps(plain, allow_nan=False))
+        elif self.mode == "human":
+            short = (f"{name}: {format_value(value)}" for name, value in plain.items() if _is_short(value))
+            _write_stdout("\n".join(short) if text is None else text)
+
+    def _line(self, text: Text) -> None:
+        self._screen.print(text, soft_wrap=True)
+
+
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        _reader_has_gone(sys.stderr)
+
+
+class LiveTable:
+    """A table printed row by row; the heading comes with the first row, which also settles the widths."""
+
+    def __init__(self, write: Any, columns: Sequence[str]) -> None:
+        self._write = write
+        self._columns = columns
+        self._widths: list[int] | None = None
+
+    def row(self, *values: Any) -> None:
+        """Prints one row, a value per column."""
+        if self._write is None:
+            return
+        cells = [format_value(value) for value in values]
+        if self._widths is None:
+            pairs = zip(self._columns, cells, strict=True)
+            self._widths = [max(len(column), len(cell), CELL_WIDTH) for column, cell in pairs]
+            self._write(Text(self._join(self._columns), style="bold"))
+        self._write(Text(self._join(cells)))
+
+    def _join(self, cells: Sequence[str]) -> str:
+        widths = self._widths or []
+        return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+
+
+def format_value(value: Any) -> str:
+    """A value as people read it: four significant digits, thousands marked, ``-`` for None."""
+    if value is None:
+        return "-"
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+    if isinstance(value, Sequence):
+        return " ".join(format_value(item) for item in value)
+    return str(value)
+
+
+def to_json(value: Any) -> Any:
+    """The value in JSON's own types: numpy scalars and arrays, tuples and paths converted, NaN as None."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    raise TypeError(f"a result cannot hold a {type(value).__name__}")
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a result's value fits on its line: a scalar or a list of scalars."""
+    if isinstance(value, list):
+        return not any(isinstance(item, dict | list) for item in value)
+    return not isinstance(value, dict)
+
+
+def _write_stdout(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _reader_has_gone(sys.stdout)
+
+
+def _reader_has_gone(stream: TextIO) -> NoReturn:
+    """Ends as a program should whose reader has (``mopo ... | head``): at once and without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter flushes it once more
+    raise SystemExit(128 + 13)

@@ -1,0 +1,107 @@
+"""How long something will still take: a bar on a terminal, a heartbeat line where the output is piped."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+
+HEARTBEAT_SECONDS = 30.0
+
+
+class Progress(Protocol):
+    """Something that can be told of steps done."""
+
+    def update(self, n: float = 1, **fields: Any) -> None:
+        """``n`` more steps are done (not: n in all); ``fields`` are numbers to show beside the bar."""
+
+
+class _Silent:
+    def update(self, n: float = 1, **fields: Any) -> None:
+        """Does nothing."""
+
+
+@contextmanager
+def silence() -> Iterator[Progress]:
+    """Gives a progress that shows nothing."""
+    yield _Silent()
+
+
+@contextmanager
+def bar(console: Console, description: str, total: float | None) -> Iterator[Progress]:
+    """Gives a bar with the time left, redrawn in place and gone when done."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}", markup=False),
+    )
+    with RichProgress(*columns, console=console, transient=True, refresh_per_second=4) as rich_progress:
+        task = rich_progress.add_task(description, total=total, numbers="")
+
+        class _Bar:
+            def update(self, n: float = 1, **fields: Any) -> None:
+                if fields:
+                    rich_progress.update(task, advance=n, numbers=_numbers(fields))
+                else:
+                    rich_progress.update(task, advance=n)
+
+        yield _Bar()
+
+
+@contextmanager
+def heartbeat(write: Callable[[str], None], description: str, total: float | None) -> Iterator[Progress]:
+    """Gives a progress that writes a line at most every ``HEARTBEAT_SECONDS``."""
+    yield _Heartbeat(write, description, total)
+
+
+class _Heartbeat:
+    def __init__(self, write: Callable[[str], None], description: str, total: float | None) -> None:
+        self._write = write
+        self._description = description
+        self._total = total
+        self._done = 0.0
+        self._start = self._last = time.monotonic()
+
+    def update(self, n: float = 1, **fields: Any) -> None:
+        """Counts ``n`` more steps and writes a line if the last one is old enough."""
+        self._done += n
+        now = time.monotonic()
+        if now - self._last < HEARTBEAT_SECONDS:
+            return
+        self._last = now
+        self._write(self._line(now - self._start, fields))
+
+    def _line(self, elapsed: float, fields: dict[str, Any]) -> str:
+        parts = [self._description, f"{self._done:,.0f}", f"{_clock(elapsed)} passed"]
+        if self._total and self._done:
+            left = elapsed * max(self._total - self._done, 0) / self._done
+            parts[1] = f"{self._done:,.0f}/{self._total:,.0f} ({self._done / self._total:.0%})"
+            parts.append(f"{_clock(left)} left")
+        return "  ".join([*parts, _numbers(fields)]).rstrip()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:d}:{minutes:02d}:{seconds:02d}"
+
+
+def _numbers(fields: dict[str, Any]) -> str:
+    def show(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return "  ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in fields.items())

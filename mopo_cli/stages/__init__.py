@@ -1,0 +1,1 @@
+"""The seven stages: open the inputs, call the core, publish the outputs."""

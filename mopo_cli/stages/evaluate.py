@@ -1,0 +1,175 @@
+"""evaluate: the deterministic policies in the real environment, beside the data's own returns and the published numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.config.schema import Evaluate
+from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
+from mopo_cli.errors import InputError
+from mopo_cli.evaluation.published import published
+from mopo_cli.evaluation.returns import evaluate_returns, open_environments
+from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
+from mopo_cli.report.console import Report
+from mopo_cli.report.plots import learning_curve
+from mopo_cli.report.tables import format_mean_std, write_csv
+from mopo_cli.stages.inputs import dataset_path, open_device
+from mopo_cli.stages.policies import greedy_policy, open_policy
+from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
+from mopo_cli.store.atomic import write_json
+from mopo_cli.store.hdf5 import read_dataset
+from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.run import RunFolder
+
+_PREFIX = "train-policy/"
+
+
+def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: Report) -> dict[str, Any]:
+    """Write evaluations/<policy>.json, .csv and .png; returns the result object."""
+    device = open_device(options)
+    name, record = trained_policy(run, settings.policy)
+    policies = _files(run, record, "policy")
+    inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
+    with stage_envelope(run, f"evaluate/{name}", settings.model_dump(), inputs, options, report) as stage:
+        if stage.up_to_date:
+            return stage.result()
+        transitions, info = read_dataset(inputs["dataset"])
+        if info.env_id is None:
+            raise InputError(
+                f"The dataset {info.dataset_id} names no environment to evaluate in.",
+                hint="mopo fetch-data --dataset FILE --env ENV-ID",
+            )
+        per_seed = {}
+        with (
+            open_environments(info.env_id, settings.episodes) as environments,
+            report.progress("evaluate", len(policies)) as progress,
+        ):
+            for seed, path in policies.items():
+                actor, meta = open_policy(path, device)
+                trained_on, present = meta["inputs"]["dataset"], stage.inputs["dataset"]["sha256"]
+                check_lineage(f"the policy {path}", trained_on, present, options, report)
+                act = greedy_policy(actor, meta["action_low"], meta["action_high"])
+                per_seed[seed] = evaluate_returns(act, environments, settings.seed).returns
+                progress.update(1)
+        result = {"policy": name, **_summary(per_seed, transitions, info)}
+        _show(result, report)
+        outputs = _write(stage, run.evaluation(name), result, per_seed, _files(run, record, "metrics"))
+        return stage.finish(outputs, result)
+
+
+def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
+    """A finished policy of the run by name, or the one that was finished last; InputError where there is none."""
+    records = {
+        key.removeprefix(_PREFIX): record
+        for key, record in read_lineage(run).items()
+        if key.startswith(_PREFIX)
+    }
+    if not records:
+        raise InputError(f"The run {run.root} has no trained policy yet.", hint="mopo train-policy")
+    if name is None:
+        name = max(records, key=lambda key: records[key].finished)
+    if name not in records:
+        raise InputError(
+            f"The run {run.root} has no policy {name}; it has {', '.join(sorted(records))}.",
+            hint=f"mopo evaluate --policy {min(records)}",
+        )
+    return name, records[name]
+
+
+def _files(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
+    prefix = f"{role}/seed-"
+    found = {
+        key.removeprefix(prefix): run.root / file["path"]
+        for key, file in record.outputs.items()
+        if key.startswith(prefix)
+    }
+    return dict(sorted(found.items(), key=lambda item: int(item[0])))
+
+
+def _summary(
+    per_seed: dict[str, NDArray[np.float64]], transitions: Transitions, info: DatasetInfo
+) -> dict[str, Any]:
+    returns = np.stack(list(per_seed.values()))  # [seeds, episodes]
+    mean, std = mean_std(returns.mean(axis=1))
+    low, high = bootstrap_iqm(returns)
+    behaviour = episode_returns(transitions)
+    summary: dict[str, Any] = {
+        "dataset": info.dataset_id,
+        "environment": info.env_id,
+        "episodes": returns.shape[1],
+        "seeds": list(map(int, per_seed)),
+        "return_per_seed": {seed: float(values.mean()) for seed, values in per_seed.items()},
+        "return_mean": mean,
+        "return_std": std,
+        "return_iqm": iqm(returns),
+        "return_iqm_95": [low, high],
+        "dataset_return_mean": float(behaviour.mean()),
+        "dataset_return_max": float(behaviour.max()),
+    }
+    if info.reference_min is not None and info.reference_max is not None:
+        span = info.reference_min, info.reference_max
+        summary |= {"score_mean": normalised_score(mean, *span), "score_std": normalised_std(std, *span)}
+        summary["dataset_score_mean"] = normalised_score(float(behaviour.mean()), *span)
+    summary["published"] = [
+        {"paper": p.paper, "method": p.method, "version": p.version, "mean": p.mean, "std": p.std, "note": p.note}
+        for p in published(info.dataset_id)
+        if p.unit.startswith("normalized_score")
+    ]
+    return summary
+
+
+def _show(result: dict[str, Any], report: Report) -> None:
+    seeds = f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''} x {result['episodes']} episodes"
+    low, high = result["return_iqm_95"]
+    rows = [
+        ("behaviour in the data, mean episode", f"{result['dataset_return_mean']:.1f}"),
+        ("behaviour in the data, best episode", f"{result['dataset_return_max']:.1f}"),
+        *((f"policy, seed {seed}", f"{value:.1f}") for seed, value in result["return_per_seed"].items()),
+        ("policy, mean over seeds", format_mean_std(result["return_mean"], result["return_std"])),
+        ("policy, IQM (95 % interval)", f"{result['return_iqm']:.1f} ({low:.1f} to {high:.1f})"),
+    ]
+    if "score_mean" in result:
+        rows.append(("normalised score", format_mean_std(result["score_mean"], result["score_std"])))
+    report.table(f"{result['policy']} in {result['environment']}, {seeds}", ("", "return"), rows)
+    if result["published"]:
+        report.table(
+            "Published normalised scores",
+            ("paper", "data", "method", "score", "note"),
+            [
+                (p["paper"], p["version"], p["method"], format_mean_std(p["mean"], p["std"]), p["note"])
+                for p in result["published"]
+            ],
+        )
+
+
+def _write(
+    stage: Stage,
+    path: Path,
+    result: dict[str, Any],
+    per_seed: dict[str, NDArray[np.float64]],
+    metrics: dict[str, Path],
+) -> dict[str, Path]:
+    write_json(path, result)
+    rows = [(int(seed), k, float(value)) for seed, values in per_seed.items() for k, value in enumerate(values)]
+    write_csv(path.with_suffix(".csv"), ("seed", "episode", "return"), rows)
+    outputs = {"evaluation": path, "episodes": path.with_suffix(".csv")}
+    epochs, curves = _curves(metrics)
+    if epochs:
+        references = {"data, mean episode": result["dataset_return_mean"], "data, best episode": result["dataset_return_max"]}
+        title = f"{result['policy']}: {result['dataset']}"
+        learning_curve(path.with_suffix(".png"), title, {"policy": (epochs, curves)}, references)
+        outputs["learning_curve"] = path.with_suffix(".png")
+    return outputs
+
+
+def _curves(metrics: dict[str, Path]) -> tuple[list[int], list[list[float]]]:
+    """Epochs evaluated by every seed, and the returns `[E][S]` at each."""
+    by_seed = []
+    for path in metrics.values():
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        by_seed.append({r["epoch"]: r["return"] for r in records if r.get("return") is not None})
+    epochs = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+    return epochs, [[seed[epoch] for seed in by_seed] for epoch in epochs]

@@ -1,0 +1,43 @@
+"""Policy files: one actor each, with all that is needed to act and to know where it came from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mopo_cli.agents.actor import Actor
+from mopo_cli.errors import InputError
+from mopo_cli.nets.stacked import mlp_layout
+from mopo_cli.store.checkpoint import load_tensors, save_tensors
+
+
+def save_policy(path: Path, actor: Actor, meta: dict[str, Any]) -> None:
+    """Publish an actor; `meta` must hold obs_dim, act_dim, hidden, layers, action_low and action_high."""
+    bounds = {"log_std_min": actor.log_std_min, "log_std_max": actor.log_std_max}
+    save_tensors(path, actor.layout.views(actor.flat), {"kind": "policy", **meta, **bounds})
+
+
+def open_policy(path: Path, device: torch.device) -> tuple[Actor, dict[str, Any]]:
+    """Read an actor and its meta; InputError when the file holds something else."""
+    tensors, meta = load_tensors(path, str(device))
+    if meta.get("kind") != "policy":
+        raise InputError(f"{path} is not a policy but a {meta.get('kind', 'file of another kind')}.")
+    layout = mlp_layout((meta["obs_dim"], *(meta["hidden"],) * meta["layers"], 2 * meta["act_dim"]))
+    return Actor(layout.pack(tensors), layout, meta["log_std_min"], meta["log_std_max"]), meta
+
+
+def greedy_policy(
+    actor: Actor, action_low: Any, action_high: Any
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The actor's deterministic actions in the environment's own units: `[n, obs_dim]` -> `[n, act_dim]`."""
+    low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
+
+    def act(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        action = actor.greedy(torch.from_numpy(observation).to(actor.flat.device)).cpu().numpy()
+        actions: NDArray[np.float32] = low + (action + 1) / 2 * (high - low)
+        return actions
+
+    return act

@@ -1,0 +1,218 @@
+"""What train-policy and ablate share: train a stack of members, watched and checkpointed, and publish each."""
+
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mopo_cli.agents.actor import Actor
+from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.sac import SacSettings
+from mopo_cli.config.schema import PolicyTraining
+from mopo_cli.engine.members import Member
+from mopo_cli.errors import DivergedError, Stopped
+from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_environments
+from mopo_cli.report.console import Report
+from mopo_cli.stages.policies import greedy_policy, save_policy
+from mopo_cli.stages.runner import Stage
+from mopo_cli.stages.world import OpenWorld
+from mopo_cli.store.atomic import write_jsonl
+
+_SAVE_SECONDS = 60.0
+
+
+@dataclass
+class Trained:
+    """A stack after training: the loop, one record per epoch and member, and which members diverged."""
+
+    loop: Loop
+    histories: list[list[dict[str, Any]]] = field(default_factory=list)
+    diverged: list[bool] = field(default_factory=list)
+
+    def actor(self, m: int) -> Actor:
+        """The trained policy of one member."""
+        return self.loop.sac.policy(m)
+
+    def returns(self, m: int) -> dict[str, float]:
+        """Last and last-10 mean return of a member in the real environment; empty if it was never evaluated."""
+        returns = [record["return"] for record in self.histories[m] if "return" in record]
+        if not returns:
+            return {}
+        return {"last": returns[-1], "last_10": sum(returns[-10:]) / len(returns[-10:])}
+
+
+def train_stack(
+    stage: Stage, opened: OpenWorld, members: tuple[Member, ...], settings: PolicyTraining, report: Report
+) -> Trained:
+    """Train the members side by side to the end, from the stage's checkpoint where there is one.
+
+    A member whose numbers stop being finite is flagged and watched no more; the others go on.
+    """
+    loop = start_loop(opened.world, members, _sac_settings(settings, opened), _loop_settings(settings))
+    trained = Trained(loop, [[] for _ in members], [False for _ in members])
+    _resume(stage, trained, opened.world, report)
+    per_epoch = settings.steps_per_epoch
+    epochs_done = loop.step // per_epoch
+    last_save = time.monotonic()
+    with ExitStack() as context:
+        environments = _environments(context, opened, settings, report)
+        table = context.enter_context(report.live_table(_COLUMNS))
+        progress = context.enter_context(report.progress("train-policy", settings.epochs))
+        progress.update(epochs_done)
+        while loop.step < settings.epochs * per_epoch:
+            means = _advance(loop, opened.world)
+            progress.update(loop.settings.block / per_epoch)
+            if means is not None:
+                _record_epoch(trained, means)
+                epoch = loop.step // per_epoch
+                if environments and settings.eval_every and (
+                    epoch % settings.eval_every == 0 or epoch == settings.epochs
+                ):
+                    _evaluate(trained, opened, environments)
+                _show(table, trained, settings, report)
+            stop = stage.should_stop()
+            if stop or time.monotonic() - last_save > _SAVE_SECONDS:
+                _save(stage, trained)
+                last_save = time.monotonic()
+            if stop:
+                raise Stopped(stage.signal)
+    return trained
+
+
+def _advance(loop: Loop, world: World) -> dict[str, torch.Tensor] | None:
+    try:
+        return advance(loop, world)
+    except FloatingPointError as error:
+        raise DivergedError(
+            f"The policy cannot be trained on: {error}.", hint="mopo train-model --force, or a smaller --h"
+        ) from error
+
+
+def _sac_settings(settings: PolicyTraining, opened: OpenWorld) -> SacSettings:
+    names = set(SacSettings.__dataclass_fields__) - {"target_entropy"}
+    target = settings.target_entropy
+    if target is None:
+        target = -float(opened.data.action.shape[1])
+    return SacSettings(target_entropy=target, **{name: getattr(settings, name) for name in names})
+
+
+def _loop_settings(settings: PolicyTraining) -> LoopSettings:
+    return LoopSettings(**{name: getattr(settings, name) for name in LoopSettings.__dataclass_fields__})
+
+
+def _environments(
+    context: ExitStack, opened: OpenWorld, settings: PolicyTraining, report: Report
+) -> list[Environment]:
+    env_id = opened.data.info.env_id
+    if not settings.eval_every:
+        return []
+    if env_id is None:
+        report.say("The dataset names no environment, so the policies are not evaluated while they train.")
+        return []
+    return context.enter_context(open_environments(env_id, settings.eval_episodes))
+
+
+def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> None:
+    loop = trained.loop
+    epoch = loop.step // loop.settings.steps_per_epoch
+    values = {name: mean.tolist() for name, mean in means.items()}
+    finite = torch.isfinite(loop.sac.actor).all(dim=1) & torch.isfinite(loop.sac.critic).all(dim=1).view(-1, 2).all(1)
+    for m, history in enumerate(trained.histories):
+        if trained.diverged[m]:
+            continue
+        trained.diverged[m] = not bool(finite[m])
+        record = {"epoch": epoch, **{name: value[m] for name, value in values.items()}}
+        if loop.tallies:
+            tally = loop.tallies[m]
+            record |= {"dead": tally.terminated, "guarded": tally.guarded, "dropped": tally.dropped}
+        history.append(record)
+
+
+def _evaluate(trained: Trained, opened: OpenWorld, environments: list[Environment]) -> None:
+    info = opened.data.info
+    for m, history in enumerate(trained.histories):
+        if trained.diverged[m]:
+            continue
+        policy = greedy_policy(trained.actor(m), info.action_low, info.action_high)
+        member, epoch = trained.loop.members[m], history[-1]["epoch"]
+        results = evaluate_returns(policy, environments, seed=member.seed * 1_000_003 + epoch)
+        history[-1] |= {"return": float(results.returns.mean()), "length": float(results.lengths.mean())}
+
+
+_COLUMNS = ("epoch", "return per seed", "Q", "critic loss", "entropy", "alpha", "penalty", "dead rollouts")
+
+
+def _show(table: Any, trained: Trained, settings: PolicyTraining, report: Report) -> None:
+    latest = [history[-1] for history in trained.histories if history]
+
+    def mean(name: str) -> float:
+        values = [record.get(name, math.nan) for record in latest]
+        return sum(values) / len(values)
+
+    epoch = max(record["epoch"] for record in latest)
+    returns = " ".join(f"{record['return']:.1f}" if "return" in record else "-" for record in latest)
+    numbers = [mean(name) for name in ("q", "critic_loss", "entropy", "alpha", "penalty")]
+    table.row(f"{epoch}/{settings.epochs}", returns, *numbers, f"{mean('dead'):.1%}")
+
+
+def _save(stage: Stage, trained: Trained) -> None:
+    tensors, numbers = loop_state(trained.loop)
+    meta = {"members": _names(trained.loop), "histories": trained.histories, "diverged": trained.diverged}
+    stage.save_state(tensors, meta | {"loop": numbers})
+
+
+def _resume(stage: Stage, trained: Trained, world: World, report: Report) -> None:
+    saved = stage.load_state(str(world.real.device))
+    if saved is None:
+        return
+    tensors, meta = saved
+    # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
+    if meta["members"] != _names(trained.loop):
+        return
+    restore_loop(trained.loop, world, tensors, meta["loop"])
+    trained.histories, trained.diverged = meta["histories"], meta["diverged"]
+    report.say(f"training goes on at gradient step {trained.loop.step:,}")
+
+
+def raise_if_diverged(result: dict[str, Any]) -> None:
+    """DivergedError when the finished stage's result names members whose weights are not finite."""
+    if result["diverged"]:
+        raise DivergedError(
+            f"Training diverged (weights not finite) for {', '.join(result['diverged'])}; all others were published.",
+            hint="a larger --lam, a smaller --h or a lower --critic-lr",
+        )
+
+
+def _names(loop: Loop) -> list[list[Any]]:
+    return [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]
+
+
+def publish_member(
+    folder: Path, trained: Trained, m: int, opened: OpenWorld, settings: PolicyTraining, stage: Stage
+) -> dict[str, Path]:
+    """Write policy.safetensors and metrics.jsonl of one member; returns them by role."""
+    member, info = trained.loop.members[m], opened.data.info
+    meta = {
+        "obs_dim": opened.world.rows.obs_dim,
+        "act_dim": opened.world.rows.act_dim,
+        "hidden": settings.hidden,
+        "layers": settings.layers,
+        "action_low": info.action_low.tolist(),
+        "action_high": info.action_high.tolist(),
+        "env_id": info.env_id,
+        "seed": member.seed,
+        "penalty": member.penalty,
+        "lam": member.lam,
+        "h": member.h,
+        "model_seed": opened.model_seeds[member.model] if opened.model_seeds else None,
+        "epochs": settings.epochs,
+        "inputs": {role: file["sha256"] for role, file in stage.inputs.items()},
+    }
+    policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
+    save_policy(policy, trained.actor(m), meta)
+    write_jsonl(metrics, trained.histories[m])
+    return {f"policy/seed-{member.seed}": policy, f"metrics/seed-{member.seed}": metrics}

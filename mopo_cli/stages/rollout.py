@@ -1,0 +1,170 @@
+"""rollout: branch in the model from states of the dataset and stream the imagined transitions to a file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mopo_cli.config.schema import Rollout
+from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
+from mopo_cli.dynamics.imagine import Imagined, Policy, branch, uniform_policy
+from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.streams import stream
+from mopo_cli.errors import DivergedError, InputError, Stopped
+from mopo_cli.report.console import Report
+from mopo_cli.stages.inputs import Data, Model, dataset_path, open_data, open_device, open_model
+from mopo_cli.stages.policies import open_policy
+from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
+from mopo_cli.store.hdf5 import RolloutWriter
+from mopo_cli.store.run import RunFolder
+from mopo_cli.tasks.termination import TERMINATION_RULES
+
+_PART = 10_000  # start states branched at once, so that memory does not grow with --batch
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Report) -> dict[str, Any]:
+    """Write rollouts/<name>.h5; returns the result object with the quantiles of every uncertainty."""
+    device = open_device(options)
+    name = settings.file_name()
+    inputs = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
+    if settings.actions != "uniform":
+        inputs["policy"] = Path(settings.actions)
+    with stage_envelope(run, f"rollout/{name}", settings.model_dump(), inputs, options, report) as stage:
+        if stage.up_to_date:
+            return stage.result()
+        data = open_data(inputs["dataset"], device)
+        model = open_model(stage, device)
+        check_lineage(
+            f"the model {run.model}",
+            model.meta["dataset_sha256"],
+            stage.inputs["dataset"]["sha256"],
+            options,
+            report,
+        )
+        policy = _policy(inputs.get("policy"), data, device)
+        tally = _write(stage, settings, data, model, policy, run.rollouts(name), report)
+        tally.show(report)
+        report.hint(f"mopo train-policy --rollouts {run.rollouts(name)}")
+        return stage.finish({"rollouts": run.rollouts(name)}, tally.result())
+
+
+def _policy(path: Path | None, data: Data, device: torch.device) -> Policy:
+    if path is None:
+        return uniform_policy(data.action.shape[1])
+    actor, meta = open_policy(path, device)
+    if (meta["obs_dim"], meta["act_dim"]) != (data.observation.shape[1], data.action.shape[1]):
+        raise InputError(
+            f"The policy {path} is for {meta['obs_dim']} observations and {meta['act_dim']} actions, the dataset "
+            f"has {data.observation.shape[1]} and {data.action.shape[1]}.",
+            hint="give --actions a policy of this run",
+        )
+    return actor.sample
+
+
+class _Tally:
+    """What the rollouts were like: uncertainties by step, and how rows ended."""
+
+    def __init__(self) -> None:
+        self.uncertainty: dict[int, list[np.ndarray[Any, Any]]] = {}
+        self.rows = self.terminated = self.guarded = self.dropped = 0
+
+    def add(self, imagined: Imagined, uncertainty: np.ndarray[Any, Any]) -> None:
+        self.uncertainty.setdefault(imagined.step, []).append(uncertainty)
+        self.rows += len(imagined.rows)
+        self.terminated += imagined.terminated
+        self.guarded += imagined.guarded
+        self.dropped += imagined.dropped
+
+    def quantiles(self) -> list[dict[str, Any]]:
+        out = []
+        for step, parts in sorted(self.uncertainty.items()):
+            values = np.concatenate(parts)
+            for u, name in enumerate(UNCERTAINTIES):
+                q = np.quantile(values[:, u], _QUANTILES).tolist() if len(values) else [None] * len(_QUANTILES)
+                row = dict(zip((f"q{100 * p:.0f}" for p in _QUANTILES), q, strict=True))
+                out.append({"step": step, "uncertainty": name, "rows": len(values), **row})
+        return out
+
+    def result(self) -> dict[str, Any]:
+        total = max(self.rows + self.dropped, 1)
+        return {
+            "rows": self.rows,
+            "terminated_share": self.terminated / total,
+            "guarded_share": self.guarded / total,
+            "dropped_share": self.dropped / total,
+            "quantiles": self.quantiles(),
+        }
+
+    def show(self, report: Report) -> None:
+        columns = ("step", "uncertainty", "rows", *(f"{100 * p:.0f} %" for p in _QUANTILES))
+        report.table("Uncertainty by step of the rollout", columns, [tuple(q.values()) for q in self.quantiles()])
+        result = self.result()
+        report.say(
+            f"{self.rows:,} transitions: {result['terminated_share']:.2%} terminated by the task's rule, "
+            f"{result['guarded_share']:.2%} ended by the guard, {result['dropped_share']:.2%} dropped as not finite"
+        )
+
+
+def _write(
+    stage: Stage, settings: Rollout, data: Data, model: Model, policy: Policy, path: Path, report: Report
+) -> _Tally:
+    device, tally = data.observation.device, _Tally()
+    ensemble = model.for_seed(settings.seed)
+    rows = Rows(data.observation.shape[1], data.action.shape[1], len(UNCERTAINTIES))
+    rule = TERMINATION_RULES[data.info.termination]
+    start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
+    with (
+        RolloutWriter(path, _attributes(stage, settings, data.info)) as writer,
+        report.progress("rollout", settings.batch) as progress,
+    ):
+        for i, part in enumerate(start.split(_PART)):
+            observation = data.observation[part.to(device)]
+            generator = stream(settings.seed, "rollout/model", i, device)
+            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator):
+                columns = _columns(rows, imagined, data.info)
+                tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in UNCERTAINTIES], axis=1))
+                writer.append(columns)
+            progress.update(len(part))
+            if stage.should_stop():
+                raise Stopped(stage.signal)
+        if not tally.rows:
+            raise DivergedError(
+                f"Every transition the model {stage.run.model} imagined is not finite.", hint="mopo train-model --force"
+            )
+    return tally
+
+
+def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str, Any]:
+    return {
+        "dataset_id": info.dataset_id,
+        "env_id": info.env_id,
+        "dataset_sha256": stage.inputs["dataset"]["sha256"],
+        "model_sha256": stage.inputs["model"]["sha256"],
+        "termination": info.termination,
+        "action_low": info.action_low,
+        "action_high": info.action_high,
+        "h": settings.h,
+        "actions": settings.actions,
+        "seed": settings.seed,
+    }
+
+
+def _columns(rows: Rows, imagined: Imagined, info: DatasetInfo) -> dict[str, Any]:
+    transition = rows.split(imagined.rows.cpu())
+    count = len(imagined.rows)
+    columns = {
+        "observations": transition.observation.numpy(),
+        "actions": denormalise_actions(transition.action.numpy(), info),
+        "rewards": transition.reward.numpy(),
+        "next_observations": transition.next_observation.numpy(),
+        "terminals": transition.terminal.numpy() > 0,
+        "timeouts": np.zeros(count, dtype=bool),
+        "step": np.full(count, imagined.step, dtype=np.int32),
+        "member": imagined.member.cpu().numpy().astype(np.int32),
+    }
+    return columns | {
+        f"uncertainty/{name}": transition.uncertainty[:, u].numpy() for u, name in enumerate(UNCERTAINTIES)
+    }

@@ -1,0 +1,245 @@
+"""The envelope every stage runs in: lock, input hashes, "up to date", signals, resume state, lineage."""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
+from mopo_cli.report.console import Report
+from mopo_cli.store.atomic import discard_leftovers, plain
+from mopo_cli.store.lineage import (
+    Files,
+    StageRecord,
+    describe_files,
+    is_up_to_date,
+    read_lineage,
+    record_stage,
+    tool_versions,
+)
+from mopo_cli.store.lock import run_lock
+from mopo_cli.store.run import RunFolder, remember_run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MAKES = {
+    "dataset": "mopo fetch-data --dataset NAME",
+    "model": "mopo train-model",
+    "elites": "mopo select-elites",
+    "rollouts": "mopo rollout",
+    "policy": "mopo train-policy",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to execute a stage; none of it is part of what the stage computes.
+
+    ``origins`` says where each setting's value came from (default, preset NAME, a file, flag), for run.json.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    force: bool = False
+    allow_mismatch: bool = False
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Stage:
+    """One stage at work, from `stage_envelope`. ``inputs`` holds path and sha256 by role."""
+
+    run: RunFolder
+    key: str
+    settings: dict[str, Any]
+    inputs: Files
+    options: Options
+    report: Report
+    up_to_date: bool = False
+    signal: int = 0
+    _started: float = field(default_factory=time.monotonic)
+    _told: bool = False
+
+    def result(self) -> dict[str, Any]:
+        """The result object of the finished stage, as --json prints it."""
+        record = read_lineage(self.run)[self.key]
+        return {
+            **record.extra,
+            "stage": self.key,
+            "run": str(self.run.root),
+            "up_to_date": self.up_to_date,
+            "outputs": {role: str(self.run.root / file["path"]) for role, file in record.outputs.items()},
+            "wall_seconds": record.wall_seconds,
+        }
+
+    def should_stop(self) -> bool:
+        """True after SIGINT or SIGTERM: save the state, then ``raise Stopped(stage.signal)``."""
+        if self.signal and not self._told:
+            self._told = True
+            self.report.say(
+                f"{signal.Signals(self.signal).name}: saving, then stopping (again: quit at once)"
+            )
+        return self.signal != 0
+
+    def save_state(self, tensors: "dict[str, Tensor]", meta: dict[str, Any]) -> None:
+        """Publish the resume checkpoint; ``meta`` is JSON."""
+        from mopo_cli.store.checkpoint import save_tensors
+
+        envelope = {
+            "settings": plain(self.settings),
+            "inputs": self.inputs,
+            "wall_seconds": time.monotonic() - self._started,
+            "meta": meta,
+        }
+        save_tensors(self._state_file, tensors, envelope)
+
+    def load_state(self, device: str = "cpu") -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
+        """The tensors and meta of an interrupted attempt, or None; --force discards them.
+
+        SettingsError or InputError when it was started with other settings or inputs, CorruptError when it is
+        damaged.
+        """
+        if self.options.force:
+            self._remove_state()
+        if not self._state_file.exists():
+            return None
+        from mopo_cli.store.checkpoint import load_tensors
+
+        try:
+            tensors, saved = load_tensors(self._state_file, device)
+        except CorruptError as error:
+            raise CorruptError(error.message, hint="--force starts afresh") from error
+        self._check_same(saved)
+        self._started -= saved["wall_seconds"]
+        return tensors, saved["meta"]
+
+    def finish(self, outputs: dict[str, Path], extra: dict[str, Any]) -> dict[str, Any]:
+        """Record the stage with its outputs' hashes, drop the resume state and return `result`."""
+        record = StageRecord(
+            settings=self.settings,
+            inputs=self.inputs,
+            outputs=describe_files(self.run, outputs),
+            versions=tool_versions(),
+            wall_seconds=round(time.monotonic() - self._started, 3),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            extra={**extra, "origins": self.options.origins},
+        )
+        record_stage(self.run, self.key, record)
+        self._remove_state()
+        remember_run(self.run)
+        return self.result()
+
+    @property
+    def _state_file(self) -> Path:
+        return self.run.state(self.key) / "checkpoint.safetensors"
+
+    def _check_same(self, saved: dict[str, Any]) -> None:
+        before, now = saved["settings"], plain(self.settings)
+        changes = [
+            f"{name.replace('_', '-')} {before.get(name)} -> {now.get(name)}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        if changes:
+            raise SettingsError(
+                f"The unfinished {self.key} in {self.run.root} was started with other settings: "
+                f"{', '.join(changes)}.",
+                hint="--force starts afresh; the old settings go on from where it stopped",
+            )
+        for role in sorted({*saved["inputs"], *self.inputs}):
+            old, new = (files.get(role, {}).get("sha256") for files in (saved["inputs"], self.inputs))
+            if old != new:
+                raise InputError(
+                    f"The {role} changed after {self.key} was interrupted: sha256 {old} -> {new}.",
+                    hint="--force starts afresh",
+                )
+
+    def _remove_state(self) -> None:
+        folder = self.run.state(self.key)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # other stages' states keep the folders above
+            for above in folder.parents:
+                if above == self.run.root:
+                    break
+                above.rmdir()
+
+
+@contextmanager
+def stage_envelope(
+    run: RunFolder,
+    key: str,
+    settings: dict[str, Any],
+    inputs: dict[str, Path],
+    options: Options,
+    report: Report,
+) -> Iterator[Stage]:
+    """Run a stage's body alone in its run folder; ``key`` is as in run.json, "train-policy/NAME".
+
+    Use as ``with stage_envelope(…) as stage``: return ``stage.result()`` when ``stage.up_to_date``, else
+    compute and return ``stage.finish(…)``. The first SIGINT or SIGTERM only makes ``should_stop()`` true, the
+    second exits at once. Raises InputError for a missing input, LockedError, and Stopped when a signal came.
+    A failed body leaves no record, and of a new run no folder.
+    """
+    for role, path in inputs.items():
+        if not path.is_file():
+            raise InputError(f"The {role} {path} does not exist.", hint=_MAKES.get(role, ""))
+    stage = Stage(run, key, settings, {}, options, report)
+    with _catch_signals(stage), run_lock(run.root):
+        discard_leftovers(run.root)
+        stage.inputs = describe_files(run, inputs)
+        stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs)
+        if stage.up_to_date:
+            report.say(f"{key} is up to date")
+            remember_run(run)
+        try:
+            yield stage
+            if stage.signal:
+                raise Stopped(stage.signal)
+        except Stopped:
+            remember_run(run)
+            raise
+
+
+def check_lineage(what: str, recorded: str, present: str, options: Options, report: Report) -> None:
+    """Refuse ``what`` ("the model model/ensemble.safetensors") when it was made from another dataset.
+
+    ``recorded`` is the dataset's sha256 in its metadata, ``present`` the one at hand. Raises InputError
+    naming both; with --allow-mismatch it warns instead.
+    """
+    if recorded == present:
+        return
+    message = f"{what[:1].upper()}{what[1:]} was made from other data: sha256 {recorded}, now {present}."
+    if not options.allow_mismatch:
+        raise InputError(
+            message, hint="make it anew from this dataset, or use it as it is with --allow-mismatch"
+        )
+    report.warn(message)
+
+
+@contextmanager
+def _catch_signals(stage: Stage) -> Iterator[None]:
+    # Only the main thread may install handlers; elsewhere the caller's stay in force.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(signum: int, _frame: FrameType | None) -> None:
+        if stage.signal:
+            raise SystemExit(128 + signum)
+        stage.signal = signum
+
+    before = {signum: signal.signal(signum, note) for signum in _SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

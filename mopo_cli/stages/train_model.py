@@ -1,0 +1,157 @@
+"""train-model: fit the dynamics ensembles to the dataset and publish them with a report of what they predict badly."""
+
+import time
+from typing import Any
+
+import torch
+
+from mopo_cli.config.schema import TrainModel
+from mopo_cli.dynamics.fit import (
+    EpochReport,
+    Fit,
+    FitData,
+    FitSettings,
+    advance,
+    fit_state,
+    fitted,
+    holdout_errors,
+    restore_fit,
+    start_fit,
+    steps_per_epoch,
+)
+from mopo_cli.errors import DivergedError, Stopped
+from mopo_cli.report.console import Report
+from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device
+from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.store.atomic import write_json, write_jsonl
+from mopo_cli.store.checkpoint import save_tensors
+from mopo_cli.store.run import RunFolder
+
+_BLOCK = 50  # gradient steps between two looks at the signals
+_SAVE_SECONDS = 30.0
+
+
+def run_train_model(run: RunFolder, settings: TrainModel, options: Options, report: Report) -> dict[str, Any]:
+    """Train one ensemble per seed as one stack, resuming what was interrupted; returns the result object."""
+    device = open_device(options)
+    path = dataset_path(run)
+    with stage_envelope(
+        run, "train-model", settings.model_dump(), {"dataset": path}, options, report
+    ) as stage:
+        if stage.up_to_date:
+            return stage.result()
+        data = open_data(path, device)
+        fit_data = FitData.of(data.observation, data.action, data.reward, data.next_observation)
+        fit = start_fit(fit_data, _fit_settings(settings), settings.all_seeds())
+        history = _train(stage, fit, fit_data, report)
+        return _publish(stage, fit, fit_data, data, history, report)
+
+
+def _fit_settings(settings: TrainModel) -> FitSettings:
+    return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
+
+
+def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[str, Any]]:
+    history: list[dict[str, Any]] = []
+    saved = stage.load_state(str(fit.flat.device))
+    if saved is not None:
+        tensors, meta = saved
+        restore_fit(fit, tensors, meta["fit"])
+        history = meta["history"]
+        report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
+    last_save = epoch_start = time.monotonic()
+    columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
+    with report.live_table(columns) as table:
+        first_step = fit.step
+        while not fit.done:
+            finished = advance(fit, data, _BLOCK)
+            if finished is not None:
+                history.append(_epoch_record(fit, finished))
+                rate = (steps_per_epoch(fit) - first_step) * fit.settings.batch_size
+                _show(table.row, fit, finished, rate / (time.monotonic() - epoch_start))
+                epoch_start, first_step = time.monotonic(), 0
+            stop = stage.should_stop()
+            if stop or time.monotonic() - last_save > _SAVE_SECONDS:
+                tensors, numbers = fit_state(fit)
+                stage.save_state(tensors, {"fit": numbers, "history": history})
+                last_save = time.monotonic()
+            if stop:
+                raise Stopped(stage.signal)
+    return history
+
+
+def _epoch_record(fit: Fit, finished: EpochReport) -> dict[str, Any]:
+    seeds = [fit.seeds[s] for s in finished.active]
+    return {
+        "epoch": finished.epoch,
+        "nll": dict(zip(map(str, seeds), finished.nll.tolist(), strict=True)),
+        "holdout_mse": dict(zip(map(str, seeds), finished.mse.tolist(), strict=True)),
+    }
+
+
+def _show(row: Any, fit: Fit, finished: EpochReport, rate: float) -> None:
+    networks = " ".join(f"{mse:.4f}" for mse in finished.mse[0].tolist())
+    seeds = f"{len(finished.active)} x {fit.settings.networks}"
+    row(finished.epoch, seeds, float(finished.nll.mean()), networks, float(fit.best_mse.mean()), int(rate))
+
+
+def _publish(
+    stage: Stage, fit: Fit, fit_data: FitData, data: Data, history: list[dict[str, Any]], report: Report
+) -> dict[str, Any]:
+    run, settings = stage.run, fit.settings
+    failed = [seed for seed, mse in zip(fit.seeds, fit.best_mse, strict=True) if not bool(mse.isfinite().all())]
+    if failed:
+        raise DivergedError(
+            f"The ensembles of seeds {failed} have networks whose hold-out error was never finite.",
+            hint="mopo show DATASET, then a lower --learning-rate",
+        )
+    tensors: dict[str, torch.Tensor] = {}
+    mse, nll = {}, {}
+    dimension_errors = []
+    for s, seed in enumerate(fit.seeds):
+        ensemble = fitted(fit, s)
+        errors, likelihood = holdout_errors(fit, fit_data, ensemble.flat, s)
+        mse[str(seed)], nll[str(seed)] = errors.mean(dim=1).tolist(), likelihood.tolist()
+        dimension_errors.append(errors.mean(dim=0))
+        own = {**ensemble.layout.views(ensemble.flat), "input_mean": ensemble.input_mean, "input_std": ensemble.input_std}
+        tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in own.items()}
+    meta = {
+        "kind": "model",
+        "obs_dim": fit_data.obs_dim,
+        "act_dim": fit_data.inputs.shape[1] - fit_data.obs_dim,
+        "hidden": settings.hidden,
+        "layers": settings.layers,
+        "networks": settings.networks,
+        "seeds": list(fit.seeds),
+        "holdout_mse": mse,
+        "holdout_nll": nll,
+        "dataset_id": data.info.dataset_id,
+        "dataset_sha256": stage.inputs["dataset"]["sha256"],
+    }
+    dimensions = _dimension_report(fit, fit_data, torch.stack(dimension_errors).mean(dim=0))
+    save_tensors(run.model, tensors, meta)
+    write_json(run.model_dir / "model.json", {**meta, "dimensions": dimensions})
+    write_jsonl(run.model_dir / "metrics.jsonl", history)
+    report.table(
+        "What the model predicts badly (hold-out, the worst first)",
+        ("target", "RMSE", "std of target", "explained variance"),
+        [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
+    )
+    report.hint("mopo select-elites")
+    outputs = {
+        "model": run.model,
+        "description": run.model_dir / "model.json",
+        "metrics": run.model_dir / "metrics.jsonl",
+    }
+    extra = {"epochs": fit.epoch, "holdout_mse": mse, "holdout_nll": nll, "seeds": list(fit.seeds)}
+    return stage.finish(outputs, extra)
+
+
+def _dimension_report(fit: Fit, data: FitData, errors: torch.Tensor) -> list[dict[str, Any]]:
+    variance = data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
+    names = [f"change of observation {d}" for d in range(data.obs_dim)] + ["reward"]
+    rows = zip(names, errors.tolist(), variance.tolist(), strict=True)
+    return [
+        {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}
+        for name, error, var in rows
+    ]

@@ -1,0 +1,1 @@
+"""Files: the run folder, atomic publishing, checkpoints, lineage and locks."""

@@ -1,0 +1,126 @@
+"""Publish files whole or not at all: temporary file, fsync, rename, fsync of the folder."""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.errors import CorruptError, InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TEMPORARY = ".mopo-tmp"
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` and its parents; InputError naming it when that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path`` (created if need be) that replaces it on clean exit.
+
+    The temporary file exists, is empty and ends as ``path`` does. On an error it is removed and ``path``
+    stays as it was; a reader never sees half a file. InputError when the folder cannot be written or is full.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{_TEMPORARY}{path.suffix}")
+    try:
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise _cannot_write(path.parent, error) from error
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _FULL or str(error.filename) == str(temporary):
+            raise _cannot_write(path.parent, error) from error
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    _fsync(path.parent)
+
+
+def discard_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left under ``folder``; call it under its lock."""
+    for leftover in folder.rglob(f".*{_TEMPORARY}*"):
+        if leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """``value`` in the terms of strict JSON: tuples are lists, paths text, NaN and infinities null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish ``plain(value)`` as JSON: sorted keys, two spaces, a trailing newline."""
+    text = json.dumps(plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    with publish(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
+    """Publish one JSON object per line, `plain` and with sorted keys."""
+    lines = [json.dumps(plain(record), sort_keys=True, allow_nan=False) + "\n" for record in records]
+    with publish(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; InputError when it cannot be opened, CorruptError when it does not parse."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{path} is not valid JSON ({error}).") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes; InputError when it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_read(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read: {error.strerror}.")
+
+
+def _cannot_write(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"The folder {folder} cannot be written: {error.strerror}.",
+        hint="free it or name another run folder with --run",
+    )

@@ -1,0 +1,179 @@
+"""Transitions on disk, HDF5 schema v1: D4RL's column names, described by attributes.
+
+What is written carries a checksum on every block and on the structure, so that damage is found when it is
+read.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.data.validate import check_bounds, check_columns, check_finite
+from mopo_cli.errors import InputError
+from mopo_cli.store.atomic import publish, sha256_file
+from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
+
+SCHEMA_VERSION = 1
+COLUMNS = tuple(field.name for field in fields(Transitions))
+UNCERTAINTY = "uncertainty"
+
+# A block fits HDF5's block cache, and a file of few rows stays small.
+_BLOCK_BYTES, _BLOCK_ROWS = 1 << 20, 4096
+_INFO_TYPES: dict[str, tuple[type, ...]] = {
+    "dataset_id": (str,),
+    "env_id": (str, type(None)),
+    "source": (str,),
+    "action_low": (np.ndarray,),
+    "action_high": (np.ndarray,),
+    "termination": (str,),
+    "reference_min": (float, type(None)),
+    "reference_max": (float, type(None)),
+    "seed": (int, type(None)),
+}
+_STEP_COLUMNS = {"step": np.int32, "member": np.int32}
+
+
+def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> str:
+    """Publish a dataset and return its sha256; equal content gives equal bytes."""
+    attributes = {name: getattr(info, name) for name in _INFO_TYPES}
+    with publish(path) as temporary, _create(temporary, "dataset", attributes) as file:
+        for name in COLUMNS:
+            column = getattr(transitions, name)
+            _new_column(file, name, column, column.shape)[...] = column
+    return sha256_file(path)
+
+
+def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
+    """Read what `write_dataset` wrote.
+
+    CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
+    """
+    with open_hdf5(path) as file:
+        attributes = _read_attributes(file, path, "dataset")
+        columns = read_columns(file, COLUMNS)
+    transitions = Transitions(**columns)
+    check_columns(transitions, str(path))
+    info = _dataset_info(attributes, path)
+    check_bounds(info, transitions.act_dim)
+    return transitions, info
+
+
+class RolloutWriter:
+    """Stream imagined transitions to a file that is published when the ``with`` block ends without an error.
+
+    ``attributes`` describe how the rollouts were made; values are str, int, float, None or arrays.
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+        self._path = path
+        self._attributes = attributes
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(publish(self._path))
+            self._file = stack.enter_context(_create(temporary, "rollouts", self._attributes))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def append(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Add n rows: every column `[n, ...]` of the first call, among them ``uncertainty/<penalty>``."""
+        (count,) = {len(column) for column in columns.values()}
+        for name, column in columns.items():
+            if name not in self._file:
+                _new_column(self._file, name, column, (0, *column.shape[1:]), growing=True)
+            stored = self._file[name]
+            stored.resize(len(stored) + count, axis=0)
+            stored[len(stored) - count :] = column
+
+
+def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The columns (uncertainties as ``uncertainty/<penalty>``) and attributes of a rollout file.
+
+    CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
+    """
+    with open_hdf5(path) as file:
+        attributes = _read_attributes(file, path, "rollouts")
+        penalties = [f"{UNCERTAINTY}/{name}" for name in stored_names(file, UNCERTAINTY)]
+        columns = read_columns(file, [*COLUMNS, *_STEP_COLUMNS, *penalties])
+    transitions = Transitions(**{name: columns[name] for name in COLUMNS})
+    check_columns(transitions, str(path))
+    expected = _STEP_COLUMNS | dict.fromkeys(penalties, np.float32)
+    for name, dtype in expected.items():
+        if columns[name].shape != (len(transitions),) or columns[name].dtype != dtype:
+            raise InputError(f"{path}: column {name} is not [{len(transitions)}] of {np.dtype(dtype)}.")
+    for name in penalties:
+        check_finite(name, columns[name], str(path))
+    return columns, attributes
+
+
+@contextmanager
+def _create(path: Path, kind: str, attributes: dict[str, Any]) -> Iterator[h5py.File]:
+    # From v110 on the format has checksums on its own structure.
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        for name, value in {**attributes, "schema_version": SCHEMA_VERSION, "kind": kind}.items():
+            file.attrs[name] = h5py.Empty("f4") if value is None else value
+        yield file
+
+
+def _new_column(
+    file: h5py.File, name: str, like: NDArray[Any], shape: tuple[int, ...], growing: bool = False
+) -> h5py.Dataset:
+    width = shape[1:]
+    row_bytes = max(1, math.prod(width) * like.dtype.itemsize)
+    rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row_bytes))
+    return file.create_dataset(
+        name,
+        shape,
+        like.dtype,
+        chunks=(rows if growing else min(rows, shape[0]), *width),
+        maxshape=(None if growing else shape[0], *width),
+        fletcher32=True,
+        track_times=False,
+    )
+
+
+def _read_attributes(file: h5py.File, path: Path, kind: str) -> dict[str, Any]:
+    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    version, found = attributes.pop("schema_version", None), attributes.pop("kind", None)
+    if version != SCHEMA_VERSION or found != kind:
+        raise InputError(
+            f"{path} is not a {kind} file of schema {SCHEMA_VERSION}: "
+            f"it says kind {found!r}, schema {version!r}."
+        )
+    return attributes
+
+
+def _plain(value: Any) -> Any:
+    """An attribute in Python's own types; h5py gives numpy scalars, and Empty for what was None."""
+    if isinstance(value, h5py.Empty):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _dataset_info(attributes: dict[str, Any], path: Path) -> DatasetInfo:
+    from mopo_cli.tasks.termination import TERMINATION_RULES
+
+    for name, types in _INFO_TYPES.items():
+        if name not in attributes or not isinstance(attributes[name], types):
+            raise InputError(f"{path}: attribute {name} is missing or of the wrong type.")
+    for name in ("action_low", "action_high"):
+        if attributes[name].dtype != np.float32:
+            raise InputError(f"{path}: attribute {name} is of type {attributes[name].dtype}, not float32.")
+    if attributes["termination"] not in TERMINATION_RULES:
+        raise InputError(f"{path}: the termination rule {attributes['termination']!r} is not known.")
+    return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES})

@@ -1,0 +1,48 @@
+"""One process at a time in a run folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mopo_cli.errors import InputError, LockedError
+from mopo_cli.store.atomic import make_folder
+
+_WAIT_SECONDS = 3.0
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` (created if need be) for this process; the same process may take it again inside.
+
+    LockedError after three seconds when another process holds it; InputError when it cannot be written. A
+    folder that was created here and in which nothing was stored is removed again.
+    """
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder)
+    path = folder / ".lock"
+    lock = FileLock(path, is_singleton=True)
+    try:
+        lock.acquire(timeout=_WAIT_SECONDS)
+    except Timeout as error:
+        raise LockedError(
+            f"Another mopo process is working in {folder} and holds {path}.",
+            hint="wait until it ends or stop it, or name another run folder with --run",
+        ) from error
+    except OSError as error:
+        raise InputError(f"The lock file {path} cannot be written: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        if created and list(folder.iterdir()) == [path]:
+            path.unlink()
+            _remove_empty(created)
+        lock.release()
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()

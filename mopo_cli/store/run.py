@@ -1,0 +1,135 @@
+"""The run folder: where everything made from one dataset lies, and how a command finds it."""
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from mopo_cli.errors import InputError, SettingsError
+from mopo_cli.store.atomic import publish
+
+_RUNS = Path("runs")
+_CURRENT = _RUNS / "current"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,120}")
+_DATA_FILES = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The layout of one run; every method gives a path and touches nothing.
+
+    A ``name`` that is not a plain file name is refused with SettingsError.
+    """
+
+    root: Path
+
+    @property
+    def lineage(self) -> Path:
+        """run.json, the record of every finished stage."""
+        return self.root / "run.json"
+
+    @property
+    def model_dir(self) -> Path:
+        """The folder of the dynamics model and its metrics."""
+        return self.root / "model"
+
+    @property
+    def model(self) -> Path:
+        """The ensemble's weights."""
+        return self.model_dir / "ensemble.safetensors"
+
+    @property
+    def elites(self) -> Path:
+        """The chosen members and their ranking."""
+        return self.root / "elites.json"
+
+    def rollouts(self, name: str) -> Path:
+        """One file of imagined transitions."""
+        return self.root / "rollouts" / f"{_checked(name)}.h5"
+
+    def policy_dir(self, name: str) -> Path:
+        """The folder of one policy, a subfolder per seed."""
+        return self.root / "policies" / _checked(name)
+
+    def policy(self, name: str, seed: int) -> Path:
+        """One seed's policy weights."""
+        return self.policy_dir(name) / f"seed-{seed}" / "policy.safetensors"
+
+    def evaluation(self, name: str) -> Path:
+        """The evaluation of one policy; its CSV and PNG stand beside it under the same stem."""
+        return self.root / "evaluations" / f"{_checked(name)}.json"
+
+    def ablation_dir(self, name: str) -> Path:
+        """The folder of one ablation: its table, plot and cells."""
+        return self.root / "ablations" / _checked(name)
+
+    def state(self, key: str) -> Path:
+        """The folder of a stage's resume checkpoint; ``key`` is as in run.json, "train-policy/NAME"."""
+        return self.root.joinpath(".state", *(_checked(part) for part in key.split("/")))
+
+
+def dataset_slug(dataset: str) -> str:
+    """A dataset's name as one readable folder name; of a data file, its stem. No separators, no "..".
+
+    InputError when nothing readable is left.
+    """
+    name = Path(dataset).stem if dataset.lower().endswith(_DATA_FILES) else dataset
+    slug = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-._")[:100]
+    if not slug:
+        raise InputError(f"The dataset name {dataset!r} holds no letter or digit.", hint="mopo presets ls")
+    # runs/current is the file that remembers the current run.
+    return "current-data" if slug == _CURRENT.name else slug
+
+
+def resolve_run(run: Path | None, dataset: str | None) -> RunFolder:
+    """The run a command works on: --run, else runs/<slug of --dataset>, else $MOPO_RUN, else the current run.
+
+    The first two need not exist yet. InputError when none is named or the current run is gone.
+    """
+    if run is not None:
+        return RunFolder(run)
+    if dataset is not None:
+        return RunFolder(_RUNS / dataset_slug(dataset))
+    if named := os.environ.get("MOPO_RUN"):
+        return RunFolder(Path(named))
+    hint = "name one with --dataset NAME or --run PATH"
+    try:
+        current = _CURRENT.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("No run is named and there is no current run under this folder.", hint) from error
+    root = _RUNS / current
+    if not current or not root.is_dir():
+        raise InputError(f"The current run {root}, remembered in {_CURRENT}, is gone.", hint)
+    return RunFolder(root)
+
+
+def remember_run(run: RunFolder) -> None:
+    """Make ``run`` the current run, unless $MOPO_RUN is what named it.
+
+    A working directory that cannot be written goes without: naming the run each time still works.
+    """
+    root = run.root.resolve()
+    if (named := os.environ.get("MOPO_RUN")) and root == Path(named).resolve():
+        return
+    runs = _RUNS.resolve()
+    text = str(root.relative_to(runs) if root.is_relative_to(runs) else root)
+    with suppress(InputError), publish(_CURRENT) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def cache_dir() -> Path:
+    """Where fetched datasets are kept: $MOPO_HOME, else the platform's user cache."""
+    home = os.environ.get("MOPO_HOME")
+    return Path(home) if home else user_cache_path("mopo", appauthor=False)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise SettingsError(
+            f"The name {name!r} cannot be a file name: use letters, digits and . _ + = - only.",
+            hint="choose another with --name",
+        )
+    return name

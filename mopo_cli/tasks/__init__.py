@@ -1,0 +1,1 @@
+"""What is known of a task beyond its data."""

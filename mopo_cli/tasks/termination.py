@@ -1,0 +1,101 @@
+"""When an episode ends, as a function of the (predicted) next state.
+
+The bounds are those of the Gymnasium MuJoCo environments, v4 and v5 alike, for observations without the
+root's horizontal position. Where the simulator would never leave a plausible range but a learned model may,
+a guard ends the episode as well: see each rule.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(observation `[..., O]`, action `[..., A]`, next_observation `[..., O]`) -> terminal, bool `[...]`."""
+
+# No body of these tasks reaches such a position (m, rad) or velocity (per s) unless the model diverges.
+_PLAUSIBLE = 100.0
+
+
+def never(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """No state ends an episode; it only runs into its time limit."""
+    return torch.zeros(next_observation.shape[:-1], dtype=torch.bool, device=next_observation.device)
+
+
+def hopper(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """Height <= 0.7, |pitch| >= 0.2, any other entry's magnitude >= 100, or a number that is not finite.
+
+    MOPO's released code tests ``abs(obs < 100)``, so that -500 passes for healthy; here, as in the
+    simulator, it is ``abs(obs) < 100``.
+    """
+    z, pitch = next_observation[..., 0], next_observation[..., 1]
+    finite = torch.isfinite(next_observation).all(dim=-1)
+    plausible = (next_observation[..., 1:].abs() < _PLAUSIBLE).all(dim=-1)
+    return ~(finite & plausible & (z > 0.7) & (pitch.abs() < 0.2))
+
+
+def walker2d(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """Height outside (0.8, 2), |pitch| >= 1; guard: any magnitude >= 100 or not a number."""
+    z, pitch = next_observation[..., 0], next_observation[..., 1]
+    plausible = (next_observation.abs() < _PLAUSIBLE).all(dim=-1)
+    return ~(plausible & (z > 0.8) & (z < 2.0) & (pitch.abs() < 1.0))
+
+
+def halfcheetah(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """Never in the simulator; guard: any magnitude >= 100 or not a number."""
+    return ~(next_observation.abs() < _PLAUSIBLE).all(dim=-1)
+
+
+def ant(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """Height outside [0.2, 1] or a number that is not finite."""
+    z = next_observation[..., 0]
+    return ~(torch.isfinite(next_observation).all(dim=-1) & (z >= 0.2) & (z <= 1.0))
+
+
+def humanoid(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """Height outside (1, 2); guard: a number that is not finite."""
+    z = next_observation[..., 0]
+    return ~(torch.isfinite(next_observation).all(dim=-1) & (z > 1.0) & (z < 2.0))
+
+
+def inverted_pendulum(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """|Angle| > 0.2 or a number that is not finite."""
+    angle = next_observation[..., 1]
+    return ~(torch.isfinite(next_observation).all(dim=-1) & (angle.abs() <= 0.2))
+
+
+def inverted_double_pendulum(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """Tip no higher than 1: 0.6 (cos θ₁ + cos(θ₁ + θ₂)) <= 1, with sin θ and cos θ from the observation."""
+    sin1, sin2, cos1, cos2 = next_observation[..., 1:5].unbind(dim=-1)
+    tip = 0.6 * (cos1 + cos1 * cos2 - sin1 * sin2)
+    return ~(tip > 1.0)
+
+
+TERMINATION_RULES: dict[str, TerminationRule] = {
+    "hopper": hopper,
+    "walker2d": walker2d,
+    "halfcheetah": halfcheetah,
+    "ant": ant,
+    "humanoid": humanoid,
+    "inverted-pendulum": inverted_pendulum,
+    "inverted-double-pendulum": inverted_double_pendulum,
+    "none": never,
+}
+
+_RULE_OF_ENVIRONMENT = {
+    "Hopper": "hopper",
+    "Walker2d": "walker2d",
+    "HalfCheetah": "halfcheetah",
+    "Ant": "ant",
+    "Humanoid": "humanoid",
+    "InvertedPendulum": "inverted-pendulum",
+    "InvertedDoublePendulum": "inverted-double-pendulum",
+}
+
+
+def termination_for_env(env_id: str | None) -> str:
+    """The name of the rule for a Gymnasium id of any version; "none" when the environment is not known.
+
+    The whole name counts: HumanoidStandup-v5 is no Humanoid and has no rule.
+    """
+    return _RULE_OF_ENVIRONMENT.get((env_id or "").partition("-v")[0], "none")

@@ -1,0 +1,94 @@
+"""A working directory of its own, and stages that only note how they were called."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mopo_cli.__main__ import main
+from mopo_cli.report import Report
+from mopo_cli.stages.runner import Options
+from mopo_cli.store.lineage import StageRecord, describe_files, record_stage
+from mopo_cli.store.run import RunFolder, remember_run
+
+STAGES = ("fetch-data", "train-model", "select-elites", "rollout", "train-policy", "evaluate", "ablate")
+NAMED = {"rollout": "file_name", "train-policy": "policy_name", "ablate": "table_name"}
+EVALUATION = {
+    "environment": "Toy-v0",
+    "dataset_return_mean": 10.0,
+    "dataset_return_max": 40.0,
+    "return_mean": 900.0,
+    "return_per_seed": {"0": 880.0, "1": 920.0},
+}
+
+
+@dataclass
+class Called:
+    """One call of a stage."""
+
+    stage: str
+    run: Path
+    settings: Any
+    options: Options
+
+
+@dataclass
+class Shell:
+    """Runs ``mopo`` in-process; keeps the calls of the stages."""
+
+    capsys: pytest.CaptureFixture[str]
+    calls: list[Called] = field(default_factory=list)
+    out: str = ""
+    err: str = ""
+
+    def __call__(self, line: str) -> int:
+        code = main(line.split())
+        self.out, self.err = self.capsys.readouterr()
+        return code
+
+    @property
+    def stages(self) -> list[str]:
+        return [call.stage for call in self.calls]
+
+
+def stub(shell: Shell, stage: str) -> Callable[..., dict[str, Any]]:
+    def run_stage(run: RunFolder, settings: Any, options: Options, report: Report) -> dict[str, Any]:
+        shell.calls.append(Called(stage, run.root, settings, options))
+        report.say(f"{stage} at work")
+        report.hint(f"after {stage}")
+        output = run.root / f"{stage}.out"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(stage)
+        name = f"/{getattr(settings, NAMED[stage])()}" if stage in NAMED else ""
+        record = StageRecord(
+            settings=settings.model_dump(mode="json"),
+            inputs={},
+            outputs=describe_files(run, {"dataset": output}),
+            versions={"mopo": "0"},
+            wall_seconds=1.0,
+            finished=f"2026-01-01T00:00:{len(shell.calls):02}+00:00",
+            extra={"origins": options.origins},
+        )
+        record_stage(run, stage + name, record)
+        remember_run(run)
+        return {"stage": stage, "run": str(run.root), **(EVALUATION if stage == "evaluate" else {})}
+
+    return run_stage
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MOPO_RUN", "MOPO_DEBUG", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    shell = Shell(capsys)
+    for stage in STAGES:
+        name = stage.replace("-", "_")
+        module = ModuleType(f"mopo_cli.stages.{name}")
+        setattr(module, f"run_{name}", stub(shell, stage))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return shell

@@ -1,0 +1,123 @@
+"""Every fault ends in one sentence, the command to try next, and its exit code."""
+
+import errno
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mopo_cli.errors import (
+    CorruptError,
+    DivergedError,
+    InputError,
+    LockedError,
+    MopoError,
+    NetworkError,
+    SettingsError,
+    Stopped,
+    UsageError,
+)
+
+
+def let_stage_raise(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run_fetch_data(*_: Any) -> None:
+        raise error
+
+    module = ModuleType("mopo_cli.stages.fetch_data")
+    module.run_fetch_data = run_fetch_data  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MopoError("what"), 1),
+        (UsageError("what"), 2),
+        (SettingsError("what"), 3),
+        (InputError("what"), 4),
+        (CorruptError("what"), 5),
+        (LockedError("what"), 6),
+        (DivergedError("what"), 7),
+        (NetworkError("what"), 8),
+        (Stopped(2), 130),
+        (Stopped(15), 143),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(shell: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int) -> None:
+    let_stage_raise(monkeypatch, error)
+    assert shell("fetch-data --dataset hopper-medium") == code
+    assert shell.out == ""
+    assert "Traceback" not in shell.err
+    if isinstance(error, MopoError):
+        assert error.message in shell.err
+
+
+def test_a_second_signal_keeps_its_code(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_stage_raise(monkeypatch, SystemExit(143))
+    with pytest.raises(SystemExit) as caught:
+        shell("fetch-data --dataset hopper-medium")
+    assert caught.value.code == 143
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train-policy --lamda 1", "--lam"),
+        ("train-policy --penalty max-vr", "--penalty must be 'max-var', 'avg-var', 'ens' or 'none'"),
+        ("train-policy --lam", "--lam"),
+        ("train-policy --lam much", "--lam must be a valid number, not 'much'"),
+        ("train-policy --h 0 --epochs -1", "--epochs must be greater than or equal to 1"),
+        ("select-elites --metric mae", "--metric must be 'mse' or 'nll'"),
+        ("train-model --device gpu", "--device must be auto, cpu, cuda"),
+        ("train-model --threads 0", "--threads must be at least 1"),
+        ("train-model --preset nope --dataset hopper-medium", "There is no preset 'nope'"),
+        ("train-policy --name ../x", "--name must be letters"),
+        ("fetch-data", "--dataset is missing"),
+        ("run", "PRESET-OR-DATA-SET"),
+        ("trainmodel", "No such command 'trainmodel'"),
+        ("evaluate leftover", "leftover"),
+        ("presets", "Missing command"),
+    ],
+)
+def test_usage_errors_exit_2_with_a_sentence_and_a_hint(shell: Any, line: str, said: str) -> None:
+    assert shell(line) == 2
+    assert shell.out == ""
+    assert shell.err.startswith("Error: ")
+    assert said in shell.err
+    assert shell.calls == []
+    assert list(Path().iterdir()) == []
+
+
+def test_bad_values_in_a_file_exit_3_and_a_missing_file_4(shell: Any) -> None:
+    Path("bad.yaml").write_text("train-model:\n  networks: many\n")
+    assert shell("train-model --dataset hopper-medium --config bad.yaml") == 3
+    assert "bad.yaml: train-model: networks must be a valid integer, not 'many'" in shell.err
+    assert shell("train-model --dataset hopper-medium --config nope.yaml") == 4
+    assert shell.calls == []
+
+
+def test_a_bug_is_told_as_ours_with_its_traceback_in_a_file(
+    shell: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    let_stage_raise(monkeypatch, ZeroDivisionError("by nought"))
+    assert shell("fetch-data --dataset hopper-medium") == 1
+    assert "bug in mopo: ZeroDivisionError" in shell.err
+    assert "Traceback" not in shell.err
+    (file,) = tmp_path.glob("mopo-*.txt")
+    assert str(file) in shell.err
+    assert "by nought" in file.read_text()
+
+    monkeypatch.setenv("MOPO_DEBUG", "1")
+    assert shell("fetch-data --dataset hopper-medium") == 1
+    assert "Traceback" in shell.err
+    assert len(list(tmp_path.glob("mopo-*.txt"))) == 1
+
+
+def test_a_full_disk_is_no_bug(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_stage_raise(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "dataset.h5"))
+    assert shell("fetch-data --dataset hopper-medium") == 4
+    assert "The disk is full (dataset.h5)." in shell.err

@@ -1,0 +1,122 @@
+"""default < preset < file < flag, and every fault told at once."""
+
+from pathlib import Path
+
+import pytest
+
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import Ablate, Evaluate, FetchData, TrainModel, TrainPolicy
+from mopo_cli.errors import InputError, SettingsError, UsageError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("train-policy:\n  lam: 2\n  steps-per-epoch: 20\n  batch_size: 32\n")
+    return path
+
+
+def test_later_layers_beat_earlier_ones_and_origins_say_which(file: Path) -> None:
+    # hopper-medium: h 5, lam 5, epochs 1000, target-entropy -3.
+    resolved = resolve(TrainPolicy, dataset="hopper-medium", config_file=file, flags={"steps_per_epoch": "7"})
+    assert (resolved.settings.target_entropy, resolved.origins["target_entropy"]) == (
+        -3,
+        "preset hopper-medium",
+    )
+    assert (resolved.settings.lam, resolved.origins["lam"]) == (2, str(file))
+    assert (resolved.settings.batch_size, resolved.origins["batch_size"]) == (32, str(file))
+    assert (resolved.settings.steps_per_epoch, resolved.origins["steps_per_epoch"]) == (7, "flag")
+    assert (resolved.settings.gamma, resolved.origins["gamma"]) == (0.99, "default")
+    assert resolved.origins.keys() == TrainPolicy.model_fields.keys()
+
+
+def test_a_named_preset_replaces_the_data_sets_own() -> None:
+    resolved = resolve(TrainPolicy, dataset="hopper-medium", preset_name="halfcheetah-random")
+    assert (resolved.settings.lam, resolved.origins["lam"]) == (0.5, "preset halfcheetah-random")
+
+
+def test_a_flag_may_give_back_the_default_of_an_optional_setting() -> None:
+    resolved = resolve(TrainPolicy, dataset="hopper-medium", flags={"target_entropy": "none"})
+    assert (resolved.settings.target_entropy, resolved.origins["target_entropy"]) == (None, "flag")
+
+
+def test_an_ablation_takes_over_what_is_set_for_training(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("train-policy:\n  penalty: ens\n  name: mine\n  epochs: 3\nablate:\n  epochs: 4\n")
+    settings = resolve(Ablate, dataset="hopper-medium", config_file=path, flags={"h": "1,5"}).settings
+    assert (settings.lam, settings.h, settings.target_entropy) == ((5.0,), (1, 5), -3)
+    assert (settings.epochs, settings.penalty, settings.name) == (4, ("max-var", "none"), None)
+
+
+def test_the_data_set_comes_from_flag_file_preset_or_run(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("fetch-data:\n  dataset: generate:Pendulum-v1:random\n")
+    assert (
+        resolve(FetchData, preset_name="quickstart").settings.dataset == "generate:InvertedPendulum-v5:random"
+    )
+    assert resolve(FetchData, dataset="held").origins["dataset"] == "run"
+    from_file = resolve(FetchData, dataset="hopper-medium", config_file=path)
+    assert from_file.settings.dataset == "generate:Pendulum-v1:random"
+    assert from_file.origins["transitions"] == "preset generate-Pendulum-v1-random"
+    by_flag = resolve(FetchData, dataset="held", config_file=path, flags={"dataset": "mine.h5"})
+    assert (by_flag.settings.dataset, by_flag.origins["dataset"]) == ("mine.h5", "flag")
+    with pytest.raises(UsageError, match="--dataset is missing"):
+        resolve(FetchData)
+
+
+def test_a_file_is_told_all_its_faults_at_once_with_the_closest_names(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "train-policy:\n  lamb: 3\n  h: zero\n  epochs: 0\n  real-ratio: yes\n"
+        "train-polcy:\n  x: 1\n"
+        "evaluate:\n  policy: ../x\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        resolve(TrainModel, config_file=path)
+    message = caught.value.message
+    assert str(path) in message
+    assert "6 faults" in message
+    for fault in (
+        "train-policy: unknown key 'lamb' (did you mean 'lam'?)",
+        "train-policy: h must be a valid integer, not 'zero'",
+        "train-policy: epochs must be greater than or equal to 1, not 0",
+        "train-policy: real-ratio must not be true or false",
+        "unknown section 'train-polcy' (did you mean 'train-policy'?)",
+        "evaluate: policy must be letters",
+    ):
+        assert fault in message
+
+
+def test_flags_are_told_all_their_faults_as_flags() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(TrainPolicy, flags={"penalty": "max-vr", "lam": "x", "rollout_batch": "0"})
+    for fault in (
+        "--penalty must be 'max-var', 'avg-var', 'ens' or 'none'",
+        "--lam must",
+        "--rollout-batch must",
+    ):
+        assert fault in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+def test_settings_at_odds_are_the_fault_of_whoever_set_them(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("train-model:\n  layers: 2\n")
+    with pytest.raises(SettingsError, match="weight-decay needs 3 values") as caught:
+        resolve(TrainModel, config_file=path)
+    assert caught.value.exit_code == 3
+    with pytest.raises(UsageError, match="weight-decay needs 3 values"):
+        resolve(TrainModel, flags={"layers": "2"})
+    both = resolve(TrainModel, config_file=path, flags={"weight_decay": "1e-5,1e-5,1e-4"})
+    assert both.settings.weight_decay == (1e-5, 1e-5, 1e-4)
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nope\.yaml does not exist"):
+        resolve(Evaluate, config_file=tmp_path / "nope.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"binary\.yaml cannot be read"):
+        resolve(Evaluate, config_file=binary)
+    with pytest.raises(InputError, match="cannot be read"):
+        resolve(Evaluate, config_file=tmp_path)

@@ -1,0 +1,219 @@
+"""Files in D4RL's layout, with the liberties they take."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from mopo_cli.data.generate import generate_random
+from mopo_cli.data.local import load_local
+from mopo_cli.data.transitions import Transitions, episode_returns
+from mopo_cli.data.validate import validate
+from mopo_cli.errors import CorruptError, InputError
+
+N = 300
+
+
+@pytest.fixture(scope="module")
+def logged() -> Transitions:
+    """Hopper, because it falls: several terminals, and a record that ends inside an episode."""
+    transitions, _ = generate_random("Hopper-v5", N, seed=1)
+    assert transitions.terminals.sum() > 3 and transitions.timeouts[-1]
+    return transitions
+
+
+def columns(logged: Transitions, **changes: Any) -> dict[str, Any]:
+    own = {name: getattr(logged, name) for name in logged.__dataclass_fields__}
+    return {name: value for name, value in {**own, **changes}.items() if value is not None}
+
+
+def save(path: Path, data: dict[str, Any], **attributes: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, value in data.items():
+            file[name] = value
+        file.attrs.update(attributes)
+    return path
+
+
+def load(path: Path, env_id: str | None = "Hopper-v5") -> tuple[Transitions, Any]:
+    transitions, info = load_local(path, env_id, "0" * 64)
+    validate(transitions, info)
+    return transitions, info
+
+
+def same(a: Transitions, b: Transitions) -> bool:
+    names = a.__dataclass_fields__
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def test_a_whole_file_comes_back_unchanged(tmp_path: Path, logged: Transitions) -> None:
+    found, info = load(save(tmp_path / "my.h5", columns(logged)))
+    assert same(found, logged)
+    assert (info.dataset_id, info.env_id, info.termination) == ("my.h5", "Hopper-v5", "hopper")
+    assert info.source == f"file my.h5 sha256 {'0' * 64}"
+    assert (info.action_low.tolist(), info.action_high.tolist()) == ([-1] * 3, [1] * 3)
+    assert (info.reference_min, info.reference_max, info.seed) == (None, None, None)
+
+
+@pytest.mark.parametrize("flag", [np.uint8, np.int64, np.float32, np.bool_])
+def test_wide_rewards_doubles_and_number_flags(tmp_path: Path, logged: Transitions, flag: type) -> None:
+    data = columns(
+        logged,
+        observations=logged.observations.astype(np.float64),
+        next_observations=logged.next_observations.astype(np.float64),
+        actions=logged.actions.astype(np.float64),
+        rewards=logged.rewards.astype(np.float64)[:, None],
+        terminals=logged.terminals.astype(flag)[:, None],
+        timeouts=logged.timeouts.astype(flag),
+    )
+    found, _ = load(save(tmp_path / "my.h5", data))
+    assert same(found, logged)
+    assert {getattr(found, name).dtype.str for name in ("observations", "actions", "rewards")} == {"<f4"}
+
+
+def test_further_columns_and_compression_do_no_harm(tmp_path: Path, logged: Transitions) -> None:
+    path = save(tmp_path / "my.h5", columns(logged, rewards=None, **{"infos/qpos": np.zeros((N, 6))}))
+    with h5py.File(path, "a") as file:
+        file.create_dataset("rewards", data=logged.rewards, compression="gzip", shuffle=True)
+        file["metadata/algorithm"] = "SAC"
+    assert same(load(path)[0], logged)
+
+
+def test_without_timeouts_none_are_assumed_and_said(tmp_path: Path, logged: Transitions) -> None:
+    found, info = load(save(tmp_path / "my.h5", columns(logged, timeouts=None)))
+    assert not found.timeouts.any()
+    assert "no timeouts column: none assumed" in info.source
+
+
+def test_without_next_observations_no_state_crosses_an_episode(tmp_path: Path, logged: Transitions) -> None:
+    found, info = load(save(tmp_path / "my.h5", columns(logged, next_observations=None)))
+    ends = logged.terminals | logged.timeouts
+    kept = np.flatnonzero(~ends)
+    assert np.array_equal(found.observations, logged.observations[kept])
+    assert np.array_equal(found.next_observations, logged.next_observations[kept])
+    assert np.array_equal(found.actions, logged.actions[kept])
+    assert np.array_equal(found.rewards, logged.rewards[kept])
+    assert not found.terminals.any()
+    assert np.array_equal(found.timeouts, np.isin(kept + 1, np.flatnonzero(ends)))
+    assert f"{ends.sum()} rows that end an episode dropped ({logged.terminals.sum()} terminals" in info.source
+
+
+def test_the_shift_drops_the_last_row_and_timeouts(tmp_path: Path) -> None:
+    data = {
+        "observations": np.array([[0], [1], [2], [10], [11], [20], [21], [22]], np.float32),
+        "actions": np.zeros((8, 1), np.float32),
+        "rewards": np.arange(8, dtype=np.float32),
+        "terminals": np.array([0, 0, 0, 0, 1, 0, 0, 0], np.uint8),
+        "timeouts": np.array([0, 0, 1, 0, 0, 0, 0, 0], np.uint8),
+    }
+    found, _ = load(save(tmp_path / "my.h5", data), env_id=None)
+    assert found.observations.ravel().tolist() == [0, 1, 10, 20, 21]
+    assert found.next_observations.ravel().tolist() == [1, 2, 11, 21, 22]
+    assert found.timeouts.tolist() == [False, True, True, False, True]
+    assert episode_returns(found).tolist() == [0 + 1, 3, 5 + 6]
+
+
+def test_an_unmarked_time_limit_is_found_by_validation(tmp_path: Path, logged: Transitions) -> None:
+    terminals = logged.terminals.copy()
+    terminals[np.flatnonzero(terminals)[:2]] = False
+    with pytest.raises(InputError, match=r"my\.h5: column next_observations differs .* in 2 of"):
+        load(save(tmp_path / "my.h5", columns(logged, terminals=terminals)))
+
+
+def test_the_environment_may_be_named_in_the_file(tmp_path: Path, logged: Transitions) -> None:
+    path = save(tmp_path / "my.h5", columns(logged), env_id="Hopper-v4")
+    assert load(path, None)[1].env_id == "Hopper-v4"
+    assert load(path, "Hopper-v5")[1].env_id == "Hopper-v5"
+
+
+def test_d4rl_reference_scores_go_with_v4(tmp_path: Path, logged: Transitions) -> None:
+    info = load(save(tmp_path / "my.h5", columns(logged)), "Hopper-v4")[1]
+    assert (info.reference_min, info.reference_max) == (-20.272305, 3234.3)
+
+
+def test_without_an_environment_the_bounds_come_from_the_data(tmp_path: Path, logged: Transitions) -> None:
+    actions = logged.actions * np.float32([1, 3, 0])
+    found, info = load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
+    reach = np.abs(actions[:, 1]).max()
+    assert info.action_high.tolist() == [1, reach, 1]
+    assert info.action_low.tolist() == [-1, -reach, -1]
+    assert (info.env_id, info.termination) == (None, "none")
+    assert "action bounds taken from the data" in info.source
+
+
+@pytest.mark.parametrize("column", ["observations", "actions", "rewards", "terminals"])
+def test_a_missing_column_is_named(tmp_path: Path, logged: Transitions, column: str) -> None:
+    with pytest.raises(InputError, match=rf"my\.h5: column {column} is missing"):
+        load(save(tmp_path / "my.h5", columns(logged, **{column: None})))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("observations", np.zeros(N), "not .rows, width."),
+        ("observations", np.zeros((N, 11, 2)), "not .rows, width."),
+        ("observations", np.zeros((N, 12)), "12 wide, but Hopper-v5 has 11"),
+        ("observations", np.float32(1), "not .rows, width."),
+        ("actions", np.zeros((N, 2)), "2 wide, but Hopper-v5 has 3"),
+        ("actions", np.zeros((N - 1, 3)), "has 299 rows, observations has 300"),
+        ("rewards", np.zeros((N, 2)), "not .rows. or"),
+        ("rewards", np.zeros(N + 1), "has 301 rows"),
+        ("rewards", np.full(N, 1e300), "rewards is not finite in row 0"),
+        ("rewards", np.full(N, b"x"), "does not hold numbers"),
+        ("rewards", np.full(N, 1j), "does not hold numbers"),
+        ("terminals", np.full(N, 2), "holds 2 in row 0"),
+        ("terminals", np.full(N, np.nan), "holds nan in row 0"),
+        ("timeouts", np.arange(N), "holds 2 in row 2"),
+        ("next_observations", np.zeros((N, 3)), "next_observations has shape"),
+        ("next_observations", np.zeros((N - 5, 11)), "next_observations has shape"),
+        ("actions", np.full((N, 3), 2.0), "leaves the bounds of Hopper-v5 in 300 of 300 rows"),
+    ],
+)
+def test_misshapen_columns_are_named(
+    tmp_path: Path, logged: Transitions, column: str, value: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match=f"column {column}.*{says}|{says}"):
+        load(save(tmp_path / "my.h5", columns(logged, **{column: value})))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_too_few_rows_are_refused(tmp_path: Path, logged: Transitions, rows: int, shifted: bool) -> None:
+    data = {name: value[:rows] for name, value in columns(logged).items()}
+    if shifted:
+        del data["next_observations"]
+    elif rows == 2:
+        data["timeouts"] = data["timeouts"].astype(np.uint8)
+    path = save(tmp_path / "my.h5", data)
+    if not shifted and rows == 2:
+        assert len(load(path)[0]) == 2
+        return
+    with pytest.raises(InputError, match="transition"):
+        load(path)
+
+
+def test_an_unknown_environment(tmp_path: Path, logged: Transitions) -> None:
+    with pytest.raises(InputError, match="Hoper"):
+        load(save(tmp_path / "my.h5", columns(logged)), "Hoper-v5")
+
+
+def test_an_environment_id_in_a_file_imports_nothing(tmp_path: Path, logged: Transitions) -> None:
+    path = save(tmp_path / "my.h5", columns(logged), env_id="antigravity:Hopper-v5")
+    with pytest.raises(InputError, match="':'"):
+        load(path, None)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    text = tmp_path / "text.h5"
+    text.write_text("observations")
+    with pytest.raises(CorruptError, match=r"text\.h5"):
+        load(text)
+    for path in (tmp_path / "absent.h5", tmp_path):
+        with pytest.raises(InputError, match="does not exist or is not a file"):
+            load(path)
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    with pytest.raises(InputError, match="the file holds nothing"):
+        load(tmp_path / "empty.h5")

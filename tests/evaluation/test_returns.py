@@ -1,0 +1,242 @@
+import random
+import warnings
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pytest
+
+from mopo_cli.errors import InputError
+from mopo_cli.evaluation.returns import (
+    close_environments,
+    episode_seed,
+    evaluate_returns,
+    make_environments,
+    open_environments,
+)
+
+LIMIT = 8
+
+
+class Countdown(gym.Env):
+    """From a random 1..20 down to 0 for a reward of twice the action; refuses to go on after its end."""
+
+    observation_space = gym.spaces.Box(0.0, 20.0, (1,), np.float64)
+    action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.start = self.left = int(self.np_random.integers(1, 21))
+        self.steps = 0
+        return self._observation(), {}
+
+    def step(self, action):
+        assert self.left > 0 and self.steps < LIMIT, "stepped after its end"
+        self.left -= 1
+        self.steps += 1
+        return self._observation(), 2.0 * float(action[0]), self.left == 0, False, {}
+
+    def close(self):
+        self.closed = True
+
+    def _observation(self):
+        return np.array([self.left], dtype=np.float64)
+
+
+class Steered(Countdown):
+    action_space = gym.spaces.Discrete(2)
+
+
+class Picture(Countdown):
+    observation_space = gym.spaces.Box(0.0, 1.0, (2, 2), np.float64)
+
+
+@pytest.fixture
+def countdown():
+    gym.register("mopo-test/Countdown-v0", entry_point=Countdown, max_episode_steps=LIMIT)
+    gym.register("mopo-test/Endless-v0", entry_point=Countdown)
+    gym.register("mopo-test/Discrete-v0", entry_point=Steered, max_episode_steps=LIMIT)
+    gym.register("mopo-test/Picture-v0", entry_point=Picture, max_episode_steps=LIMIT)
+    yield "mopo-test/Countdown-v0"
+    for name in ("Countdown", "Endless", "Discrete", "Picture"):
+        gym.registry.pop(f"mopo-test/{name}-v0")
+
+
+def quarter(observations):
+    return np.full((len(observations), 2), 0.25, dtype=np.float32)
+
+
+def starts(environments):
+    return [environment.unwrapped.start for environment in environments]
+
+
+def lean(observations):
+    """Feedback too weak to balance the pole: every episode falls, each after its own time."""
+    return np.clip(2.0 * observations[:, 1:2], -3.0, 3.0)
+
+
+def test_equals_a_hand_written_loop_on_the_inverted_pendulum():
+    with open_environments("InvertedPendulum-v5", 4) as environments:
+        results = evaluate_returns(lean, environments, seed=3)
+
+    reference = gym.make("InvertedPendulum-v5")
+    returns, lengths = [], []
+    for episode in range(4):
+        observation, _ = reference.reset(seed=episode_seed(3, episode))
+        total, length, over = 0.0, 0, False
+        while not over:
+            action = lean(observation.astype(np.float32)[None])[0]
+            observation, reward, terminated, truncated, _ = reference.step(action)
+            total, length, over = total + reward, length + 1, terminated or truncated
+        returns.append(total)
+        lengths.append(length)
+    reference.close()
+
+    assert results.returns.tolist() == returns
+    assert results.lengths.tolist() == lengths
+    assert len(set(lengths)) > 1
+
+
+def test_known_returns_and_lengths_with_early_ends_and_the_time_limit(countdown):
+    with open_environments(countdown, 12) as environments:
+        results = evaluate_returns(quarter, environments, seed=0)
+        expected = [min(start, LIMIT) for start in starts(environments)]
+    assert results.lengths.tolist() == expected
+    assert results.returns.tolist() == [0.5 * length for length in expected]
+    assert min(expected) < LIMIT and max(starts(environments)) > LIMIT
+    assert results.returns.dtype == np.float64 and results.lengths.dtype == np.int64
+
+
+def test_the_policy_sees_exactly_the_living_episodes_as_one_float32_batch(countdown):
+    batches = []
+
+    def policy(observations):
+        assert observations.dtype == np.float32
+        batches.append(observations[:, 0].tolist())
+        return quarter(observations)
+
+    with open_environments(countdown, 6) as environments:
+        evaluate_returns(policy, environments, seed=1)
+        first = starts(environments)
+    expected = [[start - step for start in first if start > step] for step in range(LIMIT)]
+    assert batches == [batch for batch in expected if batch]
+
+
+def test_each_action_reaches_its_own_episode(countdown):
+    def policy(observations):
+        return np.repeat(observations / 20, 2, axis=1)
+
+    with open_environments(countdown, 6) as environments:
+        results = evaluate_returns(policy, environments, seed=1)
+        expected = [sum(2 * (n - step) / 20 for step in range(min(n, LIMIT))) for n in starts(environments)]
+    assert results.returns == pytest.approx(expected)
+
+
+def test_starts_depend_on_seed_and_episode_only(countdown):
+    def other(observations):
+        return -quarter(observations)
+
+    with open_environments(countdown, 8) as eight, open_environments(countdown, 3) as three:
+        evaluate_returns(quarter, eight, seed=5)
+        reference = starts(eight)
+        evaluate_returns(other, three, seed=5)
+        assert starts(three) == reference[:3]
+        evaluate_returns(quarter, eight, seed=6)
+        assert starts(eight) != reference
+    assert len(set(reference)) > 3
+
+
+def test_seeds_of_neighbouring_evaluations_do_not_overlap():
+    assert len({episode_seed(seed, episode) for seed in range(50) for episode in range(50)}) == 2500
+
+
+def test_environments_can_be_used_again():
+    with open_environments("InvertedPendulum-v5", 2) as environments:
+        first = evaluate_returns(lean, environments, seed=0)
+        evaluate_returns(lean, environments, seed=1)
+        again = evaluate_returns(lean, environments, seed=0)
+    assert first.returns.tolist() == again.returns.tolist()
+
+
+def test_the_global_generators_are_left_alone(countdown):
+    numpy_state, python_state = np.random.get_state()[1].tolist(), random.getstate()
+    with open_environments(countdown, 2) as environments:
+        evaluate_returns(quarter, environments, seed=0)
+    assert np.random.get_state()[1].tolist() == numpy_state
+    assert random.getstate() == python_state
+
+
+def test_a_policy_gone_nan_loses_only_its_own_episode(countdown):
+    def policy(observations):
+        actions = quarter(observations)
+        actions[observations[:, 0] == doomed] = np.nan
+        return actions
+
+    with open_environments(countdown, 6) as environments:
+        doomed = 0
+        healthy = evaluate_returns(policy, environments, seed=2)
+        doomed = max(starts(environments))
+        results = evaluate_returns(policy, environments, seed=2)
+        lost = np.array(starts(environments)) == doomed
+    assert np.isnan(results.returns[lost]).all() and (results.lengths[lost] == 0).all()
+    assert results.returns[~lost].tolist() == healthy.returns[~lost].tolist()
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (2, 2), (3,), (3, 2, 1)])
+def test_actions_of_the_wrong_shape_are_refused(countdown, shape):
+    with open_environments(countdown, 3) as environments, pytest.raises(InputError, match=r"\(3, 2\)"):
+        evaluate_returns(lambda observations: np.zeros(shape, dtype=np.float32), environments, seed=0)
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    ["Nope-v0", "Hopper-v99", "Hopper-v2", "nobody/Hopper-v5", "not an id", "", "antigravity:Hopper-v5"],
+)
+def test_an_unknown_environment_is_named(env_id):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError) as caught:
+            make_environments(env_id, 1)
+    assert repr(env_id) in caught.value.message
+    assert caught.value.hint
+
+
+def test_an_environment_id_imports_nothing(monkeypatch):
+    monkeypatch.setattr("importlib.import_module", lambda *_: pytest.fail("imported a module"))
+    with pytest.raises(InputError):
+        make_environments("antigravity:Hopper-v5", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("Endless", "time limit"), ("Discrete", "action space"), ("Picture", "observation space")],
+)
+def test_an_unusable_environment_is_refused_and_closed(countdown, monkeypatch, name, reason):
+    closed = []
+    monkeypatch.setattr(Countdown, "close", lambda self: closed.append(self))
+    with pytest.raises(InputError, match=reason):
+        make_environments(f"mopo-test/{name}-v0", 3)
+    assert len(closed) == 1
+
+
+def test_environments_are_closed_even_after_an_error(countdown):
+    with pytest.raises(ZeroDivisionError), open_environments(countdown, 2) as environments:
+        raise ZeroDivisionError
+    assert all(environment.unwrapped.closed for environment in environments)
+
+
+def test_old_mujoco_versions_are_made_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        environments = make_environments("Hopper-v4", 1)
+    assert environments[0].spec.id == "Hopper-v4"
+    close_environments(environments)
+
+
+def test_making_an_environment_prints_nothing_and_leaves_no_file(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    handler = mujoco.get_mju_user_warning()
+    close_environments(make_environments("HalfCheetah-v5", 1))
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert mujoco.get_mju_user_warning() is handler

@@ -1,0 +1,324 @@
+"""The envelope of a stage: records, up to date, resume, locks and signals."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
+from mopo_cli.stages.runner import Options, check_lineage, stage_envelope
+from mopo_cli.store.lineage import read_lineage
+from mopo_cli.store.run import RunFolder, resolve_run
+
+KEY = "train-policy/p"
+SETTINGS = {"lam": 1.0, "seeds": 1, "seed_list": (0, 1), "learning_rate": 0.1}
+
+
+class Recorder:
+    """Stands in for Report: keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MOPO_RUN", raising=False)
+    Path("dataset.h5").write_bytes(b"data")
+
+
+@pytest.fixture
+def run() -> RunFolder:
+    return RunFolder(Path("runs/demo"))
+
+
+def stage(
+    run: RunFolder,
+    body: Callable[[Any], None] = lambda stage: None,
+    settings: dict[str, Any] = SETTINGS,
+    report: Any = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """A stage that writes one file after ``body``."""
+    inputs = {"dataset": Path("dataset.h5")}
+    with stage_envelope(run, KEY, settings, inputs, Options(**options), report or Recorder()) as current:
+        if current.up_to_date:
+            return current.result()
+        body(current)
+        output = run.policy("p", 0)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(str(settings))
+        return current.finish({"policy": output}, {"return": 5.0})
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"/" for path in folder.rglob("*")}
+
+
+def test_a_finished_stage_is_recorded_with_what_made_it(run: RunFolder) -> None:
+    result = stage(run)
+    record = read_lineage(run)[KEY]
+    assert record.settings == {**SETTINGS, "seed_list": [0, 1]}
+    assert record.inputs["dataset"]["sha256"] == hashlib.sha256(b"data").hexdigest()
+    assert record.outputs["policy"] == {
+        "path": "policies/p/seed-0/policy.safetensors",
+        "sha256": hashlib.sha256(run.policy("p", 0).read_bytes()).hexdigest(),
+    }
+    assert record.versions["torch"] == torch.__version__
+    assert record.extra == {"return": 5.0} and 0 <= record.wall_seconds < 60
+    assert result == {
+        "stage": KEY,
+        "run": "runs/demo",
+        "return": 5.0,
+        "up_to_date": False,
+        "outputs": {"policy": "runs/demo/policies/p/seed-0/policy.safetensors"},
+        "wall_seconds": record.wall_seconds,
+    }
+    assert resolve_run(None, None).root == run.root
+
+
+def test_an_unchanged_stage_does_nothing_and_says_so(run: RunFolder) -> None:
+    first = stage(run)
+    before = tree(run.root)
+    report = Recorder()
+    again = stage(run, body=lambda _: pytest.fail("must not run"), report=report)
+    assert again == {**first, "up_to_date": True}
+    assert tree(run.root) == before
+    assert "up to date" in report.said[0] and KEY in report.said[0]
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "output", "force"])
+def test_whatever_changed_runs_again(run: RunFolder, change: str) -> None:
+    stage(run)
+    if change == "input":
+        Path("dataset.h5").write_bytes(b"other")
+    if change == "output":
+        run.policy("p", 0).write_text("edited")
+    settings = {**SETTINGS, "lam": 2.0} if change == "settings" else SETTINGS
+    assert not stage(run, settings=settings, force=change == "force")["up_to_date"]
+
+
+def test_a_missing_input_names_the_command_and_changes_nothing(run: RunFolder) -> None:
+    Path("dataset.h5").unlink()
+    with pytest.raises(InputError, match=r"dataset\.h5") as caught:
+        stage(run)
+    assert caught.value.hint.startswith("mopo fetch-data")
+    assert tree(Path()) == {}
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_failed_body_changes_nothing(run: RunFolder, existing: bool) -> None:
+    if existing:
+        stage(run)
+    before = tree(Path())
+
+    def fail(_: Any) -> None:
+        raise InputError("does not fit")
+
+    with pytest.raises(InputError, match="does not fit"):
+        stage(run, fail, settings={**SETTINGS, "lam": 9.0})
+    assert tree(Path()) == before
+
+
+def test_leftovers_of_a_killed_process_are_removed(run: RunFolder) -> None:
+    leftover = run.root / "rollouts" / ".a.0123abcd.mopo-tmp.h5"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("half")
+    stage(run)
+    assert not leftover.exists()
+
+
+def save_then_fail(current: Any) -> None:
+    assert current.load_state() is None
+    current.save_state({"w": torch.ones(2)}, {"step": 7})
+    raise ZeroDivisionError
+
+
+def test_state_comes_back_to_the_same_command_and_goes_when_finished(run: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save_then_fail)
+    found: list[Any] = []
+    stage(run, lambda current: found.append(current.load_state()))
+    tensors, meta = found[0]
+    assert tensors["w"].tolist() == [1, 1] and meta == {"step": 7}
+    assert not (run.root / ".state").exists()
+    assert run.root.exists()
+
+
+def test_another_stages_state_survives(run: RunFolder) -> None:
+    other = run.state("train-policy/other") / "checkpoint.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_text("kept")
+    stage(run, lambda current: current.save_state({}, {}))
+    assert other.exists() and not run.state(KEY).exists()
+
+
+def test_wall_time_includes_the_interrupted_attempts(run: RunFolder) -> None:
+    def save(current: Any) -> None:
+        current._started -= 1000
+        current.save_state({}, {})
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save)
+    assert stage(run, lambda current: current.load_state())["wall_seconds"] > 1000
+
+
+def test_resuming_with_other_settings_lists_every_difference(run: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save_then_fail)
+    before = tree(run.root)
+    changed = {**SETTINGS, "lam": 5.0, "learning_rate": 0.2, "gamma": 0.9}
+    with pytest.raises(SettingsError) as caught:
+        stage(run, lambda current: current.load_state(), settings=changed)
+    message = caught.value.message
+    assert (
+        "lam 1.0 -> 5.0" in message
+        and "learning-rate 0.1 -> 0.2" in message
+        and "gamma None -> 0.9" in message
+    )
+    assert "seeds" not in message and "seed-list" not in message
+    assert "--force" in caught.value.hint
+    assert tree(run.root) == before
+    found: list[Any] = []
+    stage(run, lambda current: found.append(current.load_state()), settings=changed, force=True)
+    assert found == [None]
+
+
+def test_resuming_on_other_data_names_both_hashes(run: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save_then_fail)
+    Path("dataset.h5").write_bytes(b"other")
+    with pytest.raises(InputError) as caught:
+        stage(run, lambda current: current.load_state())
+    for content in (b"data", b"other"):
+        assert hashlib.sha256(content).hexdigest() in caught.value.message
+
+
+def test_a_damaged_state_is_told_with_the_way_out(run: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save_then_fail)
+    (run.state(KEY) / "checkpoint.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CorruptError) as caught:
+        stage(run, lambda current: current.load_state())
+    assert "--force" in caught.value.hint
+
+
+def test_check_lineage_refuses_other_data_unless_allowed() -> None:
+    report: Any = Recorder()
+    check_lineage("the model m", "a" * 64, "a" * 64, Options(), report)
+    with pytest.raises(InputError) as caught:
+        check_lineage("the model m", "a" * 64, "b" * 64, Options(), report)
+    assert "a" * 64 in caught.value.message and "b" * 64 in caught.value.message
+    assert "--allow-mismatch" in caught.value.hint and report.warned == []
+    check_lineage("the model m", "a" * 64, "b" * 64, Options(allow_mismatch=True), report)
+    assert len(report.warned) == 1
+
+
+def test_a_signal_during_a_body_that_finishes_is_not_lost(run: RunFolder) -> None:
+    with pytest.raises(Stopped) as caught:
+        stage(run, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert caught.value.exit_code == 143
+    assert KEY in read_lineage(run)
+
+
+def test_the_handlers_from_before_come_back(run: RunFolder) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    stage(run)
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save_then_fail, force=True)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+import torch
+from mopo_cli.errors import MopoError, Stopped
+from mopo_cli.report.console import Report
+from mopo_cli.stages.runner import Options, stage_envelope
+from mopo_cli.store.run import RunFolder
+
+deaf = sys.argv[1] == "deaf"
+try:
+    inputs = {"dataset": Path("dataset.h5")}
+    run = RunFolder(Path("runs/demo"))
+    with stage_envelope(run, "train-model", {}, inputs, Options(), Report()) as stage:
+        resumed = stage.load_state()
+        step = resumed[1]["step"] if resumed else 0
+        print("working", step, flush=True)
+        while step < 2000:
+            time.sleep(0.01)
+            step += 1
+            if not deaf and stage.should_stop():
+                stage.save_state({}, {"step": step})
+                raise Stopped(stage.signal)
+            if deaf and stage.signal:
+                print("heard", flush=True)
+except MopoError as error:
+    print(error.message, error.hint, file=sys.stderr)
+    raise SystemExit(error.exit_code)
+"""
+
+
+def start(mode: str = "hearing") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_exits_and_the_next_start_goes_on(signum: int, code: int, run: RunFolder) -> None:
+    with start() as process:
+        assert line(process) == "working 0"
+        process.send_signal(signum)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors and "same command" in errors
+    assert resolve_run(None, None).root == run.root
+    with start() as process:
+        word, step = line(process).split()
+        process.kill()
+    assert word == "working" and 0 < int(step) < 2000
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_second_signal_quits_at_once(signum: int, code: int) -> None:
+    with start("deaf") as process:
+        assert line(process) == "working 0"
+        process.send_signal(signum)
+        assert line(process) == "heard"
+        process.send_signal(signum)
+        process.communicate(timeout=5)
+    assert process.returncode == code
+    assert not Path("runs").exists()
+
+
+def test_a_second_process_on_the_run_is_locked_out() -> None:
+    with start() as process:
+        assert line(process) == "working 0"
+        with start() as second:
+            _, errors = second.communicate(timeout=30)
+        process.kill()
+    assert second.returncode == 6
+    assert "runs/demo" in errors and "Traceback" not in errors

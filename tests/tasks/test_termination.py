@@ -1,0 +1,185 @@
+"""Termination rules: at each bound, against a hand-set answer; along random steps, against the simulator."""
+
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from mopo_cli.tasks.termination import TERMINATION_RULES, termination_for_env
+
+WIDTHS = {
+    "hopper": 11,
+    "walker2d": 17,
+    "halfcheetah": 17,
+    "ant": 27,
+    "humanoid": 45,
+    "inverted-pendulum": 4,
+    "inverted-double-pendulum": 9,
+    "none": 3,
+}
+HEALTHY = {
+    "hopper": {0: 1.25},
+    "walker2d": {0: 1.25},
+    "halfcheetah": {},
+    "ant": {0: 0.6},
+    "humanoid": {0: 1.4},
+    "inverted-pendulum": {},
+    "inverted-double-pendulum": {3: 1.0, 4: 1.0},
+    "none": {},
+}
+# (rule, entry, alive just inside, dead just outside or at the bound)
+BOUNDS = [
+    ("hopper", 0, 0.7001, 0.7),
+    ("hopper", 0, 99.0, None),
+    ("hopper", 1, 0.1999, 0.2),
+    ("hopper", 1, -0.1999, -0.2),
+    ("hopper", 2, 99.99, 100.0),
+    ("hopper", 2, -99.99, -100.0),
+    ("hopper", 10, 99.99, 100.0),
+    ("hopper", 10, -99.99, -500.0),
+    ("walker2d", 0, 0.8001, 0.8),
+    ("walker2d", 0, 1.9999, 2.0),
+    ("walker2d", 1, 0.9999, 1.0),
+    ("walker2d", 1, -0.9999, -1.0),
+    ("walker2d", 16, 99.99, 100.0),
+    ("walker2d", 16, -99.99, -100.0),
+    ("halfcheetah", 0, 99.99, 100.0),
+    ("halfcheetah", 16, -99.99, -100.0),
+    ("ant", 0, 0.2, 0.1999),
+    ("ant", 0, 1.0, 1.0001),
+    ("ant", 26, 1e4, None),
+    ("humanoid", 0, 1.0001, 1.0),
+    ("humanoid", 0, 1.9999, 2.0),
+    ("inverted-pendulum", 1, 0.2, 0.2001),
+    ("inverted-pendulum", 1, -0.2, -0.2001),
+    ("inverted-pendulum", 0, 50.0, None),
+    ("none", 0, 1e30, None),
+]
+FINITE_RULES = ["hopper", "walker2d", "halfcheetah", "ant", "humanoid", "inverted-pendulum"]
+
+
+def state(rule: str, **entries: float) -> torch.Tensor:
+    values = torch.zeros(WIDTHS[rule])
+    for index, value in HEALTHY[rule].items():
+        values[index] = value
+    for index, value in entries.items():
+        values[int(index.removeprefix("at"))] = value
+    return values
+
+
+def ends(rule: str, next_observation: torch.Tensor) -> bool:
+    start = torch.zeros_like(next_observation)
+    return bool(TERMINATION_RULES[rule](start, torch.zeros(1), next_observation))
+
+
+@pytest.mark.parametrize("rule", TERMINATION_RULES)
+def test_an_upright_state_lives(rule: str) -> None:
+    assert not ends(rule, state(rule))
+
+
+@pytest.mark.parametrize(("rule", "entry", "inside", "outside"), BOUNDS)
+def test_each_bound_from_both_sides(rule: str, entry: int, inside: float, outside: float | None) -> None:
+    assert not ends(rule, state(rule, **{f"at{entry}": inside}))
+    assert outside is None or ends(rule, state(rule, **{f"at{entry}": outside}))
+
+
+@pytest.mark.parametrize(("theta1", "theta2"), [(0.0, 0.0), (0.6, -0.4), (-1.0, 1.3), (0.2, 1.1)])
+def test_the_double_pendulum_ends_where_its_tip_falls_to_one(theta1: float, theta2: float) -> None:
+    # The two poles are 0.6 long; the tip's height is found by adding them, not by the rule's formula.
+    tip = 0.6 * math.cos(theta1) + 0.6 * math.cos(theta1 + theta2)
+    entries = {
+        "at1": math.sin(theta1),
+        "at2": math.sin(theta2),
+        "at3": math.cos(theta1),
+        "at4": math.cos(theta2),
+    }
+    assert ends("inverted-double-pendulum", state("inverted-double-pendulum", **entries)) == (tip <= 1)
+
+
+def test_the_double_pendulum_at_both_sides_of_the_bound() -> None:
+    for tip, expected in ((1.001, False), (0.999, True)):
+        theta = math.acos(tip / 0.6 - 1)
+        entries = {"at2": math.sin(theta), "at4": math.cos(theta)}
+        assert ends("inverted-double-pendulum", state("inverted-double-pendulum", **entries)) == expected
+
+
+@pytest.mark.parametrize("rule", FINITE_RULES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_ends_the_episode(rule: str, value: float) -> None:
+    for entry in (0, WIDTHS[rule] - 1):
+        assert ends(rule, state(rule, **{f"at{entry}": value}))
+
+
+def test_a_hopper_at_minus_500_is_not_healthy() -> None:
+    # With the bracket misplaced, abs(x < 100), a falling velocity of -500 passed for healthy.
+    assert ends("hopper", state("hopper", at5=-500.0))
+
+
+@pytest.mark.parametrize("rule", TERMINATION_RULES)
+def test_rows_are_judged_one_by_one(rule: str) -> None:
+    good = state(rule)
+    bad = torch.full_like(good, math.nan)
+    batch = torch.stack([good, bad, good])[None].expand(2, -1, -1)
+    dead = TERMINATION_RULES[rule](batch, torch.zeros(2, 3, 1), batch)
+    assert dead.dtype == torch.bool
+    assert dead.tolist() == [[False, rule != "none", False]] * 2
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "Hopper-v5",
+        "Walker2d-v5",
+        "HalfCheetah-v5",
+        "Ant-v5",
+        "Humanoid-v5",
+        "InvertedPendulum-v5",
+        "InvertedDoublePendulum-v5",
+        "Pendulum-v1",
+    ],
+)
+def test_the_rule_agrees_with_the_simulator(env_id: str) -> None:
+    rule = TERMINATION_RULES[termination_for_env(env_id)]
+    environment = gym.make(env_id)
+    generator = np.random.default_rng(0)
+    low, high = environment.action_space.low, environment.action_space.high
+    observation, _ = environment.reset(seed=0)
+    before, actions, after, terminated = [], [], [], []
+    for _ in range(2000):
+        # A constant push now and then brings the bodies down in more ways than noise does.
+        action = generator.uniform(low, high) if generator.random() < 0.7 else high
+        following, _, dead, cut, _ = environment.step(action.astype(np.float32))
+        before.append(observation)
+        actions.append(action)
+        after.append(following)
+        terminated.append(dead)
+        observation = environment.reset()[0] if dead or cut else following
+    environment.close()
+    found = rule(*(torch.from_numpy(np.array(column)) for column in (before, actions, after)))
+    assert found.tolist() == terminated
+    if env_id not in ("HalfCheetah-v5", "Pendulum-v1", "Ant-v5"):
+        assert 5 < sum(terminated) < 1900
+
+
+@pytest.mark.parametrize(
+    ("env_id", "rule"),
+    [
+        ("Hopper-v5", "hopper"),
+        ("Hopper-v4", "hopper"),
+        ("Walker2d-v4", "walker2d"),
+        ("HalfCheetah-v5", "halfcheetah"),
+        ("Ant-v4", "ant"),
+        ("Humanoid-v5", "humanoid"),
+        ("HumanoidStandup-v5", "none"),
+        ("InvertedPendulum-v5", "inverted-pendulum"),
+        ("InvertedDoublePendulum-v4", "inverted-double-pendulum"),
+        ("Pendulum-v1", "none"),
+        ("Unheard-v0", "none"),
+        (None, "none"),
+    ],
+)
+def test_the_rule_of_an_environment(env_id: str | None, rule: str) -> None:
+    assert termination_for_env(env_id) == rule
+    assert rule in TERMINATION_RULES
