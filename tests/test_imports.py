@@ -109,18 +109,14 @@ def test_the_core_is_pure(module: str) -> None:
         assert name.split(".")[0] not in TOUCHES_THE_WORLD, f"{module} imports {name}"
     for name, call in calls(module):
         assert name not in ("print", "open", "input"), f"{module}:{call.lineno} calls {name}"
-        assert not name.startswith(("np.random.", "numpy.random.")) or name.endswith(
-            (".Generator", ".SeedSequence")
-        )
+        assert not name.startswith(("np.random.", "numpy.random.")) or name.endswith((".Generator", ".SeedSequence"))
         last = name.rpartition(".")[2]
         draws = (name.startswith("torch.") and last in TORCH_DRAWS) or last in IN_PLACE_DRAWS
         seeded = any(keyword.arg == "generator" for keyword in call.keywords)
         assert not draws or seeded, f"{module}:{call.lineno} draws from the global random state: {name}"
 
 
-@pytest.mark.parametrize(
-    "module", [module for module in MODULES if room(module) not in ("report", "__main__")]
-)
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) not in ("report", "__main__")])
 def test_only_report_prints(module: str) -> None:
     assert "print" not in [name for name, _ in calls(module)]
 

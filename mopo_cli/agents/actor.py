@@ -1,4 +1,4 @@
-"""The policy: a tanh-squashed Gaussian, explored by sampling and judged by its mean (Haarnoja et al. 2018, appendix C)."""
+"""The policy: a tanh-squashed Gaussian, sampled to explore, its mean to be judged (Haarnoja et al. 2018, app. C)."""
 
 from dataclasses import dataclass
 from math import log, pi
@@ -11,7 +11,7 @@ from mopo_cli.nets.stacked import Layout, mlp, softplus
 
 @dataclass(frozen=True)
 class Actor:
-    """One policy as a value: parameters `[1, size]` and the bounds of its log standard deviation. Actions are in [-1, 1]."""
+    """One policy: parameters `[1, size]` and the bounds of its log standard deviation. Actions are in [-1, 1]."""
 
     flat: Tensor
     layout: Layout

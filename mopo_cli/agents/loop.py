@@ -51,7 +51,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class World:
-    """What the learner may look at: real rows `[N, width]`, and either ensembles to branch in or a fixed buffer of model rows.
+    """What the learner may look at: real rows `[N, width]`, and ensembles to branch in or a fixed buffer of model rows.
 
     `start` `[N, obs_dim]` are the states that rollouts branch from.
     """
@@ -66,7 +66,7 @@ class World:
 
 @dataclass(frozen=True)
 class RolloutTally:
-    """What a member's latest rollout did: rows made, and of them the shares that terminated, were guarded, or were dropped."""
+    """What a member's latest rollout did: rows made, and the shares that terminated, were guarded, were dropped."""
 
     rows: int
     terminated: float
@@ -76,7 +76,10 @@ class RolloutTally:
 
 @dataclass
 class Past:
-    """One rollout whose rows may still be in the pool: the actors `[S, ·]` that made it, and per member where its rows began and how many they were."""
+    """One rollout whose rows may still be in the pool: the actors `[S, ·]` that made it.
+
+    Per member, `positions` says where its rows begin and `rows` how many they are.
+    """
 
     index: int
     actor: Tensor
@@ -113,7 +116,10 @@ def start_loop(world: World, members: tuple[Member, ...], sac: SacSettings, sett
 
 
 def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
-    """Train one block in place, branching first where a rollout is due; at the end of an epoch return its mean METRICS, each `[S]`."""
+    """Train one block in place, branching first where a rollout is due.
+
+    At the end of an epoch returns the means of METRICS over it, each `[S]`.
+    """
     if world.buffer is None and max(loop.pool.capacities) and loop.step % loop.settings.rollout_every == 0:
         _branch(loop, world)
     _train_block(loop, world)
@@ -136,17 +142,13 @@ def _train_block(loop: Loop, world: World) -> None:
         real.append(torch.randint(len(world.real), (steps, real_rows), generator=draw, device=device))
         model.append(torch.randint(max(source, 1), (steps, model_rows), generator=draw, device=device))
         shape = (steps, 2, settings.batch_size, world.rows.act_dim)
-        noise.append(
-            torch.randn(shape, generator=stream(member.seed, "policy/noise", index, device), device=device)
-        )
+        noise.append(torch.randn(shape, generator=stream(member.seed, "policy/noise", index, device), device=device))
     real_index, model_index = torch.stack(real, dim=1), torch.stack(model, dim=1)  # [steps, S, rows]
     all_noise = torch.stack(noise, dim=2)  # [steps, 2, S, batch, act_dim]
     for k in range(steps):
         rows = world.real[real_index[k]]
         if model_rows:
-            imagined = (
-                loop.pool.gather(model_index[k]) if world.buffer is None else world.buffer[model_index[k]]
-            )
+            imagined = loop.pool.gather(model_index[k]) if world.buffer is None else world.buffer[model_index[k]]
             rows = torch.cat([rows, imagined], dim=1)
         batch = world.rows.split(rows)
         penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
@@ -160,43 +162,43 @@ def _branch(loop: Loop, world: World) -> None:
     positions = list(loop.pool.positions)
     loop.tallies = [_branch_member(loop, world, m, index, loop.sac.actor) for m in range(len(loop.members))]
     loop.past.append(Past(index, loop.sac.actor.clone(), positions, [tally.rows for tally in loop.tallies]))
-    while _covered(loop, skip=1):
+    while len(loop.past) > 1 and _covered(loop, skip=1):
         loop.past.popleft()
 
 
 def _covered(loop: Loop, skip: int) -> bool:
-    """Whether the rollouts after the first `skip` have filled every pool, so that nothing older is left in it."""
+    """Whether the rollouts after the first `skip` have filled every pool, so that nothing older is left in it.
+
+    A member that has diverged imagines nothing any more, and nothing can be learned from its pool.
+    """
     later = list(loop.past)[skip:]
-    return all(
-        sum(past.rows[m] for past in later) >= capacity for m, capacity in enumerate(loop.pool.capacities)
-    )
+    finite = torch.isfinite(loop.sac.actor).all(dim=1).tolist()
+    filled = [sum(past.rows[m] for past in later) >= capacity for m, capacity in enumerate(loop.pool.capacities)]
+    return all(full or not alive for full, alive in zip(filled, finite, strict=True))
 
 
 def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) -> RolloutTally:
     member = loop.members[m]
     device = world.start.device
     generator = stream(member.seed, "policy/rollout", index, device)
-    chosen = torch.randint(
-        len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device
-    )
+    chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
     policy = loop.sac.policy(m, actor).sample
     made = terminated = guarded = dropped = 0
-    for imagined in branch(
-        world.ensembles[member.model], world.rule, world.start[chosen], policy, member.h, generator
-    ):
+    for imagined in branch(world.ensembles[member.model], world.rule, world.start[chosen], policy, member.h, generator):
         loop.pool.write(m, imagined.rows)
         made += len(imagined.rows)
         terminated += imagined.terminated
         guarded += imagined.guarded
         dropped += imagined.dropped
     if not loop.pool.sizes[m]:
-        raise FloatingPointError(f"no transition imagined for seed {member.seed} is finite")
+        # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
+        loop.pool.write(m, torch.full((1, world.rows.width), torch.nan, device=device))
     total = made + dropped
     return RolloutTally(made, terminated / total, guarded / total, dropped / total)
 
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a checkpoint must hold. The pools are not in it: the actors that filled them and their streams make them again."""
+    """What a checkpoint must hold; the pools are made again by the actors that filled them and their streams."""
     sac = loop.sac
     tensors = {"actor": sac.actor, "critic": sac.critic, "target": sac.target, "log_alpha": sac.log_alpha}
     for name, adam in (("actor", sac.actor_adam), ("critic", sac.critic_adam), ("alpha", sac.alpha_adam)):
@@ -228,12 +230,9 @@ def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: 
         for name, steps in zip(("actor", "critic", "alpha"), numbers["adam"], strict=True)
     )
     loop.step, loop.sums = numbers["step"], tensors["sums"]
-    loop.past = deque(
-        Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"]
-    )
+    loop.past = deque(Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])
+    loop.pool.sizes = list(numbers["sizes"])
     for past in loop.past:
         loop.pool.positions = list(past.positions)
-        loop.tallies = [
-            _branch_member(loop, world, m, past.index, past.actor) for m in range(len(loop.members))
-        ]
+        loop.tallies = [_branch_member(loop, world, m, past.index, past.actor) for m in range(len(loop.members))]
     loop.pool.positions, loop.pool.sizes = list(numbers["positions"]), list(numbers["sizes"])

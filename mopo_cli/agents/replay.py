@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class Pool:
-    """First-in-first-out buffers of packed rows: `rows` `[S, capacity, width]`, with a size and a write position per member."""
+    """First-in-first-out buffers of packed rows: `rows` `[S, capacity, width]`, a size and a write position each."""
 
     def __init__(self, capacities: list[int], width: int, device: torch.device | str = "cpu") -> None:
         """Allocate room for `capacities[m]` rows of member m; nothing is readable before it is written."""

@@ -35,7 +35,7 @@ class SacSettings:
 
 @dataclass
 class Sac:
-    """The parameters of S agents: actors `[S, ·]`, twin critics and their targets `[2S, ·]`, log temperature `[S, 1]`."""
+    """The parameters of S agents: actors `[S, ·]`, twin critics and targets `[2S, ·]`, log temperatures `[S, 1]`."""
 
     settings: SacSettings
     actor_layout: Layout
@@ -59,9 +59,7 @@ class Sac:
         return Actor(own, self.actor_layout, self.settings.log_std_min, self.settings.log_std_max)
 
 
-def start_sac(
-    obs_dim: int, act_dim: int, settings: SacSettings, seeds: list[int], device: torch.device | str
-) -> Sac:
+def start_sac(obs_dim: int, act_dim: int, settings: SacSettings, seeds: list[int], device: torch.device | str) -> Sac:
     """Build fresh agents, the m-th from the streams of `seeds[m]`."""
     hidden = (settings.hidden,) * settings.layers
     actor_layout = mlp_layout((obs_dim, *hidden, 2 * act_dim))

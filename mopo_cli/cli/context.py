@@ -35,9 +35,7 @@ class Context:
     def needs(self, stage: str, what: str) -> None:
         """Raises InputError, naming the command to run, when the run has no finished ``stage``."""
         if not any(key.split("/")[0] == stage for key in read_lineage(self.run)):
-            raise InputError(
-                f"The run {self.run.root} has no {what} yet.", hint=f"mopo {stage}{self._same_run()}"
-            )
+            raise InputError(f"The run {self.run.root} has no {what} yet.", hint=f"mopo {stage}{self._same_run()}")
 
     def fetch_if_missing(self) -> None:
         """Runs fetch-data when the run has no data yet, or their file is gone."""
@@ -80,12 +78,20 @@ def open_context(call: Call) -> Context:
     run = resolve_run(call.run, call.dataset)
     record = fetched(run)
     held = str(record.settings["dataset"]) if record else None
-    if call.dataset and held and dataset_slug(call.dataset) != dataset_slug(held):
-        raise InputError(
-            f"The run {run.root} holds {held}, not {call.dataset}.",
-            hint=f"mopo fetch-data --dataset {call.dataset} --run ANOTHER-FOLDER",
-        )
+    if call.dataset:
+        refuse_other_data(run, call.dataset)
     return Context(call, run, call.dataset or held, call.preset or _remembered_preset(record))
+
+
+def refuse_other_data(run: RunFolder, dataset: str) -> None:
+    """Raises InputError when ``run`` holds another data set than ``dataset``."""
+    record = fetched(run)
+    held = str(record.settings["dataset"]) if record else dataset
+    if dataset_slug(dataset) != dataset_slug(held):
+        raise InputError(
+            f"The run {run.root} holds {held}, not {dataset}.",
+            hint=f"mopo fetch-data --dataset {dataset} --run ANOTHER-FOLDER",
+        )
 
 
 def settle(

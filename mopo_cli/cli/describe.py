@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import read_json
 from mopo_cli.store.lineage import StageRecord, read_lineage
@@ -32,7 +33,8 @@ def _run_folder(path: Path) -> dict[str, Any]:
     if not run.lineage.exists():
         raise InputError(f"{path} is not a run folder: it holds no run.json.", hint="mopo run quickstart")
     stages = [_stage(key, record) for key, record in read_lineage(run).items()]
-    stages.sort(key=lambda stage: str(stage["finished"]))
+    order = list(STAGES)
+    stages.sort(key=lambda stage: (stage["finished"], order.index(stage["stage"].split("/")[0])))
     about = {"stages": ", ".join(stage["stage"] for stage in stages) or "none finished"}
     return {"path": str(path), "kind": "run folder", "about": about, "stages": stages}
 
@@ -71,7 +73,7 @@ def _hdf5(path: Path) -> tuple[str, dict[str, Any]]:
 
     def note(name: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset):
-            columns[name] = f"{' x '.join(map(str, node.shape))} {node.dtype}"
+            columns[f"column {name}"] = f"{' x '.join(map(str, node.shape))} {node.dtype}"
 
     try:
         with h5py.File(path, "r") as file:
@@ -84,9 +86,18 @@ def _hdf5(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
+    """An attribute in JSON's types, as text where it has none; h5py's Empty stands for None."""
+    import h5py
+
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, h5py.Empty):
+        return None
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _tensors(path: Path) -> tuple[str, dict[str, Any]]:

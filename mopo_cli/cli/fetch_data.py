@@ -1,5 +1,7 @@
 """``mopo fetch-data``"""
 
+from dataclasses import replace
+
 from mopo_cli.cli.context import fetched, settle
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.schema import FetchData
@@ -18,7 +20,10 @@ def fetch_data(call: Call) -> None:
     from mopo_cli.stages.fetch_data import run_fetch_data
 
     settings, options = settle(call, FetchData, _held_dataset(call), call.preset, call.flags)
-    run = resolve_run(call.run, settings.dataset)
+    held = options.origins["dataset"] == "run"
+    run = resolve_run(call.run, None if held else settings.dataset)
+    if call.preset:  # the run keeps it, even where flags beat all it says of the data
+        options = replace(options, origins={**options.origins, "preset": f"preset {call.preset}"})
     call.report.result(run_fetch_data(run, settings, options, call.report))
 
 

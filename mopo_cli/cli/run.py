@@ -1,20 +1,32 @@
 """``mopo run``: all stages in order"""
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mopo_cli.cli.context import Context
+from mopo_cli.cli.context import Context, refuse_other_data
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.presets import load_preset, preset_dataset, preset_names
 from mopo_cli.config.resolve import read_config
-from mopo_cli.config.schema import Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema import (
+    Evaluate,
+    FetchData,
+    Rollout,
+    SelectElites,
+    Settings,
+    TrainModel,
+    TrainPolicy,
+)
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.report import Report
 from mopo_cli.store.run import RunFolder, dataset_slug
+
+if TYPE_CHECKING:
+    from mopo_cli.stages.runner import Options
 
 EXAMPLES = (
     "mopo run quickstart",
@@ -41,8 +53,11 @@ def _context(call: Call, name: str) -> Context:
     preset = name if name in preset_names() else None
     if preset is None:
         _check_dataset(name)
-    folder = call.run or Path("runs") / (preset or dataset_slug(name))
-    return Context(call, RunFolder(folder), preset_dataset(preset) if preset else name, preset)
+    dataset = preset_dataset(preset) if preset else name
+    run = RunFolder(call.run or Path("runs") / (preset or dataset_slug(name)))
+    if call.run:
+        refuse_other_data(run, dataset)
+    return Context(call, run, dataset, preset)
 
 
 def _check_dataset(name: str) -> None:
@@ -57,6 +72,7 @@ def _check_dataset(name: str) -> None:
 
 
 def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
+    """The result of every stage by its command."""
     from mopo_cli.stages.evaluate import run_evaluate
     from mopo_cli.stages.fetch_data import run_fetch_data
     from mopo_cli.stages.rollout import run_rollout
@@ -64,30 +80,29 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     from mopo_cli.stages.train_model import run_train_model
     from mopo_cli.stages.train_policy import run_train_policy
 
-    call, where, results = context.call, context.run, dict[str, dict[str, Any]]()
-    report = Report(call.report.mode, hints=False)
+    call = context.call
     flags = call.flags if context.preset else {"dataset": name, **call.flags}
-    # All settings are settled first, so that a fault is told before hours of work.
-    fetching, modelling, electing = (
-        context.settle(FetchData, flags),
-        context.settle(TrainModel),
-        context.settle(SelectElites),
-    )
-    imagining, learning, (evaluating, options) = (
-        context.settle(Rollout),
-        context.settle(TrainPolicy),
-        context.settle(Evaluate),
-    )
+    learning = context.settle(TrainPolicy)
+    evaluating, options = context.settle(Evaluate)
     if evaluating.policy is None:
         evaluating = evaluating.model_copy(update={"policy": learning[0].policy_name()})
+    # All settings are settled first, so that a fault is told before hours of work.
+    stages: list[tuple[str, Callable[..., dict[str, Any]], tuple[Settings, Options]]] = [
+        ("fetch-data", run_fetch_data, context.settle(FetchData, flags)),
+        ("train-model", run_train_model, context.settle(TrainModel)),
+        ("select-elites", run_select_elites, context.settle(SelectElites)),
+        ("rollout", run_rollout, context.settle(Rollout)),
+        ("train-policy", run_train_policy, learning),
+        ("evaluate", run_evaluate, (evaluating, options)),
+    ]
+    if not _wants_rollout(context):
+        del stages[3]
 
-    results["fetch-data"] = run_fetch_data(where, *fetching, report)
-    results["train-model"] = run_train_model(where, *modelling, report)
-    results["select-elites"] = run_select_elites(where, *electing, report)
-    if _wants_rollout(context):
-        results["rollout"] = run_rollout(where, *imagining, report)
-    results["train-policy"] = run_train_policy(where, *learning, report)
-    results["evaluate"] = run_evaluate(where, evaluating, options, report)
+    report = Report(call.report.mode, hints=False)
+    results = {}
+    for number, (stage, run_stage, (settings, how)) in enumerate(stages, start=1):
+        report.say(f"\n{number}/{len(stages)} {stage}")
+        results[stage] = run_stage(context.run, settings, how, report)
     return results
 
 

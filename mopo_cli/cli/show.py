@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mopo_cli.cli.describe import describe
+from mopo_cli.cli.options import show as show_setting
 from mopo_cli.report import Report
 from mopo_cli.report.console import format_value
 
@@ -14,9 +15,7 @@ EXAMPLES = ("mopo show runs/quickstart", "mopo show runs/quickstart/model/ensemb
 
 def show(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="a run folder, or a file that mopo made")],
-    json: Annotated[
-        bool, typer.Option("--json", help="print one JSON object on stdout", show_default=False)
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout", show_default=False)] = False,
 ) -> None:
     """Tell what a run folder or file is, how it was made, and where each setting came from."""
     found = describe(path)
@@ -38,11 +37,7 @@ def _stage_lines(stage: dict[str, Any]) -> list[str]:
         for role, file in stage[title].items():
             lines.append(f"  {title[:-1]} {role}: {file['path']} (sha256 {file['sha256'][:12]})")
     rows = [
-        (
-            name.replace("_", "-"),
-            "none" if value is None else format_value(value),
-            stage["origins"].get(name, ""),
-        )
+        (name.replace("_", "-"), show_setting(value), stage["origins"].get(name, ""))
         for name, value in stage["settings"].items()
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]

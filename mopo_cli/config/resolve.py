@@ -124,9 +124,7 @@ def _build(stage: type[S], merged: dict[str, Any], flags: Mapping[str, Any]) -> 
     except ValidationError as error:
         missing = [str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "missing"]
         if missing:
-            raise UsageError(
-                f"{_flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help"
-            ) from None
+            raise UsageError(f"{_flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help") from None
         sentence = _sentence("", [_describe(stage, fault) for fault in error.errors()])
         raise (UsageError if flags else SettingsError)(sentence) from None
 
@@ -136,9 +134,7 @@ def _faults(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
     try:
         model(**values)
     except ValidationError as error:
-        return [
-            _describe(model, fault) for fault in error.errors() if fault["loc"] and fault["type"] != "missing"
-        ]
+        return [_describe(model, fault) for fault in error.errors() if fault["loc"] and fault["type"] != "missing"]
     return []
 
 
@@ -171,6 +167,4 @@ def _flag(field: str) -> str:
 def _sentence(where: str, faults: list[str]) -> str:
     if len(faults) == 1:
         return f"{where}: {faults[0]}." if where else f"{faults[0]}."
-    return f"{where or 'The command line'} has {len(faults)} faults:" + "".join(
-        f"\n  {fault}" for fault in faults
-    )
+    return f"{where or 'The command line'} has {len(faults)} faults:" + "".join(f"\n  {fault}" for fault in faults)

@@ -96,9 +96,7 @@ class TrainModel(Settings):
     holdout_fraction: float = _setting(0.2, "share of the data held out", CODE, gt=0, lt=1)
     holdout_max: int = _setting(1000, "most rows held out", ENSEMBLE, ge=1)
     patience: int = _setting(5, "epochs without a gain in any network before training stops", CODE, ge=1)
-    min_gain: float = _setting(
-        0.01, "relative fall of the hold-out error that counts as a gain", CODE, ge=0, lt=1
-    )
+    min_gain: float = _setting(0.01, "relative fall of the hold-out error that counts as a gain", CODE, ge=0, lt=1)
     max_epochs: int | None = _setting(None, "most epochs to train; none: until no network gains", ge=1)
     seeds: int = _setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
     seed_list: Seeds | None = _setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
@@ -171,7 +169,7 @@ class PolicyTraining(Settings):
     alpha_max: float = _setting(1.0, "upper bound of the temperature", "OfflineRL-Kit", gt=0)
     log_std_min: float = _setting(-5.0, "lower bound of the policy's log standard deviation", "OfflineRL-Kit")
     log_std_max: float = _setting(2.0, "upper bound of the policy's log standard deviation", CODE)
-    eval_every: int = _setting(1, "epochs between evaluations in the real environment; 0: never", CODE, ge=0)
+    eval_every: int = _setting(1, "epochs between evaluations in the real task; 0: never", CODE, ge=0)
     eval_episodes: int = _setting(10, "episodes per evaluation and seed", CODE, ge=1)
 
     _check_seeds = field_validator("seed_list")(_unique)
@@ -179,9 +177,7 @@ class PolicyTraining(Settings):
     @model_validator(mode="after")
     def _log_std_bounds_are_ordered(self) -> Self:
         if self.log_std_min >= self.log_std_max:
-            raise ValueError(
-                f"log-std-min {self.log_std_min:g} must be below log-std-max {self.log_std_max:g}"
-            )
+            raise ValueError(f"log-std-min {self.log_std_min:g} must be below log-std-max {self.log_std_max:g}")
         return self
 
     def all_seeds(self) -> tuple[int, ...]:
@@ -217,9 +213,7 @@ class Ablate(PolicyTraining):
     penalty: Penalties = _setting(("max-var", "none"), "penalties to compare", "MOPO App. D")
     lam: Weights = _setting((1.0,), "penalty weights to compare", "MOPO Table 6")
     h: Horizons = _setting((5,), "horizons to compare", "MOPO Table 6")
-    name: str | None = _setting(
-        None, "name of the folder under ablations/; none: made from the grid", pattern=NAME
-    )
+    name: str | None = _setting(None, "name of the folder under ablations/; none: made from the grid", pattern=NAME)
 
     _check_grid = field_validator("penalty", "lam", "h")(_unique)
 

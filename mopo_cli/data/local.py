@@ -24,8 +24,7 @@ def load_local(path: Path, env_id: str | None, sha256: str) -> tuple[Transitions
     - Without timeouts, all are False.
     - Without next_observations, they are the next row's observations; rows whose next state is then unknown
       (terminals, timeouts and the last) are dropped, and the rows before them end their episodes as timeouts.
-    - Without ``env_id``, the file's attribute env_id counts; without either, the action bounds are
-      symmetric and reach at least [-1, 1].
+    - Without ``env_id``, the action bounds are symmetric, and [-1, 1] or as far as the actions go.
 
     Raises InputError for missing or misshapen columns, and where the environment has other spaces;
     CorruptError for a damaged file. Call `validate` on what comes back.
@@ -33,8 +32,6 @@ def load_local(path: Path, env_id: str | None, sha256: str) -> tuple[Transitions
     with open_hdf5(path) as file:
         here = set(stored_names(file))
         raw = read_columns(file, [*_REQUIRED, *(name for name in _OPTIONAL if name in here)])
-        logged_in = file.attrs.get("env_id")
-    env_id = env_id or (logged_in if isinstance(logged_in, str) else None)
     transitions, notes = _tidy(raw, path.name)
     low, high = _bounds(transitions, env_id, path.name, notes)
     reference = reference_scores(env_id) or (None, None)
@@ -99,9 +96,7 @@ def _shift(
     )
 
 
-def _bounds(
-    transitions: Transitions, env_id: str | None, where: str, notes: list[str]
-) -> tuple[Floats, Floats]:
+def _bounds(transitions: Transitions, env_id: str | None, where: str, notes: list[str]) -> tuple[Floats, Floats]:
     if env_id is None:
         reach = np.abs(transitions.actions).max(axis=0, initial=1.0)
         notes.append("no environment named: action bounds taken from the data")

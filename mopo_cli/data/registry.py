@@ -23,9 +23,7 @@ _D4RL_NAMES = [f"{body}-{level}" for body in _D4RL_ENVIRONMENTS for level in _D4
 _DATA_FILES = (".h5", ".hdf5")
 _ENV_ID = r"(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_.-]+-v\d+"
 _MINARI_ID = r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*-v\d+"
-_EXAMPLES = (
-    "known names: generate:ENV-ID:random, ./file.h5, walker2d-medium, minari:mujoco/walker2d/medium-v0"
-)
+_EXAMPLES = "known names: generate:ENV-ID:random, ./file.h5, walker2d-medium, minari:mujoco/walker2d/medium-v0"
 
 
 @dataclass(frozen=True)

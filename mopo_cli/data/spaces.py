@@ -28,14 +28,10 @@ def spaces_of(env_id: str, environment: Environment) -> Spaces:
     observation, action = environment.observation_space, environment.action_space
     assert isinstance(observation, gym.spaces.Box) and isinstance(action, gym.spaces.Box)
     if not np.issubdtype(observation.dtype, np.floating):
-        raise InputError(
-            f"The environment {env_id!r} has {observation.dtype} observations; floating-point is needed."
-        )
+        raise InputError(f"The environment {env_id!r} has {observation.dtype} observations; floating-point is needed.")
     low, high = action.low.astype(np.float32), action.high.astype(np.float32)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise InputError(
-            f"The environment {env_id!r} has the action space {action}; finite bounds are needed."
-        )
+        raise InputError(f"The environment {env_id!r} has the action space {action}; finite bounds are needed.")
     return Spaces(observation.shape[0], action.shape[0], low, high)
 
 

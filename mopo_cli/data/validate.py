@@ -101,17 +101,14 @@ def check_bounds(info: DatasetInfo, act_dim: int) -> None:
     low, high = info.action_low, info.action_high
     if low.shape != (act_dim,) or high.shape != (act_dim,):
         raise InputError(
-            f"{info.dataset_id}: column actions is {act_dim} wide, its bounds have shapes {low.shape} "
-            f"and {high.shape}."
+            f"{info.dataset_id}: column actions is {act_dim} wide, its bounds have shapes {low.shape} and {high.shape}."
         )
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise InputError(f"{info.dataset_id}: the action bounds {low} and {high} are not finite and ordered.")
 
 
 def _check_actions(actions: Floats, info: DatasetInfo) -> None:
-    outside = (actions < info.action_low - _ACTION_TOLERANCE) | (
-        actions > info.action_high + _ACTION_TOLERANCE
-    )
+    outside = (actions < info.action_low - _ACTION_TOLERANCE) | (actions > info.action_high + _ACTION_TOLERANCE)
     bad_rows = np.flatnonzero(outside.any(axis=1))
     if not len(bad_rows):
         return

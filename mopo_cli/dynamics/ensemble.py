@@ -11,7 +11,7 @@ from mopo_cli.nets.stacked import Layout
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One dynamics ensemble: K networks that predict (next observation - observation, reward) from (observation, action).
+    """K networks that predict (next observation - observation, reward) from (observation, action).
 
     `flat` are the parameters `[K, size]`; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs;
     `elites` are the networks that generate. Actions are in [-1, 1]; targets are in raw units.
@@ -28,7 +28,7 @@ class Ensemble:
         return self.flat.shape[0]
 
     def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean and std `[K, B, obs_dim + 1]`, the reward last."""
+        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, obs_dim + 1]`."""
         x = (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std
         with torch.no_grad():
             mean, logvar = gaussian(self.layout.views(self.flat), x.expand(len(self), -1, -1))

@@ -5,7 +5,7 @@ weights by hold-out error are kept; an ensemble stops once none of its networks 
 leaves the stack.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from mopo_cli.nets.stacked import Adam, Layout
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How an ensemble is built and trained; `weight_decay` holds one value per hidden layer and last that of the heads."""
+    """How an ensemble is built and trained; `weight_decay` has a value per hidden layer and last that of the heads."""
 
     networks: int
     hidden: int
@@ -37,7 +37,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class FitData:
-    """What is learned from: inputs `[N, obs_dim + act_dim]` (actions in [-1, 1]), targets `[N, obs_dim + 1]` (difference, reward)."""
+    """Inputs `[N, obs_dim + act_dim]`, actions in [-1, 1]; targets `[N, obs_dim + 1]`: state difference, reward."""
 
     inputs: Tensor
     targets: Tensor
@@ -63,7 +63,7 @@ class Split:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch: per active seed (position in `seeds`) the training NLL and the hold-out MSE of each network, `[active, K]`."""
+    """One finished epoch: of each active seed (position in `seeds`) training NLL and hold-out MSE, `[active, K]`."""
 
     epoch: int
     active: tuple[int, ...]
@@ -88,9 +88,7 @@ class Fit:
     nll_sum: Tensor  # [active * K]
     epoch: int = 0
     step: int = 0  # within the epoch
-    order: Tensor | None = field(
-        default=None, repr=False
-    )  # [active * K, steps * batch], the epoch's rows; not state
+    order: Tensor | None = field(default=None, repr=False)  # [active * K, steps * batch], the epoch's rows; not state
 
     @property
     def done(self) -> bool:
@@ -99,7 +97,7 @@ class Fit:
 
 
 def split_data(data: FitData, settings: FitSettings, seed: int) -> Split:
-    """Hold out min(fraction N, max) random rows, the same for all networks, and scale by what is left (facts: MOPO's released code)."""
+    """Hold out min(fraction N, max) random rows, the same for all networks, and scale by the rest (MOPO's code)."""
     count = len(data.inputs)
     order = torch.randperm(count, generator=stream(seed, "holdout")).to(data.inputs.device)
     held = max(1, min(int(settings.holdout_fraction * count), settings.holdout_max))
@@ -143,7 +141,7 @@ def steps_per_epoch(fit: Fit) -> int:
 
 
 def advance(fit: Fit, data: FitData, steps: int) -> EpochReport | None:
-    """Take up to `steps` gradient steps in place, never past the end of the epoch; return a report where the epoch ends."""
+    """Take up to `steps` gradient steps in place, not past the end of the epoch; a report where the epoch ends."""
     if fit.order is None:
         fit.order = _epoch_order(fit)
     decay = _decay(fit)
@@ -200,12 +198,8 @@ def _epoch_order(fit: Fit) -> Tensor:
         train = fit.splits[s].train
         wrap = torch.arange(length, device=device) % len(train)
         for k in range(fit.settings.networks):
-            bootstrap = torch.randint(
-                len(train), (len(train),), generator=stream(fit.seeds[s], "model/bootstrap", k)
-            )
-            shuffle = torch.randperm(
-                len(train), generator=stream(fit.seeds[s], f"model/shuffle/{k}", fit.epoch)
-            )
+            bootstrap = torch.randint(len(train), (len(train),), generator=stream(fit.seeds[s], "model/bootstrap", k))
+            shuffle = torch.randperm(len(train), generator=stream(fit.seeds[s], f"model/shuffle/{k}", fit.epoch))
             orders.append(train[bootstrap[shuffle].to(device)][wrap].int())
     return torch.stack(orders)
 
@@ -246,18 +240,18 @@ def _end_epoch(fit: Fit, data: FitData) -> EpochReport:
 
 def _keep(fit: Fit, keep: list[int]) -> None:
     def select(tensor: Tensor) -> Tensor:
-        return tensor.unflatten(0, (-1, fit.settings.networks))[keep].flatten(0, 1)
+        chosen: Tensor = tensor.unflatten(0, (-1, fit.settings.networks))[keep]
+        return chosen.flatten(0, 1)
 
     fit.flat = select(fit.flat)
-    fit.adam = replace(
-        fit.adam, **{name: select(getattr(fit.adam, name)) for name in ("first", "second", "grad")}
-    )
+    adam = fit.adam
+    fit.adam = Adam(select(adam.first), select(adam.second), select(adam.grad), adam.steps)
     fit.nll_sum = torch.zeros(len(fit.flat), device=fit.flat.device)
     fit.active = [fit.active[i] for i in keep]
 
 
 def fitted(fit: Fit, seed: int) -> Ensemble:
-    """The ensemble of one seed (position in `fit.seeds`) with every network at its best; all are elites until chosen."""
+    """The ensemble of one seed (position in `fit.seeds`), every network at its best; all are elites until chosen."""
     split = fit.splits[seed]
     networks = tuple(range(fit.settings.networks))
     obs_dim = fit.layout.views(fit.best[seed])["max_logvar"].shape[-1] - 1

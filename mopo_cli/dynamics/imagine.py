@@ -1,7 +1,8 @@
-"""Branched rollouts: from real states, h steps in the ensemble, a random elite for every row and step (MOPO algorithm 2)."""
+"""Branched rollouts: from real states h steps in the ensemble, a random elite per row and step (MOPO algorithm 2)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import exp
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import UNCERTAINTIES, uncertainties
 from mopo_cli.engine.rows import Rows
+from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
 
 # Rows predicted at once on CPU: the activations of all networks then stay in the processor's cache.
 _CPU_ROWS = 1024
@@ -47,7 +49,7 @@ def uniform_policy(act_dim: int) -> Policy:
 def sample_step(
     ensemble: Ensemble, observation: Tensor, action: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sample s', r from a random elite per row: `[B, obs_dim]`, `[B, act_dim]` -> s' , r `[B]`, u `[B, 3]`, elite `[B]`.
+    """Sample from a random elite per row: `[B, obs_dim]`, `[B, act_dim]` -> s', r `[B]`, u `[B, 3]`, elite `[B]`.
 
     State and reward come from the same Gaussian sample, as in MOPO's released code.
     """
@@ -82,6 +84,8 @@ def branch(
     """
     layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(UNCERTAINTIES))
     centre, scale = ensemble.input_mean[: ensemble.obs_dim], ensemble.input_std[: ensemble.obs_dim]
+    # Where the data hardly vary, the least noise of a network is still no sign of a wild prediction.
+    scale = scale.clamp(min=exp(0.5 * MIN_LOG_VARIANCE))
     observation = start
     for step in range(horizon):
         if not len(observation):

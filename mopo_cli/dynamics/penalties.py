@@ -1,4 +1,4 @@
-"""What the ensemble is unsure of: one function per uncertainty u(s, a). The penalised reward is r - lambda u (MOPO equation 3)."""
+"""What the ensemble is unsure of: a function per uncertainty u(s, a). The reward learned from is r - lambda u."""
 
 from collections.abc import Callable
 
@@ -12,18 +12,21 @@ def max_var(mean: Tensor, std: Tensor) -> Tensor:
     mean, std `[K, B, obs_dim + 1]` -> `[B]`. The paper writes the Frobenius norm of the covariance; its
     code, with which lambda was tuned, takes the norm of the standard deviations.
     """
-    return torch.linalg.vector_norm(std, dim=-1).amax(dim=0)
+    norms: Tensor = torch.linalg.vector_norm(std, dim=-1)
+    return norms.amax(dim=0)
 
 
 def avg_var(mean: Tensor, std: Tensor) -> Tensor:
     """mean_i ||sigma_i||_2 (MOPO appendix D, "avg. var"): `[K, B, obs_dim + 1]` -> `[B]`."""
-    return torch.linalg.vector_norm(std, dim=-1).mean(dim=0)
+    norms: Tensor = torch.linalg.vector_norm(std, dim=-1)
+    return norms.mean(dim=0)
 
 
 def ens(mean: Tensor, std: Tensor) -> Tensor:
     """max_i ||mu_i - mean_j mu_j||_2 over the next-state dimensions (MOPO appendix D, "ens. pen."): -> `[B]`."""
     state = mean[..., :-1]
-    return torch.linalg.vector_norm(state - state.mean(dim=0, keepdim=True), dim=-1).amax(dim=0)
+    distances: Tensor = torch.linalg.vector_norm(state - state.mean(dim=0, keepdim=True), dim=-1)
+    return distances.amax(dim=0)
 
 
 UNCERTAINTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,4 +1,7 @@
-"""A transition as one row of floats, so that a batch is one gather: observation, action, reward, terminal, next observation, uncertainties."""
+"""A transition as one row of floats, so that a batch is one gather.
+
+The columns: observation, action, reward, terminal, next observation, uncertainties.
+"""
 
 from dataclasses import dataclass
 
@@ -28,7 +31,7 @@ class Rows:
         next_observation: Tensor,
         uncertainty: Tensor,
     ) -> Tensor:
-        """Pack columns of n transitions into `[n, width]`; reward and terminal are `[n]`, uncertainty `[n, uncertainties]`."""
+        """Pack columns of n transitions into `[n, width]`; reward, terminal `[n]`, uncertainty `[n, uncertainties]`."""
         columns = [
             observation,
             action,
@@ -43,14 +46,12 @@ class Rows:
         """Views of the columns of `[…, width]`."""
         sizes = [self.obs_dim, self.act_dim, 1, 1, self.obs_dim, self.uncertainties]
         observation, action, reward, terminal, next_observation, uncertainty = rows.split(sizes, dim=-1)
-        return Transition(
-            observation, action, reward.squeeze(-1), terminal.squeeze(-1), next_observation, uncertainty
-        )
+        return Transition(observation, action, reward.squeeze(-1), terminal.squeeze(-1), next_observation, uncertainty)
 
 
 @dataclass(frozen=True)
 class Transition:
-    """The columns of packed rows: `[…, obs_dim]`, `[…, act_dim]`, `[…]`, `[…]` (1 where the episode ended), `[…, obs_dim]`, `[…, U]`."""
+    """The columns of packed rows: `[…, obs_dim]`, `[…, act_dim]`, `[…]`, `[…]` (1: ended), `[…, obs_dim]`, `[…, U]`."""
 
     observation: Tensor
     action: Tensor

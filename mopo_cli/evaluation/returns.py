@@ -127,9 +127,7 @@ def _check(env_id: str, environment: Environment) -> None:
         ("action", environment.action_space),
     ):
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-            raise InputError(
-                f"The environment {env_id!r} has the {role} space {space}; a flat Box is needed."
-            )
+            raise InputError(f"The environment {env_id!r} has the {role} space {space}; a flat Box is needed.")
     if environment.spec is None or environment.spec.max_episode_steps is None:
         raise InputError(f"The environment {env_id!r} has no time limit, so its episodes may never end.")
 
@@ -137,6 +135,4 @@ def _check(env_id: str, environment: Environment) -> None:
 def _check_actions(actions: NDArray[np.float32], living: int, environment: Environment) -> None:
     expected = (living, *(environment.action_space.shape or ()))
     if actions.shape != expected:
-        raise InputError(
-            f"The policy gives actions of shape {actions.shape}; the environment needs {expected}."
-        )
+        raise InputError(f"The policy gives actions of shape {actions.shape}; the environment needs {expected}.")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mopo_cli.nets.stacked import Layout, linear, softplus
+from mopo_cli.nets.stacked import Layout, linear, silu_, softplus
 
 MAX_LOG_VARIANCE = 0.5
 MIN_LOG_VARIANCE = -10.0
@@ -26,9 +26,7 @@ def gaussian(params: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """
     layer = 0
     while f"w{layer}" in params:
-        x = torch.nn.functional.silu(
-            linear(x, params[f"w{layer}"], params[f"b{layer}"]), inplace=not x.requires_grad
-        )
+        x = silu_(linear(x, params[f"w{layer}"], params[f"b{layer}"]))
         layer += 1
     mean = linear(x, params["w_mean"], params["b_mean"])
     raw = linear(x, params["w_logvar"], params["b_logvar"])

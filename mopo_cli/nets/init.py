@@ -1,5 +1,6 @@
 """Initial weights, drawn per member from its own stream, on the CPU so that every device starts alike."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,16 +29,16 @@ def initial(layout: Layout, generators: list[torch.Generator], weight: Draw, bia
 
 
 def truncated_normal(shape: tuple[int, int], fan_in: int, generator: torch.Generator) -> Tensor:
-    """Draw a normal of std 1 / (2 sqrt(fan_in)), redrawing what lies beyond two std (the dynamics networks of MOPO's code)."""
+    """Draw a normal of std 1 / (2 sqrt(fan_in)), redrawing what lies beyond two std (MOPO's dynamics networks)."""
     values = torch.randn(shape, generator=generator)
     while bool((outside := values.abs() > 2).any()):
         values[outside] = torch.randn(int(outside.sum()), generator=generator)
-    return values * (0.5 * fan_in**-0.5)
+    return values * (0.5 / math.sqrt(fan_in))
 
 
 def uniform(shape: tuple[int, int], fan_in: int, generator: torch.Generator) -> Tensor:
     """Draw uniformly within 1 / sqrt(fan_in): what public SAC code starts from."""
-    return (2 * torch.rand(shape, generator=generator) - 1) * fan_in**-0.5
+    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)
 
 
 def zeros(shape: tuple[int, int], fan_in: int, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ of the stack and the alignment of each member, and with that its rounding.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -63,9 +64,41 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return matmul(x, weight, bias)
 
 
+class _Silu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        out = torch.empty_like(x)
+        for inputs, target in zip(x, out, strict=True):
+            torch.ops.aten.silu.out(inputs, out=target)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        out = torch.empty_like(x)
+        for grad, inputs, target in zip(grads[0], x, out, strict=True):
+            torch.ops.aten.silu_backward.grad_input(grad, inputs, grad_input=target)
+        return out
+
+
+def silu_(x: Tensor) -> Tensor:
+    """x sigmoid(x) of `[M, …]`; overwrites x where no gradient is wanted.
+
+    On CPU member by member, as the kernel rounds the last few elements of a tensor otherwise than the rest.
+    """
+    if x.is_cuda:
+        return torch.nn.functional.silu(x)
+    if torch.is_grad_enabled():
+        return _Silu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    for member in x:
+        torch.nn.functional.silu(member, inplace=True)
+    return x
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x) from operations that round alike wherever an element lies in memory."""
-    return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))
+    return 0.5 * (x + x.abs()) + torch.log1p(torch.exp(-x.abs()))
 
 
 @dataclass(frozen=True)
@@ -92,7 +125,7 @@ class Layout:
         return {name: view.detach().requires_grad_() for name, view in self.views(flat).items()}
 
     def gradient(self, loss: Tensor, leaves: dict[str, Tensor], out: Tensor) -> None:
-        """Differentiate a loss (summed over members) by `leaves` into flat `out` `[M, size]`; padding is left as it is."""
+        """Differentiate a loss (summed over members) by `leaves` into flat `out` `[M, size]`, padding left alone."""
         grads = torch.autograd.grad(loss, list(leaves.values()))
         torch._foreach_copy_(list(self.views(out).values()), list(grads))
 
@@ -112,7 +145,7 @@ def _padded(floats: int) -> int:
 def mlp_layout(sizes: tuple[int, ...]) -> Layout:
     """Name the weights and biases of a multilayer perceptron: w0 `[in, out]`, b0 `[1, out]`, w1, …"""
     shapes: list[tuple[str, tuple[int, int]]] = []
-    for i, (rows, cols) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (rows, cols) in enumerate(pairwise(sizes)):
         shapes += [(f"w{i}", (rows, cols)), (f"b{i}", (1, cols))]
     return Layout(tuple(shapes))
 
@@ -144,13 +177,15 @@ class Adam:
 
         Element-wise, so a stack of members is stepped as each would be alone.
         """
+        step = torch.tensor(float(self.steps + 1), device=flat.device)
+        # A list of members, not one tensor: the kernel rounds the last few elements otherwise than the rest.
         torch._fused_adam_(
-            [flat],
-            [self.grad],
-            [self.first],
-            [self.second],
+            list(flat),
+            list(self.grad),
+            list(self.first),
+            list(self.second),
             [],
-            [torch.tensor(float(self.steps + 1), device=flat.device)],
+            [step] * len(flat),
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,

@@ -67,7 +67,8 @@ class Report:
         """Prints a table; columns that hold only numbers are aligned to the right."""
         if not self.is_human:
             return
-        table = Table(title=title, title_justify="left", title_style="bold")
+        self._line(Text(title, style="bold"))  # a Table's own title would be folded to the table's width
+        table = Table()
         for index, column in enumerate(columns):
             numeric = all(row[index] is None or isinstance(row[index], Real) for row in rows)
             table.add_column(Text(column), justify="right" if numeric and rows else "left", overflow="fold")
@@ -147,12 +148,16 @@ def format_value(value: Any) -> str:
         return "-"
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, bool | str):
-        return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.1f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {format_value(item)}" for name, item in value.items())
     if isinstance(value, Sequence):
         return " ".join(format_value(item) for item in value)
     return str(value)

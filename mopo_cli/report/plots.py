@@ -21,9 +21,7 @@ Curve = tuple[ArrayLike, ArrayLike]
 DOTS_PER_INCH = 120
 
 
-def learning_curve(
-    path: Path, title: str, curves: Mapping[str, Curve], reference_lines: Mapping[str, float]
-) -> None:
+def learning_curve(path: Path, title: str, curves: Mapping[str, Curve], reference_lines: Mapping[str, float]) -> None:
     """Publish a plot of return over epochs: per label the mean over seeds and the band from worst to best.
 
     `reference_lines` (such as the dataset's mean and best return) are dashed. A NaN return leaves its seed
@@ -45,9 +43,7 @@ def learning_curve(
     _save(figure, path)
 
 
-def ablation_plot(
-    path: Path, title: str, cells: Mapping[str, ArrayLike], reference_lines: Mapping[str, float]
-) -> None:
+def ablation_plot(path: Path, title: str, cells: Mapping[str, ArrayLike], reference_lines: Mapping[str, float]) -> None:
     """Publish a plot with one line per cell: the return of every seed `[S]`, and their mean ± std.
 
     Cells run from top to bottom in the order given; the standard deviation is the population's, as in

@@ -37,9 +37,7 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     body = [[_cell(value) for _, value in zip(columns, row, strict=True)] for row in rows]
     right = [all(_is_number(row[i]) or row[i] is None for row in rows) for i in range(len(columns))]
     widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(columns))]
-    rule = [
-        "-" * (width - 1) + (":" if is_right else "-") for width, is_right in zip(widths, right, strict=True)
-    ]
+    rule = ["-" * (width - 1) + (":" if is_right else "-") for width, is_right in zip(widths, right, strict=True)]
     lines = [_line(header, widths, right), _line(rule, widths, right)]
     lines += [_line(row, widths, right) for row in body]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""evaluate: the deterministic policies in the real environment, beside the data's own returns and the published numbers."""
+"""evaluate: the deterministic policies in the real environment, beside the data's returns and published numbers."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_s
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
 from mopo_cli.report.tables import format_mean_std, write_csv
-from mopo_cli.stages.inputs import dataset_path, open_device
+from mopo_cli.stages.inputs import check_dimensions, dataset_path, open_device
 from mopo_cli.stages.policies import greedy_policy, open_policy
 from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
 from mopo_cli.store.atomic import write_json
@@ -51,6 +51,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
                 actor, meta = open_policy(path, device)
                 trained_on, present = meta["inputs"]["dataset"], stage.inputs["dataset"]["sha256"]
                 check_lineage(f"the policy {path}", trained_on, present, options, report)
+                check_dimensions(f"the policy {path}", meta, transitions, "mopo train-policy")
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed).returns
                 progress.update(1)
@@ -63,9 +64,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
 def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
     """A finished policy of the run by name, or the one that was finished last; InputError where there is none."""
     records = {
-        key.removeprefix(_PREFIX): record
-        for key, record in read_lineage(run).items()
-        if key.startswith(_PREFIX)
+        key.removeprefix(_PREFIX): record for key, record in read_lineage(run).items() if key.startswith(_PREFIX)
     }
     if not records:
         raise InputError(f"The run {run.root} has no trained policy yet.", hint="mopo train-policy")
@@ -89,9 +88,7 @@ def _files(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
 
-def _summary(
-    per_seed: dict[str, NDArray[np.float64]], transitions: Transitions, info: DatasetInfo
-) -> dict[str, Any]:
+def _summary(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
     returns = np.stack(list(per_seed.values()))  # [seeds, episodes]
     mean, std = mean_std(returns.mean(axis=1))
     low, high = bootstrap_iqm(returns)
@@ -158,7 +155,10 @@ def _write(
     outputs = {"evaluation": path, "episodes": path.with_suffix(".csv")}
     epochs, curves = _curves(metrics)
     if epochs:
-        references = {"data, mean episode": result["dataset_return_mean"], "data, best episode": result["dataset_return_max"]}
+        references = {
+            "data, mean episode": result["dataset_return_mean"],
+            "data, best episode": result["dataset_return_max"],
+        }
         title = f"{result['policy']}: {result['dataset']}"
         learning_curve(path.with_suffix(".png"), title, {"policy": (epochs, curves)}, references)
         outputs["learning_curve"] = path.with_suffix(".png")

@@ -57,9 +57,7 @@ def _check_request(name: DatasetName, settings: FetchData) -> None:
         )
 
 
-def _cached_dataset(
-    name: DatasetName, settings: FetchData, stage: Stage
-) -> tuple[Path, Transitions, DatasetInfo]:
+def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Transitions, DatasetInfo]:
     """The dataset from the cache if it is there whole, else made and put there."""
     folder = (cache_dir() / "datasets" / _cache_name(name, settings, stage)).resolve()
     path, sidecar = folder / "dataset.h5", folder / "dataset.json"
@@ -114,6 +112,6 @@ def _show(report: Report, info: DatasetInfo, summary: Summary) -> None:
     report.say(info.source)
     if info.termination == "none" and summary.terminals:
         report.warn(
-            f"{summary.terminals} episodes of {info.dataset_id} end in a terminal, but no termination rule "
-            f"is known for the environment {info.env_id}: imagined episodes will not end there."
+            f"{info.dataset_id} marks terminals ({summary.terminals}), but no termination rule is known for "
+            f"the environment {info.env_id}: imagined episodes will not end there."
         )

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.errors import InputError
 from mopo_cli.nets.stacked import mlp_layout
-from mopo_cli.store.checkpoint import load_tensors, save_tensors
+from mopo_cli.stages.inputs import described, open_tensors, pack
+from mopo_cli.store.checkpoint import save_tensors
 
 
 def save_policy(path: Path, actor: Actor, meta: dict[str, Any]) -> None:
@@ -21,12 +21,11 @@ def save_policy(path: Path, actor: Actor, meta: dict[str, Any]) -> None:
 
 
 def open_policy(path: Path, device: torch.device) -> tuple[Actor, dict[str, Any]]:
-    """Read an actor and its meta; InputError when the file holds something else."""
-    tensors, meta = load_tensors(path, str(device))
-    if meta.get("kind") != "policy":
-        raise InputError(f"{path} is not a policy but a {meta.get('kind', 'file of another kind')}.")
-    layout = mlp_layout((meta["obs_dim"], *(meta["hidden"],) * meta["layers"], 2 * meta["act_dim"]))
-    return Actor(layout.pack(tensors), layout, meta["log_std_min"], meta["log_std_max"]), meta
+    """Read an actor and its meta; InputError when the file holds something else, CorruptError when it is damaged."""
+    tensors, meta = open_tensors(path, "policy", device)
+    with described(path):
+        layout = mlp_layout((meta["obs_dim"], *(meta["hidden"],) * meta["layers"], 2 * meta["act_dim"]))
+        return Actor(pack(layout, tensors, 1), layout, meta["log_std_min"], meta["log_std_max"]), meta
 
 
 def greedy_policy(

@@ -64,13 +64,15 @@ def train_stack(
         progress = context.enter_context(report.progress("train-policy", settings.epochs))
         progress.update(epochs_done)
         while loop.step < settings.epochs * per_epoch:
-            means = _advance(loop, opened.world)
+            means = advance(loop, opened.world)
             progress.update(loop.settings.block / per_epoch)
             if means is not None:
                 _record_epoch(trained, means)
                 epoch = loop.step // per_epoch
-                if environments and settings.eval_every and (
-                    epoch % settings.eval_every == 0 or epoch == settings.epochs
+                if (
+                    environments
+                    and settings.eval_every
+                    and (epoch % settings.eval_every == 0 or epoch == settings.epochs)
                 ):
                     _evaluate(trained, opened, environments)
                 _show(table, trained, settings, report)
@@ -81,15 +83,6 @@ def train_stack(
             if stop:
                 raise Stopped(stage.signal)
     return trained
-
-
-def _advance(loop: Loop, world: World) -> dict[str, torch.Tensor] | None:
-    try:
-        return advance(loop, world)
-    except FloatingPointError as error:
-        raise DivergedError(
-            f"The policy cannot be trained on: {error}.", hint="mopo train-model --force, or a smaller --h"
-        ) from error
 
 
 def _sac_settings(settings: PolicyTraining, opened: OpenWorld) -> SacSettings:
@@ -104,9 +97,7 @@ def _loop_settings(settings: PolicyTraining) -> LoopSettings:
     return LoopSettings(**{name: getattr(settings, name) for name in LoopSettings.__dataclass_fields__})
 
 
-def _environments(
-    context: ExitStack, opened: OpenWorld, settings: PolicyTraining, report: Report
-) -> list[Environment]:
+def _environments(context: ExitStack, opened: OpenWorld, settings: PolicyTraining, report: Report) -> list[Environment]:
     env_id = opened.data.info.env_id
     if not settings.eval_every:
         return []
@@ -150,7 +141,7 @@ def _show(table: Any, trained: Trained, settings: PolicyTraining, report: Report
     latest = [history[-1] for history in trained.histories if history]
 
     def mean(name: str) -> float:
-        values = [record.get(name, math.nan) for record in latest]
+        values: list[float] = [record.get(name, math.nan) for record in latest]
         return sum(values) / len(values)
 
     epoch = max(record["epoch"] for record in latest)

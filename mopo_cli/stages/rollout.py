@@ -12,11 +12,11 @@ from mopo_cli.dynamics.imagine import Imagined, Policy, branch, uniform_policy
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
-from mopo_cli.errors import DivergedError, InputError, Stopped
+from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.inputs import Data, Model, dataset_path, open_data, open_device, open_model
+from mopo_cli.stages.inputs import Data, Model, check_dimensions, dataset_path, open_data, open_device, open_model
 from mopo_cli.stages.policies import open_policy
-from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
+from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.hdf5 import RolloutWriter
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.termination import TERMINATION_RULES
@@ -36,14 +36,7 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
         if stage.up_to_date:
             return stage.result()
         data = open_data(inputs["dataset"], device)
-        model = open_model(stage, device)
-        check_lineage(
-            f"the model {run.model}",
-            model.meta["dataset_sha256"],
-            stage.inputs["dataset"]["sha256"],
-            options,
-            report,
-        )
+        model = open_model(stage, data, device)
         policy = _policy(inputs.get("policy"), data, device)
         tally = _write(stage, settings, data, model, policy, run.rollouts(name), report)
         tally.show(report)
@@ -55,12 +48,7 @@ def _policy(path: Path | None, data: Data, device: torch.device) -> Policy:
     if path is None:
         return uniform_policy(data.action.shape[1])
     actor, meta = open_policy(path, device)
-    if (meta["obs_dim"], meta["act_dim"]) != (data.observation.shape[1], data.action.shape[1]):
-        raise InputError(
-            f"The policy {path} is for {meta['obs_dim']} observations and {meta['act_dim']} actions, the dataset "
-            f"has {data.observation.shape[1]} and {data.action.shape[1]}.",
-            hint="give --actions a policy of this run",
-        )
+    check_dimensions(f"the policy {path}", meta, data.transitions, "give --actions a policy of this run")
     return actor.sample
 
 

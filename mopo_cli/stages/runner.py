@@ -85,9 +85,7 @@ class Stage:
         """True after SIGINT or SIGTERM: save the state, then ``raise Stopped(stage.signal)``."""
         if self.signal and not self._told:
             self._told = True
-            self.report.say(
-                f"{signal.Signals(self.signal).name}: saving, then stopping (again: quit at once)"
-            )
+            self.report.say(f"{signal.Signals(self.signal).name}: saving, then stopping (again: quit at once)")
         return self.signal != 0
 
     def save_state(self, tensors: "dict[str, Tensor]", meta: dict[str, Any]) -> None:
@@ -118,6 +116,8 @@ class Stage:
             tensors, saved = load_tensors(self._state_file, device)
         except CorruptError as error:
             raise CorruptError(error.message, hint="--force starts afresh") from error
+        if not {"settings", "inputs", "wall_seconds", "meta"} <= set(saved):
+            raise CorruptError(f"{self._state_file} is no checkpoint of {self.key}.", hint="--force starts afresh")
         self._check_same(saved)
         self._started -= saved["wall_seconds"]
         return tensors, saved["meta"]
@@ -151,8 +151,7 @@ class Stage:
         ]
         if changes:
             raise SettingsError(
-                f"The unfinished {self.key} in {self.run.root} was started with other settings: "
-                f"{', '.join(changes)}.",
+                f"The unfinished {self.key} in {self.run.root} was started with other settings: {', '.join(changes)}.",
                 hint="--force starts afresh; the old settings go on from where it stopped",
             )
         for role in sorted({*saved["inputs"], *self.inputs}):
@@ -191,13 +190,15 @@ def stage_envelope(
     """
     for role, path in inputs.items():
         if not path.is_file():
-            raise InputError(f"The {role} {path} does not exist.", hint=_MAKES.get(role, ""))
+            kind = role.split("/")[0]
+            raise InputError(f"The {kind} {path} does not exist.", hint=_MAKES.get(kind, ""))
     stage = Stage(run, key, settings, {}, options, report)
     with _catch_signals(stage), run_lock(run.root):
         discard_leftovers(run.root)
         stage.inputs = describe_files(run, inputs)
         stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs)
         if stage.up_to_date:
+            stage._remove_state()  # a process that was killed right after it wrote the record left it
             report.say(f"{key} is up to date")
             remember_run(run)
         try:
@@ -219,9 +220,7 @@ def check_lineage(what: str, recorded: str, present: str, options: Options, repo
         return
     message = f"{what[:1].upper()}{what[1:]} was made from other data: sha256 {recorded}, now {present}."
     if not options.allow_mismatch:
-        raise InputError(
-            message, hint="make it anew from this dataset, or use it as it is with --allow-mismatch"
-        )
+        raise InputError(message, hint="make it anew from this dataset, or use it as it is with --allow-mismatch")
     report.warn(message)
 
 

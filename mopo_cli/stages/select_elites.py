@@ -2,26 +2,24 @@
 
 from typing import Any
 
+import torch
+
 from mopo_cli.config.schema import SelectElites
 from mopo_cli.dynamics.elites import rank, select_elites
 from mopo_cli.errors import SettingsError
 from mopo_cli.report.console import Report
+from mopo_cli.stages.inputs import open_tensors
 from mopo_cli.stages.runner import Options, stage_envelope
 from mopo_cli.store.atomic import write_json
-from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.run import RunFolder
 
 
-def run_select_elites(
-    run: RunFolder, settings: SelectElites, options: Options, report: Report
-) -> dict[str, Any]:
+def run_select_elites(run: RunFolder, settings: SelectElites, options: Options, report: Report) -> dict[str, Any]:
     """Write elites.json for every ensemble of the model; returns the result object."""
-    with stage_envelope(
-        run, "select-elites", settings.model_dump(), {"model": run.model}, options, report
-    ) as stage:
+    with stage_envelope(run, "select-elites", settings.model_dump(), {"model": run.model}, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
-        _, meta = load_tensors(run.model)
+        _, meta = open_tensors(run.model, "model", torch.device("cpu"))
         errors: dict[str, list[float]] = meta[f"holdout_{settings.metric}"]
         elites = {seed: _choose(settings, values) for seed, values in errors.items()}
         for seed, values in errors.items():

@@ -35,9 +35,7 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
     """Train one ensemble per seed as one stack, resuming what was interrupted; returns the result object."""
     device = open_device(options)
     path = dataset_path(run)
-    with stage_envelope(
-        run, "train-model", settings.model_dump(), {"dataset": path}, options, report
-    ) as stage:
+    with stage_envelope(run, "train-model", settings.model_dump(), {"dataset": path}, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         data = open_data(path, device)
@@ -113,7 +111,11 @@ def _publish(
         errors, likelihood = holdout_errors(fit, fit_data, ensemble.flat, s)
         mse[str(seed)], nll[str(seed)] = errors.mean(dim=1).tolist(), likelihood.tolist()
         dimension_errors.append(errors.mean(dim=0))
-        own = {**ensemble.layout.views(ensemble.flat), "input_mean": ensemble.input_mean, "input_std": ensemble.input_std}
+        own = {
+            **ensemble.layout.views(ensemble.flat),
+            "input_mean": ensemble.input_mean,
+            "input_std": ensemble.input_std,
+        }
         tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in own.items()}
     meta = {
         "kind": "model",

@@ -13,9 +13,7 @@ from mopo_cli.stages.world import open_world, policy_inputs
 from mopo_cli.store.run import RunFolder
 
 
-def run_train_policy(
-    run: RunFolder, settings: TrainPolicy, options: Options, report: Report
-) -> dict[str, Any]:
+def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, report: Report) -> dict[str, Any]:
     """Train one policy per seed as one stack, resuming what was interrupted; returns the result object."""
     device = open_device(options)
     name = settings.policy_name()

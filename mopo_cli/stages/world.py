@@ -49,14 +49,11 @@ def open_world(stage: Stage, inputs: dict[str, Path], device: torch.device) -> O
     present = stage.inputs["dataset"]["sha256"]
     rule = TERMINATION_RULES[data.info.termination]
     if "model" in inputs:
-        model = open_model(stage, device)
-        _check(stage, f"the model {stage.run.model}", model.meta["dataset_sha256"], present)
+        model = open_model(stage, data, device)
         ensembles = tuple(model.ensembles.values())
-        return OpenWorld(
-            data, World(rows, real, data.observation, rule, ensembles=ensembles), tuple(model.ensembles)
-        )
+        return OpenWorld(data, World(rows, real, data.observation, rule, ensembles=ensembles), tuple(model.ensembles))
     columns, attributes = read_rollouts(inputs["rollouts"])
-    _check(stage, f"the rollout file {inputs['rollouts']}", str(attributes["dataset_sha256"]), present)
+    _check(stage, f"the rollout file {inputs['rollouts']}", str(attributes.get("dataset_sha256")), present)
     buffer = _pack_rollouts(inputs["rollouts"], rows, columns, data, device)
     return OpenWorld(data, World(rows, real, data.observation, rule, buffer=buffer), ())
 
@@ -65,9 +62,7 @@ def _check(stage: Stage, what: str, recorded: str, present: str) -> None:
     check_lineage(what, recorded, present, stage.options, stage.report)
 
 
-def _pack_rollouts(
-    path: Path, rows: Rows, columns: dict[str, Any], data: Data, device: torch.device
-) -> torch.Tensor:
+def _pack_rollouts(path: Path, rows: Rows, columns: dict[str, Any], data: Data, device: torch.device) -> torch.Tensor:
     shape = columns["observations"].shape[1], columns["actions"].shape[1]
     if shape != (rows.obs_dim, rows.act_dim):
         raise InputError(

@@ -23,8 +23,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -
     """
     # safetensors refuses tensors that share memory, so each is given its own.
     copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     content = save(copies, metadata={_HEADER_KEY: json.dumps(meta, sort_keys=True)})
     with publish(path) as temporary:

@@ -126,7 +126,7 @@ def _create(path: Path, kind: str, attributes: dict[str, Any]) -> Iterator[h5py.
     # From v110 on the format has checksums on its own structure.
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         for name, value in {**attributes, "schema_version": SCHEMA_VERSION, "kind": kind}.items():
-            file.attrs[name] = h5py.Empty("f4") if value is None else value
+            _write_attribute(file, name, value)
         yield file
 
 
@@ -147,21 +147,38 @@ def _new_column(
     )
 
 
+def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
+    if isinstance(value, str):
+        # Text of its own fixed length lies under the header's checksum. Variable-length text does not, and
+        # damage to it can keep the HDF5 library reading for ever.
+        text = value.encode(errors="backslashreplace")
+        file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+    else:
+        file.attrs[name] = h5py.Empty("f4") if value is None else value
+
+
 def _read_attributes(file: h5py.File, path: Path, kind: str) -> dict[str, Any]:
-    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    attributes = {name: _read_attribute(file, path, name) for name in file.attrs}
     version, found = attributes.pop("schema_version", None), attributes.pop("kind", None)
     if version != SCHEMA_VERSION or found != kind:
         raise InputError(
-            f"{path} is not a {kind} file of schema {SCHEMA_VERSION}: "
-            f"it says kind {found!r}, schema {version!r}."
+            f"{path} is not a {kind} file of schema {SCHEMA_VERSION}: it says kind {found!r}, schema {version!r}."
         )
     return attributes
 
 
-def _plain(value: Any) -> Any:
+def _read_attribute(file: h5py.File, path: Path, name: str) -> Any:
     """An attribute in Python's own types; h5py gives numpy scalars, and Empty for what was None."""
+    if file.attrs.get_id(name).dtype.kind not in "fiubS":
+        raise InputError(f"{path}: attribute {name} is neither numbers nor text of fixed length.")
+    value = file.attrs[name]
     if isinstance(value, h5py.Empty):
         return None
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: attribute {name} is not UTF-8 text.") from error
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -35,9 +35,7 @@ class StageRecord:
 
 def describe_files(run: RunFolder, files: Mapping[str, Path]) -> Files:
     """Path and hash of each file; InputError for one that cannot be read."""
-    return {
-        role: {"path": stored_path(run, path), "sha256": sha256_file(path)} for role, path in files.items()
-    }
+    return {role: {"path": stored_path(run, path), "sha256": sha256_file(path)} for role, path in files.items()}
 
 
 def stored_path(run: RunFolder, path: Path) -> str:
@@ -64,9 +62,7 @@ def read_lineage(run: RunFolder) -> dict[str, StageRecord]:
 def record_stage(run: RunFolder, key: str, record: StageRecord) -> None:
     """Write ``record`` under ``key`` in run.json; the other stages' records stay."""
     stages = {**read_lineage(run), key: record}
-    write_json(
-        run.lineage, {"format": _FORMAT, "stages": {name: asdict(item) for name, item in stages.items()}}
-    )
+    write_json(run.lineage, {"format": _FORMAT, "stages": {name: asdict(item) for name, item in stages.items()}})
 
 
 def fingerprint(stage: str, settings: Mapping[str, Any], inputs: Files) -> str:
@@ -79,9 +75,7 @@ def fingerprint(stage: str, settings: Mapping[str, Any], inputs: Files) -> str:
 def is_up_to_date(run: RunFolder, key: str, settings: Mapping[str, Any], inputs: Files) -> bool:
     """Whether ``key`` was made with these settings and input hashes and all it made is there unchanged."""
     record = read_lineage(run).get(key)
-    if record is None or fingerprint(key, record.settings, record.inputs) != fingerprint(
-        key, settings, inputs
-    ):
+    if record is None or fingerprint(key, record.settings, record.inputs) != fingerprint(key, settings, inputs):
         return False
     outputs = ((run.root / file["path"], file["sha256"]) for file in record.outputs.values())
     return all(path.is_file() and sha256_file(path) == digest for path, digest in outputs)

@@ -60,6 +60,19 @@ def test_a_run_keeps_the_preset_its_data_were_fetched_with(shell: Any) -> None:
     assert shell.calls[-1].options.origins["max_epochs"] == "default"
 
 
+def test_a_run_keeps_a_preset_whose_data_set_a_file_stands_in_for(shell: Any) -> None:
+    assert shell("fetch-data --dataset ./logs/hopper.h5 --env Hopper-v4 --preset hopper-medium") == 0
+    assert shell.calls[0].settings.dataset == "./logs/hopper.h5"
+    assert shell("train-policy --rollouts some.h5") == 0
+    assert shell.calls[-1].options.origins["lam"] == "preset hopper-medium"
+
+
+def test_fetch_data_without_a_name_stays_in_the_current_run(shell: Any) -> None:
+    shell("fetch-data --dataset hopper-medium --run elsewhere")
+    assert shell("fetch-data --force") == 0
+    assert shell.calls[-1].run.resolve() == Path("elsewhere").resolve()
+
+
 def test_fetch_data_of_the_current_run_needs_no_name(shell: Any) -> None:
     shell("fetch-data --dataset hopper-mixed-v0")
     assert shell("fetch-data --force") == 0
@@ -98,6 +111,8 @@ def test_a_run_of_other_data_is_refused(shell: Any) -> None:
     assert shell("train-model --dataset walker2d-medium --run here") == 4
     assert "holds hopper-medium, not walker2d-medium" in shell.err
     assert shell("train-model --dataset hopper-medium --run here") == 0
+    assert shell("run quickstart --run here") == 4
+    assert "holds hopper-medium, not generate:InvertedPendulum-v5:random" in shell.err
 
 
 def test_lists_are_comma_separated(shell: Any) -> None:
@@ -137,9 +152,7 @@ def test_how_to_execute_is_no_setting(shell: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "stage", ["fetch-data", "train-model", "select-elites", "rollout", "train-policy", "evaluate"]
-)
+@pytest.mark.parametrize("stage", ["fetch-data", "train-model", "select-elites", "rollout", "train-policy", "evaluate"])
 def test_json_is_one_object_and_nothing_else(shell: Any, stage: str) -> None:
     assert shell("run quickstart --json") == 0
     assert json.loads(shell.out)["preset"] == "quickstart"
@@ -190,6 +203,9 @@ def test_run_takes_data_sets_and_settings_files(shell: Any, tmp_path: Path) -> N
     assert shell("run hopper-mixed-v0 --run here") == 0
     assert (shell.calls[0].settings.dataset, shell.calls[0].run) == ("hopper-mixed-v0", Path("here"))
     assert shell.calls[-2].options.origins["lam"] == "preset hopper-medium-replay"
+    assert shell("run hopper-mixed-v0 --run here") == 0  # nor does a second time change the version
+    assert shell.calls[-1].settings.policy == "mopo_max-var_lam1_h5"
+    assert {call.settings.dataset for call in shell.calls if call.stage == "fetch-data"} == {"hopper-mixed-v0"}
 
     shell.calls.clear()
     Path("mine.yaml").write_text("rollout:\n  h: 2\nevaluate:\n  epsodes: 3\n")

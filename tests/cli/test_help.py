@@ -1,9 +1,9 @@
 """Every setting is a flag with its default and source; help is fast and loads neither torch nor gymnasium."""
 
 import re
+import resource
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -19,10 +19,12 @@ DEFAULTS = {
     "min-gain 0.01, max-epochs none, seeds 1, seed-list none",
     "select-elites": "n 5, metric mse, members none",
     "rollout": "h 5, batch 50000, actions uniform, name none, seed 0",
-    "train-policy": "penalty max-var, lam 1, h 5, epochs 1000, steps-per-epoch 1000, seeds 1, seed-list none, "
-    "rollouts fresh, rollout-batch 50000, rollout-every 1000, pool-epochs 5, real-ratio 0.05, batch-size 256, "
-    "hidden 256, layers 2, actor-lr 0.0003, critic-lr 0.0003, alpha-lr 0.0003, gamma 0.99, tau 0.005, "
-    "target-entropy none, alpha-max 1, log-std-min -5, log-std-max 2, eval-every 1, eval-episodes 10, name none",
+    "train-policy": "penalty max-var, lam 1, h 5, epochs 1000, steps-per-epoch 1000, seeds 1, "
+    "seed-list none, rollouts fresh, rollout-batch 50000, rollout-every 1000, pool-epochs 5, "
+    "real-ratio 0.05, batch-size 256, hidden 256, layers 2, actor-lr 0.0003, "
+    "critic-lr 0.0003, alpha-lr 0.0003, gamma 0.99, tau 0.005, "
+    "target-entropy none, alpha-max 1, log-std-min -5, log-std-max 2, eval-every 1, eval-episodes 10, "
+    "name none",
     "evaluate": "episodes 10, policy none, seed 0",
     "ablate": "penalty max-var;none, lam 1, h 5, epochs 1000, seeds 1, real-ratio 0.05, name none",
 }
@@ -38,9 +40,7 @@ def help_lines(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> dic
 
 
 @pytest.mark.parametrize("command", DEFAULTS)
-def test_every_setting_is_a_flag_with_its_default(
-    shell: Any, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
+def test_every_setting_is_a_flag_with_its_default(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     lines = help_lines(shell, monkeypatch, command)
     assert {field.replace("_", "-") for field in STAGES[command].model_fields} <= lines.keys()
     for entry in DEFAULTS[command].split(", "):
@@ -52,9 +52,7 @@ def test_every_setting_is_a_flag_with_its_default(
 
 
 @pytest.mark.parametrize("command", [command for command in DEFAULTS if command != "fetch-data"])
-def test_every_stage_can_be_told_how_to_execute(
-    shell: Any, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
+def test_every_stage_can_be_told_how_to_execute(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     assert set(EXECUTION) <= help_lines(shell, monkeypatch, command).keys()
 
 
@@ -90,9 +88,11 @@ def test_help_loads_nothing_heavy(line: str) -> None:
 
 def test_help_takes_less_than_half_a_second() -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        # Processor time: the clock on the wall also counts what else the machine is doing.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "mopo_cli", "--help"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(5)) < 0.5

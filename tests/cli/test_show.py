@@ -26,6 +26,7 @@ def test_a_run_folder_lists_its_stages_with_settings_and_origins(shell: Any, run
         words = [line.split() for line in lines]
         assert ["lam", "2", "mine.yaml"] in words
         assert ["seeds", "3", "preset", "quickstart"] in words
+        assert ["transitions", "20000", "preset", "quickstart"] in words
         assert ["gamma", "0.99", "default"] in words
         stages = [line.split(":")[0] for line in lines if ": made " in line]
         assert stages[:3] == ["fetch-data", "train-model", "select-elites"]
@@ -49,9 +50,9 @@ def test_a_data_file_shows_its_columns_and_attributes(shell: Any, tmp_path: Path
         file["outside"] = h5py.ExternalLink("/etc/hostname", "/")
     assert shell("show data.h5") == 0
     assert shell.out.splitlines()[0] == "data.h5: dataset"
-    for piece in ("dataset_id: generate:Toy:random", "action_low: -1 -2", "observations: 7 x 3 float32"):
+    for piece in ("dataset_id: generate:Toy:random", "action_low: -1 -2", "column observations: 7 x 3 float32"):
         assert piece in shell.out
-    assert "uncertainty/ens: 7 float32" in shell.out
+    assert "column uncertainty/ens: 7 float32" in shell.out
     assert "hostname" not in shell.out
 
 
@@ -72,9 +73,7 @@ def test_tensors_show_what_they_say_of_themselves(shell: Any) -> None:
     torch = pytest.importorskip("torch")
     from mopo_cli.store.checkpoint import save_tensors
 
-    save_tensors(
-        Path("w.safetensors"), {"a": torch.zeros(2, 3)}, {"kind": "policy", "obs_dim": 4, "more": {"x": 1}}
-    )
+    save_tensors(Path("w.safetensors"), {"a": torch.zeros(2, 3)}, {"kind": "policy", "obs_dim": 4, "more": {"x": 1}})
     assert shell("show w.safetensors") == 0
     assert shell.out.splitlines()[0] == "w.safetensors: policy"
     for piece in ("obs_dim: 4", "tensors: 1", "numbers: 6"):
@@ -92,9 +91,7 @@ def test_tensors_show_what_they_say_of_themselves(shell: Any) -> None:
         ("notes.txt", b"hello", 4),
     ],
 )
-def test_what_cannot_be_shown_is_told_in_a_sentence(
-    shell: Any, name: str, content: bytes | None, code: int
-) -> None:
+def test_what_cannot_be_shown_is_told_in_a_sentence(shell: Any, name: str, content: bytes | None, code: int) -> None:
     if content is not None:
         Path(name).write_bytes(content)
     assert shell(f"show {name}") == code

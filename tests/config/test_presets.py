@@ -132,7 +132,5 @@ def test_an_empty_file_and_an_empty_section_are_fine() -> None:
 
 
 def test_a_preset_of_the_users_own_data_set_keeps_its_version() -> None:
-    assert (
-        resolve(FetchData, flags={"dataset": "walker2d-medium-v0"}).settings.dataset == "walker2d-medium-v0"
-    )
+    assert resolve(FetchData, flags={"dataset": "walker2d-medium-v0"}).settings.dataset == "walker2d-medium-v0"
     assert resolve(FetchData, dataset="walker2d-medium-v0").settings.dataset == "walker2d-medium-v0"

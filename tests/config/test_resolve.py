@@ -51,9 +51,7 @@ def test_an_ablation_takes_over_what_is_set_for_training(tmp_path: Path) -> None
 def test_the_data_set_comes_from_flag_file_preset_or_run(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("fetch-data:\n  dataset: generate:Pendulum-v1:random\n")
-    assert (
-        resolve(FetchData, preset_name="quickstart").settings.dataset == "generate:InvertedPendulum-v5:random"
-    )
+    assert resolve(FetchData, preset_name="quickstart").settings.dataset == "generate:InvertedPendulum-v5:random"
     assert resolve(FetchData, dataset="held").origins["dataset"] == "run"
     from_file = resolve(FetchData, dataset="hopper-medium", config_file=path)
     assert from_file.settings.dataset == "generate:Pendulum-v1:random"

@@ -29,11 +29,10 @@ def columns(logged: Transitions, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**own, **changes}.items() if value is not None}
 
 
-def save(path: Path, data: dict[str, Any], **attributes: Any) -> Path:
+def save(path: Path, data: dict[str, Any]) -> Path:
     with h5py.File(path, "w") as file:
         for name, value in data.items():
             file[name] = value
-        file.attrs.update(attributes)
     return path
 
 
@@ -122,12 +121,6 @@ def test_an_unmarked_time_limit_is_found_by_validation(tmp_path: Path, logged: T
         load(save(tmp_path / "my.h5", columns(logged, terminals=terminals)))
 
 
-def test_the_environment_may_be_named_in_the_file(tmp_path: Path, logged: Transitions) -> None:
-    path = save(tmp_path / "my.h5", columns(logged), env_id="Hopper-v4")
-    assert load(path, None)[1].env_id == "Hopper-v4"
-    assert load(path, "Hopper-v5")[1].env_id == "Hopper-v5"
-
-
 def test_d4rl_reference_scores_go_with_v4(tmp_path: Path, logged: Transitions) -> None:
     info = load(save(tmp_path / "my.h5", columns(logged)), "Hopper-v4")[1]
     assert (info.reference_min, info.reference_max) == (-20.272305, 3234.3)
@@ -135,7 +128,7 @@ def test_d4rl_reference_scores_go_with_v4(tmp_path: Path, logged: Transitions) -
 
 def test_without_an_environment_the_bounds_come_from_the_data(tmp_path: Path, logged: Transitions) -> None:
     actions = logged.actions * np.float32([1, 3, 0])
-    found, info = load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
+    _, info = load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
     reach = np.abs(actions[:, 1]).max()
     assert info.action_high.tolist() == [1, reach, 1]
     assert info.action_low.tolist() == [-1, -reach, -1]
@@ -160,38 +153,29 @@ def test_a_missing_column_is_named(tmp_path: Path, logged: Transitions, column: 
         ("actions", np.zeros((N - 1, 3)), "has 299 rows, observations has 300"),
         ("rewards", np.zeros((N, 2)), "not .rows. or"),
         ("rewards", np.zeros(N + 1), "has 301 rows"),
-        ("rewards", np.full(N, 1e300), "rewards is not finite in row 0"),
+        ("rewards", np.full(N, 1e300), "is not finite in row 0"),
         ("rewards", np.full(N, b"x"), "does not hold numbers"),
         ("rewards", np.full(N, 1j), "does not hold numbers"),
         ("terminals", np.full(N, 2), "holds 2 in row 0"),
         ("terminals", np.full(N, np.nan), "holds nan in row 0"),
         ("timeouts", np.arange(N), "holds 2 in row 2"),
-        ("next_observations", np.zeros((N, 3)), "next_observations has shape"),
-        ("next_observations", np.zeros((N - 5, 11)), "next_observations has shape"),
+        ("next_observations", np.zeros((N, 3)), "has shape"),
+        ("next_observations", np.zeros((N - 5, 11)), "has shape"),
         ("actions", np.full((N, 3), 2.0), "leaves the bounds of Hopper-v5 in 300 of 300 rows"),
     ],
 )
-def test_misshapen_columns_are_named(
-    tmp_path: Path, logged: Transitions, column: str, value: Any, says: str
-) -> None:
-    with pytest.raises(InputError, match=f"column {column}.*{says}|{says}"):
+def test_misshapen_columns_are_named(tmp_path: Path, logged: Transitions, column: str, value: Any, says: str) -> None:
+    with pytest.raises(InputError, match=f"column {column}.*{says}"):
         load(save(tmp_path / "my.h5", columns(logged, **{column: value})))
 
 
-@pytest.mark.parametrize("rows", [0, 1, 2])
-@pytest.mark.parametrize("shifted", [True, False])
-def test_too_few_rows_are_refused(tmp_path: Path, logged: Transitions, rows: int, shifted: bool) -> None:
-    data = {name: value[:rows] for name, value in columns(logged).items()}
-    if shifted:
-        del data["next_observations"]
-    elif rows == 2:
-        data["timeouts"] = data["timeouts"].astype(np.uint8)
-    path = save(tmp_path / "my.h5", data)
-    if not shifted and rows == 2:
-        assert len(load(path)[0]) == 2
-        return
-    with pytest.raises(InputError, match="transition"):
-        load(path)
+@pytest.mark.parametrize(
+    ("rows", "missing"), [(0, None), (1, None), (0, "next_observations"), (2, "next_observations")]
+)
+def test_too_few_rows_are_refused(tmp_path: Path, logged: Transitions, rows: int, missing: str | None) -> None:
+    data = {name: value[:rows] for name, value in columns(logged).items() if name != missing}
+    with pytest.raises(InputError, match="cannot be learnt from"):
+        load(save(tmp_path / "my.h5", data))
 
 
 def test_an_unknown_environment(tmp_path: Path, logged: Transitions) -> None:
@@ -199,10 +183,9 @@ def test_an_unknown_environment(tmp_path: Path, logged: Transitions) -> None:
         load(save(tmp_path / "my.h5", columns(logged)), "Hoper-v5")
 
 
-def test_an_environment_id_in_a_file_imports_nothing(tmp_path: Path, logged: Transitions) -> None:
-    path = save(tmp_path / "my.h5", columns(logged), env_id="antigravity:Hopper-v5")
+def test_an_environment_id_imports_nothing(tmp_path: Path, logged: Transitions) -> None:
     with pytest.raises(InputError, match="':'"):
-        load(path, None)
+        load(save(tmp_path / "my.h5", columns(logged)), "antigravity:Hopper-v5")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -99,7 +99,4 @@ def test_every_row_is_well_formed():
     rows = list(csv.DictReader(text.splitlines()))
     assert len(rows) == 668
     assert all(None not in row and None not in row.values() for row in rows)
-    assert (
-        len({(r["paper"], r["table"], r["dataset"], r["version"], r["method"], r["unit"]) for r in rows})
-        == 668
-    )
+    assert len({(r["paper"], r["table"], r["dataset"], r["version"], r["method"], r["unit"]) for r in rows}) == 668

@@ -64,9 +64,7 @@ def test_probe_answers_by_hand():
     probe = discounted_reward()
     assert probe.q_value(np.float32([[0], [1]]), np.float32([[0], [0]])).tolist() == [probe.gamma, 1.0]
     endless = endless_reward()
-    assert endless.q_value(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32)) == pytest.approx(
-        [10.0]
-    )
+    assert endless.q_value(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32)) == pytest.approx([10.0])
     assert endless.dataset["timeouts"].sum() == 400 and not endless.dataset["terminals"].any()
 
 

@@ -50,9 +50,7 @@ def test_quiet_mode_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["human", "json", "quiet"])
-def test_warnings_and_errors_reach_stderr_in_every_mode(
-    mode: Mode, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_and_errors_reach_stderr_in_every_mode(mode: Mode, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(mode)
     report.warn("look here")
     report.error(InputError("x.h5 is missing.", "mopo fetch-data"))
@@ -109,8 +107,9 @@ def test_a_result_holds_what_json_can_hold(capsys: pytest.CaptureFixture[str]) -
         (12345.678, "12,345.7"),
         (1e-5, "1e-05"),
         (50000, "50,000"),
-        (True, "True"),
+        (True, "yes"),
         ([1, 2.5], "1 2.5"),
+        ({"0": 2.5, "1": None}, "0: 2.5, 1: -"),
         (np.float32(0.5), "0.5"),
         (float("nan"), "nan"),
     ],

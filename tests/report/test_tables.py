@@ -36,9 +36,7 @@ def test_mean_and_spread():
 
 
 def test_a_markdown_table_exactly():
-    table = markdown_table(
-        ["policy", "λ", "return"], [["max-var", 1.0, 1234.56], ["none", None, np.float32(7.5)]]
-    )
+    table = markdown_table(["policy", "λ", "return"], [["max-var", 1.0, 1234.56], ["none", None, np.float32(7.5)]])
     assert table == (
         "| policy  |   λ | return |\n"
         "| ------- | --: | -----: |\n"

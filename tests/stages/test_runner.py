@@ -71,7 +71,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_finished_stage_is_recorded_with_what_made_it(run: RunFolder) -> None:
-    result = stage(run)
+    result = stage(run, origins={"lam": "flag"})
     record = read_lineage(run)[KEY]
     assert record.settings == {**SETTINGS, "seed_list": [0, 1]}
     assert record.inputs["dataset"]["sha256"] == hashlib.sha256(b"data").hexdigest()
@@ -80,11 +80,12 @@ def test_a_finished_stage_is_recorded_with_what_made_it(run: RunFolder) -> None:
         "sha256": hashlib.sha256(run.policy("p", 0).read_bytes()).hexdigest(),
     }
     assert record.versions["torch"] == torch.__version__
-    assert record.extra == {"return": 5.0} and 0 <= record.wall_seconds < 60
+    assert record.extra == {"return": 5.0, "origins": {"lam": "flag"}} and 0 <= record.wall_seconds < 60
     assert result == {
         "stage": KEY,
         "run": "runs/demo",
         "return": 5.0,
+        "origins": {"lam": "flag"},
         "up_to_date": False,
         "outputs": {"policy": "runs/demo/policies/p/seed-0/policy.safetensors"},
         "wall_seconds": record.wall_seconds,
@@ -187,11 +188,7 @@ def test_resuming_with_other_settings_lists_every_difference(run: RunFolder) -> 
     with pytest.raises(SettingsError) as caught:
         stage(run, lambda current: current.load_state(), settings=changed)
     message = caught.value.message
-    assert (
-        "lam 1.0 -> 5.0" in message
-        and "learning-rate 0.1 -> 0.2" in message
-        and "gamma None -> 0.9" in message
-    )
+    assert "lam 1.0 -> 5.0" in message and "learning-rate 0.1 -> 0.2" in message and "gamma None -> 0.9" in message
     assert "seeds" not in message and "seed-list" not in message
     assert "--force" in caught.value.hint
     assert tree(run.root) == before

@@ -58,9 +58,7 @@ def test_a_killed_publish_keeps_the_old_file_and_its_leftover_is_discarded(tmp_p
     assert files(tmp_path) == [".notes.tmp", "a.json"]
 
 
-def test_file_and_folder_reach_the_disk_around_the_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_and_folder_reach_the_disk_around_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     events: list[str] = []
     fsync, replace = os.fsync, os.replace

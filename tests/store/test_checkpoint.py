@@ -101,9 +101,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_damage_never_shows_a_traceback(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_damage_never_shows_a_traceback(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     save_tensors(path, {"w": torch.ones(3, 4), "n": torch.tensor(1)}, META)
     content = bytearray(path.read_bytes())

@@ -67,17 +67,13 @@ def test_precedence(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_run(Path("x/y"), "walker2d-medium").root == Path("x/y")
 
 
-def test_a_run_outside_runs_is_remembered_by_its_full_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_outside_runs_is_remembered_by_its_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "far").mkdir()
     remember_run(RunFolder(Path("../far")))
     assert resolve_run(None, None).root.resolve() == tmp_path / "far"
 
 
-def test_a_run_named_by_the_environment_is_not_remembered(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_named_by_the_environment_is_not_remembered(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         (elsewhere / "runs" / name).mkdir(parents=True)
     remember_run(RunFolder(Path("runs/a")))

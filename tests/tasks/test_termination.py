@@ -1,6 +1,7 @@
 """Termination rules: at each bound, against a hand-set answer; along random steps, against the simulator."""
 
 import math
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -140,7 +141,8 @@ def test_rows_are_judged_one_by_one(rule: str) -> None:
         "Pendulum-v1",
     ],
 )
-def test_the_rule_agrees_with_the_simulator(env_id: str) -> None:
+def test_the_rule_agrees_with_the_simulator(env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file in the working directory
     rule = TERMINATION_RULES[termination_for_env(env_id)]
     environment = gym.make(env_id)
     generator = np.random.default_rng(0)

@@ -1,0 +1,70 @@
+"""The ring buffers against the obvious model: a bounded deque per member."""
+
+from collections import deque
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mopo_cli.agents.replay import Pool
+
+writes = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 25)), max_size=12)
+capacities = st.lists(st.integers(1, 11), min_size=3, max_size=3)
+
+
+def readable(pool: Pool, member: int) -> list[float]:
+    """What can be drawn from a member: its rows 0 … size - 1, by `gather`, checked to be whole."""
+    size = pool.sizes[member]
+    index = torch.zeros(len(pool.sizes), size, dtype=torch.int64)
+    index[member] = torch.arange(size)
+    rows = pool.gather(index)[member]
+    assert rows.shape == (size, 2) and torch.equal(rows[:, 1], -rows[:, 0])
+    return rows[:, 0].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(capacities, writes)
+def test_each_member_keeps_its_latest_rows_and_nothing_else(
+    capacities: list[int], writes: list[tuple[int, int]]
+) -> None:
+    pool, models = Pool(capacities, 2), [deque(maxlen=capacity) for capacity in capacities]
+    pool.rows.fill_(float("nan"))  # what was never written must never be read
+    written = 0
+    for member, count in writes:
+        values = torch.arange(written + 1.0, written + 1 + count)
+        written += count
+        pool.write(member, torch.stack([values, -values], dim=1))
+        models[member].extend(values.tolist())
+        for m, model in enumerate(models):
+            assert pool.sizes[m] == len(model)
+            assert sorted(readable(pool, m)) == list(model)
+            oldest = pool.positions[m] if pool.sizes[m] == capacities[m] else 0
+            values_now = readable(pool, m)
+            assert values_now[oldest:] + values_now[:oldest] == list(model), "in the order of a ring"
+
+
+def test_a_filled_pool_has_been_written_everywhere() -> None:
+    """A peer's buffer writes only its last fifth for ever and stays zero elsewhere."""
+    pool = Pool([50], 3)
+    pool.rows.zero_()
+    for epoch in range(1, 6):
+        pool.write(0, torch.full((10, 3), float(epoch)))
+        assert pool.sizes == [10 * epoch]
+    assert pool.rows[0, :, 0].unique().tolist() == [1, 2, 3, 4, 5]
+    pool.write(0, torch.full((10, 3), 6.0))
+    assert pool.rows[0, :, 0].unique().tolist() == [2, 3, 4, 5, 6] and pool.sizes == [50]
+
+
+def test_gather_reads_each_member_s_own_rows() -> None:
+    pool = Pool([4, 2, 3], 1)
+    for m in range(3):
+        pool.write(m, torch.arange(10.0 * m, 10.0 * m + pool.capacities[m])[:, None])
+    index = torch.tensor([[3, 0, 0], [1, 1, 0], [2, 0, 1]])
+    assert pool.gather(index).squeeze(-1).tolist() == [[3, 0, 0], [11, 11, 10], [22, 20, 21]]
+
+
+def test_an_empty_pool_has_nothing_to_read() -> None:
+    pool = Pool([5, 5], 2)
+    assert pool.sizes == [0, 0]
+    pool.write(1, torch.zeros(0, 2))
+    assert pool.sizes == pool.positions == [0, 0]

@@ -1,0 +1,237 @@
+"""One update of soft actor-critic re-derived: backup and losses in numpy, gradients by a plain implementation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import relu
+
+from mopo_cli.agents.sac import Sac, SacSettings, start_sac, twin_q, update
+from mopo_cli.engine.rows import Transition
+from mopo_cli.engine.streams import stream
+
+OBS, ACT, BATCH = 4, 2, 37
+SETTINGS = SacSettings(
+    hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, alpha_lr=5e-3, gamma=0.9, tau=0.05,
+    target_entropy=-1.0, alpha_max=1.0, log_std_min=-3.0, log_std_max=1.0,
+)  # fmt: skip
+Array = NDArray[np.float64]
+
+
+def normal(*shape: int, name: str = "x") -> Tensor:
+    return torch.randn(shape, generator=stream(0, f"test/{name}"))
+
+
+def make_batch(members: int) -> tuple[Transition, Tensor, Tensor]:
+    """A batch, the reward to learn from, which is not the batch's own, and the noise."""
+    observation, following = normal(members, BATCH, OBS, name="s"), normal(members, BATCH, OBS, name="n")
+    action, reward = torch.tanh(normal(members, BATCH, ACT, name="a")), normal(members, BATCH, name="r")
+    terminal = (normal(members, BATCH, name="t") > 0.5).float()
+    batch = Transition(observation, action, reward + 100, terminal, following, torch.zeros(members, BATCH, 3))
+    return batch, reward, normal(2, members, BATCH, ACT, name="noise")
+
+
+def make_sac(members: int = 2, settings: SacSettings = SETTINGS) -> Sac:
+    """Agents some way into training: targets differ from critics, temperatures from one and from each other."""
+    sac = start_sac(OBS, ACT, settings, list(range(members)), "cpu")
+    sac.target = sac.target + 0.1 * normal(*sac.target.shape, name="target")
+    sac.actor *= 2
+    sac.log_alpha += torch.linspace(-1.0, -0.3, members)[:, None]
+    return sac
+
+
+def perceptron(params: dict[str, Array], x: Array) -> Array:
+    for i in range(2):
+        x = np.maximum(x @ params[f"w{i}"] + params[f"b{i}"], 0)
+    return x @ params["w2"] + params["b2"]
+
+
+def numbers(views: dict[str, Tensor], index: int) -> dict[str, Array]:
+    return {name: view[index].double().numpy() for name, view in views.items()}
+
+
+def act(params: dict[str, Array], observation: Array, noise: Array) -> tuple[Array, Array]:
+    """Squashed actions and log-probabilities of one member, by the textbook: log N(x) - log(1 - tanh(x)^2)."""
+    mean, log_std = np.split(perceptron(params, observation), 2, axis=1)
+    std = np.exp(np.clip(log_std, -3.0, 1.0))
+    x = mean + std * noise
+    density = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
+    return np.tanh(x), np.log(density / np.cosh(x) ** -2).sum(axis=1)
+
+
+def test_backup_critic_loss_and_what_one_watches_in_numpy() -> None:
+    sac, (batch, reward, noise) = make_sac(), make_batch(2)
+    actors, critics = sac.actor_layout.views(sac.actor.clone()), sac.critic_layout.views(sac.critic.clone())
+    targets, alpha = sac.critic_layout.views(sac.target.clone()), sac.log_alpha.exp()[:, 0].tolist()
+    info = update(sac, batch, reward, noise)
+    for m in range(2):
+        b = {name: getattr(batch, name)[m].double().numpy() for name in Transition.__dataclass_fields__}
+        next_action, next_log_prob = act(numbers(actors, m), b["next_observation"], noise[0, m].double().numpy())
+        following = np.hstack([b["next_observation"], next_action])
+        next_q = np.min([perceptron(numbers(targets, 2 * m + i), following)[:, 0] for i in (0, 1)], axis=0)
+        backup = reward[m].numpy() + 0.9 * (1 - b["terminal"]) * (next_q - alpha[m] * next_log_prob)
+        present = np.hstack([b["observation"], b["action"]])
+        q = np.array([perceptron(numbers(critics, 2 * m + i), present)[:, 0] for i in (0, 1)])
+        _, log_prob = act(numbers(actors, m), b["observation"], noise[1, m].double().numpy())
+        assert info["critic_loss"][m].item() == pytest.approx(((q - backup) ** 2).mean(), rel=1e-5)
+        assert info["q"][m].item() == pytest.approx(q.mean(), rel=1e-4, abs=1e-5)
+        assert info["entropy"][m].item() == pytest.approx(-log_prob.mean(), rel=1e-5, abs=1e-5)
+        assert info["alpha"][m].item() == pytest.approx(alpha[m])
+
+
+def plain_perceptron(params: dict[str, Tensor], x: Tensor) -> Tensor:
+    for i in range(2):
+        x = relu(x @ params[f"w{i}"] + params[f"b{i}"])
+    return x @ params["w2"] + params["b2"]
+
+
+def plain_act(params: dict[str, Tensor], observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    mean, log_std = plain_perceptron(params, observation).chunk(2, dim=1)
+    base = torch.distributions.Normal(mean, log_std.clamp(-3.0, 1.0).exp())
+    x = mean + base.scale * noise
+    return x.tanh(), (base.log_prob(x) - torch.log(1 - x.tanh() ** 2)).sum(dim=1)
+
+
+def leaves(views: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+    return {name: view[index].double().requires_grad_() for name, view in views.items()}
+
+
+def test_the_gradients_are_those_of_the_losses_of_the_paper() -> None:
+    """Critics: half the squared error each. Actor: alpha log pi - min Q with the critics just updated."""
+    sac, (batch, reward, noise) = make_sac(), make_batch(2)
+    before = {name: getattr(sac, name).clone() for name in ("actor", "critic", "target", "log_alpha")}
+    update(sac, batch, reward, noise)
+    noise = noise.double()
+    for m in range(2):
+        b = {name: getattr(batch, name)[m].double() for name in Transition.__dataclass_fields__}
+        alpha = before["log_alpha"][m].double().exp()
+        actor = leaves(sac.actor_layout.views(before["actor"]), m)
+        twins = [leaves(sac.critic_layout.views(before["critic"]), 2 * m + i) for i in (0, 1)]
+        fresh = [leaves(sac.critic_layout.views(sac.critic), 2 * m + i) for i in (0, 1)]
+        targets = [leaves(sac.critic_layout.views(before["target"]), 2 * m + i) for i in (0, 1)]
+
+        def least(critics: list[dict[str, Tensor]], observation: Tensor, action: Tensor) -> Tensor:
+            x = torch.cat([observation, action], dim=1)
+            return torch.minimum(*(plain_perceptron(critic, x)[:, 0] for critic in critics))
+
+        with torch.no_grad():
+            action, log_prob = plain_act(actor, b["next_observation"], noise[0, m])
+            value = least(targets, b["next_observation"], action) - alpha * log_prob
+            backup = reward[m].double() + 0.9 * (1 - b["terminal"]) * value
+        for i, critic in enumerate(twins):
+            q = plain_perceptron(critic, torch.cat([b["observation"], b["action"]], dim=1))[:, 0]
+            loss = 0.5 * (q - backup).square().mean()
+            grads = dict(zip(critic, torch.autograd.grad(loss, list(critic.values())), strict=True))
+            for name, grad in sac.critic_layout.views(sac.critic_adam.grad).items():
+                torch.testing.assert_close(grad[2 * m + i], grads[name].float(), rtol=1e-4, atol=1e-6)
+        action, log_prob = plain_act(actor, b["observation"], noise[1, m])
+        loss = (alpha * log_prob - least(fresh, b["observation"], action)).mean()
+        grads = dict(zip(actor, torch.autograd.grad(loss, list(actor.values())), strict=True))
+        for name, grad in sac.actor_layout.views(sac.actor_adam.grad).items():
+            torch.testing.assert_close(grad[m], grads[name].float(), rtol=1e-4, atol=1e-6)
+        # The temperature's loss is -log alpha (log pi + target entropy), by log alpha.
+        wanted = -(log_prob + SETTINGS.target_entropy).mean()
+        assert sac.alpha_adam.grad[m].item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_the_first_step_of_each_network_is_its_own_learning_rate() -> None:
+    """Adam's first step is the learning rate along the sign of the gradient."""
+    sac, batch = make_sac(), make_batch(2)
+    before = {name: getattr(sac, name).clone() for name in ("actor", "critic", "log_alpha")}
+    update(sac, *batch)
+    for name, rate in (("actor", 1e-3), ("critic", 2e-3), ("log_alpha", 5e-3)):
+        step = (getattr(sac, name) - before[name]).abs().max().item()
+        assert step == pytest.approx(rate, rel=1e-2), name
+
+
+def test_the_target_follows_by_tau() -> None:
+    sac, batch = make_sac(), make_batch(2)
+    before = sac.target.clone()
+    update(sac, *batch)
+    torch.testing.assert_close(sac.target, 0.95 * before + 0.05 * sac.critic, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("target", "direction"), [(5.0, 1), (-5.0, -1)])
+def test_the_temperature_rises_while_the_policy_is_too_certain_and_falls_otherwise(
+    target: float, direction: int
+) -> None:
+    sac = make_sac(settings=replace(SETTINGS, target_entropy=target, actor_lr=1e-9))
+    before = sac.log_alpha.clone()
+    for _ in range(5):
+        update(sac, *make_batch(2))
+    assert (torch.sign(sac.log_alpha - before) == direction).all()
+
+
+def test_the_entropy_reaches_its_target() -> None:
+    """Whatever the reward, the temperature brings the entropy to -1, on average over the last steps."""
+    settings = replace(SETTINGS, actor_lr=3e-3, alpha_lr=3e-2, critic_lr=3e-3)
+    sac, draw = start_sac(OBS, ACT, settings, [0, 1], "cpu"), stream(0, "test/loop")
+    observation, nothing = normal(2, 64, OBS), torch.zeros(2, 64)
+    entropies = []
+    for _ in range(600):
+        action = 2 * torch.rand(2, 64, ACT, generator=draw) - 1
+        batch = Transition(observation, action, nothing, nothing + 1, observation, torch.zeros(2, 64, 3))
+        reward = -3 * action.square().sum(dim=-1)
+        info = update(sac, batch, reward, torch.randn(2, 2, 64, ACT, generator=draw))
+        entropies.append(info["entropy"])
+    assert torch.stack(entropies[200:]).mean(dim=0).tolist() == pytest.approx([-1.0, -1.0], abs=0.15)
+    assert (sac.alpha < 1).all() and (sac.alpha > 0).all()
+
+
+def test_the_temperature_is_capped_where_it_is_used() -> None:
+    sac, batch = make_sac(), make_batch(2)
+    sac.log_alpha.fill_(3.0)
+    other = make_sac()
+    other.log_alpha.fill_(0.0)
+    assert (sac.alpha == 1).all()
+    info, expected = update(sac, *batch), update(other, *batch)
+    assert torch.equal(info["critic_loss"], expected["critic_loss"]) and torch.equal(sac.actor, other.actor)
+    assert make_sac(settings=replace(SETTINGS, alpha_max=0.2)).alpha.max() == pytest.approx(0.2)
+
+
+def test_what_is_not_a_number_stays_in_its_member() -> None:
+    healthy, broken, (batch, reward, noise) = make_sac(3), make_sac(3), make_batch(3)
+    spoilt = reward.clone()
+    spoilt[1, 5] = float("nan")
+    for _ in range(3):
+        update(healthy, batch, reward, noise)
+        info = update(broken, batch, spoilt, noise)
+    for name in ("actor", "log_alpha"):
+        assert not torch.isfinite(getattr(broken, name)[1]).all(), name
+        assert torch.equal(getattr(broken, name)[[0, 2]], getattr(healthy, name)[[0, 2]]), name
+    for name in ("critic", "target"):
+        assert not torch.isfinite(getattr(broken, name)[2:4]).all(), name
+        assert torch.equal(getattr(broken, name)[[0, 1, 4, 5]], getattr(healthy, name)[[0, 1, 4, 5]]), name
+    assert torch.isfinite(info["critic_loss"][[0, 2]]).all()
+
+
+def test_a_member_of_twenty_is_bit_for_bit_the_same_alone() -> None:
+    """More members than a vector of the processor holds."""
+    stacked, (batch, reward, noise) = make_sac(20), make_batch(20)
+    start = {name: getattr(stacked, name).clone() for name in ("actor", "critic", "target", "log_alpha")}
+    for _ in range(40):
+        update(stacked, batch, reward, noise)
+    for m in (0, 7, 8, 15, 16, 19):
+        one = slice(m, m + 1)
+        alone = start_sac(OBS, ACT, SETTINGS, [m], "cpu")
+        alone.actor, alone.log_alpha = start["actor"][one].clone(), start["log_alpha"][one].clone()
+        alone.critic, alone.target = (start[name][2 * m : 2 * m + 2].clone() for name in ("critic", "target"))
+        own = Transition(*(getattr(batch, name)[one].clone() for name in Transition.__dataclass_fields__))
+        for _ in range(40):
+            update(alone, own, reward[one].clone(), noise[:, one].clone())
+        assert torch.equal(alone.actor[0], stacked.actor[m]) and torch.equal(alone.log_alpha[0], stacked.log_alpha[m])
+        assert torch.equal(alone.critic, stacked.critic[2 * m : 2 * m + 2])
+
+
+def test_both_critics_of_a_member_see_the_same_state_and_action() -> None:
+    sac, (batch, _, _) = make_sac(), make_batch(2)
+    params = sac.critic_layout.views(sac.critic)
+    q = twin_q(params, batch.observation, batch.action)
+    assert q.shape == (2, 2, BATCH)
+    for m in range(2):
+        x = torch.cat([batch.observation[m], batch.action[m]], dim=1).double().numpy()
+        for i in range(2):
+            np.testing.assert_allclose(q[m, i], perceptron(numbers(params, 2 * m + i), x)[:, 0], rtol=1e-4, atol=1e-5)

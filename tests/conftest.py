@@ -1,0 +1,90 @@
+"""What all tests share: one CPU thread, a data cache of their own, and a tiny run made once."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Read when torch is first imported; the processes that tests start take it over.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+DATASET = "generate:InvertedPendulum-v5:random"
+TINY = """\
+fetch-data: {transitions: 2000}
+train-model: {networks: 3, hidden: 16, layers: 2, weight-decay: [1e-5, 1e-5, 1e-5], max-epochs: 2}
+select-elites: {n: 2}
+rollout: {h: 2, batch: 200}
+train-policy:
+  {h: 2, epochs: 2, steps-per-epoch: 50, rollout-every: 25, rollout-batch: 200, hidden: 16, eval-episodes: 2}
+evaluate: {episodes: 2}
+"""
+STAGES = ("fetch-data", "train-model", "select-elites", "rollout", "train-policy", "evaluate")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Mopo = Callable[[str], Outcome]
+
+
+@pytest.fixture(autouse=True)
+def no_outside_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOPO_HOME", str(tmp_path_factory.mktemp("home") / "cache"))
+    for name in ("MOPO_RUN", "MOPO_DEBUG", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def mopo(capfd: pytest.CaptureFixture[str]) -> Mopo:
+    """Runs a command line in this process."""
+    from mopo_cli.__main__ import main
+
+    def run(line: str) -> Outcome:
+        code = main(line.split())
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes | None]]:
+    """Gives the bytes of every file under a folder, and None for every folder."""
+    return lambda folder: {
+        str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny.yaml and runs/tiny, in which every stage but ablate is finished. Not to be written to."""
+    from mopo_cli.__main__ import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MOPO_HOME", str(folder / "cache"))
+        patch.delenv("MOPO_RUN", raising=False)
+        Path("tiny.yaml").write_text(TINY)
+        for stage in STAGES:
+            data = f" --dataset {DATASET}" if stage == "fetch-data" else " --threads 1"
+            assert main(f"{stage} --run runs/tiny --config tiny.yaml{data}".split()) == 0
+    return folder
+
+
+@pytest.fixture
+def tiny_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run, runs/tiny, to do anything with; it is the current run of the working directory."""
+    for name in ("runs", "tiny.yaml"):
+        source = finished_run / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return Path("runs/tiny")

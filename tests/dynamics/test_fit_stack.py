@@ -1,0 +1,115 @@
+"""Ensembles trained side by side are what each would be alone; training taken up again is what it would have been."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, fit_state, restore_fit, start_fit
+from mopo_cli.engine.streams import stream
+
+TINY = FitSettings(3, 9, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
+
+
+def make_data(rows: int = 400) -> FitData:
+    draw = stream(0, "test/data")
+    observation, action = torch.randn(rows, 3, generator=draw) * 2 + 1, torch.rand(rows, 2, generator=draw) * 2 - 1
+    reward = observation[:, 0].sin() + 0.1 * torch.randn(rows, generator=draw)
+    return FitData.of(observation, action, reward, observation + 0.3 * action[:, :1].tanh())
+
+
+def train(data: FitData, settings: FitSettings, seeds: tuple[int, ...]) -> tuple[Fit, list[int]]:
+    """A finished fit and how many ensembles were active in each of its epochs."""
+    fit, active = start_fit(data, settings, seeds), []
+    while not fit.done:
+        report = advance(fit, data, 1000)
+        assert report is not None
+        active.append(len(report.active))
+    return fit, active
+
+
+def assert_alone_as_stacked(settings: FitSettings, seeds: tuple[int, ...], rows: int = 400) -> list[int]:
+    data = make_data(rows)
+    stacked, active = train(data, settings, seeds)
+    for s, seed in enumerate(seeds):
+        alone, _ = train(data, settings, (seed,))
+        assert torch.equal(stacked.best[s], alone.best[0]), seed
+        assert torch.equal(stacked.best_mse[s], alone.best_mse[0]), seed
+    return active
+
+
+@pytest.mark.parametrize("seeds", [(0, 7, 3), (3, 7, 0)])
+def test_seeds_of_a_stack_equal_each_alone_also_when_they_stop_at_different_epochs(seeds: tuple[int, ...]) -> None:
+    active = assert_alone_as_stacked(TINY, seeds)
+    assert active[0] == 3 and 0 < active[-1] < 3, "the example must have ensembles leave the stack early"
+
+
+@pytest.mark.parametrize(("batch", "hidden"), [(1, 7), (64, 32), (5, 17)])
+def test_awkward_sizes_are_no_exception(batch: int, hidden: int) -> None:
+    assert_alone_as_stacked(replace(TINY, batch_size=batch, hidden=hidden, max_epochs=2), (0, 7), rows=60)
+
+
+def test_several_threads_are_no_exception() -> None:
+    """3 x 101 x 111 numbers are enough to be shared among three threads, at no boundary of a vector."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert_alone_as_stacked(
+            replace(TINY, batch_size=101, hidden=111, layers=1, weight_decay=(1e-3, 1e-3), max_epochs=1),
+            (0, 7),
+            rows=250,
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_the_size_of_a_block_changes_nothing(block: int) -> None:
+    data = make_data()
+    settings = replace(TINY, max_epochs=2)
+    whole, _ = train(data, settings, (0, 7))
+    fit = start_fit(data, settings, (0, 7))
+    while not fit.done:
+        advance(fit, data, block)
+    assert torch.equal(whole.best, fit.best)
+
+
+def test_training_taken_up_after_any_block_ends_as_if_it_had_not_stopped() -> None:
+    data = make_data()
+    settings = replace(TINY, patience=1, max_epochs=6)
+    whole = start_fit(data, settings, (0, 7))
+    states = []
+    while not whole.done:
+        states.append(deepcopy(fit_state(whole)))
+        advance(whole, data, 4)
+    assert len({len(numbers["active"]) for _, numbers in states}) == 2, "one is taken up with an ensemble gone"
+    for tensors, numbers in states:
+        fit = start_fit(data, settings, (0, 7))
+        restore_fit(fit, tensors, numbers)
+        while not fit.done:
+            advance(fit, data, 4)
+        assert torch.equal(fit.best, whole.best) and torch.equal(fit.best_mse, whole.best_mse)
+        assert (fit.epoch, fit.stale, fit.adam.steps) == (whole.epoch, whole.stale, whole.adam.steps)
+
+
+def test_the_state_is_json_and_tensors() -> None:
+    data = make_data()
+    fit = start_fit(data, TINY, (0,))
+    advance(fit, data, 3)
+    tensors, numbers = fit_state(fit)
+    assert json.loads(json.dumps(numbers)) == numbers
+    assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+
+
+def test_the_report_of_a_resumed_epoch_counts_the_steps_before_the_stop() -> None:
+    data = make_data()
+    whole, resumed = start_fit(data, TINY, (0,)), start_fit(data, TINY, (0,))
+    expected = advance(whole, data, 1000)
+    first = start_fit(data, TINY, (0,))
+    advance(first, data, 5)
+    restore_fit(resumed, *fit_state(first))
+    report = advance(resumed, data, 1000)
+    assert expected is not None and report is not None
+    assert torch.equal(report.nll, expected.nll) and torch.equal(report.mse, expected.mse)

@@ -1,0 +1,223 @@
+"""Rollouts in ensembles whose every prediction is known: distribution, elites, ends, guards, horizon."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from probes.linear import linear_ensemble
+from torch import Tensor
+
+from mopo_cli.dynamics import imagine
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.imagine import Imagined, branch, sample_step, uniform_policy
+from mopo_cli.dynamics.penalties import uncertainties
+from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.streams import stream
+from mopo_cli.tasks.termination import never
+
+ROWS = Rows(2, 1, 3)
+# (s, a) -> (change of s, r), one map for all; networks differ in offset and std. Network 1 is no elite.
+MAP = torch.tensor([[-0.1, 0.0, 1.0], [0.2, -0.3, 0.5], [0.5, -0.4, 0.3]])
+OFFSET = torch.tensor([[0.3, -0.2, 0.4], [90.0, 90.0, 90.0], [-0.1, 0.5, -0.6]])
+STD = torch.tensor([[0.1, 0.2, 0.3], [9.0, 9.0, 9.0], [0.3, 0.1, 0.2]])
+SCALE = torch.tensor([1.0, -2.0, 0.1]), torch.tensor([2.0, 0.5, 0.6])
+
+
+def known(elites: tuple[int, ...] = (0, 2)) -> Ensemble:
+    return linear_ensemble(MAP.expand(3, -1, -1), OFFSET, STD, elites, *SCALE)
+
+
+def states(count: int) -> Tensor:
+    return torch.randn(count, 2, generator=stream(0, "test/states"))
+
+
+def roll(
+    ensemble: Ensemble, start: Tensor, h: int, rule: imagine.TerminationRule = never, seed: int = 0
+) -> list[Imagined]:
+    return list(branch(ensemble, rule, start, uniform_policy(1), h, stream(seed, "test/rollout")))
+
+
+def test_the_helper_predicts_what_it_says() -> None:
+    observation, action = states(9), states(9)[:, :1]
+    mean, std = known().predict(observation, action)
+    torch.testing.assert_close(mean, torch.cat([observation, action], dim=1) @ MAP + OFFSET[:, None])
+    torch.testing.assert_close(std, STD[:, None].expand(-1, 9, -1))
+
+
+def test_the_distribution_of_every_step_in_closed_form() -> None:
+    """Mean and covariance of (s', r) after 1, 2, 3 steps, the elite drawn anew for every row and step.
+
+    With x = (s, a), (s', r) = x F + c_k + noise_k, where k is uniform over the elites: the covariance is
+    F' Cov(x) F + E_k[Sigma_k] + Cov_k(c_k). The same k for s' and r gives the last term its off-diagonal.
+    """
+    count, elites = 40_000, [0, 2]
+    offset, std = OFFSET[elites].double().numpy(), STD[elites].double().numpy()
+    move = MAP.double().numpy().copy()
+    move[:2, :2] += np.eye(2)
+    mean, covariance = np.array([1.5, -1.0]), np.zeros((2, 2))
+    for imagined in roll(known(), torch.tensor([1.5, -1.0]).repeat(count, 1), 3):
+        joint = np.zeros((3, 3))
+        joint[:2, :2], joint[2, 2] = covariance, 1 / 3  # actions are uniform in [-1, 1]
+        expected_mean = np.append(mean, 0.0) @ move + offset.mean(axis=0)
+        expected = move.T @ joint @ move + np.diag((std**2).mean(axis=0)) + np.cov(offset.T, bias=True)
+        rows = ROWS.split(imagined.rows)
+        sample = torch.cat([rows.next_observation, rows.reward[:, None]], dim=1).double().numpy()
+        variance = np.diag(expected)
+        assert np.abs(sample.mean(axis=0) - expected_mean).max() < 5 * np.sqrt(variance.max() / count)
+        bound = 5 * np.sqrt((np.outer(variance, variance) + expected**2) / count)
+        assert (np.abs(np.cov(sample.T) - expected) < bound).all()
+        mean, covariance = expected_mean[:2], expected[:2, :2]
+
+
+def test_each_row_s_sample_is_from_the_network_it_names() -> None:
+    quiet = linear_ensemble(MAP.expand(3, -1, -1), OFFSET, torch.full((3, 3), 1e-4), (0, 2), *SCALE)
+    observation = states(500)
+    for imagined in roll(quiet, observation, 3):
+        rows = ROWS.split(imagined.rows)
+        change = torch.cat([rows.observation, rows.action], dim=1) @ MAP + OFFSET[imagined.member]
+        torch.testing.assert_close(rows.next_observation - rows.observation, change[:, :2], atol=2e-3, rtol=0)
+        torch.testing.assert_close(rows.reward, change[:, 2], atol=2e-3, rtol=0)
+
+
+def test_elites_are_drawn_uniformly_for_every_row_and_step_and_no_other_network() -> None:
+    counts = torch.bincount(roll(known((2, 0, 1)), torch.zeros(6000, 2), 1)[0].member)
+    assert (counts - 2000).abs().max() < 5 * np.sqrt(6000 * 2 / 9)
+    steps = torch.stack([i.member for i in roll(known((0, 2)), torch.zeros(6000, 2), 4)])
+    assert set(steps.unique().tolist()) == {0, 2}
+    for a in range(4):
+        for b in range(a):
+            assert (steps[a] == steps[b]).double().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(6000))
+
+
+def test_the_stored_uncertainty_is_of_all_networks_at_the_stored_state_and_action() -> None:
+    ensemble = known()
+    for imagined in roll(ensemble, states(50), 2):
+        rows = ROWS.split(imagined.rows)
+        expected = uncertainties(*ensemble.predict(rows.observation, rows.action))
+        torch.testing.assert_close(rows.uncertainty, expected)
+        assert rows.uncertainty[:, 0].tolist() == pytest.approx([9 * np.sqrt(3)] * 50), "the non-elite counts"
+
+
+def test_finished_rows_are_stored_as_ended_and_go_no_further() -> None:
+    """A peer's fault: it rolls on from states in which the episode has ended."""
+    ensemble = known()
+
+    def rule(_: Tensor, __: Tensor, next_observation: Tensor) -> Tensor:
+        return next_observation[:, 0] > 0.4
+
+    steps = roll(ensemble, torch.zeros(400, 2), 4, rule)
+    alive = torch.zeros(400, 2)
+    for imagined in steps:
+        rows = ROWS.split(imagined.rows)
+        assert torch.equal(rows.observation, alive)
+        ended = rows.next_observation[:, 0] > 0.4
+        assert torch.equal(rows.terminal, ended.float())
+        assert 0 < imagined.terminated == ended.sum() < len(ended)
+        assert imagined.guarded == imagined.dropped == 0
+        alive = rows.next_observation[~ended]
+    assert [imagined.step for imagined in steps] == [0, 1, 2, 3]
+
+
+def test_the_rule_sees_the_state_the_action_and_the_predicted_next_state() -> None:
+    seen: list[tuple[Tensor, ...]] = []
+
+    def rule(*columns: Tensor) -> Tensor:
+        seen.append(columns)
+        return torch.zeros(len(columns[0]), dtype=torch.bool)
+
+    steps = roll(known(), states(20), 2, rule)
+    for imagined, columns in zip(steps, seen, strict=True):
+        rows = ROWS.split(imagined.rows)
+        for column, stored in zip(columns, (rows.observation, rows.action, rows.next_observation), strict=True):
+            assert torch.equal(column, stored)
+
+
+def test_rows_stop_when_all_have_ended() -> None:
+    steps = roll(known(), torch.zeros(30, 2), 5, lambda s, a, n: torch.ones(len(n), dtype=torch.bool))
+    assert len(steps) == 1 and steps[0].terminated == 30 and len(steps[0].rows) == 30
+    assert roll(known(), torch.zeros(0, 2), 5) == []
+
+
+@pytest.mark.parametrize("h", [1, 2, 7])
+def test_the_horizon_is_kept(h: int) -> None:
+    steps = roll(known(), torch.zeros(10, 2), h)
+    assert [(imagined.step, len(imagined.rows)) for imagined in steps] == [(t, 10) for t in range(h)]
+    for before, after in pairwise(steps):
+        assert torch.equal(ROWS.split(before.rows).next_observation, ROWS.split(after.rows).observation)
+    assert all((ROWS.split(imagined.rows).terminal == 0).all() for imagined in steps), "the horizon is no end"
+
+
+def test_a_state_beyond_a_hundred_standard_deviations_ends_the_rollout() -> None:
+    """Inside and outside of the bound in the second dimension, whose mean is -2 and std 0.5: -52 and 48."""
+    still = linear_ensemble(torch.zeros(1, 3, 3), torch.zeros(1, 3), torch.full((1, 3), 1e-6), (0,), *SCALE)
+    start = torch.tensor([[0.0, 47.9], [0.0, 48.1], [0.0, -51.9], [0.0, -52.1], [0.0, 0.0]])
+    first, second = roll(still, start, 2)
+    assert ROWS.split(first.rows).terminal.tolist() == [0, 1, 0, 1, 0]
+    assert (first.guarded, first.terminated, first.dropped) == (2, 0, 0)
+    assert len(second.rows) == 3
+
+    def rule(_: Tensor, __: Tensor, next_observation: Tensor) -> Tensor:
+        return next_observation[:, 1] > 1
+
+    both = roll(still, start, 1, rule)[0]
+    assert (both.terminated, both.guarded) == (2, 1), "a row that both would end is counted once"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_dropped_counted_and_not_continued(value: float) -> None:
+    def policy(observation: Tensor, generator: torch.Generator) -> Tensor:
+        action = torch.zeros(len(observation), 1)
+        action[observation[:, 0] > 3.0] = value
+        return action
+
+    start = torch.zeros(10, 2)
+    start[[2, 5, 6], 0] = 4.0
+    still = linear_ensemble(torch.zeros(2, 3, 3), torch.zeros(2, 3), torch.full((2, 3), 1e-3), (0, 1))
+    steps = list(branch(still, never, start, policy, 2, stream(0, "test")))
+    assert [(len(i.rows), i.dropped, i.guarded, i.terminated) for i in steps] == [(7, 3, 0, 0), (7, 0, 0, 0)]
+    assert all(len(i.member) == len(i.rows) for i in steps)
+    assert torch.isfinite(torch.cat([i.rows for i in steps])).all()
+    assert (ROWS.split(steps[0].rows).observation == 0).all()
+
+
+def test_an_infinite_prediction_is_dropped_not_guarded() -> None:
+    offset = torch.tensor([[0.0, 3e38, 0.0]])
+    wild = linear_ensemble(torch.zeros(1, 3, 3), offset, torch.full((1, 3), 1e-3), (0,))
+    (only,) = roll(wild, torch.tensor([[0.0, 3e38]]).repeat(4, 1), 3)
+    assert (len(only.rows), only.dropped, only.guarded) == (0, 4, 0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+def test_the_size_of_a_chunk_changes_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = states(230)
+    whole = roll(known(), start, 3)
+    monkeypatch.setattr(imagine, "_CPU_ROWS", size)
+    for expected, imagined in zip(whole, roll(known(), start, 3), strict=True):
+        assert torch.equal(imagined.member, expected.member)
+        torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
+
+
+def test_the_same_stream_gives_the_same_bytes_and_another_other_ones() -> None:
+    start = states(50)
+    first, again, other = (roll(known(), start, 3, seed=seed) for seed in (1, 1, 2))
+    for a, b, c in zip(first, again, other, strict=True):
+        assert torch.equal(a.rows, b.rows) and torch.equal(a.member, b.member)
+        assert not torch.equal(a.rows, c.rows)
+
+
+def test_state_and_reward_are_one_sample() -> None:
+    """Not the mean reward: across a thousand samples of one state, the reward's std is the network's."""
+    next_observation, reward, _, _ = sample_step(
+        known((0,)), torch.zeros(4000, 2), torch.zeros(4000, 1), stream(0, "test")
+    )
+    assert reward.std().item() == pytest.approx(0.3, rel=0.06)
+    assert next_observation.std(dim=0).tolist() == pytest.approx([0.1, 0.2], rel=0.06)
+
+
+def test_uniform_actions() -> None:
+    action = uniform_policy(2)(torch.zeros(4000, 3), stream(0, "test"))
+    assert action.shape == (4000, 2)
+    assert -1 <= action.min() < -0.99 and 0.99 < action.max() <= 1
+    assert torch.quantile(action, torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([-0.5, 0, 0.5], abs=0.04)
+    assert abs(torch.corrcoef(action.T)[0, 1].item()) < 0.06

@@ -1,0 +1,73 @@
+"""The gradient an ensemble is trained by, against a plain loss: one network at a time, in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, start_fit
+from mopo_cli.engine.streams import stream
+
+DECAY = (0.3, 0.05, 0.7)  # large, so that a layer left out or doubled shows
+SETTINGS = FitSettings(3, 9, 2, 37, 1e-2, DECAY, 0.2, 1000, 5, 0.01, None)
+
+
+def make_data(rows: int = 300) -> FitData:
+    draw = stream(0, "test/data")
+    observation, action = torch.randn(rows, 3, generator=draw) * 5 + 2, torch.rand(rows, 2, generator=draw) * 2 - 1
+    reward = torch.randn(rows, generator=draw)
+    return FitData.of(observation, action, reward, observation + torch.randn(rows, 3, generator=draw))
+
+
+def plain_gradients(fit: Fit, flat: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """d/dW of: sum over networks of mean NLL + sum of d/2 ||W||^2, + 0.01 (sum of upper - sum of lower bounds)."""
+    views = {name: view.double().clone() for name, view in fit.layout.views(flat).items()}
+    upper = views["max_logvar"][0].requires_grad_()  # one pair of bounds for the whole ensemble
+    lower = views["min_logvar"][0].requires_grad_()
+    weights = {name: v.requires_grad_() for name, v in views.items() if not name.endswith("_logvar") or name[0] in "wb"}
+    loss = 0.01 * upper.sum() - 0.01 * lower.sum()
+    for k in range(fit.settings.networks):
+        own = {name: weight[k] for name, weight in weights.items()}
+        x = inputs[k].double()
+        for i in range(2):
+            x = x @ own[f"w{i}"] + own[f"b{i}"]
+            x = x * torch.sigmoid(x)
+        mean, raw = x @ own["w_mean"] + own["b_mean"], x @ own["w_logvar"] + own["b_logvar"]
+        below = upper - torch.logaddexp(upper - raw, torch.zeros(()).double())
+        logvar = lower + torch.logaddexp(below - lower, torch.zeros(()).double())
+        loss = loss + ((mean - targets[k]).square() / logvar.exp() + logvar).mean()
+        for name, factor in (("w0", DECAY[0]), ("w1", DECAY[1]), ("w_mean", DECAY[2]), ("w_logvar", DECAY[2])):
+            loss = loss + 0.5 * factor * own[name].square().sum()
+    leaves = {**weights, "max_logvar": upper, "min_logvar": lower}
+    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_the_gradient_is_that_of_the_whole_loss(steps_before: int) -> None:
+    data = make_data()
+    fit = start_fit(data, SETTINGS, (5,))
+    if steps_before:
+        advance(fit, data, steps_before)
+    flat = fit.flat.clone()
+    advance(fit, data, 1)
+    assert fit.order is not None
+    rows = fit.order[:, steps_before * 37 : (steps_before + 1) * 37].long()
+    split = fit.splits[0]
+    inputs = (data.inputs[rows].double() - split.input_mean) / split.input_std
+    expected = plain_gradients(fit, flat, inputs, data.targets[rows].double())
+    for name, grad in fit.layout.views(fit.adam.grad).items():
+        wanted = expected[name].float()
+        torch.testing.assert_close(
+            grad, wanted.expand_as(grad), rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def test_the_bounds_of_an_ensemble_move_and_stay_one_pair() -> None:
+    data = make_data()
+    fit = start_fit(data, SETTINGS, (5, 6))
+    for _ in range(3):
+        advance(fit, data, 1000)
+    for name, start in (("max_logvar", 0.5), ("min_logvar", -10.0)):
+        bounds = fit.layout.views(fit.flat)[name].unflatten(0, (2, 3))
+        assert torch.equal(bounds, bounds[:, :1].expand_as(bounds))
+        assert not torch.equal(bounds[0, 0], bounds[1, 0]), "ensembles share nothing"
+        assert (bounds != start).all()

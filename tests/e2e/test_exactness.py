@@ -1,0 +1,197 @@
+"""Stopped or killed at any moment and started again, alone or in a stack: the bytes are the same."""
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+# Seed 1 stops before seed 2 does.
+MODEL = "train-model --config tiny.yaml --threads 1 --max-epochs 5 --patience 1 --min-gain 0.75 --batch-size 16"
+MODEL += " --seed-list 1,2"
+POLICY = "train-policy --config tiny.yaml --threads 1 --name p --seeds 2 --epochs 4 --pool-epochs 2"
+ABLATE = "ablate --config tiny.yaml --threads 1 --name grid --seeds 2 --lam 1,5 --h 2"
+CELLS = ("mopo_max-var_lam1_h2", "mopo_max-var_lam5_h2", "mopo_none_h2")
+
+
+def policies(folder: str) -> tuple[str, ...]:
+    """The files of seeds 0 and 1."""
+    return tuple(f"{folder}/seed-{seed}/{file}" for seed in (0, 1) for file in ("policy.safetensors", "metrics.jsonl"))
+
+
+COMMANDS = {
+    "train-model": (MODEL, ("model/ensemble.safetensors", "model/model.json", "model/metrics.jsonl")),
+    "train-policy": (POLICY, policies("policies/p")),
+    "ablate": (
+        ABLATE,
+        (*(file for cell in CELLS for file in policies(f"ablations/grid/cells/{cell}")), "ablations/grid/table.json"),
+    ),
+}
+TRAINING = ("train-model", "train-policy")
+
+
+def start(finished_run: Path, folder: Path) -> Path:
+    """A folder in which the stage of interest has never run."""
+    shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("policies", "evaluations", "rollouts"))
+    return folder
+
+
+def digests(folder: Path, files: tuple[str, ...]) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / "runs/tiny" / name).read_bytes()).hexdigest() for name in files}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By command, what an ordinary run makes: no checkpoint is saved on the way."""
+    from mopo_cli.__main__ import main
+
+    made, root = {}, tmp_path_factory.mktemp("uninterrupted")
+    for stage, (line, files) in COMMANDS.items():
+        folder = start(finished_run, root / stage)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert main(line.split()) == 0
+        made[stage] = digests(folder, files)
+    assert seeds_by_epoch(root / "train-model/runs/tiny")[-1] == {"2"}
+    return made
+
+
+def nothing_left_over(folder: Path) -> bool:
+    return not any("mopo-tmp" in path.name or path.name == ".state" for path in folder.rglob("*"))
+
+
+def finish(child: Any, folder: Path, line: str, fatal: int = 0, **how: Any) -> Any:
+    ended = child(folder, line, fatal=fatal, **how)
+    assert "Traceback" not in ended.err and "bug" not in ended.err
+    return ended
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("stage", COMMANDS)
+def test_killed_at_random_moments_and_started_again_it_ends_with_the_same_bytes(
+    stage: str, seed: int, finished_run: Path, tmp_path: Path, child: Any, uninterrupted: dict[str, Any]
+) -> None:
+    line, files = COMMANDS[stage]
+    moments = finish(child, start(finished_run, tmp_path / "whole"), line).moments
+    assert moments > 20
+    folder = start(finished_run, tmp_path / "killed")
+    chance = random.Random(f"{stage}/{seed}")
+    went_on = 0
+    for _ in range(4):
+        ended = finish(child, folder, line, fatal=chance.randint(moments // 8, moments // 4))
+        assert ended.code == -signal.SIGKILL
+        went_on += "goes on at" in ended.err
+    last = finish(child, folder, line)
+    assert last.code == 0
+    assert went_on + ("goes on at" in last.err) >= 3
+    assert digests(folder, files) == uninterrupted[stage]
+    assert digests(tmp_path / "whole", files) == uninterrupted[stage]
+    assert nothing_left_over(folder)
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_killed_while_publishing(
+    stage: str, finished_run: Path, tmp_path: Path, child: Any, uninterrupted: dict[str, Any]
+) -> None:
+    line, files = COMMANDS[stage]
+    moments = finish(child, start(finished_run, tmp_path / "whole"), line).moments
+    # Each published file is three moments; the last two are run.json, which is in place 3 before the end, and the
+    # current run.
+    for before_the_end in (3, *random.Random(stage).sample(range(4, 3 * len(files) + 6), 2)):
+        folder = start(finished_run, tmp_path / str(before_the_end))
+        assert finish(child, folder, line, fatal=moments - before_the_end).code == -signal.SIGKILL
+        assert finish(child, folder, line).code == 0
+        assert digests(folder, files) == uninterrupted[stage]
+        assert nothing_left_over(folder)
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_killed_from_outside_at_any_time(
+    stage: str, finished_run: Path, tmp_path: Path, child: Any, uninterrupted: dict[str, Any]
+) -> None:
+    line, files = COMMANDS[stage]
+    folder = start(finished_run, tmp_path / "killed")
+    chance = random.Random(stage)
+    for _ in range(3):
+        child(folder, line, kill_after=chance.uniform(0.1, 0.6))
+    assert finish(child, folder, line).code == 0
+    assert digests(folder, files) == uninterrupted[stage]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("stage", TRAINING)
+def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bytes(
+    stage: str,
+    signum: signal.Signals,
+    code: int,
+    finished_run: Path,
+    tmp_path: Path,
+    child: Any,
+    uninterrupted: dict[str, Any],
+) -> None:
+    line, files = COMMANDS[stage]
+    folder = start(finished_run, tmp_path / "stopped")
+    for fatal in (1, 2):
+        # No checkpoint but the one the signal calls for.
+        ended = finish(child, folder, line, fatal=fatal, signum=signum, checkpoint_always=False)
+        assert ended.code == code
+        assert f"{signum.name}: saving" in ended.err and "same command again" in ended.err
+        assert len(list((folder / "runs/tiny/.state").rglob("checkpoint.safetensors"))) == 1
+        assert ("goes on at" in ended.err) == (fatal == 2)
+    last = finish(child, folder, line, checkpoint_always=False)
+    assert last.code == 0 and "goes on at" in last.err
+    assert digests(folder, files) == uninterrupted[stage]
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_the_same_seed_twice_gives_the_same_bytes(
+    stage: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mopo: Any, uninterrupted: Any
+) -> None:
+    line, files = COMMANDS[stage]
+    monkeypatch.chdir(start(finished_run, tmp_path / "again"))
+    assert mopo(line).code == 0
+    assert digests(Path(), files) == uninterrupted[stage]
+    assert mopo(f"{line} --force").code == 0
+    assert digests(Path(), files) == uninterrupted[stage]
+
+
+def test_a_policy_seed_alone_equals_the_seed_in_a_stack_of_four(tiny_run: Path, mopo: Any) -> None:
+    train = "train-policy --config tiny.yaml --threads 1 --name p --seed-list"
+    files = ("policy.safetensors", "metrics.jsonl")
+    assert mopo(f"{train} 0,1,2,3").code == 0
+    stacked = {
+        seed: [(tiny_run / f"policies/p/seed-{seed}/{file}").read_bytes() for file in files] for seed in range(4)
+    }
+    assert len({weights for weights, _ in stacked.values()}) == 4
+    shutil.rmtree(tiny_run / "policies/p")
+    assert mopo(f"{train} 2").code == 0
+    assert [(tiny_run / f"policies/p/seed-2/{file}").read_bytes() for file in files] == stacked[2]
+
+
+def test_a_model_seed_alone_equals_the_seed_in_a_stack_of_four(tiny_run: Path, mopo: Any) -> None:
+    from mopo_cli.store.checkpoint import load_tensors
+
+    train = "train-model --config tiny.yaml --threads 1 --max-epochs 6 --patience 1 --min-gain 0.042 --seed-list"
+    assert mopo(f"{train} 0,1,2,3").code == 0
+    stacked, about = load_tensors(tiny_run / "model/ensemble.safetensors")
+    epochs = seeds_by_epoch(tiny_run)
+    assert epochs[0] == {"0", "1", "2", "3"}
+    stops, goes_on = min(epochs[0] - epochs[-1]), max(epochs[-1])
+    for seed in (stops, goes_on):
+        assert mopo(f"{train} {seed}").code == 0
+        alone, about_alone = load_tensors(tiny_run / "model/ensemble.safetensors")
+        assert alone and all(name.startswith(f"seed-{seed}/") for name in alone)
+        assert all(torch.equal(tensor, stacked[name]) for name, tensor in alone.items())
+        assert about_alone["holdout_mse"][seed] == about["holdout_mse"][seed]
+        assert about["holdout_mse"][stops] != about["holdout_mse"][goes_on]
+
+
+def seeds_by_epoch(run: Path) -> list[set[str]]:
+    """Which seeds of the model were still training in each epoch."""
+    lines = (run / "model/metrics.jsonl").read_text().splitlines()
+    return [set(json.loads(line)["holdout_mse"]) for line in lines]

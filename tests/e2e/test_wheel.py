@@ -1,0 +1,74 @@
+"""What `pip install .` brings: a command that works from any folder, starts fast and finds its presets and tables."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+PRESETS = {path.stem for path in (PROJECT / "presets").glob("*.yaml")}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the project's wheel, but none of its dependencies, has been installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # Without isolation, nothing is downloaded.
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
+    subprocess.run([*pip, "wheel", "--no-deps", *isolation, "--wheel-dir", folder, PROJECT], check=True)
+    (wheel,) = folder.glob("mopo-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "installed", wheel], check=True)
+    return folder
+
+
+def run(installed: Path, folder: Path, *command: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(installed / "installed")}
+    done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
+    (wheel,) = installed.glob("mopo-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"mopo_cli", "mopo"}
+    assert "mopo_cli/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
+    assert {Path(name).stem for name in names if name.startswith("mopo_cli/presets/")} == PRESETS
+    assert {path.name for path in (PROJECT / "mopo_cli").rglob("*.csv")} <= {Path(name).name for name in names}
+
+
+def test_help_is_there_in_well_under_a_second(installed: Path, tmp_path: Path) -> None:
+    mopo = str(installed / "installed/bin/mopo")
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert "train-policy" in run(installed, tmp_path, mopo, "--help")
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.7
+
+
+def test_help_imports_the_installed_package_and_no_torch(installed: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, mopo_cli\n"
+        "from mopo_cli.__main__ import main\n"
+        "assert main(['--help']) == 0\n"
+        "print(mopo_cli.__file__, 'torch' in sys.modules)"
+    )
+    place, has_torch = run(installed, tmp_path, sys.executable, "-c", script).split()[-2:]
+    assert Path(place).is_relative_to(installed) and has_torch == "False"
+
+
+def test_presets_and_published_numbers_are_found(installed: Path, tmp_path: Path) -> None:
+    mopo = str(installed / "installed/bin/mopo")
+    listing = run(installed, tmp_path, mopo, "presets", "ls")
+    assert {line.split()[0] for line in listing.splitlines()} == PRESETS
+    source = (PROJECT / "presets/quickstart.yaml").read_text(encoding="utf-8")
+    assert run(installed, tmp_path, mopo, "presets", "show", "quickstart").rstrip() == source.rstrip()
+    script = "from mopo_cli.evaluation.published import published; print(len(published('walker2d-medium')))"
+    assert int(run(installed, tmp_path, sys.executable, "-c", script)) > 0
