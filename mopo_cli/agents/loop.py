@@ -66,7 +66,10 @@ class World:
 
 @dataclass(frozen=True)
 class RolloutTally:
-    """What a member's latest rollout did: rows made, and the shares that terminated, were guarded, were dropped."""
+    """What a member's latest rollouts did: rows made, and the shares of the start states whose branch ended early.
+
+    A branch ends by the task's rule (terminated), by the guard, or dropped as not finite.
+    """
 
     rows: int
     terminated: float
@@ -193,7 +196,7 @@ def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) 
     if not loop.pool.sizes[m]:
         # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
         loop.pool.write(m, torch.full((1, world.rows.width), torch.nan, device=device))
-    total = made + dropped
+    total = loop.settings.rollout_batch
     return RolloutTally(made, terminated / total, guarded / total, dropped / total)
 
 

@@ -60,7 +60,7 @@ def mopo(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", help="print the version", is_eager=True, callback=_print_version),
+        typer.Option("--version", metavar="", help="print the version", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """From logged data alone to a policy: model-based offline policy optimisation (MOPO)."""

@@ -44,9 +44,9 @@ def run(
     """Run all stages in order, from data to an evaluated policy; what is up to date is skipped."""
     context = _context(call, name)
     results = _run_stages(context, name)
-    evaluation = results["evaluate"]
     result = {"run": str(context.run.root), "preset": context.preset, "stages": results}
-    call.report.result(result, comparison(evaluation, context.run))
+    evaluation = results.get("evaluate")
+    call.report.result(result, comparison(evaluation, context.run) if evaluation else None)
 
 
 def _context(call: Call, name: str) -> Context:
@@ -82,13 +82,14 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
 
     call = context.call
     flags = call.flags if context.preset else {"dataset": name, **call.flags}
+    fetching = context.settle(FetchData, flags)
     learning = context.settle(TrainPolicy)
     evaluating, options = context.settle(Evaluate)
     if evaluating.policy is None:
         evaluating = evaluating.model_copy(update={"policy": learning[0].policy_name()})
     # All settings are settled first, so that a fault is told before hours of work.
     stages: list[tuple[str, Callable[..., dict[str, Any]], tuple[Settings, Options]]] = [
-        ("fetch-data", run_fetch_data, context.settle(FetchData, flags)),
+        ("fetch-data", run_fetch_data, fetching),
         ("train-model", run_train_model, context.settle(TrainModel)),
         ("select-elites", run_select_elites, context.settle(SelectElites)),
         ("rollout", run_rollout, context.settle(Rollout)),
@@ -97,8 +98,11 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     ]
     if not _wants_rollout(context):
         del stages[3]
-
     report = Report(call.report.mode, hints=False)
+    if not _has_environment(fetching[0]):
+        report.warn("The file's environment is not named (--env ENV-ID), so the policies will not be evaluated.")
+        del stages[-1]
+
     results = {}
     for number, (stage, run_stage, (settings, how)) in enumerate(stages, start=1):
         report.say(f"\n{number}/{len(stages)} {stage}")
@@ -110,6 +114,11 @@ def _wants_rollout(context: Context) -> bool:
     """Training needs no rollout file; it is made only where the preset or the settings file speaks of it."""
     file = read_config(context.call.config) if context.call.config else {}
     return "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file}
+
+
+def _has_environment(settings: FetchData) -> bool:
+    """A file does not say what it was logged in; every other data set's name does."""
+    return settings.env is not None or parse_dataset(settings.dataset).path is None
 
 
 def comparison(evaluation: dict[str, Any], run: RunFolder) -> str:

@@ -1,6 +1,6 @@
 """The ensemble as a value: its parameters, its input scaler, and one prediction of all its networks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,12 +33,3 @@ class Ensemble:
         with torch.no_grad():
             mean, logvar = gaussian(self.layout.views(self.flat), x.expand(len(self), -1, -1))
             return mean, torch.exp(0.5 * logvar)
-
-    def to(self, device: torch.device) -> "Ensemble":
-        """The same ensemble on another device."""
-        return replace(
-            self,
-            flat=self.flat.to(device),
-            input_mean=self.input_mean.to(device),
-            input_std=self.input_std.to(device),
-        )

@@ -53,8 +53,9 @@ class _Linear(torch.autograd.Function):
         grad_x = matmul(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
         grad_weight = matmul(x.transpose(1, 2), grad) if ctx.needs_input_grad[1] else None
         # A product with ones, not `sum`: the order of a reduction may change with the size of the stack.
-        grad_bias = matmul(grad.new_ones(1, 1, grad.shape[1]).expand(grad.shape[0], -1, -1), grad)
-        return grad_x, grad_weight, grad_bias if ctx.needs_input_grad[2] else None
+        ones = grad.new_ones(1, 1, grad.shape[1]).expand(grad.shape[0], -1, -1)
+        grad_bias = matmul(ones, grad) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad_bias
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -177,7 +178,8 @@ class Adam:
 
         Element-wise, so a stack of members is stepped as each would be alone.
         """
-        step = torch.tensor(float(self.steps + 1), device=flat.device)
+        # Filled in on the device: copied to it, the number would make the host wait for all work before it.
+        step = torch.full((), float(self.steps + 1), device=flat.device)
         # A list of members, not one tensor: the kernel rounds the last few elements otherwise than the rest.
         torch._fused_adam_(
             list(flat),

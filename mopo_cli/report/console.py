@@ -6,13 +6,11 @@ TERM=dumb and COLUMNS are honoured.
 """
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Real
-from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
 from rich.console import Console
@@ -21,6 +19,7 @@ from rich.text import Text
 
 from mopo_cli.errors import MopoError
 from mopo_cli.report.progress import Progress, bar, heartbeat, silence
+from mopo_cli.store.atomic import plain
 
 Mode = Literal["human", "json", "quiet"]
 PIPED_WIDTH = 120
@@ -82,17 +81,17 @@ class Report:
         yield LiveTable(self._line if self.is_human else None, columns)
 
     @contextmanager
-    def progress(self, description: str, total: float | None) -> Iterator[Progress]:
+    def progress(self, description: str, total: float | None, done: int = 0) -> Iterator[Progress]:
         """Gives a bar on a terminal, a heartbeat line where piped, and nothing in json and quiet mode.
 
-        ``total`` is the number of steps, None where it is not known.
+        ``total`` is the number of steps, None where it is not known; ``done`` of them were done by an earlier attempt.
         """
         if not self.is_human:
             shown = silence()
         elif self._screen.is_terminal and not self._screen.is_dumb_terminal:
-            shown = bar(self._screen, description, total)
+            shown = bar(self._screen, description, total, done)
         else:
-            shown = heartbeat(lambda line: self._line(Text(line)), description, total)
+            shown = heartbeat(lambda line: self._line(Text(line)), description, total, done)
         with shown as progress:
             yield progress
 
@@ -102,11 +101,11 @@ class Report:
         Where there is no text, people get ``name: value`` lines of what is not nested. Values that JSON has
         no word for (NaN, infinity) become null.
         """
-        plain = to_json(result)
+        content = plain(dict(result))
         if self.mode == "json":
-            _write_stdout(json.dumps(plain, allow_nan=False))
+            _write_stdout(json.dumps(content, allow_nan=False))
         elif self.mode == "human":
-            short = (f"{name}: {format_value(value)}" for name, value in plain.items() if _is_short(value))
+            short = (f"{name}: {format_value(value)}" for name, value in content.items() if _is_short(value))
             _write_stdout("\n".join(short) if text is None else text)
 
     def _line(self, text: Text) -> None:
@@ -143,7 +142,7 @@ class LiveTable:
 
 
 def format_value(value: Any) -> str:
-    """A value as people read it: four significant digits, thousands marked, ``-`` for None."""
+    """A value as people read it: four significant digits, thousands marked, ``-`` for None and for nothing."""
     if value is None:
         return "-"
     if hasattr(value, "tolist"):
@@ -159,25 +158,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {format_value(item)}" for name, item in value.items())
     if isinstance(value, Sequence):
-        return " ".join(format_value(item) for item in value)
+        return " ".join(format_value(item) for item in value) or "-"
     return str(value)
-
-
-def to_json(value: Any) -> Any:
-    """The value in JSON's own types: numpy scalars and arrays, tuples and paths converted, NaN as None."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return to_json(value.tolist())
-    raise TypeError(f"a result cannot hold a {type(value).__name__}")
 
 
 def _is_short(value: Any) -> bool:

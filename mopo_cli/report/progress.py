@@ -29,8 +29,8 @@ def silence() -> Iterator[Progress]:
 
 
 @contextmanager
-def bar(console: Console, description: str, total: float | None) -> Iterator[Progress]:
-    """Gives a bar with the time left, redrawn in place and gone when done."""
+def bar(console: Console, description: str, total: float | None, done: int = 0) -> Iterator[Progress]:
+    """Gives a bar with the time left, redrawn in place and gone when done; ``done`` steps were done before."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -50,7 +50,7 @@ def bar(console: Console, description: str, total: float | None) -> Iterator[Pro
         TextColumn("{task.fields[numbers]}", markup=False),
     )
     with RichProgress(*columns, console=console, transient=True, refresh_per_second=4) as rich_progress:
-        task = rich_progress.add_task(description, total=total, numbers="")
+        task = rich_progress.add_task(description, total=total, completed=done, numbers="")
 
         class _Bar:
             def update(self, n: float = 1, **fields: Any) -> None:
@@ -63,17 +63,18 @@ def bar(console: Console, description: str, total: float | None) -> Iterator[Pro
 
 
 @contextmanager
-def heartbeat(write: Callable[[str], None], description: str, total: float | None) -> Iterator[Progress]:
-    """Gives a progress that writes a line at most every ``HEARTBEAT_SECONDS``."""
-    yield _Heartbeat(write, description, total)
+def heartbeat(write: Callable[[str], None], description: str, total: float | None, done: int = 0) -> Iterator[Progress]:
+    """Gives a progress that writes a line at most every ``HEARTBEAT_SECONDS``; ``done`` steps were done before."""
+    yield _Heartbeat(write, description, total, done)
 
 
 class _Heartbeat:
-    def __init__(self, write: Callable[[str], None], description: str, total: float | None) -> None:
+    def __init__(self, write: Callable[[str], None], description: str, total: float | None, done: int) -> None:
         self._write = write
         self._description = description
         self._total = total
-        self._done = 0.0
+        self._done: float = done
+        self._done_before = done
         self._start = self._last = time.monotonic()
 
     def update(self, n: float = 1, **fields: Any) -> None:
@@ -87,8 +88,8 @@ class _Heartbeat:
 
     def _line(self, elapsed: float, fields: dict[str, Any]) -> str:
         parts = [self._description, f"{self._done:,.0f}", f"{_clock(elapsed)} passed"]
-        if self._total and self._done:
-            left = elapsed * max(self._total - self._done, 0) / self._done
+        if self._total and self._done > self._done_before:
+            left = elapsed * max(self._total - self._done, 0) / (self._done - self._done_before)
             parts[1] = f"{self._done:,.0f}/{self._total:,.0f} ({self._done / self._total:.0%})"
             parts.append(f"{_clock(left)} left")
         return "  ".join([*parts, _numbers(fields)]).rstrip()

@@ -92,10 +92,13 @@ def _fingerprint(cell: Cell, stage: Stage) -> str:
 
 
 def _groups(cells: list[Cell], settings: Ablate, opened: OpenWorld) -> Iterator[list[Cell]]:
-    """Whole cells that fit into half of the free memory together; at least one at a time."""
+    """Whole cells whose pools fit into half of the memory together; at least one at a time.
+
+    Of all memory, not of what is free now: a stack that was interrupted must be grouped alike to be taken up again.
+    """
     group: list[Cell] = []
     for cell in cells:
-        if group and _pool_bytes([*group, cell], settings, opened) > _free_bytes(opened) / 2:
+        if group and _pool_bytes([*group, cell], settings, opened) > _memory_bytes(opened) / 2:
             yield group
             group = []
         group.append(cell)
@@ -109,10 +112,10 @@ def _pool_bytes(cells: list[Cell], settings: Ablate, opened: OpenWorld) -> int:
     return 4 * opened.world.rows.width * settings.rollout_batch * settings.pool_epochs * longest * members
 
 
-def _free_bytes(opened: OpenWorld) -> int:
+def _memory_bytes(opened: OpenWorld) -> int:
     if opened.world.real.is_cuda:
-        return int(torch.cuda.mem_get_info(opened.world.real.device)[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        return int(torch.cuda.mem_get_info(opened.world.real.device)[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _train_group(group: list[Cell], stage: Stage, opened: OpenWorld, settings: Ablate, report: Report) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
-from mopo_cli.errors import InputError
+from mopo_cli.errors import InputError, Stopped
 from mopo_cli.evaluation.published import published
 from mopo_cli.evaluation.returns import evaluate_returns, open_environments
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
@@ -32,6 +32,11 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
     device = open_device(options)
     name, record = trained_policy(run, settings.policy)
     policies = _files(run, record, "policy")
+    if not policies:
+        raise InputError(
+            f"The policy {name} has nothing to evaluate: all its seeds diverged in training.",
+            hint="mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr",
+        )
     inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
     with stage_envelope(run, f"evaluate/{name}", settings.model_dump(), inputs, options, report) as stage:
         if stage.up_to_date:
@@ -55,6 +60,8 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed).returns
                 progress.update(1)
+                if stage.should_stop():
+                    raise Stopped(stage.signal)
         result = {"policy": name, **_summary(per_seed, transitions, info)}
         _show(result, report)
         outputs = _write(stage, run.evaluation(name), result, per_seed, _files(run, record, "metrics"))

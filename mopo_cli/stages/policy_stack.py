@@ -1,6 +1,5 @@
 """What train-policy and ablate share: train a stack of members, watched and checkpointed, and publish each."""
 
-import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -61,8 +60,7 @@ def train_stack(
     with ExitStack() as context:
         environments = _environments(context, opened, settings, report)
         table = context.enter_context(report.live_table(_COLUMNS))
-        progress = context.enter_context(report.progress("train-policy", settings.epochs))
-        progress.update(epochs_done)
+        progress = context.enter_context(report.progress("train-policy", settings.epochs, done=epochs_done))
         while loop.step < settings.epochs * per_epoch:
             means = advance(loop, opened.world)
             progress.update(loop.settings.block / per_epoch)
@@ -75,7 +73,7 @@ def train_stack(
                     and (epoch % settings.eval_every == 0 or epoch == settings.epochs)
                 ):
                     _evaluate(trained, opened, environments)
-                _show(table, trained, settings, report)
+                _show(table, trained, settings)
             stop = stage.should_stop()
             if stop or time.monotonic() - last_save > _SAVE_SECONDS:
                 _save(stage, trained)
@@ -119,7 +117,8 @@ def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> None:
         record = {"epoch": epoch, **{name: value[m] for name, value in values.items()}}
         if loop.tallies:
             tally = loop.tallies[m]
-            record |= {"dead": tally.terminated, "guarded": tally.guarded, "dropped": tally.dropped}
+            dead = tally.terminated + tally.guarded + tally.dropped
+            record |= {"dead": dead, "guarded": tally.guarded, "dropped": tally.dropped}
         history.append(record)
 
 
@@ -134,20 +133,35 @@ def _evaluate(trained: Trained, opened: OpenWorld, environments: list[Environmen
         history[-1] |= {"return": float(results.returns.mean()), "length": float(results.lengths.mean())}
 
 
-_COLUMNS = ("epoch", "return per seed", "Q", "critic loss", "entropy", "alpha", "penalty", "dead rollouts")
+_COLUMNS = ("epoch", "return per seed or cell", "Q", "critic loss", "entropy", "alpha", "penalty", "dead rollouts")
 
 
-def _show(table: Any, trained: Trained, settings: PolicyTraining, report: Report) -> None:
-    latest = [history[-1] for history in trained.histories if history]
+def _show(table: Any, trained: Trained, settings: PolicyTraining) -> None:
+    living = [history[-1] for history, lost in zip(trained.histories, trained.diverged, strict=True) if not lost]
 
-    def mean(name: str) -> float:
-        values: list[float] = [record.get(name, math.nan) for record in latest]
-        return sum(values) / len(values)
+    def mean(name: str) -> float | None:
+        values: list[float] = [record[name] for record in living if name in record]
+        return sum(values) / len(values) if values else None
 
-    epoch = max(record["epoch"] for record in latest)
-    returns = " ".join(f"{record['return']:.1f}" if "return" in record else "-" for record in latest)
+    epoch = trained.loop.step // settings.steps_per_epoch
+    returns = " ".join(_outcomes(trained))
     numbers = [mean(name) for name in ("q", "critic_loss", "entropy", "alpha", "penalty")]
-    table.row(f"{epoch}/{settings.epochs}", returns, *numbers, f"{mean('dead'):.1%}")
+    dead = mean("dead")
+    table.row(f"{epoch}/{settings.epochs}", returns, *numbers, None if dead is None else f"{dead:.1%}")
+
+
+def _outcomes(trained: Trained) -> list[str]:
+    """The latest return of every seed; where several cells are trained, the mean over seeds of each."""
+    cells: dict[tuple[Any, ...], list[float | None]] = {}
+    for member, history, lost in zip(trained.loop.members, trained.histories, trained.diverged, strict=True):
+        values = cells.setdefault((member.penalty, member.lam, member.h), [])
+        values.append(float("nan") if lost else history[-1].get("return"))
+    if len(cells) > 1:
+        shown = [[value for value in values if value is not None] for values in cells.values()]
+        results = [sum(values) / len(values) if values else None for values in shown]
+    else:
+        (results,) = cells.values()
+    return ["-" if value is None else "diverged" if value != value else f"{value:.1f}" for value in results]
 
 
 def _save(stage: Stage, trained: Trained) -> None:
@@ -173,7 +187,7 @@ def raise_if_diverged(result: dict[str, Any]) -> None:
     """DivergedError when the finished stage's result names members whose weights are not finite."""
     if result["diverged"]:
         raise DivergedError(
-            f"Training diverged (weights not finite) for {', '.join(result['diverged'])}; all others were published.",
+            f"Training diverged (not finite) for {', '.join(result['diverged'])}; only the others were published.",
             hint="a larger --lam, a smaller --h or a lower --critic-lr",
         )
 
@@ -199,7 +213,7 @@ def publish_member(
         "penalty": member.penalty,
         "lam": member.lam,
         "h": member.h,
-        "model_seed": opened.model_seeds[member.model] if opened.model_seeds else None,
+        "model_seed": opened.model_seed(member),
         "epochs": settings.epochs,
         "inputs": {role: file["sha256"] for role, file in stage.inputs.items()},
     }

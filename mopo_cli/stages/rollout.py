@@ -23,6 +23,7 @@ from mopo_cli.tasks.termination import TERMINATION_RULES
 
 _PART = 10_000  # start states branched at once, so that memory does not grow with --batch
 _QUANTILES = (0.05, 0.5, 0.95)
+_QUANTILE_ROWS = 100_000  # rows of a step that its quantiles are taken from
 
 
 def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Report) -> dict[str, Any]:
@@ -57,11 +58,19 @@ class _Tally:
 
     def __init__(self) -> None:
         self.uncertainty: dict[int, list[np.ndarray[Any, Any]]] = {}
-        self.rows = self.terminated = self.guarded = self.dropped = 0
+        self.step_rows: dict[int, int] = {}
+        self.terminated = self.guarded = self.dropped = 0
+
+    @property
+    def rows(self) -> int:
+        return sum(self.step_rows.values())
 
     def add(self, imagined: Imagined, uncertainty: np.ndarray[Any, Any]) -> None:
-        self.uncertainty.setdefault(imagined.step, []).append(uncertainty)
-        self.rows += len(imagined.rows)
+        parts = self.uncertainty.setdefault(imagined.step, [])
+        # Parts come in random order, so the first rows of a step speak for all, and memory stays bounded.
+        if sum(map(len, parts)) < _QUANTILE_ROWS:
+            parts.append(uncertainty)
+        self.step_rows[imagined.step] = self.step_rows.get(imagined.step, 0) + len(imagined.rows)
         self.terminated += imagined.terminated
         self.guarded += imagined.guarded
         self.dropped += imagined.dropped
@@ -73,7 +82,7 @@ class _Tally:
             for u, name in enumerate(UNCERTAINTIES):
                 q = np.quantile(values[:, u], _QUANTILES).tolist() if len(values) else [None] * len(_QUANTILES)
                 row = dict(zip((f"q{100 * p:.0f}" for p in _QUANTILES), q, strict=True))
-                out.append({"step": step, "uncertainty": name, "rows": len(values), **row})
+                out.append({"step": step, "uncertainty": name, "rows": self.step_rows[step], **row})
         return out
 
     def result(self) -> dict[str, Any]:
@@ -129,8 +138,7 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
     return {
         "dataset_id": info.dataset_id,
         "env_id": info.env_id,
-        "dataset_sha256": stage.inputs["dataset"]["sha256"],
-        "model_sha256": stage.inputs["model"]["sha256"],
+        **{f"{role}_sha256": file["sha256"] for role, file in stage.inputs.items()},
         "termination": info.termination,
         "action_low": info.action_low,
         "action_high": info.action_high,

@@ -130,7 +130,7 @@ class Stage:
             outputs=describe_files(self.run, outputs),
             versions=tool_versions(),
             wall_seconds=round(time.monotonic() - self._started, 3),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
             extra={**extra, "origins": self.options.origins},
         )
         record_stage(self.run, self.key, record)

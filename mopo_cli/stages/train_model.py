@@ -20,7 +20,7 @@ from mopo_cli.dynamics.fit import (
     steps_per_epoch,
 )
 from mopo_cli.errors import DivergedError, Stopped
-from mopo_cli.report.console import Report
+from mopo_cli.report.console import Report, format_value
 from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
@@ -88,7 +88,8 @@ def _epoch_record(fit: Fit, finished: EpochReport) -> dict[str, Any]:
 
 
 def _show(row: Any, fit: Fit, finished: EpochReport, rate: float) -> None:
-    networks = " ".join(f"{mse:.4f}" for mse in finished.mse[0].tolist())
+    names = [f"seed {fit.seeds[s]}: " if len(fit.seeds) > 1 else "" for s in finished.active]
+    networks = "; ".join(name + format_value(mse) for name, mse in zip(names, finished.mse, strict=True))
     seeds = f"{len(finished.active)} x {fit.settings.networks}"
     row(finished.epoch, seeds, float(finished.nll.mean()), networks, float(fit.best_mse.mean()), int(rate))
 

@@ -36,7 +36,8 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
                     outputs |= publish_member(folder, trained, m, opened, settings, stage)
                     returns[str(member.seed)] = trained.returns(m)
             lost = [f"seed {member.seed}" for m, member in enumerate(members) if trained.diverged[m]]
-            extra = {"policy": name, "returns": returns, "diverged": lost, "model_seeds": opened.model_seeds}
+            model_seeds = {str(member.seed): opened.model_seed(member) for member in members}
+            extra = {"policy": name, "returns": returns, "diverged": lost, "model_seeds": model_seeds}
             report.hint("mopo evaluate --episodes 10")
             result = stage.finish(outputs, extra)
         raise_if_diverged(result)

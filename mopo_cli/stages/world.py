@@ -10,6 +10,7 @@ import torch
 from mopo_cli.agents.loop import World
 from mopo_cli.data.transitions import normalise_actions
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
 from mopo_cli.stages.inputs import Data, dataset_path, model_position, open_data, open_model
@@ -39,6 +40,10 @@ class OpenWorld:
         """Position of the ensemble that a policy seed uses, see `model_position`."""
         return model_position(self.model_seeds, seed)
 
+    def model_seed(self, member: Member) -> int | None:
+        """The seed of the ensemble that a member branches in; None where it learns from a rollout file."""
+        return self.model_seeds[member.model] if self.model_seeds else None
+
 
 def open_world(stage: Stage, inputs: dict[str, Path], device: torch.device) -> OpenWorld:
     """Open the stage's inputs; refuses a model or a rollout file made from other data (see check_lineage)."""
@@ -53,13 +58,10 @@ def open_world(stage: Stage, inputs: dict[str, Path], device: torch.device) -> O
         ensembles = tuple(model.ensembles.values())
         return OpenWorld(data, World(rows, real, data.observation, rule, ensembles=ensembles), tuple(model.ensembles))
     columns, attributes = read_rollouts(inputs["rollouts"])
-    _check(stage, f"the rollout file {inputs['rollouts']}", str(attributes.get("dataset_sha256")), present)
+    made_from = str(attributes.get("dataset_sha256"))
+    check_lineage(f"the rollout file {inputs['rollouts']}", made_from, present, stage.options, stage.report)
     buffer = _pack_rollouts(inputs["rollouts"], rows, columns, data, device)
     return OpenWorld(data, World(rows, real, data.observation, rule, buffer=buffer), ())
-
-
-def _check(stage: Stage, what: str, recorded: str, present: str) -> None:
-    check_lineage(what, recorded, present, stage.options, stage.report)
 
 
 def _pack_rollouts(path: Path, rows: Rows, columns: dict[str, Any], data: Data, device: torch.device) -> torch.Tensor:

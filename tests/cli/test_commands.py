@@ -200,6 +200,12 @@ def test_run_takes_data_sets_and_settings_files(shell: Any, tmp_path: Path) -> N
     assert shell.calls[4].settings.policy == "other"
 
     shell.calls.clear()
+    assert shell("run ./logs/bare.h5") == 0
+    assert shell.stages == ["fetch-data", "train-model", "select-elites", "train-policy"]
+    assert "--env" in shell.err  # what is left out is said
+    assert "runs/bare" in shell.out
+
+    shell.calls.clear()
     assert shell("run hopper-mixed-v0 --run here") == 0
     assert (shell.calls[0].settings.dataset, shell.calls[0].run) == ("hopper-mixed-v0", Path("here"))
     assert shell.calls[-2].options.origins["lam"] == "preset hopper-medium-replay"

@@ -27,7 +27,7 @@ def test_a_run_folder_lists_its_stages_with_settings_and_origins(shell: Any, run
         assert ["lam", "2", "mine.yaml"] in words
         assert ["seeds", "3", "preset", "quickstart"] in words
         assert ["transitions", "20000", "preset", "quickstart"] in words
-        assert ["gamma", "0.99", "default"] in words
+        assert ["rollouts", "fresh", "default"] in words
         stages = [line.split(":")[0] for line in lines if ": made " in line]
         assert stages[:3] == ["fetch-data", "train-model", "select-elites"]
         assert stages[-1] == "evaluate"

@@ -165,8 +165,9 @@ def test_run_takes_a_preset_and_a_file_that_beats_it(
     assert stages["evaluate"]["seeds"] == [0, 1, 2]  # the preset's
     assert stages["evaluate"]["episodes"] == 3  # the file's
     assert Path("runs/current").read_text() == "quickstart\n"
-    origins = json.loads(Path("runs/quickstart/run.json").read_text())["stages"]
-    assert origins["train-policy/mopo_max-var_lam1_h2"]["extra"]["origins"]["seeds"] == "preset quickstart"
+    recorded = json.loads(Path("runs/quickstart/run.json").read_text())["stages"]
+    origins = recorded[stages["train-policy"]["stage"]]["extra"]["origins"]
+    assert (origins["seeds"], origins["epochs"], origins["rollouts"]) == ("preset quickstart", "mine.yaml", "default")
 
 
 def test_a_policy_is_learnt_from_a_rollout_file_without_the_model(tiny_run: Path, mopo: Any) -> None:

@@ -233,3 +233,17 @@ def test_a_run_that_another_process_works_in(tiny_run: Path, refuses: Any, mopo:
         assert mopo("show runs/tiny").code == 0
         holder.kill()
     assert mopo("select-elites --n 1").code == 0
+
+
+def test_a_policy_of_which_every_seed_diverged(tiny_run: Path, mopo: Any, refuses: Any) -> None:
+    outcome = mopo(f"{TRAIN} --actor-lr 1e30 --seeds 2")
+    assert outcome.code == 7
+    assert "seed 0, seed 1" in outcome.err
+    assert "2/2" in outcome.err  # the epochs are counted on
+    refuses("evaluate --policy new", 4, "diverged")
+
+
+def test_learning_from_a_file_has_no_rollouts_to_count(tiny_run: Path, mopo: Any) -> None:
+    outcome = mopo(FROM_FILE)
+    assert outcome.code == 0
+    assert "nan" not in outcome.err

@@ -8,6 +8,7 @@ import torch
 from mopo_cli.agents.sac import SacSettings, start_sac
 from mopo_cli.dynamics.fit import FitData, FitSettings, start_fit
 from mopo_cli.engine.streams import stream
+from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.nets.stacked import mlp_layout
 
@@ -73,3 +74,14 @@ def test_a_member_draws_from_its_own_stream_alone() -> None:
     layout = mlp_layout((5, 9, 2))
     stacked = initial(layout, [stream(s, "w") for s in (4, 8)], truncated_normal, zeros)
     assert torch.equal(stacked[1:], initial(layout, [stream(8, "w")], truncated_normal, zeros))
+
+
+def test_the_spectral_norm_of_every_members_square_layer_is_that_of_a_random_matrix() -> None:
+    layout = gaussian_layout(14, 12, 200, 4)
+    flat = initial(layout, [stream(0, "model/weights", k) for k in range(7)], truncated_normal, zeros)
+    # The largest singular value of an n x n matrix of independent entries tends to 2 std sqrt(n); the std of a
+    # normal cut at two sigma is 0.8796 of the normal's, here 1 / (2 sqrt(n)).
+    for name in ("w1", "w2", "w3"):
+        norms = torch.linalg.svdvals(layout.views(flat)[name])[:, 0]
+        assert norms.tolist() == pytest.approx([TRUNCATED_STD] * 7, rel=0.06), name
+        assert len(set(norms.tolist())) == 7

@@ -178,7 +178,8 @@ def test_softplus_and_its_slope_against_numpy() -> None:
     values = x.detach().double().numpy()
     np.testing.assert_allclose(y.detach(), np.logaddexp(0, values), rtol=1e-6)
     (slope,) = torch.autograd.grad(y.sum(), x)
-    np.testing.assert_allclose(slope[values != 0], 1 / (1 + np.exp(-values[values != 0])), rtol=1e-5)
+    # The slope is a sum of terms around 1/2, so far out it is exact to the rounding of those only.
+    np.testing.assert_allclose(slope[values != 0], 1 / (1 + np.exp(-values[values != 0])), rtol=1e-5, atol=6e-8)
 
 
 def test_silu_and_its_slope_against_numpy() -> None:

@@ -109,6 +109,7 @@ def test_a_result_holds_what_json_can_hold(capsys: pytest.CaptureFixture[str]) -
         (50000, "50,000"),
         (True, "yes"),
         ([1, 2.5], "1 2.5"),
+        ([], "-"),
         ({"0": 2.5, "1": None}, "0: 2.5, 1: -"),
         (np.float32(0.5), "0.5"),
         (float("nan"), "nan"),
@@ -149,6 +150,19 @@ def test_a_heartbeat_is_written_now_and_then(
     assert "0:00:30 passed" in lines[0]
     assert "0:01:10 left" in lines[0]
     assert "q mean 1.235" in lines[0]
+
+
+def test_the_time_left_counts_no_steps_of_an_earlier_attempt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    with Report().progress("fit", 100, done=90) as bar:
+        now[0] = 60.0
+        bar.update(2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.split()[1] == "92/100"
+    assert "0:04:00 left" in line  # 8 more at 30 s each
 
 
 def test_a_terminal_gets_a_bar_that_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
