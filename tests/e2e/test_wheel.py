@@ -4,13 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).parents[2]
+SLOW = {"torch", "gymnasium", "mujoco", "minari", "h5py", "matplotlib", "safetensors", "scipy"}
 PRESETS = {path.stem for path in (PROJECT / "presets").glob("*.yaml")}
 
 
@@ -42,26 +42,20 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     assert {path.name for path in (PROJECT / "mopo_cli").rglob("*.csv")} <= {Path(name).name for name in names}
 
 
-def test_help_is_there_in_well_under_a_second(installed: Path, tmp_path: Path) -> None:
-    mopo = str(installed / "installed/bin/mopo")
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert "train-policy" in run(installed, tmp_path, mopo, "--help")
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(5)) < 0.7
+def test_help_is_there_from_any_folder(installed: Path, tmp_path: Path) -> None:
+    assert "train-policy" in run(installed, tmp_path, str(installed / "installed/bin/mopo"), "--help")
 
 
-def test_help_imports_the_installed_package_and_no_torch(installed: Path, tmp_path: Path) -> None:
+def test_help_imports_the_installed_package_and_nothing_slow(installed: Path, tmp_path: Path) -> None:
+    # How long it takes depends on the machine; what it waits for does not.
     script = (
         "import sys, mopo_cli\n"
         "from mopo_cli.__main__ import main\n"
         "assert main(['--help']) == 0\n"
-        "print(mopo_cli.__file__, 'torch' in sys.modules)"
+        f"print(mopo_cli.__file__, *sorted({SLOW!r} & set(sys.modules)))"
     )
-    place, has_torch = run(installed, tmp_path, sys.executable, "-c", script).split()[-2:]
-    assert Path(place).is_relative_to(installed) and has_torch == "False"
+    place, *slow = run(installed, tmp_path, sys.executable, "-c", script).splitlines()[-1].split()
+    assert Path(place).is_relative_to(installed) and slow == []
 
 
 def test_presets_and_published_numbers_are_found(installed: Path, tmp_path: Path) -> None:
