@@ -136,16 +136,16 @@ def _show(result: dict[str, Any], report: Report) -> None:
         ("policy, IQM (95 % interval)", f"{result['return_iqm']:.1f} ({low:.1f} to {high:.1f})"),
     ]
     if "score_mean" in result:
-        rows.append(("normalised score", format_mean_std(result["score_mean"], result["score_std"])))
+        rows.append(("normalised score of the data", f"{result['dataset_score_mean']:.1f}"))
+        rows.append(("normalised score of the policy", format_mean_std(result["score_mean"], result["score_std"])))
     report.table(f"{result['policy']} in {result['environment']}, {seeds}", ("", "return"), rows)
-    if result["published"]:
+    # Results on other versions of the data are not comparable; they are in the JSON only, unless there are no others.
+    shown = [p for p in result["published"] if p["version"] == result["published"][0]["version"]]
+    if shown:
         report.table(
             "Published normalised scores",
             ("paper", "data", "method", "score", "note"),
-            [
-                (p["paper"], p["version"], p["method"], format_mean_std(p["mean"], p["std"]), p["note"])
-                for p in result["published"]
-            ],
+            [(p["paper"], p["version"], p["method"], format_mean_std(p["mean"], p["std"]), p["note"]) for p in shown],
         )
 
 

@@ -38,7 +38,17 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
             lost = [f"seed {member.seed}" for m, member in enumerate(members) if trained.diverged[m]]
             model_seeds = {str(member.seed): opened.model_seed(member) for member in members}
             extra = {"policy": name, "returns": returns, "diverged": lost, "model_seeds": model_seeds}
-            report.hint("mopo evaluate --episodes 10")
             result = stage.finish(outputs, extra)
+            _show(result, report)
         raise_if_diverged(result)
         return result
+
+
+def _show(result: dict[str, Any], report: Report) -> None:
+    rows = [
+        (int(seed), value.get("last"), value.get("last_10"), result["outputs"][f"policy/seed-{seed}"])
+        for seed, value in result["returns"].items()
+    ]
+    if rows:
+        report.table("Trained policies", ("seed", "return (last)", "return (last 10)", "file"), rows)
+        report.hint("mopo evaluate --episodes 10")
