@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.replay import Pool
-from mopo_cli.agents.sac import Sac, SacSettings, start_sac, update
+from mopo_cli.agents.sac import Sac, SacSettings, restore_sac, sac_state, start_sac, update
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import TerminationRule, branch
+from mopo_cli.dynamics.imagine import TerminationRule, branch, uniform_policy
 from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
-from mopo_cli.nets.stacked import Adam
 
 METRICS = ("q", "critic_loss", "entropy", "alpha", "penalty", "reward")
 """What is averaged over the steps of an epoch."""
@@ -28,7 +27,10 @@ METRICS = ("q", "critic_loss", "entropy", "alpha", "penalty", "reward")
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The schedule: steps, rollouts, batches. `rollout_every` and `steps_per_epoch` are gradient steps."""
+    """The schedule: steps, rollouts, batches. `rollout_every` and `steps_per_epoch` are gradient steps.
+
+    In rollouts acts the policy in training, or, where `rollout_actions` is "uniform", noise over [-1, 1].
+    """
 
     steps_per_epoch: int
     rollout_every: int
@@ -36,6 +38,7 @@ class LoopSettings:
     pool_epochs: int
     batch_size: int
     real_ratio: float
+    rollout_actions: str = "policy"
 
     @property
     def block(self) -> int:
@@ -185,7 +188,8 @@ def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) 
     device = world.start.device
     generator = stream(member.seed, "policy/rollout", index, device)
     chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
-    policy = loop.sac.policy(m, actor).sample
+    uniform = loop.settings.rollout_actions == "uniform"
+    policy = uniform_policy(world.rows.act_dim) if uniform else loop.sac.policy(m, actor).sample
     made = terminated = guarded = dropped = 0
     for imagined in branch(world.ensembles[member.model], world.rule, world.start[chosen], policy, member.h, generator):
         loop.pool.write(m, imagined.rows)
@@ -202,15 +206,12 @@ def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) 
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the pools are made again by the actors that filled them and their streams."""
-    sac = loop.sac
-    tensors = {"actor": sac.actor, "critic": sac.critic, "target": sac.target, "log_alpha": sac.log_alpha}
-    for name, adam in (("actor", sac.actor_adam), ("critic", sac.critic_adam), ("alpha", sac.alpha_adam)):
-        tensors |= {f"{name}/first": adam.first, f"{name}/second": adam.second}
+    tensors, taken = sac_state(loop.sac)
     tensors |= {"sums": loop.sums}
     tensors |= {f"past/{past.index}": past.actor for past in loop.past}
     numbers = {
         "step": loop.step,
-        "adam": [sac.actor_adam.steps, sac.critic_adam.steps, sac.alpha_adam.steps],
+        "adam": taken,
         "past": [[past.index, past.positions, past.rows] for past in loop.past],
         "positions": loop.pool.positions,
         "sizes": loop.pool.sizes,
@@ -220,18 +221,7 @@ def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Put a checkpoint back into a freshly started loop of the same world, members and settings."""
-    sac = loop.sac
-    sac.actor, sac.critic, sac.target = tensors["actor"], tensors["critic"], tensors["target"]
-    sac.log_alpha = tensors["log_alpha"]
-    sac.actor_adam, sac.critic_adam, sac.alpha_adam = (
-        Adam(
-            tensors[f"{name}/first"],
-            tensors[f"{name}/second"],
-            torch.zeros_like(tensors[f"{name}/first"]),
-            steps,
-        )
-        for name, steps in zip(("actor", "critic", "alpha"), numbers["adam"], strict=True)
-    )
+    restore_sac(loop.sac, tensors, numbers["adam"])
     loop.step, loop.sums = numbers["step"], tensors["sums"]
     loop.past = deque(Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])
     loop.pool.sizes = list(numbers["sizes"])

@@ -116,3 +116,27 @@ def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor) -> dict[s
         "entropy": entropy,
         "alpha": alpha[:, 0],
     }
+
+
+def sac_state(sac: Sac) -> tuple[dict[str, Tensor], list[int]]:
+    """What a checkpoint must hold of the agents: tensors by name, and the steps their three Adams have taken."""
+    tensors = {"actor": sac.actor, "critic": sac.critic, "target": sac.target, "log_alpha": sac.log_alpha}
+    adams = {"actor": sac.actor_adam, "critic": sac.critic_adam, "alpha": sac.alpha_adam}
+    for name, adam in adams.items():
+        tensors |= {f"{name}/first": adam.first, f"{name}/second": adam.second}
+    return tensors, [adam.steps for adam in adams.values()]
+
+
+def restore_sac(sac: Sac, tensors: dict[str, Tensor], steps: list[int]) -> None:
+    """Put what `sac_state` gave back into agents of the same settings."""
+    sac.actor, sac.critic, sac.target = tensors["actor"], tensors["critic"], tensors["target"]
+    sac.log_alpha = tensors["log_alpha"]
+    sac.actor_adam, sac.critic_adam, sac.alpha_adam = (
+        Adam(
+            tensors[f"{name}/first"],
+            tensors[f"{name}/second"],
+            torch.zeros_like(tensors[f"{name}/first"]),
+            taken,
+        )
+        for name, taken in zip(("actor", "critic", "alpha"), steps, strict=True)
+    )

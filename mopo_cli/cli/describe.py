@@ -1,13 +1,23 @@
 """What ``mopo show`` knows of a path: its kind, what it says of itself, and the stages that made it."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.store.atomic import read_json
+from mopo_cli.store.atomic import read_json, sha256_file
 from mopo_cli.store.lineage import StageRecord, read_lineage
 from mopo_cli.store.run import RunFolder
+
+if TYPE_CHECKING:
+    from mopo_cli.data.transitions import DatasetInfo, Transitions
+
+RUN, DATASET, FOREIGN, TABLE = "run folder", "dataset", "HDF5 file of another program", "data file"
+_D4RL_LAYOUT = {f"column {name}" for name in ("observations", "actions", "rewards", "terminals")}
+# Attributes of a dataset that are JSON text.
+_NESTED = ("env_kwargs", "recipe")
+_TABLES = (".npz", ".csv", ".parquet")
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -22,10 +32,32 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _run_folder(path)
     readers = {".h5": _hdf5, ".hdf5": _hdf5, ".safetensors": _tensors, ".json": _json}
+    readers |= dict.fromkeys(_TABLES, _table)
     if path.suffix not in readers:
         raise InputError(f"{path} is not a kind of file that mopo makes.", hint="mopo show RUN-FOLDER")
     kind, about = readers[path.suffix](path)
     return {"path": str(path), "kind": kind, "about": about, "stages": _makers(path)}
+
+
+def open_dataset(found: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | None":
+    """The dataset in a file that ``describe`` has found, also in one that ``fetch-data`` reads as it is; else None.
+
+    Raises InputError for one that breaks its schema or holds what is no number, CorruptError for a damaged one.
+    """
+    path = Path(found["path"])
+    if found["kind"] == DATASET:
+        from mopo_cli.store.hdf5 import read_dataset
+
+        return read_dataset(path)
+    if found["kind"] != TABLE and not (found["kind"] == FOREIGN and found["about"].keys() >= _D4RL_LAYOUT):
+        return None
+    from mopo_cli.data.local import load_local
+    from mopo_cli.data.validate import check_bounds, check_columns
+
+    transitions, info = load_local(path, None, sha256_file(path), None)
+    check_columns(transitions, str(path))
+    check_bounds(info, transitions.act_dim)
+    return transitions, info
 
 
 def _run_folder(path: Path) -> dict[str, Any]:
@@ -36,7 +68,7 @@ def _run_folder(path: Path) -> dict[str, Any]:
     order = list(STAGES)
     stages.sort(key=lambda stage: (stage["finished"], order.index(stage["stage"].split("/")[0])))
     about = {"stages": ", ".join(stage["stage"] for stage in stages) or "none finished"}
-    return {"path": str(path), "kind": "run folder", "about": about, "stages": stages}
+    return {"path": str(path), "kind": RUN, "about": about, "stages": stages}
 
 
 def _stage(key: str, record: StageRecord) -> dict[str, Any]:
@@ -81,8 +113,17 @@ def _hdf5(path: Path) -> tuple[str, dict[str, Any]]:
             file.visititems(note)  # follows no link out of the file
     except (OSError, RuntimeError) as error:
         raise CorruptError(f"{path} is not a readable HDF5 file.", hint="mopo fetch-data --force") from error
-    kind = about.pop("kind", "HDF5 file of another program")
-    return str(kind), about | columns
+    kind = str(about.pop("kind", FOREIGN))
+    if kind == DATASET:
+        about |= {name: _parsed(about[name]) for name in _NESTED if name in about}
+    return kind, about | columns
+
+
+def _parsed(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return text  # reading the dataset tells what is wrong with it
 
 
 def _plain(value: Any) -> Any:
@@ -98,6 +139,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float) else str(value)
+
+
+def _table(path: Path) -> tuple[str, dict[str, Any]]:
+    return TABLE, {"bytes": path.stat().st_size}
 
 
 def _tensors(path: Path) -> tuple[str, dict[str, Any]]:

@@ -15,4 +15,5 @@ def evaluate(call: Call) -> None:
     context = open_context(call)
     settings, options = context.settle(Evaluate, call.flags)
     context.needs("train-policy", "policy")
-    call.report.result(run_evaluate(context.run, settings, options, call.report))
+    result = run_evaluate(context.run, settings, options, call.report)
+    call.report.result(result, result.get("reason"))

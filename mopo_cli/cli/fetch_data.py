@@ -1,30 +1,85 @@
 """``mopo fetch-data``"""
 
 from dataclasses import replace
+from typing import Annotated
+
+import typer
 
 from mopo_cli.cli.context import fetched, settle
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.schema import FetchData
-from mopo_cli.errors import InputError
+from mopo_cli.errors import InputError, UsageError
 from mopo_cli.store.run import resolve_run
 
 EXAMPLES = (
     "mopo fetch-data --dataset generate:InvertedPendulum-v5:random --transitions 20000",
+    "mopo fetch-data --dataset generate:HalfCheetah-v5:medium-replay --behaviour-steps 300000",
     "mopo fetch-data --dataset ./my-logs.h5 --env Hopper-v5",
+    "mopo fetch-data --dataset ./plant.csv --columns obs=temp+flow,action=valve,reward=yield,episode=batch --check",
+    "mopo fetch-data --list hopper",
 )
 
+Pattern = Annotated[
+    str | None,
+    typer.Argument(metavar="[PATTERN]", help="with --list: a part of a name, or a glob", show_default=False),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check", help="look at data that are here already, tell all faults, write nothing", show_default=False
+    ),
+]
+List = Annotated[bool, typer.Option("--list", help="list the known data sets and do nothing else", show_default=False)]
+Remote = Annotated[
+    bool, typer.Option("--remote", help="with --list: ask Minari's server for its sets too", show_default=False)
+]
 
-@command(FetchData, without=("device", "threads", "allow_mismatch"))
-def fetch_data(call: Call) -> None:
-    """Bring the data: generate a set or read a file, check every column, write dataset.h5."""
+
+@command(FetchData, without=("allow_mismatch",))
+def fetch_data(
+    call: Call, pattern: Pattern = None, check: Check = False, list_: List = False, remote: Remote = False
+) -> None:
+    """Bring the data: download or generate a set or read a file, check every column, write dataset.h5."""
+    if list_ and check:
+        raise UsageError("--check and --list are two things: ask for one.")
+    if list_:
+        return _list(call, pattern, remote)
+    if pattern is not None or remote:
+        raise UsageError(
+            "PATTERN and --remote go with --list; a data set to fetch is named by --dataset.",
+            hint=f"mopo fetch-data --dataset {pattern}" if pattern else "mopo fetch-data --list --remote",
+        )
     from mopo_cli.stages.fetch_data import run_fetch_data
 
     settings, options = settle(call, FetchData, _held_dataset(call), call.preset, call.flags)
+    if check:
+        return _check(call, settings)
     held = options.origins["dataset"] == "run"
     run = resolve_run(call.run, None if held else settings.dataset)
     if call.preset:  # the run keeps it, even where flags beat all it says of the data
         options = replace(options, origins={**options.origins, "preset": f"preset {call.preset}"})
     call.report.result(run_fetch_data(run, settings, options, call.report))
+
+
+def _check(call: Call, settings: FetchData) -> None:
+    from mopo_cli.stages.check_data import run_check_data
+
+    if call.force:
+        raise UsageError("--check writes nothing: --force does not go with it.")
+    result = run_check_data(settings, call.report)
+    failed = sum(check["fault"] is not None for check in result["checks"])
+    verdict = f"{settings.dataset} is {'' if result['usable'] else 'not '}usable"
+    call.report.result(result, f"{verdict}: {failed} of {len(result['checks'])} checks failed.")
+    if not result["usable"]:
+        raise InputError(f"{verdict}: {next(check['fault'] for check in result['checks'] if check['fault'])}")
+
+
+def _list(call: Call, pattern: str | None, remote: bool) -> None:
+    if call.flags or call.run or call.preset or call.config or call.force:
+        raise UsageError("--list takes no settings: only a PATTERN, --remote and --json.")
+    from mopo_cli.cli.catalogue import list_datasets
+
+    list_datasets(call.report, pattern, remote)
 
 
 def _held_dataset(call: Call) -> str | None:

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mopo run quickstart",
     "mopo run ./my-logs.h5 --env Hopper-v5 --config mine.yaml",
+    "mopo run ./plant.csv --columns obs=temp+flow,action=valve,reward=yield,episode=batch --termination 'obs[0] > 90'",
 )
 
 
-@command(FetchData, only=("env",), without=("dataset", "preset"))
+@command(FetchData, only=("env", "columns", "termination", "relabel", "mirror"), without=("dataset", "preset"))
 def run(
     call: Call,
     name: Annotated[
@@ -45,8 +46,7 @@ def run(
     context = _context(call, name)
     results = _run_stages(context, name)
     result = {"run": str(context.run.root), "preset": context.preset, "stages": results}
-    evaluation = results.get("evaluate")
-    call.report.result(result, comparison(evaluation, context.run) if evaluation else None)
+    call.report.result(result, _end(results["evaluate"], context.run))
 
 
 def _context(call: Call, name: str) -> Context:
@@ -99,10 +99,6 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     if not _wants_rollout(context):
         del stages[3]
     report = Report(call.report.mode, hints=False)
-    if not _has_environment(fetching[0]):
-        report.warn("The file's environment is not named (--env ENV-ID), so the policies will not be evaluated.")
-        del stages[-1]
-
     results = {}
     for number, (stage, run_stage, (settings, how)) in enumerate(stages, start=1):
         report.say(f"\n{number}/{len(stages)} {stage}")
@@ -116,18 +112,17 @@ def _wants_rollout(context: Context) -> bool:
     return "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file}
 
 
-def _has_environment(settings: FetchData) -> bool:
-    """A file does not say what it was logged in; every other data set's name does."""
-    return settings.env is not None or parse_dataset(settings.dataset).path is None
+def _end(evaluation: dict[str, Any], run: RunFolder) -> str:
+    story = evaluation["reason"] if evaluation.get("skipped") else comparison(evaluation)
+    return f"{story}\nAll of it is in {run.root}: mopo show {run.root}"
 
 
-def comparison(evaluation: dict[str, Any], run: RunFolder) -> str:
+def comparison(evaluation: dict[str, Any]) -> str:
     """The end of the story, from evaluate's result: what the policies return, and what the data did."""
     data, policy = evaluation["dataset_return_mean"], evaluation["return_mean"]
     each = ", ".join(f"seed {seed}: {value:.1f}" for seed, value in evaluation["return_per_seed"].items())
     return (
         f"In {evaluation['environment']} the behaviour in the data returned {data:.1f} on average and "
         f"{evaluation['dataset_return_max']:.1f} at best; the policy learned from these data alone returns "
-        f"{policy:.1f} on average ({each}).\n"
-        f"All of it is in {run.root}: mopo show {run.root}"
+        f"{policy:.1f} on average ({each})."
     )

@@ -1,33 +1,85 @@
-"""``mopo show PATH``: what is this, how was it made, with which settings, and where each came from"""
+"""``mopo show``: what is this, how was it made, with which settings, and what is a dataset like"""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mopo_cli.cli.describe import describe
+from mopo_cli.cli.describe import RUN, describe, open_dataset
+from mopo_cli.cli.lookup import find
 from mopo_cli.cli.options import show as show_setting
+from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 from mopo_cli.report.console import format_value
+from mopo_cli.report.portrait import portrait_text, recipe_text, wrap
 
-EXAMPLES = ("mopo show runs/quickstart", "mopo show runs/quickstart/model/ensemble.safetensors")
+if TYPE_CHECKING:
+    from mopo_cli.data.portrait import Portrait
+
+EXAMPLES = (
+    "mopo show runs/quickstart",
+    "mopo show runs/quickstart/model/ensemble.safetensors",
+    "mopo show hopper-medium --plot hopper.png",
+)
 
 
 def show(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="a run folder, or a file that mopo made")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|DATASET", help="a run folder, a file that mopo made, or a data set by name or file"
+        ),
+    ],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="draw the data set there", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout", show_default=False)] = False,
 ) -> None:
-    """Tell what a run folder or file is, how it was made, and where each setting came from."""
-    found = describe(path)
-    Report("json" if json else "human").result(found, _text(found))
+    """Tell what a run folder or file is, how it was made, and what a data set is like."""
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {plot} must end in .png: that is what it writes.")
+    report = Report("json" if json else "human")
+    found = describe(find(path, report))
+    picture = None
+    if dataset := open_dataset(found):
+        from mopo_cli.data.portrait import portrait
+
+        found["about"].setdefault("source", dataset[1].source)  # what was done to a foreign file to read it
+        picture = portrait(*dataset)
+    if plot is not None:
+        _draw(plot, found, picture)
+        report.say(f"Drawn: {plot}")
+    report.result(found | ({"portrait": asdict(picture)} if picture else {}), _text(found, picture))
 
 
-def _text(found: dict[str, Any]) -> str:
-    lines = [f"{found['path']}: {found['kind']}"]
-    lines += [f"  {name}: {format_value(value)}" for name, value in found["about"].items()]
+def _draw(plot: Path, found: dict[str, Any], picture: "Portrait | None") -> None:
+    if picture is None:
+        raise UsageError(f"--plot draws data sets, and {found['path']} is none ({found['kind']}).")
+    from mopo_cli.report.plots import dataset_plot
+
+    dataset_plot(plot, str(found["about"].get("dataset_id", found["path"])), picture)
+
+
+def _text(found: dict[str, Any], picture: "Portrait | None") -> str:
+    about = [f"  {name}: {format_value(value) or '-'}" for name, value in found["about"].items() if name != "recipe"]
+    lines = [f"{found['path']}: {found['kind']}", *(about if picture is None else map(wrap, about))]
+    if data := _data_file(found):
+        lines.append(f"  what its data are like: mopo show {data}")
+    if picture is not None:
+        recipe = found["about"].get("recipe")
+        lines += [recipe_text(recipe)] if recipe else []
+        lines += ["", portrait_text(picture)]
     for stage in found["stages"]:
         lines += ["", *_stage_lines(stage)]
     return "\n".join(lines)
+
+
+def _data_file(found: dict[str, Any]) -> Path | None:
+    """The dataset that a run folder was made from."""
+    fetched = (stage for stage in found["stages"] if found["kind"] == RUN and stage["stage"] == "fetch-data")
+    files = (stage["outputs"].get("dataset") for stage in fetched)
+    return next((Path(found["path"]) / file["path"] for file in files if file), None)
 
 
 def _stage_lines(stage: dict[str, Any]) -> list[str]:

@@ -73,10 +73,33 @@ class FetchData(Settings):
     """Settings of ``mopo fetch-data``."""
 
     dataset: str = _setting(
-        ..., "which data: generate:ENV-ID:random, a file in D4RL layout, or a data set's name", min_length=1
+        ...,
+        "which data: walker2d-medium, minari:mujoco/hopper/medium-v0, generate:ENV-ID:LEVEL, hiv, or a file",
+        min_length=1,
     )
     env: str | None = _setting(None, "environment a file was logged in, e.g. Hopper-v5", min_length=1)
-    transitions: int = _setting(100_000, "transitions to generate (generate:... only)", ge=1)
+    columns: str | None = _setting(
+        None, "where a file's columns are: obs=..., action=..., ... or a YAML file (files only)", min_length=1
+    )
+    termination: str = _setting(
+        "auto",
+        "when imagined episodes end: auto (the environment's rule), a rule's name, none, or an expression over"
+        " the predicted observation such as 'abs(obs[1]) > 0.2'",
+        min_length=1,
+    )
+    relabel: str | None = _setting(None, "reward rule to compute the rewards anew by", "MOPO §5.2", min_length=1)
+    mirror: str | None = _setting(
+        None,
+        "address to download D4RL sets from, followed by /gym_mujoco_v2/hopper_medium-v2.hdf5 (or MOPO_D4RL_MIRROR)",
+        min_length=1,
+    )
+    transitions: int = _setting(100_000, "transitions to log (generate:... but the replay levels)", ge=1)
+    behaviour_steps: int = _setting(
+        1_000_000, "most steps the behaviour is trained for, the size of full-replay (generate:...)", "D4RL", ge=1
+    )
+    medium_return: float | None = _setting(
+        None, "return at which the behaviour is medium; none: a third of the way from random to expert", "D4RL"
+    )
     seed: Seed = _setting(0, "seed of the behaviour and the simulator (generate:... only)")
 
 
@@ -149,6 +172,9 @@ class PolicyTraining(Settings):
     seeds: int = _setting(1, "number of policies trained as one stack, seeds 0, 1, ... (MOPO: 6)", ge=1)
     seed_list: Seeds | None = _setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
     rollouts: str = _setting("fresh", "fresh, or a rollout file to use instead of the model", min_length=1)
+    rollout_actions: Literal["policy", "uniform"] = _setting(
+        "policy", "who acts in the rollouts: the policy in training, or uniform noise", "MOPO App. G.1"
+    )
     rollout_batch: int = _setting(50_000, "start states per rollout and seed", CODE, ge=1)
     rollout_every: int = _setting(1000, "gradient steps between rollouts", CODE, ge=1)
     pool_epochs: int = _setting(5, "rollouts kept in the pool of model data", CODE, ge=1)

@@ -1,21 +1,28 @@
 """Datasets made here: a behaviour acts in the real environment, and every step is logged."""
 
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from mopo_cli.data.scores import reference_scores
 from mopo_cli.data.spaces import Spaces, spaces_of
-from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions
 from mopo_cli.evaluation.returns import Environment, open_environments
 from mopo_cli.tasks.termination import termination_for_env
 
 _REPORT_EVERY = 1000
+LOGGED_INFOS = ("x_velocity", "y_velocity")
+"""What is kept of the `info` of a step: from these, rewards of other tasks are computed exactly."""
 
 
 def generate_random(
-    env_id: str, transitions: int, seed: int, on_progress: Callable[[int], None] | None = None
+    env_id: str,
+    transitions: int,
+    seed: int,
+    on_progress: Callable[[int], None] | None = None,
+    env_kwargs: dict[str, Any] | None = None,
 ) -> tuple[Transitions, DatasetInfo]:
     """Log ``transitions`` steps of actions uniform over the action box; the same seed gives the same data.
 
@@ -23,9 +30,15 @@ def generate_random(
     record ends inside an episode. Raises InputError for an environment that cannot be made, or whose
     observations are not a flat floating-point box or actions not a flat finite one.
     """
-    with open_environments(env_id, 1) as (environment,):
+    with open_environments(env_id, 1, env_kwargs) as (environment,):
         spaces = spaces_of(env_id, environment)
-        logged = _log(environment, spaces, transitions, seed, on_progress or (lambda _: None))
+        # A stream of its own: the environment seeds its generator with the same number.
+        behaviour = np.random.default_rng([seed, 1])
+
+        def act(_: Floats) -> Floats:
+            return behaviour.uniform(spaces.action_low, spaces.action_high).astype(np.float32)
+
+        logged = log_steps(environment, spaces, transitions, seed, act, on_progress or (lambda _: None))
     reference = reference_scores(env_id) or (None, None)
     info = DatasetInfo(
         dataset_id=f"generate:{env_id}:random",
@@ -37,32 +50,53 @@ def generate_random(
         reference_min=reference[0],
         reference_max=reference[1],
         seed=seed,
+        env_kwargs=env_kwargs or {},
     )
     return logged, info
 
 
-def _log(
-    environment: Environment, spaces: Spaces, n: int, seed: int, on_progress: Callable[[int], None]
+def log_steps(
+    environment: Environment,
+    spaces: Spaces,
+    n: int,
+    reset_seed: int,
+    act: Callable[[Floats], Floats],
+    on_progress: Callable[[int], None],
 ) -> Transitions:
-    # A stream of its own: the environment seeds its generator with the same number.
-    behaviour = np.random.default_rng([seed, 1])
+    """Log n steps of ``act``, which maps an observation `[O]` f4 to an action `[A]` f4 in the environment's own units.
+
+    Only the first reset is seeded. The last row is a timeout if the record ends inside an episode.
+    """
     observations = np.empty((n, spaces.obs_dim), np.float32)
     next_observations = np.empty_like(observations)
     actions = np.empty((n, spaces.act_dim), np.float32)
     rewards = np.empty(n, np.float32)
     terminals, timeouts = np.zeros((2, n), np.bool_)
+    infos = np.empty((n, len(LOGGED_INFOS)), np.float32)
 
-    observation, _ = environment.reset(seed=seed)
+    observation, _ = environment.reset(seed=reset_seed)
     for i in range(n):
         observations[i] = observation
-        actions[i] = behaviour.uniform(spaces.action_low, spaces.action_high)
-        observation, reward, terminated, truncated, _ = environment.step(actions[i].copy())
+        actions[i] = act(observations[i])
+        observation, reward, terminated, truncated, info = environment.step(actions[i].copy())
         next_observations[i], rewards[i], terminals[i] = observation, float(reward), terminated
         timeouts[i] = truncated and not terminated
+        infos[i] = logged_infos(info)
         if terminated or truncated:
             observation, _ = environment.reset()
         if (i + 1) % _REPORT_EVERY == 0:
             on_progress(_REPORT_EVERY)
     on_progress(n % _REPORT_EVERY)
     timeouts[-1:] = ~terminals[-1:]
-    return Transitions(observations, actions, rewards, next_observations, terminals, timeouts)
+    return Transitions(observations, actions, rewards, next_observations, terminals, timeouts, info_columns(infos))
+
+
+def logged_infos(info: dict[str, Any]) -> list[float]:
+    """The values of LOGGED_INFOS in what an environment told of a step, NaN for what it did not tell."""
+    return [float(info.get(name, np.nan)) for name in LOGGED_INFOS]
+
+
+def info_columns(infos: Floats) -> dict[str, Floats]:
+    """Columns `[N]` by name out of rows of `logged_infos` `[N, 2]`: those told at every step."""
+    columns = {name: infos[:, k].copy() for k, name in enumerate(LOGGED_INFOS)}
+    return {name: column for name, column in columns.items() if np.isfinite(column).all()}

@@ -1,39 +1,65 @@
-"""A file in D4RL's layout, with the liberties that such files take, as checked-out columns."""
+"""A file of somebody's own logs, HDF5, NPZ, CSV or Parquet, as checked-out columns."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.actions import bounds_of, check_continuous
+from mopo_cli.data.checks import Check, UnusableData, require
+from mopo_cli.data.column_map import (
+    ONE_EPISODE,
+    ColumnMap,
+    Sources,
+    conventional,
+    in_full,
+    in_words,
+    missing_target,
+    parse_column_map,
+    resolve,
+)
 from mopo_cli.data.scores import reference_scores
+from mopo_cli.data.shift import shift
 from mopo_cli.data.spaces import spaces_of_id
-from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
-from mopo_cli.errors import InputError
-from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
+from mopo_cli.data.tables import column_names, is_table, read_raw
+from mopo_cli.data.tidy import end_episodes, tidy_column
+from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions
+from mopo_cli.errors import InputError, UsageError
 from mopo_cli.tasks.termination import termination_for_env
 
-_REQUIRED = ("observations", "actions", "rewards", "terminals")
-_OPTIONAL = ("timeouts", "next_observations")
+_NEEDED = ("observations", "actions", "rewards")
+_D4RL = (*_NEEDED, "terminals")
+_D4RL_OPTIONAL = ("timeouts", "next_observations")
 
 
-def load_local(path: Path, env_id: str | None, sha256: str) -> tuple[Transitions, DatasetInfo]:
+def load_local(
+    path: Path, env_id: str | None, sha256: str, columns: str | None = None
+) -> tuple[Transitions, DatasetInfo]:
     """Read ``path``; ``info.source`` says what was done to the columns that were not as they should be.
 
-    - Rewards and flags may be `[N, 1]`, floats of any width, flags anything that is 0 or 1.
-    - Without timeouts, all are False.
-    - Without next_observations, they are the next row's observations; rows whose next state is then unknown
-      (terminals, timeouts and the last) are dropped, and the rows before them end their episodes as timeouts.
-    - Without ``env_id``, the action bounds are symmetric, and [-1, 1] or as far as the actions go.
+    ``columns`` is a column map (see `data.column_map`). Without one, an HDF5 or NPZ file has D4RL's names, a CSV
+    or Parquet file obs_0, obs_1, ..., action_0, ..., reward, and terminal, timeout, next_obs_0, ..., episode.
 
-    Raises InputError for missing or misshapen columns, and where the environment has other spaces;
-    CorruptError for a damaged file. Call `validate` on what comes back.
+    - Rewards and flags may be `[N, 1]`, floats of any width, flags anything that is 0 or 1.
+    - An episode ends where the value of ``episode`` changes: as a timeout, unless the row is terminal.
+    - Without timeouts, all are False.
+    - Without next_observations, they are the next row's observations. Rows that end the record (timeouts, the
+      last) are dropped and the rows before them marked as timeouts; terminals keep their own observation as a
+      filler, and ``info.terminal_next_known`` is False.
+    - Without ``env_id`` and without bounds in the map, the action bounds are those of `actions.bounds_of`.
+
+    Raises UnusableData, an InputError, for missing, misshapen and unreadable columns and discrete actions; InputError
+    where the environment has other spaces; UsageError for a map that is wrong in itself; CorruptError for a
+    damaged file. Call `validate` on what comes back.
     """
-    with open_hdf5(path) as file:
-        here = set(stored_names(file))
-        raw = read_columns(file, [*_REQUIRED, *(name for name in _OPTIONAL if name in here)])
-    transitions, notes = _tidy(raw, path.name)
-    low, high = _bounds(transitions, env_id, path.name, notes)
+    column_map = parse_column_map(columns)
+    if env_id is not None and column_map.action_low is not None:
+        raise UsageError(f"--env {env_id} tells the action bounds: leave action_low and action_high out of --columns.")
+    sources, raw, notes = _read(path, column_map)
+    transitions = _tidy(path.name, sources, raw, notes, flat=bool(column_map.columns) or is_table(path))
+    actions = {name: raw[name] for name in sources["actions"]}
+    low, high = _bounds(path.name, transitions, env_id, column_map, actions, notes)
     reference = reference_scores(env_id) or (None, None)
     info = DatasetInfo(
         dataset_id=path.name,
@@ -45,62 +71,113 @@ def load_local(path: Path, env_id: str | None, sha256: str) -> tuple[Transitions
         reference_min=reference[0],
         reference_max=reference[1],
         seed=None,
+        terminal_next_known="next_observations" in sources or not transitions.terminals.any(),
     )
     return transitions, info
 
 
-def _tidy(raw: dict[str, NDArray[Any]], where: str) -> tuple[Transitions, list[str]]:
-    notes: list[str] = []
-    columns = {name: _matrix(raw, name, where) for name in ("observations", "actions")}
-    rewards = _floats(_vector(raw, "rewards", where))
-    rows = len(columns["observations"])
-    terminals = _flags(raw, "terminals", where)
-    if "timeouts" in raw:
-        timeouts = _flags(raw, "timeouts", where)
+def _read(path: Path, column_map: ColumnMap) -> tuple[Sources, dict[str, NDArray[Any]], list[str]]:
+    """The columns that the map names, or the file's kind has by convention; UnusableData telling all that is amiss."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file.")
+    here = column_names(path)
+    notes = []
+    if column_map.columns:
+        wanted = column_map.columns
+        if not is_table(path):
+            _refuse_ways_out(wanted, path.name)
+    elif is_table(path):
+        wanted = conventional(here)
     else:
-        timeouts = np.zeros(rows, np.bool_)
+        wanted = {name: (name,) for name in (*_D4RL, *(name for name in _D4RL_OPTIONAL if name in here))}
+    absent = "is missing" if is_table(path) or path.suffix.lower() == ".npz" else "is missing, or a link and not stored"
+    sources, checks = resolve(wanted, here, path.name, absent)
+    checks += [missing_target(ours, here, path.name) for ours in _NEEDED if ours not in sources]
+    if column_map.columns or is_table(path):
+        notes.append(in_words(sources))
+    present = [name for names in sources.values() for name in names if name in here]
+    labels = [name for name in sources.get("episode", ()) if name in here]
+    raw: dict[str, NDArray[Any]] = {}
+    try:
+        raw = read_raw(path, [name for name in present if name not in labels], labels)
+    except UnusableData as error:
+        checks += error.checks
+    require(checks)
+    return sources, raw, notes
+
+
+def _refuse_ways_out(wanted: Sources, where: str) -> None:
+    for names in wanted.values():
+        for name in names:
+            if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
+                raise InputError(f"{where}: {name!r} in --columns is no path inside the file, such as group/column.")
+
+
+def _tidy(where: str, sources: Sources, raw: dict[str, NDArray[Any]], notes: list[str], flat: bool) -> Transitions:
+    """``flat``: whether a column of `[N]` counts as one entry of the observations or actions."""
+    columns = _join(where, sources, raw, flat)
+    rows = len(columns["observations"])
+    terminals = columns.get("terminals", np.zeros(rows, np.bool_))
+    timeouts = columns.get("timeouts", np.zeros(rows, np.bool_))
+    if "episode" in columns:
+        name = in_full(sources["episode"][0], "episode")
+        timeouts, check = end_episodes(columns["episode"], terminals, timeouts, name, where)
+        require([check])
+    elif "timeouts" not in columns:
         notes.append("no timeouts column: none assumed")
-    for name, column in {**columns, "rewards": rewards, "terminals": terminals, "timeouts": timeouts}.items():
-        if len(column) != rows:
-            raise InputError(f"{where}: column {name} has {len(column)} rows, observations has {rows}.")
-    if "next_observations" in raw:
-        following = _matrix(raw, "next_observations", where)
-        return Transitions(
-            **columns, rewards=rewards, next_observations=following, terminals=terminals, timeouts=timeouts
-        ), notes
-    return _shift(columns["observations"], columns["actions"], rewards, terminals, timeouts, notes), notes
+    observations, actions, rewards = (columns[ours] for ours in _NEEDED)
+    if "next_observations" in columns:
+        return Transitions(observations, actions, rewards, columns["next_observations"], terminals, timeouts)
+    if "episode" not in columns and not (terminals | timeouts).any():
+        notes.append(ONE_EPISODE)
+    transitions, told = shift(observations, actions, rewards, terminals, timeouts)
+    notes += told
+    return transitions
 
 
-def _shift(
-    observations: Floats,
-    actions: Floats,
-    rewards: Floats,
-    terminals: Bools,
-    timeouts: Bools,
+def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool) -> dict[str, NDArray[Any]]:
+    """Our columns, each put together from the file's and tidied; UnusableData telling all that is wrong."""
+    columns: dict[str, NDArray[Any]] = {}
+    checks: list[Check] = []
+    rows = len(raw[sources["observations"][0]]) if raw[sources["observations"][0]].ndim else 0
+    for ours, names in sources.items():
+        parts = []
+        for name in names:
+            part, check = tidy_column(raw[name], ours, in_full(name, ours), where, flat)
+            if not check.fault and len(part) != rows:
+                told = f"{where}: column {in_full(name, ours)} has {len(part)} rows, observations has {rows}."
+                check = Check(in_full(name, ours), "as many rows", told)
+            parts.append(part)
+            checks.append(check)
+        if not any(check.fault for check in checks):
+            columns[ours] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+    require(checks)
+    return columns
+
+
+def _bounds(
+    where: str,
+    transitions: Transitions,
+    env_id: str | None,
+    column_map: ColumnMap,
+    actions: dict[str, NDArray[Any]],
     notes: list[str],
-) -> Transitions:
-    ends = terminals | timeouts
-    ends[-1:] = True
-    kept = ~ends[:-1]
-    notes.append(
-        f"no next_observations column: taken from the next row, {int(ends.sum())} rows that end an episode "
-        f"dropped ({int(terminals.sum())} terminals among them) and the rows before them marked as timeouts"
-    )
-    return Transitions(
-        observations=observations[:-1][kept],
-        actions=actions[:-1][kept],
-        rewards=rewards[:-1][kept],
-        next_observations=observations[1:][kept],
-        terminals=np.zeros(int(kept.sum()), np.bool_),
-        timeouts=ends[1:][kept],
-    )
+) -> tuple[Floats, Floats]:
+    if env_id is not None:
+        return _environment_bounds(where, transitions, env_id)
+    if column_map.action_low is not None and column_map.action_high is not None:
+        notes.append("action bounds from the column map")
+        return np.array(column_map.action_low, np.float32), np.array(column_map.action_high, np.float32)
+    names = [name for name, column in actions.items() for _ in range(column.shape[1] if column.ndim > 1 else 1)]
+    if len(names) == 1:
+        require([check_continuous(actions[names[0]], names[0], where)])
+    notes.append("no environment named: action bounds taken from the data")
+    low, high, checks = bounds_of(transitions.actions, names, where)
+    require(checks)
+    return low, high
 
 
-def _bounds(transitions: Transitions, env_id: str | None, where: str, notes: list[str]) -> tuple[Floats, Floats]:
-    if env_id is None:
-        reach = np.abs(transitions.actions).max(axis=0, initial=1.0)
-        notes.append("no environment named: action bounds taken from the data")
-        return -reach, reach
+def _environment_bounds(where: str, transitions: Transitions, env_id: str) -> tuple[Floats, Floats]:
     spaces = spaces_of_id(env_id)
     for name, width, wanted in (
         ("observations", transitions.obs_dim, spaces.obs_dim),
@@ -113,32 +190,3 @@ def _bounds(transitions: Transitions, env_id: str | None, where: str, notes: lis
                 hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
             )
     return spaces.action_low, spaces.action_high
-
-
-def _matrix(raw: dict[str, NDArray[Any]], name: str, where: str) -> Floats:
-    if raw[name].ndim != 2:
-        raise InputError(f"{where}: column {name} has shape {raw[name].shape}, not [rows, width].")
-    return _floats(raw[name])
-
-
-def _vector(raw: dict[str, NDArray[Any]], name: str, where: str) -> NDArray[Any]:
-    column = raw[name]
-    if column.ndim == 2 and column.shape[1] == 1:
-        column = column[:, 0]
-    if column.ndim != 1:
-        raise InputError(f"{where}: column {name} has shape {column.shape}, not [rows] or [rows, 1].")
-    return column
-
-
-def _flags(raw: dict[str, NDArray[Any]], name: str, where: str) -> Bools:
-    column = _vector(raw, name, where)
-    odd = np.flatnonzero((column != 0) & (column != 1))
-    if len(odd):
-        raise InputError(f"{where}: column {name} holds {column[odd[0]]} in row {odd[0]}, not 0 or 1.")
-    return column.astype(np.bool_)
-
-
-def _floats(column: NDArray[Any]) -> Floats:
-    # What does not fit becomes infinite, which validation reports by row.
-    with np.errstate(over="ignore"):
-        return column.astype(np.float32)

@@ -19,3 +19,11 @@ def reference_scores(env_id: str | None) -> tuple[float, float] | None:
     """
     family, _, version = (env_id or "").rpartition("-")
     return _D4RL.get(family) if version in _VERSIONS else None
+
+
+def family_returns(env_id: str | None) -> tuple[float, float] | None:
+    """D4RL's returns of a random and an expert policy for the environment's family, whatever the version.
+
+    Near enough to say from when on a behaviour is medium; never a score's scale, see `reference_scores`.
+    """
+    return _D4RL.get((env_id or "").rpartition("-v")[0])

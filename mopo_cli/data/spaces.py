@@ -1,6 +1,7 @@
 """The sizes and action bounds of a Gymnasium environment that transitions can be logged in."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -35,7 +36,7 @@ def spaces_of(env_id: str, environment: Environment) -> Spaces:
     return Spaces(observation.shape[0], action.shape[0], low, high)
 
 
-def spaces_of_id(env_id: str) -> Spaces:
+def spaces_of_id(env_id: str, kwargs: dict[str, Any] | None = None) -> Spaces:
     """`spaces_of` a registered environment; InputError also when it cannot be made."""
-    with open_environments(env_id, 1) as (environment,):
+    with open_environments(env_id, 1, kwargs) as (environment,):
         return spaces_of(env_id, environment)

@@ -1,6 +1,7 @@
 """Transitions as columns, the episodes they form, and what describes the dataset they belong to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ class Transitions:
     """`[N]`"""
     timeouts: Bools
     """`[N]`"""
+    infos: dict[str, Floats] = field(default_factory=dict)
+    """`[N]` f4 each: what the environment told beside the reward, e.g. x_velocity, for relabelling"""
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -56,11 +59,23 @@ class DatasetInfo:
     """`[A]` f4, the environment's own units"""
     action_high: Floats
     termination: str
-    """Name of a rule in `tasks.termination.TERMINATION_RULES`."""
+    """What `tasks.termination.termination_rule` reads: a rule's name or an expression."""
     reference_min: float | None
     """Return that counts as score 0 and, below, as score 100; None where no published reference applies."""
     reference_max: float | None
     seed: int | None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """What the environment is made with, as JSON has it: `gymnasium.make(env_id, **env_kwargs)`."""
+    terminal_next_known: bool = True
+    """False where the log does not hold the state after a terminal: those rows' next_observations are fillers."""
+    recipe: dict[str, Any] | None = None
+    """How the behaviour of a generated set was made, as JSON has it: settings, thresholds, learning curve."""
+    behaviour: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """The weights of a generated set's behaviour policy, by name."""
+
+
+COLUMNS = tuple(name for name in Transitions.__dataclass_fields__ if name != "infos")
+"""The columns that every dataset has, in the order of the schema."""
 
 
 def episode_ends(transitions: Transitions) -> NDArray[np.int64]:

@@ -1,10 +1,12 @@
 """What transitions must satisfy before anything is learnt from them, and their summary."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.checks import Check, require
 from mopo_cli.data.transitions import (
     DatasetInfo,
     Floats,
@@ -12,10 +14,10 @@ from mopo_cli.data.transitions import (
     episode_lengths,
     episode_returns,
 )
-from mopo_cli.errors import InputError
 
 _ACTION_TOLERANCE = 1e-5
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
+_SHAPE, _ROWS, _FINITE = "shape and type", "rows", "finite"
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,70 @@ def validate(transitions: Transitions, info: DatasetInfo) -> None:
 
     Raises InputError naming the dataset, the column and the first bad row, and what mends it.
     """
-    check_columns(transitions, info.dataset_id)
-    check_bounds(info, transitions.act_dim)
-    _check_actions(transitions.actions, info)
-    _check_boundaries(transitions, info.dataset_id)
+    for check in checks(transitions, info):
+        require([check])
+
+
+def faults(transitions: Transitions, info: DatasetInfo) -> list[Check]:
+    """All that `validate` would raise, one after the other."""
+    return [check for check in checks(transitions, info) if check.fault]
+
+
+def checks(transitions: Transitions, info: DatasetInfo) -> Iterator[Check]:
+    """Everything that `validate` looks at, in its order; columns that do not fit together end it."""
+    found = list(_column_checks(transitions, info.dataset_id))
+    yield from found
+    if not fit_together(found):
+        return
+    bounds = _check_bounds(info, transitions.act_dim)
+    yield bounds
+    if not bounds.fault:
+        yield _check_actions(transitions.actions, info)
+    yield _check_boundaries(transitions, info.dataset_id)
+
+
+def fit_together(found: Iterable[Check]) -> bool:
+    """Whether, by these checks, the columns are of shapes, types and a number that can be worked with."""
+    return not any(check.fault and check.what in (_SHAPE, _ROWS) for check in found)
 
 
 def check_columns(transitions: Transitions, where: str) -> None:
     """InputError unless shapes are `[N, O]`, `[N, A]`, `[N]`, N >= 2, types f4 and bool, all finite."""
+    for check in _column_checks(transitions, where):
+        require([check])
+
+
+def check_finite(name: str, column: Floats, where: str) -> None:
+    """Raises InputError naming the first row of ``column`` `[N, ...]` with a NaN or an infinity."""
+    require([finite(name, column, where)])
+
+
+def check_bounds(info: DatasetInfo, act_dim: int) -> None:
+    """Raises InputError unless the action bounds are finite, ordered and as wide as the actions."""
+    require([_check_bounds(info, act_dim)])
+
+
+def finite(name: str, column: Floats, where: str) -> Check:
+    """Whether ``column`` `[N, ...]` is free of NaN and infinities."""
+    good = np.isfinite(column)
+    if good.all():
+        return Check(name, _FINITE)
+    bad_rows = np.flatnonzero(~good.reshape(len(column), -1).all(axis=1))
+    fault = (
+        f"{where}: column {name} is not finite in row {bad_rows[0]} ({len(bad_rows)} such rows): "
+        "remove or repair their episodes."
+    )
+    return Check(name, _FINITE, fault, int(bad_rows[0]))
+
+
+def discontinuities(transitions: Transitions) -> NDArray[np.int64]:
+    """Rows inside episodes whose next_observations is not the next row's observation, but for rounding."""
+    t = transitions
+    inside = ~(t.terminals | t.timeouts)[:-1]
+    return np.flatnonzero(inside & _differs(t.next_observations[:-1], t.observations[1:])).astype(np.int64)
+
+
+def _column_checks(transitions: Transitions, where: str) -> Iterator[Check]:
     t = transitions
     n = t.rewards.shape[0] if t.rewards.ndim else 0
     obs_dim, act_dim = (max(c.shape[1], 1) if c.ndim == 2 else 1 for c in (t.observations, t.actions))
@@ -71,72 +129,64 @@ def check_columns(transitions: Transitions, where: str) -> None:
         "rewards": (t.rewards, (n,)),
         "next_observations": (t.next_observations, (n, obs_dim)),
     }
+    floats |= {f"infos/{name}": (column, (n,)) for name, column in t.infos.items()}
     flags = {"terminals": (t.terminals, (n,)), "timeouts": (t.timeouts, (n,))}
     for name, (column, shape) in {**floats, **flags}.items():
-        if column.shape != shape:
-            raise InputError(f"{where}: column {name} has shape {column.shape}, where {shape} is needed.")
         wanted = np.dtype(np.float32 if name in floats else np.bool_)
-        if column.dtype != wanted:
-            raise InputError(f"{where}: column {name} is of type {column.dtype}, where {wanted} is needed.")
-    if n < 2:
-        raise InputError(f"{where}: {n} transition{'s' * (n != 1)} cannot be learnt from, 2 are needed.")
+        fault = ""
+        if column.shape != shape:
+            fault = f"{where}: column {name} has shape {column.shape}, where {shape} is needed."
+        elif column.dtype != wanted:
+            fault = f"{where}: column {name} is of type {column.dtype}, where {wanted} is needed."
+        yield Check(name, _SHAPE, fault)
+    fault = f"{where}: {n} transition{'s' * (n != 1)} cannot be learnt from, 2 are needed." if n < 2 else ""
+    yield Check("all", _ROWS, fault)
     for name, (column, _) in floats.items():
-        check_finite(name, column, where)
+        yield finite(name, column, where)
 
 
-def check_finite(name: str, column: Floats, where: str) -> None:
-    """Raises InputError naming the first row of ``column`` `[N, ...]` with a NaN or an infinity."""
-    good = np.isfinite(column)
-    if good.all():
-        return
-    bad_rows = np.flatnonzero(~good.reshape(len(column), -1).all(axis=1))
-    raise InputError(
-        f"{where}: column {name} is not finite in row {bad_rows[0]} ({len(bad_rows)} such rows): "
-        "remove or repair their episodes."
-    )
-
-
-def check_bounds(info: DatasetInfo, act_dim: int) -> None:
-    """Raises InputError unless the action bounds are finite, ordered and as wide as the actions."""
+def _check_bounds(info: DatasetInfo, act_dim: int) -> Check:
     low, high = info.action_low, info.action_high
+    fault = ""
     if low.shape != (act_dim,) or high.shape != (act_dim,):
-        raise InputError(
+        fault = (
             f"{info.dataset_id}: column actions is {act_dim} wide, its bounds have shapes {low.shape} and {high.shape}."
         )
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise InputError(f"{info.dataset_id}: the action bounds {low} and {high} are not finite and ordered.")
+    elif not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        fault = f"{info.dataset_id}: the action bounds {low} and {high} are not finite and ordered."
+    return Check("actions", "bounds", fault)
 
 
-def _check_actions(actions: Floats, info: DatasetInfo) -> None:
+def _check_actions(actions: Floats, info: DatasetInfo) -> Check:
     outside = (actions < info.action_low - _ACTION_TOLERANCE) | (actions > info.action_high + _ACTION_TOLERANCE)
     bad_rows = np.flatnonzero(outside.any(axis=1))
     if not len(bad_rows):
-        return
+        return Check("actions", "within bounds")
     row = bad_rows[0]
     dim = int(np.flatnonzero(outside[row])[0])
     bounds = f"[{info.action_low[dim]:g}, {info.action_high[dim]:g}]"
     place = f" of {info.env_id}" if info.env_id else ""
-    raise InputError(
+    fault = (
         f"{info.dataset_id}: column actions leaves the bounds{place} in {len(bad_rows)} of {len(actions)} "
         f"rows, first in row {row} (dimension {dim}: {actions[row, dim]:g}, bounds {bounds}): clip the "
-        "actions if the environment did so, or name the environment they were logged in.",
-        hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
+        "actions if the environment did so, or name the environment they were logged in."
     )
+    return Check("actions", "within bounds", fault, int(row), "mopo fetch-data --dataset ./file.h5 --env ENV-ID")
 
 
-def _check_boundaries(transitions: Transitions, where: str) -> None:
+def _check_boundaries(transitions: Transitions, where: str) -> Check:
     t = transitions
     inside = ~(t.terminals | t.timeouts)[:-1]
-    broken = inside & _differs(t.next_observations[:-1], t.observations[1:])
-    rows = np.flatnonzero(broken)
+    rows = discontinuities(t)
     if not len(rows):
-        return
-    raise InputError(
+        return Check("next_observations", "continue in the next row")
+    fault = (
         f"{where}: column next_observations differs from the next row's observations in {len(rows)} of "
         f"{int(inside.sum())} rows inside episodes, first in row {rows[0]}: if episodes end there, mark it "
         f"in terminals (the task ended) or timeouts (the record ended), where now {int(t.terminals.sum())} "
         f"and {int(t.timeouts.sum())} rows are marked."
     )
+    return Check("next_observations", "continue in the next row", fault, int(rows[0]))
 
 
 def _differs(a: Floats, b: Floats) -> NDArray[np.bool_]:

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.errors import InputError
+from mopo_cli.tasks import registration
 
 Environment = gym.Env[Any, Any]
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Observations `[n, O]` to actions `[n, A]` in the environment's own units."""
+
+gym.register_envs(registration)
 
 KNOWN_IDS = 'list the known ids with: python -c "import gymnasium; gymnasium.pprint_registry()"'
 
@@ -27,8 +30,8 @@ class EpisodeResults:
     lengths: NDArray[np.int64]
 
 
-def make_environments(env_id: str, n: int) -> list[Environment]:
-    """`n` copies of a registered environment, for as many episodes side by side.
+def make_environments(env_id: str, n: int, kwargs: dict[str, Any] | None = None) -> list[Environment]:
+    """`n` copies of a registered environment made with `kwargs`, for as many episodes side by side.
 
     Raises `InputError` if the id is unknown, its simulator is missing, the spaces are not flat boxes, or
     the environment has no time limit (an episode might then never end).
@@ -36,7 +39,7 @@ def make_environments(env_id: str, n: int) -> list[Environment]:
     environments: list[Environment] = []
     try:
         for _ in range(n):
-            environments.append(_make(env_id))
+            environments.append(_make(env_id, kwargs or {}))
             _check(env_id, environments[-1])
     except BaseException:
         close_environments(environments)
@@ -51,9 +54,9 @@ def close_environments(environments: list[Environment]) -> None:
 
 
 @contextmanager
-def open_environments(env_id: str, n: int) -> Iterator[list[Environment]]:
+def open_environments(env_id: str, n: int, kwargs: dict[str, Any] | None = None) -> Iterator[list[Environment]]:
     """`make_environments`, closed when the block ends, however it ends."""
-    environments = make_environments(env_id, n)
+    environments = make_environments(env_id, n, kwargs)
     try:
         yield environments
     finally:
@@ -95,7 +98,7 @@ def evaluate_returns(policy: Policy, environments: list[Environment], seed: int)
     return EpisodeResults(returns, lengths)
 
 
-def _make(env_id: str) -> Environment:
+def _make(env_id: str, kwargs: dict[str, Any]) -> Environment:
     # "module:Env-v1" makes gymnasium import that module, and an id may come out of somebody's data file.
     if ":" in env_id:
         raise InputError(f"The environment id {env_id!r} must not contain ':'.", KNOWN_IDS)
@@ -103,8 +106,8 @@ def _make(env_id: str) -> Environment:
         # D4RL-trained policies belong on the -v4 environments, of which gymnasium warns each time.
         warnings.filterwarnings("ignore", message=".*out of date.*")
         try:
-            return gym.make(env_id, disable_env_checker=True)
-        except (gym.error.Error, ImportError) as error:
+            return gym.make(env_id, disable_env_checker=True, **kwargs)
+        except (gym.error.Error, ImportError, TypeError, ValueError) as error:
             raise InputError(f"The environment {env_id!r} cannot be made: {error}", KNOWN_IDS) from error
 
 
@@ -127,7 +130,8 @@ def _check(env_id: str, environment: Environment) -> None:
         ("action", environment.action_space),
     ):
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-            raise InputError(f"The environment {env_id!r} has the {role} space {space}; a flat Box is needed.")
+            why = " as mopo learns continuous actions" if role == "action" else ""
+            raise InputError(f"The environment {env_id!r} has the {role} space {space}; a flat Box is needed{why}.")
     if environment.spec is None or environment.spec.max_episode_steps is None:
         raise InputError(f"The environment {env_id!r} has no time limit, so its episodes may never end.")
 

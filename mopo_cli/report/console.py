@@ -81,17 +81,20 @@ class Report:
         yield LiveTable(self._line if self.is_human else None, columns)
 
     @contextmanager
-    def progress(self, description: str, total: float | None, done: int = 0) -> Iterator[Progress]:
+    def progress(
+        self, description: str, total: float | None, done: int = 0, in_bytes: bool = False
+    ) -> Iterator[Progress]:
         """Gives a bar on a terminal, a heartbeat line where piped, and nothing in json and quiet mode.
 
         ``total`` is the number of steps, None where it is not known; ``done`` of them were done by an earlier attempt.
+        Steps that are bytes are shown with their speed.
         """
         if not self.is_human:
             shown = silence()
         elif self._screen.is_terminal and not self._screen.is_dumb_terminal:
-            shown = bar(self._screen, description, total, done)
+            shown = bar(self._screen, description, total, done, in_bytes)
         else:
-            shown = heartbeat(lambda line: self._line(Text(line)), description, total, done)
+            shown = heartbeat(lambda line: self._line(Text(line)), description, total, done, in_bytes)
         with shown as progress:
             yield progress
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from mopo_cli.store.atomic import publish
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from mopo_cli.data.portrait import Column, Histogram, Portrait
 
 Curve = tuple[ArrayLike, ArrayLike]
 """Epochs `[E]` and the return of every seed at each of them `[E, S]`."""
@@ -66,11 +68,97 @@ def ablation_plot(path: Path, title: str, cells: Mapping[str, ArrayLike], refere
     _save(figure, path)
 
 
-def _new_figure(height: float) -> Figure:
+def dataset_plot(path: Path, title: str, portrait: Portrait) -> None:
+    """Publish a picture of a dataset: returns, episode lengths, distances to the nearest neighbour, and per
+    dimension the actions between their bounds, how many lie at these, and the ranges of the observations.
+    """
+    figure = _new_figure(height=10.5, width=13.0)
+    figure.suptitle(title, parse_math=False)
+    top, middle, bottom = figure.subfigures(3, 1, squeeze=False)[:, 0]
+    returns, lengths, near = top.subplots(1, 3)
+    _histogram(returns, "Episode returns", portrait.returns, "return", "episodes")
+    _histogram(lengths, "Episode lengths", portrait.lengths, "steps", "episodes")
+    _neighbours(near, portrait)
+    actions, bounds = middle.subplots(1, 2, width_ratios=(2, 1))
+    _action_map(actions, portrait)
+    _bounds(bounds, portrait)
+    _ranges(bottom.subplots(), portrait.observations)
+    _save(figure, path)
+
+
+def _histogram(axes: Axes, title: str, histogram: Histogram, unit: str, counted: str) -> None:
+    axes.set_title(title)
+    axes.stairs(histogram.counts, _wide(histogram.edges), fill=True)
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.set_xlabel(unit)
+    axes.set_ylabel(counted)
+    axes.grid(alpha=0.3)
+
+
+def _wide(edges: list[float]) -> list[float]:
+    """Edges of a bin that can be seen, where all values are the same."""
+    return edges if edges[0] < edges[-1] else [edges[0] - 0.5, edges[0] + 0.5]
+
+
+def _neighbours(axes: Axes, portrait: Portrait) -> None:
+    title = "Distance to the nearest row elsewhere"
+    if portrait.neighbours is None:
+        axes.set_title(title)
+        axes.text(0.5, 0.5, "one stretch: nothing to compare", ha="center", va="center")
+        axes.set_axis_off()
+    else:
+        unit = f"standard deviations ({portrait.neighbours.dimensions} dimensions)"
+        _histogram(axes, title, portrait.neighbours.histogram, unit, "rows")
+
+
+def _action_map(axes: Axes, portrait: Portrait) -> None:
+    axes.set_title("Actions between their bounds")
+    shares = np.array([dim.counts for dim in portrait.saturation]) / portrait.summary.transitions
+    image = axes.imshow(shares, aspect="auto", extent=(0, 1, len(shares) - 0.5, -0.5), vmin=0, cmap="viridis")
+    axes.figure.colorbar(image, ax=axes, label="share of rows per bin")
+    axes.set_yticks(*_few(range(len(shares))))
+    axes.set_ylabel("action dimension")
+    axes.set_xticks([0, 0.5, 1], ["low", "middle", "high"])
+
+
+def _bounds(axes: Axes, portrait: Portrait) -> None:
+    axes.set_title("Actions within 1 % of their bounds")
+    places = np.arange(len(portrait.saturation))
+    axes.barh(places, [-100 * dim.at_low for dim in portrait.saturation], color="C0")
+    axes.barh(places, [100 * dim.at_high for dim in portrait.saturation], color="C1")
+    axes.axvline(0, color="0.1", linewidth=1)
+    axes.set_yticks(*_few(places.tolist()))
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    axes.set_xlabel("lower bound | % of rows | upper bound")
+    axes.grid(alpha=0.3)
+
+
+def _ranges(axes: Axes, columns: list[Column]) -> None:
+    axes.set_title("Observations: all rows, the middle 98 % and the median")
+    places = np.arange(len(columns))
+    axes.vlines(places, [c.min for c in columns], [c.max for c in columns], color="C0", linewidth=1)
+    axes.vlines(places, [c.p1 for c in columns], [c.p99 for c in columns], color="C0", linewidth=4, alpha=0.5)
+    axes.plot(places, [c.median for c in columns], "o", color="0.1", markersize=3)
+    # Positions, velocities and forces share one axis: linear near 0, logarithmic beyond 1.
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_xticks(*_few(places.tolist()))
+    axes.set_xlabel("observation dimension")
+    axes.set_ylabel("value")
+    axes.grid(alpha=0.3)
+
+
+def _few(places: Sequence[int]) -> tuple[list[int], list[str]]:
+    """Ticks and labels of at most 30 whole numbers."""
+    shown = list(places[:: -(-len(places) // 30)])
+    return shown, [str(place) for place in shown]
+
+
+def _new_figure(height: float, width: float = 8.0) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

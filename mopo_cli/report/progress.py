@@ -29,21 +29,25 @@ def silence() -> Iterator[Progress]:
 
 
 @contextmanager
-def bar(console: Console, description: str, total: float | None, done: int = 0) -> Iterator[Progress]:
+def bar(
+    console: Console, description: str, total: float | None, done: int = 0, in_bytes: bool = False
+) -> Iterator[Progress]:
     """Gives a bar with the time left, redrawn in place and gone when done; ``done`` steps were done before."""
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
     from rich.progress import Progress as RichProgress
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -63,14 +67,19 @@ def bar(console: Console, description: str, total: float | None, done: int = 0) 
 
 
 @contextmanager
-def heartbeat(write: Callable[[str], None], description: str, total: float | None, done: int = 0) -> Iterator[Progress]:
+def heartbeat(
+    write: Callable[[str], None], description: str, total: float | None, done: int = 0, in_bytes: bool = False
+) -> Iterator[Progress]:
     """Gives a progress that writes a line at most every ``HEARTBEAT_SECONDS``; ``done`` steps were done before."""
-    yield _Heartbeat(write, description, total, done)
+    yield _Heartbeat(write, description, total, done, in_bytes)
 
 
 class _Heartbeat:
-    def __init__(self, write: Callable[[str], None], description: str, total: float | None, done: int) -> None:
+    def __init__(
+        self, write: Callable[[str], None], description: str, total: float | None, done: int, in_bytes: bool
+    ) -> None:
         self._write = write
+        self._in_bytes = in_bytes
         self._description = description
         self._total = total
         self._done: float = done
@@ -87,11 +96,16 @@ class _Heartbeat:
         self._write(self._line(now - self._start, fields))
 
     def _line(self, elapsed: float, fields: dict[str, Any]) -> str:
-        parts = [self._description, f"{self._done:,.0f}", f"{_clock(elapsed)} passed"]
-        if self._total and self._done > self._done_before:
-            left = elapsed * max(self._total - self._done, 0) / (self._done - self._done_before)
-            parts[1] = f"{self._done:,.0f}/{self._total:,.0f} ({self._done / self._total:.0%})"
+        scale, unit = (1e6, " MB") if self._in_bytes else (1, "")
+        done, before = self._done / scale, self._done_before / scale
+        parts = [self._description, f"{done:,.0f}{unit}", f"{_clock(elapsed)} passed"]
+        if self._total and done > before:
+            total = self._total / scale
+            left = elapsed * max(total - done, 0) / (done - before)
+            parts[1] = f"{done:,.0f}/{total:,.0f}{unit} ({done / total:.0%})"
             parts.append(f"{_clock(left)} left")
+        if self._in_bytes and done > before:
+            parts.append(f"{(done - before) / elapsed:,.2f} MB/s")
         return "  ".join([*parts, _numbers(fields)]).rstrip()
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
 from mopo_cli.errors import InputError, Stopped
-from mopo_cli.evaluation.published import published
+from mopo_cli.evaluation.published import published, published_factor
 from mopo_cli.evaluation.returns import evaluate_returns, open_environments
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
@@ -28,7 +28,10 @@ _PREFIX = "train-policy/"
 
 
 def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: Report) -> dict[str, Any]:
-    """Write evaluations/<policy>.json, .csv and .png; returns the result object."""
+    """Write evaluations/<policy>.json, .csv and .png; returns the result object.
+
+    Where the dataset names no environment, nothing is written, and the result says ``skipped`` and the ``reason``.
+    """
     device = open_device(options)
     name, record = trained_policy(run, settings.policy)
     policies = _files(run, record, "policy")
@@ -43,13 +46,10 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
             return stage.result()
         transitions, info = read_dataset(inputs["dataset"])
         if info.env_id is None:
-            raise InputError(
-                f"The dataset {info.dataset_id} names no environment to evaluate in.",
-                hint="mopo fetch-data --dataset FILE --env ENV-ID",
-            )
+            return _skip(stage, name, info, next(iter(policies.values())))
         per_seed = {}
         with (
-            open_environments(info.env_id, settings.episodes) as environments,
+            open_environments(info.env_id, settings.episodes, info.env_kwargs) as environments,
             report.progress("evaluate", len(policies)) as progress,
         ):
             for seed, path in policies.items():
@@ -66,6 +66,16 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         _show(result, report)
         outputs = _write(stage, run.evaluation(name), result, per_seed, _files(run, record, "metrics"))
         return stage.finish(outputs, result)
+
+
+def _skip(stage: Stage, name: str, info: DatasetInfo, policy: Path) -> dict[str, Any]:
+    reason = (
+        f"Evaluation is skipped: {info.dataset_id} names no environment to play the policy in. If there is one, name "
+        "it (mopo fetch-data --dataset FILE --env ENV-ID); else see how unsure the model is of what the policy does: "
+        f"mopo rollout --actions {policy}"
+    )
+    where = {"stage": stage.key, "run": str(stage.run.root), "up_to_date": False, "outputs": {}}
+    return {**where, "policy": name, "skipped": True, "reason": reason}
 
 
 def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
@@ -117,11 +127,13 @@ def _summary(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions,
         span = info.reference_min, info.reference_max
         summary |= {"score_mean": normalised_score(mean, *span), "score_std": normalised_std(std, *span)}
         summary["dataset_score_mean"] = normalised_score(float(behaviour.mean()), *span)
+    # Where there is a score, raw returns say no more.
+    scored = [p for p in published(info.dataset_id) if p.unit.startswith("normalized_score")]
     summary["published"] = [
-        {"paper": p.paper, "method": p.method, "version": p.version, "mean": p.mean, "std": p.std, "note": p.note}
-        for p in published(info.dataset_id)
-        if p.unit.startswith("normalized_score")
+        {name: getattr(p, name) for name in ("paper", "method", "version", "mean", "std", "unit", "note")}
+        for p in scored or published(info.dataset_id)
     ]
+    summary["published_factor"] = published_factor(info.dataset_id, info.env_kwargs)
     return summary
 
 
@@ -138,13 +150,20 @@ def _show(result: dict[str, Any], report: Report) -> None:
     if "score_mean" in result:
         rows.append(("normalised score of the data", f"{result['dataset_score_mean']:.1f}"))
         rows.append(("normalised score of the policy", format_mean_std(result["score_mean"], result["score_std"])))
+    if (factor := result["published_factor"]) != 1:
+        unit = f", x {factor:,.6g} (the published unit)"
+        data = " to ".join(f"{factor * result[f'dataset_return_{which}']:.1f}" for which in ("mean", "max"))
+        rows.append((f"behaviour in the data, mean to best{unit}", data))
+        policy = format_mean_std(factor * result["return_mean"], factor * result["return_std"])
+        rows.append((f"policy, mean over seeds{unit}", policy))
     report.table(f"{result['policy']} in {result['environment']}, {seeds}", ("", "return"), rows)
     # Results on other versions of the data are not comparable; they are in the JSON only, unless there are no others.
     shown = [p for p in result["published"] if p["version"] == result["published"][0]["version"]]
     if shown:
+        kind = "score" if shown[0]["unit"].startswith("normalized_score") else "return"
         report.table(
-            "Published normalised scores",
-            ("paper", "data", "method", "score", "note"),
+            f"Published {'normalised scores' if kind == 'score' else 'returns'}",
+            ("paper", "data", "method", kind, "note"),
             [(p["paper"], p["version"], p["method"], format_mean_std(p["mean"], p["std"]), p["note"]) for p in shown],
         )
 

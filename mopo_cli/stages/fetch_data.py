@@ -1,13 +1,15 @@
 """mopo fetch-data: from a dataset's name to a checked dataset.h5 in the cache."""
 
-import re
-from dataclasses import asdict
+import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import FetchData
-from mopo_cli.data.local import load_local
-from mopo_cli.data.registry import DatasetName, not_yet, parse_dataset
+from mopo_cli.data.column_map import ONE_EPISODE, map_file, parse_column_map
+from mopo_cli.data.registry import LEVELS, DatasetName, parse_dataset
+from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, summarise, validate
 from mopo_cli.errors import CorruptError, InputError, Stopped, UsageError
@@ -15,69 +17,115 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
 from mopo_cli.store.hdf5 import read_dataset, write_dataset
+from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
+from mopo_cli.tasks.termination import check_rule_width, termination_rule
 
 KEY = "fetch-data"
 
+# Settings that say where to look, not what the data are.
+_NOT_CONTENT = ("mirror",)
+
+# Settings that are about sets made here only, and the levels that depend on them.
+_LEVELS_OF = {
+    "transitions": ("random", "medium", "medium-expert", "expert"),
+    "behaviour_steps": tuple(level for level in LEVELS if level != "random"),
+    "medium_return": ("medium", "medium-replay", "medium-expert"),
+    "seed": LEVELS,
+}
+
 
 def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report: Report) -> dict[str, Any]:
-    """Load or generate the dataset, check it and record it under "fetch-data".
+    """Bring the dataset here or make it, check it and record it under "fetch-data".
 
     The file lies in the cache, once for all runs; run.json refers to it by absolute path and sha256 as the
     output "dataset". Returns the summary with `dataset_id`, `env_id`, `source`. Raises InputError for an
-    unknown, missing or unusable dataset, CorruptError for a damaged file, UsageError for --env with a
-    generated set; then nothing on disk changes.
+    unknown, missing or unusable dataset, CorruptError for a damaged file, NetworkError for a failed download,
+    UsageError for flags that contradict the dataset; then nothing on disk changes.
     """
     name = parse_dataset(settings.dataset)
-    _check_request(name, settings)
-    inputs = {} if name.path is None else {"source": name.path}
-    with stage_envelope(run, KEY, settings.model_dump(), inputs, options, report) as stage:
+    check_request(name, settings)
+    with stage_envelope(run, KEY, settings.model_dump(), source_files(name, settings), options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         path, transitions, info = _cached_dataset(name, settings, stage)
         summary = summarise(transitions)
-        _show(report, info, summary)
+        show(report, info, summary)
         report.hint("mopo train-model")
         described = {"dataset_id": info.dataset_id, "env_id": info.env_id, "source": info.source}
         return stage.finish({"dataset": path}, {**described, **asdict(summary)})
 
 
-def _check_request(name: DatasetName, settings: FetchData) -> None:
-    if name.kind in ("d4rl", "minari"):
-        raise not_yet(name)
+def source_files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
+    """The files, by role, that the data are read from and that may change under the same name."""
+    if name.kind == "minari":
+        from mopo_cli.data.minari_sets import source_files as files_of_minari
+
+        return files_of_minari(name.dataset_id.removeprefix("minari:"))
+    if name.path is None:
+        return {}
+    column_map = map_file(settings.columns)
+    return {"source": name.path} | ({} if column_map is None else {"columns": column_map})
+
+
+def check_request(name: DatasetName, settings: FetchData) -> None:
+    """InputError where the file named is not there, UsageError for flags that contradict the dataset."""
     if name.path is not None and not name.path.is_file():
         raise InputError(
             f"The dataset file {name.path} does not exist or is not a file.",
             hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
         )
-    if name.kind == "generate" and settings.env not in (None, name.env_id):
+    if name.path is None and settings.env not in (None, name.env_id):
         raise UsageError(
             f"--env {settings.env} contradicts --dataset {settings.dataset}, which names its environment.",
             hint="leave --env out; it belongs to files",
         )
+    if name.path is None and settings.columns:
+        raise UsageError(f"--columns belongs to files, not to --dataset {settings.dataset}.", hint="leave it out")
+    parse_column_map(settings.columns)
+    if settings.termination != "auto":
+        termination_rule(settings.termination)
+    if settings.relabel is not None:
+        reward_rule(settings.relabel)
 
 
 def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Transitions, DatasetInfo]:
     """The dataset from the cache if it is there whole, else made and put there."""
-    folder = (cache_dir() / "datasets" / _cache_name(name, settings, stage)).resolve()
-    path, sidecar = folder / "dataset.h5", folder / "dataset.json"
-    if not stage.options.force and _is_whole(path, sidecar):
-        stage.report.say(f"Found in the cache: {path}")
-        return path, *read_dataset(path)
-    transitions, info = _make(name, settings, stage)
+    if name.kind == "minari":
+        from mopo_cli.stages.download import download_minari
+
+        download_minari(name, stage)
+        stage.inputs = describe_files(stage.run, source_files(name, settings))
+    found = None if stage.options.force else cached_file(name, settings, stage)
+    if found is not None:
+        stage.report.say(f"Found in the cache: {found}")
+        return found, *read_dataset(found)
+    transitions, info = make_dataset(name, settings, stage)
     validate(transitions, info)
+    path, sidecar = _cache_files(name, settings, stage)
     digest = write_dataset(path, transitions, info)
     write_json(sidecar, {"dataset_id": info.dataset_id, "sha256": digest, "source": info.source})
     return path, transitions, info
 
 
+def cached_file(name: DatasetName, settings: FetchData, stage: Stage) -> Path | None:
+    """The dataset in the cache, None where it is not there whole."""
+    path, sidecar = _cache_files(name, settings, stage)
+    return path if _is_whole(path, sidecar) else None
+
+
+def _cache_files(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Path]:
+    folder = (cache_dir() / "datasets" / _cache_name(name, settings, stage)).resolve()
+    return folder / "dataset.h5", folder / "dataset.json"
+
+
 def _cache_name(name: DatasetName, settings: FetchData, stage: Stage) -> str:
     """A folder name that tells apart everything the content depends on."""
-    slug = dataset_slug(settings.dataset)
-    if name.kind == "generate":
-        return f"{slug}-{settings.transitions}-seed{settings.seed}"
-    env = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.env or "")[:60]
-    return "-".join(part for part in (slug, env, stage.inputs["source"]["sha256"][:12]) if part)
+    unused = {key for key, levels in _LEVELS_OF.items() if name.level not in levels}
+    content = {key: value for key, value in settings.model_dump().items() if key not in {*_NOT_CONTENT, *unused}}
+    content |= {"dataset": dataset_slug(settings.dataset), "sources": [f["sha256"] for f in stage.inputs.values()]}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return f"{dataset_slug(settings.dataset)}-{digest[:12]}"
 
 
 def _is_whole(path: Path, sidecar: Path) -> bool:
@@ -90,9 +138,46 @@ def _is_whole(path: Path, sidecar: Path) -> bool:
     return isinstance(recorded, dict) and recorded.get("sha256") == sha256_file(path)
 
 
-def _make(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+    """The dataset as its source has it, with the rewards and the termination rule that were asked for.
+
+    Call `validate` on what comes back. InputError where the rule does not fit the observations.
+    """
+    transitions, info = _bring(name, settings, stage)
+    if rule := settings.relabel or name.relabel:
+        logged_in = {**info.env_kwargs, **name.behaviour_kwargs}
+        transitions, info = relabel(transitions, replace(info, env_kwargs=logged_in), rule)
+    if settings.termination != "auto":
+        info = replace(info, termination=settings.termination)
+    check_rule_width(info.termination, transitions.obs_dim)
+    return transitions, info
+
+
+def _bring(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+    """The dataset as its source has it."""
     if name.path is not None:
-        return load_local(name.path, settings.env, stage.inputs["source"]["sha256"])
+        from mopo_cli.data.local import load_local
+        from mopo_cli.stages.download import read_if_d4rl
+
+        if known := read_if_d4rl(name.path, settings, stage):
+            return known
+        return load_local(name.path, settings.env, stage.inputs["source"]["sha256"], settings.columns)
+    if name.kind == "d4rl":
+        from mopo_cli.stages.download import bring_d4rl
+
+        return bring_d4rl(name, settings, stage)
+    if name.kind == "minari":
+        from mopo_cli.stages.download import bring_minari
+
+        return bring_minari(name, stage)
+    if name.level == "random":
+        return _log_random(name, settings, stage)
+    from mopo_cli.stages.behaviour import generate_by_recipe
+
+    return generate_by_recipe(name, settings, stage)
+
+
+def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
     from mopo_cli.data.generate import generate_random
 
     assert name.env_id is not None
@@ -103,15 +188,25 @@ def _make(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transit
             if stage.should_stop():
                 raise Stopped(stage.signal)
 
-        return generate_random(name.env_id, settings.transitions, settings.seed, on_progress)
+        kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
+        return generate_random(name.env_id, settings.transitions, settings.seed, on_progress, kwargs)
 
 
-def _show(report: Report, info: DatasetInfo, summary: Summary) -> None:
+def show(report: Report, info: DatasetInfo, summary: Summary) -> None:
+    """Tells what the dataset holds and where it comes from, and warns of what may be amiss."""
     columns = [field.replace("_", " ") for field in asdict(summary)]
     report.table(info.dataset_id, columns, [list(asdict(summary).values())])
     report.say(info.source)
     if info.termination == "none" and summary.terminals:
+        rule = f"known for the environment {info.env_id}" if info.env_id else "set (--termination gives one)"
         report.warn(
-            f"{info.dataset_id} marks terminals ({summary.terminals}), but no termination rule is known for "
-            f"the environment {info.env_id}: imagined episodes will not end there."
+            f"{info.dataset_id} marks terminals ({summary.terminals}), but no termination rule is {rule}: imagined "
+            "episodes will not end there."
+        )
+    if info.env_id is None:
+        report.say("No environment is named (--env ENV-ID): there will be none to play the policies in.")
+    if ONE_EPISODE in info.source:
+        report.warn(
+            f"Nothing in {info.dataset_id} marks where an episode ends, so it is taken for one long episode. If it "
+            'holds several, name the column that tells them apart: --columns "...,episode=...".'
         )

@@ -102,7 +102,7 @@ def _environments(context: ExitStack, opened: OpenWorld, settings: PolicyTrainin
     if env_id is None:
         report.say("The dataset names no environment, so the policies are not evaluated while they train.")
         return []
-    return context.enter_context(open_environments(env_id, settings.eval_episodes))
+    return context.enter_context(open_environments(env_id, settings.eval_episodes, opened.data.info.env_kwargs))
 
 
 def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> None:

@@ -19,7 +19,7 @@ from mopo_cli.stages.policies import open_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.hdf5 import RolloutWriter
 from mopo_cli.store.run import RunFolder
-from mopo_cli.tasks.termination import TERMINATION_RULES
+from mopo_cli.tasks.termination import termination_rule
 
 _PART = 10_000  # start states branched at once, so that memory does not grow with --batch
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -111,7 +111,7 @@ def _write(
     device, tally = data.observation.device, _Tally()
     ensemble = model.for_seed(settings.seed)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(UNCERTAINTIES))
-    rule = TERMINATION_RULES[data.info.termination]
+    rule = termination_rule(data.info.termination)
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         RolloutWriter(path, _attributes(stage, settings, data.info)) as writer,

@@ -19,7 +19,7 @@ from mopo_cli.dynamics.fit import (
     start_fit,
     steps_per_epoch,
 )
-from mopo_cli.errors import DivergedError, Stopped
+from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
@@ -39,10 +39,22 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         if stage.up_to_date:
             return stage.result()
         data = open_data(path, device)
-        fit_data = FitData.of(data.observation, data.action, data.reward, data.next_observation)
+        fit_data = _learnable(data, report)
         fit = start_fit(fit_data, _fit_settings(settings), settings.all_seeds())
         history = _train(stage, fit, fit_data, report)
         return _publish(stage, fit, fit_data, data, history, report)
+
+
+def _learnable(data: Data, report: Report) -> FitData:
+    """All rows, to train on and to hold out, but those whose next state the log does not hold."""
+    if data.info.terminal_next_known:
+        return FitData.of(data.observation, data.action, data.reward, data.next_observation)
+    known = data.terminal == 0
+    rows = int(known.sum())
+    if rows < 2:
+        raise InputError(f"{data.info.dataset_id}: the next state is known in {rows} rows, 2 are needed.")
+    report.say(f"{len(known) - rows:,} terminal rows are left out: the log does not hold the state after them")
+    return FitData.of(data.observation[known], data.action[known], data.reward[known], data.next_observation[known])
 
 
 def _fit_settings(settings: TrainModel) -> FitSettings:

@@ -17,7 +17,7 @@ from mopo_cli.stages.inputs import Data, dataset_path, model_position, open_data
 from mopo_cli.stages.runner import Stage, check_lineage
 from mopo_cli.store.hdf5 import read_rollouts
 from mopo_cli.store.run import RunFolder
-from mopo_cli.tasks.termination import TERMINATION_RULES
+from mopo_cli.tasks.termination import termination_rule
 
 
 def policy_inputs(run: RunFolder, rollouts: str) -> dict[str, Path]:
@@ -52,7 +52,7 @@ def open_world(stage: Stage, inputs: dict[str, Path], device: torch.device) -> O
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
     present = stage.inputs["dataset"]["sha256"]
-    rule = TERMINATION_RULES[data.info.termination]
+    rule = termination_rule(data.info.termination)
     if "model" in inputs:
         model = open_model(stage, data, device)
         ensembles = tuple(model.ensembles.values())

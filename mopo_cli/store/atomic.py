@@ -40,8 +40,7 @@ def publish(path: Path) -> Iterator[Path]:
         raise _cannot_write(path.parent, error) from error
     try:
         yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
+        move_into_place(temporary, path)
     except OSError as error:
         if error.errno in _FULL or str(error.filename) == str(temporary):
             raise _cannot_write(path.parent, error) from error
@@ -49,6 +48,12 @@ def publish(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a finished file to ``path`` in the same folder, on disk before it bears that name; OSError if it fails."""
+    _fsync(temporary)
+    os.replace(temporary, path)
     _fsync(path.parent)
 
 

@@ -5,7 +5,7 @@ reading one neither opens another file nor takes more memory than the file's siz
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,21 +50,33 @@ def stored_names(file: h5py.File, group: str = "/") -> list[str]:
     return sorted(found) if isinstance(found, h5py.Group) else []
 
 
-def read_columns(file: h5py.File, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Read whole columns of numbers as they are stored.
+def column_names(file: h5py.File) -> list[str]:
+    """The sorted paths of the datasets stored in the file; no link is followed."""
+    found = set(file)
+    file.visit(found.add)
+    return sorted(name for name in found if _is_stored(file, name) and isinstance(file[name], h5py.Dataset))
+
+
+def read_columns(file: h5py.File, names: Iterable[str], text: Container[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read whole columns of numbers as they are stored; those in ``text`` may be text of fixed length.
 
     Raises InputError for one that is missing, is no column of numbers, lies outside the file (a link, a
     virtual dataset, external storage), or is declared larger than the file can hold.
     """
-    columns = {name: _column(file, name) for name in names}
+    columns = {name: _column(file, name, "fiubS" if name in text else "fiub") for name in names}
     declared = sum(math.prod(column.shape) * column.dtype.itemsize for column in columns.values())
-    held = Path(file.filename).stat().st_size
-    if declared > max(_SMALL_BYTES, _LARGEST_RATIO * held):
-        raise InputError(f"{file.filename} declares {declared:,} bytes of columns but holds {held:,} bytes.")
+    check_declared(Path(file.filename), declared)
     return {name: column[()] for name, column in columns.items()}
 
 
-def _column(file: h5py.File, name: str) -> h5py.Dataset:
+def check_declared(path: Path, declared: int) -> None:
+    """InputError when a file declares more bytes of columns than any compression could have put into it."""
+    held = path.stat().st_size
+    if declared > max(_SMALL_BYTES, _LARGEST_RATIO * held):
+        raise InputError(f"{path} declares {declared:,} bytes of columns but holds {held:,} bytes.")
+
+
+def _column(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
     where = f"{file.filename}: column {name}"
     if not _is_stored(file, name):
         raise InputError(
@@ -72,8 +84,8 @@ def _column(file: h5py.File, name: str) -> h5py.Dataset:
             f"the file holds {', '.join(sorted(file)[:12]) or 'nothing'}."
         )
     column = file[name]
-    if not isinstance(column, h5py.Dataset) or column.shape is None or column.dtype.kind not in "fiub":
-        raise InputError(f"{where} does not hold numbers.")
+    if not isinstance(column, h5py.Dataset) or column.shape is None or column.dtype.kind not in kinds:
+        raise InputError(f"{where} does not hold numbers{' or text of fixed length' if 'S' in kinds else ''}.")
     if column.is_virtual or column.external:
         raise InputError(f"{where} has its numbers outside the file.")
     return column

@@ -4,10 +4,10 @@ What is written carries a checksum on every block and on the structure, so that 
 read.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,15 +16,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, check_finite
 from mopo_cli.errors import InputError
 from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
 
 SCHEMA_VERSION = 1
-COLUMNS = tuple(field.name for field in fields(Transitions))
 UNCERTAINTY = "uncertainty"
+# Groups that a dataset may have besides.
+INFOS, BEHAVIOUR = "infos", "behaviour"
 
 # A block fits HDF5's block cache, and a file of few rows stays small.
 _BLOCK_BYTES, _BLOCK_ROWS = 1 << 20, 4096
@@ -38,16 +39,28 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "reference_min": (float, type(None)),
     "reference_max": (float, type(None)),
     "seed": (int, type(None)),
+    "env_kwargs": (dict,),
+    "terminal_next_known": (bool,),
+    "recipe": (dict, type(None)),
 }
+# Attributes kept as JSON text.
+_JSON = ("env_kwargs", "recipe")
+# What a file without them means.
+_ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None}
 _STEP_COLUMNS = {"step": np.int32, "member": np.int32}
 
 
 def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> str:
     """Publish a dataset and return its sha256; equal content gives equal bytes."""
     attributes = {name: getattr(info, name) for name in _INFO_TYPES}
+    for name in _JSON:
+        if attributes[name] is not None:
+            attributes[name] = json.dumps(attributes[name], sort_keys=True, allow_nan=False)
+    columns = {name: getattr(transitions, name) for name in COLUMNS}
+    columns |= {f"{INFOS}/{name}": column for name, column in sorted(transitions.infos.items())}
+    columns |= {f"{BEHAVIOUR}/{name}": weights for name, weights in sorted(info.behaviour.items())}
     with publish(path) as temporary, _create(temporary, "dataset", attributes) as file:
-        for name in COLUMNS:
-            column = getattr(transitions, name)
+        for name, column in columns.items():
             _new_column(file, name, column, column.shape)[...] = column
     return sha256_file(path)
 
@@ -59,10 +72,13 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     """
     with open_hdf5(path) as file:
         attributes = _read_attributes(file, path, "dataset")
-        columns = read_columns(file, COLUMNS)
-    transitions = Transitions(**columns)
+        names = {group: stored_names(file, group) for group in (INFOS, BEHAVIOUR)}
+        columns = read_columns(file, [*COLUMNS, *(f"{group}/{name}" for group in names for name in names[group])])
+    infos, behaviour = ({name: columns.pop(f"{group}/{name}") for name in names[group]} for group in names)
+    transitions = _transitions(columns, infos)
     check_columns(transitions, str(path))
-    info = _dataset_info(attributes, path)
+    info = _dataset_info(attributes, behaviour, path)
+    _check_termination(info.termination, transitions.obs_dim, path)
     check_bounds(info, transitions.act_dim)
     return transitions, info
 
@@ -110,7 +126,7 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         attributes = _read_attributes(file, path, "rollouts")
         penalties = [f"{UNCERTAINTY}/{name}" for name in stored_names(file, UNCERTAINTY)]
         columns = read_columns(file, [*COLUMNS, *_STEP_COLUMNS, *penalties])
-    transitions = Transitions(**{name: columns[name] for name in COLUMNS})
+    transitions = _transitions(columns, {})
     check_columns(transitions, str(path))
     expected = _STEP_COLUMNS | dict.fromkeys(penalties, np.float32)
     for name, dtype in expected.items():
@@ -119,6 +135,11 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     for name in penalties:
         check_finite(name, columns[name], str(path))
     return columns, attributes
+
+
+def _transitions(columns: dict[str, NDArray[Any]], infos: dict[str, NDArray[Any]]) -> Transitions:
+    plain: dict[str, Any] = {name: columns[name] for name in COLUMNS}
+    return Transitions(**plain, infos=infos)
 
 
 @contextmanager
@@ -182,15 +203,27 @@ def _read_attribute(file: h5py.File, path: Path, name: str) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _dataset_info(attributes: dict[str, Any], path: Path) -> DatasetInfo:
-    from mopo_cli.tasks.termination import TERMINATION_RULES
-
+def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]], path: Path) -> DatasetInfo:
+    attributes = _ABSENT | attributes
+    for name in _JSON:
+        if isinstance(attributes[name], str):
+            try:
+                attributes[name] = json.loads(attributes[name])
+            except ValueError as error:
+                raise InputError(f"{path}: attribute {name} is not JSON.") from error
     for name, types in _INFO_TYPES.items():
         if name not in attributes or not isinstance(attributes[name], types):
             raise InputError(f"{path}: attribute {name} is missing or of the wrong type.")
     for name in ("action_low", "action_high"):
         if attributes[name].dtype != np.float32:
             raise InputError(f"{path}: attribute {name} is of type {attributes[name].dtype}, not float32.")
-    if attributes["termination"] not in TERMINATION_RULES:
-        raise InputError(f"{path}: the termination rule {attributes['termination']!r} is not known.")
-    return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES})
+    return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES}, behaviour=behaviour)
+
+
+def _check_termination(rule: str, obs_dim: int, path: Path) -> None:
+    from mopo_cli.tasks.termination import check_rule_width
+
+    try:
+        check_rule_width(rule, obs_dim)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}") from error

@@ -84,7 +84,7 @@ def is_up_to_date(run: RunFolder, key: str, settings: Mapping[str, Any], inputs:
 def tool_versions() -> dict[str, str]:
     """The versions that a result depends on, without importing the packages."""
     found = {"python": platform.python_version(), "mopo": __version__}
-    for package in ("torch", "numpy"):
+    for package in ("torch", "numpy", "gymnasium", "mujoco"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

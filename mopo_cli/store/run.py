@@ -14,7 +14,7 @@ from mopo_cli.store.atomic import publish
 _RUNS = Path("runs")
 _CURRENT = _RUNS / "current"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,120}")
-_DATA_FILES = (".h5", ".hdf5")
+_DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)

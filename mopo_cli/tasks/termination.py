@@ -5,10 +5,15 @@ root's horizontal position. Where the simulator would never leave a plausible ra
 a guard ends the episode as well: see each rule.
 """
 
+import re
 from collections.abc import Callable
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
+
+from mopo_cli.errors import InputError
+from mopo_cli.tasks.expression import Expression, parse_expression
 
 TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(observation `[..., O]`, action `[..., A]`, next_observation `[..., O]`) -> terminal, bool `[...]`."""
@@ -90,7 +95,43 @@ _RULE_OF_ENVIRONMENT = {
     "Humanoid": "humanoid",
     "InvertedPendulum": "inverted-pendulum",
     "InvertedDoublePendulum": "inverted-double-pendulum",
+    "mopo/HalfCheetahJump": "halfcheetah",
+    "mopo/AntAngle": "ant",
 }
+
+
+def termination_rule(text: str) -> TerminationRule:
+    """The rule of that name, or the one written as an expression over the predicted observation.
+
+    See `tasks.expression` for its grammar. InputError when there is no such rule, or the expression has a fault.
+    """
+    if text in TERMINATION_RULES:
+        return TERMINATION_RULES[text]
+    if re.fullmatch(r"[A-Za-z][\w.-]*", text):
+        close = get_close_matches(text, TERMINATION_RULES, n=1)
+        did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
+        known = ", ".join(TERMINATION_RULES)
+        raise InputError(
+            f"The termination rule {text!r} is not known{did_you_mean}; the rules are {known}.",
+            hint="or an expression over the predicted observation: --termination 'abs(obs[1]) > 0.2'",
+        )
+    return parse_expression(text)
+
+
+def check_rule_width(text: str, obs_dim: int) -> None:
+    """InputError where the rule ``text`` looks at entries that observations of ``obs_dim`` do not have."""
+    rule = termination_rule(text)
+    if isinstance(rule, Expression):
+        rule.check_width(obs_dim)
+        return
+    state = torch.zeros(1, obs_dim)
+    try:
+        rule(state, torch.zeros(1, 1), state)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"The termination rule {text!r} is for wider observations than these of {obs_dim} entries.",
+            hint="--termination none, or an expression such as 'abs(obs[0]) > 1'",
+        ) from error
 
 
 def termination_for_env(env_id: str | None) -> str:

@@ -121,19 +121,36 @@ def test_the_full_size_update_is_the_same_alone_and_stacked() -> None:
     assert torch.equal(stack.sac.critic[2:4], alone.sac.critic)
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 7])
-def test_a_resumed_loop_ends_as_the_uninterrupted_one(stop_after: int) -> None:
-    world, whole = make_world(2), stacked(10)
-    tensors, numbers = deepcopy(loop_state(stacked(stop_after)))
-    second = start_loop(world, MEMBERS, SAC, SETTINGS)
-    restore_loop(second, world, tensors, numbers)
-    for _ in range(10 - stop_after):
+def assert_resumes(whole: Loop, stopped: Loop) -> None:
+    """What is taken up where `stopped` is now comes to be equal to `whole`."""
+    world, second = make_world(2), start_loop(make_world(2), whole.members, SAC, whole.settings)
+    restore_loop(second, world, *deepcopy(loop_state(stopped)))
+    while second.step < whole.step:
         advance(second, world)
-    assert second.step == whole.step
     for name, tensor in loop_state(whole)[0].items():
         assert torch.equal(tensor, loop_state(second)[0][name]), name
     for m, size in enumerate(whole.pool.sizes):
         assert torch.equal(whole.pool.rows[m, :size], second.pool.rows[m, :size])
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 7])
+def test_a_resumed_loop_ends_as_the_uninterrupted_one(stop_after: int) -> None:
+    assert_resumes(stacked(10), stacked(stop_after))
+
+
+def test_uniform_rollouts_act_at_random_whatever_the_policy_and_resume_exactly() -> None:
+    world, settings = make_world(2), replace(SETTINGS, rollout_actions="uniform")
+    loop = start_loop(world, MEMBERS[:2], SAC, settings)
+    # A policy that always does the same; learning moves it little in these few steps.
+    loop.sac.actor_layout.views(loop.sac.actor)["b2"][:, :, :ACT] = 9.0
+    for _ in range(3):
+        advance(loop, world)
+    for m, size in enumerate(loop.pool.sizes):
+        action = world.rows.split(loop.pool.rows[m, :size]).action
+        assert action.min() < -0.98 and action.max() > 0.98 and action.abs().max() <= 1
+        assert action.mean(dim=0).abs().max() < 0.1
+        assert action.std(dim=0).sub(3**-0.5).abs().max() < 0.05
+    assert_resumes(train(world, MEMBERS[:2], 5, settings), train(world, MEMBERS[:2], 3, settings))
 
 
 def test_rollouts_that_no_longer_matter_are_forgotten() -> None:

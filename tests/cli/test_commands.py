@@ -200,9 +200,11 @@ def test_run_takes_data_sets_and_settings_files(shell: Any, tmp_path: Path) -> N
     assert shell.calls[4].settings.policy == "other"
 
     shell.calls.clear()
-    assert shell("run ./logs/bare.h5") == 0
-    assert shell.stages == ["fetch-data", "train-model", "select-elites", "train-policy"]
-    assert "--env" in shell.err  # what is left out is said
+    assert shell("run ./logs/bare.csv --columns obs=a,action=b,reward=c --termination obs[0]>1 --relabel jump") == 0
+    assert shell.stages == ["fetch-data", "train-model", "select-elites", "train-policy", "evaluate"]
+    settings = shell.calls[0].settings
+    assert (settings.columns, settings.termination) == ("obs=a,action=b,reward=c", "obs[0]>1")
+    assert (settings.relabel, settings.env) == ("jump", None)
     assert "runs/bare" in shell.out
 
     shell.calls.clear()

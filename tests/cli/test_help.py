@@ -20,7 +20,7 @@ DEFAULTS = {
     "select-elites": "n 5, metric mse, members none",
     "rollout": "h 5, batch 50000, actions uniform, name none, seed 0",
     "train-policy": "penalty max-var, lam 1, h 5, epochs 1000, steps-per-epoch 1000, seeds 1, "
-    "seed-list none, rollouts fresh, rollout-batch 50000, rollout-every 1000, pool-epochs 5, "
+    "seed-list none, rollouts fresh, rollout-actions policy, rollout-batch 50000, rollout-every 1000, pool-epochs 5, "
     "real-ratio 0.05, batch-size 256, hidden 256, layers 2, actor-lr 0.0003, "
     "critic-lr 0.0003, alpha-lr 0.0003, gamma 0.99, tau 0.005, "
     "target-entropy none, alpha-max 1, log-std-min -5, log-std-max 2, eval-every 1, eval-episodes 10, "
@@ -80,7 +80,7 @@ def test_help_loads_nothing_heavy(line: str) -> None:
         "import sys\n"
         "from mopo_cli.__main__ import main\n"
         f"assert main({line.split()!r}) == 0\n"
-        "heavy = {'torch', 'gymnasium', 'mujoco', 'h5py', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'gymnasium', 'mujoco', 'h5py', 'matplotlib', 'pyarrow', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)

@@ -16,7 +16,7 @@ from mopo_cli.config.presets import (
 )
 from mopo_cli.config.resolve import checked, resolve
 from mopo_cli.config.schema import STAGES, FetchData, TrainPolicy
-from mopo_cli.data.registry import parse_dataset
+from mopo_cli.data.registry import TASKS, parse_dataset
 from mopo_cli.errors import SettingsError, UsageError
 
 # (h, lam): MOPO final version, Table 6; halfcheetah-medium-expert as released (its Table 6 has lam 1).
@@ -37,6 +37,11 @@ H_LAM = {
 VARIANTS = {
     "hopper-medium-replay-first-paper": (1, 5),
     "halfcheetah-medium-expert-final-paper": (5, 1),
+}
+# The same, App. G.2; the angles but 30 are those of Table 4, with ant-angle's settings.
+OUT_OF_DISTRIBUTION = {
+    "halfcheetah-jump": (5, 1),
+    **dict.fromkeys(("ant-angle", "ant-angle-45", "ant-angle-60", "ant-angle-90"), (25, 2)),
 }
 GENERATED = ("InvertedPendulum-v5", "Pendulum-v1", "Hopper-v5")
 
@@ -62,8 +67,21 @@ def test_the_papers_sets_have_the_papers_numbers(name: str) -> None:
     assert any("h, lam:" in line and ("Table" in line or "code" in line) for line in header)
 
 
+@pytest.mark.parametrize("name", OUT_OF_DISTRIBUTION)
+def test_the_out_of_distribution_tasks_have_the_papers_numbers(name: str) -> None:
+    settings = resolve(TrainPolicy, dataset=name).settings
+    assert (settings.h, settings.lam) == OUT_OF_DISTRIBUTION[name]
+    assert (settings.penalty, settings.epochs, settings.rollout_actions) == ("max-var", 1000, "uniform")
+    assert resolve(FetchData, dataset=name).settings.behaviour_steps == 1_000_000
+
+
+def test_the_hiv_set_is_the_first_200_000_steps() -> None:
+    assert resolve(FetchData, dataset="hiv").settings.behaviour_steps == 200_000
+    assert resolve(TrainPolicy, dataset="hiv").settings.rollout_actions == "policy"
+
+
 def test_every_set_of_the_paper_and_every_generated_set_has_its_preset() -> None:
-    for dataset in [*H_LAM, *(f"generate:{env}:random" for env in GENERATED)]:
+    for dataset in [*H_LAM, *TASKS, *(f"generate:{env}:random" for env in GENERATED)]:
         name = find_preset(dataset)
         assert name is not None
         assert preset_dataset(name) == dataset

@@ -1,4 +1,3 @@
-from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -6,13 +5,13 @@ import numpy as np
 import pytest
 
 from mopo_cli.data.generate import generate_random
-from mopo_cli.data.transitions import Transitions, episode_lengths
+from mopo_cli.data.transitions import COLUMNS, Transitions, episode_lengths
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import InputError
 
 
 def columns(transitions: Transitions) -> list[bytes]:
-    return [getattr(transitions, field.name).tobytes() for field in fields(transitions)]
+    return [getattr(transitions, name).tobytes() for name in COLUMNS]
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "InvertedPendulum-v5", "Pendulum-v1"])

@@ -9,7 +9,7 @@ import pytest
 
 from mopo_cli.data.generate import generate_random
 from mopo_cli.data.local import load_local
-from mopo_cli.data.transitions import Transitions, episode_returns
+from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError
 
@@ -25,7 +25,7 @@ def logged() -> Transitions:
 
 
 def columns(logged: Transitions, **changes: Any) -> dict[str, Any]:
-    own = {name: getattr(logged, name) for name in logged.__dataclass_fields__}
+    own = {name: getattr(logged, name) for name in COLUMNS}
     return {name: value for name, value in {**own, **changes}.items() if value is not None}
 
 
@@ -43,7 +43,7 @@ def load(path: Path, env_id: str | None = "Hopper-v5") -> tuple[Transitions, Any
 
 
 def same(a: Transitions, b: Transitions) -> bool:
-    names = a.__dataclass_fields__
+    names = COLUMNS
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
@@ -88,30 +88,18 @@ def test_without_timeouts_none_are_assumed_and_said(tmp_path: Path, logged: Tran
 
 def test_without_next_observations_no_state_crosses_an_episode(tmp_path: Path, logged: Transitions) -> None:
     found, info = load(save(tmp_path / "my.h5", columns(logged, next_observations=None)))
-    ends = logged.terminals | logged.timeouts
-    kept = np.flatnonzero(~ends)
+    kept = np.flatnonzero(~logged.timeouts)
+    known = ~logged.terminals[kept]
     assert np.array_equal(found.observations, logged.observations[kept])
-    assert np.array_equal(found.next_observations, logged.next_observations[kept])
+    assert np.array_equal(found.next_observations[known], logged.next_observations[kept][known])
+    assert np.array_equal(found.next_observations[~known], logged.observations[kept][~known])
     assert np.array_equal(found.actions, logged.actions[kept])
     assert np.array_equal(found.rewards, logged.rewards[kept])
-    assert not found.terminals.any()
-    assert np.array_equal(found.timeouts, np.isin(kept + 1, np.flatnonzero(ends)))
-    assert f"{ends.sum()} rows that end an episode dropped ({logged.terminals.sum()} terminals" in info.source
-
-
-def test_the_shift_drops_the_last_row_and_timeouts(tmp_path: Path) -> None:
-    data = {
-        "observations": np.array([[0], [1], [2], [10], [11], [20], [21], [22]], np.float32),
-        "actions": np.zeros((8, 1), np.float32),
-        "rewards": np.arange(8, dtype=np.float32),
-        "terminals": np.array([0, 0, 0, 0, 1, 0, 0, 0], np.uint8),
-        "timeouts": np.array([0, 0, 1, 0, 0, 0, 0, 0], np.uint8),
-    }
-    found, _ = load(save(tmp_path / "my.h5", data), env_id=None)
-    assert found.observations.ravel().tolist() == [0, 1, 10, 20, 21]
-    assert found.next_observations.ravel().tolist() == [1, 2, 11, 21, 22]
-    assert found.timeouts.tolist() == [False, True, True, False, True]
-    assert episode_returns(found).tolist() == [0 + 1, 3, 5 + 6]
+    assert np.array_equal(found.terminals, logged.terminals[kept])
+    assert np.array_equal(found.timeouts, known & np.isin(kept + 1, np.flatnonzero(logged.timeouts)))
+    assert not info.terminal_next_known
+    assert f"{logged.timeouts.sum()} rows that end the record dropped" in info.source
+    assert f"the states after its {logged.terminals.sum()} terminals are unknown" in info.source
 
 
 def test_an_unmarked_time_limit_is_found_by_validation(tmp_path: Path, logged: Transitions) -> None:
@@ -127,11 +115,12 @@ def test_d4rl_reference_scores_go_with_v4(tmp_path: Path, logged: Transitions) -
 
 
 def test_without_an_environment_the_bounds_come_from_the_data(tmp_path: Path, logged: Transitions) -> None:
-    actions = logged.actions * np.float32([1, 3, 0])
+    actions = logged.actions * np.float32([1, 3, 50])
+    actions[:, 2] = np.abs(actions[:, 2])  # a valve, from shut to open
     _, info = load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
     reach = np.abs(actions[:, 1]).max()
-    assert info.action_high.tolist() == [1, reach, 1]
-    assert info.action_low.tolist() == [-1, -reach, -1]
+    assert info.action_high.tolist() == [1, reach, actions[:, 2].max()]
+    assert info.action_low.tolist() == [-1, -reach, actions[:, 2].min()]
     assert (info.env_id, info.termination) == (None, "none")
     assert "action bounds taken from the data" in info.source
 
@@ -160,7 +149,7 @@ def test_a_missing_column_is_named(tmp_path: Path, logged: Transitions, column: 
         ("terminals", np.full(N, np.nan), "holds nan in row 0"),
         ("timeouts", np.arange(N), "holds 2 in row 2"),
         ("next_observations", np.zeros((N, 3)), "has shape"),
-        ("next_observations", np.zeros((N - 5, 11)), "has shape"),
+        ("next_observations", np.zeros((N - 5, 11)), "has 295 rows"),
         ("actions", np.full((N, 3), 2.0), "leaves the bounds of Hopper-v5 in 300 of 300 rows"),
     ],
 )

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mopo_cli.data.registry import DatasetName, not_yet, parse_dataset
+from mopo_cli.data.registry import TASKS, DatasetName, parse_dataset
+from mopo_cli.data.relabel import RULES
 from mopo_cli.errors import InputError
 
 KNOWN = [
@@ -10,8 +11,35 @@ KNOWN = [
     ("../logs/run 1.HDF5", DatasetName("local", "run 1.HDF5", path=Path("../logs/run 1.HDF5"))),
     ("plain.hdf5", DatasetName("local", "plain.hdf5", path=Path("plain.hdf5"))),
     ("/data/no-ending", DatasetName("local", "no-ending", path=Path("/data/no-ending"))),
-    ("generate:Hopper-v5:random", DatasetName("generate", "generate:Hopper-v5:random", "Hopper-v5")),
-    ("generate:own/Arm-v0:random", DatasetName("generate", "generate:own/Arm-v0:random", "own/Arm-v0")),
+    ("generate:Hopper-v5:random", DatasetName("generate", "generate:Hopper-v5:random", "Hopper-v5", level="random")),
+    (
+        "generate:own/Arm-v0:mixed",
+        DatasetName("generate", "generate:own/Arm-v0:medium-replay", "own/Arm-v0", level="medium-replay"),
+    ),
+    (
+        "halfcheetah-jump",
+        DatasetName(
+            "generate",
+            "halfcheetah-jump",
+            "mopo/HalfCheetahJump-v0",
+            level="full-replay",
+            behaviour_kwargs={"reward": "behaviour"},
+            relabel="halfcheetah-jump",
+        ),
+    ),
+    (
+        "ant-angle-60",
+        DatasetName(
+            "generate",
+            "ant-angle-60",
+            "mopo/AntAngle-v0",
+            level="full-replay",
+            env_kwargs={"angle": 60.0},
+            behaviour_kwargs={"reward": "behaviour"},
+            relabel="ant-angle-60",
+        ),
+    ),
+    ("hiv", DatasetName("generate", "hiv", "mopo/HIVTreatment-v0", level="full-replay")),
     ("walker2d-medium", DatasetName("d4rl", "walker2d-medium-v2", "Walker2d-v4")),
     ("hopper-mixed", DatasetName("d4rl", "hopper-medium-replay-v2", "Hopper-v4")),
     ("halfcheetah-medium-expert-v0", DatasetName("d4rl", "halfcheetah-medium-expert-v0", "HalfCheetah-v4")),
@@ -28,11 +56,13 @@ REFUSED = [
     ("hopper", "is not known"),
     ("", "is not known"),
     ("gnerate:Hopper-v5:random", "is not known"),
-    ("generate:Hopper-v5", "generate:ENV-ID:random"),
-    ("generate::random", "generate:ENV-ID:random"),
-    ("generate:os:Hopper-v5:random", "generate:ENV-ID:random"),
-    ("generate:../Hopper-v5:random", "generate:ENV-ID:random"),
-    ("generate:Hopper-v5:expert", "only 'random'"),
+    ("generate:Hopper-v5", "generate:ENV-ID:LEVEL"),
+    ("generate::random", "generate:ENV-ID:LEVEL"),
+    ("generate:os:Hopper-v5:random", "generate:ENV-ID:LEVEL"),
+    ("generate:../Hopper-v5:random", "generate:ENV-ID:LEVEL"),
+    ("generate:Hopper-v5:novice", "'novice'; those that can be generated are random, medium,"),
+    ("ant-angle-35", "did you mean 'ant-angle-45'"),
+    ("half-cheetah-jump", "did you mean 'halfcheetah-jump'"),
     ("minari:", "minari:NAMESPACE"),
     ("minari:../../etc/medium-v0", "minari:NAMESPACE"),
     ("minari:/etc/medium-v0", "minari:NAMESPACE"),
@@ -56,8 +86,9 @@ def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_dataset("~/my.h5").path == Path("/somewhere/my.h5")
 
 
-def test_published_sets_are_not_there_yet() -> None:
-    error = not_yet(parse_dataset("walker2d-medium"))
-    assert error.message.startswith("not yet: walker2d-medium-v2")
-    assert "--dataset ./file.h5 --env Walker2d-v4" in error.message
-    assert error.exit_code == 4
+def test_a_task_and_its_environment_are_of_one_angle() -> None:
+    for name in TASKS:
+        source = parse_dataset(name)
+        if source.relabel:
+            rule = RULES[source.relabel]
+            assert (source.env_id, source.env_kwargs) == (rule.env_id, rule.env_kwargs)

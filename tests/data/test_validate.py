@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import summarise, validate
 from mopo_cli.errors import InputError
 
@@ -78,7 +78,7 @@ def test_misshapen_rewards_are_named_as_such() -> None:
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_rows(n: int) -> None:
     t = walk()
-    short = Transitions(**{name: getattr(t, name)[:n] for name in t.__dataclass_fields__})
+    short = Transitions(**{name: getattr(t, name)[:n] for name in COLUMNS})
     with pytest.raises(InputError, match=f"{n} transition"):
         validate(short, INFO)
 

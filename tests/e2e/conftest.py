@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from probes.behaviours import TINY
 
 # Imported once, by the process that all the others are forked from.
 MODULES = ["__main__", "torch._dynamo", "gymnasium", "mujoco", "matplotlib.figure", "mopo_cli.cli.app"]
-MODULES += [f"mopo_cli.stages.{stage}" for stage in ("fetch_data", "train_model", "train_policy")]
+MODULES += [f"mopo_cli.stages.{stage}" for stage in ("behaviour", "fetch_data", "train_model", "train_policy")]
 
 # A moment is a publish about to reach the disk or to be renamed, or a look at the signals between two blocks of
 # work; the process sends itself the signal when it has come to the moment with the number `fatal`.
@@ -23,9 +24,11 @@ os.chdir(folder)
 os.environ["MOPO_HOME"] = str(folder / "cache")
 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-from mopo_cli.stages import policy_stack, runner, train_model
+from mopo_cli.stages import behaviour, policy_stack, runner, train_model
+behaviour.RECIPE = tiny_recipe
 if checkpoint_always:
-    train_model._SAVE_SECONDS = policy_stack._SAVE_SECONDS = -1.0
+    train_model._SAVE_SECONDS = policy_stack._SAVE_SECONDS = behaviour._SAVE_SECONDS = -1.0
+    behaviour._SAVE_SHARE = float("inf")
 moments = 0
 def watched(function):
     def call(*args, **kwargs):
@@ -78,6 +81,7 @@ def child(processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Child:
         kill_after: float | None = None,
     ) -> Ended:
         names = {"folder": folder, "line": line, "log": str(log), "fatal": fatal, "signum": int(signum)}
+        names |= {"tiny_recipe": TINY}
         process = processes.Process(target=exec, args=(CHILD, names | {"checkpoint_always": checkpoint_always}))
         process.start()
         process.join(kill_after or 120)

@@ -165,6 +165,19 @@ def test_the_time_left_counts_no_steps_of_an_earlier_attempt(
     assert "0:04:00 left" in line  # 8 more at 30 s each
 
 
+def test_bytes_are_shown_with_their_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    with Report().progress("file", 200_000_000, done=50_000_000, in_bytes=True) as bar:
+        now[0] = 40.0
+        bar.update(100_000_000)
+        now[0] = 80.0
+        bar.update(-150_000_000)  # begun anew
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "file  150/200 MB (75%)  0:00:40 passed  0:00:20 left  2.50 MB/s"
+    assert second == "file  0 MB  0:01:20 passed"
+
+
 def test_a_terminal_gets_a_bar_that_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -180,6 +193,12 @@ def test_a_terminal_gets_a_bar_that_leaves_no_trace(monkeypatch: pytest.MonkeyPa
     assert "fitting" in terminal.getvalue()
     assert "2/2" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2K")
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Report().progress("file", 8_000_000, done=6_000_000, in_bytes=True) as bar:
+        bar.update(1_000_000)
+        bar.update(1_000_000)
+    assert "8.0/8.0 MB" in terminal.getvalue() and "/s" in terminal.getvalue()
 
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from mopo_cli.data.portrait import portrait
+from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.report import plots
 
 EPOCHS = [1, 2, 3]
@@ -111,3 +113,63 @@ assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], check=True, timeout=60)
     assert (tmp_path / "x.png").stat().st_size > 0
+
+
+def dataset(obs_dim=4, episodes=3):
+    """Episodes of 50 steps in which a third of the second action lies at its lower bound, 0."""
+    draw = np.random.default_rng(0)
+    n = 50 * episodes
+    obs = draw.standard_normal((n, obs_dim)).astype(np.float32)
+    actions = draw.uniform(0.1, 0.9, (n, 2)).astype(np.float32)
+    actions[::3, 1] = 0
+    ends = np.arange(n) % 50 == 49
+    rewards = draw.uniform(0, 1, n).astype(np.float32)
+    rows = Transitions(obs, actions, rewards, obs, np.zeros(n, np.bool_), ends)
+    bounds = np.zeros(2, np.float32), np.ones(2, np.float32)
+    return portrait(rows, DatasetInfo("d", None, "s", *bounds, "none", None, None, None))
+
+
+def test_a_dataset_is_drawn_panel_by_panel(figures, tmp_path):
+    drawn = dataset()
+    plots.dataset_plot(tmp_path / "x.png", "./$_{$.h5", drawn)
+    (figure,) = figures
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert figure.get_suptitle() == "./$_{$.h5"
+
+    for title, histogram in (
+        ("Episode returns", drawn.returns),
+        ("Distance to the nearest row elsewhere", drawn.neighbours.histogram),
+    ):
+        (steps,) = panels[title].patches
+        assert steps.get_data().values.tolist() == histogram.counts
+        assert steps.get_data().edges.tolist() == histogram.edges
+    (lengths,) = panels["Episode lengths"].patches
+    assert lengths.get_data().values.tolist() == [3]
+    assert lengths.get_data().edges[0] < 50 < lengths.get_data().edges[1]
+
+    (image,) = panels["Actions between their bounds"].images
+    shares = np.asarray(image.get_array())
+    assert shares.shape == (2, 20)
+    assert shares.sum(axis=1) == pytest.approx([1, 1])
+    assert shares[1, 0] == pytest.approx(1 / 3)
+    widths = [bar.get_width() for bar in panels["Actions within 1 % of their bounds"].patches]
+    assert widths == pytest.approx([0, -100 / 3, 0, 0])
+
+    ranges = panels["Observations: all rows, the middle 98 % and the median"]
+    whole, middle = (bars.get_segments() for bars in ranges.collections)
+    for i, column in enumerate(drawn.observations):
+        assert whole[i].tolist() == [[i, column.min], [i, column.max]]
+        assert middle[i].tolist() == [[i, column.p1], [i, column.p99]]
+    assert ranges.get_lines()[0].get_ydata().tolist() == [column.median for column in drawn.observations]
+
+
+@pytest.mark.parametrize("episodes", [1, 3])
+def test_a_picture_of_a_wide_dataset_is_a_png_with_ink(tmp_path, episodes):
+    path = tmp_path / "plots" / "wide.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.dataset_plot(path, "wide", dataset(obs_dim=111, episodes=episodes))
+    image = imread(path)
+    assert image.shape[1] == 13 * plots.DOTS_PER_INCH
+    assert 0.05 < (image[..., :3] < 0.9).any(axis=2).mean() < 0.7
+    assert [file.name for file in path.parent.iterdir()] == ["wide.png"]

@@ -96,7 +96,7 @@ def test_fingerprint_is_of_content_not_of_order() -> None:
 
 def test_versions_name_what_a_result_depends_on() -> None:
     found = tool_versions()
-    assert sorted(found) == ["mopo", "numpy", "python", "torch"]
+    assert sorted(found) == ["gymnasium", "mopo", "mujoco", "numpy", "python", "torch"]
     assert found["numpy"] == version("numpy")
 
 

@@ -30,6 +30,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("minari:mujoco/walker2d/medium-v0", "minari-mujoco-walker2d-medium-v0"),
         ("./my-logs.h5", "my-logs"),
         ("/data/../other/logs.v2.HDF5", "logs.v2"),
+        ("./plant.csv", "plant"),
         ("current", "current-data"),
     ],
 )

@@ -1,0 +1,151 @@
+"""CSV and Parquet: the columns under a heading, read by pyarrow without a guess at what they hold."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mopo_cli.data.cells import BadCell, codes, is_text, numbers_of
+from mopo_cli.data.checks import Check, require
+from mopo_cli.errors import CorruptError, InputError, MopoError
+from mopo_cli.store.columns import check_declared
+
+_SEPARATORS = ",;\t"  # in doubt the first
+_HEADING_BYTES = 1 << 20
+
+
+def table_names(path: Path) -> list[str]:
+    """The names of the columns in the order of the file, without the space around them. Errors as `read_table`."""
+    return [name.strip() for name in _heading(path)]
+
+
+def read_table(path: Path, numbers: Sequence[str], labels: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Columns ``numbers`` as int64, float64 or bool `[N]`, ``labels`` as int64 codes `[N]`.
+
+    Raises UnusableData with the first bad cell of every column that has one; InputError for a column that is
+    missing or there twice, and for text that is no CSV; CorruptError for what is no Parquet file.
+    """
+    read = _read_csv if _is_csv(path) else _read_parquet
+    columns = read(path, _once_each(path, [*numbers, *labels]), labels)
+    found: dict[str, NDArray[Any]] = {}
+    checks = []
+    for name, column in columns.items():
+        try:
+            found[name] = codes(column) if name in labels else numbers_of(column)
+        except BadCell as bad:
+            fault = f"{path.name}: column {name} {bad.told} in row {bad.row}: remove or repair its episode."
+            checks.append(Check(name, "labels" if name in labels else "numbers", fault, bad.row))
+    require(checks)
+    return found
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _heading(path: Path) -> list[str]:
+    if _is_csv(path):
+        from pyarrow import csv
+
+        with _opened(path, "CSV", InputError) as file, csv.open_csv(file, **_csv_options(path)) as reader:
+            return [str(name) for name in reader.schema.names]
+    from pyarrow import parquet
+
+    with _opened(path, "Parquet", CorruptError) as file:
+        return [str(name) for name in parquet.read_schema(file).names]
+
+
+def _once_each(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Each of the names -> as the file writes it; InputError where the file has it twice or not at all."""
+    heading = _heading(path)
+    found = {}
+    for name in names:
+        written = [other for other in heading if other.strip() == name]
+        if len(written) != 1:
+            told = f"has two columns {name!r}: name them apart" if written else f"has no column {name!r}"
+            raise InputError(f"{path.name} {told}.")
+        found[name] = written[0]
+    return found
+
+
+def _read_csv(path: Path, written: dict[str, str], _labels: Sequence[str]) -> dict[str, Any]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    # As text, so that a cell that will not do can be shown.
+    convert = csv.ConvertOptions(
+        include_columns=list(written.values()),
+        column_types=dict.fromkeys(written.values(), pa.string()),
+        strings_can_be_null=False,
+    )
+    with _opened(path, "CSV", InputError) as file:
+        table = csv.read_csv(file, convert_options=convert, **_csv_options(path))
+    return {name: table[column] for name, column in written.items()}
+
+
+def _csv_options(path: Path) -> dict[str, Any]:
+    from pyarrow import csv
+
+    with _opened(path, "CSV", InputError) as file:
+        heading = file.readline(_HEADING_BYTES).decode(errors="replace")
+    separator = max(_SEPARATORS, key=heading.count)
+    return {
+        "read_options": csv.ReadOptions(use_threads=False),
+        "parse_options": csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+    }
+
+
+def _read_parquet(path: Path, written: dict[str, str], labels: Sequence[str]) -> dict[str, Any]:
+    from pyarrow import parquet
+
+    with _opened(path, "Parquet", CorruptError) as source:
+        types = {name: parquet.read_schema(source).field(column).type for name, column in written.items()}
+        require(_type_check(path, name, kind, name in labels) for name, kind in types.items())
+        # Text stays a dictionary, so that a word is held once however often it occurs.
+        text = [written[name] for name, kind in types.items() if is_text(kind)]
+        file = parquet.ParquetFile(source, read_dictionary=text)
+        check_declared(path, 8 * file.metadata.num_rows * len(written))
+        table = file.read(columns=list(written.values()), use_threads=False)
+        return {name: _written_out(path, table[column]) for name, column in written.items()}
+
+
+def _type_check(path: Path, name: str, kind: Any, label: bool) -> Check:
+    from pyarrow import types
+
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    number = types.is_integer(plain) or types.is_floating(plain) or types.is_boolean(plain) or types.is_decimal(plain)
+    usable = number or is_text(plain) or types.is_null(plain) or (label and types.is_temporal(plain))
+    what = "labels" if label else "numbers"
+    return Check(name, what, "" if usable else f"{path.name}: column {name} holds {kind}, not {what}.")
+
+
+def _written_out(path: Path, column: Any) -> Any:
+    """A column without its dictionary, unless that would take more memory than the file explains."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type):
+        return column
+    if is_text(column.type.value_type):
+        lengths = (pc.sum(pc.take(pc.binary_length(part.dictionary), part.indices)).as_py() for part in column.chunks)
+        check_declared(path, sum(length or 0 for length in lengths))
+    return column.cast(column.type.value_type)
+
+
+@contextmanager
+def _opened(path: Path, kind: str, error_class: type[MopoError]) -> Iterator[Any]:
+    """The file; whatever pyarrow finds wrong with it inside the block is an ``error_class``."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    with file:
+        try:
+            yield file
+        except MopoError:
+            raise
+        except Exception as error:  # pyarrow raises its own errors, Python's ValueError, OSError and more
+            told = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise error_class(f"{path.name} cannot be read as {kind}: {told[:200]}.") from error

@@ -1,0 +1,104 @@
+"""From the cells of an arrow column to numbers, or to the first cell that is none."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BadCell(Exception):
+    """The first cell of a column that will not do: ``told`` is what is wrong with it."""
+
+    def __init__(self, row: int, told: str) -> None:
+        super().__init__(row, told)
+        self.row, self.told = row, told
+
+
+def numbers_of(column: Any) -> NDArray[Any]:
+    """A column of numbers, or of text that is numbers, as int64, float64 or bool `[N]`.
+
+    ``true`` and ``false`` among them are 1 and 0. BadCell for the first cell that is empty or no number.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if is_text(kind):
+        return _parse(pc.utf8_trim_whitespace(column.cast(pa.string())))
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        column = column.cast(pa.float64())
+    _refuse_empty(column.is_null())
+    values: NDArray[Any] = column.to_numpy()
+    return values
+
+
+def _parse(column: Any) -> NDArray[Any]:
+    """Text as int64 where every cell is a whole number, else as float64."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    _refuse_empty(pc.or_kleene(column.is_null(), pc.equal(column, "")))
+    for text in (column, _words_as_numbers(column)):
+        for kind in (pa.int64(), pa.float64()):
+            if (numbers := _cast(text, kind)) is not None:
+                return np.asarray(numbers.to_numpy())
+    row = _first_that_fails(_words_as_numbers(column), pa.float64())
+    raise BadCell(row, f"holds {column[row].as_py()!r}, no number,")
+
+
+def _words_as_numbers(column: Any) -> Any:
+    import pyarrow.compute as pc
+
+    plain = pc.utf8_lower(column)
+    for word, number in (("true", "1"), ("false", "0")):
+        plain = pc.if_else(pc.equal(plain, word), number, plain)
+    return plain
+
+
+def _cast(column: Any, kind: Any) -> Any:
+    """The column as another type, None where a cell cannot be."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _first_that_fails(column: Any, kind: Any) -> int:
+    """The first row that cannot be cast, where some row cannot: by halves, as a cast fails as a whole."""
+    good, bad = 0, len(column)  # rows before `good` can; some row before `bad` cannot
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if _cast(column.slice(good, middle - good), kind) is not None:
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def codes(column: Any) -> NDArray[np.int64]:
+    """A number for each value of a column, equal where the values are, int64 `[N]`; BadCell for an empty cell."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    empty = column.is_null(nan_is_null=True)
+    if is_text(column.type):
+        empty = pc.or_kleene(empty, pc.equal(pc.utf8_trim_whitespace(column.cast(pa.string())), ""))
+    _refuse_empty(empty)
+    encoded = column.dictionary_encode().unify_dictionaries()
+    parts = [np.asarray(part.indices) for part in encoded.chunks]
+    return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
+
+
+def _refuse_empty(empty: Any) -> None:
+    rows = np.flatnonzero(np.asarray(empty))
+    if len(rows):
+        raise BadCell(int(rows[0]), f"is empty in {len(rows)} row{'s' * (len(rows) > 1)}, first")
+
+
+def is_text(kind: Any) -> bool:
+    """Whether an arrow type is text."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

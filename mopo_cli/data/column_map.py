@@ -1,0 +1,207 @@
+"""The column map: which columns of somebody's file are observations, actions, rewards and ends of episodes.
+
+Written ``obs=temp+pressure,action=valve_*,reward=yield,episode=batch``, or as YAML with the same names:
+
+    obs: [temp, pressure]       # a list, or text as above
+    action: valve_*
+    reward: yield
+    episode: batch
+    action_low: [0, 0]          # bounds of the actions, where no environment tells them
+    action_high: [100, 1]
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.data.checks import Check
+from mopo_cli.errors import InputError, UsageError
+
+_NAMES = {
+    "obs": "observations",
+    "action": "actions",
+    "reward": "rewards",
+    "terminal": "terminals",
+    "timeout": "timeouts",
+    "next_obs": "next_observations",
+}
+_OURS = (*_NAMES.values(), "episode")
+_WIDE = ("observations", "actions", "next_observations")
+_BOUNDS = ("action_low", "action_high")
+_SHOWN = 20
+ONE_EPISODE = "nothing marks where an episode ends: one long episode"
+"""What ``DatasetInfo.source`` says of a log without next states and without any mark of an end."""
+_EXAMPLE = '--columns "obs=temp+pressure,action=valve,reward=yield,episode=batch"'
+
+Sources = dict[str, tuple[str, ...]]
+"""Our name of a column -> the file's columns it is made of, in order."""
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """``columns`` as they were written, with globs; the bounds of the actions, None where they are not told."""
+
+    columns: Sources = field(default_factory=dict)
+    action_low: tuple[float, ...] | None = None
+    action_high: tuple[float, ...] | None = None
+
+
+def map_file(text: str | None) -> Path | None:
+    """The YAML file that ``--columns`` names, None where it is the map itself."""
+    return Path(text).expanduser() if text and "=" not in text else None
+
+
+def parse_column_map(text: str | None) -> ColumnMap:
+    """The map that ``--columns`` gives; nothing is opened but its YAML file.
+
+    UsageError for names that are not ours, given twice, or with too many columns; InputError where the YAML
+    file cannot be read.
+    """
+    path = map_file(text)
+    if path is None:
+        return ColumnMap(_columns([_item(part) for part in text.split(",")] if text else [], "--columns"))
+    document = _read_yaml(path)
+    bounds = {name: _numbers(document.pop(name), name, path) for name in _BOUNDS if name in document}
+    if len(bounds) == 1:
+        raise UsageError(f"{path} gives {next(iter(bounds))} alone: action_low and action_high belong together.")
+    items = [(name, _list(value, name, path)) for name, value in document.items()]
+    return ColumnMap(_columns(items, str(path)), **bounds)
+
+
+def resolve(wanted: Sources, here: Sequence[str], file: str, absent: str = "is missing") -> tuple[Sources, list[Check]]:
+    """The file's columns that a map stands for: globs are filled in, in the order of ``here``, the file's own.
+
+    Second, a failed check for each column that is not ``here``; ``absent`` says what that means. UsageError for
+    one that is used twice.
+    """
+    found: Sources = {}
+    faults = []
+    user: dict[str, str] = {}
+    for ours, patterns in wanted.items():
+        names = [name for pattern in patterns for name in _matching(pattern, here)]
+        faults += [_missing(name, ours, here, f"{file}: column {name} {absent}") for name in names if name not in here]
+        for name in names:
+            if name in user:
+                uses = f"{user[name]} and {ours}" if user[name] != ours else f"{ours} twice"
+                raise UsageError(f"--columns uses column {name} for {uses}: copy it under another name if it is meant.")
+            user[name] = ours
+        found[ours] = tuple(names)
+    return found, faults
+
+
+def conventional(here: Sequence[str]) -> Sources:
+    """The map of a table without one: obs_0, obs_1, ..., action_0, ..., next_obs_0, ..., reward, and the rest."""
+    wanted: Sources = {}
+    for short, ours in (*_NAMES.items(), ("episode", "episode")):
+        if ours in _WIDE:
+            numbers = {int(match[1]) for name in here if (match := re.fullmatch(rf"{short}_(\d{{1,6}})", name))}
+            names = tuple(f"{short}_{i}" for i in range(len(numbers)))  # where one lacks, it is asked for
+        else:
+            names = (short,) if short in here else ()
+        if names:
+            wanted[ours] = names
+    return wanted
+
+
+def in_words(sources: Sources) -> str:
+    """The map, resolved, for people: ``observations = temp + pressure; actions = …``."""
+    return "; ".join(f"{ours} = {_joined(names)}" for ours, names in sources.items())
+
+
+def in_full(name: str, ours: str) -> str:
+    """A column of the file as people are told of it: ``yield (rewards)``, or ``rewards`` where it is called that."""
+    return name if name == ours else f"{name} ({ours})"
+
+
+def missing_target(ours: str, here: Sequence[str], file: str) -> Check:
+    """The check of a column that no map can do without."""
+    short = next(name for name, long in _NAMES.items() if long == ours)
+    named = f"{short}_0, {short}_1, ..." if ours in _WIDE else short
+    fault = f"{file}: there is no column {named} for {ours}, and --columns names none; {_holds(here)}."
+    return Check(ours, "there", fault, hint=_EXAMPLE)
+
+
+def _item(part: str) -> tuple[str, list[str]]:
+    name, equals, value = part.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        raise UsageError(f"--columns has the part {part.strip()!r}, which is not NAME=COLUMN+COLUMN...", _EXAMPLE)
+    return name.strip(), [column.strip() for column in value.split("+")]
+
+
+def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
+    columns: Sources = {}
+    for name, names in items:
+        ours = _NAMES.get(name, name)
+        if ours not in _OURS:
+            known = [*_NAMES, "episode"]
+            close = get_close_matches(name, [*known, *_OURS], n=1)
+            did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UsageError(f"{where} names {name!r}{did_you_mean}; the names are {', '.join(known)}.", _EXAMPLE)
+        if ours in columns:
+            raise UsageError(f"{where} gives {ours} twice.", _EXAMPLE)
+        if not names or not all(names):
+            raise UsageError(f"{where} gives {name} an empty column name.", _EXAMPLE)
+        if len(names) > 1 and ours not in _WIDE:
+            raise UsageError(f"{where} gives {name} {len(names)} columns, where one is needed.", _EXAMPLE)
+        columns[ours] = tuple(names)
+    return columns
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path at all
+        told = getattr(error, "strerror", None) or "not UTF-8"
+        raise InputError(
+            f"--columns {path} is neither NAME=COLUMN... nor a YAML file that can be read: {told}.", _EXAMPLE
+        ) from error
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"The column map {path} is not valid YAML.") from error
+    if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
+        raise UsageError(f"The column map {path} must hold names and columns such as 'obs: [temp, pressure]'.")
+    return document
+
+
+def _list(value: Any, name: str, path: Path) -> list[str]:
+    if isinstance(value, str):
+        return [column.strip() for column in value.split("+")]
+    if not isinstance(value, list) or not all(isinstance(column, str | int) for column in value):
+        raise UsageError(f"The column map {path} must give {name} a column's name or a list of them.")
+    return [str(column) for column in value]
+
+
+def _numbers(value: Any, name: str, path: Path) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
+        raise UsageError(f"The column map {path} must give {name} a list of numbers, one per action.")
+    return tuple(map(float, value))
+
+
+def _matching(pattern: str, here: Sequence[str]) -> list[str]:
+    """What a name with ``*`` stands for; itself where it is a column, or where there is none."""
+    if "*" not in pattern or pattern in here:
+        return [pattern]
+    glob = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    return [name for name in here if glob.fullmatch(name)] or [pattern]
+
+
+def _missing(name: str, ours: str, here: Sequence[str], told: str) -> Check:
+    close = get_close_matches(name, here, n=1)
+    did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
+    return Check(in_full(name, ours), "there", f"{told}{did_you_mean}; {_holds(here)}.")
+
+
+def _holds(here: Sequence[str]) -> str:
+    return f"the file holds {', '.join(here[:_SHOWN]) or 'nothing'}{', ...' if len(here) > _SHOWN else ''}"
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    if len(names) <= 2 * _SHOWN:
+        return " + ".join(names)
+    return f"{' + '.join(names[:_SHOWN])} + ... + {names[-1]} ({len(names)} columns)"

@@ -1,0 +1,129 @@
+"""How densely data cover the state-action space: distances to the nearest neighbour, and repeated rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.data.transitions import Floats, Transitions, episode_ends, episode_lengths
+
+QUERIES, REFERENCES = 2_000, 50_000
+STRETCH = 1_000
+"""Steps after which a long episode counts as another stretch."""
+_BLOCK_ROWS = 1 << 15
+_BLOCK_QUERIES = 128
+
+Floats64 = NDArray[np.float64]
+_Bits = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """How far rows lie from the nearest row of another stretch, over z-scored states and actions."""
+
+    distances: Floats64
+    """`[queries]`, ascending; in standard deviations"""
+    references: int
+    """rows among which the neighbours were looked for"""
+    dimensions: int
+    """columns measured: those that are not constant. Two rows drawn at random from normal data would lie about
+    ``sqrt(2 * dimensions)`` apart"""
+
+
+def coverage(
+    transitions: Transitions, mean: Floats64, std: Floats64, generator: np.random.Generator
+) -> Coverage | None:
+    """Distances between drawn rows and their nearest neighbours among other drawn rows; None where there are none.
+
+    ``mean`` and ``std`` `[O + A]` are those of the columns; a column with std 0 is left out. Up to `QUERIES`
+    rows are measured against up to `REFERENCES` rows, both without replacement, so that sets of more rows than
+    that compare with each other; a smaller set has sparser references and larger distances.
+
+    A neighbour must come from another stretch: another episode, or another `STRETCH` steps of a longer one.
+    The rows just before and after lie one step away however thin the data are, and would measure the length
+    of a step instead of whether anything else in the data came by. Euclidean, by brute force: a tree gains
+    nothing in a hundred dimensions.
+    """
+    used = std > 0
+    queries = _draw(len(transitions), QUERIES, generator)
+    references = _draw(len(transitions), REFERENCES, generator)
+    if not used.any():
+        return None
+    columns = np.flatnonzero(used)
+    sought, held = (_scaled(transitions, rows, mean, std)[:, columns] for rows in (queries, references))
+    stretches = _stretches(transitions)
+    distances = _nearest(sought, held, stretches[queries], stretches[references])
+    distances = np.sort(distances[np.isfinite(distances)])
+    return Coverage(distances, len(references), len(columns)) if len(distances) else None
+
+
+def repeated_rows(transitions: Transitions) -> int:
+    """Number of rows whose state and action equal those of an earlier row."""
+    hashes = np.concatenate([_hash(block) for block in joint_blocks(transitions)])
+    order = np.argsort(hashes, kind="stable")
+    again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    count = 0
+    for start in range(0, len(again), _BLOCK_ROWS):
+        at = again[start : start + _BLOCK_ROWS]
+        first, second = order[at], order[at + 1]
+        equal = [(c[first] == c[second]).all(axis=1) for c in (transitions.observations, transitions.actions)]
+        count += int((equal[0] & equal[1]).sum())
+    return count
+
+
+def _draw(rows: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    return np.sort(generator.choice(rows, min(rows, most), replace=False))
+
+
+def _scaled(transitions: Transitions, rows: NDArray[np.int64], mean: Floats64, std: Floats64) -> Floats64:
+    joint = np.concatenate([transitions.observations[rows], transitions.actions[rows]], axis=1, dtype=np.float64)
+    return (joint - mean) / np.where(std > 0, std, 1.0)
+
+
+def _stretches(transitions: Transitions) -> NDArray[np.int64]:
+    """A number `[N]` that rows share when they belong to the same stretch."""
+    lengths = episode_lengths(transitions)
+    starts = np.repeat(episode_ends(transitions) - lengths + 1, lengths)
+    rows = np.arange(len(transitions))
+    return rows - (rows - starts) % STRETCH
+
+
+def _nearest(sought: Floats64, held: Floats64, stretch: NDArray[np.int64], held_stretch: NDArray[np.int64]) -> Floats64:
+    """Distance `[Q]` of each row to the nearest held row of another stretch, infinite where there is none."""
+    distances = np.full(len(sought), np.inf)
+    half_squares = (held**2).sum(axis=1) / 2
+    for start in range(0, len(sought), _BLOCK_QUERIES):
+        block = slice(start, start + _BLOCK_QUERIES)
+        order = half_squares - sought[block] @ held.T  # ranks as the distance does
+        order[stretch[block, None] == held_stretch] = np.inf
+        nearest = order.argmin(axis=1)
+        found = np.isfinite(order[np.arange(len(order)), nearest])
+        # From the difference itself: the ranking is off by rounding, in which a distance of 0 would drown.
+        gaps = np.sqrt(((sought[block] - held[nearest]) ** 2).sum(axis=1))
+        distances[block] = np.where(found, gaps, np.inf)
+    return distances
+
+
+def joint_blocks(transitions: Transitions) -> Iterator[Floats]:
+    """Observations beside actions, `[n, O + A]` at a time."""
+    for start in range(0, len(transitions), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        yield np.concatenate([transitions.observations[rows], transitions.actions[rows]], axis=1)
+
+
+def _hash(block: Floats) -> _Bits:
+    """64 bits `[n]` of each row `[n, D]`, the same for equal rows; 0 and -0 are equal."""
+    words = (block + np.float32(0)).view(np.uint32).astype(np.uint64)
+    total = np.zeros(len(block), np.uint64)
+    for dim in range(words.shape[1]):
+        total = _mix(total ^ words[:, dim])
+    return total
+
+
+def _mix(bits: _Bits) -> _Bits:
+    """A one-to-one scramble of 64 bits: the finaliser of SplitMix64."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

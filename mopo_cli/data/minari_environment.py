@@ -1,0 +1,201 @@
+"""The spaces that a Minari dataset states, and the environment it names, made anew from what can be trusted.
+
+A stored specification holds the import path of the environment and of every wrapper, and whoever makes it
+runs the code behind them. So only its id, keyword arguments and time limit are read, and the id must be one
+that this Python's gymnasium has registered.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from mopo_cli.data.minari_sets import METADATA, MinariSet, mend
+from mopo_cli.data.spaces import Spaces, spaces_of_id
+from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.tasks.termination import termination_for_env
+
+_ENV_ID = re.compile(r"(?:[\w:-]+/)?[\w.:-]+")
+# Gymnasium's doors to other packages: their keyword arguments name what to import.
+_DOORS = ("GymV21Environment-v0", "GymV26Environment-v0")
+# Gymnasium's wrappers after which an observation is what it was.
+_LEAVE_OBSERVATIONS = (
+    *("ClipAction", "RescaleAction", "TransformAction", "StickyAction", "RepeatAction"),
+    *("ClipReward", "NormalizeReward", "TransformReward"),
+    *("TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "Autoreset"),
+    *("RecordEpisodeStatistics", "RecordVideo", "RenderCollection", "HumanRendering"),
+)
+# A policy is evaluated without a window.
+_LOOKS = ("render_mode",)
+
+
+@dataclass(frozen=True)
+class RebuiltEnvironment:
+    """Where to evaluate: ``gymnasium.make(env_id, **kwargs)``; ``env_id`` is None where there is nowhere.
+
+    ``termination`` is the rule of the environment that the data were logged in, ``notes`` say what was done.
+    """
+
+    env_id: str | None
+    kwargs: dict[str, Any]
+    termination: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Spec:
+    env_id: str
+    kwargs: dict[str, Any]
+    max_episode_steps: int | None
+    wrappers: tuple[str, ...]
+
+
+def dataset_spaces(found: MinariSet) -> Spaces:
+    """The set's own spaces, from its metadata; no environment is asked.
+
+    Raises InputError unless both are flat floating-point boxes, the actions' finite; CorruptError for damage.
+    """
+    observation, action = (_flat_box(found, role) for role in ("observation", "action"))
+    low, high = action.low.astype(np.float32), action.high.astype(np.float32)
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise InputError(f"The Minari set {found.dataset_id} has the action space {action}; finite bounds are needed.")
+    return Spaces(observation.shape[0], action.shape[0], low, high)
+
+
+def _flat_box(found: MinariSet, role: str) -> gym.spaces.Box:
+    from minari.serialization import deserialize_space
+
+    text = found.metadata.get(f"{role}_space")
+    if not isinstance(text, str):
+        # The library would make the stored environment to find out.
+        raise InputError(f"The Minari set {found.dataset_id} does not say what its {role} space is.")
+    try:
+        space = deserialize_space(text)
+    except Exception as error:  # the library lets every fault of the text through as it comes
+        where = f"{found.data / METADATA}: {role}_space"
+        raise CorruptError(f"{where} is not valid ({error!r}).", mend(found.dataset_id)) from error
+    is_box = isinstance(space, gym.spaces.Box)
+    if is_box and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+        return space
+    if is_box and len(space.shape) != 1:
+        what = f"{role}s of shape {space.shape}"
+    elif is_box:
+        what = f"{space.dtype} {role}s"
+    elif isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
+        what = f"discrete {role}s ({type(space).__name__})"
+    else:
+        what = f"{role}s of the kind {type(space).__name__}"
+    raise InputError(f"The Minari set {found.dataset_id} has {what}; mopo learns from flat continuous ones only.")
+
+
+def rebuild_environment(found: MinariSet, spaces: Spaces) -> RebuiltEnvironment:
+    """The environment to evaluate in: the set's own for evaluation, else the one it was logged in.
+
+    Where it cannot be made here, ``notes`` say why. Raises InputError when the environment's spaces are not
+    those of the data (`spaces`), or its keyword arguments are nothing that JSON can keep.
+    """
+    logged = _read_spec(found, "env_spec")
+    spec = _read_spec(found, "eval_env_spec") or logged
+    if spec is None:
+        return RebuiltEnvironment(None, {}, "none", ("the set names no environment: no evaluation",))
+    logged = logged or spec
+    notes = [f"environment {spec.env_id}" + (f", logged in {logged.env_id}" if logged.env_id != spec.env_id else "")]
+    if spec.wrappers:
+        notes.append(f"its wrappers are not applied: {', '.join(spec.wrappers)}")
+    termination, note = _termination(logged)
+    notes += note
+    kwargs, reason = _arguments(spec)
+    if reason is None:
+        try:
+            present = spaces_of_id(spec.env_id, kwargs)
+        except Exception as error:  # the constructor of a simulator may raise anything
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    if reason is not None:
+        notes.append(f"it cannot be made here, so there is no evaluation: {reason}")
+        return RebuiltEnvironment(None, {}, termination, tuple(notes))
+    _check_spaces(found, spec, spaces, present)
+    return RebuiltEnvironment(spec.env_id, kwargs, termination, tuple(notes))
+
+
+def _read_spec(found: MinariSet, name: str) -> _Spec | None:
+    text = found.metadata.get(name)
+    if text is None:
+        return None
+    where = f"{found.data / METADATA}: {name}"
+    try:
+        stored = json.loads(text)
+        env_id, kwargs = stored["id"], stored.get("kwargs") or {}
+        limit, wrappers = stored.get("max_episode_steps"), stored.get("additional_wrappers") or []
+        names = tuple(_plain_name(wrapper["name"]) for wrapper in wrappers)
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"{where} is no environment specification ({error!r}).", mend(found.dataset_id)) from error
+    if not isinstance(env_id, str) or not _ENV_ID.fullmatch(env_id) or not isinstance(kwargs, dict):
+        raise CorruptError(f"{where} is no environment specification.", mend(found.dataset_id))
+    try:
+        json.dumps(kwargs, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"{where} has keyword arguments that JSON cannot keep ({error}).") from error
+    return _Spec(env_id, kwargs, limit if type(limit) is int and limit > 0 else None, names)
+
+
+def _plain_name(name: Any) -> str:
+    return re.sub(r"\W", "_", str(name))[:60]
+
+
+def _arguments(spec: _Spec) -> tuple[dict[str, Any], str | None]:
+    """What to make the environment with, and why it cannot be made, if so."""
+    from gymnasium.envs.registration import registry
+
+    registered = registry.get(spec.env_id)
+    if registered is None or spec.env_id in _DOORS:
+        return {}, f"{spec.env_id} is not registered in this gymnasium"
+    kwargs = {name: value for name, value in spec.kwargs.items() if name not in _LOOKS}
+    if spec.max_episode_steps not in (None, registered.max_episode_steps):
+        kwargs["max_episode_steps"] = spec.max_episode_steps
+    return kwargs, None
+
+
+def _termination(spec: _Spec) -> tuple[str, list[str]]:
+    """The rule of the environment; "none", and why, where its columns or bounds are not those the rule knows."""
+    rule = termination_for_env(spec.env_id)
+    moved = [
+        name
+        for name, value in spec.kwargs.items()
+        if (name.startswith("healthy") and name != "healthy_reward")
+        or (name in ("terminate_when_unhealthy", "exclude_current_positions_from_observation") and value is False)
+    ]
+    moved += [name for name in spec.wrappers if name not in _LEAVE_OBSERVATIONS]
+    if rule == "none" or not moved:
+        return rule, []
+    return "none", [f"the rule {rule} does not know its {', '.join(moved)}: name a rule with --termination"]
+
+
+def _check_spaces(found: MinariSet, spec: _Spec, data: Spaces, present: Spaces) -> None:
+    wrapped = f" without its wrappers ({', '.join(spec.wrappers)})" if spec.wrappers else ""
+    differences = [
+        f"{name} {in_data} wide, where the data's are {in_env}"
+        for name, in_env, in_data in (
+            ("observations", data.obs_dim, present.obs_dim),
+            ("actions", data.act_dim, present.act_dim),
+        )
+        if in_data != in_env
+    ]
+    if not differences and not (
+        np.allclose(data.action_low, present.action_low) and np.allclose(data.action_high, present.action_high)
+    ):
+        differences = [
+            f"actions in {_interval(present)}, where the data's are in {_interval(data)}",
+        ]
+    if differences:
+        raise InputError(
+            f"The Minari set {found.dataset_id} does not fit its own environment: {spec.env_id}, as made here"
+            f"{wrapped}, has {' and '.join(differences)}.",
+            hint="install the versions that the set was made with, or write its columns to a file: --dataset ./file.h5",
+        )
+
+
+def _interval(spaces: Spaces) -> str:
+    return f"{spaces.action_low.tolist()} to {spaces.action_high.tolist()}"

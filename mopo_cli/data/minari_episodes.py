@@ -1,0 +1,94 @@
+"""The episodes of a Minari dataset, one at a time, checked."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, mend
+from mopo_cli.data.spaces import Spaces
+from mopo_cli.errors import CorruptError, MopoError
+from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
+
+Episode = dict[str, NDArray[Any]]
+"""``observations`` `[T+1, O]`, ``actions`` `[T, A]`, ``rewards``, ``terminations`` and ``truncations`` `[T]`, and
+those of INFOS that were recorded `[T]`; numbers of any width."""
+
+INFOS = ("x_velocity", "y_velocity")
+"""What an environment tells beside the reward and a reward can be computed from."""
+
+_COLUMNS = ("observations", "actions", "rewards", "terminations", "truncations")
+
+
+def read_episodes(found: MinariSet, spaces: Spaces) -> Iterator[Episode]:
+    """All episodes in their order.
+
+    Raises CorruptError or InputError, with what mends it, where they cannot be read, do not fit ``spaces``, or
+    have other steps in all than the metadata say.
+    """
+    read = _from_hdf5 if found.data_format == "hdf5" else _from_library
+    left = found.steps
+    try:
+        for k, raw in enumerate(read(found)):
+            episode = _checked(found, k, raw, spaces)
+            left -= len(episode["rewards"])
+            if left < 0:
+                break
+            yield episode
+    except MopoError as error:
+        raise type(error)(error.message, error.hint or mend(found.dataset_id)) from error
+    if left:
+        raise CorruptError(
+            f"The Minari set in {found.data.parent} is damaged: its episodes have {'more' if left < 0 else 'fewer'} "
+            f"steps than the {found.steps:,} that its metadata say.",
+            mend(found.dataset_id),
+        )
+
+
+def _from_hdf5(found: MinariSet) -> Iterator[Episode]:
+    # Minari's own reader follows links out of the file, allocates whatever the file claims and decodes every info.
+    with open_hdf5(found.data / HDF5_FILE) as file:
+        for k in range(found.episodes):
+            told = {*stored_names(file, f"episode_{k}/infos")}.intersection(INFOS)
+            places = {name: f"episode_{k}/{name}" for name in _COLUMNS}
+            places |= {name: f"episode_{k}/infos/{name}" for name in told}
+            columns = read_columns(file, places.values())
+            yield {name: columns[place] for name, place in places.items()}
+
+
+def _from_library(found: MinariSet) -> Iterator[Episode]:
+    try:
+        from minari import MinariDataset
+
+        for episode in MinariDataset(found.data).iterate_episodes():
+            columns = {name: getattr(episode, name) for name in _COLUMNS}
+            told = {name: value for name, value in (episode.infos or {}).items() if name in INFOS}
+            yield {name: np.asarray(column) for name, column in {**columns, **told}.items()}
+    except Exception as error:  # the storages' libraries have no error class in common
+        raise CorruptError(f"The Minari set in {found.data.parent} cannot be read ({error!r}).") from error
+
+
+def _checked(found: MinariSet, k: int, episode: Episode, spaces: Spaces) -> Episode:
+    """The episode, without infos that are not one finite number per step."""
+    steps = episode["rewards"].size
+    wanted = {
+        "observations": (steps + 1, spaces.obs_dim),
+        "actions": (steps, spaces.act_dim),
+        **dict.fromkeys(("rewards", "terminations", "truncations"), (steps,)),
+    }
+    for name, shape in wanted.items():
+        column = episode[name]
+        if column.shape != shape or column.dtype.kind not in "fiub":
+            raise CorruptError(
+                f"The Minari set in {found.data.parent} is damaged: {name} of episode {k} are {column.dtype} of shape "
+                f"{column.shape}, where numbers of shape {shape} are needed."
+            )
+    told = {name: _per_step(episode[name], steps) for name in INFOS if name in episode}
+    return {name: episode[name] for name in wanted} | {name: info for name, info in told.items() if info is not None}
+
+
+def _per_step(info: NDArray[Any], steps: int) -> NDArray[Any] | None:
+    """The info after each step `[T]`; where there are T+1, the first was told by the reset."""
+    info = info[1:] if info.shape == (steps + 1,) else info
+    return info if info.shape == (steps,) and info.dtype.kind in "fiu" and np.isfinite(info).all() else None

@@ -1,0 +1,205 @@
+"""A dataset's portrait as text for people, at most 120 columns wide."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mopo_cli.report.console import format_value
+
+if TYPE_CHECKING:
+    from mopo_cli.data.portrait import Column, Histogram, Portrait
+
+WIDTH = 120
+_BAR = 40
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_MOST_ROWS, _NOTABLE = 24, 4
+_MOST_NAMES = 12
+# Beyond that many times the range of the middle 98 %, a column's ends are far from its rest.
+_FAR = 10
+_RELATIONS = {"equal": "equals", "negated": "is the negative of", "correlated": "is linear in"}
+
+
+def portrait_text(portrait: Portrait) -> str:
+    """The portrait in lines: what is long is abbreviated, with a count of what was left out."""
+    lines = [*_return_lines(portrait), *_episode_lines(portrait), "", *_dimension_lines(portrait)]
+    return "\n".join([*lines, "", *_idle_lines(portrait), *_coverage_lines(portrait)])
+
+
+def recipe_text(recipe: dict[str, Any]) -> str:
+    """How the behaviour of a generated set was made: by what, how long, what was medium, where its curve ended."""
+    parts = [f"{name} {format_value(value)}" for name, value in recipe.items() if not isinstance(value, list | dict)]
+    if isinstance(medium := recipe.get("medium"), dict):
+        parts.append(f"medium ({format_value(medium)})")
+    curve = recipe.get("curve")
+    if isinstance(curve, list) and curve and isinstance(curve[-1], list) and len(curve[-1]) == 2:
+        steps, mean = curve[-1]
+        parts.append(f"{len(curve)} evaluations, the last {format_value(mean)} after {format_value(steps)} steps")
+    return wrap("  recipe: " + "; ".join(parts))
+
+
+def wrap(text: str) -> str:
+    """``text`` folded at blanks to the width, what follows indented."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def _return_lines(portrait: Portrait) -> list[str]:
+    s = portrait.summary
+    return [
+        f"{s.transitions:,} transitions in {s.episodes:,} episodes, {len(portrait.observations)} observation and "
+        f"{len(portrait.actions)} action dimensions",
+        "",
+        f"returns: mean {_number(s.return_mean)}, std {_number(s.return_std)}, "
+        f"90 % at most {_number(s.return_p90)}, best {_number(s.return_max)}",
+        *_bars(portrait.returns),
+    ]
+
+
+def _episode_lines(portrait: Portrait) -> list[str]:
+    low, tenth, median, most, high = (_number(value) for value in portrait.length_quantiles.values())
+    ends = portrait.endings
+    return [
+        f"episode lengths: {low} to {high} steps, 10 % at most {tenth}, median {median}, 90 % at most {most}",
+        *_bars(portrait.lengths),
+        f"episodes end by: terminal {_percent(ends['terminal'])}, timeout {_percent(ends['timeout'])}, "
+        f"neither (cut off) {_percent(ends['neither'])}",
+        f"terminals: {_percent(portrait.terminal_share)} of rows",
+    ]
+
+
+def _dimension_lines(portrait: Portrait) -> list[str]:
+    shown = _notable(portrait.observations, set(portrait.constant))
+    columns = [portrait.rewards, *portrait.actions[:_MOST_ROWS], *shown]
+    sides = {s.name: f"at low {_percent(s.at_low)}, at high {_percent(s.at_high)}" for s in portrait.saturation}
+    heading = ("", "min", "1 %", "median", "99 %", "max", "std", "")
+    rows = [heading, *(_row(column, sides.get(column.name, "")) for column in columns)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(heading) - 1)]
+    lines = []
+    for row in rows:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:7], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join([*cells, row[7]]).rstrip())
+    hidden = len(portrait.observations) + len(portrait.actions) + 1 - len(columns)
+    if hidden:
+        lines.append(f"... and {hidden} more dimensions that are constant or less notable (all of them: --json)")
+    lines.append(
+        f"saturation: {_percent(portrait.saturated_share)} of action entries within 1 % of the range of a bound"
+    )
+    return lines
+
+
+def _row(column: Column, side: str) -> tuple[str, ...]:
+    numbers = (column.min, column.p1, column.median, column.p99, column.max, column.std)
+    return (column.name, *(_number(value) for value in numbers), side or _note(column))
+
+
+def _note(column: Column) -> str:
+    if column.min == column.max:
+        return "constant"
+    middle = column.p99 - column.p1
+    if middle and max(column.max - column.p99, column.p1 - column.min) > _FAR * middle:
+        return "far outliers"
+    piled = [end for end, is_so in (("min", column.min == column.p1), ("max", column.max == column.p99)) if is_so]
+    return f"1 % or more at {' and '.join(piled)}" if piled else ""
+
+
+def _notable(columns: Sequence[Column], constant: set[str]) -> list[Column]:
+    """All columns when they are few; else the widest, the narrowest and those with the farthest outliers."""
+    if len(columns) <= _MOST_ROWS:
+        return list(columns)
+    varying = [column for column in columns if column.name not in constant]
+    by_std = sorted(varying, key=lambda column: column.std)
+    by_reach = sorted(varying, key=lambda column: (column.max - column.min) / (column.p99 - column.p1 or column.std))
+    names = {column.name for column in (*by_std[:_NOTABLE], *by_std[-_NOTABLE:], *by_reach[-_NOTABLE:])}
+    return [column for column in columns if column.name in names]
+
+
+def _idle_lines(portrait: Portrait) -> list[str]:
+    copies = [f"{copy.name} {_RELATIONS[copy.relation]} {copy.of}" for copy in portrait.copies]
+    unchanged = [name for name in portrait.unchanged if name not in portrait.constant]
+    return [
+        _listed("constant dimensions", portrait.constant),
+        _listed("duplicated dimensions", copies),
+        _listed("dimensions that vary but that no step changes", unchanged),
+    ]
+
+
+def _coverage_lines(portrait: Portrait) -> list[str]:
+    from mopo_cli.data.coverage import STRETCH
+
+    repeated = f"repeated rows: {_percent(portrait.repeated_share)} have the state and action of an earlier row"
+    near = portrait.neighbours
+    if near is None:
+        return [repeated, "coverage: nothing to compare, as all rows belong to one stretch of the record"]
+    names = ("1 %", "10 %", "median", "90 %", "99 %")
+    points = ", ".join(f"{name} {_number(value)}" for name, value in zip(names, near.quantiles.values(), strict=True))
+    return [
+        repeated,
+        f"coverage: distance to the nearest row of another episode: {points}",
+        *_bars(near.histogram),
+        wrap(
+            f"  in standard deviations over {near.dimensions} dimensions of state and action, {near.queries:,} rows "
+            f"against {near.references:,}; an episode longer than {STRETCH:,} steps counts as several; two rows drawn "
+            f"at random are about {_number((2 * near.dimensions) ** 0.5)} apart"
+        ),
+    ]
+
+
+def _bars(histogram: Histogram) -> list[str]:
+    """A line per bin, neighbouring bins taken together two by two."""
+    edges, counts = histogram.edges, histogram.counts
+    if len(counts) > 1:
+        edges, counts = edges[::2], [sum(counts[i : i + 2]) for i in range(0, len(counts), 2)]
+    names = _bin_names(edges)
+    return [
+        f"  {name}  {_bar(count / max(counts)).ljust(_BAR)}  {count:,}"
+        for name, count in zip(names, counts, strict=True)
+    ]
+
+
+def _bin_names(edges: Sequence[float]) -> list[str]:
+    if edges[0] == edges[-1]:
+        return [_number(edges[0])]
+    starts, ends = ([_number(edge) for edge in part] for part in (edges[:-1], edges[1:]))
+    widths = [max(map(len, part)) for part in (starts, ends)]
+    return [f"{low.rjust(widths[0])} .. {high.rjust(widths[1])}" for low, high in zip(starts, ends, strict=True)]
+
+
+def _bar(share: float) -> str:
+    if not _draws_blocks():
+        return "#" * round(share * _BAR)
+    whole, eighths = divmod(round(share * _BAR * 8), 8)
+    return _EIGHTHS[8] * whole + (_EIGHTHS[eighths] if eighths else "")
+
+
+def _draws_blocks() -> bool:
+    try:
+        _EIGHTHS.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _listed(title: str, items: Sequence[str]) -> str:
+    more = f" and {len(items) - _MOST_NAMES} more" if len(items) > _MOST_NAMES else ""
+    count = f"{title} ({len(items)})" if items else title
+    return wrap(f"{count}: {', '.join(items[:_MOST_NAMES]) or 'none'}{more}")
+
+
+def _number(value: float) -> str:
+    whole = float(value).is_integer() and abs(value) < 1e7
+    return format_value(int(value) if whole else float(value))
+
+
+def _percent(share: float) -> str:
+    """A share in percent; what is not quite none or all never reads as if it were."""
+    text = f"{100 * share:.1f}"
+    if 0 < share < 0.0005:
+        text = "< 0.1"
+    elif 0.9995 <= share < 1:
+        text = "> 99.9"
+    return f"{text.removesuffix('.0')} %"

@@ -1,0 +1,209 @@
+"""The part of fetch-data that trains a behaviour and logs it; one training, kept in the cache, serves every level."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mopo_cli.agents.online import OnlineSettings, start_online
+from mopo_cli.config.schema import FetchData
+from mopo_cli.data.behaviour import (
+    Behaviour,
+    behaviour_state,
+    evaluate,
+    restore_behaviour,
+    start_behaviour,
+    take_step,
+)
+from mopo_cli.data.recipes import (
+    Goal,
+    Recipe,
+    Threshold,
+    describe,
+    make_transitions,
+    medium_threshold,
+    needs_medium,
+    random_return,
+)
+from mopo_cli.data.registry import DatasetName
+from mopo_cli.data.scores import reference_scores
+from mopo_cli.data.spaces import Spaces, spaces_of
+from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.engine.rows import Rows
+from mopo_cli.errors import CorruptError, LockedError, Stopped
+from mopo_cli.evaluation.returns import Environment, open_environments
+from mopo_cli.stages.inputs import described, open_device
+from mopo_cli.stages.runner import Stage
+from mopo_cli.store.atomic import discard_leftovers
+from mopo_cli.store.checkpoint import load_tensors, save_tensors
+from mopo_cli.store.lineage import tool_versions
+from mopo_cli.store.lock import run_lock
+from mopo_cli.store.run import cache_dir, dataset_slug
+from mopo_cli.tasks.termination import termination_for_env
+
+RECIPE = Recipe()
+
+_BLOCK = 20  # steps between two looks at the signals
+_SAVE_SECONDS = 60.0
+_SAVE_SHARE = 0.03  # of the time; the log grows, and with it the time a save takes
+
+
+def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+    """Train the behaviour as far as the level needs it, from where an earlier training stopped, and log it.
+
+    InputError where the environment will not do, no threshold is known, or medium is not reached within
+    --behaviour-steps; DivergedError; Stopped after a signal. What was trained stays in the cache all the same.
+    """
+    assert name.env_id is not None and name.level is not None
+    device = open_device(stage.options)
+    kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
+    with open_environments(name.env_id, 1 + RECIPE.episodes, kwargs) as (environment, *judges):
+        spaces = spaces_of(name.env_id, environment)
+        goal = Goal(RECIPE, name.level, settings.behaviour_steps, _threshold(name, settings, spaces, judges))
+        with _trainings_file(name, settings.seed, kwargs) as path:
+            behaviour = _open(path, goal, _info(name, spaces, settings.seed), spaces, stage, device)
+            _train(behaviour, goal, path, environment, judges, stage)
+        goal.check(behaviour)
+        with _told(stage, f"rows by {name.level}", settings.transitions) as tell:
+            logged = make_transitions(goal, behaviour, environment, spaces, settings.transitions, tell)
+        return logged, replace(behaviour.info, **describe(goal, behaviour, name.env_id, tool_versions()))
+
+
+def _threshold(name: DatasetName, settings: FetchData, spaces: Spaces, judges: list[Environment]) -> Threshold | None:
+    assert name.env_id is not None and name.level is not None
+    if not needs_medium(name.level):
+        return None
+    if settings.medium_return is not None:
+        return Threshold(settings.medium_return, "as --medium-return says")
+    return medium_threshold(name.env_id, judges[0], lambda: random_return(judges, spaces, settings.seed))
+
+
+def _info(name: DatasetName, spaces: Spaces, seed: int) -> DatasetInfo:
+    reference = reference_scores(name.env_id) or (None, None)
+    return DatasetInfo(
+        dataset_id=name.dataset_id,
+        env_id=name.env_id,
+        source="",
+        action_low=spaces.action_low,
+        action_high=spaces.action_high,
+        termination=termination_for_env(name.env_id),
+        reference_min=reference[0],
+        reference_max=reference[1],
+        seed=seed,
+        env_kwargs=name.env_kwargs,
+    )
+
+
+@contextmanager
+def _trainings_file(name: DatasetName, seed: int, kwargs: dict[str, Any]) -> Iterator[Path]:
+    """Where the training is kept, alone: its name tells apart all that it depends on but its length."""
+    versions = {package: tool_versions()[package] for package in ("gymnasium", "mujoco")}
+    content = {"env_id": name.env_id, "kwargs": kwargs, "seed": seed, "recipe": asdict(RECIPE), "versions": versions}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    folder = cache_dir() / "behaviours" / f"{dataset_slug(str(name.env_id))}-seed{seed}-{digest[:12]}"
+    try:
+        with run_lock(folder):
+            discard_leftovers(folder)
+            yield folder / "behaviour.safetensors"
+    except LockedError as error:
+        raise LockedError(error.message, hint="wait until it ends or stop it") from error
+
+
+def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stage, device: torch.device) -> Behaviour:
+    """The behaviour as the file has it, or a fresh one; --force discards the file."""
+    if stage.options.force:
+        path.unlink(missing_ok=True)
+    tensors, numbers = _load(path, device) if path.exists() else ({}, {"steps": 0})
+    with described(path):
+        rows = Rows(spaces.obs_dim, spaces.act_dim, 0)
+        capacity, schedule = max(goal.limit, numbers["steps"]), OnlineSettings(RECIPE.warmup, RECIPE.batch_size)
+        assert info.seed is not None
+        online = start_online(rows, capacity, RECIPE.sac(spaces.act_dim), schedule, info.seed, device)
+        behaviour = start_behaviour(online, info)
+        if tensors:
+            restore_behaviour(behaviour, tensors, numbers)
+            done = goal.is_met(behaviour)
+            stage.report.say(f"the training in {path} " + ("suffices" if done else f"goes on at step {online.steps:,}"))
+    return behaviour
+
+
+def _load(path: Path, device: torch.device) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        return load_tensors(path, str(device))
+    except CorruptError as error:
+        raise CorruptError(error.message, hint="--force trains the behaviour anew") from error
+
+
+_COLUMNS = ("steps", "return", "episodes", "Q", "entropy", "alpha", "steps/s")
+
+
+def _train(
+    behaviour: Behaviour, goal: Goal, path: Path, environment: Environment, judges: list[Environment], stage: Stage
+) -> None:
+    """Train until the goal is met or its limit reached; saved now and then, at a signal and at the end."""
+    online, begun = behaviour.online, behaviour.online.steps
+    next_save = time.monotonic() + _SAVE_SECONDS
+    with (
+        stage.report.live_table(_COLUMNS) as table,
+        stage.report.progress(f"SAC in {behaviour.info.env_id}", goal.limit, min(begun, goal.limit)) as progress,
+    ):
+        clock = _Clock(begun)
+        met = goal.is_met(behaviour)
+        while not met and online.steps < goal.limit:
+            take_step(behaviour, environment)
+            if goal.recipe.is_due(online.steps) or online.steps == goal.limit:
+                evaluate(behaviour, judges)
+                table.row(*_numbers(behaviour), clock.speed(online.steps))
+                met = goal.is_met(behaviour)
+            if online.steps % _BLOCK == 0:
+                progress.update(_BLOCK)
+                stop = stage.should_stop()
+                if stop or time.monotonic() > next_save:
+                    next_save = _save(path, behaviour)
+                if stop:
+                    raise Stopped(stage.signal)
+    if online.steps > begun:
+        _save(path, behaviour)
+
+
+def _numbers(behaviour: Behaviour) -> list[Any]:
+    steps, watched = behaviour.online.steps, behaviour.online.watched
+    shown = [watched[name].item() if name in watched else None for name in ("q", "entropy", "alpha")]
+    return [steps, behaviour.curve[steps], behaviour.start.episode, *shown]
+
+
+class _Clock:
+    """Steps per second between two looks at it."""
+
+    def __init__(self, steps: int) -> None:
+        self._last = steps, time.monotonic()
+
+    def speed(self, steps: int) -> float:
+        before, self._last = self._last, (steps, time.monotonic())
+        return (steps - before[0]) / (self._last[1] - before[1])
+
+
+def _save(path: Path, behaviour: Behaviour) -> float:
+    """Publish the training as far as the start of its present episode; returns when to do so again."""
+    begun = time.monotonic()
+    save_tensors(path, *behaviour_state(behaviour))
+    done = time.monotonic()
+    return done + max(_SAVE_SECONDS, (done - begun) / _SAVE_SHARE)
+
+
+@contextmanager
+def _told(stage: Stage, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    with stage.report.progress(what, total) as progress:
+
+        def tell(rows: int) -> None:
+            progress.update(rows)
+            if stage.should_stop():
+                raise Stopped(stage.signal)
+
+        yield tell

@@ -1,0 +1,117 @@
+"""mopo fetch-data --check: all that is amiss with a dataset that is at hand, and nothing written."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mopo_cli.config.schema import FetchData
+from mopo_cli.data.checks import Check, UnusableData
+from mopo_cli.data.registry import DatasetName, parse_dataset
+from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.data.validate import Summary, checks, fit_together, summarise
+from mopo_cli.errors import InputError
+from mopo_cli.report.console import Report
+from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, source_files
+from mopo_cli.stages.runner import Options, Stage
+from mopo_cli.store.hdf5 import read_dataset
+from mopo_cli.store.lineage import describe_files
+from mopo_cli.store.run import RunFolder
+from mopo_cli.tasks.termination import termination_rule
+
+_PART = 100_000  # rows the rule looks at together
+
+
+def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
+    """Read the dataset as fetch-data would, look at everything and tell all faults at once; nothing is written.
+
+    The result says whether the dataset is ``usable``, with ``checks``, and where it can be read the ``summary``
+    and how ``termination`` agrees with the stored terminals. Faults of single columns come first: where there
+    are any, what takes several columns together is not looked at. Raises what fetch-data raises for a request
+    that is wrong in itself and for a damaged file, and InputError for a dataset that is not here yet.
+    """
+    name = parse_dataset(settings.dataset)
+    check_request(name, settings)
+    run = RunFolder(Path())  # only names the files; nothing is written there
+    inputs = describe_files(run, source_files(name, settings))
+    stage = Stage(run, KEY, settings.model_dump(), inputs, Options(), report)
+    if not _is_at_hand(name, settings, stage):
+        doing = "generated" if name.kind == "generate" else "downloaded"
+        raise InputError(
+            f"--check looks at what is here already; {name.dataset_id} would have to be {doing} first.",
+            hint=f"mopo fetch-data --dataset {settings.dataset}",
+        )
+    result: dict[str, Any] = {"dataset": settings.dataset, "summary": None, "termination": None}
+    try:
+        transitions, info = _read(name, settings, stage)
+    except UnusableData as error:
+        found = error.checks
+    except InputError as error:
+        found = [Check("all", "readable", error.message, hint=error.hint)]
+    else:
+        found = list(checks(transitions, info))
+        result |= _describe(transitions, info, report) if fit_together(found) else {}
+    _show(settings.dataset, found, report)
+    rows = [{"column": c.column, "check": c.what, "fault": c.fault or None, "first_bad_row": c.row} for c in found]
+    return {**result, "usable": not any(check.fault for check in found), "checks": rows}
+
+
+def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
+    """How the termination rule and the stored terminals agree, row by row.
+
+    ``terminals`` are stored, ``reproduced`` is the share of them that the rule tells from the next observation
+    (None where there are none, or the log does not hold their next states); ``false_alarms`` are rows that the
+    rule ends and the log does not.
+    """
+    rule = termination_rule(info.termination)
+    columns = [
+        torch.from_numpy(c) for c in (transitions.observations, transitions.actions, transitions.next_observations)
+    ]
+    parts = [rule(*(column[i : i + _PART] for column in columns)) for i in range(0, len(transitions), _PART)]
+    ends = torch.cat(parts).numpy()
+    stored = transitions.terminals
+    known = info.terminal_next_known and stored.any()
+    return {
+        "rule": info.termination,
+        "terminals": int(stored.sum()),
+        "reproduced": float(ends[stored].mean()) if known else None,
+        "false_alarms": int((ends & ~stored).sum()),
+        "first_false_alarm": int((ends & ~stored).argmax()) if (ends & ~stored).any() else None,
+    }
+
+
+def _is_at_hand(name: DatasetName, settings: FetchData, stage: Stage) -> bool:
+    if name.path is not None or cached_file(name, settings, stage) is not None:
+        return True
+    if name.kind == "d4rl":
+        from mopo_cli.data.d4rl_files import copies, published
+
+        return any(is_published for _, is_published in copies(published(name.dataset_id)))
+    if name.kind == "minari":
+        from mopo_cli.data.minari_sets import is_missing
+
+        return not is_missing(name.dataset_id.removeprefix("minari:"))
+    return False
+
+
+def _read(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+    cached = cached_file(name, settings, stage) if name.path is None else None
+    return read_dataset(cached) if cached else make_dataset(name, settings, stage)
+
+
+def _describe(transitions: Transitions, info: DatasetInfo, report: Report) -> dict[str, Any]:
+    summary: Summary = summarise(transitions)
+    show(report, info, summary)
+    found = agreement(transitions, info)
+    if found["terminals"] or found["false_alarms"]:
+        share = "unknown" if found["reproduced"] is None else f"{found['reproduced']:.1%}"
+        columns = ("rule", "stored terminals", "reproduced", "false alarms", "first")
+        row = (found["rule"], found["terminals"], share, found["false_alarms"], found["first_false_alarm"])
+        report.table("The termination rule and the stored terminals", columns, [row])
+    return {"summary": asdict(summary), "termination": found, "source": info.source}
+
+
+def _show(dataset: str, found: list[Check], report: Report) -> None:
+    rows = [(check.column, check.what, check.fault or "ok", check.row) for check in found]
+    report.table(f"Checks of {dataset}", ("column", "check", "result", "first bad row"), rows)

@@ -1,0 +1,177 @@
+"""The column map: what it may say, how its globs are filled in, and how every fault is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mopo_cli.data.column_map import ColumnMap, conventional, in_words, map_file, parse_column_map, resolve
+from mopo_cli.errors import InputError, UsageError
+
+HERE = ["time", "temp", "sensor_2", "sensor_10", "sensor_1", "valve", "yield", "batch id", "a*b", "aXb"]
+
+
+def yaml(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "map.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def resolved(text: str) -> dict[str, tuple[str, ...]]:
+    sources, faults = resolve(parse_column_map(text).columns, HERE, "my.csv")
+    assert faults == []
+    return sources
+
+
+def test_text_and_yaml_say_the_same(tmp_path: Path) -> None:
+    text = "obs=temp + sensor_*,action=valve, reward=yield,episode=batch id,terminal=failed,next_obs=n"
+    expected = {
+        "observations": ("temp", "sensor_*"),
+        "actions": ("valve",),
+        "rewards": ("yield",),
+        "episode": ("batch id",),
+        "terminals": ("failed",),
+        "next_observations": ("n",),
+    }
+    assert parse_column_map(text) == ColumnMap(expected)
+    long = (
+        "observations=temp+sensor_*,actions=valve,rewards=yield,episode=batch id,terminals=failed,next_observations=n"
+    )
+    assert parse_column_map(long) == ColumnMap(expected)
+    written = "obs: [temp, sensor_*]\naction: valve\nreward: yield\nepisode: batch id\nterminal: failed\nnext_obs: n\n"
+    assert parse_column_map(yaml(tmp_path, written)) == ColumnMap(expected)
+    assert parse_column_map(None) == ColumnMap()
+
+
+def test_a_yaml_file_can_name_what_text_cannot_and_give_bounds(tmp_path: Path) -> None:
+    path = yaml(tmp_path, "obs: ['a=b, c', 7]\naction_low: [0, -1.5]\naction_high: [100, 2]\n")
+    assert parse_column_map(path) == ColumnMap({"observations": ("a=b, c", "7")}, (0.0, -1.5), (100.0, 2.0))
+    assert map_file(path) == Path(path)
+    assert map_file("obs=a") is None and map_file(None) is None
+
+
+def test_globs_are_filled_in_in_the_files_order() -> None:
+    assert resolved("obs=temp+sensor_*")["observations"] == ("temp", "sensor_2", "sensor_10", "sensor_1")
+    assert resolved("obs=*e*")["observations"] == (
+        "time",
+        "temp",
+        "sensor_2",
+        "sensor_10",
+        "sensor_1",
+        "valve",
+        "yield",
+    )
+    assert resolved("obs=a*b,action=aXb") == {"observations": ("a*b",), "actions": ("aXb",)}  # a column is called that
+    assert in_words(resolved("obs=sensor_*,reward=yield")) == (
+        "observations = sensor_2 + sensor_10 + sensor_1; rewards = yield"
+    )
+
+
+def test_every_missing_column_is_told_with_the_closest_and_what_there_is() -> None:
+    _, faults = resolve(parse_column_map("obs=tempp+sensor_1,action=pump_*,reward=yeild").columns, HERE, "my.csv")
+    told = [check.fault for check in faults]
+    assert len(told) == 3 and all("the file holds time, temp, sensor_2" in fault for fault in told)
+    assert told[0].startswith("my.csv: column tempp is missing (did you mean 'temp'?)")
+    assert told[1].startswith("my.csv: column pump_* is missing")
+    assert "'yield'" in told[2]
+    _, (fault,) = resolve({"rewards": ("x",)}, [f"c{i}" for i in range(10_000)], "wide.csv")
+    assert len(fault.fault) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("obs=temp+temp", "column temp for observations twice"),
+        ("obs=temp,action=temp", "column temp for observations and actions"),
+        ("obs=sensor_*,action=sensor_10", "column sensor_10 for observations and actions"),
+    ],
+)
+def test_a_column_serves_once(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        resolve(parse_column_map(text).columns, HERE, "my.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("obz=temp", "'obz'.*did you mean 'obs'"),
+        ("reward=a,rewards=b", "gives rewards twice"),
+        ("reward=a+b", "reward 2 columns"),
+        ("episode=a+b", "episode 2 columns"),
+        ("obs=a++b", "obs an empty column name"),
+        ("obs=a,", "the part ''"),
+        ("obs=", "the part 'obs='"),
+        ("=a", "the part '=a'"),
+        ("obs=a,b", "the part 'b'"),
+        ("action_low=0", "'action_low'"),
+    ],
+)
+def test_what_a_map_may_not_say(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told) as caught:
+        parse_column_map(text)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "told"),
+    [
+        ("obs: [a", InputError, "not valid YAML"),
+        ("obs: !!python/object/apply:os.system ['x']", InputError, "not valid YAML"),
+        ("[" * 2000, InputError, "not valid YAML"),
+        ("- obs", UsageError, "names and columns"),
+        ("3: [a]", UsageError, "names and columns"),
+        ("", UsageError, "names and columns"),
+        ("obs: {a: b}", UsageError, "obs a column's name or a list"),
+        ("obs: [[a]]", UsageError, "obs a column's name or a list"),
+        ("obs: []", UsageError, "obs an empty column name"),
+        ("obs:", UsageError, "obs a column's name or a list"),
+        ("obs: a\nobservations: b", UsageError, "gives observations twice"),
+        ("next-obs: a", UsageError, "did you mean 'next_obs'"),
+        ("action_low: [0]", UsageError, "action_low alone"),
+        ("action_low: 0\naction_high: [1]", UsageError, "action_low a list of numbers"),
+        ("action_low: [a]\naction_high: [1]", UsageError, "action_low a list of numbers"),
+        ("action_low: [true]\naction_high: [1]", UsageError, "action_low a list of numbers"),
+    ],
+)
+def test_what_a_yaml_map_may_not_say(tmp_path: Path, text: str, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        parse_column_map(yaml(tmp_path, text))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_map_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "map.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=r"map\.yaml is neither"):
+        parse_column_map(str(tmp_path / "map.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("here", "expected"),
+    [
+        (
+            ["obs_0", "obs_1", "action_0", "reward"],
+            {"observations": ("obs_0", "obs_1"), "actions": ("action_0",), "rewards": ("reward",)},
+        ),
+        (
+            ["episode", "terminal", "timeout", *(f"obs_{i}" for i in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)), "next_obs_0"],
+            {
+                "observations": tuple(f"obs_{i}" for i in range(11)),
+                "next_observations": ("next_obs_0",),
+                "terminals": ("terminal",),
+                "timeouts": ("timeout",),
+                "episode": ("episode",),
+            },
+        ),
+        (["observations", "rewards", "obs", "Reward"], {}),
+    ],
+)
+def test_the_names_of_tables_without_a_map(here: list[str], expected: Any) -> None:
+    assert conventional(here) == expected
+
+
+@pytest.mark.parametrize(("numbers", "lacking"), [((0, 1, 3), "obs_2"), ((1, 2), "obs_0"), ((0, 999999), "obs_1")])
+def test_a_gap_among_the_conventional_names_is_told(numbers: tuple[int, ...], lacking: str) -> None:
+    here = [f"obs_{i}" for i in numbers]
+    _, faults = resolve(conventional(here), here, "my.csv")
+    assert [check.column for check in faults] == [f"{lacking} (observations)"]

@@ -1,0 +1,68 @@
+"""Behaviours small enough to be trained in a test, and ways to look at them."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from mopo_cli.agents.online import OnlineSettings, start_online
+from mopo_cli.data.behaviour import Behaviour, start_behaviour, take_step
+from mopo_cli.data.recipes import Recipe
+from mopo_cli.data.spaces import Spaces, spaces_of
+from mopo_cli.data.transitions import DatasetInfo
+from mopo_cli.engine.rows import Rows
+from mopo_cli.evaluation.returns import Environment, open_environments
+
+TINY = Recipe(
+    hidden=16,
+    learning_rate=3e-3,
+    batch_size=32,
+    warmup=60,
+    episodes=2,
+    early_every=50,
+    early_steps=200,
+    every=100,
+)
+
+
+@dataclass
+class Bench:
+    """A behaviour with its environments: `judges` evaluate it."""
+
+    behaviour: Behaviour
+    environment: Environment
+    judges: list[Environment]
+    spaces: Spaces
+
+    def train(self, steps: int) -> "Bench":
+        """Take so many steps in all."""
+        while self.behaviour.online.steps < steps:
+            take_step(self.behaviour, self.environment)
+        return self
+
+
+def bench(
+    context: ExitStack,
+    env_id: str,
+    capacity: int,
+    seed: int = 0,
+    recipe: Recipe = TINY,
+    level: str = "expert",
+    **kwargs: Any,
+) -> Bench:
+    """A behaviour that has done nothing yet, and its environments, which `context` closes."""
+    opened = context.enter_context(open_environments(env_id, 1 + recipe.episodes, kwargs))
+    spaces = spaces_of(env_id, opened[0])
+    info = DatasetInfo(
+        dataset_id=f"generate:{env_id}:{level}",
+        env_id=env_id,
+        source="",
+        action_low=spaces.action_low,
+        action_high=spaces.action_high,
+        termination="none",
+        reference_min=None,
+        reference_max=None,
+        seed=seed,
+    )
+    rows, schedule = Rows(spaces.obs_dim, spaces.act_dim, 0), OnlineSettings(recipe.warmup, recipe.batch_size)
+    online = start_online(rows, capacity, recipe.sac(spaces.act_dim), schedule, seed, "cpu")
+    return Bench(start_behaviour(online, info), opened[0], opened[1:], spaces)

@@ -1,0 +1,55 @@
+"""evaluate beside published numbers: scores for D4RL's sets, returns for the tasks that have no score."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.report.console import Report
+from mopo_cli.stages.evaluate import _show, _summary
+
+
+def evaluated(dataset_id: str, reference: tuple[float, float] | None = None, **kwargs: Any) -> dict[str, Any]:
+    """The result of two seeds that return 20 and 30 in two episodes each, on data of two episodes of 7 and 9."""
+    columns = np.zeros((4, 1), "f4"), np.zeros((4, 1), "f4"), np.array([3, 4, 4, 5], "f4"), np.zeros((4, 1), "f4")
+    ends = np.array([False, True, False, True])
+    low, high = reference or (None, None)
+    box = np.full(1, -1, "f4"), np.full(1, 1, "f4")
+    info = DatasetInfo(dataset_id, "Any-v0", "made up", *box, "none", low, high, 0, env_kwargs=kwargs)
+    per_seed = {"0": np.array([19.0, 21.0]), "1": np.array([29.0, 31.0])}
+    return {"policy": "mopo", **_summary(per_seed, Transitions(*columns, ~ends & False, ends), info)}
+
+
+def shown(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    _show(result, Report("human"))
+    return capsys.readouterr().err
+
+
+def test_tasks_without_a_score_are_compared_by_return(capsys: pytest.CaptureFixture[str]) -> None:
+    result = evaluated("halfcheetah-jump")
+    (mopo,) = [p for p in result["published"] if (p["paper"], p["method"], p["mean"]) == ("MOPO-v2", "MOPO", 4016.6)][
+        :1
+    ]
+    assert (mopo["std"], mopo["unit"]) == (144, "return")
+    text = shown(result, capsys)
+    assert "Published returns" in text and "4016.6 ± 144.0" in text
+    assert "published unit" not in text
+
+
+def test_d4rl_sets_are_compared_by_score_only(capsys: pytest.CaptureFixture[str]) -> None:
+    # Table 3 of the paper has raw returns of this set as well.
+    result = evaluated("walker2d-medium-replay-v0", (0.0, 100.0))
+    assert {p["unit"].split()[0] for p in result["published"]} == {"normalized_score"}
+    text = shown(result, capsys)
+    assert "Published normalised scores" in text and "Published returns" not in text
+
+
+def test_hiv_returns_are_given_in_the_unit_of_the_paper_s_table(capsys: pytest.CaptureFixture[str]) -> None:
+    result = evaluated("hiv")
+    assert result["published_factor"] == pytest.approx(1000)
+    text = " ".join(shown(result, capsys).replace("│", " ").split())
+    assert "x 1,000 (the published unit) 25000.0 ±" in text
+    assert "x 1,000 (the published unit) 8000.0 to 9000.0" in text
+    assert "25716.3 ± 254.3" in text and "1/1000 of the raw reward" in text
+    assert evaluated("hiv", reward_unit=1e-3)["published_factor"] == 1
