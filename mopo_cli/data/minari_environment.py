@@ -77,13 +77,10 @@ def _flat_box(found: MinariSet, role: str) -> gym.spaces.Box:
     except Exception as error:  # the library lets every fault of the text through as it comes
         where = f"{found.data / METADATA}: {role}_space"
         raise CorruptError(f"{where} is not valid ({error!r}).", mend(found.dataset_id)) from error
-    is_box = isinstance(space, gym.spaces.Box)
-    if is_box and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-        return space
-    if is_box and len(space.shape) != 1:
-        what = f"{role}s of shape {space.shape}"
-    elif is_box:
-        what = f"{space.dtype} {role}s"
+    if isinstance(space, gym.spaces.Box):
+        if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+            return space
+        what = f"{role}s of shape {space.shape}" if len(space.shape) != 1 else f"{space.dtype} {role}s"
     elif isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)):
         what = f"discrete {role}s ({type(space).__name__})"
     else:

@@ -142,6 +142,6 @@ def _lacks(data: Path) -> str | None:
 
 def _field(metadata: Any, name: str, kind: type, data: Path, dataset_id: str) -> Any:
     value = metadata.get(name) if isinstance(metadata, dict) else None
-    if type(value) is not kind or (kind is int and value < 1):
+    if type(value) is not kind or (isinstance(value, int) and value < 1):
         raise CorruptError(f"{data / 'metadata.json'} holds no valid {name}.", mend(dataset_id))
     return value
