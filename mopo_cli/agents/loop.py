@@ -1,28 +1,28 @@
-"""MOPO's Algorithm 2 for a stack of runs: branch rollouts from real states into the pool, learn from both by SAC.
+"""MOPO's Algorithm 2 for a stack of runs: branch rollouts from real states into the pool, learn from both.
 
 Progress is counted in gradient steps and made in blocks. All draws of a block come from streams named by
 the block's number, so a run stopped after any block and taken up again goes on as if nothing had happened.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
-from math import gcd
+from dataclasses import dataclass, field, replace
+from math import cos, gcd, pi
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import Agent, Algorithm
 from mopo_cli.agents.replay import Pool
-from mopo_cli.agents.sac import Sac, SacSettings, restore_sac, sac_state, start_sac, update
+from mopo_cli.agents.sac import SAC
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import TerminationRule, branch, uniform_policy
-from mopo_cli.dynamics.penalties import penalty_weights
+from mopo_cli.dynamics.imagine import RELEASED, Imagining, TerminationRule, branch, uniform_policy
+from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 
-METRICS = ("q", "critic_loss", "entropy", "alpha", "penalty", "reward")
-"""What is averaged over the steps of an epoch."""
+_ALWAYS = ("penalty", "reward")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class LoopSettings:
     """The schedule: steps, rollouts, batches. `rollout_every` and `steps_per_epoch` are gradient steps.
 
     In rollouts acts the policy in training, or, where `rollout_actions` is "uniform", noise over [-1, 1].
+    `actor_schedule` "cosine" lets the actor's learning rate fall to 0 over `epochs`, once per epoch.
     """
 
     steps_per_epoch: int
@@ -39,6 +40,8 @@ class LoopSettings:
     batch_size: int
     real_ratio: float
     rollout_actions: str = "policy"
+    actor_schedule: str = "constant"
+    epochs: int = 1
 
     @property
     def block(self) -> int:
@@ -51,12 +54,17 @@ class LoopSettings:
         """Real rows in a batch, rounded down as in MOPO's code: 12 of 256."""
         return int(self.batch_size * self.real_ratio)
 
+    def actor_scale(self, step: int) -> float:
+        """The factor of the actor's learning rate at a gradient step."""
+        passed = (step // self.steps_per_epoch) / self.epochs
+        return 1.0 if self.actor_schedule == "constant" else (1 + cos(pi * passed)) / 2
+
 
 @dataclass(frozen=True)
 class World:
     """What the learner may look at: real rows `[N, width]`, and ensembles to branch in or a fixed buffer of model rows.
 
-    `start` `[N, obs_dim]` are the states that rollouts branch from.
+    `start` `[N, obs_dim]` are the states that rollouts branch from, `how` is what is told of each step.
     """
 
     rows: Rows
@@ -65,19 +73,22 @@ class World:
     rule: TerminationRule
     ensembles: tuple[Ensemble, ...] = ()
     buffer: Tensor | None = None
+    how: Imagining = RELEASED
 
 
 @dataclass(frozen=True)
 class RolloutTally:
     """What a member's latest rollouts did: rows made, and the shares of the start states whose branch ended early.
 
-    A branch ends by the task's rule (terminated), by the guard, or dropped as not finite.
+    A branch ends by the task's rule (terminated), by the guard, or dropped as not finite. `unknown` is the share
+    of rows that the oracle knew nothing of.
     """
 
     rows: int
     terminated: float
     guarded: float
     dropped: float
+    unknown: float = 0.0
 
 
 @dataclass
@@ -99,32 +110,42 @@ class Loop:
 
     settings: LoopSettings
     members: tuple[Member, ...]
-    sac: Sac
+    algorithm: Algorithm
+    agent: Agent
     pool: Pool
     penalty: Tensor  # [S, 1, U]
     step: int = 0
     past: deque[Past] = field(default_factory=deque)
     tallies: list[RolloutTally] = field(default_factory=list)
-    sums: Tensor = field(default_factory=lambda: torch.zeros(0))  # [S, len(METRICS)]
+    sums: Tensor = field(default_factory=lambda: torch.zeros(0))  # [S, len(metrics)]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is averaged over the steps of an epoch."""
+        return (*self.algorithm.metrics, *_ALWAYS)
 
 
-def start_loop(world: World, members: tuple[Member, ...], sac: SacSettings, settings: LoopSettings) -> Loop:
-    """Build the stack with fresh agents and empty pools."""
+def start_loop(
+    world: World, members: tuple[Member, ...], learner: Any, settings: LoopSettings, algorithm: Algorithm = SAC
+) -> Loop:
+    """Build the stack with fresh agents and empty pools; `learner` are the algorithm's own settings."""
     device = world.real.device
-    agents = start_sac(world.rows.obs_dim, world.rows.act_dim, sac, [m.seed for m in members], device)
+    agent = algorithm.start(world.rows.obs_dim, world.rows.act_dim, learner, [m.seed for m in members], device)
     capacities = [settings.rollout_batch * m.h * settings.pool_epochs for m in members]
     if world.buffer is not None or settings.real_rows == settings.batch_size:
         capacities = [0] * len(members)
     pool = Pool(capacities, world.rows.width, device)
-    weights = torch.tensor([penalty_weights(m.penalty, m.lam) for m in members], device=device)
-    sums = torch.zeros(len(members), len(METRICS), device=device)
-    return Loop(settings, members, agents, pool, weights[:, None], sums=sums)
+    names = world.how.uncertainties
+    weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
+    loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])
+    loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
+    return loop
 
 
 def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
     """Train one block in place, branching first where a rollout is due.
 
-    At the end of an epoch returns the means of METRICS over it, each `[S]`.
+    At the end of an epoch returns the means of the loop's metrics over it, each `[S]`.
     """
     if world.buffer is None and max(loop.pool.capacities) and loop.step % loop.settings.rollout_every == 0:
         _branch(loop, world)
@@ -134,7 +155,7 @@ def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
         return None
     means = loop.sums / loop.settings.steps_per_epoch
     loop.sums = torch.zeros_like(loop.sums)
-    return dict(zip(METRICS, means.unbind(dim=1), strict=True))
+    return dict(zip(loop.metrics, means.unbind(dim=1), strict=True))
 
 
 def _train_block(loop: Loop, world: World) -> None:
@@ -151,6 +172,7 @@ def _train_block(loop: Loop, world: World) -> None:
         noise.append(torch.randn(shape, generator=stream(member.seed, "policy/noise", index, device), device=device))
     real_index, model_index = torch.stack(real, dim=1), torch.stack(model, dim=1)  # [steps, S, rows]
     all_noise = torch.stack(noise, dim=2)  # [steps, 2, S, batch, act_dim]
+    scale = settings.actor_scale(loop.step)
     for k in range(steps):
         rows = world.real[real_index[k]]
         if model_rows:
@@ -158,16 +180,16 @@ def _train_block(loop: Loop, world: World) -> None:
             rows = torch.cat([rows, imagined], dim=1)
         batch = world.rows.split(rows)
         penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
-        info = update(loop.sac, batch, batch.reward - penalty, all_noise[k])
+        info = loop.algorithm.update(loop.agent, batch, batch.reward - penalty, all_noise[k], scale)
         info |= {"penalty": penalty.mean(dim=1), "reward": batch.reward.mean(dim=1)}
-        loop.sums += torch.stack([info[name] for name in METRICS], dim=1)
+        loop.sums += torch.stack([info[name] for name in loop.metrics], dim=1)
 
 
 def _branch(loop: Loop, world: World) -> None:
     index = loop.step // loop.settings.rollout_every
     positions = list(loop.pool.positions)
-    loop.tallies = [_branch_member(loop, world, m, index, loop.sac.actor) for m in range(len(loop.members))]
-    loop.past.append(Past(index, loop.sac.actor.clone(), positions, [tally.rows for tally in loop.tallies]))
+    loop.tallies = [_branch_member(loop, world, m, index, loop.agent.actor) for m in range(len(loop.members))]
+    loop.past.append(Past(index, loop.agent.actor.clone(), positions, [tally.rows for tally in loop.tallies]))
     while len(loop.past) > 1 and _covered(loop, skip=1):
         loop.past.popleft()
 
@@ -178,7 +200,7 @@ def _covered(loop: Loop, skip: int) -> bool:
     A member that has diverged imagines nothing any more, and nothing can be learned from its pool.
     """
     later = list(loop.past)[skip:]
-    finite = torch.isfinite(loop.sac.actor).all(dim=1).tolist()
+    finite = torch.isfinite(loop.agent.actor).all(dim=1).tolist()
     filled = [sum(past.rows[m] for past in later) >= capacity for m, capacity in enumerate(loop.pool.capacities)]
     return all(full or not alive for full, alive in zip(filled, finite, strict=True))
 
@@ -189,24 +211,27 @@ def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) 
     generator = stream(member.seed, "policy/rollout", index, device)
     chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
     uniform = loop.settings.rollout_actions == "uniform"
-    policy = uniform_policy(world.rows.act_dim) if uniform else loop.sac.policy(m, actor).sample
-    made = terminated = guarded = dropped = 0
-    for imagined in branch(world.ensembles[member.model], world.rule, world.start[chosen], policy, member.h, generator):
+    policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, actor).sample
+    made = terminated = guarded = dropped = unknown = 0
+    how = world.how if member.penalty == ORACLE else replace(world.how, oracle=None)
+    ensemble, start = world.ensembles[member.model], world.start[chosen]
+    for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how):
         loop.pool.write(m, imagined.rows)
         made += len(imagined.rows)
         terminated += imagined.terminated
         guarded += imagined.guarded
         dropped += imagined.dropped
+        unknown += imagined.unknown
     if not loop.pool.sizes[m]:
         # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
         loop.pool.write(m, torch.full((1, world.rows.width), torch.nan, device=device))
     total = loop.settings.rollout_batch
-    return RolloutTally(made, terminated / total, guarded / total, dropped / total)
+    return RolloutTally(made, terminated / total, guarded / total, dropped / total, unknown / max(made, 1))
 
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the pools are made again by the actors that filled them and their streams."""
-    tensors, taken = sac_state(loop.sac)
+    tensors, taken = loop.algorithm.state(loop.agent)
     tensors |= {"sums": loop.sums}
     tensors |= {f"past/{past.index}": past.actor for past in loop.past}
     numbers = {
@@ -221,7 +246,7 @@ def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Put a checkpoint back into a freshly started loop of the same world, members and settings."""
-    restore_sac(loop.sac, tensors, numbers["adam"])
+    loop.algorithm.restore(loop.agent, tensors, numbers["adam"])
     loop.step, loop.sums = numbers["step"], tensors["sums"]
     loop.past = deque(Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])
     loop.pool.sizes = list(numbers["sizes"])

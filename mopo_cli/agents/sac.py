@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor, heads, squash
+from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.init import initial, uniform
@@ -58,6 +59,11 @@ class Sac:
         own = (self.actor if flat is None else flat)[m : m + 1]
         return Actor(own, self.actor_layout, self.settings.log_std_min, self.settings.log_std_max)
 
+    def finite(self) -> Tensor:
+        """Whether the actor and both critics of a member are finite, bool `[S]`."""
+        critics = torch.isfinite(self.critic).all(dim=1).view(-1, 2).all(dim=1)
+        return torch.isfinite(self.actor).all(dim=1) & critics
+
 
 def start_sac(obs_dim: int, act_dim: int, settings: SacSettings, seeds: list[int], device: torch.device | str) -> Sac:
     """Build fresh agents, the m-th from the streams of `seeds[m]`."""
@@ -79,11 +85,12 @@ def twin_q(params: dict[str, Tensor], observation: Tensor, action: Tensor) -> Te
     return q.view(len(x), 2, -1)
 
 
-def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor) -> dict[str, Tensor]:
+def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature, in place; returns what one watches, each `[S]`.
 
     batch columns `[S, B, ·]`; reward `[S, B]` is the one to learn from (penalised or not); noise
-    `[2, S, B, act_dim]` is standard normal, first for the next actions, then for the present ones.
+    `[2, S, B, act_dim]` is standard normal, first for the next actions, then for the present ones;
+    `actor_scale` is the factor of the actor's learning rate.
     """
     settings, alpha = sac.settings, sac.alpha
     bounds = settings.log_std_min, settings.log_std_max
@@ -104,7 +111,7 @@ def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor) -> dict[s
     actor_q = twin_q(sac.critic_layout.views(sac.critic), batch.observation, action).amin(dim=1)
     actor_losses = (alpha * log_prob - actor_q).mean(dim=-1)
     sac.actor_layout.gradient(actor_losses.sum(), actor, out=sac.actor_adam.grad)
-    sac.actor_adam.update(sac.actor, settings.actor_lr)
+    sac.actor_adam.update(sac.actor, actor_scale * settings.actor_lr)
 
     entropy = -log_prob.detach().mean(dim=-1)
     torch.sub(entropy[:, None], settings.target_entropy, out=sac.alpha_adam.grad)
@@ -140,3 +147,6 @@ def restore_sac(sac: Sac, tensors: dict[str, Tensor], steps: list[int]) -> None:
         )
         for name, taken in zip(("actor", "critic", "alpha"), steps, strict=True)
     )
+
+
+SAC = Algorithm(SacSettings, ("q", "critic_loss", "entropy", "alpha"), start_sac, update, sac_state, restore_sac)

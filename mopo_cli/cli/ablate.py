@@ -1,22 +1,110 @@
 """``mopo ablate``"""
 
-from mopo_cli.cli.context import open_context
+from typing import Annotated, Any
+
+import typer
+
+from mopo_cli.cli.context import Context, open_context
+from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call, command
-from mopo_cli.config.schema import Ablate
+from mopo_cli.config.cells import grid, method_cells
+from mopo_cli.config.schema import Ablate, TrainPolicy
+from mopo_cli.errors import UsageError
 
 EXAMPLES = (
     "mopo ablate --penalty max-var,none --lam 0.5,1,5 --h 1,5 --seeds 3",
+    "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3",
     "mopo ablate --dataset walker2d-medium --lam 1,5 --epochs 100",
+    "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3 --rank offline",
+    "mopo ablate --table mopo-1",
+    "mopo ablate --table mopo-3 --datasets ./my-logs.h5 --env Hopper-v5 --seeds 3 --epochs 100",
 )
 
 
-@command(Ablate)
-def ablate(call: Call) -> None:
-    """Compare penalties, lam and h on one data set: a grid of policies that share the model."""
-    from mopo_cli.stages.ablate import run_ablate
+def _of_table(name: str, metavar: str, help: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=help, show_default=False, rich_help_panel="Tables of the papers")
 
+
+Table = Annotated[
+    str | None,
+    _of_table("--table", "NAME", "make a table of the MOPO papers beside the published numbers (mopo presets tables)"),
+]
+Datasets = Annotated[
+    str | None, _of_table("--datasets", "A,B,...", "with --table: these data sets, of the table or others")
+]
+Only = Annotated[str | None, _of_table("--only", "A,B,...", "with --table: only these rows, by label or method")]
+Env = Annotated[
+    str | None, _of_table("--env", "ENV-ID", "with --table: environment that data files were logged in, e.g. Hopper-v5")
+]
+
+Rank = Annotated[
+    str | None,
+    typer.Option(
+        "--rank",
+        metavar="offline",
+        help="order the cells too, by what data and model alone say of them, and tell how well that agrees with"
+        " their true returns",
+        show_default=False,
+    ),
+]
+
+
+@command(Ablate)
+def ablate(
+    call: Call,
+    rank: Rank = None,
+    table: Table = None,
+    datasets: Datasets = None,
+    only: Only = None,
+    env: Env = None,
+) -> None:
+    """Compare methods, or penalties, lam and h, on one data set; or make a table of the papers on all of its own."""
+    if table is not None:
+        return _table(call, table, datasets, only, env, rank)
+    if stray := [f"--{name}" for name, value in (("datasets", datasets), ("only", only), ("env", env)) if value]:
+        raise UsageError(f"{stray[0]} is for --table NAME only.", hint="mopo presets tables")
+    from mopo_cli.stages.policy_stack import raise_if_diverged
+
+    _check_ranking(rank)
     context = open_context(call)
     settings, options = context.settle(Ablate, call.flags)
-    context.needs("train-model", "model")
-    context.select_elites_if_missing()
-    call.report.result(run_ablate(context.run, settings, options, call.report))
+    cells = _cells(context, settings, options.origins)
+    if rank or any(cell.needs_model for cell in cells):
+        context.needs("train-model", "model")
+        context.select_elites_if_missing()
+    result = ablate_by_model(context, settings, cells, options, call.report)
+    if rank:
+        from mopo_cli.stages.rank import run_rank
+
+        result["ranking"] = run_rank(context.run, settings, rank, options, call.report)
+    raise_if_diverged(result)
+    call.report.result(result)
+
+
+def _table(call: Call, table: str, datasets: str | None, only: str | None, env: str | None, rank: str | None) -> None:
+    from mopo_cli.cli.paper_table import paper_table
+
+    if rank is not None:
+        raise UsageError("--rank orders the cells of one data set; a table has several.", hint="leave --rank out")
+    paper_table(call, table, datasets, only, env)
+
+
+def _check_ranking(rank: str | None) -> None:
+    if rank is None:
+        return
+    from mopo_cli.evaluation.ranking import RANKINGS
+
+    if rank not in RANKINGS:
+        raise UsageError(f"--rank must be one of {', '.join(RANKINGS)}, not {rank!r}.", hint="mopo ablate --help")
+
+
+def _cells(context: Context, settings: Ablate, origins: dict[str, str]) -> tuple[TrainPolicy, ...]:
+    if not settings.method:
+        return grid(settings)
+    if origins["penalty"] == "flag":
+        raise UsageError("--penalty and --method are two grids: a method has its own penalty.")
+
+    def settle(flags: dict[str, Any]) -> TrainPolicy:
+        return context.settle(TrainPolicy, flags)[0]
+
+    return method_cells(settings, origins, settle)

@@ -30,7 +30,7 @@ class Context:
 
     def settle(self, stage: type[S], flags: Mapping[str, Any] | None = None) -> "tuple[S, Options]":
         """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
-        return settle(self.call, stage, self.dataset, self.preset, flags)
+        return settle(self.call, stage, self.dataset, self.preset, flags, self.call.method)
 
     def needs(self, stage: str, what: str) -> None:
         """Raises InputError, naming the command to run, when the run has no finished ``stage``."""
@@ -52,12 +52,13 @@ class Context:
             options = execution(self.call, record.extra.get("origins", {}))
         run_fetch_data(self.run, settings, options, self._aside())
 
-    def select_elites_if_missing(self) -> None:
-        """Runs select-elites when the run's model has no elites yet."""
+    def select_elites_if_missing(self, method: str | None = None) -> None:
+        """Runs select-elites, as ``method`` has it, when the run's model has no elites yet."""
         from mopo_cli.stages.select_elites import run_select_elites
 
         if "select-elites" not in read_lineage(self.run):
-            run_select_elites(self.run, *self.settle(SelectElites), self._aside())
+            settings, options = settle(self.call, SelectElites, self.dataset, self.preset, method=method)
+            run_select_elites(self.run, settings, options, self._aside())
 
     def _aside(self) -> Report:
         """For a stage that runs on the way to the one asked for: its hint on what comes next is no help."""
@@ -100,9 +101,10 @@ def settle(
     dataset: str | None,
     preset: str | None,
     flags: Mapping[str, Any] | None = None,
+    method: str | None = None,
 ) -> "tuple[S, Options]":
     """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
-    resolved = resolve(stage, dataset=dataset, preset_name=preset, config_file=call.config, flags=flags)
+    resolved = resolve(stage, dataset=dataset, preset_name=preset, config_file=call.config, flags=flags, method=method)
     return resolved.settings, execution(call, resolved.origins)
 
 

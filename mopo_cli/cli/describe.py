@@ -158,6 +158,11 @@ def _json(path: Path) -> tuple[str, dict[str, Any]]:
     document = read_json(path)
     if not isinstance(document, dict):
         raise InputError(f"{path} is not a JSON file that mopo makes.")
-    kinds = {"evaluations": "evaluation", "ablations": "ablation", "model": "model description"}
+    kinds = {
+        "evaluations": "evaluation",
+        "ablations": "ablation",
+        "model": "model description",
+        "rollouts": "diagnosis",
+    }
     kind = "elites" if path.name == "elites.json" else kinds.get(path.parent.name, "JSON file")
     return kind, document

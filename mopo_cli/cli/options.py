@@ -29,6 +29,7 @@ class Call:
     run: Path | None = None
     dataset: str | None = None
     preset: str | None = None
+    method: str | None = None
     config: Path | None = None
     device: str = "auto"
     threads: int | None = None
@@ -57,6 +58,7 @@ EXECUTION: dict[str, inspect.Parameter] = {
         _flag("run", Path | None, _RUN_HELP, "PATH"),
         _flag("dataset", str | None, "the data set whose run is meant", "NAME"),
         _flag("preset", str | None, "settings to start from (default: the data set's own preset)", "NAME"),
+        _flag("method", str | None, "method of a paper to take settings from (mopo presets methods)", "NAME"),
         _flag("config", Path | None, "YAML file of settings: beats the preset, flags beat it", "FILE"),
         _flag("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
         _flag("threads", int | None, "CPU threads (default: left to torch)", "INT"),
@@ -151,7 +153,7 @@ def _metavar(annotation: Any) -> str:
 
 def _call(given: dict[str, Any], settings: set[str]) -> Call:
     flags = {name: value for name, value in given.items() if name in settings and value is not None}
-    execution = {name: value for name, value in given.items() if name in EXECUTION and name != "json"}
+    execution = {name: value for name, value in given.items() if name in EXECUTION and name not in {"json", *settings}}
     device, threads = execution.get("device", "auto"), execution.get("threads")
     if not _DEVICE.fullmatch(device):
         raise UsageError(f"--device must be auto, cpu, cuda or cuda:NUMBER, not {device!r}.")

@@ -1,22 +1,44 @@
 """``mopo rollout``"""
 
+from typing import Annotated
+
+import typer
+
 from mopo_cli.cli.context import open_context
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.schema import Rollout
 
 EXAMPLES = (
     "mopo rollout --h 5 --actions uniform",
+    "mopo rollout --diagnose",
     "mopo rollout --h 1 --actions runs/quickstart/policies/mopo_max-var_lam1_h5/seed-0/policy.safetensors",
 )
 
 
-@command(Rollout)
-def rollout(call: Call) -> None:
+Diagnose = Annotated[
+    bool,
+    typer.Option(
+        "--diagnose",
+        help="compare every uncertainty with the model's true error, by a simulator; also of a file made before",
+        show_default=False,
+    ),
+]
+
+
+@command(Rollout, without=("method",))
+def rollout(call: Call, diagnose: Diagnose = False) -> None:
     """Imagine transitions: branch from states of the data into the model, h steps each."""
     from mopo_cli.stages.rollout import run_rollout
 
     context = open_context(call)
     settings, options = context.settle(Rollout, call.flags)
     context.needs("train-model", "model")
+    if diagnose:
+        from mopo_cli.stages.diagnose import check_diagnosis, run_diagnose
+
+        check_diagnosis(context.run)
     context.select_elites_if_missing()
-    call.report.result(run_rollout(context.run, settings, options, call.report))
+    result = run_rollout(context.run, settings, options, call.report)
+    if diagnose:
+        result["diagnosis"] = run_diagnose(context.run, settings, options, call.report)
+    call.report.result(result)

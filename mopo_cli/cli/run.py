@@ -83,7 +83,7 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     call = context.call
     flags = call.flags if context.preset else {"dataset": name, **call.flags}
     fetching = context.settle(FetchData, flags)
-    learning = context.settle(TrainPolicy)
+    learning = context.settle(TrainPolicy, {"method": call.method} if call.method else {})
     evaluating, options = context.settle(Evaluate)
     if evaluating.policy is None:
         evaluating = evaluating.model_copy(update={"policy": learning[0].policy_name()})
@@ -96,8 +96,8 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
         ("train-policy", run_train_policy, learning),
         ("evaluate", run_evaluate, (evaluating, options)),
     ]
-    if not _wants_rollout(context):
-        del stages[3]
+    idle = _idle_stages(context, learning[0])
+    stages = [stage for stage in stages if stage[0] not in idle]
     report = Report(call.report.mode, hints=False)
     results = {}
     for number, (stage, run_stage, (settings, how)) in enumerate(stages, start=1):
@@ -106,10 +106,15 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     return results
 
 
-def _wants_rollout(context: Context) -> bool:
-    """Training needs no rollout file; it is made only where the preset or the settings file speaks of it."""
+def _idle_stages(context: Context, learning: TrainPolicy) -> set[str]:
+    """The stages to leave out: those of the model where nothing is imagined, as in behaviour cloning.
+
+    Training needs no rollout file; it is made only where the preset or the settings file speaks of it.
+    """
+    if learning.rollouts == "fresh" and not learning.needs_model:
+        return {"train-model", "select-elites", "rollout"}
     file = read_config(context.call.config) if context.call.config else {}
-    return "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file}
+    return set() if "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file} else {"rollout"}
 
 
 def _end(evaluation: dict[str, Any], run: RunFolder) -> str:

@@ -1,11 +1,13 @@
 """``mopo train-policy``"""
 
 from mopo_cli.cli.context import open_context
+from mopo_cli.cli.methods import refuse_other_model
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.schema import TrainPolicy
 
 EXAMPLES = (
     "mopo train-policy --penalty max-var --lam 1 --h 5",
+    "mopo train-policy --method mbpo --seeds 3",
     "mopo train-policy --dataset walker2d-medium --seed-list 0,3,7 --name three-seeds",
 )
 
@@ -17,7 +19,8 @@ def train_policy(call: Call) -> None:
 
     context = open_context(call)
     settings, options = context.settle(TrainPolicy, call.flags)
-    if settings.rollouts == "fresh":
+    if settings.needs_model:
         context.needs("train-model", "model")
-        context.select_elites_if_missing()
+        refuse_other_model(context, settings)
+        context.select_elites_if_missing(settings.method)
     call.report.result(run_train_policy(context.run, settings, options, call.report))

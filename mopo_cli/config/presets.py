@@ -1,4 +1,4 @@
-"""The presets that ship with mopo: one YAML file per data set, found by name or by data set."""
+"""The presets that ship with mopo: one YAML file per data set, found by name or by data set, and one per method."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,13 @@ from mopo_cli.errors import SettingsError, UsageError
 Sections = dict[str, dict[str, Any]]
 """A settings file: section (the stage's command) -> key as in the schema -> value, not yet validated."""
 
+_METHODS = "methods"
 _VERSION = re.compile(r"-v[012]$")
 
 
 def preset_names() -> list[str]:
     """The names of all presets, sorted; ``quickstart`` first."""
-    names = (path.stem for path in _folder().glob("*.yaml"))
+    names = (path.stem for path in presets_folder().glob("*.yaml"))
     return sorted(names, key=lambda name: (name != "quickstart", name))
 
 
@@ -26,17 +27,46 @@ def preset_text(name: str) -> str:
         close = get_close_matches(name, preset_names(), n=1)
         did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
         raise UsageError(f"There is no preset {name!r}{did_you_mean}.", hint="mopo presets ls")
-    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return (presets_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def preset_summary(name: str) -> str:
     """The first line of a preset's header comment: what it is for."""
-    return preset_text(name).splitlines()[0].removeprefix("#").strip()
+    return summary(preset_text(name))
+
+
+def summary(text: str) -> str:
+    """The first line of a preset's or method's header comment."""
+    return text.splitlines()[0].removeprefix("#").strip()
 
 
 def load_preset(name: str) -> Sections:
     """A preset's sections. Raises UsageError when there is none of that name."""
-    return parse_sections(preset_text(name), f"preset {name}")
+    return parse_file(preset_text(name), f"preset {name}")[0]
+
+
+def load_preset_method(name: str, method: str) -> Sections:
+    """What a preset says of one method on its data set, empty where nothing. UsageError for an unknown preset."""
+    return parse_file(preset_text(name), f"preset {name}")[1].get(method, {})
+
+
+def method_names() -> list[str]:
+    """The names of the papers' methods, sorted."""
+    return sorted(path.stem for path in (presets_folder() / _METHODS).glob("*.yaml"))
+
+
+def method_text(name: str) -> str:
+    """A method's YAML with its header comment. UsageError, listing the known ones, when there is none of that name."""
+    if name not in method_names():
+        raise UsageError(
+            f"There is no method {name!r}; there are {', '.join(method_names())}.", hint="mopo presets methods"
+        )
+    return (presets_folder() / _METHODS / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def load_method(name: str) -> Sections:
+    """The settings that make a method, by stage. Raises what `method_text` raises."""
+    return parse_sections(method_text(name), f"method {name}")
 
 
 def find_preset(dataset: str) -> str | None:
@@ -55,6 +85,19 @@ def find_preset(dataset: str) -> str | None:
 def preset_dataset(name: str) -> str:
     """The data set a preset is for. Raises UsageError when there is no such preset."""
     return str(load_preset(name)["fetch-data"]["dataset"])
+
+
+def parse_file(text: str, label: str) -> tuple[Sections, dict[str, Sections]]:
+    """A settings file's sections, and what it says of single methods, by their names. Raises as `parse_sections`."""
+    sections = parse_sections(text, label)
+    methods = {}
+    for key, own in sections.pop(_METHODS, {}).items():
+        method = key.replace("_", "-")  # keys of sections are fields, and a method's name is none
+        if not isinstance(own, dict | None):
+            raise SettingsError(f"{label}: {_METHODS}: {method} must hold sections such as 'train-policy:'.")
+        where = f"{label}, method {method}"
+        methods[method] = {str(section): _keys(values, str(section), where) for section, values in (own or {}).items()}
+    return sections, methods
 
 
 def parse_sections(text: str, label: str) -> Sections:
@@ -93,8 +136,8 @@ def _canonical(dataset: str) -> str:
     return f"{name.removesuffix('-mixed')}-medium-replay" if name.endswith("-mixed") else name
 
 
-def _folder() -> Path:
-    """The presets inside the installed package, or beside it in a checkout."""
+def presets_folder() -> Path:
+    """The presets, methods and tables inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "presets"
     return inside if inside.is_dir() else package.parent / "presets"

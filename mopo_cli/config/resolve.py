@@ -1,4 +1,7 @@
-"""Where each setting's value comes from: default < preset < file < flag."""
+"""Where each setting's value comes from: default < preset < method < file < flag.
+
+What a preset or a file says of one method counts after what it says of all.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,21 +12,32 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from mopo_cli.config.presets import Sections, find_preset, load_preset, parse_sections
-from mopo_cli.config.schema import STAGES, Ablate, FetchData, Settings
+from mopo_cli.config.presets import (
+    Sections,
+    find_preset,
+    load_method,
+    load_preset,
+    load_preset_method,
+    method_text,
+    parse_file,
+)
+from mopo_cli.config.schema import STAGES, Ablate, FetchData, Settings, TrainPolicy
 from mopo_cli.errors import InputError, SettingsError, UsageError
 
 S = TypeVar("S", bound=Settings)
 
 # An ablation takes over what was set for training, but not these: they are what it is about.
-_NOT_INHERITED = ("penalty", "name")
+_NOT_INHERITED = ("method", "penalty", "name")
+# What a settings file must not change under a method's name; a flag may, as it is in sight.
+_MAKES_A_METHOD = ("algorithm", "penalty", "real_ratio", "spectral_norm", "networks", "n")
 
 
 @dataclass(frozen=True)
 class Resolved(Generic[S]):
     """A stage's settings and, for each, where its value comes from.
 
-    An origin is ``default``, ``run`` (the data set of the run), ``preset NAME``, a file's path, or ``flag``.
+    An origin is ``default``, ``run`` (the data set of the run), ``preset NAME``, ``method NAME``, ``preset NAME,
+    method NAME`` (what the preset says of that method), a file's path, ``PATH, method NAME`` or ``flag``.
     """
 
     settings: S
@@ -37,15 +51,18 @@ def resolve(
     preset_name: str | None = None,
     config_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
+    method: str | None = None,
 ) -> Resolved[S]:
     """The settings of ``stage`` (a model of ``schema``), with their origins.
 
-    ``preset_name`` names the preset, else the one for ``dataset`` applies, if any. ``flags`` holds the values
-    given on the command line by field name, as text or typed. Raises SettingsError listing all faults of the
-    preset and the file, UsageError those of the flags, InputError when a file or preset is missing.
+    ``preset_name`` names the preset, else the one for ``dataset`` applies, if any; ``method`` the method, unless
+    the flags do; without either the file may. ``flags`` holds the values given on the command line by field name,
+    as text or typed.
+    Raises SettingsError listing all faults of the preset and the file, UsageError those of the flags,
+    InputError when a file or preset is missing.
     """
     flags = flags or {}
-    file = read_config(config_file) if config_file else {}
+    file, of_methods = _read_config(config_file) if config_file else ({}, {})
     if stage is FetchData:
         dataset = flags.get("dataset") or file.get("fetch-data", {}).get("dataset") or dataset
     found = None if preset_name else find_preset(dataset) if dataset else None
@@ -57,8 +74,13 @@ def resolve(
         if found:
             values.pop("dataset", None)  # the user's own word for it may name a version
         layers.append((f"preset {name}", values))
+    if (method := _method(stage, flags, file, method)) is not None:
+        layers += _method_layers(stage, method, name)
+        refuse_contradiction(stage, method, _values(file, stage), str(config_file))
     if config_file:
         layers.append((str(config_file), _values(file, stage)))
+    if method in of_methods:
+        layers.append((f"{config_file}, method {method}", _values(of_methods[method], stage)))
     check_flags(stage, flags)
     layers.append(("flag", dict(flags)))
 
@@ -70,6 +92,39 @@ def resolve(
     )
 
 
+def _method(stage: type[Settings], flags: Mapping[str, Any], file: Sections, named: str | None) -> str | None:
+    """The one method that a stage's settings are for: the command line's, else the file's."""
+    if stage is Ablate:
+        return None
+    method = flags.get("method") or named or file.get("train-policy", {}).get("method")
+    return None if method in (None, "none") else str(method)
+
+
+def _method_layers(stage: type[Settings], method: str, preset: str | None) -> list[tuple[str, dict[str, Any]]]:
+    label = f"method {method}"
+    own = _values(checked(load_method(method), label), stage)
+    if stage is TrainPolicy:
+        own["method"] = method
+    layers = [(label, own)]
+    if preset:
+        label = f"preset {preset}, {label}"
+        layers.append((label, _values(checked(load_preset_method(preset, method), label), stage)))
+    return layers
+
+
+def refuse_contradiction(stage: type[Settings], method: str, values: Mapping[str, Any], where: str) -> None:
+    """Raises SettingsError where ``values`` say otherwise what makes the method what its name says."""
+    for name, own in _values(load_method(method), stage).items():
+        if name in _MAKES_A_METHOD and name in values:
+            theirs, ours = (getattr(stage(**{name: value}), name) for value in (values[name], own))
+            if theirs != ours:
+                key = name.replace("_", "-")
+                raise SettingsError(
+                    f"{where} has {key} {theirs}, but the method {method} is {key} {ours}.",
+                    hint=f"leave {key} out there, or leave out the method",
+                )
+
+
 def check_flags(stage: type[Settings], flags: Mapping[str, Any]) -> None:
     """Raises UsageError listing all flags whose value is not allowed."""
     if faults := _faults(stage, flags):
@@ -78,17 +133,26 @@ def check_flags(stage: type[Settings], flags: Mapping[str, Any]) -> None:
 
 
 def read_config(path: Path) -> Sections:
-    """The sections of a user's YAML file, every key and value checked.
+    """The sections of a user's YAML file, every key and value checked; what it says of methods is left out.
 
     Raises InputError when it cannot be read, SettingsError listing all its faults.
     """
+    return _read_config(path)[0]
+
+
+def _read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
+    """The sections of a user's YAML file, and what it says of single methods by their names."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"The settings file {path} does not exist.", hint="mopo presets ls") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The settings file {path} cannot be read: {error}.") from error
-    return checked(parse_sections(text, str(path)), str(path))
+    sections, of_methods = parse_file(text, str(path))
+    for method, own in of_methods.items():
+        method_text(method)
+        checked(own, f"{path}, method {method}")
+    return checked(sections, str(path)), of_methods
 
 
 def checked(sections: Sections, label: str) -> Sections:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-Penalty = Literal["max-var", "avg-var", "ens", "none"]
+Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
 Metric = Literal["mse", "nll"]
 
 # A name becomes part of a path: no separator, no leading dot.
@@ -38,18 +38,23 @@ Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_sp
 Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
 Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
+Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 def _setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"source": source}, **bounds)
 
 
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("must not name a value twice")
+    return values
+
+
 def _unique(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     if values is not None and not values:
         raise ValueError("must name at least one value")
-    if values is not None and len(set(values)) != len(values):
-        raise ValueError("must not name a value twice")
-    return values
+    return values if values is None else _distinct(values)
 
 
 class Settings(BaseModel):
@@ -121,6 +126,12 @@ class TrainModel(Settings):
     patience: int = _setting(5, "epochs without a gain in any network before training stops", CODE, ge=1)
     min_gain: float = _setting(0.01, "relative fall of the hold-out error that counts as a gain", CODE, ge=0, lt=1)
     max_epochs: int | None = _setting(None, "most epochs to train; none: until no network gains", ge=1)
+    spectral_norm: Literal["none", "per-network", "shared"] = _setting(
+        "none",
+        "divide the weights of all layers but the variance head by their largest singular value, each network's own"
+        " or, as the released code, one of the whole ensemble",
+        "MOPO v1 App. D.2",
+    )
     seeds: int = _setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
     seed_list: Seeds | None = _setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
 
@@ -150,7 +161,27 @@ class SelectElites(Settings):
     _check_members = field_validator("members")(_unique)
 
 
-class Rollout(Settings):
+class Imagination(Settings):
+    """How the model is used wherever it imagines: in ``rollout``, ``train-policy`` and ``ablate``."""
+
+    penalty_members: Literal["all", "elite"] = _setting(
+        "all", "networks that the uncertainties look at", "MOPO code; elite: Unifloral"
+    )
+    penalty_scale: Literal["raw", "standardised"] = _setting(
+        "raw", "units of the uncertainties: the data's own, or standard deviations of the targets", CODE
+    )
+    penalty_reward: Literal["included", "excluded"] = _setting(
+        "included", "whether the reward's dimension counts in max-var and avg-var", CODE
+    )
+    model_reward: Literal["sampled", "mean"] = _setting(
+        "sampled", "the model's reward: drawn with the next state, or expected", "MOPO Alg. 2; mean: MOPO §4.3"
+    )
+    termination_rules: Literal["fixed", "paper"] = _setting(
+        "fixed", "the task's rule without or with the slips of the released one", CODE
+    )
+
+
+class Rollout(Imagination):
     """Settings of ``mopo rollout``."""
 
     h: int = _setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
@@ -164,8 +195,10 @@ class Rollout(Settings):
         return self.name or f"{'uniform' if self.actions == 'uniform' else 'policy'}_h{self.h}"
 
 
-class PolicyTraining(Settings):
-    """What ``train-policy`` and ``ablate`` share: everything but penalty, lam, h and name."""
+class PolicyTraining(Imagination):
+    """What ``train-policy`` and ``ablate`` share: everything but method, penalty, lam, h and name."""
+
+    algorithm: Literal["sac", "bc"] = _setting("sac", "what learns: soft actor-critic, or behaviour cloning", "MOPO")
 
     epochs: int = _setting(1000, "epochs to train", CODE, ge=1)
     steps_per_epoch: int = _setting(1000, "gradient steps per epoch", CODE, ge=1)
@@ -183,6 +216,11 @@ class PolicyTraining(Settings):
     hidden: int = _setting(256, "units per hidden layer of actor and critics", CODE, ge=1)
     layers: int = _setting(2, "hidden layers of actor and critics", CODE, ge=1)
     actor_lr: float = _setting(3e-4, "Adam step size of the actor", CODE, gt=0)
+    actor_schedule: Literal["constant", "cosine"] = _setting(
+        "constant",
+        "the actor's step size: constant, or falling to 0 over the epochs",
+        "MOPO code; cosine: OfflineRL-Kit",
+    )
     critic_lr: float = _setting(3e-4, "Adam step size of the critics", CODE, gt=0)
     alpha_lr: float = _setting(3e-4, "Adam step size of the temperature", CODE, gt=0)
     gamma: float = _setting(0.99, "discount", CODE, ge=0, le=1)
@@ -195,10 +233,31 @@ class PolicyTraining(Settings):
     alpha_max: float = _setting(1.0, "upper bound of the temperature", "OfflineRL-Kit", gt=0)
     log_std_min: float = _setting(-5.0, "lower bound of the policy's log standard deviation", "OfflineRL-Kit")
     log_std_max: float = _setting(2.0, "upper bound of the policy's log standard deviation", CODE)
+    oracle_prediction: Literal["mean", "sample"] = _setting(
+        "mean", "what penalty oracle measures: the drawn network's mean, or its sample"
+    )
     eval_every: int = _setting(1, "epochs between evaluations in the real task; 0: never", CODE, ge=0)
     eval_episodes: int = _setting(10, "episodes per evaluation and seed", CODE, ge=1)
 
     _check_seeds = field_validator("seed_list")(_unique)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether rollouts are made: not where a file of them is given, nor where all of a batch is real."""
+        return self.rollouts == "fresh" and int(self.batch_size * self.real_ratio) < self.batch_size
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps of a policy."""
+        return self.epochs * self.steps_per_epoch
+
+    @model_validator(mode="after")
+    def _cloning_needs_real_actions(self) -> Self:
+        if self.algorithm == "bc" and self.real_ratio < 1:
+            raise ValueError(
+                "algorithm bc clones the actions of the data alone: set real-ratio to 1 (--method bc does)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _log_std_bounds_are_ordered(self) -> Self:
@@ -214,15 +273,22 @@ class PolicyTraining(Settings):
 class TrainPolicy(PolicyTraining):
     """Settings of ``mopo train-policy``."""
 
-    penalty: Penalty = _setting("max-var", "uncertainty u taken off the model's reward", "MOPO §4.3, App. D")
+    method: str | None = _setting(
+        None, "method of a paper to take settings from (mopo presets methods); flags beat it", pattern=NAME
+    )
+    penalty: Penalty = _setting(
+        "max-var", "uncertainty u taken off the model's reward; oracle: its error, by a simulator", "MOPO §4.3, App. D"
+    )
     lam: float = _setting(1.0, "weight of the penalty: the reward is r - lam*u", "MOPO Table 6", ge=0)
     h: int = _setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
     name: str | None = _setting(None, "name of the policy; none: e.g. mopo_max-var_lam1_h5", pattern=NAME)
 
     def policy_name(self) -> str:
-        """``name``, or one made from the settings: ``mopo_max-var_lam1_h5``, ``mopo_none_h5``."""
-        weight = "" if self.penalty == "none" else f"_lam{self.lam:g}"
-        return self.name or f"mopo_{self.penalty}{weight}_h{self.h}"
+        """``name``, or one made from the settings: ``mopo_max-var_lam1_h5``, ``mopo_none_h5``, ``mbpo_h5``, ``bc``."""
+        who = self.method or (f"mopo_{self.penalty}" if self.algorithm == "sac" else self.algorithm)
+        imagines = self.rollouts != "fresh" or self.needs_model
+        weight = f"_lam{self.lam:g}" if self.penalty != "none" and imagines else ""
+        return self.name or f"{who}{weight}{f'_h{self.h}' if imagines else ''}"
 
 
 class Evaluate(Settings):
@@ -234,29 +300,22 @@ class Evaluate(Settings):
 
 
 class Ablate(PolicyTraining):
-    """Settings of ``mopo ablate``: a grid over penalty, lam and h, and one value of everything else."""
+    """Settings of ``mopo ablate``: a grid over methods or penalties, lam and h, and one value of everything else."""
 
+    method: Methods = _setting((), "methods to compare, instead of penalties (mopo presets methods)")
     penalty: Penalties = _setting(("max-var", "none"), "penalties to compare", "MOPO App. D")
     lam: Weights = _setting((1.0,), "penalty weights to compare", "MOPO Table 6")
     h: Horizons = _setting((5,), "horizons to compare", "MOPO Table 6")
     name: str | None = _setting(None, "name of the folder under ablations/; none: made from the grid", pattern=NAME)
 
     _check_grid = field_validator("penalty", "lam", "h")(_unique)
-
-    def cells(self) -> tuple[TrainPolicy, ...]:
-        """One ``TrainPolicy`` per cell; penalty ``none`` has one per horizon, as lam means nothing there."""
-        shared = self.model_dump(exclude={"penalty", "lam", "h", "name"})
-        return tuple(
-            TrainPolicy(penalty=penalty, lam=lam, h=h, **shared)
-            for penalty in self.penalty
-            for h in self.h
-            for lam in (self.lam[:1] if penalty == "none" else self.lam)
-        )
+    _check_methods = field_validator("method")(_distinct)
 
     def table_name(self) -> str:
-        """``name``, or one made from the grid: ``max-var+none_lam0.5+1_h5``."""
+        """``name``, or one made from the grid: ``max-var+none_lam0.5+1_h5``, ``mopo+mbpo``."""
         lams = "+".join(f"{lam:g}" for lam in self.lam)
-        return self.name or f"{'+'.join(self.penalty)}_lam{lams}_h{'+'.join(map(str, self.h))}"
+        grid = f"{'+'.join(self.penalty)}_lam{lams}_h{'+'.join(map(str, self.h))}"
+        return self.name or ("+".join(self.method) if self.method else grid)
 
 
 STAGES: dict[str, type[Settings]] = {

@@ -91,10 +91,14 @@ def episode_lengths(transitions: Transitions) -> NDArray[np.int64]:
     return np.diff(episode_ends(transitions), prepend=-1)
 
 
+def episode_starts(transitions: Transitions) -> NDArray[np.int64]:
+    """Row index of each episode's first row `[episodes]`."""
+    return episode_ends(transitions) - episode_lengths(transitions) + 1
+
+
 def episode_returns(transitions: Transitions) -> NDArray[np.float64]:
     """Undiscounted sum of rewards of each episode `[episodes]`."""
-    starts = episode_ends(transitions) - episode_lengths(transitions) + 1
-    return np.add.reduceat(transitions.rewards.astype(np.float64), starts)
+    return np.add.reduceat(transitions.rewards.astype(np.float64), episode_starts(transitions))
 
 
 def normalise_actions(actions: Floats, info: DatasetInfo) -> Floats:

@@ -12,15 +12,21 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.split import FitData, Split, split_data
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, gaussian, gaussian_layout, nll
 from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.nets.spectral import normalise, normalise_exactly, unit_vectors
 from mopo_cli.nets.stacked import Adam, Layout
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How an ensemble is built and trained; `weight_decay` has a value per hidden layer and last that of the heads."""
+    """How an ensemble is built and trained; `weight_decay` has a value per hidden layer and last that of the heads.
+
+    `spectral_norm` says what has a sigma of its own: nothing ("none"), a network's matrix ("per-network"), or the
+    matrices of all networks one below the other ("shared").
+    """
 
     networks: int
     hidden: int
@@ -33,32 +39,7 @@ class FitSettings:
     patience: int
     min_gain: float
     max_epochs: int | None
-
-
-@dataclass(frozen=True)
-class FitData:
-    """Inputs `[N, obs_dim + act_dim]`, actions in [-1, 1]; targets `[N, obs_dim + 1]`: state difference, reward."""
-
-    inputs: Tensor
-    targets: Tensor
-    obs_dim: int
-
-    @classmethod
-    def of(cls, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor) -> "FitData":
-        """Form inputs and targets from columns of N transitions; reward is `[N]`."""
-        inputs = torch.cat([observation, action], dim=-1)
-        targets = torch.cat([next_observation - observation, reward[:, None]], dim=-1)
-        return cls(inputs, targets, observation.shape[1])
-
-
-@dataclass(frozen=True)
-class Split:
-    """One seed's division of the data: rows to train on and to hold out, and the scale of the training inputs."""
-
-    train: Tensor
-    holdout: Tensor
-    input_mean: Tensor
-    input_std: Tensor
+    spectral_norm: str = "none"
 
 
 @dataclass(frozen=True)
@@ -73,7 +54,10 @@ class EpochReport:
 
 @dataclass
 class Fit:
-    """Everything training needs to go on: the first S entries of `flat` … belong to the seeds still `active`."""
+    """Everything training needs to go on: the entries of `flat` … belong to the seeds still `active`.
+
+    Under spectral normalisation `flat` are the raw weights, and `best` the normalised ones.
+    """
 
     seeds: tuple[int, ...]
     settings: FitSettings
@@ -86,6 +70,7 @@ class Fit:
     stale: list[int]  # per seed, epochs since any of its networks improved
     active: list[int]
     nll_sum: Tensor  # [active * K]
+    vectors: dict[str, Tensor]  # of normalised matrices: [active * K, 1, out], with one sigma for all [active, 1, out]
     epoch: int = 0
     step: int = 0  # within the epoch
     order: Tensor | None = field(default=None, repr=False)  # [active * K, steps * batch], the epoch's rows; not state
@@ -94,18 +79,6 @@ class Fit:
     def done(self) -> bool:
         """Whether every ensemble has stopped."""
         return not self.active
-
-
-def split_data(data: FitData, settings: FitSettings, seed: int) -> Split:
-    """Hold out min(fraction N, max) random rows, the same for all networks, and scale by the rest (MOPO's code)."""
-    count = len(data.inputs)
-    order = torch.randperm(count, generator=stream(seed, "holdout")).to(data.inputs.device)
-    held = max(1, min(int(settings.holdout_fraction * count), settings.holdout_max))
-    train = order[held:]
-    inputs = data.inputs[train].double()
-    mean, std = inputs.mean(dim=0), inputs.std(dim=0, correction=0)
-    std = torch.where(std < 1e-12, torch.ones_like(std), std)
-    return Split(train, order[:held], mean.float(), std.float())
 
 
 def start_fit(data: FitData, settings: FitSettings, seeds: tuple[int, ...]) -> Fit:
@@ -119,20 +92,36 @@ def start_fit(data: FitData, settings: FitSettings, seeds: tuple[int, ...]) -> F
     views["max_logvar"].fill_(MAX_LOG_VARIANCE)
     views["min_logvar"].fill_(MIN_LOG_VARIANCE)
     flat = flat.to(device)
+    vectors = {name: vector.to(device) for name, vector in _spectral_vectors(layout, settings, seeds).items()}
     shape = (len(seeds), settings.networks)
     return Fit(
         seeds=seeds,
         settings=settings,
         layout=layout,
-        splits=[split_data(data, settings, seed) for seed in seeds],
+        splits=[split_data(data, settings.holdout_fraction, settings.holdout_max, seed) for seed in seeds],
         flat=flat,
         adam=Adam.like(flat),
-        best=flat.reshape(*shape, -1).clone(),
+        best=_predicting(layout, flat, vectors).reshape(*shape, -1).clone(),
         best_mse=torch.full(shape, torch.inf, device=device),
         stale=[0] * len(seeds),
         active=list(range(len(seeds))),
         nll_sum=torch.zeros(len(flat), device=device),
+        vectors=vectors,
     )
+
+
+def _spectral_vectors(layout: Layout, settings: FitSettings, seeds: tuple[int, ...]) -> dict[str, Tensor]:
+    """One per normalised matrix; all layers are normalised but the variance head (MOPO v1, appendix D.2)."""
+    if settings.spectral_norm == "none":
+        return {}
+    matrices = settings.networks if settings.spectral_norm == "per-network" else 1
+    widths = {name: shape[1] for name, shape in layout.shapes if name.startswith("w") and name != "w_logvar"}
+    return unit_vectors(widths, [stream(seed, "model/spectral", k) for seed in seeds for k in range(matrices)])
+
+
+def _predicting(layout: Layout, flat: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+    """The weights to predict with, by exact singular values, so that prediction needs to know of no normalisation."""
+    return layout.pack(normalise_exactly(layout.views(flat), vectors)) if vectors else flat
 
 
 def steps_per_epoch(fit: Fit) -> int:
@@ -162,7 +151,8 @@ def advance(fit: Fit, data: FitData, steps: int) -> EpochReport | None:
 def _step(fit: Fit, inputs: Tensor, targets: Tensor, decay: Tensor) -> Tensor:
     networks = fit.settings.networks
     leaves = fit.layout.leaves(fit.flat)
-    mean, logvar = gaussian(leaves, inputs)
+    params, fit.vectors = normalise(leaves, fit.vectors)
+    mean, logvar = gaussian(params, inputs)
     losses = nll(mean, logvar, targets)
     # The bounds are one pair per ensemble; each network carries a copy, and the copies are kept equal below.
     bounds = (0.01 / networks) * (leaves["max_logvar"].sum() - leaves["min_logvar"].sum())
@@ -219,7 +209,7 @@ def holdout_errors(fit: Fit, data: FitData, flat: Tensor, seed: int) -> tuple[Te
 
 def _end_epoch(fit: Fit, data: FitData) -> EpochReport:
     settings = fit.settings
-    flat = fit.flat.unflatten(0, (-1, settings.networks))
+    flat = _predicting(fit.layout, fit.flat, fit.vectors).unflatten(0, (-1, settings.networks))
     errors = []
     for i, s in enumerate(fit.active):
         mse = holdout_errors(fit, data, flat[i], s)[0].mean(dim=1)
@@ -240,13 +230,14 @@ def _end_epoch(fit: Fit, data: FitData) -> EpochReport:
 
 def _keep(fit: Fit, keep: list[int]) -> None:
     def select(tensor: Tensor) -> Tensor:
-        chosen: Tensor = tensor.unflatten(0, (-1, fit.settings.networks))[keep]
+        chosen: Tensor = tensor.unflatten(0, (len(fit.active), -1))[keep]
         return chosen.flatten(0, 1)
 
     fit.flat = select(fit.flat)
     adam = fit.adam
     fit.adam = Adam(select(adam.first), select(adam.second), select(adam.grad), adam.steps)
     fit.nll_sum = torch.zeros(len(fit.flat), device=fit.flat.device)
+    fit.vectors = {name: select(vector) for name, vector in fit.vectors.items()}
     fit.active = [fit.active[i] for i in keep]
 
 
@@ -262,6 +253,7 @@ def fit_state(fit: Fit) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the splits and orders are drawn again from their streams."""
     tensors = {"flat": fit.flat, "first": fit.adam.first, "second": fit.adam.second}
     tensors |= {"best": fit.best, "best_mse": fit.best_mse, "nll_sum": fit.nll_sum}
+    tensors |= {f"spectral/{name}": vector for name, vector in fit.vectors.items()}
     numbers = {
         "stale": fit.stale,
         "active": fit.active,
@@ -277,5 +269,6 @@ def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -
     fit.flat, fit.best, fit.best_mse = tensors["flat"], tensors["best"], tensors["best_mse"]
     fit.adam = Adam(tensors["first"], tensors["second"], torch.zeros_like(fit.flat), numbers["adam"])
     fit.nll_sum = tensors["nll_sum"]
+    fit.vectors = {name: tensors[f"spectral/{name}"] for name in fit.vectors}
     fit.stale, fit.active = list(numbers["stale"]), list(numbers["active"])
     fit.epoch, fit.step, fit.order = numbers["epoch"], numbers["step"], None

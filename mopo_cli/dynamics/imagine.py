@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.penalties import UNCERTAINTIES, uncertainties
+from mopo_cli.dynamics.penalties import ORACLE, RELEASED_FORM, UNCERTAINTIES, PenaltyForm, uncertainties
 from mopo_cli.engine.rows import Rows
 from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
 
@@ -19,22 +19,62 @@ _GUARD = 100.0
 
 TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
 Policy = Callable[[Tensor, torch.Generator], Tensor]
+Oracle = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Observations, actions in [-1, 1] and predicted next observations `[B, ·]` -> the predictions' errors `[B]`, NaN
+where a simulator cannot be put into the state."""
+
+
+@dataclass(frozen=True)
+class Imagining:
+    """What a branch tells of each step; the default is what MOPO's released code does.
+
+    `uncertainties` are stored in that order, measured in the form `form`. `reward_mean`: the reward is the
+    drawn network's mean instead of its sample. "oracle" is the error of the drawn network's mean (its sample,
+    where `oracle_sample`) by the `oracle`, and 0 without one; where the oracle knows nothing, max-var stands in.
+    """
+
+    uncertainties: tuple[str, ...] = tuple(UNCERTAINTIES)
+    form: PenaltyForm = RELEASED_FORM
+    reward_mean: bool = False
+    oracle: Oracle | None = None
+    oracle_sample: bool = False
+
+
+RELEASED = Imagining()
 
 
 @dataclass(frozen=True)
 class Imagined:
     """One step of a branch: n packed rows `[n, width]`, the elite of each `[n]`, and what became of them.
 
+    `start` `[n]` is the position of the start state that a row's rollout began in.
     `terminated` counts rows the task's rule ended, `guarded` rows ended because the prediction left every
-    plausible range, `dropped` rows with a number that is not finite, which are not among `rows`.
+    plausible range, `dropped` rows with a number that is not finite, which are not among `rows`;
+    `unknown` those of the `rows` that the oracle knows nothing of.
     """
 
     step: int
     rows: Tensor
     member: Tensor
+    start: Tensor
     terminated: int
     guarded: int
     dropped: int
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of B rows: what came `[B, obs_dim]`, `[B]`, how unsure the model is `[B, 3]`, which elite drew it `[B]`.
+
+    `mean` `[B, obs_dim]` is the next observation that the elite expects.
+    """
+
+    next_observation: Tensor
+    reward: Tensor
+    uncertainty: Tensor
+    member: Tensor
+    mean: Tensor
 
 
 def uniform_policy(act_dim: int) -> Policy:
@@ -47,26 +87,28 @@ def uniform_policy(act_dim: int) -> Policy:
 
 
 def sample_step(
-    ensemble: Ensemble, observation: Tensor, action: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sample from a random elite per row: `[B, obs_dim]`, `[B, act_dim]` -> s', r `[B]`, u `[B, 3]`, elite `[B]`.
+    ensemble: Ensemble, observation: Tensor, action: Tensor, generator: torch.Generator, how: Imagining = RELEASED
+) -> Step:
+    """Sample from a random elite per row: observation `[B, obs_dim]`, action `[B, act_dim]`.
 
-    State and reward come from the same Gaussian sample, as in MOPO's released code.
+    State and reward come from the same Gaussian sample, as in MOPO's released code, unless `how` says otherwise.
     """
     count, device = len(observation), observation.device
     elites = torch.tensor(ensemble.elites, device=device)
     member = elites[torch.randint(len(elites), (count,), generator=generator, device=device)]
     noise = torch.randn(count, ensemble.obs_dim + 1, generator=generator, device=device)
     size = count if observation.is_cuda else _CPU_ROWS
-    samples, us = [], []
+    means, samples, us = [], [], []
     for i in range(0, count, size):
         part = slice(i, i + size)
         mean, std = ensemble.predict(observation[part], action[part])
         chosen = member[part][None, :, None].expand(1, -1, mean.shape[2])
-        samples.append(mean.gather(0, chosen)[0] + std.gather(0, chosen)[0] * noise[part])
-        us.append(uncertainties(mean, std))
-    sample = torch.cat(samples)
-    return observation + sample[:, :-1], sample[:, -1], torch.cat(us), member
+        means.append(mean.gather(0, chosen)[0])
+        samples.append(means[-1] + std.gather(0, chosen)[0] * noise[part])
+        us.append(uncertainties(mean, std, how.form, ensemble.elites))
+    expected, sample = torch.cat(means), torch.cat(samples)
+    reward = expected[:, -1] if how.reward_mean else sample[:, -1]
+    return Step(observation + sample[:, :-1], reward, torch.cat(us), member, observation + expected[:, :-1])
 
 
 def branch(
@@ -76,32 +118,50 @@ def branch(
     policy: Policy,
     horizon: int,
     generator: torch.Generator,
+    how: Imagining = RELEASED,
 ) -> Iterator[Imagined]:
     """Roll out from `start` `[N, obs_dim]` for up to `horizon` steps, yielding the transitions of each step.
 
     A row that ends, by the rule on the predicted next state or by the guard, is stored with terminal = 1
     and goes no further. Iteration stops early when no row is left.
     """
-    layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(UNCERTAINTIES))
+    layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(how.uncertainties))
     centre, scale = ensemble.input_mean[: ensemble.obs_dim], ensemble.input_std[: ensemble.obs_dim]
     # Where the data hardly vary, the least noise of a network is still no sign of a wild prediction.
     scale = scale.clamp(min=exp(0.5 * MIN_LOG_VARIANCE))
-    observation = start
+    observation, origin = start, torch.arange(len(start), device=start.device)
     for step in range(horizon):
         if not len(observation):
             return
         action = policy(observation, generator)
-        next_observation, reward, uncertainty, member = sample_step(ensemble, observation, action, generator)
+        came = sample_step(ensemble, observation, action, generator, how)
+        next_observation = came.next_observation
+        uncertainty, blank = _stored(came, observation, action, how)
         terminal = rule(observation, action, next_observation)
         wild = ((next_observation - centre) / scale).abs().amax(dim=-1) > _GUARD
-        rows = layout.pack(observation, action, reward, terminal | wild, next_observation, uncertainty)
+        rows = layout.pack(observation, action, came.reward, terminal | wild, next_observation, uncertainty)
         finite = torch.isfinite(rows).all(dim=-1)
         yield Imagined(
             step,
             rows[finite],
-            member[finite],
+            came.member[finite],
+            origin[finite],
             terminated=int((terminal & finite).sum()),
             guarded=int((wild & ~terminal & finite).sum()),
             dropped=int((~finite).sum()),
+            unknown=int((blank & finite).sum()),
         )
-        observation = next_observation[finite & ~terminal & ~wild]
+        alive = finite & ~terminal & ~wild
+        observation, origin = next_observation[alive], origin[alive]
+
+
+def _stored(came: Step, observation: Tensor, action: Tensor, how: Imagining) -> tuple[Tensor, Tensor]:
+    """The uncertainties to store `[B, U]`, and of which rows the oracle knows nothing, bool `[B]`."""
+    columns = dict(zip(UNCERTAINTIES, came.uncertainty.unbind(dim=-1), strict=True))
+    nothing = torch.zeros_like(came.reward)
+    blank = nothing > 0
+    if how.oracle is not None:
+        error = how.oracle(observation, action, came.next_observation if how.oracle_sample else came.mean)
+        blank = torch.isnan(error)
+        columns[ORACLE] = torch.where(blank, columns["max-var"], error)
+    return torch.stack([columns.get(name, nothing) for name in how.uncertainties], dim=-1), blank

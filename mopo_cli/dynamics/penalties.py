@@ -1,13 +1,33 @@
 """What the ensemble is unsure of: a function per uncertainty u(s, a). The reward learned from is r - lambda u."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+ORACLE = "oracle"
+"""The uncertainty that is none: the model's error, from a simulator (see `tasks.oracle`)."""
+
+
+@dataclass(frozen=True)
+class PenaltyForm:
+    """In what form uncertainties are measured; the default is that of MOPO's released code.
+
+    `elites_only`: over the elites instead of all networks. `scale` `[obs_dim + 1]`: what each predicted
+    dimension is divided by, None for raw units. `reward`: whether max-var and avg-var count its dimension.
+    """
+
+    elites_only: bool = False
+    scale: Tensor | None = None
+    reward: bool = True
+
+
+RELEASED_FORM = PenaltyForm()
+
 
 def max_var(mean: Tensor, std: Tensor) -> Tensor:
-    """max_i ||sigma_i||_2 over all networks, reward dimension included, raw units (MOPO section 4.3, as released).
+    """max_i ||sigma_i||_2 over the networks (MOPO section 4.3, as released).
 
     mean, std `[K, B, obs_dim + 1]` -> `[B]`. The paper writes the Frobenius norm of the covariance; its
     code, with which lambda was tuned, takes the norm of the standard deviations.
@@ -36,11 +56,23 @@ UNCERTAINTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def uncertainties(mean: Tensor, std: Tensor) -> Tensor:
-    """Every uncertainty, in the order of UNCERTAINTIES: `[B, 3]`."""
+def uncertainties(
+    mean: Tensor, std: Tensor, form: PenaltyForm = RELEASED_FORM, elites: Sequence[int] | None = None
+) -> Tensor:
+    """Every uncertainty, in the order of UNCERTAINTIES: `[B, 3]`.
+
+    mean, std `[K, B, obs_dim + 1]` are the predictions of all networks, `elites` the chosen ones among them,
+    looked at where the form says so.
+    """
+    if form.elites_only and elites is not None:
+        mean, std = mean[list(elites)], std[list(elites)]
+    if form.scale is not None:
+        mean, std = mean / form.scale, std / form.scale
+    if not form.reward:
+        std = std[..., :-1]
     return torch.stack([u(mean, std) for u in UNCERTAINTIES.values()], dim=-1)
 
 
-def penalty_weights(penalty: str, lam: float) -> list[float]:
+def penalty_weights(penalty: str, lam: float, names: Sequence[str] = tuple(UNCERTAINTIES)) -> list[float]:
     """The weight of each uncertainty in the penalty: lambda at the one named, zero elsewhere; "none" is all zero."""
-    return [lam if name == penalty else 0.0 for name in UNCERTAINTIES]
+    return [lam if name == penalty else 0.0 for name in names]

@@ -16,15 +16,18 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import isnan, nan
 from typing import Any
 
 DEFAULT_VERSION = "v2"
 """The version meant by a D4RL name that states none."""
 
+_SETTING = "hyperparameter:"
+
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """One number of one table.
+    """One number of one table; `mean` is NaN where the table prints N/A.
 
     `version` is the D4RL version it was measured on ("v0", "v2"; empty: not D4RL, or the source does not
     say). `std` is the printed ± value (a 95 % interval where `unit` says so), None where none is printed.
@@ -48,10 +51,38 @@ def published(dataset_id: str) -> list[PublishedResult]:
     have no others, but they are not the same data: show `version`. Empty for generated, Minari and local
     datasets, and for names that no paper uses.
     """
-    name, version = _split_version(dataset_id)
-    family = re.sub(r"-mixed$", "-medium-replay", name)
-    found = [result for result in _results() if result.dataset == family]
+    version = data_version(dataset_id)
+    found = [result for result in _results() if result.dataset == family(dataset_id) and not isnan(result.mean)]
     return sorted(found, key=lambda result: result.version != version)
+
+
+def in_print(dataset_id: str, paper: str, table: str, method: str) -> PublishedResult | None:
+    """What one table prints for a method, N/A included, on whatever version of the data; None where it has no cell."""
+    wanted = (paper, table, method, family(dataset_id))
+    return next((r for r in _results() if (r.paper, r.table, r.method, r.dataset) == wanted), None)
+
+
+def chosen_pair(dataset_id: str, paper: str) -> tuple[int, float] | None:
+    """The horizon h and the penalty's weight lam that a paper names for MOPO on a dataset's family."""
+    found = {
+        row["unit"]: float(row["mean"])
+        for row in _rows()
+        if (row["paper"], row["method"], row["dataset"]) == (paper, "MOPO", family(dataset_id))
+        and row["unit"].startswith(_SETTING)
+    }
+    if not found:
+        return None
+    return int(found[f"{_SETTING}rollout_length"]), found[f"{_SETTING}penalty_coef"]
+
+
+def family(dataset_id: str) -> str:
+    """A dataset's name without its version, as the tables have it."""
+    return re.sub(r"-mixed$", "-medium-replay", _split_version(dataset_id)[0])
+
+
+def data_version(dataset_id: str) -> str:
+    """The version that a D4RL name means: that of its end, else v2."""
+    return _split_version(dataset_id)[1]
 
 
 def published_factor(dataset_id: str, env_kwargs: dict[str, Any]) -> float:
@@ -69,14 +100,14 @@ def _split_version(dataset_id: str) -> tuple[str, str]:
 
 
 @cache
-def _results() -> tuple[PublishedResult, ...]:
+def _rows() -> tuple[dict[str, str], ...]:
     with files("mopo_cli.evaluation").joinpath("published-results.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return tuple(_result(row) for row in rows if _is_result(row))
+        return tuple(csv.DictReader(file))
 
 
-def _is_result(row: dict[str, str]) -> bool:
-    return row["mean"] != "N/A" and not row["unit"].startswith("hyperparameter:")
+@cache
+def _results() -> tuple[PublishedResult, ...]:
+    return tuple(_result(row) for row in _rows() if not row["unit"].startswith(_SETTING))
 
 
 def _result(row: dict[str, str]) -> PublishedResult:
@@ -86,7 +117,7 @@ def _result(row: dict[str, str]) -> PublishedResult:
         dataset=row["dataset"],
         version=row["version"],
         method=row["method"],
-        mean=float(row["mean"]),
+        mean=nan if row["mean"] == "N/A" else float(row["mean"]),
         std=float(row["std"]) if row["std"] else None,
         unit=row["unit"],
         note=row["note"],

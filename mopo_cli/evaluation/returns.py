@@ -1,7 +1,7 @@
-"""Undiscounted returns of a policy in the real environment."""
+"""Returns of a policy in the real environment."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.errors import InputError
 from mopo_cli.tasks import registration
+from mopo_cli.tasks.quiet import silent_mujoco
 
 Environment = gym.Env[Any, Any]
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -24,10 +25,11 @@ KNOWN_IDS = 'list the known ids with: python -c "import gymnasium; gymnasium.ppr
 
 @dataclass(frozen=True)
 class EpisodeResults:
-    """One undiscounted return `[episodes]` f8 and one length in steps `[episodes]` i8 per episode."""
+    """Per episode, `[episodes]` each: undiscounted return f8, length in steps i8 and discounted return f8."""
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    discounted: NDArray[np.float64]
 
 
 def make_environments(env_id: str, n: int, kwargs: dict[str, Any] | None = None) -> list[Environment]:
@@ -68,17 +70,28 @@ def episode_seed(seed: int, episode: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(episode,)).generate_state(1)[0])
 
 
-def evaluate_returns(policy: Policy, environments: list[Environment], seed: int) -> EpisodeResults:
+def time_limit(env_id: str | None, kwargs: Mapping[str, Any]) -> int | None:
+    """Steps after which episodes of a registered environment are cut off; None where that is not known.
+
+    No simulator is made for it.
+    """
+    spec = gym.registry.get(env_id or "")
+    limit: int | None = kwargs.get("max_episode_steps", spec.max_episode_steps if spec else None)
+    return limit
+
+
+def evaluate_returns(policy: Policy, environments: list[Environment], seed: int, gamma: float = 1.0) -> EpisodeResults:
     """Run one episode per environment until it terminates or reaches its time limit.
 
     All living episodes are one batch for `policy`; finished ones are not stepped again. The environments
     are left open and can be used again: an evaluation depends on `policy` and `seed` only. An action that
-    is not finite ends its episode with a return of NaN and leaves the other episodes alone.
+    is not finite ends its episode with a return of NaN and leaves the other episodes alone. The discounted
+    return is the sum of gamma^t r_t from t = 0.
 
     Raises `InputError` if the actions do not have the environment's shape.
     """
     episodes = len(environments)
-    returns = np.zeros(episodes)
+    returns, discounted = np.zeros(episodes), np.zeros(episodes)
     lengths = np.zeros(episodes, dtype=np.int64)
     starts = [env.reset(seed=episode_seed(seed, k))[0] for k, env in enumerate(environments)]
     living = dict(enumerate(starts))
@@ -87,41 +100,29 @@ def evaluate_returns(policy: Policy, environments: list[Environment], seed: int)
         _check_actions(actions, len(living), environments[0])
         for k, action in zip(list(living), actions, strict=True):
             if not np.isfinite(action).all():
-                returns[k] = np.nan
+                returns[k] = discounted[k] = np.nan
                 del living[k]
                 continue
             living[k], reward, terminated, truncated, _ = environments[k].step(action)
             returns[k] += float(reward)
+            discounted[k] += gamma ** lengths[k] * float(reward)
             lengths[k] += 1
             if terminated or truncated:
                 del living[k]
-    return EpisodeResults(returns, lengths)
+    return EpisodeResults(returns, lengths, discounted)
 
 
 def _make(env_id: str, kwargs: dict[str, Any]) -> Environment:
     # "module:Env-v1" makes gymnasium import that module, and an id may come out of somebody's data file.
     if ":" in env_id:
         raise InputError(f"The environment id {env_id!r} must not contain ':'.", KNOWN_IDS)
-    with warnings.catch_warnings(), _silent_model_compiler():
+    with warnings.catch_warnings(), silent_mujoco():
         # D4RL-trained policies belong on the -v4 environments, of which gymnasium warns each time.
         warnings.filterwarnings("ignore", message=".*out of date.*")
         try:
             return gym.make(env_id, disable_env_checker=True, **kwargs)
         except (gym.error.Error, ImportError, TypeError, ValueError) as error:
             raise InputError(f"The environment {env_id!r} cannot be made: {error}", KNOWN_IDS) from error
-
-
-@contextmanager
-def _silent_model_compiler() -> Iterator[None]:
-    """Keep MuJoCo's warning of HalfCheetah's old model syntax off the terminal and out of MUJOCO_LOG.TXT."""
-    import mujoco
-
-    handler = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda _: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(handler)
 
 
 def _check(env_id: str, environment: Environment) -> None:

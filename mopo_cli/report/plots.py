@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mopo_cli.store.atomic import publish
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mopo_cli.data.portrait import Column, Histogram, Portrait
+    from mopo_cli.evaluation.diagnosis import Diagnosis, Relation, StepError
 
 Curve = tuple[ArrayLike, ArrayLike]
 """Epochs `[E]` and the return of every seed at each of them `[E, S]`."""
 
 DOTS_PER_INCH = 120
+_DOTS = 4000  # of a scatter: more would only be a stain
 
 
 def learning_curve(path: Path, title: str, curves: Mapping[str, Curve], reference_lines: Mapping[str, float]) -> None:
@@ -45,25 +47,38 @@ def learning_curve(path: Path, title: str, curves: Mapping[str, Curve], referenc
     _save(figure, path)
 
 
-def ablation_plot(path: Path, title: str, cells: Mapping[str, ArrayLike], reference_lines: Mapping[str, float]) -> None:
+def ablation_plot(
+    path: Path,
+    title: str,
+    cells: Mapping[str, ArrayLike],
+    reference_lines: Mapping[str, float],
+    published: Mapping[str, tuple[float, float | None]] | None = None,
+    unit: str = "return",
+) -> None:
     """Publish a plot with one line per cell: the return of every seed `[S]`, and their mean ± std.
 
     Cells run from top to bottom in the order given; the standard deviation is the population's, as in
-    `evaluation.stats.mean_std`. A NaN return is left out.
+    `evaluation.stats.mean_std`. A NaN return is left out. `published` has mean and std of some of the cells.
     """
+    published = published or {}
     figure = _new_figure(height=1.6 + 0.4 * len(cells))
     axes = figure.add_subplot()
-    for row, values in enumerate(cells.values()):
+    for row, (name, values) in enumerate(cells.items()):
         array = np.asarray(values, dtype=np.float64).ravel()
         seeds = array[np.isfinite(array)]
         axes.plot(seeds, np.full(len(seeds), row), "o", color="C0", alpha=0.35, markeredgewidth=0)
         if len(seeds):
             axes.errorbar(seeds.mean(), row, xerr=seeds.std(), fmt="D", color="C0", capsize=4)
+        if name in published:
+            mean, std = published[name]
+            axes.errorbar(mean, row + 0.25, xerr=std or 0.0, fmt="s", color="C1", mfc="none", capsize=4)
+    if published:
+        axes.plot([], [], "s", color="C1", mfc="none", label="published")
     for i, (label, value) in enumerate(reference_lines.items()):
         axes.axvline(value, color=_grey(i), linestyle="--", linewidth=1, label=label)
     axes.set_yticks(range(len(cells)), list(cells), parse_math=False)
-    axes.set_ylim(len(cells) - 0.5, -0.5)
-    axes.set_xlabel("return")
+    axes.set_ylim(max(len(cells), 1) - 0.5, -0.5)
+    axes.set_xlabel(unit)
     _finish(axes, title)
     _save(figure, path)
 
@@ -84,6 +99,65 @@ def dataset_plot(path: Path, title: str, portrait: Portrait) -> None:
     _bounds(bounds, portrait)
     _ranges(bottom.subplots(), portrait.observations)
     _save(figure, path)
+
+
+def diagnosis_plot(
+    path: Path, title: str, diagnosis: Diagnosis, uncertainties: Mapping[str, ArrayLike], error: ArrayLike
+) -> None:
+    """Publish a plot of the model's true error `[n]`: against every uncertainty `[n]`, and by step of the rollout.
+
+    A panel per uncertainty has the first rows as dots (they stand for all where the rows come in random order),
+    the regression line, and the mean and the middle 80 % of each tenth of the rows. Axes end where all but
+    0.5 % of the rows do. Rows without a finite error are left out, as in ``diagnosis``.
+    """
+    panels = len(uncertainties) + 1
+    lines = -(-panels // 2)
+    figure = _new_figure(height=0.6 + 3.9 * lines, width=11.0)
+    figure.suptitle(title, parse_math=False)
+    grid = figure.subplots(lines, 2, squeeze=False).ravel()
+    errors = np.asarray(error, dtype=np.float64)
+    known = np.isfinite(errors)
+    for axes, (name, values) in zip(grid, uncertainties.items(), strict=False):
+        uncertainty = np.asarray(values, dtype=np.float64)[known]
+        _error_against(axes, name, uncertainty, errors[known], diagnosis.uncertainties[name])
+    _error_by_step(grid[panels - 1], diagnosis.steps)
+    for axes in grid[panels:]:
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def _error_against(
+    axes: Axes, name: str, uncertainty: NDArray[np.float64], error: NDArray[np.float64], relation: Relation
+) -> None:
+    axes.plot(uncertainty[:_DOTS], error[:_DOTS], ".", color="0.6", markersize=2, zorder=0, rasterized=True)
+    ends = np.array([uncertainty.min(), uncertainty.max()])
+    if np.isfinite(relation.slope):
+        label = f"{relation.slope:.3g} u {relation.intercept:+.3g}"
+        axes.plot(ends, relation.slope * ends + relation.intercept, color="C1", label=label)
+    bins = relation.calibration
+    middle, mean = [b.uncertainty for b in bins], [b.error for b in bins]
+    axes.plot(middle, mean, "o-", color="C0", markersize=4, label="mean of each tenth")
+    low, high = [b.error_p10 for b in bins], [b.error_p90 for b in bins]
+    axes.fill_between(middle, low, high, color="C0", alpha=0.2, linewidth=0, label="its middle 80 %")
+    top, right = np.quantile(error, 0.995), np.quantile(uncertainty, 0.995)
+    axes.set_ylim(0, 1.05 * top if top > 0 else 1)
+    if ends[0] < right:
+        axes.set_xlim(ends[0], right)
+    axes.set_xlabel(f"u = {name}", parse_math=False)
+    axes.set_ylabel("true error")
+    _finish(axes, f"{name}: Pearson {relation.pearson:.2f}, Spearman {relation.spearman:.2f}")
+
+
+def _error_by_step(axes: Axes, steps: Sequence[StepError]) -> None:
+    places = [s.step for s in steps]
+    axes.plot(places, [s.mean for s in steps], "o-", color="C0", label="mean")
+    axes.plot(places, [s.median for s in steps], "o-", color="C2", label="median")
+    axes.plot(places, [s.p90 for s in steps], "o--", color="0.5", label="90 % of the rows lie below")
+    axes.set_xticks(*_few(places))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("step of the rollout")
+    axes.set_ylabel("true error")
+    _finish(axes, "Error by step")
 
 
 def _histogram(axes: Axes, title: str, histogram: Histogram, unit: str, counted: str) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
 from mopo_cli.errors import InputError, Stopped
@@ -34,7 +36,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
     """
     device = open_device(options)
     name, record = trained_policy(run, settings.policy)
-    policies = _files(run, record, "policy")
+    policies = files_by_seed(run, record, "policy")
     if not policies:
         raise InputError(
             f"The policy {name} has nothing to evaluate: all its seeds diverged in training.",
@@ -53,10 +55,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
             report.progress("evaluate", len(policies)) as progress,
         ):
             for seed, path in policies.items():
-                actor, meta = open_policy(path, device)
-                trained_on, present = meta["inputs"]["dataset"], stage.inputs["dataset"]["sha256"]
-                check_lineage(f"the policy {path}", trained_on, present, options, report)
-                check_dimensions(f"the policy {path}", meta, transitions, "mopo train-policy")
+                actor, meta = open_own_policy(path, stage, transitions, device)
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed).returns
                 progress.update(1)
@@ -64,8 +63,19 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
                     raise Stopped(stage.signal)
         result = {"policy": name, **_summary(per_seed, transitions, info)}
         _show(result, report)
-        outputs = _write(stage, run.evaluation(name), result, per_seed, _files(run, record, "metrics"))
+        outputs = _write(stage, run.evaluation(name), result, per_seed, files_by_seed(run, record, "metrics"))
         return stage.finish(outputs, result)
+
+
+def open_own_policy(
+    path: Path, stage: Stage, transitions: Transitions, device: torch.device
+) -> tuple[Actor, dict[str, Any]]:
+    """Read a policy of the run, see `open_policy`; InputError where it was made from or for other data."""
+    actor, meta = open_policy(path, device)
+    trained_on, present = meta["inputs"]["dataset"], stage.inputs["dataset"]["sha256"]
+    check_lineage(f"the policy {path}", trained_on, present, stage.options, stage.report)
+    check_dimensions(f"the policy {path}", meta, transitions, "mopo train-policy")
+    return actor, meta
 
 
 def _skip(stage: Stage, name: str, info: DatasetInfo, policy: Path) -> dict[str, Any]:
@@ -95,7 +105,8 @@ def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
     return name, records[name]
 
 
-def _files(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
+def files_by_seed(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
+    """The files of one role, "policy" or "metrics", that train-policy made, by seed in their order."""
     prefix = f"{role}/seed-"
     found = {
         key.removeprefix(prefix): run.root / file["path"]

@@ -119,10 +119,15 @@ def _cache_files(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
     return folder / "dataset.h5", folder / "dataset.json"
 
 
+def unused_settings(name: DatasetName) -> set[str]:
+    """The settings that the content of a dataset does not depend on."""
+    return {*_NOT_CONTENT, *(key for key, levels in _LEVELS_OF.items() if name.level not in levels)}
+
+
 def _cache_name(name: DatasetName, settings: FetchData, stage: Stage) -> str:
     """A folder name that tells apart everything the content depends on."""
-    unused = {key for key, levels in _LEVELS_OF.items() if name.level not in levels}
-    content = {key: value for key, value in settings.model_dump().items() if key not in {*_NOT_CONTENT, *unused}}
+    unused = unused_settings(name)
+    content = {key: value for key, value in settings.model_dump().items() if key not in unused}
     content |= {"dataset": dataset_slug(settings.dataset), "sources": [f["sha256"] for f in stage.inputs.values()]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{dataset_slug(settings.dataset)}-{digest[:12]}"

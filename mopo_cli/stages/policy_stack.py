@@ -9,16 +9,17 @@ from typing import Any
 import torch
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.agents.algorithms import ALGORITHMS
 from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, loop_state, restore_loop, start_loop
-from mopo_cli.agents.sac import SacSettings
 from mopo_cli.config.schema import PolicyTraining
+from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_environments
 from mopo_cli.report.console import Report
 from mopo_cli.stages.policies import greedy_policy, save_policy
 from mopo_cli.stages.runner import Stage
-from mopo_cli.stages.world import OpenWorld
+from mopo_cli.stages.world import OpenWorld, policy_inputs
 from mopo_cli.store.atomic import write_jsonl
 
 _SAVE_SECONDS = 60.0
@@ -34,14 +35,17 @@ class Trained:
 
     def actor(self, m: int) -> Actor:
         """The trained policy of one member."""
-        return self.loop.sac.policy(m)
+        return self.loop.agent.policy(m)
 
-    def returns(self, m: int) -> dict[str, float]:
-        """Last and last-10 mean return of a member in the real environment; empty if it was never evaluated."""
-        returns = [record["return"] for record in self.histories[m] if "return" in record]
-        if not returns:
-            return {}
-        return {"last": returns[-1], "last_10": sum(returns[-10:]) / len(returns[-10:])}
+    def returns(self, m: int) -> dict[str, Any]:
+        """See `returns_of`."""
+        return returns_of(self.histories[m])
+
+
+def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Last and last-10 mean return in the real environment, and those ten; empty if never evaluated."""
+    last = [record["return"] for record in history if "return" in record][-10:]
+    return {"last": last[-1], "last_10": sum(last) / len(last), "evaluations": last} if last else {}
 
 
 def train_stack(
@@ -51,15 +55,17 @@ def train_stack(
 
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
-    loop = start_loop(opened.world, members, _sac_settings(settings, opened), _loop_settings(settings))
+    algorithm = ALGORITHMS[settings.algorithm]
+    learner = _learner_settings(algorithm.settings, settings, opened)
+    loop = start_loop(opened.world, members, learner, _loop_settings(settings), algorithm)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
-    _resume(stage, trained, opened.world, report)
+    _resume(stage, trained, opened.world, settings, report)
     per_epoch = settings.steps_per_epoch
     epochs_done = loop.step // per_epoch
     last_save = time.monotonic()
     with ExitStack() as context:
         environments = _environments(context, opened, settings, report)
-        table = context.enter_context(report.live_table(_COLUMNS))
+        table = context.enter_context(report.live_table(_columns(loop)))
         progress = context.enter_context(report.progress("train-policy", settings.epochs, done=epochs_done))
         while loop.step < settings.epochs * per_epoch:
             means = advance(loop, opened.world)
@@ -76,19 +82,18 @@ def train_stack(
                 _show(table, trained, settings)
             stop = stage.should_stop()
             if stop or time.monotonic() - last_save > _SAVE_SECONDS:
-                _save(stage, trained)
+                _save(stage, trained, settings)
                 last_save = time.monotonic()
             if stop:
                 raise Stopped(stage.signal)
     return trained
 
 
-def _sac_settings(settings: PolicyTraining, opened: OpenWorld) -> SacSettings:
-    names = set(SacSettings.__dataclass_fields__) - {"target_entropy"}
-    target = settings.target_entropy
-    if target is None:
-        target = -float(opened.data.action.shape[1])
-    return SacSettings(target_entropy=target, **{name: getattr(settings, name) for name in names})
+def _learner_settings(kind: Any, settings: PolicyTraining, opened: OpenWorld) -> Any:
+    values = {name: getattr(settings, name) for name in kind.__dataclass_fields__}
+    if "target_entropy" in values and settings.target_entropy is None:
+        values["target_entropy"] = -float(opened.data.action.shape[1])
+    return kind(**values)
 
 
 def _loop_settings(settings: PolicyTraining) -> LoopSettings:
@@ -109,16 +114,18 @@ def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> None:
     loop = trained.loop
     epoch = loop.step // loop.settings.steps_per_epoch
     values = {name: mean.tolist() for name, mean in means.items()}
-    finite = torch.isfinite(loop.sac.actor).all(dim=1) & torch.isfinite(loop.sac.critic).all(dim=1).view(-1, 2).all(1)
+    finite = loop.agent.finite().tolist()
     for m, history in enumerate(trained.histories):
         if trained.diverged[m]:
             continue
-        trained.diverged[m] = not bool(finite[m])
+        trained.diverged[m] = not finite[m]
         record = {"epoch": epoch, **{name: value[m] for name, value in values.items()}}
         if loop.tallies:
             tally = loop.tallies[m]
             dead = tally.terminated + tally.guarded + tally.dropped
             record |= {"dead": dead, "guarded": tally.guarded, "dropped": tally.dropped}
+            if loop.members[m].penalty == ORACLE:
+                record["unknown"] = tally.unknown
         history.append(record)
 
 
@@ -133,7 +140,17 @@ def _evaluate(trained: Trained, opened: OpenWorld, environments: list[Environmen
         history[-1] |= {"return": float(results.returns.mean()), "length": float(results.lengths.mean())}
 
 
-_COLUMNS = ("epoch", "return per seed or cell", "Q", "critic loss", "entropy", "alpha", "penalty", "dead rollouts")
+_TITLES = {"q": "Q"}
+
+
+def _metrics(loop: Loop) -> tuple[str, ...]:
+    """What the live table shows of an epoch: the algorithm's own numbers, and what its model data are like."""
+    return (*loop.algorithm.metrics, *(("penalty",) if loop.settings.real_rows < loop.settings.batch_size else ()))
+
+
+def _columns(loop: Loop) -> tuple[str, ...]:
+    titles = (_TITLES.get(name, name.replace("_", " ")) for name in _metrics(loop))
+    return ("epoch", "return per seed or cell", *titles, *(("dead rollouts",) if max(loop.pool.capacities) else ()))
 
 
 def _show(table: Any, trained: Trained, settings: PolicyTraining) -> None:
@@ -145,9 +162,11 @@ def _show(table: Any, trained: Trained, settings: PolicyTraining) -> None:
 
     epoch = trained.loop.step // settings.steps_per_epoch
     returns = " ".join(_outcomes(trained))
-    numbers = [mean(name) for name in ("q", "critic_loss", "entropy", "alpha", "penalty")]
-    dead = mean("dead")
-    table.row(f"{epoch}/{settings.epochs}", returns, *numbers, None if dead is None else f"{dead:.1%}")
+    numbers: list[Any] = [mean(name) for name in _metrics(trained.loop)]
+    if max(trained.loop.pool.capacities):
+        dead = mean("dead")
+        numbers.append(None if dead is None else f"{dead:.1%}")
+    table.row(f"{epoch}/{settings.epochs}", returns, *numbers)
 
 
 def _outcomes(trained: Trained) -> list[str]:
@@ -164,19 +183,19 @@ def _outcomes(trained: Trained) -> list[str]:
     return ["-" if value is None else "diverged" if value != value else f"{value:.1f}" for value in results]
 
 
-def _save(stage: Stage, trained: Trained) -> None:
+def _save(stage: Stage, trained: Trained, settings: PolicyTraining) -> None:
     tensors, numbers = loop_state(trained.loop)
-    meta = {"members": _names(trained.loop), "histories": trained.histories, "diverged": trained.diverged}
+    meta = {"stack": _stack(trained.loop, settings), "histories": trained.histories, "diverged": trained.diverged}
     stage.save_state(tensors, meta | {"loop": numbers})
 
 
-def _resume(stage: Stage, trained: Trained, world: World, report: Report) -> None:
+def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraining, report: Report) -> None:
     saved = stage.load_state(str(world.real.device))
     if saved is None:
         return
     tensors, meta = saved
     # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
-    if meta["members"] != _names(trained.loop):
+    if meta["stack"] != _stack(trained.loop, settings):
         return
     restore_loop(trained.loop, world, tensors, meta["loop"])
     trained.histories, trained.diverged = meta["histories"], meta["diverged"]
@@ -185,15 +204,17 @@ def _resume(stage: Stage, trained: Trained, world: World, report: Report) -> Non
 
 def raise_if_diverged(result: dict[str, Any]) -> None:
     """DivergedError when the finished stage's result names members whose weights are not finite."""
-    if result["diverged"]:
+    if result.get("diverged"):
         raise DivergedError(
             f"Training diverged (not finite) for {', '.join(result['diverged'])}; only the others were published.",
             hint="a larger --lam, a smaller --h or a lower --critic-lr",
         )
 
 
-def _names(loop: Loop) -> list[list[Any]]:
-    return [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]
+def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
+    """What tells this stack from another one of the same stage, as JSON has it."""
+    shared = settings.model_dump(mode="json", include=set(PolicyTraining.model_fields))
+    return [shared, [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]]
 
 
 def publish_member(
@@ -215,7 +236,7 @@ def publish_member(
         "h": member.h,
         "model_seed": opened.model_seed(member),
         "epochs": settings.epochs,
-        "inputs": {role: file["sha256"] for role, file in stage.inputs.items()},
+        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, settings)},
     }
     policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
     save_policy(policy, trained.actor(m), meta)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mopo_cli.config.schema import Rollout
+from mopo_cli.config.schema import Imagination, Rollout
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.dynamics.imagine import Imagined, Policy, branch, uniform_policy
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
@@ -17,6 +17,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.inputs import Data, Model, check_dimensions, dataset_path, open_data, open_device, open_model
 from mopo_cli.stages.policies import open_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.world import imagining
 from mopo_cli.store.hdf5 import RolloutWriter
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.termination import termination_rule
@@ -111,7 +112,8 @@ def _write(
     device, tally = data.observation.device, _Tally()
     ensemble = model.for_seed(settings.seed)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(UNCERTAINTIES))
-    rule = termination_rule(data.info.termination)
+    rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
+    how = imagining(settings, data)
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         RolloutWriter(path, _attributes(stage, settings, data.info)) as writer,
@@ -120,7 +122,7 @@ def _write(
         for i, part in enumerate(start.split(_PART)):
             observation = data.observation[part.to(device)]
             generator = stream(settings.seed, "rollout/model", i, device)
-            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator):
+            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how):
                 columns = _columns(rows, imagined, data.info)
                 tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in UNCERTAINTIES], axis=1))
                 writer.append(columns)
@@ -145,6 +147,7 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
         "h": settings.h,
         "actions": settings.actions,
         "seed": settings.seed,
+        **{name: getattr(settings, name) for name in Imagination.model_fields},
     }
 
 

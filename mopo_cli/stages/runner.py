@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.store.atomic import discard_leftovers, plain
@@ -143,7 +144,8 @@ class Stage:
         return self.run.state(self.key) / "checkpoint.safetensors"
 
     def _check_same(self, saved: dict[str, Any]) -> None:
-        before, now = saved["settings"], plain(self.settings)
+        now = plain(self.settings)
+        before = {**setting_defaults(self.key, now), **saved["settings"]}
         changes = [
             f"{name.replace('_', '-')} {before.get(name)} -> {now.get(name)}"
             for name in sorted({*before, *now})
@@ -196,7 +198,8 @@ def stage_envelope(
     with _catch_signals(stage), run_lock(run.root):
         discard_leftovers(run.root)
         stage.inputs = describe_files(run, inputs)
-        stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs)
+        defaults = setting_defaults(key, settings)
+        stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs, defaults)
         if stage.up_to_date:
             stage._remove_state()  # a process that was killed right after it wrote the record left it
             report.say(f"{key} is up to date")
@@ -208,6 +211,24 @@ def stage_envelope(
         except Stopped:
             remember_run(run)
             raise
+
+
+def setting_defaults(key: str, names: Collection[str]) -> dict[str, Any]:
+    """The present defaults of those of a stage's settings, by its key "train-policy/NAME", as JSON has them."""
+    fields = STAGES[key.split("/")[0]].model_fields
+    return {name: plain(fields[name].default) for name in names if name in fields and not fields[name].is_required()}
+
+
+def same_settings(
+    stage: str, recorded: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str] = ()
+) -> bool:
+    """Whether two sets of a stage's settings agree in all but ``ignore``.
+
+    A setting that did not exist when the one was recorded counts with its present default.
+    """
+    present = plain(dict(now))
+    then = {**setting_defaults(stage, present), **plain(dict(recorded))}
+    return all(then.get(name) == present.get(name) for name in {*then, *present} - {*ignore})
 
 
 def check_lineage(what: str, recorded: str, present: str, options: Options, report: Report) -> None:

@@ -9,7 +9,6 @@ from mopo_cli.config.schema import TrainModel
 from mopo_cli.dynamics.fit import (
     EpochReport,
     Fit,
-    FitData,
     FitSettings,
     advance,
     fit_state,
@@ -19,6 +18,7 @@ from mopo_cli.dynamics.fit import (
     start_fit,
     steps_per_epoch,
 )
+from mopo_cli.dynamics.split import FitData
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device
@@ -137,6 +137,7 @@ def _publish(
         "hidden": settings.hidden,
         "layers": settings.layers,
         "networks": settings.networks,
+        "spectral_norm": settings.spectral_norm,
         "seeds": list(fit.seeds),
         "holdout_mse": mse,
         "holdout_nll": nll,

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.inputs import open_device
 from mopo_cli.stages.policy_stack import publish_member, raise_if_diverged, train_stack
-from mopo_cli.stages.runner import Options, stage_envelope
-from mopo_cli.stages.world import open_world, policy_inputs
+from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
 from mopo_cli.store.run import RunFolder
 
 
@@ -17,31 +18,33 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
     """Train one policy per seed as one stack, resuming what was interrupted; returns the result object."""
     device = open_device(options)
     name = settings.policy_name()
-    inputs = policy_inputs(run, settings.rollouts)
+    inputs = policy_inputs(run, settings)
     with stage_envelope(run, f"train-policy/{name}", settings.model_dump(), inputs, options, report) as stage:
         if stage.up_to_date:
             result = stage.result()
         else:
-            opened = open_world(stage, inputs, device)
-            members = tuple(
-                Member(seed, settings.penalty, settings.lam, settings.h, opened.model_of(seed))
-                for seed in settings.all_seeds()
-            )
-            trained = train_stack(stage, opened, members, settings, report)
-            outputs: dict[str, Path] = {}
-            returns = {}
-            for m, member in enumerate(members):
-                if not trained.diverged[m]:
-                    folder = run.policy(name, member.seed).parent
-                    outputs |= publish_member(folder, trained, m, opened, settings, stage)
-                    returns[str(member.seed)] = trained.returns(m)
-            lost = [f"seed {member.seed}" for m, member in enumerate(members) if trained.diverged[m]]
-            model_seeds = {str(member.seed): opened.model_seed(member) for member in members}
-            extra = {"policy": name, "returns": returns, "diverged": lost, "model_seeds": model_seeds}
-            result = stage.finish(outputs, extra)
+            with open_world(stage, settings, inputs, device, settings.penalty == ORACLE) as opened:
+                result = _train(stage, opened, settings, name, report)
             _show(result, report)
         raise_if_diverged(result)
         return result
+
+
+def _train(stage: Stage, opened: OpenWorld, settings: TrainPolicy, name: str, report: Report) -> dict[str, Any]:
+    members = tuple(
+        Member(seed, settings.penalty, settings.lam, settings.h, opened.model_of(seed)) for seed in settings.all_seeds()
+    )
+    trained = train_stack(stage, opened, members, settings, report)
+    outputs: dict[str, Path] = {}
+    returns = {}
+    for m, member in enumerate(members):
+        if not trained.diverged[m]:
+            folder = stage.run.policy(name, member.seed).parent
+            outputs |= publish_member(folder, trained, m, opened, settings, stage)
+            returns[str(member.seed)] = trained.returns(m)
+    lost = [f"seed {member.seed}" for m, member in enumerate(members) if trained.diverged[m]]
+    model_seeds = {str(member.seed): opened.model_seed(member) for member in members}
+    return stage.finish(outputs, {"policy": name, "returns": returns, "diverged": lost, "model_seeds": model_seeds})
 
 
 def _show(result: dict[str, Any], report: Report) -> None:

@@ -1,6 +1,8 @@
 """The world of the policy stages: the real rows, and the ensembles to branch in or the rollout file to learn from."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import numpy as np
 import torch
 
 from mopo_cli.agents.loop import World
+from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.transitions import normalise_actions
-from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.dynamics.penalties import ORACLE, UNCERTAINTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
@@ -17,15 +21,29 @@ from mopo_cli.stages.inputs import Data, dataset_path, model_position, open_data
 from mopo_cli.stages.runner import Stage, check_lineage
 from mopo_cli.store.hdf5 import read_rollouts
 from mopo_cli.store.run import RunFolder
+from mopo_cli.tasks.oracle import open_oracle
 from mopo_cli.tasks.termination import termination_rule
 
 
-def policy_inputs(run: RunFolder, rollouts: str) -> dict[str, Path]:
-    """What a policy is learned from: the dataset, and the model with its elites or a rollout file."""
+def policy_inputs(run: RunFolder, settings: PolicyTraining) -> dict[str, Path]:
+    """What a policy is learned from: the dataset, and the model with its elites or a rollout file where one is used."""
     dataset = {"dataset": dataset_path(run)}
-    if rollouts == "fresh":
+    if settings.needs_model:
         return dataset | {"model": run.model, "elites": run.elites}
-    return dataset | {"rollouts": Path(rollouts)}
+    return dataset if settings.rollouts == "fresh" else dataset | {"rollouts": Path(settings.rollouts)}
+
+
+def imagining(settings: Imagination, data: Data) -> Imagining:
+    """How these settings let the model imagine on this dataset."""
+    scale = None
+    if settings.penalty_scale == "standardised":
+        targets = torch.cat([data.next_observation - data.observation, data.reward[:, None]], dim=1)
+        if not data.info.terminal_next_known:
+            targets = targets[data.terminal == 0]
+        deviation = targets.double().std(dim=0, correction=0).float()
+        scale = torch.where(deviation > 0, deviation, 1.0)
+    form = PenaltyForm(settings.penalty_members == "elite", scale, settings.penalty_reward == "included")
+    return Imagining(form=form, reward_mean=settings.model_reward == "mean")
 
 
 @dataclass(frozen=True)
@@ -45,26 +63,60 @@ class OpenWorld:
         return self.model_seeds[member.model] if self.model_seeds else None
 
 
-def open_world(stage: Stage, inputs: dict[str, Path], device: torch.device) -> OpenWorld:
-    """Open the stage's inputs; refuses a model or a rollout file made from other data (see check_lineage)."""
+@contextmanager
+def open_world(
+    stage: Stage, settings: PolicyTraining, inputs: dict[str, Path], device: torch.device, oracle: bool = False
+) -> Iterator[OpenWorld]:
+    """Open the stage's inputs, and the simulator where an `oracle` is wanted; it is closed with the block.
+
+    Refuses a model or a rollout file made from other data (see check_lineage), and rollouts whose uncertainties
+    were measured otherwise than the settings say.
+    """
     data = open_data(inputs["dataset"], device)
-    rows = Rows(data.observation.shape[1], data.action.shape[1], len(UNCERTAINTIES))
+    names = (*UNCERTAINTIES, ORACLE) if oracle else tuple(UNCERTAINTIES)
+    rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
-    present = stage.inputs["dataset"]["sha256"]
-    rule = termination_rule(data.info.termination)
-    if "model" in inputs:
+    rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
+    how = replace(imagining(settings, data), uncertainties=names)
+    how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
+    world = World(rows, real, data.observation, rule, how=how)
+    if "rollouts" in inputs:
+        yield OpenWorld(data, replace(world, buffer=_open_rollouts(stage, settings, world, data)), ())
+    elif "model" not in inputs:
+        yield OpenWorld(data, world, ())
+    else:
         model = open_model(stage, data, device)
-        ensembles = tuple(model.ensembles.values())
-        return OpenWorld(data, World(rows, real, data.observation, rule, ensembles=ensembles), tuple(model.ensembles))
-    columns, attributes = read_rollouts(inputs["rollouts"])
+        world = replace(world, ensembles=tuple(model.ensembles.values()))
+        seeds = tuple(model.ensembles)
+        if not oracle:
+            yield OpenWorld(data, world, seeds)
+            return
+        info = data.info
+        with open_oracle(
+            info.env_id, info.env_kwargs, info.action_low, info.action_high, torch.get_num_threads()
+        ) as true:
+            yield OpenWorld(data, replace(world, how=replace(how, oracle=true)), seeds)
+
+
+def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: Data) -> torch.Tensor:
+    path = Path(stage.inputs["rollouts"]["path"])
+    path = path if path.is_absolute() else stage.run.root / path
+    columns, attributes = read_rollouts(path)
     made_from = str(attributes.get("dataset_sha256"))
-    check_lineage(f"the rollout file {inputs['rollouts']}", made_from, present, stage.options, stage.report)
-    buffer = _pack_rollouts(inputs["rollouts"], rows, columns, data, device)
-    return OpenWorld(data, World(rows, real, data.observation, rule, buffer=buffer), ())
+    check_lineage(f"the rollout file {path}", made_from, stage.inputs["dataset"]["sha256"], stage.options, stage.report)
+    for name in Imagination.model_fields:
+        now, then = getattr(settings, name), attributes.get(name, Imagination.model_fields[name].default)
+        if then != now:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"The rollout file {path} was made with {flag} {then}, not {now}.", hint=f"mopo rollout {flag} {now}"
+            )
+    return _pack_rollouts(path, world, columns, data)
 
 
-def _pack_rollouts(path: Path, rows: Rows, columns: dict[str, Any], data: Data, device: torch.device) -> torch.Tensor:
+def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data) -> torch.Tensor:
+    rows, names = world.rows, world.how.uncertainties
     shape = columns["observations"].shape[1], columns["actions"].shape[1]
     if shape != (rows.obs_dim, rows.act_dim):
         raise InputError(
@@ -72,14 +124,15 @@ def _pack_rollouts(path: Path, rows: Rows, columns: dict[str, Any], data: Data, 
             f"{rows.obs_dim} and {rows.act_dim}.",
             hint="mopo rollout",
         )
-    missing = [name for name in UNCERTAINTIES if f"uncertainty/{name}" not in columns]
+    missing = [name for name in names if f"uncertainty/{name}" not in columns]
     if missing:
-        raise InputError(f"The rollout file {path} has no column uncertainty/{missing[0]}.", hint="mopo rollout")
+        hint = "leave --rollouts out: no file holds it" if missing[0] == ORACLE else "mopo rollout"
+        raise InputError(f"The rollout file {path} has no column uncertainty/{missing[0]}.", hint=hint)
 
     def tensor(array: Any) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
-    uncertainty = np.stack([columns[f"uncertainty/{name}"] for name in UNCERTAINTIES], axis=1)
+    uncertainty = np.stack([columns[f"uncertainty/{name}"] for name in names], axis=1)
     packed = rows.pack(
         tensor(columns["observations"]),
         tensor(normalise_actions(columns["actions"], data.info)),
@@ -88,4 +141,4 @@ def _pack_rollouts(path: Path, rows: Rows, columns: dict[str, Any], data: Data, 
         tensor(columns["next_observations"]),
         tensor(uncertainty),
     )
-    return packed.to(device)
+    return packed.to(world.real.device)

@@ -103,6 +103,16 @@ def read_json(path: Path) -> Any:
         raise CorruptError(f"{path} is not valid JSON ({error}).") from error
 
 
+def read_jsonl(path: Path) -> list[Any]:
+    """The value of every line; InputError when the file cannot be opened, CorruptError when a line does not parse."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{path} is not valid JSON lines ({error}).") from error
+
+
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes; InputError when it cannot be opened."""
     try:

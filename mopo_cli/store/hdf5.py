@@ -83,6 +83,12 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     return transitions, info
 
 
+def read_dataset_info(path: Path) -> DatasetInfo:
+    """What `read_dataset` tells besides the transitions, without reading them or the behaviour; it raises the same."""
+    with open_hdf5(path) as file:
+        return _dataset_info(_read_attributes(file, path, "dataset"), {}, path)
+
+
 class RolloutWriter:
     """Stream imagined transitions to a file that is published when the ``with`` block ends without an error.
 

@@ -72,10 +72,22 @@ def fingerprint(stage: str, settings: Mapping[str, Any], inputs: Files) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def is_up_to_date(run: RunFolder, key: str, settings: Mapping[str, Any], inputs: Files) -> bool:
-    """Whether ``key`` was made with these settings and input hashes and all it made is there unchanged."""
+def is_up_to_date(
+    run: RunFolder,
+    key: str,
+    settings: Mapping[str, Any],
+    inputs: Files,
+    defaults: Mapping[str, Any] | None = None,
+) -> bool:
+    """Whether ``key`` was made with these settings and input hashes and all it made is there unchanged.
+
+    A setting that did not exist when it was made counts with its value in ``defaults``.
+    """
     record = read_lineage(run).get(key)
-    if record is None or fingerprint(key, record.settings, record.inputs) != fingerprint(key, settings, inputs):
+    if record is None:
+        return False
+    then = {**(defaults or {}), **record.settings}
+    if fingerprint(key, then, record.inputs) != fingerprint(key, settings, inputs):
         return False
     outputs = ((run.root / file["path"], file["sha256"]) for file in record.outputs.values())
     return all(path.is_file() and sha256_file(path) == digest for path, digest in outputs)

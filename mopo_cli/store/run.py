@@ -13,6 +13,7 @@ from mopo_cli.store.atomic import publish
 
 _RUNS = Path("runs")
 _CURRENT = _RUNS / "current"
+_VARIANTS = "variants"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,120}")
 _DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
 
@@ -66,6 +67,10 @@ class RunFolder:
         """The folder of one ablation: its table, plot and cells."""
         return self.root / "ablations" / _checked(name)
 
+    def variant(self, name: str) -> "RunFolder":
+        """A run inside this one, on the same data with another model."""
+        return RunFolder(self.root / _VARIANTS / _checked(name))
+
     def state(self, key: str) -> Path:
         """The folder of a stage's resume checkpoint; ``key`` is as in run.json, "train-policy/NAME"."""
         return self.root.joinpath(".state", *(_checked(part) for part in key.split("/")))
@@ -107,12 +112,14 @@ def resolve_run(run: Path | None, dataset: str | None) -> RunFolder:
 
 
 def remember_run(run: RunFolder) -> None:
-    """Make ``run`` the current run, unless $MOPO_RUN is what named it.
+    """Make ``run`` the current run, unless $MOPO_RUN is what named it or it is a variant inside another.
 
     A working directory that cannot be written goes without: naming the run each time still works.
     """
     root = run.root.resolve()
     if (named := os.environ.get("MOPO_RUN")) and root == Path(named).resolve():
+        return
+    if root.parent.name == _VARIANTS and RunFolder(root.parents[1]).lineage.exists():
         return
     runs = _RUNS.resolve()
     text = str(root.relative_to(runs) if root.is_relative_to(runs) else root)

@@ -87,6 +87,29 @@ TERMINATION_RULES: dict[str, TerminationRule] = {
     "none": never,
 }
 
+
+def released_hopper(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """As MOPO's released code has it: ``abs(obs < 100)`` instead of ``abs(obs) < 100``, so that -500 is healthy."""
+    z, pitch = next_observation[..., 0], next_observation[..., 1]
+    finite = torch.isfinite(next_observation).all(dim=-1)
+    bounded = (next_observation[..., 1:] < _PLAUSIBLE).all(dim=-1)
+    return ~(finite & bounded & (z > 0.7) & (pitch.abs() < 0.2))
+
+
+def released_walker2d(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """As MOPO's released code has it: height and pitch only, no guard."""
+    z, pitch = next_observation[..., 0], next_observation[..., 1]
+    return ~((z > 0.8) & (z < 2.0) & (pitch.abs() < 1.0))
+
+
+RELEASED_RULES: dict[str, TerminationRule] = {
+    **TERMINATION_RULES,
+    "hopper": released_hopper,
+    "walker2d": released_walker2d,
+    "halfcheetah": never,
+}
+"""The rules of MOPO's released code where they differ, by the name of the rule they stand for."""
+
 _RULE_OF_ENVIRONMENT = {
     "Hopper": "hopper",
     "Walker2d": "walker2d",
@@ -100,13 +123,14 @@ _RULE_OF_ENVIRONMENT = {
 }
 
 
-def termination_rule(text: str) -> TerminationRule:
+def termination_rule(text: str, released: bool = False) -> TerminationRule:
     """The rule of that name, or the one written as an expression over the predicted observation.
 
-    See `tasks.expression` for its grammar. InputError when there is no such rule, or the expression has a fault.
+    `released` takes it as MOPO's released code has it. See `tasks.expression` for the grammar of expressions.
+    InputError when there is no such rule, or the expression has a fault.
     """
     if text in TERMINATION_RULES:
-        return TERMINATION_RULES[text]
+        return (RELEASED_RULES if released else TERMINATION_RULES)[text]
     if re.fullmatch(r"[A-Za-z][\w.-]*", text):
         close = get_close_matches(text, TERMINATION_RULES, n=1)
         did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""

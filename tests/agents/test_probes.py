@@ -1,6 +1,7 @@
 """Whole runs of SAC on problems whose values are known: the probes, and a penalty whose effect is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, start_loop
 from mopo_cli.agents.sac import SacSettings, twin_q
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -59,7 +62,7 @@ def train(world: World, members: tuple[Member, ...], sac: SacSettings, loop: Loo
 def q_values(loop: Loop, observation: Tensor, action: Tensor) -> Tensor:
     """What every critic of every member says: `[S, 2, n]`."""
     members = len(loop.members)
-    params = loop.sac.critic_layout.views(loop.sac.critic)
+    params = loop.agent.critic_layout.views(loop.agent.critic)
     return twin_q(params, observation.expand(members, -1, -1), action.expand(members, -1, -1))
 
 
@@ -75,7 +78,7 @@ def test_the_values_and_the_actions_of_a_probe_are_learned(make: Callable[[], Pr
     assert (error < 0.03 * max(1.0, np.abs(expected).max())).all(), error
     if probe.optimal_action is not None:
         for m in range(len(MEMBERS)):
-            greedy = loop.sac.policy(m).greedy(tensor(observation))
+            greedy = loop.agent.policy(m).greedy(tensor(observation))
             assert (greedy - tensor(probe.optimal_action(observation))).abs().mean() < 0.1
     assert loop.pool.sizes == [0, 0], "with real data alone nothing is imagined"
 
@@ -155,7 +158,31 @@ def test_only_what_was_imagined_is_ever_learned_from() -> None:
         means = advance(loop, world)
         assert means is None or all(mean.isfinite().all() for mean in means.values())
         sizes.append(list(loop.pool.sizes))
-    assert loop.sac.actor.isfinite().all() and loop.sac.critic.isfinite().all()
+    assert loop.agent.actor.isfinite().all() and loop.agent.critic.isfinite().all()
     assert sizes[0][1] == 30 and sizes[-1] == [360, 120], "one step from each of 30 states, then four rollouts' worth"
     assert 30 < sizes[0][0] < 90, "rows that ended are not rolled on"
     assert loop.pool.rows[0].isfinite().all() and not loop.pool.rows[1, 120:].isfinite().any()
+
+
+def test_sac_off_learns_from_the_data_alone_though_a_model_is_there() -> None:
+    """The method's own settings: all of a batch is real. A model that is asked anything raises."""
+    method = resolve(TrainPolicy, flags={"method": "sac-off"}).settings
+    assert (method.real_ratio, method.penalty, method.needs_model) == (1.0, "none", False)
+
+    class Untouchable:
+        def __getattribute__(self, name: str) -> None:
+            raise AssertionError(f"the model's {name} was asked for")
+
+    probe = PROBES[4]()
+    assert probe.name == "rewarded response" and probe.optimal_action is not None
+    world = replace(world_of(probe), ensembles=(Untouchable(), Untouchable()))  # type: ignore[arg-type]
+    members = (Member(0, method.penalty, 5.0, 5, 1), Member(1, "max-var", 5.0, 5, 1))
+    loop = train(world, members, settings(probe.gamma), schedule(method.real_ratio), 400)
+    observation, action = probe.dataset["observations"][:200], probe.dataset["actions"][:200]
+    for m in range(2):
+        greedy = loop.agent.policy(m).greedy(tensor(observation))
+        assert (greedy - tensor(probe.optimal_action(observation))).abs().mean() < 0.1
+    learned = q_values(loop, tensor(observation), tensor(action))
+    error = (learned - tensor(probe.q_value(observation, action))).abs().mean(dim=-1)
+    assert (error < 0.03).all(), "nor is a penalty taken off real rewards"
+    assert loop.pool.sizes == [0, 0] and not loop.tallies and not loop.past

@@ -28,12 +28,14 @@ EVALUATION = {
 
 @dataclass
 class Called:
-    """One call of a stage."""
+    """One call of a stage; `cells` and `parts` are those of ablate."""
 
     stage: str
     run: Path
     settings: Any
     options: Options
+    cells: list[Any] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)
 
 
 @dataclass
@@ -77,7 +79,14 @@ def stub(shell: Shell, stage: str) -> Callable[..., dict[str, Any]]:
         remember_run(run)
         return {"stage": stage, "run": str(run.root), **(EVALUATION if stage == "evaluate" else {})}
 
-    return run_stage
+    def run_ablate(
+        run: RunFolder, settings: Any, cells: Any, options: Options, report: Report, parts: Any = ()
+    ) -> dict[str, Any]:
+        result = run_stage(run, settings, options, report)
+        shell.calls[-1].cells, shell.calls[-1].parts = list(cells), list(parts)
+        return result
+
+    return run_ablate if stage == "ablate" else run_stage
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_every_stage_can_be_told_how_to_execute(shell: Any, monkeypatch: pytest.
 def test_help_names_sources_and_choices(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = help_lines(shell, monkeypatch, "train-policy")
     assert "MOPO App. G.2" in lines["real-ratio"]
-    assert "max-var|avg-var|ens|none" in lines["penalty"]
+    assert "max-var|avg-var|ens|oracle|none" in lines["penalty"]
 
 
 def test_mopo_alone_lists_its_commands(shell: Any) -> None:

@@ -89,7 +89,7 @@ def test_flags_are_told_all_their_faults_as_flags() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(TrainPolicy, flags={"penalty": "max-vr", "lam": "x", "rollout_batch": "0"})
     for fault in (
-        "--penalty must be 'max-var', 'avg-var', 'ens' or 'none'",
+        "--penalty must be 'max-var', 'avg-var', 'ens', 'oracle' or 'none'",
         "--lam must",
         "--rollout-batch must",
     ):

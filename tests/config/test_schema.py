@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mopo_cli.config.cells import grid
 from mopo_cli.config.schema import STAGES, Ablate, Evaluate, Rollout, Settings, TrainModel, TrainPolicy
 
 # What MOPO's papers and code say (facts sheet, sections 1 and 3), written out a second time.
@@ -122,8 +123,7 @@ def test_names_tell_the_settings() -> None:
 
 
 def test_a_grid_has_every_cell_once_and_lam_counts_only_with_a_penalty() -> None:
-    grid = Ablate(penalty="max-var,none", lam="0.5,1,5", h="1,5", epochs=7, seeds=3)  # type: ignore[arg-type]
-    cells = grid.cells()
+    cells = grid(Ablate(penalty="max-var,none", lam="0.5,1,5", h="1,5", epochs=7, seeds=3))  # type: ignore[arg-type]
     assert {(c.penalty, c.lam, c.h) for c in cells if c.penalty != "none"} == {
         ("max-var", lam, h) for lam in (0.5, 1.0, 5.0) for h in (1, 5)
     }

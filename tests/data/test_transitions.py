@@ -8,6 +8,7 @@ from mopo_cli.data.transitions import (
     episode_ends,
     episode_lengths,
     episode_returns,
+    episode_starts,
     normalise_actions,
 )
 
@@ -29,6 +30,7 @@ def test_episodes_end_at_terminals_timeouts_and_the_last_row() -> None:
     t = steps([1, 2, 3, 4, 5, 6, 7], terminals=[1], timeouts=[4])
     assert episode_ends(t).tolist() == [1, 4, 6]
     assert episode_lengths(t).tolist() == [2, 3, 2]
+    assert episode_starts(t).tolist() == [0, 2, 5]
     assert episode_returns(t).tolist() == [3, 12, 13]
     assert t.terminals.tolist().count(True) == 1, "the columns themselves stay as they are"
 

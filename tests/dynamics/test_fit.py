@@ -11,16 +11,15 @@ from mopo_cli.dynamics import fit as module
 from mopo_cli.dynamics.fit import (
     EpochReport,
     Fit,
-    FitData,
     FitSettings,
     advance,
     fitted,
     holdout_errors,
-    split_data,
     start_fit,
     steps_per_epoch,
 )
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.dynamics.split import FitData, split_data
 from mopo_cli.engine.streams import stream
 
 # s' = s + B a + noise, r = w s + c a + noise
@@ -86,24 +85,25 @@ def test_targets_are_the_difference_and_the_reward_in_raw_units() -> None:
 
 @pytest.mark.parametrize(("rows", "held"), [(4000, 800), (5000, 1000), (9000, 1000), (6, 1), (4, 1)])
 def test_a_fifth_is_held_out_and_at_most_a_thousand(rows: int, held: int) -> None:
-    split = split_data(make_data(rows), SETTINGS, 0)
+    split = split_data(make_data(rows), SETTINGS.holdout_fraction, SETTINGS.holdout_max, 0)
     assert len(split.holdout) == held
     assert sorted([*split.train.tolist(), *split.holdout.tolist()]) == list(range(rows))
 
 
 def test_the_split_is_random_by_the_seed() -> None:
     data = make_data(500)
-    first, again, other = (split_data(data, SETTINGS, seed) for seed in (3, 3, 4))
+    held = SETTINGS.holdout_fraction, SETTINGS.holdout_max
+    first, again, other = (split_data(data, *held, seed) for seed in (3, 3, 4))
     assert torch.equal(first.holdout, again.holdout) and not torch.equal(first.holdout, other.holdout)
     assert 20 < sum(row < 250 for row in first.holdout.tolist()) < 80, "not the first or the last rows"
 
 
 def test_the_scaler_is_of_the_training_rows_only() -> None:
     data = make_data(500)
-    holdout = split_data(data, SETTINGS, 0).holdout
+    holdout = split_data(data, SETTINGS.holdout_fraction, SETTINGS.holdout_max, 0).holdout
     data.inputs[holdout] = 1e6
     data.inputs[:, 4] = 0.25  # constant
-    split = split_data(data, SETTINGS, 0)
+    split = split_data(data, SETTINGS.holdout_fraction, SETTINGS.holdout_max, 0)
     inputs = data.inputs[split.train].double().numpy()
     np.testing.assert_allclose(split.input_mean, inputs.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(split.input_std, [*inputs[:, :4].std(axis=0), 1.0], rtol=1e-6)

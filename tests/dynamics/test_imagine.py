@@ -1,5 +1,6 @@
 """Rollouts in ensembles whose every prediction is known: distribution, elites, ends, guards, horizon."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from mopo_cli.dynamics import imagine
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagined, branch, sample_step, uniform_policy
-from mopo_cli.dynamics.penalties import uncertainties
+from mopo_cli.dynamics.imagine import RELEASED, Imagined, Imagining, branch, sample_step, uniform_policy
+from mopo_cli.dynamics.penalties import PenaltyForm, uncertainties
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.tasks.termination import never
@@ -33,9 +34,14 @@ def states(count: int) -> Tensor:
 
 
 def roll(
-    ensemble: Ensemble, start: Tensor, h: int, rule: imagine.TerminationRule = never, seed: int = 0
+    ensemble: Ensemble,
+    start: Tensor,
+    h: int,
+    rule: imagine.TerminationRule = never,
+    seed: int = 0,
+    how: Imagining = RELEASED,
 ) -> list[Imagined]:
-    return list(branch(ensemble, rule, start, uniform_policy(1), h, stream(seed, "test/rollout")))
+    return list(branch(ensemble, rule, start, uniform_policy(1), h, stream(seed, "test/rollout"), how))
 
 
 def test_the_helper_predicts_what_it_says() -> None:
@@ -208,11 +214,9 @@ def test_the_same_stream_gives_the_same_bytes_and_another_other_ones() -> None:
 
 def test_state_and_reward_are_one_sample() -> None:
     """Not the mean reward: across a thousand samples of one state, the reward's std is the network's."""
-    next_observation, reward, _, _ = sample_step(
-        known((0,)), torch.zeros(4000, 2), torch.zeros(4000, 1), stream(0, "test")
-    )
-    assert reward.std().item() == pytest.approx(0.3, rel=0.06)
-    assert next_observation.std(dim=0).tolist() == pytest.approx([0.1, 0.2], rel=0.06)
+    came = sample_step(known((0,)), torch.zeros(4000, 2), torch.zeros(4000, 1), stream(0, "test"))
+    assert came.reward.std().item() == pytest.approx(0.3, rel=0.06)
+    assert came.next_observation.std(dim=0).tolist() == pytest.approx([0.1, 0.2], rel=0.06)
 
 
 def test_uniform_actions() -> None:
@@ -221,3 +225,108 @@ def test_uniform_actions() -> None:
     assert -1 <= action.min() < -0.99 and 0.99 < action.max() <= 1
     assert torch.quantile(action, torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([-0.5, 0, 0.5], abs=0.04)
     assert abs(torch.corrcoef(action.T)[0, 1].item()) < 0.06
+
+
+def test_the_mean_reward_is_the_drawn_network_s_while_states_vary() -> None:
+    """Everything else of the rollout stays as it was, bit for bit: no draw is saved."""
+    ensemble, start = known(), states(300)
+    sampled, expected = roll(ensemble, start, 3), roll(ensemble, start, 3, how=Imagining(reward_mean=True))
+    for before, after in zip(sampled, expected, strict=True):
+        old, new = ROWS.split(before.rows), ROWS.split(after.rows)
+        mean, _ = ensemble.predict(new.observation, new.action)
+        drawn = mean[after.member, torch.arange(300)]
+        assert torch.equal(new.reward, drawn[:, 2])
+        assert (new.reward - old.reward).abs().min() > 0
+        assert torch.equal(old.next_observation, new.next_observation) and torch.equal(before.member, after.member)
+        assert (new.next_observation - new.observation - drawn[:, :2]).std(dim=0).min() > 0.05
+
+
+def test_the_uncertainties_are_stored_in_the_form_that_is_asked_for() -> None:
+    ensemble = known()
+    form = PenaltyForm(elites_only=True, scale=torch.tensor([0.5, 2.0, 4.0]), reward=False)
+    for imagined in roll(ensemble, states(50), 2, how=Imagining(form=form)):
+        rows = ROWS.split(imagined.rows)
+        spread = STD[[0, 2], :2] / torch.tensor([0.5, 2.0])
+        norms = np.linalg.norm(spread.numpy(), axis=1)
+        np.testing.assert_allclose(rows.uncertainty[:, 0], np.full(50, norms.max()), rtol=1e-4)
+        np.testing.assert_allclose(rows.uncertainty[:, 1], np.full(50, norms.mean()), rtol=1e-4)
+        apart = (OFFSET[0] - OFFSET[2])[:2].numpy() / [0.5, 2.0]
+        np.testing.assert_allclose(rows.uncertainty[:, 2], np.full(50, np.linalg.norm(apart) / 2), rtol=1e-4)
+
+
+FOUR = ("max-var", "avg-var", "ens", "oracle")
+TRUE_MAP = torch.tensor([[0.8, 0.1], [-0.2, 0.9], [0.7, -0.3]])
+
+
+def true_next(observation: np.ndarray, action: np.ndarray) -> np.ndarray:
+    return np.concatenate([observation, action], axis=1) @ TRUE_MAP.double().numpy()
+
+
+def oracle(observation: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
+    """The true system is linear and has no noise; where s_0 > 1 it cannot be looked into."""
+    truth = torch.cat([observation, action], dim=1) @ TRUE_MAP
+    error = torch.linalg.vector_norm(predicted - truth, dim=1)
+    return torch.where(observation[:, 0] > 1, torch.nan, error)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_the_oracle_s_column_is_the_error_of_the_drawn_network_s_prediction(sample: bool) -> None:
+    rows_of_four, start = Rows(2, 1, 4), states(400)
+    how = Imagining(FOUR, oracle=oracle, oracle_sample=sample)
+    plain = roll(known(), start, 3)
+    unknown = 0
+    for imagined, before in zip(roll(known(), start, 3, how=how), plain, strict=True):
+        rows = rows_of_four.split(imagined.rows)
+        state, action = rows.observation.double().numpy(), rows.action.double().numpy()
+        member = imagined.member.numpy()
+        mean = state + np.concatenate([state, action], axis=1) @ MAP[:, :2].double().numpy()
+        mean += OFFSET[:, :2].double().numpy()[member]
+        prediction = rows.next_observation.double().numpy() if sample else mean
+        error = np.sqrt(np.square(prediction - true_next(state, action)).sum(axis=1))
+        blind = state[:, 0] > 1
+        expected = np.where(blind, rows.uncertainty[:, 0].double().numpy(), error)
+        np.testing.assert_allclose(rows.uncertainty[:, 3], expected, atol=1e-4)
+        assert imagined.unknown == blind.sum()
+        unknown += imagined.unknown
+        # Whatever is told beside it, the rollout is the same.
+        assert torch.equal(imagined.rows[:, :-1], before.rows) and torch.equal(imagined.member, before.member)
+        assert before.unknown == 0
+    assert 0 < unknown < 1200
+
+
+def test_the_oracle_stands_in_with_max_var_in_the_form_that_is_asked_for() -> None:
+    how = Imagining(FOUR, PenaltyForm(elites_only=True), oracle=lambda s, a, n: torch.full((len(s),), torch.nan))
+    for imagined in roll(known(), states(40), 2, how=how):
+        uncertainty = Rows(2, 1, 4).split(imagined.rows).uncertainty
+        assert torch.equal(uncertainty[:, 3], uncertainty[:, 0]) and imagined.unknown == 40
+        assert uncertainty[:, 0].max() < 1, "not that of the network which is no elite"
+
+
+def test_rows_that_are_dropped_are_not_unknown() -> None:
+    def policy(observation: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.where(observation[:, :1] < -1, torch.nan, 0.0)
+
+    start = states(200)
+    how = Imagining(FOUR, oracle=oracle)
+    (only,) = branch(known(), never, start, policy, 1, stream(0, "test"), how)
+    assert only.dropped == (start[:, 0] < -1).sum() > 0
+    assert only.unknown == (start[:, 0] > 1).sum() > 0
+
+
+def test_without_an_oracle_its_column_is_zero_and_columns_come_in_the_order_asked_for() -> None:
+    without = roll(known(), states(30), 1, how=Imagining(FOUR))[0]
+    assert (Rows(2, 1, 4).split(without.rows).uncertainty[:, 3] == 0).all() and without.unknown == 0
+    how = Imagining(("oracle", "ens"), oracle=oracle)
+    (only,) = roll(known(), states(30), 1, how=how)
+    (whole,) = roll(known(), states(30), 1, how=replace(how, uncertainties=FOUR))
+    assert torch.equal(only.rows[:, -2:], whole.rows[:, -4:][:, [3, 2]])
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+def test_the_size_of_a_chunk_changes_nothing_for_the_oracle_s_mean(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = Imagining(FOUR, PenaltyForm(True, torch.tensor([1.0, 2.0, 3.0])), True, oracle)
+    whole = roll(known(), states(60), 2, how=how)
+    monkeypatch.setattr(imagine, "_CPU_ROWS", size)
+    for expected, imagined in zip(whole, roll(known(), states(60), 2, how=how), strict=True):
+        torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
+        assert imagined.unknown == expected.unknown

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics.penalties import UNCERTAINTIES, penalty_weights, uncertainties
+from mopo_cli.dynamics.penalties import UNCERTAINTIES, PenaltyForm, penalty_weights, uncertainties
 from mopo_cli.engine.streams import stream
 
 
@@ -71,3 +71,70 @@ def test_penalty_weights() -> None:
     assert penalty_weights("avg-var", 2.5) == [0.0, 2.5, 0.0]
     assert penalty_weights("ens", 2.5) == [0.0, 0.0, 2.5]
     assert penalty_weights("none", 2.5) == [0.0, 0.0, 0.0]
+
+
+def in_form(
+    mean: np.ndarray, std: np.ndarray, elites: list[int] | None, scale: np.ndarray | None, reward: bool
+) -> np.ndarray:
+    """Every uncertainty by hand, the form applied number by number: `[B, 3]`."""
+    networks, rows, dims = mean.shape
+    units = np.ones(dims) if scale is None else scale
+    out = np.zeros((rows, 3))
+    for b in range(rows):
+        norms, states = [], []
+        for k in range(networks) if elites is None else elites:
+            spread = [std[k, b, d] / units[d] for d in range(dims if reward else dims - 1)]
+            norms.append(np.sqrt(np.sum(np.square(spread))))
+            states.append([mean[k, b, d] / units[d] for d in range(dims - 1)])
+        centre = np.mean(states, axis=0)
+        out[b] = max(norms), np.mean(norms), max(np.sqrt(np.sum(np.square(centre - state))) for state in states)
+    return out
+
+
+@pytest.mark.parametrize("elites_only", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("reward", [False, True])
+def test_each_form_by_hand(elites_only: bool, scaled: bool, reward: bool) -> None:
+    mean, std = prediction()
+    scale = torch.tensor([0.1, 3.0, 0.5, 20.0, 0.02]) if scaled else None
+    form = PenaltyForm(elites_only, scale, reward)
+    elites = (5, 0, 2)
+    expected = in_form(
+        mean.double().numpy(),
+        std.double().numpy(),
+        list(elites) if elites_only else None,
+        None if scale is None else scale.double().numpy(),
+        reward,
+    )
+    np.testing.assert_allclose(uncertainties(mean, std, form, elites), expected, rtol=1e-5)
+    if elites_only:
+        everyone = uncertainties(mean, std, PenaltyForm(False, scale, reward), elites)
+        assert (everyone[:, [0, 2]] != uncertainties(mean, std, form, elites)[:, [0, 2]]).any(dim=0).all()
+
+
+def test_the_released_form_is_the_default() -> None:
+    mean, std = prediction()
+    form = PenaltyForm(elites_only=False, scale=None, reward=True)
+    assert torch.equal(uncertainties(mean, std, form, (0, 1)), uncertainties(mean, std))
+
+
+def test_a_network_that_is_no_elite_counts_in_all_but_the_form_of_the_elites() -> None:
+    mean, std = torch.zeros(3, 1, 3), torch.full((3, 1, 3), 0.1)
+    mean[1], std[1] = 50.0, 50.0
+    apart = uncertainties(mean, std, PenaltyForm(elites_only=True), (0, 2))[0]
+    assert apart.tolist() == pytest.approx([np.sqrt(0.03), np.sqrt(0.03), 0.0])
+    assert (uncertainties(mean, std, PenaltyForm(), (0, 2))[0] > 15).all()
+
+
+def test_a_single_elite_agrees_with_itself() -> None:
+    mean, std = prediction()
+    alone = uncertainties(mean, std, PenaltyForm(elites_only=True), (4,))
+    np.testing.assert_allclose(alone[:, 0], np.linalg.norm(std[4].numpy(), axis=1), rtol=1e-6)
+    assert torch.equal(alone[:, 0], alone[:, 1]) and (alone[:, 2] == 0).all()
+
+
+def test_the_weight_falls_on_the_column_of_that_name() -> None:
+    names = ("max-var", "avg-var", "ens", "oracle")
+    assert penalty_weights("oracle", 2.5, names) == [0.0, 0.0, 0.0, 2.5]
+    assert penalty_weights("ens", 2.5, names) == [0.0, 0.0, 2.5, 0.0]
+    assert penalty_weights("none", 2.5, names) == [0.0, 0.0, 0.0, 0.0]

@@ -68,9 +68,12 @@ def test_the_run_folder_is_as_the_readme_draws_it(chain: Path) -> None:
     lines = readme_block("", "run.json").replace("NAME", "max-var+none_lam1+5_h5").splitlines()
     assert lines[0].rstrip("/") == RUN
     drawn = {line.split()[0].split("/")[0] for line in lines[1:]}
-    assert {path.name for path in (chain / RUN).iterdir()} == (drawn - {".state"}) | {".lock"}
-    for line in lines[1:-1]:
-        assert (chain / RUN / line.split()[0]).exists(), line
+    # Only what was interrupted, and a method that wants another model, leave these.
+    seldom = {".state", "variants"}
+    assert {path.name for path in (chain / RUN).iterdir()} == (drawn - seldom) | {".lock"}
+    assert seldom < drawn
+    for line in lines[1:]:
+        assert (chain / RUN / line.split()[0]).exists() or line.split("/")[0].strip() in seldom, line
     for cell in ("mopo_max-var_lam1_h5", "mopo_max-var_lam5_h5", "mopo_none_h5"):
         for seed in (0, 1, 2):
             assert (chain / RUN / f"ablations/max-var+none_lam1+5_h5/cells/{cell}/seed-{seed}").is_dir()

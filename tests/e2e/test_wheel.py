@@ -12,6 +12,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 SLOW = {"torch", "gymnasium", "mujoco", "minari", "h5py", "matplotlib", "safetensors", "scipy"}
 PRESETS = {path.stem for path in (PROJECT / "presets").glob("*.yaml")}
+METHODS = {path.stem for path in (PROJECT / "presets/methods").glob("*.yaml")}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mopo_cli", "mopo"}
     assert "mopo_cli/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
-    assert {Path(name).stem for name in names if name.startswith("mopo_cli/presets/")} == PRESETS
+    shipped = {str(path.relative_to(PROJECT)) for path in (PROJECT / "presets").rglob("*.yaml")}
+    assert {name.removeprefix("mopo_cli/") for name in names if name.startswith("mopo_cli/presets/")} == shipped
+    assert {"presets/methods/mbpo.yaml", "presets/quickstart.yaml"} < shipped
     assert {path.name for path in (PROJECT / "mopo_cli").rglob("*.csv")} <= {Path(name).name for name in names}
 
 
@@ -62,6 +65,8 @@ def test_presets_and_published_numbers_are_found(installed: Path, tmp_path: Path
     mopo = str(installed / "installed/bin/mopo")
     listing = run(installed, tmp_path, mopo, "presets", "ls")
     assert {line.split()[0] for line in listing.splitlines()} == PRESETS
+    methods = run(installed, tmp_path, mopo, "presets", "methods")
+    assert {line.split()[0] for line in methods.splitlines()} == METHODS
     source = (PROJECT / "presets/quickstart.yaml").read_text(encoding="utf-8")
     assert run(installed, tmp_path, mopo, "presets", "show", "quickstart").rstrip() == source.rstrip()
     script = "from mopo_cli.evaluation.published import published; print(len(published('walker2d-medium')))"

@@ -1,9 +1,10 @@
 import csv
 from importlib.resources import files
+from math import isnan
 
 import pytest
 
-from mopo_cli.evaluation.published import published
+from mopo_cli.evaluation.published import in_print, published
 
 
 def find(dataset_id, paper, table, method):
@@ -95,8 +96,80 @@ def test_the_final_mopo_tables_that_contradict_each_other_are_marked():
 
 
 def test_every_row_is_well_formed():
-    text = files("mopo_cli.evaluation").joinpath("published-results.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
+    rows = printed_rows()
     assert len(rows) == 668
     assert all(None not in row and None not in row.values() for row in rows)
     assert len({(r["paper"], r["table"], r["dataset"], r["version"], r["method"], r["unit"]) for r in rows}) == 668
+
+
+def printed_rows():
+    text = files("mopo_cli.evaluation").joinpath("published-results.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+# What the papers took over from D4RL's; their own runs of MOPO and MBPO may differ.
+TAKEN_OVER = {"BC": "BC", "SAC": "SAC", "SAC-off": "SAC", "BEAR": "BEAR", "BRAC-v": "BRAC-v", "CQL": "CQL"}
+TRUE_AFTER_A_SWAP = {
+    ("hopper-random", "BC"): "9.8",
+    ("walker2d-random", "BC"): "1.6",
+    ("hopper-medium-replay", "SAC"): "3.5",
+    ("walker2d-medium-replay", "SAC"): "1.9",
+}
+
+
+def test_wherever_papers_print_other_numbers_for_the_same_the_wrong_or_disputed_ones_are_marked():
+    by_cell = {}
+    for row in printed_rows():
+        # The benchmark is on version 2 of the data.
+        if row["unit"].startswith("normalized_score") and row["method"] in TAKEN_OVER and row["version"] != "v2":
+            by_cell.setdefault((row["dataset"], TAKEN_OVER[row["method"]]), []).append(row)
+    disputed = {cell: rows for cell, rows in by_cell.items() if len({row["mean"] for row in rows}) > 1}
+    assert set(TRUE_AFTER_A_SWAP) <= set(disputed) and len(disputed) == 12 + 11 + 5 + 4
+    for cell, rows in disputed.items():
+        for row in rows:
+            true = TRUE_AFTER_A_SWAP.get(cell) == row["mean"]
+            assert (row["note"] == "") == true, (cell, row)
+
+
+def test_a_swap_is_marked_with_the_number_of_the_other_cell():
+    swapped = [row for row in printed_rows() if "swapped in print with" in row["note"]]
+    assert len(swapped) == 2 * 4 + 2  # both versions of MOPO, and COMBO for BC alone
+    for row in swapped:
+        other = row["note"].split("swapped in print with ")[1].split(";")[0]
+        (partner,) = [
+            r for r in swapped if (r["paper"], r["method"], r["dataset"]) == (row["paper"], row["method"], other)
+        ]
+        assert row["note"].endswith(f"the true value is {partner['mean']}")
+        assert TRUE_AFTER_A_SWAP[row["dataset"], row["method"]] == partner["mean"]
+
+
+# Reference returns of D4RL: score = 100 (return - low) / (high - low).
+SPAN = {"halfcheetah-medium-replay": (-280.178953, 12135.0), "walker2d-medium-replay": (1.629008, 4592.3)}
+
+
+@pytest.mark.parametrize("paper", ["MOPO-v1", "MOPO-v2"])
+@pytest.mark.parametrize("dataset", SPAN)
+def test_a_return_that_contradicts_the_score_printed_for_it_is_marked(paper, dataset):
+    low, high = SPAN[dataset]
+    from_return = find(f"{dataset}-v0", paper, "Table 3", "MOPO")
+    score = find(f"{dataset}-v0", paper, "Table 1", "MOPO").mean
+    agrees = abs(100 * (from_return.mean - low) / (high - low) - score) < 0.1
+    assert agrees == (paper == "MOPO-v1")
+    assert (from_return.note == "") == agrees
+
+
+def test_the_ablation_that_compares_with_the_other_version_is_marked():
+    first = find("halfcheetah-jump", "MOPO-v1", "Table 2", "MOPO")
+    final = find("halfcheetah-jump", "MOPO-v2", "Table 2", "MOPO")
+    compared = find("halfcheetah-jump", "MOPO-v2", "Appendix D text", "MOPO (3 seeds, vs avg. var.)")
+    assert compared.mean == first.mean != final.mean and "MOPO-v1" in compared.note
+    assert str(first.mean) in find("halfcheetah-jump", "MOPO-v2", "Appendix D text", "MOPO, avg. var.").note
+
+
+def test_one_cell_of_a_table():
+    assert in_print("walker2d-mixed", "MOPO-v2", "Table 1", "MOPO").mean == 39.0
+    assert in_print("walker2d-medium-replay-v2", "MOPO-v2", "Table 1", "MOPO").version == "v0"
+    assert isnan(in_print("ant-angle", "MOPO-v2", "Table 3", "MOPO, true pen.").mean)
+    assert in_print("ant-angle", "MOPO-v2", "Table 3", "COMBO") is None
+    assert in_print("walker2d-random", "MOPO-v2", "Table 6", "MOPO") is None  # settings are no results
+    assert in_print("generate:Hopper-v5:random", "MOPO-v2", "Table 1", "MOPO") is None

@@ -13,6 +13,7 @@ from mopo_cli.evaluation.returns import (
     evaluate_returns,
     make_environments,
     open_environments,
+    time_limit,
 )
 
 LIMIT = 8
@@ -240,3 +241,31 @@ def test_making_an_environment_prints_nothing_and_leaves_no_file(tmp_path, monke
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     assert mujoco.get_mju_user_warning() is handler
+
+
+def test_discounted_returns_weigh_step_t_by_gamma_to_the_t(countdown):
+    def policy(observations):
+        return np.repeat(observations / 20, 2, axis=1)
+
+    with open_environments(countdown, 6) as environments:
+        plain, discounted = (evaluate_returns(policy, environments, seed=1, gamma=gamma) for gamma in (1.0, 0.5))
+        expected = [sum(0.5**step * 2 * (n - step) / 20 for step in range(min(n, LIMIT))) for n in starts(environments)]
+    assert discounted.discounted == pytest.approx(expected)
+    assert discounted.returns.tolist() == plain.returns.tolist() == plain.discounted.tolist()
+
+
+def test_a_return_that_is_lost_is_lost_discounted_too(countdown):
+    with open_environments(countdown, 2) as environments:
+        results = evaluate_returns(lambda o: np.full((len(o), 2), np.nan), environments, seed=0, gamma=0.9)
+    assert np.isnan(results.discounted).all()
+
+
+def test_time_limits_are_known_without_a_simulator(countdown, monkeypatch):
+    monkeypatch.setattr(gym, "make", lambda *_, **__: pytest.fail("made a simulator"))
+    assert time_limit(countdown, {}) == LIMIT
+    assert time_limit("Hopper-v5", {}) == 1000
+    assert time_limit("Hopper-v5", {"max_episode_steps": 30}) == 30
+    assert time_limit("mopo/HIVTreatment-v0", {}) == gym.spec("mopo/HIVTreatment-v0").max_episode_steps
+    assert time_limit("mopo-test/Endless-v0", {}) is None
+    assert time_limit("Nobody-v0", {}) is None
+    assert time_limit(None, {}) is None

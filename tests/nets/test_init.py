@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mopo_cli.agents.sac import SacSettings, start_sac
-from mopo_cli.dynamics.fit import FitData, FitSettings, start_fit
+from mopo_cli.dynamics.fit import FitSettings, start_fit
+from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros

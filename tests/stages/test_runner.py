@@ -114,6 +114,14 @@ def test_whatever_changed_runs_again(run: RunFolder, change: str) -> None:
     assert not stage(run, settings=settings, force=change == "force")["up_to_date"]
 
 
+@pytest.mark.parametrize(("gamma", "up_to_date"), [(0.99, True), (0.9, False)])
+def test_a_setting_newer_than_the_record_counts_with_its_default(
+    run: RunFolder, gamma: float, up_to_date: bool
+) -> None:
+    stage(run)
+    assert stage(run, settings={**SETTINGS, "gamma": gamma})["up_to_date"] is up_to_date
+
+
 def test_a_missing_input_names_the_command_and_changes_nothing(run: RunFolder) -> None:
     Path("dataset.h5").unlink()
     with pytest.raises(InputError, match=r"dataset\.h5") as caught:
@@ -184,12 +192,14 @@ def test_resuming_with_other_settings_lists_every_difference(run: RunFolder) -> 
     with pytest.raises(ZeroDivisionError):
         stage(run, save_then_fail)
     before = tree(run.root)
-    changed = {**SETTINGS, "lam": 5.0, "learning_rate": 0.2, "gamma": 0.9}
+    changed = {**SETTINGS, "lam": 5.0, "learning_rate": 0.2, "gamma": 0.9, "tau": 0.005, "new": 1}
     with pytest.raises(SettingsError) as caught:
         stage(run, lambda current: current.load_state(), settings=changed)
     message = caught.value.message
-    assert "lam 1.0 -> 5.0" in message and "learning-rate 0.1 -> 0.2" in message and "gamma None -> 0.9" in message
+    assert "lam 1.0 -> 5.0" in message and "learning-rate 0.1 -> 0.2" in message and "new None -> 1" in message
     assert "seeds" not in message and "seed-list" not in message
+    # Settings that did not exist then count with their default.
+    assert "gamma 0.99 -> 0.9" in message and "tau" not in message
     assert "--force" in caught.value.hint
     assert tree(run.root) == before
     found: list[Any] = []

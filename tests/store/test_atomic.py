@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.store.atomic import discard_leftovers, publish, read_json, sha256_file, write_json
+from mopo_cli.store.atomic import (
+    discard_leftovers,
+    publish,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
 
 
 def files(folder: Path) -> list[str]:
@@ -147,3 +155,14 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     content = json.dumps(list(range(1000))).encode() * 1000
     (tmp_path / "a").write_bytes(content)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_json_lines_come_back_exactly(tmp_path: Path) -> None:
+    records = [{"epoch": 1, "return": 0.1 + 0.2}, {"epoch": 2, "return": -1e-300}]
+    write_jsonl(tmp_path / "metrics.jsonl", records)
+    assert read_jsonl(tmp_path / "metrics.jsonl") == records
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch"')
+    with pytest.raises(CorruptError, match=r"metrics\.jsonl"):
+        read_jsonl(tmp_path / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"absent\.jsonl"):
+        read_jsonl(tmp_path / "absent.jsonl")

@@ -84,6 +84,19 @@ def test_a_run_named_by_the_environment_is_not_remembered(elsewhere: Path, monke
     assert resolve_run(None, None).root == Path("runs/a")
 
 
+def test_a_variant_is_not_remembered_but_a_run_of_that_name_is(elsewhere: Path) -> None:
+    run = RunFolder(Path("runs/a"))
+    run.root.mkdir(parents=True)
+    run.lineage.write_text("{}")
+    remember_run(run)
+    remember_run(run.variant("networks-1"))
+    assert resolve_run(None, None) == run
+    other = RunFolder(Path("runs/variants/b"))
+    other.root.mkdir(parents=True)
+    remember_run(other)
+    assert resolve_run(None, None) == other
+
+
 @pytest.mark.parametrize("content", [b"gone\n", b"\n", b"\xff"])
 def test_a_current_run_that_is_not_there_is_told(elsewhere: Path, content: bytes) -> None:
     (elsewhere / "runs").mkdir()
@@ -111,6 +124,7 @@ def test_layout() -> None:
             run.policy("mopo_max-var_lam1_h5", 3),
             run.evaluation("p"),
             run.ablation_dir("t"),
+            run.variant("networks-1").model,
             run.state("train-policy/mopo_max-var_lam0.5_h5"),
             run.state("train-model"),
         )
@@ -124,6 +138,7 @@ def test_layout() -> None:
         "r/policies/mopo_max-var_lam1_h5/seed-3/policy.safetensors",
         "r/evaluations/p.json",
         "r/ablations/t",
+        "r/variants/networks-1/model/ensemble.safetensors",
         "r/.state/train-policy/mopo_max-var_lam0.5_h5",
         "r/.state/train-model",
     ]
@@ -132,7 +147,7 @@ def test_layout() -> None:
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc", ".hidden", "a\n", "a b", "a" * 200])
 def test_a_name_that_leaves_the_run_is_refused(name: str) -> None:
     run = RunFolder(Path("r"))
-    for place in (run.rollouts, run.policy_dir, run.evaluation, run.ablation_dir):
+    for place in (run.rollouts, run.policy_dir, run.evaluation, run.ablation_dir, run.variant):
         with pytest.raises(SettingsError, match="file name"):
             place(name)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mopo_cli.tasks.termination import TERMINATION_RULES, termination_for_env
+from mopo_cli.tasks.termination import RELEASED_RULES, TERMINATION_RULES, termination_for_env, termination_rule
 
 WIDTHS = {
     "hopper": 11,
@@ -185,3 +185,70 @@ def test_the_rule_agrees_with_the_simulator(env_id: str, tmp_path: Path, monkeyp
 def test_the_rule_of_an_environment(env_id: str | None, rule: str) -> None:
     assert termination_for_env(env_id) == rule
     assert rule in TERMINATION_RULES
+
+
+def released(rule: str, states: np.ndarray) -> list[bool]:
+    """What MOPO's released code says of the next states, in numpy: True where the episode ends."""
+    with np.errstate(invalid="ignore"):
+        height, angle = states[:, 0], states[:, 1]
+        if rule == "hopper":
+            # The bracket is misplaced: the magnitude is taken of a boolean.
+            bounded = np.abs((states[:, 1:] < 100).astype(int)).all(axis=1)
+            alive = np.isfinite(states).all(axis=1) & bounded & (height > 0.7) & (np.abs(angle) < 0.2)
+        elif rule == "walker2d":
+            alive = (height > 0.8) & (height < 2.0) & (angle > -1.0) & (angle < 1.0)
+        else:
+            alive = np.ones(len(states), dtype=bool)
+        return list(~alive)
+
+
+@pytest.mark.parametrize("rule", ["hopper", "walker2d", "halfcheetah"])
+def test_the_released_rules_are_those_of_the_released_code(rule: str) -> None:
+    draw = np.random.default_rng(0)
+    states = draw.normal(scale=0.15, size=(4000, WIDTHS[rule])).astype(np.float32)
+    states[:, 0] += 1.0
+    for value in (500.0, -500.0, 99.9, 100.0, -100.0, np.nan, np.inf, -np.inf):
+        rows = draw.integers(0, len(states), 150)
+        states[rows, draw.integers(0, WIDTHS[rule], 150)] = value
+    next_observation = torch.from_numpy(states)
+    fixed, paper = (
+        termination_rule(rule, way)(next_observation, torch.zeros(4000, 3), next_observation).tolist()
+        for way in (False, True)
+    )
+    assert paper == released(rule, states)
+    assert paper != fixed and (rule == "halfcheetah" or 100 < sum(paper) < 3900)
+    assert all(dead for dead, earlier in zip(fixed, paper, strict=True) if earlier), "the slips only let more live"
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry", "value", "fixed", "paper"),
+    [
+        ("hopper", 5, -500.0, True, False),
+        ("hopper", 5, 500.0, True, True),
+        ("hopper", 5, -100.0, True, False),
+        ("hopper", 5, math.nan, True, True),
+        ("hopper", 5, -math.inf, True, True),
+        ("hopper", 1, -0.3, True, True),
+        ("walker2d", 0, math.nan, True, True),
+        ("walker2d", 1, math.nan, True, True),
+        ("walker2d", 16, math.nan, True, False),
+        ("walker2d", 16, -500.0, True, False),
+        ("walker2d", 0, 2.1, True, True),
+        ("halfcheetah", 3, math.nan, True, False),
+        ("halfcheetah", 3, -500.0, True, False),
+    ],
+)
+def test_the_slips_of_the_released_rules_one_by_one(
+    rule: str, entry: int, value: float, fixed: bool, paper: bool
+) -> None:
+    next_observation = state(rule, **{f"at{entry}": value})
+    for way, expected in ((False, fixed), (True, paper)):
+        assert bool(termination_rule(rule, way)(next_observation, torch.zeros(1), next_observation)) is expected
+
+
+def test_a_rule_without_slips_is_the_same_both_ways() -> None:
+    assert RELEASED_RULES.keys() == TERMINATION_RULES.keys()
+    for rule in set(TERMINATION_RULES) - {"hopper", "walker2d", "halfcheetah"}:
+        assert termination_rule(rule, True) is termination_rule(rule)
+    expression = termination_rule("abs(obs[1]) > 0.2", True)
+    assert expression(*torch.tensor([[0.0, 0.3]]).expand(3, 1, 2)).tolist() == [True]

@@ -1,0 +1,100 @@
+"""What a table of a paper asks for: per data set a run, and the settings of all that is made in it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mopo_cli.cli.context import Context, settle
+from mopo_cli.cli.options import Call, show
+from mopo_cli.config.cells import given
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.tables import PaperTable, Row
+from mopo_cli.data.registry import parse_dataset
+from mopo_cli.errors import UsageError
+from mopo_cli.evaluation.published import family
+from mopo_cli.stages.runner import Options
+from mopo_cli.store.run import RunFolder, dataset_slug
+
+if TYPE_CHECKING:
+    from mopo_cli.stages.paper_table import Part
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done for one data set, all settings settled."""
+
+    part: "Part"
+    plain: dict[str, TrainPolicy]
+    """The cells' settings without the user's own."""
+    context: Context
+    fetch: tuple[FetchData, Options]
+    model: tuple[TrainModel, Options]
+    elites: tuple[SelectElites, Options]
+    ablation: tuple[Ablate, Options]
+
+
+def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: str | None) -> Plan:
+    """The plan for one data set of a table, in a run under ``root``; ``env`` is the environment of a data file.
+
+    Raises what settling the settings raises, InputError for an unknown data set or a file that is not there.
+    """
+    from mopo_cli.stages.fetch_data import check_request
+    from mopo_cli.stages.paper_table import Part
+
+    name = parse_dataset(dataset)
+    run = RunFolder(root / dataset_slug(dataset))
+    context = Context(call, run, dataset, call.preset)
+    wanted = {"dataset": dataset} | ({"env": env} if env and name.path else {})
+    fetching, options = settle(call, FetchData, dataset, call.preset, wanted)
+    check_request(name, fetching)
+    if call.preset:  # the run keeps it, as after fetch-data --preset
+        options = replace(options, origins={**options.origins, "preset": f"preset {call.preset}"})
+    ablation, how = context.settle(Ablate, call.flags)
+    shared = _shared(call, ablation, how.origins, table)
+    rows = [row for row in table.rows_for(family(name.dataset_id)) if row.method]
+    cells = {row.label: _cell(context.settle(TrainPolicy, {**shared, **_own(row)})[0], row) for row in rows}
+    return Plan(
+        Part(dataset, run, cells),
+        {row.label: plain_settings(TrainPolicy, context, _own(row)) for row in rows},
+        context,
+        (fetching, replace(options, force=False)),
+        _unforced(context.settle(TrainModel)),
+        _unforced(context.settle(SelectElites)),
+        (ablation.model_copy(update={"name": table.name}), how),
+    )
+
+
+def _shared(call: Call, ablation: Ablate, origins: dict[str, str], table: PaperTable) -> dict[str, Any]:
+    """What the user said of every cell, and the paper's number of seeds where the user named none."""
+    own = given(origins)
+    shared = {name: getattr(ablation, name) for name in PolicyTraining.model_fields if name in own}
+    for name in ("lam", "h"):
+        if name in call.flags:
+            if len(values := getattr(ablation, name)) > 1:
+                raise UsageError(f"--{name}: a cell of {table.name} has one {name}, not {show(values)}.")
+            shared[name] = values[0]
+    return shared if {"seeds", "seed_list"} & own else {**shared, "seeds": table.seeds}
+
+
+def _own(row: Row) -> dict[str, Any]:
+    return {**row.settings, "method": row.method}
+
+
+def _cell(settings: TrainPolicy, row: Row) -> TrainPolicy:
+    """The same, named after what tells the row from another one of the same method."""
+    marks = [
+        f"_{name.replace('_', '-')}{show(row.settings[name])}" for name in row.settings if name not in ("h", "lam")
+    ]
+    name = settings.model_copy(update={"name": None}).policy_name() + "".join(marks)
+    return settings.model_copy(update={"name": name})
+
+
+def plain_settings(stage: type[Any], context: Context, flags: dict[str, Any]) -> Any:
+    """A stage's settings without the user's flags and file."""
+    return resolve(stage, dataset=context.dataset, preset_name=context.preset, flags=flags).settings
+
+
+def _unforced(settled: tuple[Any, Options]) -> tuple[Any, Options]:
+    """--force is about the cells; data and model are made anew where they are not up to date."""
+    return settled[0], replace(settled[1], force=False)

@@ -1,0 +1,71 @@
+"""In what our table of a paper is not the paper's: smaller, set otherwise, or with one model for all seeds."""
+
+from collections.abc import Iterator
+
+from mopo_cli.cli.options import show
+from mopo_cli.cli.paper_plan import Plan, plain_settings
+from mopo_cli.config.resolve import stage_name
+from mopo_cli.config.schema import FetchData, SelectElites, Settings, TrainModel
+from mopo_cli.config.tables import PaperTable
+from mopo_cli.data.registry import parse_dataset
+
+# Seeds are told apart from the other settings, and names mean nothing.
+_NOT_COMPARED = ("seeds", "seed_list", "name", "dataset", "env")
+
+
+def table_remarks(full: PaperTable, table: PaperTable, plans: list[Plan]) -> list[str]:
+    """A sentence for each way in which ``table``, the chosen part of ``full``, is not as in the paper."""
+    named = dict.fromkeys(plan.context.preset for plan in plans if plan.context.preset)
+    presets = [f"Settings of every data set from the preset {preset}" for preset in named]
+    return [*_smaller(full, table, plans), *presets, *_changed(plans), *_one_model(plans)]
+
+
+def _smaller(full: PaperTable, table: PaperTable, plans: list[Plan]) -> list[str]:
+    cells = [cell for plan in plans for cell in plan.part.cells.values()]
+    found = {plan.part.dataset for plan in plans} & set(full.datasets)
+    counts = [
+        *((seeds, full.seeds, "seeds") for seeds in sorted({len(cell.all_seeds()) for cell in cells})),
+        *((steps, full.updates, "updates") for steps in sorted({cell.updates for cell in cells})),
+        (len(found), len(full.datasets), "data sets"),
+        (len(table.rows), len(full.rows), "rows"),
+    ]
+    fewer = [f"{have:,} of {of:,} {what}" for have, of, what in counts if have < of]
+    return [f"Smaller than the paper's (*): {', '.join(fewer)}"] if fewer else []
+
+
+def _changed(plans: list[Plan]) -> list[str]:
+    changes: dict[str, dict[tuple[str, str], set[str]]] = {}
+    for plan in plans:
+        for stage, name, ours, theirs in _differences(plan):
+            changes.setdefault(stage, {}).setdefault((name, ours), set()).add(theirs)
+    return [
+        f"Set otherwise, {stage}: "
+        + ", ".join(f"{name} {ours} instead of {' or '.join(sorted(plain))}" for (name, ours), plain in found.items())
+        for stage, found in changes.items()
+    ]
+
+
+def _differences(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
+    """Stage, setting, its value and what it would be without the user's flags and file."""
+    from mopo_cli.stages.fetch_data import unused_settings
+
+    ignored = {*_NOT_COMPARED, *unused_settings(parse_dataset(plan.part.dataset))}
+    pairs: list[tuple[Settings, Settings, set[str]]] = [
+        (plan.fetch[0], plain_settings(FetchData, plan.context, {"dataset": plan.part.dataset}), ignored),
+        (plan.model[0], plain_settings(TrainModel, plan.context, {}), {"seeds", "seed_list"}),
+        (plan.elites[0], plain_settings(SelectElites, plan.context, {}), set()),
+        *((plan.part.cells[label], cell, {*_NOT_COMPARED}) for label, cell in plan.plain.items()),
+    ]
+    for now, plain, left_out in pairs:
+        for name in sorted(set(type(now).model_fields) - left_out):
+            ours, theirs = getattr(now, name), getattr(plain, name)
+            if ours != theirs:
+                yield stage_name(type(now)), name.replace("_", "-"), show(ours), show(theirs)
+
+
+def _one_model(plans: list[Plan]) -> list[str]:
+    models = {len(plan.model[0].all_seeds()) for plan in plans if any(c.needs_model for c in plan.part.cells.values())}
+    seeds = {len(cell.all_seeds()) for plan in plans for cell in plan.part.cells.values()}
+    if models == {1} and seeds and max(seeds) > 1:
+        return ["All seeds of a cell learn in one model (train-model: seeds 1), so ± leaves out how models differ"]
+    return []

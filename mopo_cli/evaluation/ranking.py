@@ -1,0 +1,98 @@
+"""Which policy to choose: criteria that need no simulator, and how well they order cells where the truth is known."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from scipy.stats import spearmanr
+
+LEAST = 3
+"""Cells below which a rank correlation says nothing."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one policy without a simulator.
+
+    Its returns are those of its greedy actions over whole episodes in the model, discounted; `metrics` are the
+    numbers of its last training epoch.
+    """
+
+    penalised_return: float
+    model_return: float
+    uncertainty: float
+    action_distance: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A number to order policies by: what it is, in a line, and whether the highest or the lowest is the best."""
+
+    meaning: str
+    highest: bool
+    value: Callable[[Evidence], float | None]
+    """None where a policy has no such number"""
+
+    def oriented(self, value: float) -> float:
+        """The value with its sign such that more is better."""
+        return value if self.highest else -value
+
+
+RANKINGS: dict[str, dict[str, Criterion]] = {
+    "offline": {
+        "penalised-return": Criterion(
+            "discounted return in the penalised model: what MOPO maximises, and its bound on the true return",
+            True,
+            lambda known: known.penalised_return,
+        ),
+        "model-return": Criterion(
+            "discounted return in the plain model: takes the model at its word", True, lambda known: known.model_return
+        ),
+        "uncertainty": Criterion(
+            "mean u per step of its episodes in the model: how far it goes from what the model knows",
+            False,
+            lambda known: known.uncertainty,
+        ),
+        "action-distance": Criterion(
+            "mean squared distance of its actions from the data's, in states of the data: how far it goes from them",
+            False,
+            lambda known: known.action_distance,
+        ),
+        "q": Criterion(
+            "mean Q of its last epoch, of its own critics, batches and penalty: how well it thinks of itself",
+            True,
+            lambda known: known.metrics.get("q"),
+        ),
+    }
+}
+"""The ways to rank, by name: their criteria, of which the first orders the cells."""
+
+
+def best_first(criterion: Criterion, values: Sequence[float | None]) -> list[int]:
+    """Places of ``values`` from the best to the worst; those without a value come last, equals keep their order."""
+    merit = [-inf if value is None else criterion.oriented(value) for value in values]
+    return sorted(range(len(values)), key=lambda place: -merit[place])
+
+
+def rank_correlation(
+    criterion: Criterion, values: Sequence[float | None], truth: Sequence[float | None]
+) -> float | None:
+    """Spearman's rank correlation with the true returns: 1 where the criterion orders the cells exactly as they do.
+
+    Over the cells that have both; None where these are fewer than three, or all equal in one of the two.
+    """
+    pairs = [(criterion.oriented(v), t) for v, t in zip(values, truth, strict=True) if v is not None and t is not None]
+    if len(pairs) < LEAST or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def regret(criterion: Criterion, values: Sequence[float | None], truth: Sequence[float | None]) -> float | None:
+    """The best true return minus that of the cell the criterion puts first, among the cells that have one.
+
+    None where no cell has a true return, or the criterion has no value for any that does.
+    """
+    true = {place: value for place, value in enumerate(truth) if value is not None}
+    chosen = [place for place in best_first(criterion, values) if place in true and values[place] is not None]
+    return max(true.values()) - true[chosen[0]] if chosen else None

@@ -1,0 +1,192 @@
+"""evaluate --bound: play a policy in the real environment and in the model, and tell whether MOPO's bound held."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from mopo_cli.agents.actor import Actor
+from mopo_cli.config.schema import Evaluate, TrainPolicy
+from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
+from mopo_cli.dynamics.returns import ModelReturns
+from mopo_cli.errors import InputError, Stopped
+from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, Played, summary
+from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_environments
+from mopo_cli.report.console import Report, format_value
+from mopo_cli.report.tables import format_number, write_csv
+from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
+from mopo_cli.stages.inputs import dataset_path, open_device
+from mopo_cli.stages.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
+from mopo_cli.stages.policies import greedy_policy
+from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.world import OpenWorld, open_world
+from mopo_cli.store.atomic import write_json
+from mopo_cli.store.run import RunFolder
+
+_COLUMNS = ("seed", "where", "episode", "discounted", "undiscounted", "length")
+
+
+def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Report) -> dict[str, Any]:
+    """Write evaluations/<policy>-bound.json and .csv; returns the result object.
+
+    The model's episodes begin where the data's do, the real ones where the environment resets to. Where the
+    dataset names no environment, only the model's two returns are told. InputError where the policy was
+    trained in another model than the run's.
+    """
+    device = open_device(options)
+    name, record = trained_policy(run, settings.policy)
+    training = TrainPolicy(**record.settings)
+    policies = files_by_seed(run, record, "policy")
+    world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
+    inputs = world | {f"policy/{seed}": path for seed, path in policies.items()}
+    own = settings.model_dump() | {"starts": STARTS}
+    with stage_envelope(run, f"evaluate/{name}/bound", own, inputs, options, report) as stage:
+        if stage.up_to_date:
+            return stage.result()
+        with open_world(stage, training, world, device, training.penalty == ORACLE) as opened:
+            horizon = longest_episode(opened.data)
+            played, ends = _play_all(stage, settings, training, policies, opened, horizon, report)
+        result = {
+            "policy": name,
+            "dataset": opened.data.info.dataset_id,
+            "environment": opened.data.info.env_id,
+            "penalty": training.penalty,
+            "lam": training.lam,
+            "gamma": training.gamma,
+            "starts": STARTS,
+            "horizon": horizon,
+            **summary(played),
+            "rollouts": ends,
+        }
+        _show(result, report)
+        json, csv = (run.evaluation(f"{name}-bound").with_suffix(suffix) for suffix in (".json", ".csv"))
+        write_json(json, result)
+        write_csv(csv, _COLUMNS, _rows(played))
+        return stage.finish({"bound": json, "episodes": csv}, result)
+
+
+def _play_all(
+    stage: Stage,
+    settings: Evaluate,
+    training: TrainPolicy,
+    policies: dict[str, Path],
+    opened: OpenWorld,
+    horizon: int,
+    report: Report,
+) -> tuple[dict[str, dict[str, Played]], dict[str, dict[str, float]]]:
+    """By seed, what was played by place, and the shares of the model's rollouts that ended in one way or another."""
+    data, info = opened.data, opened.data.info
+    start = draw_starts(data, settings.seed)
+    weights = penalty_weights(training.penalty, training.lam, opened.world.how.uncertainties)
+    played, ends = {}, {}
+    with ExitStack() as context:
+        environments = []
+        if info.env_id is not None:
+            environments = context.enter_context(open_environments(info.env_id, settings.episodes, info.env_kwargs))
+        progress = context.enter_context(report.progress("bound", len(policies)))
+        for seed, path in policies.items():
+            actor, meta = open_own_policy(path, stage, data.transitions, start.device)
+            _check_model(path, meta, stage)
+            came = greedy_returns(opened, actor, int(seed), start, horizon, training.gamma)
+            played[seed] = _in_model(came, weights)
+            if environments:
+                played[seed][REAL] = _in_environment(actor, meta, environments, settings.seed, training.gamma)
+            ends[seed] = {which: getattr(came, which) for which in ("terminated", "guarded", "dropped", "unknown")}
+            progress.update(1)
+            if stage.should_stop():
+                raise Stopped(stage.signal)
+    return played, ends
+
+
+def _check_model(path: Path, meta: dict[str, Any], stage: Stage) -> None:
+    recorded, present = meta["inputs"].get("model"), stage.inputs["model"]["sha256"]
+    if recorded in (None, present):
+        return
+    message = f"The policy {path} was trained in another model: sha256 {recorded}, now {present}."
+    if not stage.options.allow_mismatch:
+        raise InputError(message, hint="mopo train-policy --force, or measure it in the present one: --allow-mismatch")
+    stage.report.warn(message)
+
+
+def _in_model(came: ModelReturns, weights: list[float]) -> dict[str, Played]:
+    def array(tensor: torch.Tensor) -> NDArray[Any]:
+        return tensor.cpu().numpy()
+
+    length = array(came.length)
+    return {
+        MODEL: Played(array(came.discounted.reward), array(came.total.reward), length),
+        PENALISED: Played(array(came.discounted.penalised(weights)), array(came.total.penalised(weights)), length),
+    }
+
+
+def _in_environment(
+    actor: Actor, meta: dict[str, Any], environments: list[Environment], seed: int, gamma: float
+) -> Played:
+    act = greedy_policy(actor, meta["action_low"], meta["action_high"])
+    came = evaluate_returns(act, environments, seed, gamma)
+    return Played(came.discounted, came.returns, came.lengths)
+
+
+def _rows(played: Mapping[str, Mapping[str, Played]]) -> list[tuple[Any, ...]]:
+    """The rows of the CSV: one per episode."""
+    return [
+        (int(seed), where, k, float(each.discounted[k]), float(each.undiscounted[k]), int(each.length[k]))
+        for seed, places in played.items()
+        for where, each in places.items()
+        for k in range(len(each.length))
+    ]
+
+
+def _show(result: dict[str, Any], report: Report) -> None:
+    penalty = "no penalty" if result["penalty"] == "none" else f"{result['penalty']}, lam {result['lam']:g}"
+    columns = ("seed", "real eta_M", "plain model", f"penalised eta_M~ ({penalty})")
+    rows = [(seed, *_cells(each, "discounted"), *_verdict(each)) for seed, each in result["seeds"].items()]
+    spread = [_spread(result, where, "discounted") for where in WHERE]
+    verdict = f"held for {result['held']} of {result['compared']}" if result["compared"] else None
+    report.table(
+        f"{result['policy']}: returns discounted by {result['gamma']:g}, mean ± standard error",
+        (*columns, "eta_M - eta_M~", "eta_M >= eta_M~"),
+        [*rows, ("mean ± std over seeds", *spread, None, verdict)],
+    )
+    rows = [(seed, *_cells(each, "undiscounted")) for seed, each in result["seeds"].items()]
+    spread = [_spread(result, where, "undiscounted") for where in WHERE]
+    report.table("The same, undiscounted", columns, [*rows, ("mean ± std over seeds", *spread)])
+    report.say(
+        f"In the model: {result['starts']} episodes per seed of at most {result['horizon']:,} steps, from where the "
+        f"data's begin; {_mean_share(result, 'terminated')} were ended by the task's rule, "
+        f"{_mean_share(result, 'guarded')} by the guard, {_mean_share(result, 'dropped')} broke off as not finite."
+    )
+    if result["penalty"] == "none":
+        report.say("The policy has no penalty, so the penalised model is the plain one.")
+    if result["penalty"] == ORACLE:
+        report.say(f"Of {_mean_share(result, 'unknown')} of the steps the oracle knows nothing: max-var stands in.")
+    if result["environment"] is None:
+        report.say("The return in the real environment cannot be had: the dataset names none.")
+
+
+def _cells(each: dict[str, Any], kind: str) -> list[str | None]:
+    return [_plus_minus(each[where][kind]) if where in each else None for where in WHERE]
+
+
+def _verdict(each: dict[str, Any]) -> tuple[str | None, str | None]:
+    gap, held = each["gap"], each["held"]
+    return (None if gap is None else _plus_minus(gap)), (None if held is None else format_value(held))
+
+
+def _spread(result: dict[str, Any], where: str, kind: str) -> str | None:
+    found = result["over_seeds"].get(where)
+    return f"{format_number(found[kind]['mean'])} ± {format_number(found[kind]['std'])}" if found else None
+
+
+def _plus_minus(estimate: dict[str, float]) -> str:
+    mean, error = format_number(estimate["mean"]), estimate["standard_error"]
+    return f"{mean} ± {format_number(error)}" if isfinite(error) else mean
+
+
+def _mean_share(result: dict[str, Any], which: str) -> str:
+    shares = [each[which] for each in result["rollouts"].values()]
+    return f"{sum(shares) / len(shares):.1%}"

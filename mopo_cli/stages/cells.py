@@ -1,0 +1,224 @@
+"""Many policies on one dataset: cells that can share a stack train side by side, and each is published when done."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mopo_cli.config.schema import PolicyTraining, TrainPolicy
+from mopo_cli.dynamics.penalties import ORACLE
+from mopo_cli.engine.members import Member
+from mopo_cli.report.console import Report
+from mopo_cli.stages.policy_stack import publish_member, returns_of, train_stack
+from mopo_cli.stages.reuse import FILES, Held, held_policies, of_cell, same_policy
+from mopo_cli.stages.runner import Stage
+from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
+from mopo_cli.store.atomic import read_json, read_jsonl, sha256_file, write_json
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The settings of one policy, and the folder of its seeds and its description, cell.json."""
+
+    settings: TrainPolicy
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The name its policy would have elsewhere."""
+        return self.settings.policy_name()
+
+    @property
+    def description(self) -> Path:
+        """What became of it: see `train_cells`."""
+        return self.folder / "cell.json"
+
+
+def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: Report) -> list[dict[str, Any]]:
+    """Train every cell that is not there yet; returns a record per cell, in their order.
+
+    Seeds that the run holds already, from `train-policy` or another ablation, are taken over but with --force, and
+    of several cells with equal settings one is trained. A record tells the cell's name and settings, per seed the
+    last and last-10 returns while it trained and the policy's sha256, and the seeds that diverged.
+    """
+    missing = missing_cells(cells, stage)
+    if len(missing) < len(cells):
+        report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
+    own, twins = _twins(missing)
+    held = [] if stage.options.force else held_policies(stage.run)
+    left = {cell: _take_over(cell, stage, held, report) for cell in own}
+    for alike in _alike([cell for cell, seeds in left.items() if seeds]):
+        settings = alike[0].settings
+        oracle = any(cell.settings.penalty == ORACLE for cell in alike)
+        with open_world(stage, settings, policy_inputs(stage.run, settings), device, oracle) as opened:
+            for group in _groups(alike, opened):
+                _train_group({cell: left[cell] for cell in group}, stage, opened, report)
+    for cell, other in twins.items():
+        _copy(other, cell, stage)
+    return [_record(cell) for cell in cells]
+
+
+def missing_cells(cells: list[Cell], stage: Stage) -> list[Cell]:
+    """The cells that are not there, or were made with other settings or from other inputs."""
+    return [cell for cell in cells if stage.options.force or not _is_done(cell, stage)]
+
+
+def _is_done(cell: Cell, stage: Stage) -> bool:
+    if not cell.description.is_file():
+        return False
+    recorded = read_json(cell.description)
+    return (
+        same_policy(recorded.get("settings", {}), cell.settings.model_dump())
+        and recorded.get("inputs") == _inputs(cell, stage)
+        and all(
+            (cell.folder / path).is_file() and sha256_file(cell.folder / path) == digest
+            for path, digest in recorded["files"].items()
+        )
+    )
+
+
+def _inputs(cell: Cell, stage: Stage) -> dict[str, str]:
+    """The sha256 of what the cell is made from, by role."""
+    return {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, cell.settings)}
+
+
+def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
+    """The cells that differ, and each further one with the cell whose policies are also its own."""
+    own: list[Cell] = []
+    twins: dict[Cell, Cell] = {}
+    for cell in cells:
+        now = cell.settings.model_dump()
+        same = (other for other in own if same_policy(other.settings.model_dump(), now))
+        if (other := next(same, None)) is None:
+            own.append(cell)
+        else:
+            twins[cell] = other
+    return own, twins
+
+
+def _take_over(cell: Cell, stage: Stage, held: list[Held], report: Report) -> tuple[int, ...]:
+    """Copy what the run holds of the cell's seeds; returns the seeds that are left to train."""
+    now, inputs = cell.settings.model_dump(), _inputs(cell, stage)
+    fits = [one for one in held if one.inputs == inputs and same_policy(one.settings, now, of_seed=True)]
+    left = tuple(
+        seed
+        for seed in cell.settings.all_seeds()
+        if not any(one.seed == seed and one.take_over(cell.folder / f"seed-{seed}") for one in fits)
+    )
+    if taken := len(cell.settings.all_seeds()) - len(left):
+        report.say(f"{cell.name}: {taken} of {taken + len(left)} seeds are in the run already and are taken over")
+    if not left:
+        _describe(cell, stage, [])
+    return left
+
+
+def _copy(source: Cell, cell: Cell, stage: Stage) -> None:
+    for held in of_cell(source.description):
+        held.take_over(cell.folder / f"seed-{held.seed}")
+    _describe(cell, stage, read_json(source.description)["diverged"])
+
+
+def _alike(cells: list[Cell]) -> list[list[Cell]]:
+    """The cells by what all members of a stack share."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        shared = cell.settings.model_dump_json(include=set(PolicyTraining.model_fields))
+        groups.setdefault(shared, []).append(cell)
+    return list(groups.values())
+
+
+def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
+    """Whole cells whose pools fit into half of the memory together; at least one at a time.
+
+    Of all memory, not of what is free now: a stack that was interrupted must be grouped alike to be taken up again.
+    """
+    group: list[Cell] = []
+    for cell in cells:
+        if group and _pool_bytes([*group, cell], opened) > _memory_bytes(opened) / 2:
+            yield group
+            group = []
+        group.append(cell)
+    if group:
+        yield group
+
+
+def _pool_bytes(cells: list[Cell], opened: OpenWorld) -> int:
+    settings = cells[0].settings
+    members = len(cells) * len(settings.all_seeds())
+    longest = max(cell.settings.h for cell in cells) if settings.needs_model else 0
+    return 4 * opened.world.rows.width * settings.rollout_batch * settings.pool_epochs * longest * members
+
+
+def _memory_bytes(opened: OpenWorld) -> int:
+    if opened.world.real.is_cuda:
+        return int(torch.cuda.mem_get_info(opened.world.real.device)[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _train_group(group: dict[Cell, tuple[int, ...]], stage: Stage, opened: OpenWorld, report: Report) -> None:
+    """Train the seeds given of each cell as one stack, and publish the cells."""
+    places = [(cell, seed) for cell, seeds in group.items() for seed in seeds]
+    members = tuple(
+        Member(seed, cell.settings.penalty, cell.settings.lam, cell.settings.h, opened.model_of(seed))
+        for cell, seed in places
+    )
+    report.say(f"Training {', '.join(cell.name for cell in group)}: {len(members)} policies as one stack")
+    trained = train_stack(stage, opened, members, next(iter(group)).settings, report)
+    lost: dict[Cell, list[int]] = {cell: [] for cell in group}
+    for m, (cell, seed) in enumerate(places):
+        if trained.diverged[m]:
+            lost[cell].append(seed)
+        else:
+            publish_member(cell.folder / f"seed-{seed}", trained, m, opened, cell.settings, stage)
+    for cell in group:
+        _describe(cell, stage, lost[cell])
+
+
+def _describe(cell: Cell, stage: Stage, lost: list[int]) -> None:
+    """Write the cell's description, once all its seeds but the lost ones are in its folder."""
+    kept = [seed for seed in cell.settings.all_seeds() if seed not in lost]
+    histories = {str(seed): read_jsonl(cell.folder / f"seed-{seed}" / "metrics.jsonl") for seed in kept}
+    files = [f"seed-{seed}/{name}" for seed in kept for name in FILES]
+    content: dict[str, Any] = {
+        "settings": cell.settings.model_dump(mode="json"),
+        "inputs": _inputs(cell, stage),
+        "files": {file: sha256_file(cell.folder / file) for file in files},
+        "returns": {seed: returns_of(history) for seed, history in histories.items()},
+        "diverged": lost,
+    }
+    if cell.settings.penalty == ORACLE:
+        content["unknown"] = _unknown(list(histories.values()))
+    write_json(cell.description, content)
+
+
+def _unknown(histories: list[list[dict[str, Any]]]) -> float:
+    """The mean share of rows, over epochs and seeds, that the oracle knew nothing of."""
+    shares = [record["unknown"] for history in histories for record in history if "unknown" in record]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _record(cell: Cell) -> dict[str, Any]:
+    recorded = read_json(cell.description)
+    return {
+        "cell": cell.name,
+        **meant(cell.settings),
+        "returns": recorded["returns"],
+        "policies": {seed: recorded["files"][f"seed-{seed}/{FILES[0]}"] for seed in recorded["returns"]},
+        "diverged": recorded["diverged"],
+        **({"unknown": recorded["unknown"]} if "unknown" in recorded else {}),
+    }
+
+
+def meant(settings: TrainPolicy) -> dict[str, Any]:
+    """What a table tells of a cell's settings; lam and h are None where they mean nothing."""
+    return {
+        "method": settings.method,
+        "penalty": settings.penalty,
+        "lam": settings.lam if settings.penalty != "none" else None,
+        "h": settings.h if settings.needs_model or settings.rollouts != "fresh" else None,
+        "epochs": settings.epochs,
+        "steps_per_epoch": settings.steps_per_epoch,
+    }

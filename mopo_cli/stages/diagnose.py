@@ -1,0 +1,133 @@
+"""rollout --diagnose: where a simulator knows the truth, compare the model's error with every uncertainty stored."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mopo_cli.config.schema import Rollout
+from mopo_cli.data.transitions import DatasetInfo, normalise_actions
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.engine.streams import stream
+from mopo_cli.errors import InputError, Stopped
+from mopo_cli.evaluation.diagnosis import Diagnosis, diagnose
+from mopo_cli.report.console import Report
+from mopo_cli.report.plots import diagnosis_plot
+from mopo_cli.stages.inputs import dataset_path, open_data, open_device, open_model
+from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.store.atomic import write_json
+from mopo_cli.store.hdf5 import UNCERTAINTY, read_dataset_info, read_rollouts
+from mopo_cli.store.run import RunFolder
+from mopo_cli.tasks.oracle import Oracle, check_oracle, open_oracle
+
+_ROWS = 100_000  # rows compared at most, drawn from all
+_PART = 5_000  # rows between two looks at the signals
+
+_UNKNOWN = "a velocity lies at the bound of the observations, or the simulator finds the motion unstable"
+
+Columns = dict[str, NDArray[Any]]
+
+
+def check_diagnosis(run: RunFolder) -> None:
+    """InputError where no simulator knows the true dynamics of the run's data."""
+    check_oracle(read_dataset_info(dataset_path(run)).env_id)
+
+
+def run_diagnose(run: RunFolder, settings: Rollout, options: Options, report: Report) -> dict[str, Any]:
+    """Write rollouts/<name>-diagnosis.json and .png of the rollout file with these settings; returns the result object.
+
+    The prediction that is compared is the mean of the network that drew the row: the file holds its sample, whose
+    noise is no error of the model's. InputError where there is no simulator, or it knows none of the rows.
+    """
+    device = open_device(options)
+    name = settings.file_name()
+    path = run.rollouts(name)
+    inputs = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites, "rollouts": path}
+    own = {**settings.model_dump(), "rows": _ROWS}
+    with stage_envelope(run, f"rollout/{name}/diagnosis", own, inputs, options, report) as stage:
+        if stage.up_to_date:
+            return stage.result()
+        data = open_data(inputs["dataset"], device)
+        ensemble = open_model(stage, data, device).for_seed(settings.seed)
+        columns, stored = _draw_rows(path, settings.seed)
+        uncertainties = {
+            column.removeprefix(f"{UNCERTAINTY}/"): values
+            for column, values in columns.items()
+            if column.startswith(f"{UNCERTAINTY}/")
+        }
+        error = _errors(stage, ensemble, columns, data.info, device)
+        found = diagnose(uncertainties, error, columns["step"])
+        if not found.rows:
+            raise InputError(
+                f"The true next state is known of none of the {found.unknown:,} rows of {path}: {_UNKNOWN}."
+            )
+        result = {"environment": data.info.env_id, "stored": stored, **asdict(found)}
+        _show(found, report)
+        json, picture = (path.with_name(f"{name}-diagnosis.{kind}") for kind in ("json", "png"))
+        origin = {"dataset": data.info.dataset_id, "rollouts_sha256": stage.inputs["rollouts"]["sha256"]}
+        write_json(json, result | origin)
+        diagnosis_plot(picture, f"{name}: {data.info.dataset_id}", found, uncertainties, error)
+        report.say(f"Drawn: {picture}")
+        return stage.finish({"diagnosis": json, "picture": picture}, result)
+
+
+def _draw_rows(path: Path, seed: int) -> tuple[Columns, int]:
+    """At most `_ROWS` rows of a rollout file in random order, and how many it holds."""
+    columns, _ = read_rollouts(path)
+    stored = len(columns["rewards"])
+    drawn = torch.randperm(stored, generator=stream(seed, "diagnose/rows"))[:_ROWS].numpy()
+    return {name: values[drawn] for name, values in columns.items()}, stored
+
+
+def _errors(
+    stage: Stage, ensemble: Ensemble, columns: Columns, info: DatasetInfo, device: torch.device
+) -> NDArray[np.float32]:
+    """The true error `[n]` of the drawn network's mean next state; NaN where the simulator does not know it."""
+    threads = torch.get_num_threads()
+    parts = []
+    with (
+        open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads) as oracle,
+        stage.report.progress("diagnosis", len(columns["rewards"])) as progress,
+    ):
+        for part in _parts(columns):
+            parts.append(_error(ensemble, oracle, part, info, device))
+            progress.update(len(part["rewards"]))
+            if stage.should_stop():
+                raise Stopped(stage.signal)
+    return np.concatenate(parts)
+
+
+def _parts(columns: Columns) -> Iterator[Columns]:
+    for start in range(0, len(columns["rewards"]), _PART):
+        yield {name: values[start : start + _PART] for name, values in columns.items()}
+
+
+def _error(
+    ensemble: Ensemble, oracle: Oracle, columns: Columns, info: DatasetInfo, device: torch.device
+) -> NDArray[np.float32]:
+    observation = torch.from_numpy(columns["observations"]).to(device)
+    action = torch.from_numpy(normalise_actions(columns["actions"], info)).to(device)
+    member = torch.from_numpy(columns["member"]).long().to(device)
+    mean, _ = ensemble.predict(observation, action)
+    drawn = mean[member, torch.arange(len(member), device=device), :-1]
+    error: NDArray[np.float32] = oracle(observation, action, observation + drawn).cpu().numpy()
+    return error
+
+
+def _show(found: Diagnosis, report: Report) -> None:
+    report.table(
+        f"True error of the model against its uncertainties, {found.rows:,} rows",
+        ("uncertainty u", "slope", "intercept", "Pearson", "Spearman", "error, lowest tenth of u", "highest tenth"),
+        [
+            (name, r.slope, r.intercept, r.pearson, r.spearman, r.calibration[0].error, r.calibration[-1].error)
+            for name, r in found.uncertainties.items()
+        ],
+    )
+    columns = ("step", "rows", "mean", "median", "90 %")
+    report.table("True error by step of the rollout", columns, [astuple(step) for step in found.steps])
+    if found.unknown:
+        report.say(f"{found.unknown:,} rows more are left out: {_UNKNOWN}.")

@@ -1,0 +1,218 @@
+"""ablate --table: a paper's table with our numbers beside the published ones, from the ablations of its data sets."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.config.tables import NOT_PRINTED, PaperTable, Row
+from mopo_cli.data.registry import parse_dataset
+from mopo_cli.data.transitions import DatasetInfo
+from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.evaluation.published import (
+    PublishedResult,
+    chosen_pair,
+    data_version,
+    family,
+    in_print,
+    published_factor,
+)
+from mopo_cli.evaluation.stats import normalised_score
+from mopo_cli.report.comparison import show_comparison, write_comparison
+from mopo_cli.report.console import Report
+from mopo_cli.stages.ablate import statistics
+from mopo_cli.stages.cells import meant
+from mopo_cli.stages.inputs import dataset_path
+from mopo_cli.stages.reuse import of_cell, same_policy
+from mopo_cli.store.atomic import read_json, write_json
+from mopo_cli.store.hdf5 import read_dataset_info
+from mopo_cli.store.lineage import read_lineage
+from mopo_cli.store.run import RunFolder
+
+Line = dict[str, Any]
+"""One row of a table on one data set: what it is, ours, what is in print, and notes on both."""
+
+_UNITS = {"score": "normalised scores", "return": "returns"}
+_PAPERS = {"MOPO-v1": "the first version", "MOPO-v2": "the final version"}
+
+
+@dataclass
+class Part:
+    """One data set of a table: its run, and by row label the cells to train and what is missing."""
+
+    dataset: str
+    run: RunFolder
+    cells: dict[str, TrainPolicy]
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a cell cannot be had."""
+
+    @property
+    def dataset_id(self) -> str:
+        """The data set's canonical name, that of a published set also where the data came as a file."""
+        info = self.info()
+        return info.dataset_id if info else parse_dataset(self.dataset).dataset_id
+
+    def info(self) -> DatasetInfo | None:
+        """What the data set says of itself; None where it is not there."""
+        try:
+            return read_dataset_info(dataset_path(self.run))
+        except (InputError, CorruptError):
+            return None
+
+    def already_there(self, table: str) -> int:
+        """How many of the policies were trained for this table before; the data and the model are not looked at."""
+        return sum(self._seeds_of(table, cell) for cell in self.cells.values())
+
+    def _seeds_of(self, table: str, cell: TrainPolicy) -> int:
+        place = f"ablations/{table}/cells/{cell.policy_name()}/cell.json"
+        found = [*self.run.root.glob(place), *self.run.root.glob(f"variants/*/{place}")]
+        held = {
+            one.seed
+            for path in found
+            for one in of_cell(path)
+            if same_policy(one.settings, cell.model_dump(), of_seed=True)
+        }
+        return len(held & set(cell.all_seeds()))
+
+
+def table_lines(table: PaperTable, parts: Sequence[Part]) -> list[Line]:
+    """Every row on every data set, those that are missing included."""
+    return [line for part in parts for line in _lines(table, part)]
+
+
+def _lines(table: PaperTable, part: Part) -> list[Line]:
+    info, dataset = part.info(), part.dataset_id
+    rows = table.rows_for(family(parse_dataset(part.dataset).dataset_id))
+    lines = [_line(table, part, row, info, dataset) for row in rows]
+    for place, line in enumerate(lines):
+        policies = line.get("policies")
+        same = (other["row"] for other in lines[:place] if policies and other.get("policies") == policies)
+        if (twin := next(same, None)) is not None:
+            line["notes"].append(f"the settings are those of {twin}, and so are the policies")
+    return lines
+
+
+def _line(table: PaperTable, part: Part, row: Row, info: DatasetInfo | None, dataset: str) -> Line:
+    settings = part.cells.get(row.label)
+    line: Line = {"data_set": dataset, "row": row.label, "method": row.method, "unit": table.unit, "returns": {}}
+    line |= {"missing": part.missing.get(row.label), "diverged": [], "last": None, "last_10": None, "notes": []}
+    if settings:
+        line |= meant(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
+        line["smaller"] = settings.updates < table.updates or len(settings.all_seeds()) < table.seeds
+    if row.method is None and row.data is None:
+        line["notes"].append("in print only: mopo does not train it")
+    elif info is not None and line["missing"] is None:
+        line |= _ours(table, part, row, info, settings)
+    if line["missing"]:
+        line["notes"].append(line["missing"])
+    line["notes"] += [f"seed {seed} diverged and is left out" for seed in line["diverged"]]
+    if line.get("unknown"):
+        line["notes"].append(f"the simulator could not tell the error of {line['unknown']:.0%} of the model's rows")
+    if line["last"] and line["unit"] != table.unit:
+        line["notes"].append("a return: this data set has no reference returns for a score")
+    result = _published(table, row, dataset, settings, line["notes"])
+    line["published"] = None if result is None else _described(result, dataset, table, line["notes"])
+    about = ("all", family(dataset), *([row.label] if result else []))
+    own = (table.notes.get(key) for key in about)
+    line["notes"] += [note for note in own if note]
+    return line
+
+
+def _ours(table: PaperTable, part: Part, row: Row, info: DatasetInfo, settings: TrainPolicy | None) -> Line:
+    """What we have of a row on a data set that was fetched, in the table's unit where there is one."""
+    unit, convert = _unit(table, info)
+    if row.data is not None:
+        value = read_lineage(part.run)["fetch-data"].extra[f"return_{row.data}"]
+        return {"unit": unit, "last": [convert(value), None]}
+    path = part.run.ablation_dir(table.name) / "table.json"
+    records = {record["cell"]: record for record in read_json(path)["cells"]} if path.is_file() else {}
+    record = records.get(settings.policy_name()) if settings else None
+    if record is None:
+        return {"missing": "not trained"}
+    kept = {name: record[name] for name in ("returns", "policies", "diverged", "unknown") if name in record}
+    values = {seed: _convert(value, convert) for seed, value in record["returns"].items()}
+    found = statistics(values, replace(info, reference_min=None, reference_max=None))
+    if found["last"] is None:
+        reason = "every seed diverged" if not values else "never played: no environment is named, or --eval-every is 0"
+        return {**kept, "missing": reason}
+    return {**kept, **found, "unit": unit, "values": values}
+
+
+def _unit(table: PaperTable, info: DatasetInfo) -> tuple[str, Callable[[float], float]]:
+    low, high = info.reference_min, info.reference_max
+    if table.unit == "score" and low is not None and high is not None:
+        return "score", lambda value: normalised_score(value, low, high)
+    factor = published_factor(info.dataset_id, info.env_kwargs)
+    return "return", lambda value: factor * value
+
+
+def _convert(value: dict[str, Any], convert: Callable[[float], float]) -> dict[str, Any]:
+    return {
+        name: [convert(one) for one in number] if isinstance(number, list) else convert(number)
+        for name, number in value.items()
+    }
+
+
+def _published(
+    table: PaperTable, row: Row, dataset: str, settings: TrainPolicy | None, notes: list[str]
+) -> PublishedResult | None:
+    """The number in print that the row is to be compared with; notes get what tells a search's pair."""
+    if row.printed == NOT_PRINTED:
+        return None
+    if table.search and settings:
+        papers = [paper for paper in _PAPERS if chosen_pair(dataset, paper) == (settings.h, settings.lam)]
+        if papers:
+            notes.append(f"the pair of {' and '.join(_PAPERS[paper] for paper in papers)} of the paper")
+        if table.paper not in papers:
+            return None
+    return in_print(dataset, table.paper, row.table or table.table, row.printed or row.label)
+
+
+def _described(result: PublishedResult, dataset: str, table: PaperTable, notes: list[str]) -> dict[str, Any]:
+    if isnan(result.mean):
+        notes.append("N/A in print: the paper's authors could not get the true error from the simulator")
+    if result.note:
+        notes.append(f"in print: {result.note}")
+    if result.version and result.version != data_version(dataset):
+        notes.append(
+            f"in print is version {result.version[1:]} of the data, ours is version {data_version(dataset)[1:]}"
+        )
+    if result.table != table.table:
+        notes.append(f"printed in {result.table}")
+    names = ("paper", "table", "method", "version", "mean", "std", "note")
+    return {name: getattr(result, name) for name in names}
+
+
+def publish_paper_table(
+    root: Path, table: PaperTable, lines: list[Line], remarks: Sequence[str], report: Report | None = None
+) -> dict[str, Any]:
+    """Write NAME.md, .csv, .json and .png under ``root``; returns the result object. A ``report`` is shown it, too."""
+    remarks = [*remarks, *_comparison(table, lines)]
+    title = f"{table.name}: {table.title} ({table.paper}, {table.table}; {_UNITS[table.unit]})"
+    paths = {kind: root / f"{table.name}.{kind}" for kind in ("md", "csv", "json", "png")}
+    write_comparison(paths, title, remarks, lines)
+    result = {"table": table.name, "title": title, "remarks": remarks, "lines": lines}
+    write_json(paths["json"], result)
+    if report is not None:
+        show_comparison(report, title, remarks, lines)
+    return {**result, "outputs": {kind: str(path) for kind, path in paths.items()}}
+
+
+def _comparison(table: PaperTable, lines: list[Line]) -> list[str]:
+    """On how many data sets the one row is better than the other, where the paper says that of its own."""
+    if table.compare is None:
+        return []
+    one, other = table.compare
+    means: dict[str, dict[str, list[float]]] = {}
+    for line in lines:
+        if line["last"]:
+            means.setdefault(line["data_set"], {})[line["row"]] = line["last"]
+    both = [(found[one], found[other]) for found in means.values() if {one, other} <= set(found)]
+    better = sum(ours[0] > theirs[0] for ours, theirs in both)
+    within = sum(abs(ours[0] - theirs[0]) <= theirs[1] for ours, theirs in both)
+    return [
+        f"{one} does better than {other} on {better} of {len(both)} data sets here, and lies within one standard "
+        f"deviation of it on {within}; {table.claim}"
+    ]

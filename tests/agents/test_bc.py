@@ -1,0 +1,188 @@
+"""Behaviour cloning: one update re-derived, a known policy found again, alone as in a stack, stopped as not."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.algorithms import ALGORITHMS
+from mopo_cli.agents.bc import BC, Bc, BcSettings, bc_state, restore_bc, start_bc, update
+from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, loop_state, restore_loop, start_loop
+from mopo_cli.engine.members import Member
+from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.engine.streams import stream
+from mopo_cli.tasks.termination import never
+
+OBS, ACT, BATCH = 4, 2, 37
+SETTINGS = BcSettings(hidden=16, layers=2, actor_lr=1e-3, log_std_min=-3.0, log_std_max=1.0)
+LOOP = LoopSettings(20, 10, 30, 2, batch_size=37, real_ratio=1.0)
+MEMBERS = tuple(Member(seed, "none", 1.0, 5, 0) for seed in (0, 3, 7))
+
+
+def make_batch(members: int, seed: int = 0) -> Transition:
+    draw = stream(seed, "test/batch")
+    observation = torch.randn(members, BATCH, OBS, generator=draw)
+    action = 2 * torch.rand(members, BATCH, ACT, generator=draw) - 1
+    nothing = torch.zeros(members, BATCH)
+    return Transition(observation, action, nothing, nothing, observation, torch.zeros(members, BATCH, 3))
+
+
+def learn(bc: Bc, batch: Transition, scale: float = 1.0) -> dict[str, Tensor]:
+    noise = torch.randn(2, *batch.action.shape, generator=stream(0, "test/noise"))
+    return update(bc, batch, torch.randn(batch.reward.shape, generator=stream(0, "test/reward")), noise, scale)
+
+
+def perceptron(params: dict[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]:
+    """The outputs of every layer, the first being the input."""
+    layers = [x]
+    for i in range(3):
+        x = layers[-1] @ params[f"w{i}"] + params[f"b{i}"]
+        layers.append(np.maximum(x, 0) if i < 2 else x)
+    return layers
+
+
+def by_hand(params: dict[str, np.ndarray], state: np.ndarray, target: np.ndarray) -> tuple[float, dict]:
+    """The mean squared error over rows and action dimensions, and its gradient by backpropagation."""
+    *hidden, out = perceptron(params, state)
+    action = np.tanh(out[:, :ACT])
+    loss = np.square(action - target).mean()
+    back = np.zeros_like(out)
+    back[:, :ACT] = 2 * (action - target) / target.size * (1 - action**2)
+    gradient = {}
+    for i in (2, 1, 0):
+        gradient |= {f"w{i}": hidden[i].T @ back, f"b{i}": back.sum(axis=0, keepdims=True)}
+        back = (back @ params[f"w{i}"].T) * (hidden[i] > 0)
+    return loss, gradient
+
+
+def test_one_update_by_hand() -> None:
+    """Loss and gradient by backpropagation; Adam's first step is the learning rate against the gradient's sign."""
+    bc, batch = start_bc(OBS, ACT, SETTINGS, [0, 5], "cpu"), make_batch(2)
+    before = {name: view.double().numpy().copy() for name, view in bc.layout.views(bc.actor).items()}
+    losses = learn(bc, batch)["actor_loss"]
+    after = bc.layout.views(bc.actor)
+    for m in range(2):
+        own = {name: value[m] for name, value in before.items()}
+        loss, gradient = by_hand(own, batch.observation[m].double().numpy(), batch.action[m].double().numpy())
+        assert losses[m].item() == pytest.approx(loss, rel=1e-5)
+        for name, expected in gradient.items():
+            found = bc.layout.views(bc.adam.grad)[name][m].numpy()
+            np.testing.assert_allclose(found, expected, atol=1e-7, rtol=1e-4)
+            sure = np.abs(expected) > 1e-5  # where Adam's epsilon does not count
+            step = after[name][m].double().numpy() - own[name]
+            np.testing.assert_allclose(step[sure], -1e-3 * np.sign(expected[sure]), rtol=2e-2)
+        assert (gradient["w2"][:, ACT:] == 0).all() and (gradient["w2"][:, :ACT] != 0).any()
+
+
+def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
+    bc, other, batch = *(start_bc(OBS, ACT, SETTINGS, [0], "cpu") for _ in range(2)), make_batch(1)
+    heads = bc.layout.views(bc.actor.clone())
+    learn(bc, batch)
+    update(other, batch, batch.reward + 9, torch.zeros(2, *batch.action.shape))
+    assert torch.equal(bc.actor, other.actor)
+    after = bc.layout.views(bc.actor)
+    assert torch.equal(after["w2"][..., ACT:], heads["w2"][..., ACT:])
+    assert torch.equal(after["b2"][..., ACT:], heads["b2"][..., ACT:])
+    assert not torch.equal(after["w2"][..., :ACT], heads["w2"][..., :ACT])
+
+
+def test_the_factor_scales_the_step() -> None:
+    steps = {}
+    for scale in (1.0, 0.25, 0.0):
+        bc = start_bc(OBS, ACT, SETTINGS, [0], "cpu")
+        before = bc.actor.clone()
+        learn(bc, make_batch(1), scale)
+        steps[scale] = bc.actor - before
+    torch.testing.assert_close(steps[0.25], 0.25 * steps[1.0], atol=1e-7, rtol=1e-3)
+    assert (steps[0.0] == 0).all() and (steps[1.0] != 0).any()
+
+
+def make_world(rows: int = 500) -> tuple[World, Tensor]:
+    """Real rows whose actions are a known function of the observation, and those actions; no model at all."""
+    draw = stream(0, "test/rows")
+    layout, observation = Rows(OBS, ACT, 3), torch.randn(rows, OBS, generator=draw)
+    action = torch.stack([0.8 * torch.sin(observation[:, 0] + observation[:, 1]), 0.5 * torch.tanh(observation[:, 2])])
+    reward, following = torch.randn(rows, generator=draw), torch.randn(rows, OBS, generator=draw)
+    real = layout.pack(observation, action.T, reward, torch.zeros(rows), following, torch.zeros(rows, 3))
+    return World(layout, real, observation, never), action.T
+
+
+def train(members: tuple[Member, ...], blocks: int, settings: BcSettings = SETTINGS, loop: LoopSettings = LOOP) -> Loop:
+    world, _ = make_world()
+    run = start_loop(world, members, settings, loop, BC)
+    for _ in range(blocks):
+        advance(run, world)
+    return run
+
+
+def test_a_known_policy_is_found_again() -> None:
+    world, expected = make_world()
+    quick = replace(SETTINGS, hidden=64, actor_lr=3e-3)
+    loop = start_loop(world, MEMBERS[:2], quick, replace(LOOP, steps_per_epoch=100, rollout_every=100), BC)
+    losses = []
+    for _ in range(12):
+        means = advance(loop, world)
+        assert means is not None
+        losses.append(means["actor_loss"])
+    assert set(means) == {"actor_loss", "penalty", "reward"}
+    assert (losses[-1] < 0.002).all() and (losses[0] > 0.02).all()
+    fresh = torch.randn(200, OBS, generator=stream(1, "test/fresh")).clamp(-1.5, 1.5)
+    truth = torch.stack([0.8 * torch.sin(fresh[:, 0] + fresh[:, 1]), 0.5 * torch.tanh(fresh[:, 2])], dim=1)
+    for m in range(2):
+        policy = loop.agent.policy(m)
+        assert (policy.greedy(world.start) - expected).square().mean() < 0.002
+        assert (policy.greedy(fresh) - truth).square().mean() < 0.01
+    assert loop.pool.sizes == [0, 0] and not loop.tallies, "nothing was imagined"
+
+
+def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
+    stack = train(MEMBERS, 6)
+    assert len({tuple(row.tolist()) for row in stack.agent.actor}) == 3
+    for m, member in enumerate(MEMBERS):
+        alone = train((member,), 6)
+        assert torch.equal(alone.agent.actor[0], stack.agent.actor[m])
+        assert torch.equal(alone.sums[0], stack.sums[m])
+
+
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_a_resumed_loop_ends_as_the_uninterrupted_one(stop_after: int) -> None:
+    cosine = replace(LOOP, actor_schedule="cosine", epochs=4)
+    whole, stopped = train(MEMBERS, 8, loop=cosine), train(MEMBERS, stop_after, loop=cosine)
+    resumed = train(MEMBERS, 0, loop=cosine)
+    world, _ = make_world()
+    restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
+    while resumed.step < whole.step:
+        advance(resumed, world)
+    (tensors, numbers), (found, found_numbers) = loop_state(whole), loop_state(resumed)
+    assert tensors.keys() == found.keys() and numbers == found_numbers
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_the_state_is_all_of_it() -> None:
+    bc, batch = start_bc(OBS, ACT, SETTINGS, [0], "cpu"), make_batch(1)
+    learn(bc, batch)
+    other = start_bc(OBS, ACT, SETTINGS, [9], "cpu")
+    restore_bc(other, *deepcopy(bc_state(bc)))
+    learn(bc, make_batch(1, 1)), learn(other, make_batch(1, 1))
+    assert torch.equal(bc.actor, other.actor)
+
+
+def test_what_is_not_a_number_stays_in_its_member() -> None:
+    healthy, broken, batch = *(start_bc(OBS, ACT, SETTINGS, [0, 1, 2], "cpu") for _ in range(2)), make_batch(3)
+    spoilt = replace(batch, action=batch.action.clone())
+    spoilt.action[1, 3, 0] = torch.nan
+    for _ in range(2):
+        learn(healthy, batch), learn(broken, spoilt)
+    assert broken.finite().tolist() == [True, False, True] and healthy.finite().all()
+    assert torch.equal(broken.actor[[0, 2]], healthy.actor[[0, 2]])
+
+
+def test_it_is_an_algorithm_by_name() -> None:
+    assert ALGORITHMS["bc"] is BC and set(ALGORITHMS) == {"sac", "bc"}
+    actor = start_bc(OBS, ACT, SETTINGS, [0], "cpu").policy(0)
+    assert (actor.log_std_min, actor.log_std_max) == (-3.0, 1.0)
+    assert actor.greedy(torch.zeros(5, OBS)).shape == (5, ACT)

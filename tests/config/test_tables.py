@@ -1,0 +1,180 @@
+"""The papers' tables that ship: known methods and data sets, and every number in print found once."""
+
+import csv
+from collections import Counter
+from importlib.resources import files
+from math import isnan
+
+import pytest
+
+from mopo_cli.config.presets import method_names
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.config.tables import choose_rows, load_table, table_names, table_text
+from mopo_cli.data.registry import parse_dataset
+from mopo_cli.errors import UsageError
+from mopo_cli.evaluation.published import chosen_pair, family, in_print
+
+NAMES = ("mopo-1", "mopo-2", "mopo-3", "mopo-3-v1", "mopo-4", "mopo-5", "mopo-h-lam", "mopo-real-ratio")
+# Rows of published-results.csv that a table has to show: the whole table of the paper.
+WHOLE = {
+    "mopo-1": ("MOPO-v2", "Table 1", 72),
+    "mopo-2": ("MOPO-v2", "Table 2", 16),
+    "mopo-3": ("MOPO-v2", "Table 3", 24),
+    "mopo-3-v1": ("MOPO-v1", "Table 3", 36),
+    "mopo-4": ("MOPO-v2", "Table 4", 9),
+    "mopo-5": ("MOPO-v2", "Table 5", 5),
+}
+# MOPO, final version, Table 6.
+H_LAM = {
+    "halfcheetah-random": (5, 0.5),
+    "hopper-random": (5, 1),
+    "walker2d-random": (1, 1),
+    "halfcheetah-medium": (1, 1),
+    "hopper-medium": (5, 5),
+    "walker2d-medium": (5, 5),
+    "halfcheetah-medium-replay": (5, 1),
+    "hopper-medium-replay": (5, 1),
+    "walker2d-medium-replay": (1, 1),
+    "halfcheetah-medium-expert": (5, 1),
+    "hopper-medium-expert": (5, 1),
+    "walker2d-medium-expert": (1, 2),
+}
+
+
+def printed(name):
+    """(data set, row) -> the number in print, of every row on every data set of the table."""
+    table = load_table(name)
+    found = {
+        (family(dataset), row.label): in_print(dataset, table.paper, row.table or table.table, row.printed or row.label)
+        for dataset in table.datasets
+        for row in table.rows_for(family(dataset))
+    }
+    return {key: result for key, result in found.items() if result}
+
+
+def test_these_tables_ship():
+    assert table_names() == sorted(NAMES)
+    with pytest.raises(UsageError, match=r"no table 'mopo-9'; there are mopo-1, .*, mopo-real-ratio"):
+        load_table("mopo-9")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_name_known_methods_and_settings_and_data_sets_are_known(name):
+    table = load_table(name)
+    assert table_text(name).startswith("# MOPO, ")
+    assert max(Counter(row.slug for row in table.rows).values()) == 1
+    assert {row.method for row in table.rows if row.method} <= set(method_names())
+    assert (table.seeds, table.updates) == (3 if name == "mopo-3-v1" else 6, 1_000_000)
+    labels = {row.label for row in table.rows}
+    families = {family(parse_dataset(dataset).dataset_id) for dataset in table.datasets}
+    assert set(table.notes) <= {"all"} | labels | families
+    assert set(table.compare or ()) <= labels
+    for row in table.rows:
+        assert set(row.datasets) <= families
+        assert not (row.method and row.data) and (row.method or not row.settings)
+        if row.method:
+            resolve(TrainPolicy, dataset=table.datasets[0], flags={**row.settings, "method": row.method})
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_table_shows_every_number_of_the_paper_s(name):
+    paper, place, count = WHOLE[name]
+    with files("mopo_cli.evaluation").joinpath("published-results.csv").open(encoding="utf-8") as file:
+        cells = {
+            (r["dataset"], r["method"]) for r in csv.DictReader(file) if (r["paper"], r["table"]) == (paper, place)
+        }
+    assert len(cells) == count
+    assert {key for key, result in printed(name).items() if result.table == place} == cells
+
+
+@pytest.mark.parametrize("name", ["mopo-1", "mopo-3", "mopo-h-lam", "mopo-real-ratio"])
+def test_d4rl_sets_are_of_version_0_as_in_the_papers(name):
+    versions = {dataset[-3:] for dataset in load_table(name).datasets if parse_dataset(dataset).kind == "d4rl"}
+    assert versions == {"-v0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "row", "mean", "std"),
+    [
+        ("mopo-1", "hopper-medium-replay", "MOPO", 67.5, 24.7),
+        ("mopo-1", "walker2d-random", "MBPO", 8.6, 8.1),
+        ("mopo-1", "hopper-medium-expert", "BEAR", 4.0, None),
+        ("mopo-2", "ant-angle", "Batch Max", 2311.9, None),
+        ("mopo-3", "walker2d-medium-replay", "MOPO, ens. pen.", 1923.6, 752),
+        ("mopo-3", "halfcheetah-jump", "MOPO, avg. var.", 4166.3, 228.8),
+        ("mopo-3-v1", "ant-angle", "MOPO, no Lip", 2041.5, 762),
+        ("mopo-4", "ant-angle-90", "MOPO", -503.2, 803.4),
+        ("mopo-5", "hiv", "SAC (online)", 25716.3, 254.3),
+        ("mopo-real-ratio", "hopper-medium-expert", "MBPO, 5 % real data", 56.0, 34.5),
+    ],
+)
+def test_numbers_in_print(name, dataset, row, mean, std):
+    result = printed(name)[dataset, row]
+    assert (result.mean, result.std) == (mean, std)
+
+
+def test_what_is_not_available_in_print_is_neither_a_number_nor_absent():
+    missing = {key for name in ("mopo-3", "mopo-3-v1") for key, r in printed(name).items() if isnan(r.mean)}
+    rows = ("MOPO, true pen.", "MOPO, no Lip, true pen.")
+    assert missing == {(dataset, row) for dataset in ("walker2d-medium-replay", "ant-angle") for row in rows}
+    assert printed("mopo-3")["halfcheetah-jump", "MOPO, true pen."].mean == 3818.6
+
+
+def test_the_first_versions_methods_have_its_own_numbers_and_no_others():
+    table = load_table("mopo-3-v1")
+    methods = {row.label: row.method for row in table.rows}
+    for label, method in methods.items():
+        spectral = "no Lip" not in label and not label.startswith("MBPO")
+        assert method.startswith("mopo-v1") == spectral
+    assert not any(row.method.startswith("mopo-v1") for row in load_table("mopo-3").rows)
+
+
+@pytest.mark.parametrize("name", H_LAM)
+def test_the_search_holds_the_pair_that_the_paper_names(name):
+    table = load_table("mopo-h-lam")
+    pairs = [(row.settings["h"], row.settings["lam"]) for row in table.rows_for(name)]
+    assert chosen_pair(f"{name}-v0", "MOPO-v2") == H_LAM[name]
+    assert pairs.count(H_LAM[name]) == 1
+    assert {(1, 1), (1, 5), (5, 1), (5, 5)} <= set(pairs) and len(pairs) <= 5
+
+
+def test_the_first_version_chose_otherwise_for_two_sets():
+    different = {name: chosen_pair(name, "MOPO-v1") for name in H_LAM if chosen_pair(name, "MOPO-v1") != H_LAM[name]}
+    assert different == {"hopper-medium-replay": (1, 5), "halfcheetah-medium-expert": (5, 5)}
+    assert chosen_pair("hiv", "MOPO-v2") is None
+
+
+def test_real_ratio_differs_in_nothing_else():
+    with_, without = load_table("mopo-real-ratio").rows
+    assert (with_.settings, without.settings) == ({"real_ratio": 0.05}, {"real_ratio": 0})
+    assert with_.method == without.method == "mbpo"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "labels"),
+    [
+        ("mopo-3", "MOPO, ens. pen.,MBPO", ["MOPO, ens. pen.", "MBPO"]),
+        ("mopo-3", "mbpo, mopo-true-pen ,MOPO", ["MOPO", "MBPO", "MOPO, true pen."]),
+        ("mopo-3-v1", "MOPO, no Lip, ens. pen.", ["MOPO, no Lip, ens. pen."]),
+        ("mopo-3-v1", "mopo-v1-ens-pen", ["MOPO, ens. pen."]),
+        ("mopo-h-lam", "h 5, lam 0.5,h-1-lam-1", ["h 1, lam 1", "h 5, lam 0.5"]),
+        ("mopo-1", "sac-off,BRAC-v", ["SAC", "BRAC-v"]),
+        ("mopo-5", "SAC (online)", ["SAC (online)"]),
+    ],
+)
+def test_rows_are_chosen_by_label_or_method(name, text, labels):
+    assert [row.label for row in choose_rows(load_table(name), text)] == labels
+
+
+def test_every_label_and_method_names_its_row():
+    for table in map(load_table, NAMES):
+        for row in table.rows:
+            assert choose_rows(table, row.label) == (row,)
+            assert row in choose_rows(table, row.method or row.label)
+
+
+@pytest.mark.parametrize("text", ["mopo,combo", "", "mopo ens pen x"])
+def test_another_row_is_told_with_the_known_ones(text):
+    with pytest.raises(UsageError, match=r"has no row '.*'; it has mopo, mopo-ens-pen, .*mopo-avg-var"):
+        choose_rows(load_table("mopo-3"), text)

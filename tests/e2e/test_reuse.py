@@ -1,0 +1,108 @@
+"""Cells of an ablation take over what the run holds already: the same bytes, and no training."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mopo_cli.stages.cells as cells
+
+# The policy that the finished run holds: mopo_max-var_lam1_h2, seed 0.
+ABLATE = "ablate --config tiny.yaml --threads 1 --penalty max-var --lam 1 --h 2"
+HELD = "policies/mopo_max-var_lam1_h2/seed-0"
+FILES = ("policy.safetensors", "metrics.jsonl")
+
+
+def cell(name: str = "grid", policy: str = "mopo_max-var_lam1_h2") -> str:
+    return f"ablations/{name}/cells/{policy}"
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds of every stack that is trained."""
+    seeds: list[int] = []
+
+    def train_stack(stage: Any, opened: Any, members: Any, *rest: Any) -> Any:
+        seeds.extend(member.seed for member in members)
+        return original(stage, opened, members, *rest)
+
+    original = cells.train_stack
+    monkeypatch.setattr(cells, "train_stack", train_stack)
+    return seeds
+
+
+def same(run: Path, one: str, other: str) -> bool:
+    return all((run / one / name).read_bytes() == (run / other / name).read_bytes() for name in FILES)
+
+
+def test_a_trained_policy_becomes_the_cell(tiny_run: Path, mopo: Any, trained: list[int]) -> None:
+    outcome = mopo(f"{ABLATE} --name grid")
+    assert outcome.code == 0 and trained == []
+    assert "mopo_max-var_lam1_h2: 1 of 1 seeds are in the run already and are taken over" in outcome.err
+    assert same(tiny_run, HELD, f"{cell()}/seed-0")
+    table = json.loads((tiny_run / "ablations/grid/table.json").read_text())
+    record = json.loads((tiny_run / "run.json").read_text())["stages"]["train-policy/mopo_max-var_lam1_h2"]
+    assert table["cells"][0]["returns"] == record["extra"]["returns"]
+
+
+def test_only_the_seeds_that_are_not_there_are_trained_and_all_are_as_if_trained_together(
+    tiny_run: Path, mopo: Any, trained: list[int], tmp_path: Path
+) -> None:
+    fresh = tmp_path / "runs/fresh"
+    shutil.copytree(tiny_run, fresh, ignore=shutil.ignore_patterns("policies", "evaluations"))
+    assert mopo(f"{ABLATE} --name grid --seeds 3 --run {fresh}").code == 0
+    assert trained == [0, 1, 2]
+    trained.clear()
+    assert mopo(f"{ABLATE} --name grid --seeds 2 --run {tiny_run}").code == 0
+    assert trained == [1]
+    trained.clear()
+    assert mopo(f"{ABLATE} --name grid --seeds 3 --run {tiny_run}").code == 0  # its own cell has two of them
+    assert trained == [2]
+    for file in [f"{cell()}/{name}" for name in ("cell.json", *(f"seed-{n}/{f}" for n in range(3) for f in FILES))]:
+        assert (tiny_run / file).read_bytes() == (fresh / file).read_bytes(), file
+    assert mopo(f"{ABLATE} --name grid --seed-list 2,0 --run {tiny_run}").code == 0
+    assert trained == [2]  # fewer are there already
+
+
+def test_another_ablations_cell_is_taken_over_too_whatever_its_name(
+    tiny_run: Path, mopo: Any, trained: list[int]
+) -> None:
+    assert mopo(f"{ABLATE} --name one --gamma 0.9").code == 0
+    assert trained == [0]
+    assert mopo("ablate --config tiny.yaml --threads 1 --method mopo --lam 1 --h 2 --name two --gamma 0.9").code == 0
+    assert trained == [0]
+    assert same(tiny_run, f"{cell('one')}/seed-0", f"{cell('two', 'mopo_lam1_h2')}/seed-0")
+
+
+@pytest.mark.parametrize("more", ["--gamma 0.9", "--epochs 3", "--seed-list 1", "--force"])
+def test_what_differs_is_trained(tiny_run: Path, mopo: Any, trained: list[int], more: str) -> None:
+    assert mopo(f"{ABLATE} --name grid {more}").code == 0
+    assert trained == ([1] if "seed" in more else [0])
+
+
+@pytest.mark.parametrize("what", ["policy", "metrics", "elites"])
+def test_a_damaged_policy_or_one_of_another_model_is_not_taken_over(
+    tiny_run: Path, mopo: Any, trained: list[int], what: str
+) -> None:
+    if what == "elites":
+        assert mopo("select-elites --config tiny.yaml --members 2").code == 0
+    else:
+        path = tiny_run / HELD / dict(zip(("policy", "metrics"), FILES, strict=True))[what]
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert mopo(f"{ABLATE} --name grid").code == 0
+    assert trained == [0]
+
+
+def test_cells_with_equal_settings_are_trained_once(tiny_run: Path, mopo: Any, trained: list[int]) -> None:
+    ablate = "ablate --config tiny.yaml --threads 1 --seeds 2 --method mopo-no-pen,mbpo --name twins"
+    assert mopo(ablate).code == 0
+    assert trained == [0, 1]
+    one, other = cell("twins", "mopo-no-pen_h2"), cell("twins", "mbpo_h2")
+    assert all(same(tiny_run, f"{one}/seed-{seed}", f"{other}/seed-{seed}") for seed in (0, 1))
+    table = json.loads((tiny_run / "ablations/twins/table.json").read_text())
+    first, second = table["cells"]
+    assert (first["method"], second["method"]) == ("mopo-no-pen", "mbpo")
+    assert first["returns"] == second["returns"] and first["policies"] == second["policies"]
+    assert "up to date" in mopo(ablate).err and trained == [0, 1]

@@ -1,0 +1,60 @@
+"""Rollout files made in another form than the policy is to be learned in: refused by the name of the flag."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+from mopo_cli.config.schema import Imagination
+
+LINE = "train-policy --config tiny.yaml --threads 1 --epochs 1 --name again --rollouts runs/tiny/rollouts/uniform_h2.h5"
+OTHERWISE = {
+    "penalty_members": "elite",
+    "penalty_scale": "standardised",
+    "penalty_reward": "excluded",
+    "model_reward": "mean",
+    "termination_rules": "paper",
+}
+
+
+def test_every_setting_of_imagination_is_tried_here() -> None:
+    assert OTHERWISE.keys() == Imagination.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_file_made_in_another_form_is_refused_by_the_flag_s_name(tiny_run: Path, refuses: Any, name: str) -> None:
+    flag, value = name.replace("_", "-"), OTHERWISE[name]
+    default = Imagination.model_fields[name].default
+    said = f"rollouts/uniform_h2.h5 was made with --{flag} {default}, not {value}."
+    refuses(f"{LINE} --{flag} {value}", 4, said)
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_file_made_in_that_form_is_taken_and_the_default_refused(
+    tiny_run: Path, refuses: Any, mopo: Any, name: str
+) -> None:
+    flag, value = name.replace("_", "-"), OTHERWISE[name]
+    assert mopo(f"rollout --config tiny.yaml --threads 1 --{flag} {value}").code == 0
+    with h5py.File(tiny_run / "rollouts/uniform_h2.h5") as file:
+        assert {key: file.attrs[key].decode() for key in OTHERWISE} == {
+            key: value if key == name else field.default for key, field in Imagination.model_fields.items()
+        }
+    refuses(LINE, 4, f"was made with --{flag} {value}, not {Imagination.model_fields[name].default}.")
+    done = mopo(f"{LINE} --{flag} {value}")
+    assert done.code == 0, done.err
+
+
+def test_a_file_from_before_these_settings_counts_as_made_with_their_defaults(
+    tiny_run: Path, mopo: Any, refuses: Any
+) -> None:
+    with h5py.File(tiny_run / "rollouts/uniform_h2.h5", "r+") as file:
+        for name in OTHERWISE:
+            del file.attrs[name]
+    assert mopo(LINE).code == 0
+    refuses(f"{LINE} --penalty-members elite", 4, "was made with --penalty-members all, not elite")
+
+
+def test_the_oracle_s_penalty_is_in_no_file(tiny_run: Path, refuses: Any, mopo: Any) -> None:
+    refuses(f"{LINE} --penalty oracle", 4, "has no column uncertainty/oracle")
+    assert "leave --rollouts out" in mopo(f"{LINE} --penalty oracle").err

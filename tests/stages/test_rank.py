@@ -1,0 +1,55 @@
+"""What is made of the scores of an ablation's cells, where some are lost."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mopo_cli.config.schema import Ablate
+from mopo_cli.stages.rank import Entry, Scores, common_lam, judge
+
+
+def entry(name: str, last: float | None, diverged: tuple[int, ...] = (), own: bool = True) -> Entry:
+    record = {"cell": name, "last": None if last is None else [last, 0.0], "diverged": list(diverged)}
+    return Entry({**record, "returns": {}}, Path(name), own)
+
+
+def scores(*penalised: float | None, q: tuple[float | None, ...] | None = None) -> Scores:
+    rest = {"model-return": 1.0, "uncertainty": 1.0, "action-distance": 1.0}
+    qs = q or (0.0,) * len(penalised)
+    return {str(s): {"penalised-return": p, **rest, "q": qs[s]} for s, p in enumerate(penalised)}
+
+
+def test_cells_are_ordered_by_their_mean_over_seeds_and_lost_ones_come_last() -> None:
+    entries = [entry("a", 5.0), entry("lost", None, (0, 1)), entry("b", 9.0, (1,)), entry("c", 7.0, own=False)]
+    found = judge("offline", entries, {"a": scores(1.0, 2.0), "lost": {}, "b": scores(4.0), "c": scores(6.0, 0.0)})
+    assert [(c["cell"], c["rank"], c["values"]["penalised-return"]) for c in found["cells"]] == [
+        ("b", 1, 4.0),
+        ("c", 2, 3.0),
+        ("a", 3, 1.5),
+        ("lost", 4, None),
+    ]
+    assert [c["diverged"] for c in found["cells"]] == [[1], [], [], [0, 1]]
+    assert [c["trained_in_this_model"] for c in found["cells"]] == [True, False, True, True]
+    assert found["compared"] == 3
+    worth = found["criteria"]["penalised-return"]
+    assert (worth["spearman"], worth["chooses"], worth["regret"]) == (pytest.approx(1.0), "b", 0.0)
+    assert found["criteria"]["uncertainty"]["spearman"] is None, "all equal"
+
+
+def test_a_cell_of_which_one_seed_has_no_value_has_none() -> None:
+    entries = [entry("a", 5.0), entry("b", 9.0)]
+    found = judge("offline", entries, {"a": scores(1.0, 1.0, q=(3.0, 3.0)), "b": scores(2.0, 2.0, q=(9.0, None))})
+    assert found["cells"][0]["values"]["q"] is None and found["cells"][0]["cell"] == "b"
+    assert (found["criteria"]["q"]["chooses"], found["criteria"]["q"]["regret"]) == ("a", 4.0)
+
+
+def test_where_all_is_lost_nothing_is_chosen() -> None:
+    found = judge("offline", [entry("a", None, (0,)), entry("b", None, (0,))], {"a": {}, "b": {}})
+    assert [cell["cell"] for cell in found["cells"]] == ["a", "b"]
+    assert all(w["chooses"] is w["spearman"] is w["regret"] is None for w in found["criteria"].values())
+
+
+@pytest.mark.parametrize(("lam", "expected"), [((5.0,), 5.0), ((0.0,), 0.0), ((0.5, 5.0), 1.0)])
+def test_one_lambda_judges_all_cells(lam: Any, expected: float) -> None:
+    assert common_lam(Ablate(lam=lam)) == expected
