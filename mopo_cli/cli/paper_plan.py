@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mopo_cli.cli.context import Context, settle
 from mopo_cli.cli.options import Call, show
 from mopo_cli.config.cells import given
-from mopo_cli.config.resolve import resolve
+from mopo_cli.config.resolve import refuse_contradiction, resolve
 from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.config.tables import PaperTable, Row
 from mopo_cli.data.registry import parse_dataset
@@ -53,6 +53,8 @@ def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: s
     ablation, how = context.settle(Ablate, call.flags)
     shared = _shared(call, ablation, how.origins, table)
     rows = [row for row in table.rows_for(family(name.dataset_id)) if row.method]
+    for row in rows:
+        refuse_contradiction(TrainPolicy, str(row.method), {**shared, **row.settings}, f"The table {table.name}")
     cells = {row.label: _cell(context.settle(TrainPolicy, {**shared, **_own(row)})[0], row) for row in rows}
     return Plan(
         Part(dataset, run, cells),

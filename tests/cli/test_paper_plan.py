@@ -10,6 +10,7 @@ from mopo_cli.cli.paper_plan import Plan, plan_dataset
 from mopo_cli.cli.paper_remarks import table_remarks
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.config.tables import load_table, table_names
+from mopo_cli.errors import SettingsError
 from mopo_cli.report import Report
 
 
@@ -106,3 +107,9 @@ def test_a_table_as_in_the_paper_has_no_such_remark() -> None:
 def test_force_is_about_the_cells() -> None:
     made = plan("mopo-1", "hopper-medium-v0", force=True)
     assert made.ablation[1].force and not (made.fetch[1].force or made.model[1].force or made.elites[1].force)
+
+
+def test_what_makes_a_method_is_not_the_users_to_change_for_a_whole_table() -> None:
+    with pytest.raises(SettingsError, match=r"mopo-1 has real-ratio 0\.5, but the method sac-off is real-ratio 1\.0"):
+        plan("mopo-1", "walker2d-random-v0", {"real_ratio": "0.5"})
+    assert cells("mopo-real-ratio", "walker2d-random-v0")["MBPO, no real data"].real_ratio == 0
