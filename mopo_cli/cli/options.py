@@ -81,7 +81,7 @@ def setting_help(stage: type[Settings], name: str) -> str:
 def show(value: Any) -> str:
     """A setting's value as one writes it on the command line."""
     if isinstance(value, tuple | list):
-        return ",".join(show(item) for item in value)
+        return ",".join(show(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
