@@ -17,7 +17,7 @@ MODULES = {
 FLOORS = {
     "__main__": 4,
     "cli": 3,
-    "stages": 2,
+    **dict.fromkeys(("stages", "bench"), 2),
     **dict.fromkeys(("data", "dynamics", "agents", "evaluation", "store", "report"), 1),
     **dict.fromkeys(("nets", "engine", "tasks"), 0),
     **dict.fromkeys(("config", "errors", "__init__"), -1),

@@ -7,6 +7,7 @@ import typer
 from mopo_cli import __version__
 from mopo_cli.cli import (
     ablate,
+    bench,
     evaluate,
     fetch_data,
     presets,
@@ -36,6 +37,7 @@ WHOLE = "The whole"
 
 app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=WHOLE)(run.run)
 app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show.show)
+app.command("bench", epilog=_examples(bench.EXAMPLES), rich_help_panel=WHOLE)(bench.bench)
 app.add_typer(presets.app, name="presets", rich_help_panel=WHOLE)
 for name, module, function in (
     ("fetch-data", fetch_data, fetch_data.fetch_data),

@@ -56,8 +56,8 @@ def train_stack(
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
     algorithm = ALGORITHMS[settings.algorithm]
-    learner = _learner_settings(algorithm.settings, settings, opened)
-    loop = start_loop(opened.world, members, learner, _loop_settings(settings), algorithm)
+    learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
+    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
     _resume(stage, trained, opened.world, settings, report)
     per_epoch = settings.steps_per_epoch
@@ -89,14 +89,16 @@ def train_stack(
     return trained
 
 
-def _learner_settings(kind: Any, settings: PolicyTraining, opened: OpenWorld) -> Any:
+def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:
+    """An algorithm's own settings, of the dataclass `kind`; the target entropy is -act_dim where none is set."""
     values = {name: getattr(settings, name) for name in kind.__dataclass_fields__}
     if "target_entropy" in values and settings.target_entropy is None:
-        values["target_entropy"] = -float(opened.data.action.shape[1])
+        values["target_entropy"] = -float(act_dim)
     return kind(**values)
 
 
-def _loop_settings(settings: PolicyTraining) -> LoopSettings:
+def loop_settings(settings: PolicyTraining) -> LoopSettings:
+    """The schedule."""
     return LoopSettings(**{name: getattr(settings, name) for name in LoopSettings.__dataclass_fields__})
 
 

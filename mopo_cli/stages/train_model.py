@@ -40,7 +40,7 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
             return stage.result()
         data = open_data(path, device)
         fit_data = _learnable(data, report)
-        fit = start_fit(fit_data, _fit_settings(settings), settings.all_seeds())
+        fit = start_fit(fit_data, fit_settings(settings), settings.all_seeds())
         history = _train(stage, fit, fit_data, report)
         return _publish(stage, fit, fit_data, data, history, report)
 
@@ -57,7 +57,8 @@ def _learnable(data: Data, report: Report) -> FitData:
     return FitData.of(data.observation[known], data.action[known], data.reward[known], data.next_observation[known])
 
 
-def _fit_settings(settings: TrainModel) -> FitSettings:
+def fit_settings(settings: TrainModel) -> FitSettings:
+    """How the ensemble is built and trained."""
     return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
 
 

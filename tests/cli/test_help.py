@@ -64,7 +64,7 @@ def test_help_names_sources_and_choices(shell: Any, monkeypatch: pytest.MonkeyPa
 
 def test_mopo_alone_lists_its_commands(shell: Any) -> None:
     assert shell("") == 0
-    for command in (*DEFAULTS, "run", "presets", "show"):
+    for command in (*DEFAULTS, "run", "presets", "show", "bench"):
         assert re.search(rf"\b{command}\b", shell.out)
     assert shell("--help") == 0
 

@@ -1,0 +1,120 @@
+"""All rates on one device in one run, each beside what the machine's matrix products of its shapes allow."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from mopo_cli.bench import operations
+from mopo_cli.bench.timing import median_seconds
+from mopo_cli.bench.workloads import (
+    EPISODES,
+    MODEL_STEPS,
+    Shapes,
+    evaluation,
+    model_training,
+    product,
+    rollouts,
+    updates,
+    updates_per_call,
+)
+from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.evaluation.returns import open_environments
+
+_PRODUCTS = 20
+_BILLION = 1e9
+_CHUNK = 1024  # rows that a rollout predicts at once on a CPU
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast one thing goes: ``per_second`` of ``unit``, and the ceiling, None where nothing is computed.
+
+    ``ceiling`` is in the same unit: what the products alone would allow at the measured speed of products.
+    """
+
+    name: str
+    unit: str
+    per_second: float
+    ceiling: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Of the ceiling."""
+        return None if self.ceiling is None else self.per_second / self.ceiling
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to measure for: a task's shapes, its environment if there is one here, and the settings of a run."""
+
+    shapes: Shapes
+    env_id: str | None
+    env_kwargs: dict[str, object]
+    model: TrainModel
+    policy: TrainPolicy
+
+
+def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iterator[Rate]:
+    """Measure one rate after the other, ``budget`` seconds each; ``seeds`` is the size of the larger stack.
+
+    The products come first, each in the shape of the hidden layers of one workload; their rates are in
+    billions of floating-point operations.
+    """
+    shapes, model, policy = task.shapes, task.model, task.policy
+    dims = shapes.obs_dim, shapes.act_dim
+    speeds = {
+        "model": _speed("of model training", model.batch_size, model.hidden, model.networks, device, budget),
+        "rollouts": _speed("of rollouts", _rows(policy, device), model.hidden, 1, device, budget),
+        "updates": _speed("of policy updates", policy.batch_size, policy.hidden, 2, device, budget),
+    }
+    yield from speeds.values()
+
+    def rate(name: str, unit: str, work: Callable[[], object], amount: float, flops: int, speed: Rate) -> Rate:
+        seconds = median_seconds(work, budget, device)
+        return Rate(name, unit, amount / seconds, speed.per_second * _BILLION / flops)
+
+    step = operations.model_step_flops(model, *dims)
+    per_step = model.batch_size * model.networks
+    work = model_training(model, shapes, device)
+    yield rate(
+        "model training", "transitions x networks", work, MODEL_STEPS * per_step, step // per_step, speeds["model"]
+    )
+    if policy.needs_model:
+        flops = operations.imagined_flops(model, policy, *dims)
+        work = rollouts(model, policy, shapes, device)
+        yield rate(
+            "rollouts", "generated transitions", work, policy.rollout_batch * policy.h, flops, speeds["rollouts"]
+        )
+    flops = operations.update_flops(policy, *dims)
+    for members in sorted({1, seeds}):
+        amount = members * updates_per_call(policy)
+        name = "policy updates" if members == 1 else f"policy updates, {members} seeds"
+        yield rate(name, "updates", updates(policy, shapes, members, device), amount, flops, speeds["updates"])
+    if task.env_id is not None:
+        yield _evaluation(task, task.env_id, device, budget)
+
+
+def _speed(what: str, rows: int, width: int, members: int, device: torch.device, budget: float) -> Rate:
+    work = product(rows, width, width, members, device)
+
+    def many() -> None:
+        for _ in range(_PRODUCTS):
+            work()
+
+    flops = _PRODUCTS * members * rows * operations.mlp_flops((width, width))
+    return Rate(f"products {what}", "billion operations", flops / _BILLION / median_seconds(many, budget, device))
+
+
+def _rows(policy: TrainPolicy, device: torch.device) -> int:
+    return policy.rollout_batch if device.type == "cuda" else min(policy.rollout_batch, _CHUNK)
+
+
+def _evaluation(task: Task, env_id: str, device: torch.device, budget: float) -> Rate:
+    with ExitStack() as stack:
+        environments = stack.enter_context(open_environments(env_id, EPISODES, dict(task.env_kwargs)))
+        steps: list[int] = []
+        seconds = median_seconds(evaluation(task.policy, task.shapes, environments, steps, device), budget, device)
+        return Rate("evaluation", "environment steps", median(steps) / seconds)

@@ -1,0 +1,62 @@
+"""From rates to hours: how long a whole run takes here, and how much memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mopo_cli.bench.measure import Rate, Task
+from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.engine.rows import Rows
+
+MODEL_EPOCHS = 100
+"""Epochs of model training that a projection assumes: where its early stop comes, no one knows before."""
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Seconds of a whole run by what takes them, and the bytes of its largest buffers."""
+
+    seconds: dict[str, float]
+    bytes: dict[str, int]
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all stages together."""
+        return sum(self.seconds.values())
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all buffers together."""
+        return sum(self.bytes.values())
+
+
+def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int) -> Projection:
+    """A run of ``seeds`` policies in one stack; ``episode`` is how many steps an episode of a good policy has."""
+    known = {rate.name: rate.per_second for rate in rates}
+    model, policy, shapes = task.model, task.policy, task.shapes
+    update = known.get(f"policy updates, {seeds} seeds", known["policy updates"])
+    steps = seeds * policy.updates
+    held_out = min(int(model.holdout_fraction * shapes.rows), model.holdout_max)
+    shown = (shapes.rows - held_out) * model.networks * MODEL_EPOCHS
+    seconds = {
+        f"model training, {MODEL_EPOCHS} epochs": shown / known["model training"] if policy.needs_model else 0.0,
+        "rollouts": _imagined(task, seeds) / known["rollouts"] if policy.needs_model else 0.0,
+        "policy updates": steps / update,
+        "evaluation": _played(task, seeds, episode, known),
+    }
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(UNCERTAINTIES)).width * _FLOAT
+    pool = policy.rollout_batch * policy.h * policy.pool_epochs if policy.needs_model else 0
+    return Projection(seconds, {"data": shapes.rows * rows, "pools": seeds * pool * rows})
+
+
+def _imagined(task: Task, seeds: int) -> float:
+    rollouts = -(-task.policy.updates // task.policy.rollout_every)
+    return float(seeds * rollouts * task.policy.rollout_batch * task.policy.h)
+
+
+def _played(task: Task, seeds: int, episode: int, known: Mapping[str, float]) -> float:
+    policy = task.policy
+    if "evaluation" not in known or not policy.eval_every:
+        return 0.0
+    # Measured with so many episodes side by side; fewer share less of the policy's cost, more a little more.
+    return seeds * (policy.epochs // policy.eval_every) * policy.eval_episodes * episode / known["evaluation"]

@@ -1,0 +1,147 @@
+"""What is measured: the stages' own inner loops, on random data of a task's shapes, so that nothing is fetched.
+
+Every workload is a call that does a fixed amount of the real work; how good the data or the networks are does
+not change how long it takes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.algorithms import ALGORITHMS
+from mopo_cli.agents.loop import Loop, World, start_loop
+from mopo_cli.agents.loop import advance as advance_loop
+from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
+from mopo_cli.dynamics.fit import advance as advance_fit
+from mopo_cli.dynamics.fit import fitted, start_fit, steps_per_epoch
+from mopo_cli.dynamics.imagine import branch
+from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.dynamics.split import FitData
+from mopo_cli.engine.members import Member
+from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.streams import stream
+from mopo_cli.evaluation.returns import Environment, evaluate_returns
+from mopo_cli.stages.policies import greedy_policy
+from mopo_cli.stages.policy_stack import learner_settings, loop_settings
+from mopo_cli.stages.train_model import fit_settings
+from mopo_cli.tasks.termination import never
+
+MODEL_STEPS = 50
+"""Gradient steps of the ensemble in one call."""
+EPISODES = 10
+"""Episodes played side by side in one call."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A task's widths, and how many transitions its data have."""
+
+    obs_dim: int
+    act_dim: int
+    rows: int
+
+
+def product(batch: int, inputs: int, outputs: int, members: int, device: torch.device) -> Callable[[], object]:
+    """``members`` products `[batch, inputs] @ [inputs, outputs]`, one after the other as the stacks do on a CPU."""
+    left = torch.randn(members, batch, inputs, device=device)
+    right = torch.randn(members, inputs, outputs, device=device)
+    out = torch.empty(members, batch, outputs, device=device)
+
+    def work() -> None:
+        if device.type == "cuda":
+            torch.bmm(left, right, out=out)
+            return
+        for m in range(members):
+            torch.mm(left[m], right[m], out=out[m])
+
+    return work
+
+
+def model_training(settings: TrainModel, shapes: Shapes, device: torch.device) -> Callable[[], object]:
+    """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained."""
+    observation, action, reward, following = _transitions(shapes, device)
+    data = FitData.of(observation, action, reward, following)
+    endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
+    fit = start_fit(data, fit_settings(endless), (0,))
+
+    def work() -> None:
+        left = MODEL_STEPS
+        while left:
+            done = fit.step
+            report = advance_fit(fit, data, left)
+            left -= steps_per_epoch(fit) - done if report else fit.step - done
+
+    return work
+
+
+def rollouts(model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: torch.device) -> Callable[[], object]:
+    """A policy's rollouts from `rollout_batch` states, h steps each, with every uncertainty of every network.
+
+    No rollout ends early, so that a call generates ``rollout_batch * h`` transitions.
+    """
+    world, loop = _policy_stack(model, settings, shapes, 1, device)
+    policy, (ensemble,) = loop.agent.policy(0), world.ensembles
+    start = world.start[torch.randint(len(world.start), (settings.rollout_batch,)).to(device)]
+
+    def work() -> None:
+        for imagined in branch(ensemble, never, start, policy.sample, settings.h, stream(0, "bench", 0, device)):
+            if len(imagined.rows) < settings.rollout_batch:
+                raise RuntimeError("a rollout of the benchmark ended early")
+
+    return work
+
+
+def updates(settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device) -> Callable[[], object]:
+    """A block of gradient steps (see `updates_per_call`) of a stack of agents, batches drawn, no rollouts."""
+    world, loop = _policy_stack(None, settings, shapes, members, device)
+    return lambda: advance_loop(loop, world)
+
+
+def updates_per_call(settings: PolicyTraining) -> int:
+    """Gradient steps of each agent in one call of `updates`."""
+    return loop_settings(settings).block
+
+
+def evaluation(
+    settings: TrainPolicy, shapes: Shapes, environments: list[Environment], steps: list[int], device: torch.device
+) -> Callable[[], object]:
+    """One episode in each environment, of an untrained policy; ``steps`` gets how many steps each call took."""
+    _, loop = _policy_stack(None, settings, shapes, 1, device)
+    actor = loop.agent.policy(0)
+    space = environments[0].action_space
+    policy = greedy_policy(actor, space.low, space.high)  # type: ignore[attr-defined]
+
+    def work() -> None:
+        steps.append(int(evaluate_returns(policy, environments, 0).lengths.sum()))
+
+    return work
+
+
+def _policy_stack(
+    model: TrainModel | None, settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device
+) -> tuple[World, Loop]:
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(UNCERTAINTIES))
+    observation, action, reward, following = _transitions(shapes, device)
+    never_ended = torch.zeros(shapes.rows, device=device)
+    uncertainty = torch.rand(shapes.rows, len(UNCERTAINTIES), device=device)
+    packed = rows.pack(observation, action, reward, never_ended, following, uncertainty)
+    world = World(rows, packed, observation, never, buffer=packed)
+    if model is not None:
+        data = FitData.of(observation, action, reward, following)
+        fit = start_fit(data, fit_settings(model), (0,))
+        world = World(rows, packed, observation, never, ensembles=(fitted(fit, 0),))
+    algorithm = ALGORITHMS[settings.algorithm]
+    stack = tuple(Member(seed, settings.penalty, settings.lam, settings.h, 0) for seed in range(members))
+    learner = learner_settings(algorithm.settings, settings, shapes.act_dim)
+    return world, start_loop(world, stack, learner, loop_settings(settings), algorithm)
+
+
+def _transitions(shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    draw = stream(0, "bench/data")
+    observation = torch.randn(shapes.rows, shapes.obs_dim, generator=draw)
+    action = 2 * torch.rand(shapes.rows, shapes.act_dim, generator=draw) - 1
+    reward = torch.randn(shapes.rows, generator=draw)
+    following = observation + 0.1 * torch.randn(shapes.rows, shapes.obs_dim, generator=draw)
+    return observation.to(device), action.to(device), reward.to(device), following.to(device)

@@ -1,0 +1,162 @@
+"""``mopo bench``: how fast is this machine, and how long would a run take?"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mopo_cli.cli.options import Call, command
+from mopo_cli.config.presets import find_preset, preset_dataset
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.data.registry import parse_dataset
+from mopo_cli.errors import CorruptError, InputError, UsageError
+from mopo_cli.report import Report
+from mopo_cli.store.atomic import read_json, write_json
+
+if TYPE_CHECKING:
+    from mopo_cli.bench.measure import Rate, Task
+    from mopo_cli.bench.projection import Projection
+
+EXAMPLES = (
+    "mopo bench",
+    "mopo bench --preset walker2d-medium --seeds 6 --device cuda",
+    "mopo bench --output before.json",
+    "mopo bench --compare before.json",
+)
+
+_PRESET = "hopper-medium-replay"
+
+Seeds = Annotated[int, typer.Option("--seeds", help="policies in the larger stack", metavar="INT", min=1)]
+Rows = Annotated[int, typer.Option("--rows", help="transitions in the data", metavar="INT", min=1000)]
+Seconds = Annotated[float, typer.Option("--seconds", help="how long to measure each rate", metavar="FLOAT", min=0.1)]
+Output = Annotated[
+    Path | None, typer.Option("--output", metavar="FILE.json", help="write the result there", show_default=False)
+]
+Compare = Annotated[
+    Path | None, typer.Option("--compare", metavar="FILE.json", help="an earlier --output", show_default=False)
+]
+
+
+@command(without=("run", "force", "allow_mismatch"))
+def bench(
+    call: Call,
+    seeds: Seeds = 3,
+    rows: Rows = 200_000,
+    seconds: Seconds = 3.0,
+    output: Output = None,
+    compare: Compare = None,
+) -> None:
+    """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
+    from mopo_cli.stages.inputs import open_device
+    from mopo_cli.stages.runner import Options
+    from mopo_cli.store.lineage import tool_versions
+
+    before = _earlier(compare)
+    task, preset = _task(call, rows)
+    device = open_device(Options(device=call.device, threads=call.threads))
+    import torch
+
+    threads = torch.get_num_threads()
+    about = {"preset": preset, "device": str(device), "threads": threads, "seeds": seeds, "rows": rows}
+    if compare is not None and before is not None:
+        _check_alike(compare, before, about)
+    rates, projection = _measure(task, seeds, device, seconds, call.report)
+    result: dict[str, Any] = {
+        **about,
+        "versions": tool_versions(),
+        "rates": {rate.name: {**asdict(rate), "share": rate.share} for rate in rates},
+        "projection": {**asdict(projection), "total_seconds": projection.total_seconds},
+        "peak_bytes": _peak_bytes(device),
+    }
+    _show(result, before, call.report)
+    if output is not None:
+        write_json(output, result)
+    call.report.result(result, _summary(result))
+
+
+def _task(call: Call, rows: int) -> "tuple[Task, str | None]":
+    """What to measure for: the named preset or data set, else hopper's."""
+    from mopo_cli.bench.measure import Task
+    from mopo_cli.bench.workloads import Shapes
+    from mopo_cli.data.spaces import spaces_of_id
+
+    preset = call.preset or (find_preset(call.dataset) if call.dataset else _PRESET)
+    name = parse_dataset(call.dataset or preset_dataset(str(preset)))
+    if name.env_id is None:
+        raise InputError(
+            f"The data set {name.dataset_id} does not say how wide its observations are before it is read.",
+            hint="mopo bench --preset hopper-medium, or another whose task is as wide",
+        )
+    spaces = spaces_of_id(name.env_id, name.env_kwargs)
+    about: Any = {"dataset": call.dataset, "preset_name": preset, "config_file": call.config, "method": call.method}
+    model, policy = resolve(TrainModel, **about).settings, resolve(TrainPolicy, **about).settings
+    shapes = Shapes(spaces.obs_dim, spaces.act_dim, rows)
+    return Task(shapes, name.env_id, name.env_kwargs, model, policy), preset
+
+
+def _measure(task: "Task", seeds: int, device: Any, seconds: float, report: Report) -> "tuple[list[Rate], Projection]":
+    from mopo_cli.bench.measure import measure
+    from mopo_cli.bench.projection import project
+    from mopo_cli.evaluation.returns import time_limit
+
+    rates = []
+    with report.live_table(("what", "per second", "of the ceiling")) as table:
+        for rate in measure(task, seeds, device, seconds):
+            rates.append(rate)
+            share = None if rate.share is None else f"{rate.share:.0%}"
+            table.row(f"{rate.name} ({rate.unit})", rate.per_second, share)
+    episode = time_limit(task.env_id, task.env_kwargs) or 1000
+    return rates, project(task, seeds, rates, episode)
+
+
+def _earlier(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("rates"), dict):
+        raise CorruptError(f"{path} is no result of mopo bench.", hint="mopo bench --output FILE.json")
+    return found
+
+
+def _check_alike(path: Path, before: dict[str, Any], about: dict[str, Any]) -> None:
+    if other := [name for name, value in about.items() if before.get(name) != value]:
+        name = other[0]
+        raise UsageError(
+            f"{path} was measured with {name} {before.get(name)}, this would be with {name} {about[name]}.",
+            hint="compare what differs in the program alone",
+        )
+
+
+def _show(result: dict[str, Any], before: dict[str, Any] | None, report: Report) -> None:
+    hours = [(name, seconds / 3600) for name, seconds in result["projection"]["seconds"].items()]
+    report.table(f"A run of {result['preset']} with {result['seeds']} seeds, projected", ("what", "hours"), hours)
+    if before is None:
+        return
+    then = {name: rate["per_second"] for name, rate in before["rates"].items()}
+    now = {name: rate["per_second"] for name, rate in result["rates"].items() if name in then}
+    ratios = [(name, then[name], value, value / then[name]) for name, value in now.items()]
+    report.table("Then and now", ("what", "then", "now", "ratio"), ratios)
+
+
+def _summary(result: dict[str, Any]) -> str:
+    projection, threads = result["projection"], f"{result['threads']} threads"
+    memory = sum(projection["bytes"].values()) / 1e9
+    return (
+        f"A run of {result['preset']} with {result['seeds']} seeds on {result['device']} ({threads}): about "
+        f"{projection['total_seconds'] / 3600:.1f} hours and {memory:.1f} GB for data and pools; "
+        f"this benchmark itself took {result['peak_bytes'] / 1e9:.1f} GB at most."
+    )
+
+
+def _peak_bytes(device: Any) -> int:
+    import resource
+    import sys
+
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

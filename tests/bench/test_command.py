@@ -1,0 +1,69 @@
+"""mopo bench: one table, one JSON object, and nothing that needs data or a run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mopo_cli.__main__ import main
+
+TINY = """
+train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [0.1, 0.1], batch-size: 8}
+train-policy: {hidden: 16, batch-size: 8, rollout-batch: 50, h: 2, steps-per-epoch: 10, rollout-every: 10}
+"""
+QUICK = "--rows 1000 --seconds 0.1 --config tiny.yaml --preset generate-InvertedPendulum-v5-random"
+
+
+Shell = Callable[[str], tuple[int, str, str]]
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Runs ``mopo`` in-process: exit code, stdout and stderr."""
+
+    def run(line: str) -> tuple[int, str, str]:
+        return (main(line.split()), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+
+
+def test_it_measures_projects_and_compares(shell: Shell) -> None:
+    code, out, _ = shell(f"bench {QUICK} --seeds 2 --output before.json --json")
+    assert code == 0
+    told = json.loads(out)
+    assert told == json.loads(Path("before.json").read_text())
+    assert told["rates"]["policy updates, 2 seeds"]["per_second"] > 0
+    assert told["projection"]["total_seconds"] == pytest.approx(sum(told["projection"]["seconds"].values()))
+    assert sorted(path.name for path in Path().iterdir()) == ["before.json", "tiny.yaml"], "no run, no data"
+    code, out, err = shell(f"bench {QUICK} --seeds 2 --compare before.json")
+    assert code == 0 and "Then and now" in err and "ratio" in err
+    assert "A run of generate-InvertedPendulum-v5-random with 2 seeds on cpu" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "sentence"),
+    [
+        (f"bench {QUICK} --compare nowhere.json", 4, "nowhere.json"),
+        (f"bench {QUICK} --compare tiny.json", 5, "tiny.json is no result of mopo bench"),
+        ("bench --dataset ./my.csv", 4, "does not say how wide its observations are"),
+        ("bench --preset nothing", 2, "There is no preset 'nothing'"),
+        ("bench --seeds 0", 2, "seeds"),
+    ],
+)
+def test_bad_requests(shell: Shell, line: str, code: int, sentence: str) -> None:
+    Path("tiny.json").write_text("{}")
+    found, _, err = shell(line)
+    assert found == code and sentence in err
+
+
+def test_what_was_measured_otherwise_is_not_compared(shell: Shell) -> None:
+    assert shell(f"bench {QUICK} --seeds 2 --output before.json")[0] == 0
+    code, _, err = shell(f"bench {QUICK} --seeds 3 --compare before.json")
+    assert code == 2 and "before.json was measured with seeds 2, this would be with seeds 3" in err

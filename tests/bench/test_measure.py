@@ -1,0 +1,68 @@
+"""Rates are amounts by medians, shares are of the products, and a run is projected from them."""
+
+import itertools
+
+import pytest
+import torch
+
+from mopo_cli.bench import timing
+from mopo_cli.bench.measure import Rate, Task, measure
+from mopo_cli.bench.projection import MODEL_EPOCHS, project
+from mopo_cli.bench.workloads import Shapes
+from mopo_cli.config.schema import TrainModel, TrainPolicy
+
+CPU = torch.device("cpu")
+MODEL = TrainModel(networks=2, hidden=16, layers=1, weight_decay=(0.1, 0.1), batch_size=8)  # type: ignore[arg-type]
+POLICY = TrainPolicy(
+    hidden=16, batch_size=8, rollout_batch=50, h=2, epochs=30, steps_per_epoch=10, rollout_every=20, eval_episodes=4
+)
+
+
+def test_the_median_leaves_out_the_warm_up_and_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = iter([100.0, 1.0, 2.0, 50.0, 3.0, 4.0])  # the first one warms up
+    clock = itertools.accumulate(itertools.chain.from_iterable((0.0, next(spent)) for _ in range(6)))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert timing.median_seconds(lambda: None, 0.5, CPU) == 3.0
+
+
+def test_work_is_repeated_until_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock) / 2)
+    calls: list[int] = []
+    timing.median_seconds(lambda: calls.append(1), 10.0, CPU)
+    assert len(calls) == 1 + 20  # half a second each
+
+
+def test_all_that_takes_time_is_measured_in_one_run() -> None:
+    task = Task(Shapes(4, 1, 1000), "InvertedPendulum-v5", {}, MODEL, POLICY)
+    rates = {rate.name: rate for rate in measure(task, 3, CPU, 0.01)}
+    assert list(rates) == [
+        *(f"products of {what}" for what in ("model training", "rollouts", "policy updates")),
+        *("model training", "rollouts", "policy updates", "policy updates, 3 seeds", "evaluation"),
+    ]
+    assert all(rate.per_second > 0 for rate in rates.values())
+    computed = [rate for name, rate in rates.items() if "products" not in name and name != "evaluation"]
+    assert all(rate.share is not None and 0 < rate.share < 1 for rate in computed)
+
+
+def test_what_imagines_nothing_has_no_rollouts() -> None:
+    task = Task(Shapes(4, 1, 1000), None, {}, MODEL, POLICY.model_copy(update={"real_ratio": 1.0}))
+    names = [rate.name for rate in measure(task, 1, CPU, 0.01)]
+    assert "rollouts" not in names and "evaluation" not in names and names[-1] == "policy updates"
+
+
+def test_a_run_projected_by_hand() -> None:
+    task = Task(Shapes(4, 1, 2000), "InvertedPendulum-v5", {}, MODEL, POLICY)
+    speeds = {"model training": 1000, "rollouts": 100, "policy updates": 10, "evaluation": 50}
+    rates = [Rate(name, "", value) for name, value in speeds.items()]
+    rates.append(Rate("policy updates, 3 seeds", "", 20))
+    found = project(task, 3, rates, episode=200)
+    assert found.seconds == {
+        f"model training, {MODEL_EPOCHS} epochs": (2000 - 400) * 2 * MODEL_EPOCHS / 1000,
+        "rollouts": 3 * 15 * 50 * 2 / 100,  # 300 steps, a rollout every 20
+        "policy updates": 3 * 300 / 20,
+        "evaluation": 3 * 30 * 4 * 200 / 50,
+    }
+    row = 4 * (4 + 1 + 1 + 1 + 4 + 3)
+    assert found.bytes == {"data": 2000 * row, "pools": 3 * 50 * 2 * 5 * row}
+    assert project(task, 1, rates, episode=200).seconds["policy updates"] == 30
