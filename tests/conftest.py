@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,15 @@ def no_outside_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     # Minari's folder and the place it downloads from.
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari") / "datasets"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def use_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads for the rest of the test."""
+    from mopo_cli.engine import workers
+
+    yield workers.use_threads
+    workers.use_threads(1)
 
 
 @pytest.fixture

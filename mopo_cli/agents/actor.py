@@ -6,7 +6,8 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from mopo_cli.nets.stacked import Layout, mlp, softplus
+from mopo_cli.nets.perceptron import predict
+from mopo_cli.nets.stacked import Layout, Parameters
 
 
 @dataclass(frozen=True)
@@ -20,36 +21,51 @@ class Actor:
 
     def sample(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Draw actions `[n, act_dim]` for observations `[n, obs_dim]`."""
-        with torch.no_grad():
-            mean, log_std = self._heads(observation)
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-            return torch.tanh(mean + log_std.exp() * noise)
+        mean, log_std = self._heads(observation)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return torch.tanh(mean + log_std.clamp(self.log_std_min, self.log_std_max).exp() * noise)
 
     def greedy(self, observation: Tensor) -> Tensor:
         """The deterministic actions tanh(mean), `[n, act_dim]`, for observations `[n, obs_dim]`."""
-        with torch.no_grad():
-            return torch.tanh(self._heads(observation)[0])
+        return torch.tanh(self._heads(observation)[0])
 
     def _heads(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        params = self.layout.views(self.flat)
-        mean, log_std = heads(params, observation[None], self.log_std_min, self.log_std_max)
-        return mean[0], log_std[0]
+        mean, log_std = predict(Parameters(self.layout, self.flat), observation).chunk(2, dim=-1)
+        return mean, log_std
 
 
-def heads(
-    params: dict[str, Tensor], observation: Tensor, log_std_min: float, log_std_max: float
-) -> tuple[Tensor, Tensor]:
-    """Mean and log standard deviation before squashing: `[S, B, obs_dim]` -> two of `[S, B, act_dim]`."""
-    mean, log_std = mlp(params, observation).chunk(2, dim=-1)
-    return mean, log_std.clamp(log_std_min, log_std_max)
+@dataclass(frozen=True)
+class Squashed:
+    """Actions `[…, act_dim]` drawn by `squash` and their log-probabilities `[…]`."""
+
+    action: Tensor
+    log_prob: Tensor
+    deviation: Tensor  # std times the noise
+    within: Tensor  # where log std is within its bounds
 
 
-def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The action tanh(mean + std noise) and its log-probability `[S, B]`.
+def squash(out: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Squashed:
+    """The action tanh(mean + std noise), where a network says `out` `[…, 2 act_dim]`: mean and log std.
 
-    The log-determinant of tanh is 2 (log 2 - x - softplus(-2x)), exact where log(1 - tanh^2) is not.
+    log(1 - tanh(x)^2) is 2 (log 2 - |x| - log(1 + e^(-2 |x|))), exact where the former is not.
     """
-    x = mean + log_std.exp() * noise
-    gaussian = -0.5 * noise.square() - log_std - 0.5 * log(2 * pi)
-    log_prob = gaussian - 2 * (log(2) - x - softplus(-2 * x))
-    return torch.tanh(x), log_prob.sum(dim=-1)
+    mean, raw = out.chunk(2, dim=-1)
+    log_std = raw.clamp(log_std_min, log_std_max)
+    deviation = log_std.exp() * noise
+    x = mean + deviation
+    size = x.abs()
+    log_slope = size.add_(torch.log1p(torch.exp(-2 * size)))  # without the constants
+    log_prob = log_slope.mul_(2).sub_(log_std).addcmul_(noise, noise, value=-0.5).sum(dim=-1)
+    return Squashed(torch.tanh(x), log_prob - mean.shape[-1] * (log(4) + 0.5 * log(2 * pi)), deviation, raw == log_std)
+
+
+def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_prob: Tensor) -> Tensor:
+    """The gradient by the network's output, `[…, 2 act_dim]`, of a loss whose gradients by what came of it are given.
+
+    Of what was drawn, `index` along the first dimension is looked at; by_action `[…, act_dim]`, by_log_prob `[…, 1]`.
+    With a = tanh(x): da/dx = 1 - a^2 and dlog_prob/dx = 2 a.
+    """
+    action = squashed.action[index]
+    by_mean = by_action * (1 - action * action) + 2 * by_log_prob * action
+    by_log_std = (by_mean * squashed.deviation[index] - by_log_prob) * squashed.within[index]
+    return torch.cat([by_mean, by_log_std], dim=-1)

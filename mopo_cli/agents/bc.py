@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Actor, heads
+from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import stream
+from mopo_cli.engine.workers import spread_evenly
+from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
-from mopo_cli.nets.stacked import Adam, Layout, mlp_layout
+from mopo_cli.nets.perceptron import differentiate, evaluate
+from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,16 @@ class BcSettings:
 
 @dataclass
 class Bc:
-    """The parameters of S policies `[S, ·]`."""
+    """The parameters of S policies `[S, ·]`, changed in place."""
 
     settings: BcSettings
     layout: Layout
     actor: Tensor
     adam: Adam
+
+    def __post_init__(self) -> None:
+        self.acting = Parameters(self.layout, self.actor)
+        self.gradient = Parameters(self.layout, self.adam.grad)
 
     def policy(self, m: int, flat: Tensor | None = None) -> Actor:
         """The policy of member m, with its present parameters or with those in `flat` `[S, size]`."""
@@ -53,12 +60,14 @@ def start_bc(obs_dim: int, act_dim: int, settings: BcSettings, seeds: list[int],
 def update(bc: Bc, batch: Transition, _reward: Tensor, _noise: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step on the mean squared error of the deterministic action, in place."""
     settings = bc.settings
-    actor = bc.layout.leaves(bc.actor)
-    mean, _ = heads(actor, batch.observation, settings.log_std_min, settings.log_std_max)
-    losses = (torch.tanh(mean) - batch.action).square().mean(dim=(1, 2))
-    bc.layout.gradient(losses.sum(), actor, out=bc.adam.grad)
+    (acting,) = evaluate((bc.acting, (batch.observation,)))
+    action = torch.tanh(acting.out.chunk(2, dim=-1)[0])
+    error = action - batch.action
+    by_mean = 2 * error * (1 - action * action) / error[0].numel()
+    by_out = torch.cat([by_mean, torch.zeros_like(by_mean)], dim=-1)
+    spread_evenly(lambda u: differentiate(acting, u, by_out, into=bc.gradient), len(acting.inputs))
     bc.adam.update(bc.actor, actor_scale * settings.actor_lr)
-    return {"actor_loss": losses.detach()}
+    return {"actor_loss": error.square().mean(dim=(1, 2))}
 
 
 def bc_state(bc: Bc) -> tuple[dict[str, Tensor], list[int]]:
@@ -68,9 +77,8 @@ def bc_state(bc: Bc) -> tuple[dict[str, Tensor], list[int]]:
 
 def restore_bc(bc: Bc, tensors: dict[str, Tensor], steps: list[int]) -> None:
     """Put what `bc_state` gave back into policies of the same settings."""
-    bc.actor = tensors["actor"]
-    first, second = tensors["actor/first"], tensors["actor/second"]
-    bc.adam = Adam(first, second, torch.zeros_like(first), steps[0])
+    bc.actor.copy_(tensors["actor"])
+    bc.adam.restore(tensors["actor/first"], tensors["actor/second"], steps[0])
 
 
 BC = Algorithm(BcSettings, ("actor_loss",), start_bc, update, bc_state, restore_bc)

@@ -159,6 +159,19 @@ def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
 
 
 def _train_block(loop: Loop, world: World) -> None:
+    settings = loop.settings
+    rows, noise = _draw_block(loop, world)
+    scale = settings.actor_scale(loop.step)
+    for k in range(settings.block):
+        batch = world.rows.split(rows[k])
+        penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
+        info = loop.algorithm.update(loop.agent, batch, batch.reward - penalty, noise[k], scale)
+        info |= {"penalty": penalty.mean(dim=1), "reward": batch.reward.mean(dim=1)}
+        loop.sums += torch.stack([info[name] for name in loop.metrics], dim=1)
+
+
+def _draw_block(loop: Loop, world: World) -> tuple[Tensor, Tensor]:
+    """The batches of a block, `[steps, S, B, width]`, and its noise, `[steps, 2, S, B, act_dim]`."""
     settings, device = loop.settings, world.real.device
     steps, index = settings.block, loop.step // settings.block
     real_rows, model_rows = settings.real_rows, settings.batch_size - settings.real_rows
@@ -170,19 +183,12 @@ def _train_block(loop: Loop, world: World) -> None:
         model.append(torch.randint(max(source, 1), (steps, model_rows), generator=draw, device=device))
         shape = (steps, 2, settings.batch_size, world.rows.act_dim)
         noise.append(torch.randn(shape, generator=stream(member.seed, "policy/noise", index, device), device=device))
-    real_index, model_index = torch.stack(real, dim=1), torch.stack(model, dim=1)  # [steps, S, rows]
-    all_noise = torch.stack(noise, dim=2)  # [steps, 2, S, batch, act_dim]
-    scale = settings.actor_scale(loop.step)
-    for k in range(steps):
-        rows = world.real[real_index[k]]
-        if model_rows:
-            imagined = loop.pool.gather(model_index[k]) if world.buffer is None else world.buffer[model_index[k]]
-            rows = torch.cat([rows, imagined], dim=1)
-        batch = world.rows.split(rows)
-        penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
-        info = loop.algorithm.update(loop.agent, batch, batch.reward - penalty, all_noise[k], scale)
-        info |= {"penalty": penalty.mean(dim=1), "reward": batch.reward.mean(dim=1)}
-        loop.sums += torch.stack([info[name] for name in loop.metrics], dim=1)
+    rows = world.real[torch.stack(real, dim=1)]
+    if model_rows:
+        chosen = torch.stack(model, dim=1)  # [steps, S, model_rows]
+        imagined = loop.pool.gather(chosen) if world.buffer is None else world.buffer[chosen]
+        rows = torch.cat([rows, imagined], dim=2)
+    return rows, torch.stack(noise, dim=2)
 
 
 def _branch(loop: Loop, world: World) -> None:
@@ -213,7 +219,8 @@ def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) 
     uniform = loop.settings.rollout_actions == "uniform"
     policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, actor).sample
     made = terminated = guarded = dropped = unknown = 0
-    how = world.how if member.penalty == ORACLE else replace(world.how, oracle=None)
+    how = replace(world.how, uncertain=bool(loop.penalty[m].any()))
+    how = how if member.penalty == ORACLE else replace(how, oracle=None)
     ensemble, start = world.ensembles[member.model], world.start[chosen]
     for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how):
         loop.pool.write(m, imagined.rows)

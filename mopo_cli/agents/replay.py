@@ -26,7 +26,7 @@ class Pool:
             rows = rows[len(head) :]
 
     def gather(self, index: Tensor) -> Tensor:
-        """Read rows `index` `[S, B]` of each member: `[S, B, width]`."""
+        """Read rows `index` `[…, S, B]` of each member: `[…, S, B, width]`."""
         members, capacity, width = self.rows.shape
         offset = torch.arange(members, device=index.device)[:, None] * capacity
         return self.rows.view(-1, width)[index + offset]

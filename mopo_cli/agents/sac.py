@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Actor, heads, squash
+from mopo_cli.agents.actor import Actor, squash, squash_gradient
 from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import stream
+from mopo_cli.engine.workers import spread, spread_evenly
+from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
-from mopo_cli.nets.stacked import Adam, Layout, mlp, mlp_layout
+from mopo_cli.nets.perceptron import collect, differentiate, evaluate, forward, input_slope
+from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class SacSettings:
 
 @dataclass
 class Sac:
-    """The parameters of S agents: actors `[S, ·]`, twin critics and targets `[2S, ·]`, log temperatures `[S, 1]`."""
+    """S agents: actors `[S, ·]`, twin critics and targets `[2S, ·]`, log temperatures `[S, 1]`, changed in place."""
 
     settings: SacSettings
     actor_layout: Layout
@@ -48,6 +51,13 @@ class Sac:
     actor_adam: Adam
     critic_adam: Adam
     alpha_adam: Adam
+
+    def __post_init__(self) -> None:
+        self.acting = Parameters(self.actor_layout, self.actor)
+        self.judging = Parameters(self.critic_layout, self.critic)
+        self.aiming = Parameters(self.critic_layout, self.target)
+        self.actor_gradient = Parameters(self.actor_layout, self.actor_adam.grad)
+        self.critic_gradient = Parameters(self.critic_layout, self.critic_adam.grad)
 
     @property
     def alpha(self) -> Tensor:
@@ -78,13 +88,6 @@ def start_sac(obs_dim: int, act_dim: int, settings: SacSettings, seeds: list[int
     return Sac(settings, actor_layout, critic_layout, actor, critic, critic.clone(), log_alpha, *adams)
 
 
-def twin_q(params: dict[str, Tensor], observation: Tensor, action: Tensor) -> Tensor:
-    """Both critics of every member: `[S, B, obs_dim]`, `[S, B, act_dim]` -> `[S, 2, B]`."""
-    x = torch.cat([observation, action], dim=-1)
-    q = mlp(params, x.repeat_interleave(2, dim=0))
-    return q.view(len(x), 2, -1)
-
-
 def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature, in place; returns what one watches, each `[S]`.
 
@@ -93,33 +96,52 @@ def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor, actor_sca
     `actor_scale` is the factor of the actor's learning rate.
     """
     settings, alpha = sac.settings, sac.alpha
-    bounds = settings.log_std_min, settings.log_std_max
-    with torch.no_grad():
-        next_heads = heads(sac.actor_layout.views(sac.actor), batch.next_observation, *bounds)
-        next_action, next_log_prob = squash(*next_heads, noise[0])
-        next_q = twin_q(sac.critic_layout.views(sac.target), batch.next_observation, next_action).amin(dim=1)
-        backup = reward + settings.gamma * (1 - batch.terminal) * (next_q - alpha * next_log_prob)
+    observation, following = batch.observation, batch.next_observation
+    members, rows, obs_dim = observation.shape
 
-    critic = sac.critic_layout.leaves(sac.critic)
-    q = twin_q(critic, batch.observation, batch.action)
-    critic_losses = (q - backup[:, None]).square().mean(dim=-1)
-    sac.critic_layout.gradient(0.5 * critic_losses.sum(), critic, out=sac.critic_adam.grad)
-    sac.critic_adam.update(sac.critic, settings.critic_lr)
+    ahead, present, known = evaluate(
+        (sac.acting, (following,)), (sac.acting, (observation,)), (sac.judging, (observation, batch.action))
+    )
+    drawn = squash(torch.stack([ahead.out, present.out]), noise, settings.log_std_min, settings.log_std_max)
+    (next_action, action), (next_log_prob, log_prob) = drawn.action, drawn.log_prob
 
-    actor = sac.actor_layout.leaves(sac.actor)
-    action, log_prob = squash(*heads(actor, batch.observation, *bounds), noise[1])
-    actor_q = twin_q(sac.critic_layout.views(sac.critic), batch.observation, action).amin(dim=1)
-    actor_losses = (alpha * log_prob - actor_q).mean(dim=-1)
-    sac.actor_layout.gradient(actor_losses.sum(), actor, out=sac.actor_adam.grad)
-    sac.actor_adam.update(sac.actor, actor_scale * settings.actor_lr)
+    (aimed,) = evaluate((sac.aiming, (following, next_action)))
+    next_q = aimed.out.view(members, 2, rows).amin(dim=1)
+    backup = reward + settings.gamma * (1 - batch.terminal) * (next_q - alpha * next_log_prob)
+    q = known.out.view(members, 2, rows)
+    error = q - backup[:, None]
+    by_q = (error / rows).view(2 * members, rows, 1)  # a critic's loss is the mean of half its squared errors
 
-    entropy = -log_prob.detach().mean(dim=-1)
+    def improve(u: int) -> list[Tensor]:
+        """Take one step of a critic, move its target, and ask it about the present actions."""
+        differentiate(known, u, by_q, into=sac.critic_gradient)
+        sac.critic_adam.step(u, sac.critic, settings.critic_lr)
+        part(sac.target, u).lerp_(part(sac.critic, u), settings.tau)
+        return forward(sac.judging, u, (observation, action))
+
+    judged = collect(sac.judging, spread(improve, len(known.inputs)))
+    sac.critic_adam.steps += 1
+
+    # An actor's loss is the mean of alpha log_prob - min(q1, q2).
+    first, second = judged.out.view(members, 2, rows, 1).unbind(dim=1)
+    by_first = (first <= second) * (-1 / rows)
+    by_lower = torch.stack([by_first, -1 / rows - by_first], dim=1).view(2 * members, rows, 1)
+    by_action = input_slope(judged, by_lower, obs_dim).view(members, 2, rows, -1).sum(dim=1)
+    by_out = squash_gradient(drawn, 1, by_action, alpha[:, :, None] / rows)
+
+    def climb(u: int) -> None:
+        differentiate(present, u, by_out, into=sac.actor_gradient)
+        sac.actor_adam.step(u, sac.actor, actor_scale * settings.actor_lr)
+
+    spread_evenly(climb, len(present.inputs))
+    sac.actor_adam.steps += 1
+
+    entropy = -log_prob.mean(dim=-1)
     torch.sub(entropy[:, None], settings.target_entropy, out=sac.alpha_adam.grad)
     sac.alpha_adam.update(sac.log_alpha, settings.alpha_lr)
-    sac.target.lerp_(sac.critic, settings.tau)
     return {
-        "q": q.detach().mean(dim=(1, 2)),
-        "critic_loss": critic_losses.detach().mean(dim=1),
+        "q": q.mean(dim=(1, 2)),
+        "critic_loss": error.square().mean(dim=(1, 2)),
         "entropy": entropy,
         "alpha": alpha[:, 0],
     }
@@ -136,17 +158,11 @@ def sac_state(sac: Sac) -> tuple[dict[str, Tensor], list[int]]:
 
 def restore_sac(sac: Sac, tensors: dict[str, Tensor], steps: list[int]) -> None:
     """Put what `sac_state` gave back into agents of the same settings."""
-    sac.actor, sac.critic, sac.target = tensors["actor"], tensors["critic"], tensors["target"]
-    sac.log_alpha = tensors["log_alpha"]
-    sac.actor_adam, sac.critic_adam, sac.alpha_adam = (
-        Adam(
-            tensors[f"{name}/first"],
-            tensors[f"{name}/second"],
-            torch.zeros_like(tensors[f"{name}/first"]),
-            taken,
-        )
-        for name, taken in zip(("actor", "critic", "alpha"), steps, strict=True)
-    )
+    for name in ("actor", "critic", "target", "log_alpha"):
+        getattr(sac, name).copy_(tensors[name])
+    adams = {"actor": sac.actor_adam, "critic": sac.critic_adam, "alpha": sac.alpha_adam}
+    for (name, adam), taken in zip(adams.items(), steps, strict=True):
+        adam.restore(tensors[f"{name}/first"], tensors[f"{name}/second"], taken)
 
 
 SAC = Algorithm(SacSettings, ("q", "critic_loss", "entropy", "alpha"), start_sac, update, sac_state, restore_sac)

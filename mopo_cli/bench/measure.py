@@ -21,9 +21,9 @@ from mopo_cli.bench.workloads import (
     updates_per_call,
 )
 from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.evaluation.returns import open_environments
 
-_PRODUCTS = 20
 _BILLION = 1e9
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
 
@@ -66,9 +66,10 @@ def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iter
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
     speeds = {
-        "model": _speed("of model training", model.batch_size, model.hidden, model.networks, device, budget),
-        "rollouts": _speed("of rollouts", _rows(policy, device), model.hidden, 1, device, budget),
-        "updates": _speed("of policy updates", policy.batch_size, policy.hidden, 2, device, budget),
+        "model": _speed("of model training", model.batch_size, model.hidden, device, budget),
+        "rollouts": _speed("of rollouts", _rows(policy, device), model.hidden, device, budget),
+        "updates": _speed("of policy updates", policy.batch_size, policy.hidden, device, budget),
+        "bf16": _speed("of rollouts in bf16", _rows(policy, device), model.hidden, device, budget, torch.bfloat16),
     }
     yield from speeds.values()
 
@@ -84,10 +85,11 @@ def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iter
     )
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
+        made = policy.rollout_batch * policy.h
         work = rollouts(model, policy, shapes, device)
-        yield rate(
-            "rollouts", "generated transitions", work, policy.rollout_batch * policy.h, flops, speeds["rollouts"]
-        )
+        yield rate("rollouts", "generated transitions", work, made, flops, speeds["rollouts"])
+        work = rollouts(model, policy, shapes, device, Imagining(bf16=True))
+        yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["bf16"])
     flops = operations.update_flops(policy, *dims)
     for members in sorted({1, seeds}):
         amount = members * updates_per_call(policy)
@@ -97,15 +99,12 @@ def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iter
         yield _evaluation(task, task.env_id, device, budget)
 
 
-def _speed(what: str, rows: int, width: int, members: int, device: torch.device, budget: float) -> Rate:
-    work = product(rows, width, width, members, device)
-
-    def many() -> None:
-        for _ in range(_PRODUCTS):
-            work()
-
-    flops = _PRODUCTS * members * rows * operations.mlp_flops((width, width))
-    return Rate(f"products {what}", "billion operations", flops / _BILLION / median_seconds(many, budget, device))
+def _speed(
+    what: str, rows: int, width: int, device: torch.device, budget: float, dtype: torch.dtype = torch.float32
+) -> Rate:
+    work, products = product(rows, width, width, device, dtype)
+    flops = products * rows * operations.mlp_flops((width, width))
+    return Rate(f"products {what}", "billion operations", flops / _BILLION / median_seconds(work, budget, device))
 
 
 def _rows(policy: TrainPolicy, device: torch.device) -> int:

@@ -11,8 +11,11 @@ def mlp_flops(sizes: tuple[int, ...]) -> int:
 
 
 def backward_flops(sizes: tuple[int, ...]) -> int:
-    """The gradients of all weights, and of the inputs of all layers but the first, whose inputs are data."""
-    return 2 * mlp_flops(sizes) - mlp_flops(sizes[:2])
+    """The gradients of all weights, and of the inputs of all layers but the first, whose inputs are data.
+
+    Back through a single output goes no product, but each weight times a number.
+    """
+    return 2 * mlp_flops(sizes) - mlp_flops(sizes[:2]) - (mlp_flops(sizes[-2:]) if sizes[-1] == 1 else 0)
 
 
 def network_flops(model: TrainModel, obs_dim: int, act_dim: int) -> int:
@@ -42,7 +45,8 @@ def update_flops(policy: PolicyTraining, obs_dim: int, act_dim: int) -> int:
     actor, critic = (obs_dim, *hidden, 2 * act_dim), (obs_dim + act_dim, *hidden, 1)
     target = mlp_flops(actor) + 2 * mlp_flops(critic)
     critic_loss = 2 * (mlp_flops(critic) + backward_flops(critic))
-    actor_loss = mlp_flops(actor) + backward_flops(actor) + 2 * 2 * mlp_flops(critic)
+    to_action = backward_flops(critic) - mlp_flops(critic) + mlp_flops((act_dim, policy.hidden))
+    actor_loss = mlp_flops(actor) + backward_flops(actor) + 2 * (mlp_flops(critic) + to_action)
     return policy.batch_size * (target + critic_loss + actor_loss)
 
 

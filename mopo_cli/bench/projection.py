@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mopo_cli.bench.measure import Rate, Task
+from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
 from mopo_cli.engine.rows import Rows
+from mopo_cli.stages.memory import policy_bytes
 
 MODEL_EPOCHS = 100
 """Epochs of model training that a projection assumes: where its early stop comes, no one knows before."""
-_FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,16 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int) -> Proj
     shown = (shapes.rows - held_out) * model.networks * MODEL_EPOCHS
     seconds = {
         f"model training, {MODEL_EPOCHS} epochs": shown / known["model training"] if policy.needs_model else 0.0,
-        "rollouts": _imagined(task, seeds) / known["rollouts"] if policy.needs_model else 0.0,
+        "rollouts": _imagined(task, seeds) / known[_rollouts(policy)] if policy.needs_model else 0.0,
         "policy updates": steps / update,
         "evaluation": _played(task, seeds, episode, known),
     }
-    rows = Rows(shapes.obs_dim, shapes.act_dim, len(UNCERTAINTIES)).width * _FLOAT
-    pool = policy.rollout_batch * policy.h * policy.pool_epochs if policy.needs_model else 0
-    return Projection(seconds, {"data": shapes.rows * rows, "pools": seeds * pool * rows})
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(UNCERTAINTIES))
+    return Projection(seconds, policy_bytes(policy, rows, shapes.rows, [policy.h] * seeds))
+
+
+def _rollouts(policy: TrainPolicy) -> str:
+    return "rollouts" if policy.rollout_precision == "fp32" else "rollouts in bf16"
 
 
 def _imagined(task: Task, seeds: int) -> float:

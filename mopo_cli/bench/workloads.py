@@ -16,12 +16,13 @@ from mopo_cli.agents.loop import advance as advance_loop
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
 from mopo_cli.dynamics.fit import advance as advance_fit
 from mopo_cli.dynamics.fit import fitted, start_fit, steps_per_epoch
-from mopo_cli.dynamics.imagine import branch
+from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
+from mopo_cli.engine.workers import spread, thread_count
 from mopo_cli.evaluation.returns import Environment, evaluate_returns
 from mopo_cli.stages.policies import greedy_policy
 from mopo_cli.stages.policy_stack import learner_settings, loop_settings
@@ -32,6 +33,8 @@ MODEL_STEPS = 50
 """Gradient steps of the ensemble in one call."""
 EPISODES = 10
 """Episodes played side by side in one call."""
+PRODUCTS = 20
+"""Matrix products that a thread does in one call."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,20 @@ class Shapes:
     rows: int
 
 
-def product(batch: int, inputs: int, outputs: int, members: int, device: torch.device) -> Callable[[], object]:
-    """``members`` products `[batch, inputs] @ [inputs, outputs]`, one after the other as the stacks do on a CPU."""
-    left = torch.randn(members, batch, inputs, device=device)
-    right = torch.randn(members, inputs, outputs, device=device)
-    out = torch.empty(members, batch, outputs, device=device)
+def product(
+    batch: int, inputs: int, outputs: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Callable[[], object], int]:
+    """Products `[batch, inputs] @ [inputs, outputs]`, `PRODUCTS` of them by each thread; also how many these are."""
+    count = thread_count()
+    left = torch.randn(count, batch, inputs, device=device).to(dtype)
+    right = torch.randn(count, inputs, outputs, device=device).to(dtype)
+    out = torch.empty(count, batch, outputs, device=device, dtype=dtype)
 
-    def work() -> None:
-        if device.type == "cuda":
-            torch.bmm(left, right, out=out)
-            return
-        for m in range(members):
-            torch.mm(left[m], right[m], out=out[m])
+    def many(thread: int) -> None:
+        for _ in range(PRODUCTS):
+            torch.mm(left[thread], right[thread], out=out[thread])
 
-    return work
+    return lambda: spread(many, count), PRODUCTS * count
 
 
 def model_training(settings: TrainModel, shapes: Shapes, device: torch.device) -> Callable[[], object]:
@@ -76,8 +79,10 @@ def model_training(settings: TrainModel, shapes: Shapes, device: torch.device) -
     return work
 
 
-def rollouts(model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: torch.device) -> Callable[[], object]:
-    """A policy's rollouts from `rollout_batch` states, h steps each, with every uncertainty of every network.
+def rollouts(
+    model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: torch.device, how: Imagining = RELEASED
+) -> Callable[[], object]:
+    """A policy's rollouts from `rollout_batch` states, h steps each.
 
     No rollout ends early, so that a call generates ``rollout_batch * h`` transitions.
     """
@@ -85,8 +90,11 @@ def rollouts(model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: t
     policy, (ensemble,) = loop.agent.policy(0), world.ensembles
     start = world.start[torch.randint(len(world.start), (settings.rollout_batch,)).to(device)]
 
+    def draw() -> torch.Generator:
+        return stream(0, "bench", 0, device)
+
     def work() -> None:
-        for imagined in branch(ensemble, never, start, policy.sample, settings.h, stream(0, "bench", 0, device)):
+        for imagined in branch(ensemble, never, start, policy.sample, settings.h, draw(), how):
             if len(imagined.rows) < settings.rollout_batch:
                 raise RuntimeError("a rollout of the benchmark ended early")
 

@@ -49,6 +49,7 @@ def bench(
     compare: Compare = None,
 ) -> None:
     """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
+    from mopo_cli.engine.workers import thread_count
     from mopo_cli.stages.inputs import open_device
     from mopo_cli.stages.runner import Options
     from mopo_cli.store.lineage import tool_versions
@@ -56,9 +57,7 @@ def bench(
     before = _earlier(compare)
     task, preset = _task(call, rows)
     device = open_device(Options(device=call.device, threads=call.threads))
-    import torch
-
-    threads = torch.get_num_threads()
+    threads = thread_count()
     about = {"preset": preset, "device": str(device), "threads": threads, "seeds": seeds, "rows": rows}
     if compare is not None and before is not None:
         _check_alike(compare, before, about)

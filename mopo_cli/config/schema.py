@@ -176,6 +176,9 @@ class Imagination(Settings):
     model_reward: Literal["sampled", "mean"] = _setting(
         "sampled", "the model's reward: drawn with the next state, or expected", "MOPO Alg. 2; mean: MOPO §4.3"
     )
+    rollout_precision: Literal["fp32", "bf16"] = _setting(
+        "fp32", "numbers that the model's hidden layers are multiplied in; bf16 is faster and coarser"
+    )
     termination_rules: Literal["fixed", "paper"] = _setting(
         "fixed", "the task's rule without or with the slips of the released one", CODE
     )

@@ -1,12 +1,13 @@
 """The ensemble as a value: its parameters, its input scaler, and one prediction of all its networks."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mopo_cli.nets.gaussian import gaussian
-from mopo_cli.nets.stacked import Layout
+from mopo_cli.nets.gaussian import gaussian, gaussians
+from mopo_cli.nets.stacked import Layout, Parameters
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,34 @@ class Ensemble:
     def __len__(self) -> int:
         return self.flat.shape[0]
 
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, obs_dim + 1]`."""
-        x = (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std
-        with torch.no_grad():
-            mean, logvar = gaussian(self.layout.views(self.flat), x.expand(len(self), -1, -1))
-            return mean, torch.exp(0.5 * logvar)
+    @cached_property
+    def networks(self) -> Parameters:
+        """The parameters, by network and name."""
+        return Parameters(self.layout, self.flat)
+
+    @cached_property
+    def reduced(self) -> Parameters:
+        """The same in bfloat16."""
+        return Parameters(self.layout, self.flat.to(torch.bfloat16))
+
+    def predict(self, observation: Tensor, action: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor]:
+        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, obs_dim + 1]`.
+
+        With `bf16`, products between hidden layers are made in bfloat16.
+        """
+        mean, variance = gaussians(self.networks, self._inputs(observation, action), self.reduced if bf16 else None)
+        return mean, variance.sqrt_()
+
+    def predict_by(
+        self, member: Tensor, observation: Tensor, action: Tensor, bf16: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Predict each row by the network that `member` `[B]` names: mean, std `[B, obs_dim + 1]`."""
+        x, width = self._inputs(observation, action), self.obs_dim + 1
+        mean, variance = x.new_empty(len(x), width), x.new_empty(len(x), width)
+        for k in self.elites:
+            rows = (member == k).nonzero()[:, 0]
+            mean[rows], variance[rows] = gaussian(self.networks, k, x[rows], self.reduced if bf16 else None)
+        return mean, variance.sqrt_()
+
+    def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
+        return (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std

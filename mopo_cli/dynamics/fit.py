@@ -14,10 +14,21 @@ from torch import Tensor
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.split import FitData, Split, split_data
 from mopo_cli.engine.streams import stream
-from mopo_cli.nets.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, gaussian, gaussian_layout, nll
+from mopo_cli.nets.adam import Adam
+from mopo_cli.nets.gaussian import (
+    MAX_LOG_VARIANCE,
+    MIN_LOG_VARIANCE,
+    gaussian_layout,
+    gaussians,
+    likelihood_gradient,
+    nll,
+)
 from mopo_cli.nets.init import initial, truncated_normal, zeros
-from mopo_cli.nets.spectral import normalise, normalise_exactly, unit_vectors
-from mopo_cli.nets.stacked import Adam, Layout
+from mopo_cli.nets.spectral import normalise, normalise_exactly, normalised_gradient, unit_vectors
+from mopo_cli.nets.stacked import Layout, Parameters
+
+# Steps whose batches are gathered at once.
+_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,15 @@ class Fit:
     epoch: int = 0
     step: int = 0  # within the epoch
     order: Tensor | None = field(default=None, repr=False)  # [active * K, steps * batch], the epoch's rows; not state
+
+    def __post_init__(self) -> None:
+        self.hold(self.flat, self.adam)
+
+    def hold(self, flat: Tensor, adam: Adam) -> None:
+        """Go on with these parameters."""
+        self.flat, self.adam = flat, adam
+        self.networks = Parameters(self.layout, flat)
+        self.gradient = Parameters(self.layout, adam.grad)
 
     @property
     def done(self) -> bool:
@@ -134,44 +154,50 @@ def advance(fit: Fit, data: FitData, steps: int) -> EpochReport | None:
     if fit.order is None:
         fit.order = _epoch_order(fit)
     decay = _decay(fit)
-    mean = torch.stack([fit.splits[s].input_mean for s in fit.active])
-    std = torch.stack([fit.splits[s].input_std for s in fit.active])
-    networks, batch = fit.settings.networks, fit.settings.batch_size
-    mean = mean.repeat_interleave(networks, dim=0)[:, None]
-    std = std.repeat_interleave(networks, dim=0)[:, None]
-    last = steps_per_epoch(fit)
-    for _ in range(min(steps, last - fit.step)):
-        rows = fit.order[:, fit.step * batch : (fit.step + 1) * batch]
-        inputs = data.inputs[rows].sub_(mean).div_(std)  # [active * K, batch, in]
-        fit.nll_sum += _step(fit, inputs, data.targets[rows], decay)
-        fit.step += 1
+    batch, last = fit.settings.batch_size, steps_per_epoch(fit)
+    steps = min(steps, last - fit.step)
+    while steps:
+        block = min(steps, _BLOCK)
+        inputs, targets = _batches(fit, data, fit.order[:, fit.step * batch : (fit.step + block) * batch])
+        for k in range(block):
+            rows = slice(k * batch, (k + 1) * batch)
+            fit.nll_sum += _step(fit, inputs[:, rows], targets[:, rows], decay)
+        fit.step, steps = fit.step + block, steps - block
     return _end_epoch(fit, data) if fit.step == last else None
 
 
+def _batches(fit: Fit, data: FitData, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What each network is shown: rows `[active * K, n]` -> scaled inputs and targets `[active * K, n, ·]`."""
+    splits = [fit.splits[s] for s in fit.active for _ in range(fit.settings.networks)]
+    mean = torch.stack([split.input_mean for split in splits])[:, None]
+    std = torch.stack([split.input_std for split in splits])[:, None]
+    return data.inputs[rows].sub_(mean).div_(std), data.targets[rows]
+
+
 def _step(fit: Fit, inputs: Tensor, targets: Tensor, decay: Tensor) -> Tensor:
-    networks = fit.settings.networks
-    leaves = fit.layout.leaves(fit.flat)
-    params, fit.vectors = normalise(leaves, fit.vectors)
-    mean, logvar = gaussian(params, inputs)
-    losses = nll(mean, logvar, targets)
-    # The bounds are one pair per ensemble; each network carries a copy, and the copies are kept equal below.
-    bounds = (0.01 / networks) * (leaves["max_logvar"].sum() - leaves["min_logvar"].sum())
-    grad = fit.adam.grad
-    fit.layout.gradient(losses.sum() + bounds, leaves, out=grad)
-    for name in ("max_logvar", "min_logvar"):
-        shared = fit.layout.views(grad)[name].unflatten(0, (-1, networks))
-        total = shared[:, 0].clone()
-        for k in range(1, networks):
+    networks, divided = fit.networks, None
+    if fit.vectors:
+        divided = normalise(fit.layout.views(fit.flat), fit.vectors)
+        fit.vectors, networks = divided.vectors, Parameters(fit.layout, fit.layout.pack(divided.params))
+    losses = likelihood_gradient(networks, inputs, targets, into=fit.gradient)
+    views = fit.layout.views(fit.adam.grad)
+    if divided is not None:
+        normalised_gradient(divided, views)
+    # The bounds are one pair per ensemble, and drawn together by 0.01 (max - min) in its loss. Each network carries a
+    # copy, and the copies are kept equal.
+    for name, pull in (("max_logvar", 0.01), ("min_logvar", -0.01)):
+        shared = views[name].unflatten(0, (-1, fit.settings.networks))
+        total = shared[:, 0] + pull
+        for k in range(1, fit.settings.networks):
             total += shared[:, k]
         shared.copy_(total[:, None].expand_as(shared))
-    grad.addcmul_(fit.flat, decay)
-    fit.adam.update(fit.flat, fit.settings.learning_rate)
-    return losses.detach()
+    fit.adam.update(fit.flat, fit.settings.learning_rate, decay)
+    return losses
 
 
 def _decay(fit: Fit) -> Tensor:
     # The gradient of 1/2 d ||W||^2 is d W, for weights only.
-    decay = torch.zeros(1, fit.layout.size)
+    decay = torch.zeros(fit.layout.size)
     views = fit.layout.views(decay)
     for i in range(fit.settings.layers):
         views[f"w{i}"].fill_(fit.settings.weight_decay[i])
@@ -202,9 +228,8 @@ def holdout_errors(fit: Fit, data: FitData, flat: Tensor, seed: int) -> tuple[Te
     split = fit.splits[seed]
     inputs = (data.inputs[split.holdout] - split.input_mean) / split.input_std
     targets = data.targets[split.holdout]
-    with torch.no_grad():
-        mean, logvar = gaussian(fit.layout.views(flat), inputs.expand(len(flat), -1, -1))
-        return (mean - targets).square().mean(dim=1), nll(mean, logvar, targets)
+    mean, variance = gaussians(Parameters(fit.layout, flat), inputs)
+    return (mean - targets).square().mean(dim=1), nll(mean, variance, targets)
 
 
 def _end_epoch(fit: Fit, data: FitData) -> EpochReport:
@@ -233,9 +258,8 @@ def _keep(fit: Fit, keep: list[int]) -> None:
         chosen: Tensor = tensor.unflatten(0, (len(fit.active), -1))[keep]
         return chosen.flatten(0, 1)
 
-    fit.flat = select(fit.flat)
     adam = fit.adam
-    fit.adam = Adam(select(adam.first), select(adam.second), select(adam.grad), adam.steps)
+    fit.hold(select(fit.flat), Adam(select(adam.first), select(adam.second), select(adam.grad), adam.steps))
     fit.nll_sum = torch.zeros(len(fit.flat), device=fit.flat.device)
     fit.vectors = {name: select(vector) for name, vector in fit.vectors.items()}
     fit.active = [fit.active[i] for i in keep]
@@ -266,8 +290,11 @@ def fit_state(fit: Fit) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Put a checkpoint back into a freshly started fit of the same data, settings and seeds."""
-    fit.flat, fit.best, fit.best_mse = tensors["flat"], tensors["best"], tensors["best_mse"]
-    fit.adam = Adam(tensors["first"], tensors["second"], torch.zeros_like(fit.flat), numbers["adam"])
+    # In memory of their own, aligned as products need it: `Parameters` would hold copies of rows that are not.
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    fit.best, fit.best_mse = tensors["best"], tensors["best_mse"]
+    flat = tensors["flat"]
+    fit.hold(flat, Adam(tensors["first"], tensors["second"], torch.zeros_like(flat), numbers["adam"]))
     fit.nll_sum = tensors["nll_sum"]
     fit.vectors = {name: tensors[f"spectral/{name}"] for name in fit.vectors}
     fit.stale, fit.active = list(numbers["stale"]), list(numbers["active"])

@@ -1,12 +1,28 @@
-"""The dynamics network: SiLU hidden layers and two heads, a mean and a bounded log-variance (MOPO appendix G.2)."""
+"""The dynamics network: SiLU hidden layers and two heads, a mean and a bounded log-variance (MOPO appendix G.2).
+
+The log-variance is bounded from above and then from below by a softplus (Chua et al. 2018, appendix A.1). Written
+for the variance itself that is e^min + e^max sigmoid(raw - max), which needs one exponential.
+"""
 
 import torch
 from torch import Tensor
 
-from mopo_cli.nets.stacked import Layout, linear, silu_, softplus
+from mopo_cli.engine.workers import spread, spread_evenly
+from mopo_cli.nets.stacked import (
+    Layout,
+    Parameters,
+    affine,
+    aligned,
+    chain_gradient,
+    input_gradient,
+    join,
+    parameter_gradient,
+    unit,
+)
 
 MAX_LOG_VARIANCE = 0.5
 MIN_LOG_VARIANCE = -10.0
+_HEADS = ("_mean", "_logvar")
 
 
 def gaussian_layout(inputs: int, outputs: int, hidden: int, layers: int) -> Layout:
@@ -19,32 +35,90 @@ def gaussian_layout(inputs: int, outputs: int, hidden: int, layers: int) -> Layo
     return Layout((*shapes, ("max_logvar", (1, outputs)), ("min_logvar", (1, outputs))))
 
 
-def gaussian(params: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate the stack: scaled inputs `[M, B, in]` -> mean and log-variance, each `[M, B, out]`.
+def gaussians(networks: Parameters, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
+    """Evaluate M networks at the same scaled inputs `[B, in]`: mean and variance, each `[M, B, out]`.
 
-    The log-variance is bounded from above and then from below by a softplus (Chua et al. 2018, appendix A.1).
+    With the parameters `reduced` to fewer bits, the products from one hidden layer to the next are made with these.
     """
-    layer = 0
-    while f"w{layer}" in params:
-        x = silu_(linear(x, params[f"w{layer}"], params[f"b{layer}"]))
-        layer += 1
-    mean = linear(x, params["w_mean"], params["b_mean"])
-    raw = linear(x, params["w_logvar"], params["b_logvar"])
-    upper = _rows(params["max_logvar"], raw)
-    lower = _rows(params["min_logvar"], raw)
-    logvar = upper - softplus(upper - raw)
-    return mean, lower + softplus(logvar - lower)
+    if x.is_cuda:
+        return gaussian(networks, 0, x.expand(len(networks.flat), -1, -1), reduced)
+    x = aligned(x)
+    evaluated = spread(lambda k: gaussian(networks, k, x, reduced), len(networks.parts))
+    means, variances = zip(*evaluated, strict=True)
+    return torch.stack(means), torch.stack(variances)
 
 
-def _rows(bound: Tensor, like: Tensor) -> Tensor:
-    # A product with ones, so that the bound's gradient is summed over the batch in an order that knows no neighbours.
-    ones = like.new_ones(like.shape[0], like.shape[1], 1)
-    return linear(ones, bound, torch.zeros_like(bound))
+def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
+    """Evaluate a unit of the stack: scaled inputs `[…, B, in]` -> mean and variance, each `[…, B, out]`."""
+    params, hidden = networks.parts[u], (networks if reduced is None else reduced).layers[u]
+    # Inputs and heads keep all their bits: a state is worth more of them than bfloat16 has.
+    x = torch.nn.functional.silu(affine(x, *networks.layers[u][0]), inplace=True).to(hidden[0][0].dtype)
+    for weight, bias in hidden[1:]:
+        x = torch.nn.functional.silu(affine(x, weight, bias), inplace=True)
+    x = x.to(params["w_mean"].dtype)
+    both = (torch.cat(matrices, dim=-1) for matrices in zip(*(_head(params, head) for head in _HEADS), strict=True))
+    mean, raw = affine(x, *both).chunk(2, dim=-1)
+    high, low = params["max_logvar"], params["min_logvar"]
+    return mean, torch.sigmoid(raw - high).mul_(high.exp()).add_(low.exp())
 
 
-def nll(mean: Tensor, logvar: Tensor, target: Tensor) -> Tensor:
-    """Gaussian negative log-likelihood of each network, without the half and the constant: `[M]`.
+def _head(params: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    return params[f"w{name}"], params[f"b{name}"]
 
-    mean, logvar, target `[M, B, D]`; averaged over batch and dimensions (MBPO's and MOPO's training loss).
+
+def nll(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    """Gaussian negative log-likelihood of each network, without the half and the constant: `[…]`.
+
+    mean, variance, target `[…, B, D]`; averaged over batch and dimensions (MBPO's and MOPO's training loss).
     """
-    return ((mean - target).square() * torch.exp(-logvar) + logvar).mean(dim=(1, 2))
+    return ((mean - target).square() / variance + variance.log()).mean(dim=(-2, -1))
+
+
+def likelihood_gradient(networks: Parameters, x: Tensor, target: Tensor, into: Parameters) -> Tensor:
+    """The losses `nll` of M networks, `[M]`; the gradient of their sum goes into `into`.
+
+    Scaled inputs x `[M, B, in]`, target `[M, B, D]`.
+    """
+    return join(spread_evenly(lambda u: _loss(networks, u, unit(x, u), unit(target, u), into), len(networks.parts)))
+
+
+def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Parameters) -> Tensor:
+    """The loss `[…]` of a unit, and its gradient."""
+    params, grads = networks.parts[u], into.parts[u]
+    inputs: list[Tensor] = [x]
+    before: list[Tensor] = []
+    for weight, bias in networks.layers[u]:
+        before.append(affine(inputs[-1], weight, bias))
+        inputs.append(torch.nn.functional.silu(before[-1]))
+    mean, raw = (affine(inputs[-1], *_head(params, head)) for head in _HEADS)
+    high, low = params["max_logvar"], params["min_logvar"]
+    gate = torch.sigmoid(raw - high)
+    above = gate * high.exp()
+    variance = above + low.exp()
+    error, precision = mean - target, variance.reciprocal()
+    scaled = error.square().mul_(precision)
+    loss = (scaled + variance.log()).mean(dim=(-2, -1))
+    numbers = target.shape[-2] * target.shape[-1]
+    by_variance = (1 - scaled).mul_(precision).div_(numbers)
+    torch.sum(by_variance, dim=-2, keepdim=True, out=grads["min_logvar"]).mul_(low.exp())
+    above.mul_(by_variance)
+    torch.sum(above * gate, dim=-2, keepdim=True, out=grads["max_logvar"])
+    by_heads = error.mul_(precision).mul_(2 / numbers), above.mul_(1 - gate)
+    slopes = []
+    for head, slope in zip(_HEADS, by_heads, strict=True):
+        parameter_gradient(inputs[-1], slope, *_head(grads, head))
+        slopes.append(input_gradient(slope, params[f"w{head}"]))
+    upstream = _silu_gradient(slopes[0].add_(slopes[1]), before[-1])
+    chain_gradient(
+        inputs[:-1],
+        networks.layers[u],
+        upstream,
+        lambda layer, slope: _silu_gradient(slope, before[layer - 1]),
+        into.layers[u],
+    )
+    return loss
+
+
+def _silu_gradient(grad: Tensor, before: Tensor) -> Tensor:
+    result: Tensor = torch.ops.aten.silu_backward.grad_input(grad, before, grad_input=grad)
+    return result

@@ -5,7 +5,7 @@ The number of vectors that come with a stack of M networks says which: with G of
 networks make one matrix and share its sigma.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,16 +49,41 @@ def largest_singular_values(weight: Tensor, matrices: int) -> Tensor:
     return torch.stack(sigmas).to(weight)[:, None, None]
 
 
-def normalise(params: dict[str, Tensor], vectors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Divide the weights that have vectors by sigma's estimate, one power iteration on; returns also the new vectors.
+@dataclass(frozen=True)
+class Divided:
+    """Parameters of which the weights that have vectors are divided by sigma, and what their gradient needs.
 
-    The gradient flows through sigma = left · W · right with the two vectors held fixed (Miyato et al. 2018, §2.3).
+    `vectors` are the right singular vectors, one power iteration on; `lefts` and `sigmas` belong to them by name.
     """
-    divided, iterated = dict(params), {}
+
+    params: dict[str, Tensor]
+    vectors: dict[str, Tensor]
+    lefts: dict[str, Tensor]
+    sigmas: dict[str, Tensor]
+
+
+def normalise(params: dict[str, Tensor], vectors: dict[str, Tensor]) -> Divided:
+    """Divide the weights that have vectors by sigma's estimate, one power iteration on."""
+    divided = Divided(dict(params), {}, {}, {})
     for name, vector in vectors.items():
-        left, iterated[name], sigma = power_iteration(params[name].detach(), vector)
-        divided[name] = _Divide.apply(params[name], left, iterated[name], sigma)  # type: ignore[no-untyped-call]
-    return divided, iterated
+        weight = params[name]
+        left, divided.vectors[name], sigma = power_iteration(weight, vector)
+        divided.lefts[name], divided.sigmas[name] = left, _spread(sigma, len(weight) // len(sigma))
+        divided.params[name] = weight / divided.sigmas[name]
+    return divided
+
+
+def normalised_gradient(divided: Divided, grads: dict[str, Tensor]) -> None:
+    """Turn gradients by divided weights into those by the weights, in place.
+
+    The gradient flows through sigma = left · W · right with the two vectors held fixed (Miyato et al. 2018, §2.3):
+    d(W / sigma) = (dW - W / sigma * left·dW·right) / sigma, so the share of a gradient along W goes to left and right.
+    """
+    for name, right in divided.vectors.items():
+        grad, networks = grads[name], len(grads[name]) // len(right)
+        along = _spread(_total(_sum(grad * divided.params[name]), networks), networks)
+        outer = (divided.lefts[name] * along).transpose(1, 2) * _spread(right, networks)
+        grad.sub_(outer).div_(divided.sigmas[name])
 
 
 def normalise_exactly(params: dict[str, Tensor], vectors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -68,24 +93,6 @@ def normalise_exactly(params: dict[str, Tensor], vectors: dict[str, Tensor]) -> 
         sigma = largest_singular_values(params[name], len(vector))
         divided[name] = params[name] / _spread(sigma, len(params[name]) // len(vector))
     return divided
-
-
-class _Divide(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, left: Tensor, right: Tensor, sigma: Tensor) -> Tensor:
-        ctx.networks = len(weight) // len(sigma)
-        sigma = _spread(sigma, ctx.networks)
-        divided = weight / sigma
-        ctx.save_for_backward(divided, left, right, sigma)
-        return divided
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        divided, left, right, sigma = ctx.saved_tensors
-        # d(W / sigma) = (dW - W / sigma * left·dW·right) / sigma, so the share of G along W goes to the outer product.
-        along = _spread(_total(_sum(grads[0] * divided), ctx.networks), ctx.networks)
-        outer = (left * along).transpose(1, 2) * _spread(right, ctx.networks)
-        return torch.sub(grads[0], outer, out=outer).div_(sigma), None, None, None
 
 
 # Sums over a member are products, not `sum`: the order of a reduction may change with the size of the stack.

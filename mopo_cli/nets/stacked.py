@@ -1,105 +1,116 @@
-"""The one primitive: a linear layer over a stack of independent members, and their parameters in one flat tensor.
+"""The one primitive: linear layers over a stack of independent members, their parameters in one flat tensor.
 
-Members share nothing, so a member's numbers must not depend on its neighbours. On CUDA one batched product
-serves all members. On CPU the products run member by member: a batched product picks its kernel by the size
-of the stack and the alignment of each member, and with that its rounding.
+Members share nothing, so a member's numbers must not depend on its neighbours. On CUDA one batched product serves
+all members. On CPU each network is computed by itself: a batched product picks its kernel by the size of the stack
+and the alignment of each member, and with that its rounding. A *unit* is what is computed at once: there one network,
+its matrices `[rows, cols]`; on CUDA the whole stack, `[M, rows, cols]`. The functions here take either.
+
+Gradients are written out: the networks are chains of a few layers, for which autograd costs more than it saves.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.workers import spread
+
 _ALIGNMENT = 64  # bytes; matrix kernels round differently where a matrix starts off this boundary
 _FLOATS = _ALIGNMENT // 4
+# A CPU's matrix kernels are several times slower for fewer columns than a vector has, unless transposed.
+_NARROW = 16
 
 
-def _aligned(matrix: Tensor) -> Tensor:
-    return matrix if matrix.data_ptr() % _ALIGNMENT == 0 else matrix.clone()
+Layers = list[tuple[Tensor, Tensor]]
+"""The weight and bias of each layer of a unit."""
 
 
-def matmul(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply member by member: `[M, B, I] @ [M, I, O] (+ [M, 1, O])` -> `[M, B, O]`.
+def units(stack: Tensor) -> int:
+    """In how many parts a stack `[M, …]` is computed."""
+    return 1 if stack.is_cuda else len(stack)
 
-    On CPU each member's result is the same to the last bit whatever else is in the stack.
+
+def part(stack: Tensor, u: int) -> Tensor:
+    """One unit of a stack `[M, …]`: a member, or on CUDA all of them."""
+    return stack if stack.is_cuda else stack[u]
+
+
+def unit(stack: Tensor, u: int) -> Tensor:
+    """One unit of a stack, aligned for matrix products, and a copy if need be."""
+    return stack if stack.is_cuda else aligned(stack[u])
+
+
+def join(parts: list[Tensor]) -> Tensor:
+    """Put the parts of a stack together: results `[…]` of each unit -> `[M, …]`."""
+    return parts[0] if parts[0].is_cuda else torch.stack(parts)
+
+
+def aligned(matrix: Tensor) -> Tensor:
+    """The matrix, dense and where its products round as they do elsewhere; copied if it must be."""
+    dense = matrix.contiguous()
+    return dense if dense.data_ptr() % _ALIGNMENT == 0 else dense.clone()
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """One layer of a unit: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
+    if x.dim() == 3:
+        return torch.baddbmm(bias, x, weight)
+    if 1 < weight.shape[1] < _NARROW:
+        return torch.nn.functional.linear(x, weight.t().contiguous(), bias[0])
+    return torch.addmm(bias, x, weight)
+
+
+def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Of a layer with inputs x `[…, B, I]` and gradient `[…, B, O]` of its output: into `weight` and `bias`."""
+    torch.sum(grad, dim=-2, keepdim=True, out=bias)
+    if x.dim() == 3:
+        torch.bmm(x.mT, grad, out=weight)
+    elif 1 < weight.shape[1] < _NARROW:
+        weight.copy_(torch.mm(grad.t(), x).t())
+    else:
+        torch.mm(x.t(), grad, out=weight)
+
+
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """Of a layer with weight `[…, I, O]` and gradient `[…, B, O]` of its output: `[…, B, I]`."""
+    if weight.shape[-1] == 1:
+        return grad * weight.mT
+    return torch.bmm(grad, weight.mT) if grad.dim() == 3 else torch.mm(grad, weight.t())
+
+
+def chain_gradient(
+    inputs: list[Tensor],
+    layers: Layers,
+    upstream: Tensor,
+    through: Callable[[int, Tensor], Tensor],
+    grads: Layers,
+) -> None:
+    """Differentiate a unit's chain of layers by their parameters, into `grads`.
+
+    `inputs` are those of every layer, `upstream` is the gradient of the last one's output, and `through(layer, grad)`
+    takes the gradient by the inputs of a layer back through the activation before it. A layer's parameters and its
+    inputs are differentiated by side by side.
     """
+
+    def step(layer: int, upstream: Tensor, job: int) -> Tensor:
+        if job:
+            return through(layer, input_gradient(upstream, layers[layer][0]))
+        parameter_gradient(inputs[layer], upstream, *grads[layer])
+        return upstream
+
+    for layer in reversed(range(len(layers))):
+        upstream = spread(partial(step, layer, upstream), 2 if layer else 1)[-1]
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply member by member: `[M, B, I] @ [M, I, O]` -> `[M, B, O]`; on CPU each as if it were alone."""
     if left.is_cuda:
-        return torch.bmm(left, right) if bias is None else torch.baddbmm(bias, left, right)
-    out = left.new_empty(left.shape[0], left.shape[1], right.shape[2])
-    for m in range(left.shape[0]):
-        a, b, target = _aligned(left[m]), _aligned(right[m]), out[m]
-        if target.data_ptr() % _ALIGNMENT:
-            target.copy_(torch.mm(a, b) if bias is None else torch.addmm(_aligned(bias[m]), a, b))
-        elif bias is None:
-            torch.mm(a, b, out=target)
-        else:
-            torch.addmm(_aligned(bias[m]), a, b, out=target)
-    return out
-
-
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return matmul(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        grad = grads[0].contiguous()
-        grad_x = matmul(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        grad_weight = matmul(x.transpose(1, 2), grad) if ctx.needs_input_grad[1] else None
-        # A product with ones, not `sum`: the order of a reduction may change with the size of the stack.
-        ones = grad.new_ones(1, 1, grad.shape[1]).expand(grad.shape[0], -1, -1)
-        grad_bias = matmul(ones, grad) if ctx.needs_input_grad[2] else None
-        return grad_x, grad_weight, grad_bias
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply one layer of every member: x `[M, B, I]`, weight `[M, I, O]`, bias `[M, 1, O]` -> `[M, B, O]`."""
-    if torch.is_grad_enabled():
-        return _Linear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
-    return matmul(x, weight, bias)
-
-
-class _Silu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        out = torch.empty_like(x)
-        for inputs, target in zip(x, out, strict=True):
-            torch.ops.aten.silu.out(inputs, out=target)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        out = torch.empty_like(x)
-        for grad, inputs, target in zip(grads[0], x, out, strict=True):
-            torch.ops.aten.silu_backward.grad_input(grad, inputs, grad_input=target)
-        return out
-
-
-def silu_(x: Tensor) -> Tensor:
-    """x sigmoid(x) of `[M, …]`; overwrites x where no gradient is wanted.
-
-    On CPU member by member, as the kernel rounds the last few elements of a tensor otherwise than the rest.
-    """
-    if x.is_cuda:
-        return torch.nn.functional.silu(x)
-    if torch.is_grad_enabled():
-        return _Silu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
-    for member in x:
-        torch.nn.functional.silu(member, inplace=True)
-    return x
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x) from operations that round alike wherever an element lies in memory."""
-    return 0.5 * (x + x.abs()) + torch.log1p(torch.exp(-x.abs()))
+        return torch.bmm(left, right)
+    return torch.stack([torch.mm(aligned(a), aligned(b)) for a, b in zip(left, right, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -114,21 +125,12 @@ class Layout:
         return sum(_padded(prod(shape)) for _, shape in self.shapes)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Name the matrices in flat parameters `[M, size]`: views `[M, rows, cols]`, no copy."""
-        views, offset = {}, 0
-        for name, shape in self.shapes:
-            views[name] = flat[:, offset : offset + prod(shape)].unflatten(1, shape)
-            offset += _padded(prod(shape))
+        """Name the matrices in flat parameters `[…, size]`: views `[…, rows, cols]`, no copy."""
+        views, offset, lead = {}, flat.storage_offset(), flat.shape[:-1]
+        for name, (rows, cols) in self.shapes:
+            views[name] = flat.as_strided((*lead, rows, cols), (*flat.stride()[:-1], cols, 1), offset)
+            offset += _padded(rows * cols)
         return views
-
-    def leaves(self, flat: Tensor) -> dict[str, Tensor]:
-        """Like `views`, each a leaf that autograd can differentiate by."""
-        return {name: view.detach().requires_grad_() for name, view in self.views(flat).items()}
-
-    def gradient(self, loss: Tensor, leaves: dict[str, Tensor], out: Tensor) -> None:
-        """Differentiate a loss (summed over members) by `leaves` into flat `out` `[M, size]`, padding left alone."""
-        grads = torch.autograd.grad(loss, list(leaves.values()))
-        torch._foreach_copy_(list(self.views(out).values()), list(grads))
 
     def pack(self, matrices: dict[str, Tensor]) -> Tensor:
         """Put named matrices `[M, rows, cols]` into a new flat tensor `[M, size]`."""
@@ -143,57 +145,32 @@ def _padded(floats: int) -> int:
     return -(-floats // _FLOATS) * _FLOATS
 
 
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters `flat` `[M, size]` of M networks, or a gradient by them.
+
+    Views of it are made once, as making them takes as long as a small product. So `flat` may change in place, if it
+    starts on an aligned address as what torch allocates does; of others the views are copies.
+    """
+
+    layout: Layout
+    flat: Tensor
+
+    @cached_property
+    def parts(self) -> list[dict[str, Tensor]]:
+        """The named matrices of every unit."""
+        return [self.layout.views(unit(self.flat, u)) for u in range(units(self.flat))]
+
+    @cached_property
+    def layers(self) -> list[Layers]:
+        """The chain of layers w0 b0 w1 b1 … of every unit."""
+        count = sum(name[0] == "w" and name[1:].isdigit() for name, _ in self.layout.shapes)
+        return [[(own[f"w{i}"], own[f"b{i}"]) for i in range(count)] for own in self.parts]
+
+
 def mlp_layout(sizes: tuple[int, ...]) -> Layout:
     """Name the weights and biases of a multilayer perceptron: w0 `[in, out]`, b0 `[1, out]`, w1, …"""
     shapes: list[tuple[str, tuple[int, int]]] = []
     for i, (rows, cols) in enumerate(pairwise(sizes)):
         shapes += [(f"w{i}", (rows, cols)), (f"b{i}", (1, cols))]
     return Layout(tuple(shapes))
-
-
-def mlp(params: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Evaluate a stack of ReLU perceptrons: x `[M, B, in]` -> `[M, B, out]`."""
-    depth = len(params) // 2
-    for i in range(depth - 1):
-        x = torch.relu_(linear(x, params[f"w{i}"], params[f"b{i}"]))
-    return linear(x, params[f"w{depth - 1}"], params[f"b{depth - 1}"])
-
-
-@dataclass
-class Adam:
-    """First and second moments `[M, size]` of every parameter, the steps taken, and room for a gradient."""
-
-    first: Tensor
-    second: Tensor
-    grad: Tensor
-    steps: int = 0
-
-    @classmethod
-    def like(cls, flat: Tensor) -> "Adam":
-        """Zero moments for parameters of this shape."""
-        return cls(torch.zeros_like(flat), torch.zeros_like(flat), torch.zeros_like(flat))
-
-    def update(self, flat: Tensor, learning_rate: float) -> None:
-        """Take one step along `grad`, in place (Kingma & Ba 2015, algorithm 1; betas 0.9 and 0.999, epsilon 1e-8).
-
-        Element-wise, so a stack of members is stepped as each would be alone.
-        """
-        # Filled in on the device: copied to it, the number would make the host wait for all work before it.
-        step = torch.full((), float(self.steps + 1), device=flat.device)
-        # A list of members, not one tensor: the kernel rounds the last few elements otherwise than the rest.
-        torch._fused_adam_(
-            list(flat),
-            list(self.grad),
-            list(self.first),
-            list(self.second),
-            [],
-            [step] * len(flat),
-            lr=learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
-        self.steps += 1

@@ -17,7 +17,7 @@ from mopo_cli.errors import InputError, Stopped
 from mopo_cli.evaluation.diagnosis import Diagnosis, diagnose
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import diagnosis_plot
-from mopo_cli.stages.inputs import dataset_path, open_data, open_device, open_model
+from mopo_cli.stages.inputs import cpu_threads, dataset_path, open_data, open_device, open_model
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.hdf5 import UNCERTAINTY, read_dataset_info, read_rollouts
@@ -87,7 +87,7 @@ def _errors(
     stage: Stage, ensemble: Ensemble, columns: Columns, info: DatasetInfo, device: torch.device
 ) -> NDArray[np.float32]:
     """The true error `[n]` of the drawn network's mean next state; NaN where the simulator does not know it."""
-    threads = torch.get_num_threads()
+    threads = cpu_threads(stage.options)
     parts = []
     with (
         open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads) as oracle,

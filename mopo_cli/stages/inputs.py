@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.engine.workers import use_threads
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.stacked import Layout
@@ -27,16 +28,15 @@ from mopo_cli.store.run import RunFolder
 # From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped on its own and given back.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _MAPPED_BYTES = 1 << 30, 1 << 25
+_TORCH_THREADS = torch.get_num_threads()  # before it is told otherwise
 
 
 def open_device(options: Options) -> torch.device:
-    """The device to compute on: `auto` takes a CUDA GPU where there is one. Sets the CPU threads where asked to.
+    """The device to compute on: `auto` takes a CUDA GPU where there is one. Sets how many CPU threads compute.
 
     UsageError for a device that this machine or this build of torch does not have.
     """
     _keep_freed_memory()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,7 +47,14 @@ def open_device(options: Options) -> torch.device:
         raise UsageError(
             f"--device {options.device} is not usable here: {str(error).splitlines()[0]}", hint="--device cpu"
         ) from error
+    # Work for a GPU is launched by one thread.
+    use_threads(cpu_threads(options) if device.type == "cpu" else 1)
     return device
+
+
+def cpu_threads(options: Options) -> int:
+    """As many as asked for, or as torch would take: the CPUs there are, or OMP_NUM_THREADS."""
+    return options.threads or _TORCH_THREADS
 
 
 def _keep_freed_memory() -> None:

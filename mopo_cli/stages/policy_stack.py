@@ -17,6 +17,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_environments
 from mopo_cli.report.console import Report
+from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import greedy_policy, save_policy
 from mopo_cli.stages.runner import Stage
 from mopo_cli.stages.world import OpenWorld, policy_inputs
@@ -55,8 +56,10 @@ def train_stack(
 
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
-    algorithm = ALGORITHMS[settings.algorithm]
-    learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
+    algorithm, rows = ALGORITHMS[settings.algorithm], opened.world.rows
+    needed = policy_bytes(settings, rows, len(opened.world.real), [member.h for member in members])
+    check_memory({name: size for name, size in needed.items() if name != "data"}, opened.world.real.device)
+    learner = learner_settings(algorithm.settings, settings, rows.act_dim)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
     _resume(stage, trained, opened.world, settings, report)

@@ -17,7 +17,7 @@ from mopo_cli.dynamics.penalties import ORACLE, UNCERTAINTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
-from mopo_cli.stages.inputs import Data, dataset_path, model_position, open_data, open_model
+from mopo_cli.stages.inputs import Data, cpu_threads, dataset_path, model_position, open_data, open_model
 from mopo_cli.stages.runner import Stage, check_lineage
 from mopo_cli.store.hdf5 import read_rollouts
 from mopo_cli.store.run import RunFolder
@@ -43,7 +43,8 @@ def imagining(settings: Imagination, data: Data) -> Imagining:
         deviation = targets.double().std(dim=0, correction=0).float()
         scale = torch.where(deviation > 0, deviation, 1.0)
     form = PenaltyForm(settings.penalty_members == "elite", scale, settings.penalty_reward == "included")
-    return Imagining(form=form, reward_mean=settings.model_reward == "mean")
+    bf16 = settings.rollout_precision == "bf16"
+    return Imagining(form=form, reward_mean=settings.model_reward == "mean", bf16=bf16)
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,8 @@ def open_world(
             yield OpenWorld(data, world, seeds)
             return
         info = data.info
-        with open_oracle(
-            info.env_id, info.env_kwargs, info.action_low, info.action_high, torch.get_num_threads()
-        ) as true:
+        threads = cpu_threads(stage.options)
+        with open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads) as true:
             yield OpenWorld(data, replace(world, how=replace(how, oracle=true)), seeds)
 
 

@@ -1,5 +1,6 @@
 """Behaviour cloning: one update re-derived, a known policy found again, alone as in a stack, stopped as not."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
@@ -22,12 +23,12 @@ LOOP = LoopSettings(20, 10, 30, 2, batch_size=37, real_ratio=1.0)
 MEMBERS = tuple(Member(seed, "none", 1.0, 5, 0) for seed in (0, 3, 7))
 
 
-def make_batch(members: int, seed: int = 0) -> Transition:
+def make_batch(members: int, seed: int = 0, rows: int = BATCH, act_dim: int = ACT) -> Transition:
     draw = stream(seed, "test/batch")
-    observation = torch.randn(members, BATCH, OBS, generator=draw)
-    action = 2 * torch.rand(members, BATCH, ACT, generator=draw) - 1
-    nothing = torch.zeros(members, BATCH)
-    return Transition(observation, action, nothing, nothing, observation, torch.zeros(members, BATCH, 3))
+    observation = torch.randn(members, rows, OBS, generator=draw)
+    action = 2 * torch.rand(members, rows, act_dim, generator=draw) - 1
+    nothing = torch.zeros(members, rows)
+    return Transition(observation, action, nothing, nothing, observation, torch.zeros(members, rows, 3))
 
 
 def learn(bc: Bc, batch: Transition, scale: float = 1.0) -> dict[str, Tensor]:
@@ -46,11 +47,12 @@ def perceptron(params: dict[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]
 
 def by_hand(params: dict[str, np.ndarray], state: np.ndarray, target: np.ndarray) -> tuple[float, dict]:
     """The mean squared error over rows and action dimensions, and its gradient by backpropagation."""
+    act_dim = target.shape[1]
     *hidden, out = perceptron(params, state)
-    action = np.tanh(out[:, :ACT])
+    action = np.tanh(out[:, :act_dim])
     loss = np.square(action - target).mean()
     back = np.zeros_like(out)
-    back[:, :ACT] = 2 * (action - target) / target.size * (1 - action**2)
+    back[:, :act_dim] = 2 * (action - target) / target.size * (1 - action**2)
     gradient = {}
     for i in (2, 1, 0):
         gradient |= {f"w{i}": hidden[i].T @ back, f"b{i}": back.sum(axis=0, keepdims=True)}
@@ -58,9 +60,10 @@ def by_hand(params: dict[str, np.ndarray], state: np.ndarray, target: np.ndarray
     return loss, gradient
 
 
-def test_one_update_by_hand() -> None:
+@pytest.mark.parametrize(("rows", "act_dim"), [(37, 2), (7, 1), (1, 3)])
+def test_one_update_by_hand(rows: int, act_dim: int) -> None:
     """Loss and gradient by backpropagation; Adam's first step is the learning rate against the gradient's sign."""
-    bc, batch = start_bc(OBS, ACT, SETTINGS, [0, 5], "cpu"), make_batch(2)
+    bc, batch = start_bc(OBS, act_dim, SETTINGS, [0, 5], "cpu"), make_batch(2, rows=rows, act_dim=act_dim)
     before = {name: view.double().numpy().copy() for name, view in bc.layout.views(bc.actor).items()}
     losses = learn(bc, batch)["actor_loss"]
     after = bc.layout.views(bc.actor)
@@ -74,7 +77,7 @@ def test_one_update_by_hand() -> None:
             sure = np.abs(expected) > 1e-5  # where Adam's epsilon does not count
             step = after[name][m].double().numpy() - own[name]
             np.testing.assert_allclose(step[sure], -1e-3 * np.sign(expected[sure]), rtol=2e-2)
-        assert (gradient["w2"][:, ACT:] == 0).all() and (gradient["w2"][:, :ACT] != 0).any()
+        assert (gradient["w2"][:, act_dim:] == 0).all() and (gradient["w2"][:, :act_dim] != 0).any()
 
 
 def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
@@ -145,6 +148,44 @@ def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
         alone = train((member,), 6)
         assert torch.equal(alone.agent.actor[0], stack.agent.actor[m])
         assert torch.equal(alone.sums[0], stack.sums[m])
+
+
+def member(bc: Bc, m: int, act_dim: int) -> Bc:
+    alone, (tensors, steps) = start_bc(OBS, act_dim, bc.settings, [99], "cpu"), bc_state(bc)
+    restore_bc(alone, {name: tensor[m : m + 1] for name, tensor in tensors.items()}, steps)
+    return alone
+
+
+@pytest.mark.parametrize("members", [1, 3, 4])
+@pytest.mark.parametrize(("rows", "act_dim", "hidden"), [(7, 1, 17), (37, 2, 16), (1, 1, 5), (256, 8, 64)])
+def test_an_update_of_a_stack_is_bit_for_bit_that_of_each_alone(
+    members: int, rows: int, act_dim: int, hidden: int
+) -> None:
+    stack = start_bc(OBS, act_dim, replace(SETTINGS, hidden=hidden), list(range(members)), "cpu")
+    batch = make_batch(members, rows=rows, act_dim=act_dim)
+    alone = [member(stack, m, act_dim) for m in range(members)]
+    for _ in range(4):
+        losses = learn(stack, batch)["actor_loss"]
+    for m, bc in enumerate(alone):
+        own = Transition(*(getattr(batch, name)[m : m + 1].clone() for name in Transition.__dataclass_fields__))
+        for _ in range(4):
+            loss = learn(bc, own)["actor_loss"]
+        assert torch.equal(bc.actor[0], stack.actor[m]) and torch.equal(loss[0], losses[m])
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(("rows", "act_dim"), [(7, 1), (256, 3)])
+def test_the_number_of_threads_changes_no_byte(
+    members: int, rows: int, act_dim: int, use_threads: Callable[[int], None]
+) -> None:
+    ends = []
+    for threads in (1, 2, 3):
+        use_threads(threads)
+        bc = start_bc(OBS, act_dim, replace(SETTINGS, hidden=33), list(range(members)), "cpu")
+        for _ in range(5):
+            learn(bc, make_batch(members, rows=rows, act_dim=act_dim))
+        ends.append(bc.actor)
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
 
 
 @pytest.mark.parametrize("stop_after", [1, 5])

@@ -95,17 +95,22 @@ def test_a_member_of_a_stack_equals_the_same_member_alone(position: int) -> None
     assert_member_equals(stacked(6), position, train(make_world(2), (MEMBERS[position],), 6))
 
 
-def test_two_threads_make_a_stack_no_different() -> None:
-    # Few steps: threads are slow on a machine whose cores are taken.
-    settings = replace(SETTINGS, steps_per_epoch=2, rollout_every=2, rollout_batch=30)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        world = make_world(2)
-        stack, alone = train(world, MEMBERS[:2], 1, settings), train(world, MEMBERS[1:2], 1, settings)
-    finally:
-        torch.set_num_threads(before)
-    assert_member_equals(stack, 1, alone)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_make_a_stack_and_a_member_alone_no_different(threads: int, use_threads: Callable[[int], None]) -> None:
+    expected = stacked(4)
+    use_threads(threads)
+    stack = train(make_world(2), MEMBERS, 4)
+    for name, tensor in loop_state(expected)[0].items():
+        assert torch.equal(tensor, loop_state(stack)[0][name]), name
+    for m, size in enumerate(expected.pool.sizes):
+        assert torch.equal(expected.pool.rows[m, :size], stack.pool.rows[m, :size])
+    assert_member_equals(expected, 1, train(make_world(2), MEMBERS[1:2], 4))
+
+
+def test_a_run_is_taken_up_with_any_number_of_threads(use_threads: Callable[[int], None]) -> None:
+    whole, stopped = stacked(6), stacked(4)
+    use_threads(3)
+    assert_resumes(whole, stopped)
 
 
 def test_the_full_size_update_is_the_same_alone_and_stacked() -> None:

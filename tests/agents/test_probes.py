@@ -11,12 +11,13 @@ from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, start_loop
-from mopo_cli.agents.sac import SacSettings, twin_q
+from mopo_cli.agents.sac import SacSettings
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
+from mopo_cli.nets.perceptron import evaluate
 from mopo_cli.tasks.termination import never
 
 MEMBERS = (Member(0, "max-var", 1.0, 1, 0), Member(1, "none", 0.0, 1, 0))
@@ -62,8 +63,9 @@ def train(world: World, members: tuple[Member, ...], sac: SacSettings, loop: Loo
 def q_values(loop: Loop, observation: Tensor, action: Tensor) -> Tensor:
     """What every critic of every member says: `[S, 2, n]`."""
     members = len(loop.members)
-    params = loop.agent.critic_layout.views(loop.agent.critic)
-    return twin_q(params, observation.expand(members, -1, -1), action.expand(members, -1, -1))
+    inputs = observation.expand(members, -1, -1), action.expand(members, -1, -1)
+    (judged,) = evaluate((loop.agent.judging, inputs))  # type: ignore[attr-defined]
+    return judged.out.view(members, 2, -1)
 
 
 @pytest.mark.parametrize("make", PROBES, ids=lambda make: make.__name__)

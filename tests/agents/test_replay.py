@@ -63,6 +63,17 @@ def test_gather_reads_each_member_s_own_rows() -> None:
     assert pool.gather(index).squeeze(-1).tolist() == [[3, 0, 0], [11, 11, 10], [22, 20, 21]]
 
 
+def test_several_batches_are_read_at_once() -> None:
+    pool = Pool([4, 2, 3], 2)
+    for m in range(3):
+        values = torch.arange(10.0 * m, 10.0 * m + pool.capacities[m])
+        pool.write(m, torch.stack([values, -values], dim=1))
+    index = torch.tensor([[[3, 0], [1, 1], [2, 0]], [[1, 2], [0, 0], [1, 1]]])
+    rows = pool.gather(index)
+    assert rows.shape == (2, 3, 2, 2) and torch.equal(rows[..., 1], -rows[..., 0])
+    assert rows[..., 0].tolist() == [[[3, 0], [11, 11], [22, 20]], [[1, 2], [10, 10], [21, 21]]]
+
+
 def test_an_empty_pool_has_nothing_to_read() -> None:
     pool = Pool([5, 5], 2)
     assert pool.sizes == [0, 0]

@@ -37,8 +37,8 @@ def test_all_that_takes_time_is_measured_in_one_run() -> None:
     task = Task(Shapes(4, 1, 1000), "InvertedPendulum-v5", {}, MODEL, POLICY)
     rates = {rate.name: rate for rate in measure(task, 3, CPU, 0.01)}
     assert list(rates) == [
-        *(f"products of {what}" for what in ("model training", "rollouts", "policy updates")),
-        *("model training", "rollouts", "policy updates", "policy updates, 3 seeds", "evaluation"),
+        *(f"products of {what}" for what in ("model training", "rollouts", "policy updates", "rollouts in bf16")),
+        *("model training", "rollouts", "rollouts in bf16", "policy updates", "policy updates, 3 seeds", "evaluation"),
     ]
     assert all(rate.per_second > 0 for rate in rates.values())
     computed = [rate for name, rate in rates.items() if "products" not in name and name != "evaluation"]
@@ -53,7 +53,7 @@ def test_what_imagines_nothing_has_no_rollouts() -> None:
 
 def test_a_run_projected_by_hand() -> None:
     task = Task(Shapes(4, 1, 2000), "InvertedPendulum-v5", {}, MODEL, POLICY)
-    speeds = {"model training": 1000, "rollouts": 100, "policy updates": 10, "evaluation": 50}
+    speeds = {"model training": 1000, "rollouts": 100, "rollouts in bf16": 200, "policy updates": 10, "evaluation": 50}
     rates = [Rate(name, "", value) for name, value in speeds.items()]
     rates.append(Rate("policy updates, 3 seeds", "", 20))
     found = project(task, 3, rates, episode=200)
@@ -64,5 +64,5 @@ def test_a_run_projected_by_hand() -> None:
         "evaluation": 3 * 30 * 4 * 200 / 50,
     }
     row = 4 * (4 + 1 + 1 + 1 + 4 + 3)
-    assert found.bytes == {"data": 2000 * row, "pools": 3 * 50 * 2 * 5 * row}
+    assert found.bytes == {"data": 2 * 2000 * row, "pools": 3 * 50 * 2 * 5 * row, "a rollout step": 4 * 50 * row}
     assert project(task, 1, rates, episode=200).seconds["policy updates"] == 30

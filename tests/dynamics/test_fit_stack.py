@@ -1,13 +1,14 @@
 """Ensembles trained side by side are what each would be alone; training taken up again is what it would have been."""
 
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, fit_state, restore_fit, start_fit
+from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, fit_state, fitted, restore_fit, start_fit
 from mopo_cli.engine.streams import stream
 
 TINY = FitSettings(3, 9, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
@@ -51,24 +52,33 @@ def test_awkward_sizes_are_no_exception(batch: int, hidden: int) -> None:
     assert_alone_as_stacked(replace(TINY, batch_size=batch, hidden=hidden, max_epochs=2), (0, 7), rows=60)
 
 
-def test_several_threads_are_no_exception() -> None:
-    """3 x 101 x 111 numbers are enough to be shared among three threads, at no boundary of a vector."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert_alone_as_stacked(
-            replace(TINY, batch_size=101, hidden=111, layers=1, weight_decay=(1e-3, 1e-3), max_epochs=1),
-            (0, 7),
-            rows=250,
-        )
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize("seeds", [(0,), (0, 7, 3), (0, 7, 3, 1)])
+@pytest.mark.parametrize("networks", [1, 3])
+def test_any_number_of_ensembles_is_no_exception(seeds: tuple[int, ...], networks: int) -> None:
+    assert_alone_as_stacked(replace(TINY, batch_size=7, networks=networks, max_epochs=1), seeds, rows=60)
 
 
-@pytest.mark.parametrize("block", [1, 3, 1000])
-def test_the_size_of_a_block_changes_nothing(block: int) -> None:
+@pytest.mark.parametrize("mode", ["none", "per-network", "shared"])
+@pytest.mark.parametrize(("networks", "seeds"), [(1, (0,)), (3, (0,)), (2, (0, 7))])
+def test_the_number_of_threads_changes_no_byte(
+    networks: int, seeds: tuple[int, ...], mode: str, use_threads: Callable[[int], None]
+) -> None:
+    data, ends = make_data(250), []
+    settings = replace(TINY, networks=networks, batch_size=101, hidden=111, spectral_norm=mode, max_epochs=2)
+    for threads in (1, 2, 3):
+        use_threads(threads)
+        fit, _ = train(data, settings, seeds)
+        mean, std = fitted(fit, 0).predict(data.inputs[:, :3], data.inputs[:, 3:])
+        ends.append((fit.best, fit.best_mse, mean, std))
+    for other in ends[1:]:
+        assert all(torch.equal(tensor, same) for tensor, same in zip(ends[0], other, strict=True))
+
+
+@pytest.mark.parametrize(("batch", "block"), [(37, 1), (37, 3), (37, 1000), (7, 1), (7, 20)])
+def test_the_size_of_a_block_changes_nothing(batch: int, block: int) -> None:
+    """Epochs of 9 and of 46 steps."""
     data = make_data()
-    settings = replace(TINY, max_epochs=2)
+    settings = replace(TINY, batch_size=batch, max_epochs=2)
     whole, _ = train(data, settings, (0, 7))
     fit = start_fit(data, settings, (0, 7))
     while not fit.done:
@@ -92,6 +102,20 @@ def test_training_taken_up_after_any_block_ends_as_if_it_had_not_stopped() -> No
             advance(fit, data, 4)
         assert torch.equal(fit.best, whole.best) and torch.equal(fit.best_mse, whole.best_mse)
         assert (fit.epoch, fit.stale, fit.adam.steps) == (whole.epoch, whole.stale, whole.adam.steps)
+
+
+def test_training_is_taken_up_from_memory_that_is_not_aligned_and_leaves_it_as_it_was() -> None:
+    data, settings = make_data(), replace(TINY, max_epochs=2)
+    whole, fit = start_fit(data, settings, (0, 7)), start_fit(data, settings, (0, 7))
+    advance(whole, data, 4)
+    tensors, numbers = deepcopy(fit_state(whole))
+    odd = {name: torch.cat([torch.zeros(1), tensor.flatten()])[1:].view_as(tensor) for name, tensor in tensors.items()}
+    restore_fit(fit, odd, numbers)
+    for training in (whole, fit):
+        while not training.done:
+            advance(training, data, 1000)
+    assert torch.equal(fit.best, whole.best) and torch.equal(fit.best_mse, whole.best_mse)
+    assert all(torch.equal(odd[name], tensor) for name, tensor in tensors.items())
 
 
 def test_the_state_is_json_and_tensors() -> None:

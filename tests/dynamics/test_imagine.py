@@ -1,5 +1,6 @@
 """Rollouts in ensembles whose every prediction is known: distribution, elites, ends, guards, horizon."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,12 +10,16 @@ import torch
 from probes.linear import linear_ensemble
 from torch import Tensor
 
+from mopo_cli.agents.actor import Actor
 from mopo_cli.dynamics import imagine
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import RELEASED, Imagined, Imagining, branch, sample_step, uniform_policy
 from mopo_cli.dynamics.penalties import PenaltyForm, uncertainties
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
+from mopo_cli.nets.gaussian import gaussian_layout
+from mopo_cli.nets.init import initial, truncated_normal, uniform, zeros
+from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.tasks.termination import never
 
 ROWS = Rows(2, 1, 3)
@@ -330,3 +335,21 @@ def test_the_size_of_a_chunk_changes_nothing_for_the_oracle_s_mean(size: int, mo
     for expected, imagined in zip(whole, roll(known(), states(60), 2, how=how), strict=True):
         torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
         assert imagined.unknown == expected.unknown
+
+
+@pytest.mark.parametrize("uncertain", [True, False])
+def test_the_number_of_threads_changes_no_byte(uncertain: bool, use_threads: Callable[[int], None]) -> None:
+    """More rows than are predicted at once, by networks and a policy of odd sizes."""
+    layout, policy_layout = gaussian_layout(3, 3, 19, 2), mlp_layout((2, 17, 2))
+    flat = initial(layout, [stream(k, "test/weights") for k in range(3)], truncated_normal, zeros)
+    ensemble = Ensemble(flat, layout, torch.zeros(3), torch.ones(3), 2, (0, 2))
+    policy = Actor(initial(policy_layout, [stream(0, "test/policy")], uniform, uniform), policy_layout, -5.0, 2.0)
+    rolled = []
+    for threads in (1, 2, 3):
+        use_threads(threads)
+        how = Imagining(uncertain=uncertain)
+        steps = branch(ensemble, never, states(9001), policy.sample, 3, stream(0, "test"), how)
+        rolled.append([imagined.rows for imagined in steps])
+    assert sum(len(rows) for rows in rolled[0]) > 20_000
+    for other in rolled[1:]:
+        assert all(torch.equal(rows, same) for rows, same in zip(rolled[0], other, strict=True))

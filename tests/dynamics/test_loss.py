@@ -1,10 +1,12 @@
 """The gradient an ensemble is trained by, against a plain loss: one network at a time, in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, start_fit
+from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, fitted, start_fit
 from mopo_cli.engine.streams import stream
 
 DECAY = (0.3, 0.05, 0.7)  # large, so that a layer left out or doubled shows
@@ -41,16 +43,18 @@ def plain_gradients(fit: Fit, flat: Tensor, inputs: Tensor, targets: Tensor) -> 
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
 
-@pytest.mark.parametrize("steps_before", [0, 3])
-def test_the_gradient_is_that_of_the_whole_loss(steps_before: int) -> None:
+@pytest.mark.parametrize(
+    ("batch", "networks", "steps_before"), [(37, 3, 0), (37, 3, 3), (7, 1, 0), (7, 3, 17), (1, 3, 40)]
+)
+def test_the_gradient_is_that_of_the_whole_loss(batch: int, networks: int, steps_before: int) -> None:
     data = make_data()
-    fit = start_fit(data, SETTINGS, (5,))
+    fit = start_fit(data, replace(SETTINGS, batch_size=batch, networks=networks), (5,))
     if steps_before:
         advance(fit, data, steps_before)
     flat = fit.flat.clone()
     advance(fit, data, 1)
     assert fit.order is not None
-    rows = fit.order[:, steps_before * 37 : (steps_before + 1) * 37].long()
+    rows = fit.order[:, steps_before * batch : (steps_before + 1) * batch].long()
     split = fit.splits[0]
     inputs = (data.inputs[rows].double() - split.input_mean) / split.input_std
     expected = plain_gradients(fit, flat, inputs, data.targets[rows].double())
@@ -59,6 +63,34 @@ def test_the_gradient_is_that_of_the_whole_loss(steps_before: int) -> None:
         torch.testing.assert_close(
             grad, wanted.expand_as(grad), rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
         )
+
+
+def test_a_step_is_adam_s_along_that_gradient() -> None:
+    """Three steps of Adam by hand (Kingma & Ba 2015, algorithm 1), the decay being part of the gradient."""
+    data = make_data()
+    fit = start_fit(data, SETTINGS, (5,))
+    first = second = torch.zeros(fit.flat.shape, dtype=torch.float64)
+    for step in (1, 2, 3):
+        before = fit.flat.double()
+        advance(fit, data, 1)
+        grad = fit.adam.grad.double()
+        first, second = 0.9 * first + 0.1 * grad, 0.999 * second + 0.001 * grad.square()
+        moved = 1e-2 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        torch.testing.assert_close(fit.flat.double(), before - moved, rtol=0, atol=1e-6)
+
+
+def test_the_nll_of_an_epoch_is_the_mean_over_its_steps() -> None:
+    data = make_data()
+    fit = start_fit(data, replace(SETTINGS, learning_rate=0.0), (5,))
+    assert advance(fit, data, 1) is None and fit.order is not None
+    rows, ensemble = fit.order.long(), fitted(fit, 0)
+    expected = []
+    for k in range(3):
+        observation, action = data.inputs[rows[k], :3], data.inputs[rows[k], 3:]
+        mean, std = (x[k].double() for x in ensemble.predict(observation, action))
+        expected.append(((mean - data.targets[rows[k]]).square() / std.square() + 2 * std.log()).mean().item())
+    report = advance(fit, data, 1000)
+    assert report is not None and report.nll[0].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_bounds_of_an_ensemble_move_and_stay_one_pair() -> None:

@@ -14,6 +14,7 @@ OTHERWISE = {
     "penalty_scale": "standardised",
     "penalty_reward": "excluded",
     "model_reward": "mean",
+    "rollout_precision": "bf16",
     "termination_rules": "paper",
 }
 

@@ -10,9 +10,11 @@ from mopo_cli.nets.spectral import (
     largest_singular_values,
     normalise,
     normalise_exactly,
+    normalised_gradient,
     power_iteration,
     unit_vectors,
 )
+from mopo_cli.nets.stacked import mlp_layout
 
 SHAPES = [(1, 1), (7, 5), (5, 33), (14, 32), (33, 1)]  # inputs, outputs
 
@@ -88,17 +90,32 @@ def test_what_is_not_finite_is_not_a_number_and_its_neighbours_keep_theirs() -> 
 def test_one_iteration_on_the_weights_are_divided_by_the_estimate(matrices: int) -> None:
     params = {"w": weights(4, 7, 5), "b": weights(4, 1, 5, name="b"), "w_logvar": weights(4, 7, 5, name="v")}
     start = vectors(matrices, 5)
-    divided, iterated = normalise(params, {"w": start})
-    _, right, sigma = power_iteration(params["w"], start)
-    assert torch.equal(iterated["w"], right)
-    torch.testing.assert_close(divided["w"], params["w"] / sigma.repeat_interleave(4 // matrices, dim=0))
-    assert divided["b"] is params["b"] and divided["w_logvar"] is params["w_logvar"]
+    given = {name: tensor.clone() for name, tensor in {**params, "start": start}.items()}
+    divided = normalise(params, {"w": start})
+    left, right, sigma = power_iteration(params["w"], start)
+    assert list(divided.vectors) == list(divided.lefts) == list(divided.sigmas) == ["w"]
+    assert torch.equal(divided.vectors["w"], right) and torch.equal(divided.lefts["w"], left)
+    expected = stacked(params["w"], matrices) / sigma.double().numpy()
+    np.testing.assert_allclose(stacked(divided.params["w"], matrices), expected, rtol=1e-6)
+    assert list(divided.params) == list(params)
+    assert divided.params["b"] is params["b"] and divided.params["w_logvar"] is params["w_logvar"]
+    assert all(torch.equal(given[name], tensor) for name, tensor in {**params, "start": start}.items())
+
+
+def test_step_by_step_the_estimate_reaches_sigma() -> None:
+    params, vector = {"w": weights(4, 7, 5)}, {"w": vectors(2, 5)}
+    for _ in range(300):
+        divided = normalise(params, vector)
+        vector = divided.vectors
+    exact = normalise_exactly(params, vector)["w"]
+    torch.testing.assert_close(divided.params["w"], exact, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(stacked(divided.params["w"], 2), 2, axis=(1, 2)), 1, rtol=1e-5)
 
 
 def gradient(weight: Tensor, vector: Tensor, upstream: Tensor) -> Tensor:
-    leaf = weight.clone().requires_grad_()
-    divided, _ = normalise({"w": leaf}, {"w": vector})
-    return torch.autograd.grad(divided["w"], leaf, upstream)[0]
+    grads = {"w": upstream.clone()}
+    normalised_gradient(normalise({"w": weight}, {"w": vector}), grads)
+    return grads["w"]
 
 
 @pytest.mark.parametrize("matrices", [4, 2, 1])
@@ -112,6 +129,21 @@ def test_the_gradient_is_that_of_division_by_sigma_with_the_vectors_held_fixed(m
     sigma = torch.einsum("gi,gio,go->g", left.reshape(matrices, -1), rows, right[:, 0])
     (expected,) = torch.autograd.grad((rows / sigma[:, None, None]).view(4, 7, 5), leaf, upstream)
     torch.testing.assert_close(gradient(weight, start, upstream), expected)
+
+
+def test_the_gradient_is_turned_in_place_and_those_of_other_weights_are_left_alone() -> None:
+    """In the views of a flat gradient, between whose matrices nothing is touched."""
+    layout = mlp_layout((7, 5, 5))
+    params = {name: weights(4, *shape, name=name) for name, shape in layout.shapes}
+    flat = torch.full((4, layout.size), 7.0)
+    grads, upstream = layout.views(flat), weights(4, 7, 5, name="g")
+    grads["w0"].copy_(upstream)
+    divided = normalise(params, {"w0": vectors(2, 5)})
+    kept = {name: tensor.clone() for name, tensor in divided.params.items()}
+    normalised_gradient(divided, grads)
+    assert torch.equal(layout.views(flat)["w0"], gradient(params["w0"], vectors(2, 5), upstream))
+    assert (flat == 7.0).sum() == flat.numel() - upstream.numel()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in divided.params.items())
 
 
 @pytest.mark.parametrize("matrices", [4, 2, 1])
@@ -148,10 +180,11 @@ def test_a_matrix_of_a_stack_is_bit_for_bit_that_of_the_matrix_alone(
     start = vectors(count, outputs)
 
     def everything(weight: Tensor, start: Tensor, upstream: Tensor) -> list[Tensor]:
-        divided, iterated = normalise({"w": weight}, {"w": start})
+        divided = normalise({"w": weight}, {"w": start})
         exact = normalise_exactly({"w": weight}, {"w": start})
-        parts = [divided["w"], exact["w"], gradient(weight, start, upstream)]
-        return [*(part.reshape(len(start), -1) for part in parts), iterated["w"], *power_iteration(weight, start)[1:]]
+        parts = [divided.params["w"], exact["w"], gradient(weight, start, upstream)]
+        rest = divided.vectors["w"], *power_iteration(weight, start)[1:]
+        return [*(part.reshape(len(start), -1) for part in parts), *rest]
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

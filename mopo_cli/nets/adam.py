@@ -1,0 +1,64 @@
+"""Adam over a stack of flat parameters."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mopo_cli.engine.workers import spread
+from mopo_cli.nets.stacked import units
+
+
+@dataclass
+class Adam:
+    """First and second moments `[M, size]` of every parameter, the steps taken, and room for a gradient."""
+
+    first: Tensor
+    second: Tensor
+    grad: Tensor
+    steps: int = 0
+
+    @classmethod
+    def like(cls, flat: Tensor) -> "Adam":
+        """Zero moments for parameters of this shape."""
+        return cls(torch.zeros_like(flat), torch.zeros_like(flat), torch.zeros_like(flat))
+
+    def update(self, flat: Tensor, learning_rate: float, decay: Tensor | None = None) -> None:
+        """Take one step along `grad`, in place (Kingma & Ba 2015, algorithm 1; betas 0.9 and 0.999, epsilon 1e-8).
+
+        Element-wise, so a stack of members is stepped as each would be alone. With `decay` `[size]`, decay times the
+        parameters is added to the gradient first.
+        """
+        spread(lambda u: self.step(u, flat, learning_rate, decay), units(flat))
+        self.steps += 1
+
+    def step(self, u: int, flat: Tensor, learning_rate: float, decay: Tensor | None = None) -> None:
+        """Do the share of a unit in `update`; who calls it for every unit counts the step."""
+        # Member by member also on CPU: the kernel rounds the last few elements otherwise than the rest.
+        part = slice(None) if flat.is_cuda else slice(u, u + 1)
+        flats, grads, firsts, seconds = (list(s[part].unbind()) for s in (flat, self.grad, self.first, self.second))
+        if decay is not None:
+            torch._foreach_addcmul_(grads, flats, [decay] * len(flats))
+        # Filled in on the device: copied to it, the number would make the host wait for all work before it.
+        taken = torch.full((), float(self.steps + 1), device=flat.device)
+        torch._fused_adam_(
+            flats,
+            grads,
+            firsts,
+            seconds,
+            [],
+            [taken] * len(flats),
+            lr=learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def restore(self, first: Tensor, second: Tensor, steps: int) -> None:
+        """Take over moments and steps."""
+        self.first.copy_(first)
+        self.second.copy_(second)
+        self.steps = steps

@@ -1,0 +1,66 @@
+"""Will it fit? Asked before training starts, as a process that outgrows its machine is killed without a word."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from mopo_cli.config.schema import PolicyTraining
+from mopo_cli.engine.rows import Rows
+from mopo_cli.errors import SettingsError
+
+_FLOAT = 4
+# A rollout step holds its rows a few times over: as columns, packed, and those that go on.
+_STEP_COPIES = 4
+# The data are held as columns and as packed rows.
+_DATA_COPIES = 2
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def policy_bytes(settings: PolicyTraining, rows: Rows, data_rows: int, horizons: Sequence[int]) -> dict[str, int]:
+    """Bytes that training a stack of policies takes, by what takes them; ``horizons`` has an entry per policy."""
+    row = rows.width * _FLOAT
+    needed = {"data": _DATA_COPIES * data_rows * row}
+    if settings.needs_model:
+        # All pools of a stack are as large as the largest.
+        needed["pools"] = len(horizons) * max(horizons) * settings.rollout_batch * settings.pool_epochs * row
+        needed["a rollout step"] = _STEP_COPIES * settings.rollout_batch * row
+    return needed
+
+
+def check_memory(needed: Mapping[str, int], device: torch.device) -> None:
+    """SettingsError where a device has not the room."""
+    free = _free_bytes(device)
+    total = sum(needed.values())
+    if free is not None and total > free:
+        parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in needed.items())
+        raise SettingsError(
+            f"Training needs about {total / 1e9:.1f} GB ({parts}), and {device} has {free / 1e9:.1f} GB free.",
+            hint="a smaller --rollout-batch, --pool-epochs or --h, or fewer --seeds at a time",
+        )
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    known = [free for free in (_free_of_machine(), _free_of_container()) if free is not None]
+    return min(known, default=None)
+
+
+def _free_of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        # Elsewhere what is free is not told, only what there is.
+        names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+        return os.sysconf(names[0]) * os.sysconf(names[1]) if set(names) <= set(os.sysconf_names) else None
+
+
+def _free_of_container() -> int | None:
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return None if limit == "max" else int(limit) - int(used)

@@ -1,0 +1,149 @@
+"""Agents of a stack are what each would be alone, with any number of threads, and go on after a stop as without."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.sac import Sac, SacSettings, restore_sac, sac_state, start_sac, update
+from mopo_cli.engine.rows import Transition
+from mopo_cli.engine.streams import stream
+
+OBS, ACT, BATCH = 4, 2, 37
+SETTINGS = SacSettings(
+    hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, alpha_lr=5e-3, gamma=0.9, tau=0.05,
+    target_entropy=-1.0, alpha_max=1.0, log_std_min=-3.0, log_std_max=1.0,
+)  # fmt: skip
+PARTS = ("actor", "critic", "target", "log_alpha")
+
+
+def normal(*shape: int, name: str = "x") -> Tensor:
+    return torch.randn(shape, generator=stream(0, f"test/{name}"))
+
+
+def make_batch(members: int, rows: int = BATCH, act_dim: int = ACT) -> tuple[Transition, Tensor, Tensor]:
+    """A batch, the reward to learn from, which is not the batch's own, and the noise."""
+    observation, following = normal(members, rows, OBS, name="s"), normal(members, rows, OBS, name="n")
+    action, reward = torch.tanh(normal(members, rows, act_dim, name="a")), normal(members, rows, name="r")
+    terminal = (normal(members, rows, name="t") > 0.5).float()
+    batch = Transition(observation, action, reward + 100, terminal, following, torch.zeros(members, rows, 3))
+    return batch, reward, normal(2, members, rows, act_dim, name="noise")
+
+
+def make_sac(members: int = 2, settings: SacSettings = SETTINGS, act_dim: int = ACT) -> Sac:
+    """Agents some way into training: targets differ from critics, temperatures from one and from each other."""
+    sac = start_sac(OBS, act_dim, settings, list(range(members)), "cpu")
+    sac.target += 0.1 * normal(*sac.target.shape, name="target")
+    sac.actor *= 2
+    sac.log_alpha += torch.linspace(-1.0, -0.3, members)[:, None]
+    return sac
+
+
+def member(sac: Sac, m: int, act_dim: int) -> Sac:
+    """One of the agents, by itself, as it is now."""
+    alone, (tensors, steps) = start_sac(OBS, act_dim, sac.settings, [9], "cpu"), sac_state(sac)
+    own = {name: tensor.unflatten(0, (-1, len(tensor) // len(sac.actor)))[m] for name, tensor in tensors.items()}
+    restore_sac(alone, own, steps)
+    return alone
+
+
+def rows_of(m: int, batch: Transition, reward: Tensor, noise: Tensor) -> tuple[Transition, Tensor, Tensor]:
+    one = slice(m, m + 1)
+    own = Transition(*(getattr(batch, name)[one].clone() for name in Transition.__dataclass_fields__))
+    return own, reward[one].clone(), noise[:, one].clone()
+
+
+def assert_alone_as_stacked(
+    members: int, which: tuple[int, ...], settings: SacSettings, rows: int, act_dim: int, steps: int
+) -> None:
+    stacked, batch = make_sac(members, settings, act_dim), make_batch(members, rows, act_dim)
+    update(stacked, *batch)
+    alone = {m: member(stacked, m, act_dim) for m in which}
+    for _ in range(steps):
+        info = update(stacked, *batch)
+    for m, sac in alone.items():
+        for _ in range(steps):
+            own = update(sac, *rows_of(m, *batch))
+        for name, tensor in sac_state(sac)[0].items():
+            count = len(tensor)
+            assert torch.equal(tensor, sac_state(stacked)[0][name][m * count : (m + 1) * count]), (m, name)
+        assert all(torch.equal(own[name][0], info[name][m]) for name in info)
+
+
+@pytest.mark.parametrize("members", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("rows", "act_dim", "hidden"), [(7, 1, 16), (37, 2, 17), (1, 1, 5), (64, 8, 32), (256, 1, 256)]
+)
+def test_a_member_is_bit_for_bit_the_same_alone(members: int, rows: int, act_dim: int, hidden: int) -> None:
+    settings = replace(SETTINGS, hidden=hidden)
+    assert_alone_as_stacked(members, tuple(range(members)), settings, rows, act_dim, 2 if rows == 256 else 6)
+
+
+def test_a_member_of_twenty_is_bit_for_bit_the_same_alone() -> None:
+    """More members than a vector of the processor holds."""
+    assert_alone_as_stacked(20, (0, 7, 8, 15, 16, 19), SETTINGS, BATCH, ACT, 40)
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize(("rows", "act_dim", "hidden"), [(7, 1, 17), (256, 3, 64)])
+def test_the_number_of_threads_changes_no_byte(
+    members: int, rows: int, act_dim: int, hidden: int, use_threads: Callable[[int], None]
+) -> None:
+    ends = []
+    for threads in (1, 2, 3):
+        use_threads(threads)
+        sac = make_sac(members, replace(SETTINGS, hidden=hidden), act_dim)
+        for _ in range(5):
+            info = update(sac, *make_batch(members, rows, act_dim))
+        ends.append(sac_state(sac)[0] | info)
+    for other in ends[1:]:
+        assert all(torch.equal(tensor, other[name]) for name, tensor in ends[0].items())
+
+
+def test_agents_put_back_go_on_as_those_they_were_taken_from() -> None:
+    """Also from memory that is not aligned, as a mapped file's may not be."""
+    sac, batch = make_sac(3), make_batch(3)
+    update(sac, *batch)
+    tensors, steps = sac_state(sac)
+    odd = {name: torch.cat([torch.zeros(1), tensor.flatten()])[1:].view_as(tensor) for name, tensor in tensors.items()}
+    other = start_sac(OBS, ACT, SETTINGS, [7, 8, 9], "cpu")
+    restore_sac(other, odd, list(steps))
+    for agents in (sac, other):
+        for _ in range(3):
+            update(agents, *batch)
+    assert sac_state(other)[1] == sac_state(sac)[1] == [4, 4, 4]
+    assert all(torch.equal(getattr(sac, name), getattr(other, name)) for name in PARTS)
+
+
+def test_a_step_leaves_the_batch_and_the_noise_as_they_were() -> None:
+    sac, (batch, reward, noise), (kept, kept_reward, kept_noise) = make_sac(), make_batch(2), make_batch(2)
+    update(sac, batch, reward, noise)
+    assert torch.equal(reward, kept_reward) and torch.equal(noise, kept_noise)
+    for name in Transition.__dataclass_fields__:
+        assert torch.equal(getattr(batch, name), getattr(kept, name)), name
+
+
+def test_what_is_told_of_a_step_is_not_changed_by_the_next() -> None:
+    sac, batch = make_sac(), make_batch(2)
+    info = update(sac, *batch)
+    kept = {name: value.clone() for name, value in info.items()}
+    update(sac, *batch)
+    assert all(torch.equal(info[name], value) for name, value in kept.items())
+
+
+def test_what_is_not_a_number_stays_in_its_member() -> None:
+    healthy, broken, (batch, reward, noise) = make_sac(3), make_sac(3), make_batch(3)
+    spoilt = reward.clone()
+    spoilt[1, 5] = float("nan")
+    for _ in range(3):
+        update(healthy, batch, reward, noise)
+        info = update(broken, batch, spoilt, noise)
+    for name in ("actor", "log_alpha"):
+        assert not torch.isfinite(getattr(broken, name)[1]).all(), name
+        assert torch.equal(getattr(broken, name)[[0, 2]], getattr(healthy, name)[[0, 2]]), name
+    for name in ("critic", "target"):
+        assert not torch.isfinite(getattr(broken, name)[2:4]).all(), name
+        assert torch.equal(getattr(broken, name)[[0, 1, 4, 5]], getattr(healthy, name)[[0, 1, 4, 5]]), name
+    assert torch.isfinite(info["critic_loss"][[0, 2]]).all()

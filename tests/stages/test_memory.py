@@ -1,0 +1,58 @@
+"""What training takes in memory, and that it is refused where that is not there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mopo_cli.agents.replay import Pool
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.engine.rows import Rows
+from mopo_cli.errors import SettingsError
+from mopo_cli.stages import memory
+from mopo_cli.stages.memory import check_memory, policy_bytes
+
+CPU = torch.device("cpu")
+ROWS = Rows(11, 3, 3)
+POLICY = TrainPolicy(rollout_batch=700, pool_epochs=3)
+
+
+def test_pools_take_what_is_said() -> None:
+    needed = policy_bytes(POLICY, ROWS, 1000, [5, 2, 1])
+    pool = Pool([700 * 3 * h for h in (5, 2, 1)], ROWS.width)
+    assert needed["pools"] == pool.rows.numel() * pool.rows.element_size()
+
+
+def test_what_imagines_nothing_needs_the_data_alone() -> None:
+    assert list(policy_bytes(TrainPolicy(real_ratio=1.0), ROWS, 1000, [5])) == ["data"]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_free_of_machine", lambda: 8_000_000_000)
+    return tmp_path
+
+
+def test_too_much_is_refused_by_name_and_with_the_mend(machine: Path) -> None:
+    check_memory({"data": 1_000_000_000, "pools": 6_900_000_000}, CPU)
+    with pytest.raises(SettingsError) as caught:
+        check_memory({"data": 1_000_000_000, "pools": 7_100_000_000}, CPU)
+    assert caught.value.message == "Training needs about 8.1 GB (data 1.0, pools 7.1), and cpu has 8.0 GB free."
+    assert "--rollout-batch" in caught.value.hint
+
+
+@pytest.mark.parametrize(("limit", "refused"), [("4000000000", True), ("max", False), ("5100000000", False)])
+def test_a_containers_limit_counts(machine: Path, limit: str, refused: bool) -> None:
+    (machine / "memory.max").write_text(f"{limit}\n")
+    (machine / "memory.current").write_text("100000000\n")
+    if refused:
+        with pytest.raises(SettingsError, match=r"3\.9 GB free"):
+            check_memory({"pools": 4_000_000_000}, CPU)
+    else:
+        check_memory({"pools": 4_000_000_000}, CPU)
+
+
+def test_this_machine_has_memory() -> None:
+    free = memory._free_bytes(CPU)
+    assert free is not None and 10**7 < free < 10**15
