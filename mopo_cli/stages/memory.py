@@ -60,7 +60,11 @@ def _free_of_machine() -> int | None:
 
 def _free_of_container() -> int | None:
     try:
-        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used, parts = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
     except OSError:
         return None
-    return None if limit == "max" else int(limit) - int(used)
+    if limit == "max":
+        return None
+    # Files read lately count as used, and give way to whoever needs the room.
+    files = dict(line.split() for line in parts.splitlines()).get("inactive_file", "0")
+    return int(limit) - int(used) + int(files)

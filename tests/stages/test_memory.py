@@ -45,7 +45,8 @@ def test_too_much_is_refused_by_name_and_with_the_mend(machine: Path) -> None:
 @pytest.mark.parametrize(("limit", "refused"), [("4000000000", True), ("max", False), ("5100000000", False)])
 def test_a_containers_limit_counts(machine: Path, limit: str, refused: bool) -> None:
     (machine / "memory.max").write_text(f"{limit}\n")
-    (machine / "memory.current").write_text("100000000\n")
+    (machine / "memory.current").write_text("1100000000\n")
+    (machine / "memory.stat").write_text("anon 90000000\ninactive_file 1000000000\nactive_file 10000000\n")
     if refused:
         with pytest.raises(SettingsError, match=r"3\.9 GB free"):
             check_memory({"pools": 4_000_000_000}, CPU)
