@@ -18,9 +18,9 @@ FLOORS = {
     "__main__": 4,
     "cli": 3,
     **dict.fromkeys(("stages", "bench"), 2),
-    **dict.fromkeys(("data", "dynamics", "agents", "evaluation", "store", "report"), 1),
+    **dict.fromkeys(("data", "dynamics", "agents", "evaluation", "store", "report", "config"), 1),
     **dict.fromkeys(("nets", "engine", "tasks"), 0),
-    **dict.fromkeys(("config", "errors", "__init__"), -1),
+    **dict.fromkeys(("errors", "__init__"), -1),
 }
 PURE = ("nets", "dynamics", "agents", "engine", "tasks")
 TOUCHES_THE_WORLD = {

@@ -1,14 +1,18 @@
-"""What Algorithm 2's loop needs of a learner: one file per algorithm registers itself as such a value."""
+"""What the training loop needs of a learner: one file per algorithm registers itself as such a value."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.agents.world import World
+from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
+from mopo_cli.engine.streams import Draws
+from mopo_cli.nets.adam import Adam
 
 
 class Agent(Protocol):
@@ -26,21 +30,110 @@ class Agent(Protocol):
 
 
 @dataclass(frozen=True)
+class Batch(Transition):
+    """The columns of a batch, `[S, B, ·]`, with the reward to learn from.
+
+    The first `real` rows are the data's, those numbered `index` `[S, real]`; the model made the others.
+    """
+
+    real: int
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a gradient step has to do: widths, rows of a batch and real ones among them.
+
+    `network` is what one row through one network of the dynamics costs, in operations; of these, `elites` are used.
+    """
+
+    obs_dim: int
+    act_dim: int
+    batch: int
+    real: int
+    network: int
+    elites: int
+
+
+def setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
+    """A field of an algorithm's settings that is its own: becomes a flag, a YAML key and a line of the help.
+
+    `bounds` are those of pydantic's Field, such as ge=0.
+    """
+    return field(default=default, metadata={"description": description, "source": source, "bounds": bounds})
+
+
+def agent_state(agent: Any) -> tuple[dict[str, Tensor], list[int]]:
+    """What a checkpoint must hold of an agent: its tensors and Adams by name, and the steps that these have taken."""
+    tensors: dict[str, Tensor] = {}
+    steps: list[int] = []
+    for name, value in _parts(agent):
+        if isinstance(value, Adam):
+            own = name.removesuffix("_adam")
+            tensors |= {f"{own}/first": value.first, f"{own}/second": value.second}
+            steps.append(value.steps)
+        else:
+            tensors[name] = value
+    return tensors, steps
+
+
+def restore_agent(agent: Any, tensors: dict[str, Tensor], steps: list[int]) -> None:
+    """Put what `agent_state` gave back into an agent of the same settings."""
+    taken = iter(steps)
+    for name, value in _parts(agent):
+        if isinstance(value, Adam):
+            own = name.removesuffix("_adam")
+            value.restore(tensors[f"{own}/first"], tensors[f"{own}/second"], next(taken))
+        else:
+            value.copy_(tensors[name])
+
+
+def _parts(agent: Any) -> list[tuple[str, Any]]:
+    own = [(part.name, getattr(agent, part.name)) for part in fields(agent)]
+    return [(name, value) for name, value in own if isinstance(value, Tensor | Adam)]
+
+
+def _actors(agent: Agent) -> Tensor:
+    return agent.actor
+
+
+def _as_it_is(_agent: Any, _m: int, _flat: Tensor, how: Imagining) -> Imagining:
+    return how
+
+
+@dataclass(frozen=True)
 class Algorithm:
     """A learner as plain functions.
 
     `settings` is the dataclass of its hyper-parameters, `metrics` name what `update` tells, each `[S]`.
 
-    - `start(obs_dim, act_dim, settings, seeds, device)` builds fresh agents, the m-th from the streams of `seeds[m]`;
-    - `update(agent, batch, reward, noise, actor_scale)` takes one gradient step in place: batch columns
-      `[S, B, ·]`, the reward to learn from `[S, B]`, `noise` `[2, S, B, act_dim]` standard normal, and the
-      factor of the actor's learning rate;
-    - `state(agent)` gives what a checkpoint must hold, tensors by name and plain numbers, and `restore` puts it back.
+    - `start(world, members, settings)` builds fresh agents, the m-th from the streams of `members[m].seed`;
+    - `update(agent, batch, draws, actor_scale)` takes one gradient step in place, `actor_scale` being the factor of
+      the actor's learning rate;
+    - `operations(settings, work)` counts the floating-point operations of its matrix products, for one member;
+    - `learns_from` tells of which rows: "any", those of the data alone ("real"), or also of fresh rollouts, as it
+      asks the model itself ("model");
+    - `warm_up(settings)` is how many gradient steps come first, on real rows, each by `warm(agent, batch, draws)`;
+    - `refresh(agent, draws)` is called whenever rollouts are due, before them;
+    - `uncertainties` are columns that model rows have for it, beside those of the penalties;
+    - `rolling(agent)` `[S, ·]` are the parameters by which rollouts are made, the policies' first, and
+      `imagining(agent, m, flat, how)` is how member m makes them, by parameters `flat` `[S, ·]`;
+    - `files(agent, m)` is what is published of member m beside its policy: tensors by the name of their file;
+    - `state(agent)` gives what a checkpoint must hold, tensors by name and plain numbers; `restore` puts it back.
     """
 
-    settings: type
+    settings: type[Any]
     metrics: tuple[str, ...]
-    start: Callable[[int, int, Any, list[int], torch.device | str], Agent]
-    update: Callable[[Any, Transition, Tensor, Tensor, float], dict[str, Tensor]]
-    state: Callable[[Any], tuple[dict[str, Tensor], list[int]]]
-    restore: Callable[[Any, dict[str, Tensor], list[int]], None]
+    start: Callable[[World, tuple[Member, ...], Any], Agent]
+    update: Callable[[Any, Batch, Draws, float], dict[str, Tensor]]
+    operations: Callable[[Any, Work], int]
+    learns_from: Literal["any", "real", "model"] = "any"
+    warm_up: Callable[[Any], int] = lambda settings: 0
+    warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None
+    refresh: Callable[[Any, Draws], None] = lambda agent, draws: None
+    uncertainties: tuple[str, ...] = ()
+    rolling: Callable[[Any], Tensor] = _actors
+    imagining: Callable[[Any, int, Tensor, Imagining], Imagining] = _as_it_is
+    files: Callable[[Any, int], dict[str, dict[str, Tensor]]] = lambda agent, m: {}
+    state: Callable[[Any], tuple[dict[str, Tensor], list[int]]] = agent_state
+    restore: Callable[[Any, dict[str, Tensor], list[int]], None] = restore_agent

@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import Agent, Algorithm
+from mopo_cli.agents.algorithm import Agent, Algorithm, Batch
 from mopo_cli.agents.replay import Pool
-from mopo_cli.agents.sac import SAC
-from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import RELEASED, Imagining, TerminationRule, branch, uniform_policy
+from mopo_cli.agents.world import World
+from mopo_cli.dynamics.imagine import branch, uniform_policy
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
-from mopo_cli.engine.streams import stream
+from mopo_cli.engine.streams import Draws, draws, stream
 
 _ALWAYS = ("penalty", "reward")
 
@@ -61,22 +59,6 @@ class LoopSettings:
 
 
 @dataclass(frozen=True)
-class World:
-    """What the learner may look at: real rows `[N, width]`, and ensembles to branch in or a fixed buffer of model rows.
-
-    `start` `[N, obs_dim]` are the states that rollouts branch from, `how` is what is told of each step.
-    """
-
-    rows: Rows
-    real: Tensor
-    start: Tensor
-    rule: TerminationRule
-    ensembles: tuple[Ensemble, ...] = ()
-    buffer: Tensor | None = None
-    how: Imagining = RELEASED
-
-
-@dataclass(frozen=True)
 class RolloutTally:
     """What a member's latest rollouts did: rows made, and the shares of the start states whose branch ended early.
 
@@ -93,20 +75,20 @@ class RolloutTally:
 
 @dataclass
 class Past:
-    """One rollout whose rows may still be in the pool: the actors `[S, ·]` that made it.
+    """One rollout whose rows may still be in the pool: the parameters `[S, ·]` that made it, the actors' first.
 
     Per member, `positions` says where its rows begin and `rows` how many they are.
     """
 
     index: int
-    actor: Tensor
+    rolling: Tensor
     positions: list[int]
     rows: list[int]
 
 
 @dataclass
 class Loop:
-    """A stack of runs in progress."""
+    """A stack of runs in progress; `step` is below 0 while the agents warm up."""
 
     settings: LoopSettings
     members: tuple[Member, ...]
@@ -126,76 +108,96 @@ class Loop:
 
 
 def start_loop(
-    world: World, members: tuple[Member, ...], learner: Any, settings: LoopSettings, algorithm: Algorithm = SAC
+    world: World, members: tuple[Member, ...], learner: Any, settings: LoopSettings, algorithm: Algorithm
 ) -> Loop:
     """Build the stack with fresh agents and empty pools; `learner` are the algorithm's own settings."""
     device = world.real.device
-    agent = algorithm.start(world.rows.obs_dim, world.rows.act_dim, learner, [m.seed for m in members], device)
+    agent = algorithm.start(world, members, learner)
     capacities = [settings.rollout_batch * m.h * settings.pool_epochs for m in members]
     if world.buffer is not None or settings.real_rows == settings.batch_size:
         capacities = [0] * len(members)
     pool = Pool(capacities, world.rows.width, device)
     names = world.how.uncertainties
     weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
-    loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])
+    warm_up = -(-algorithm.warm_up(learner) // settings.block) * settings.block
+    loop = Loop(settings, members, algorithm, agent, pool, weights[:, None], -warm_up)
     loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
     return loop
 
 
 def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
-    """Train one block in place, branching first where a rollout is due.
+    """Train one block in place, refreshing the agents and branching first where that is due.
 
     At the end of an epoch returns the means of the loop's metrics over it, each `[S]`.
     """
-    if world.buffer is None and max(loop.pool.capacities) and loop.step % loop.settings.rollout_every == 0:
-        _branch(loop, world)
-    _train_block(loop, world)
-    loop.step += loop.settings.block
-    if loop.step % loop.settings.steps_per_epoch:
+    settings = loop.settings
+    if loop.step < 0:
+        _warm_block(loop, world)
+        loop.step += settings.block
         return None
-    means = loop.sums / loop.settings.steps_per_epoch
+    if loop.step % settings.rollout_every == 0:
+        loop.algorithm.refresh(loop.agent, _draws(loop, world, "refresh", loop.step // settings.rollout_every))
+        if world.buffer is None and max(loop.pool.capacities):
+            _branch(loop, world)
+    _train_block(loop, world)
+    loop.step += settings.block
+    if loop.step % settings.steps_per_epoch:
+        return None
+    means = loop.sums / settings.steps_per_epoch
     loop.sums = torch.zeros_like(loop.sums)
     return dict(zip(loop.metrics, means.unbind(dim=1), strict=True))
 
 
+def _warm_block(loop: Loop, world: World) -> None:
+    rows, index = _draw_block(loop, world, loop.settings.batch_size)
+    noise = _draws(loop, world, "noise", loop.step // loop.settings.block)
+    for k in range(loop.settings.block):
+        batch = world.rows.split(rows[k])
+        loop.algorithm.warm(loop.agent, Batch(**vars(batch), real=index.shape[2], index=index[k]), noise)
+
+
 def _train_block(loop: Loop, world: World) -> None:
     settings = loop.settings
-    rows, noise = _draw_block(loop, world)
+    rows, index = _draw_block(loop, world, settings.real_rows)
+    noise = _draws(loop, world, "noise", loop.step // settings.block)
     scale = settings.actor_scale(loop.step)
     for k in range(settings.block):
-        batch = world.rows.split(rows[k])
-        penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
-        info = loop.algorithm.update(loop.agent, batch, batch.reward - penalty, noise[k], scale)
-        info |= {"penalty": penalty.mean(dim=1), "reward": batch.reward.mean(dim=1)}
+        drawn = world.rows.split(rows[k])
+        penalty = (drawn.uncertainty * loop.penalty).sum(dim=-1)
+        batch = Batch(**{**vars(drawn), "reward": drawn.reward - penalty}, real=index.shape[2], index=index[k])
+        info = loop.algorithm.update(loop.agent, batch, noise, scale)
+        info |= {"penalty": penalty.mean(dim=1), "reward": drawn.reward.mean(dim=1)}
         loop.sums += torch.stack([info[name] for name in loop.metrics], dim=1)
 
 
-def _draw_block(loop: Loop, world: World) -> tuple[Tensor, Tensor]:
-    """The batches of a block, `[steps, S, B, width]`, and its noise, `[steps, 2, S, B, act_dim]`."""
+def _draws(loop: Loop, world: World, name: str, index: int) -> Draws:
+    return draws((member.seed for member in loop.members), f"policy/{name}", index, world.real.device)
+
+
+def _draw_block(loop: Loop, world: World, real_rows: int) -> tuple[Tensor, Tensor]:
+    """The batches of a block, `[steps, S, B, width]`, and which rows of the data they begin with, `[…, real_rows]`."""
     settings, device = loop.settings, world.real.device
-    steps, index = settings.block, loop.step // settings.block
-    real_rows, model_rows = settings.real_rows, settings.batch_size - settings.real_rows
-    real, model, noise = [], [], []
+    steps, block, model_rows = settings.block, loop.step // settings.block, settings.batch_size - real_rows
+    real, model = [], []
     for m, member in enumerate(loop.members):
         source = len(world.buffer) if world.buffer is not None else loop.pool.sizes[m]
-        draw = stream(member.seed, "policy/batch", index, device)
+        draw = stream(member.seed, "policy/batch", block, device)
         real.append(torch.randint(len(world.real), (steps, real_rows), generator=draw, device=device))
         model.append(torch.randint(max(source, 1), (steps, model_rows), generator=draw, device=device))
-        shape = (steps, 2, settings.batch_size, world.rows.act_dim)
-        noise.append(torch.randn(shape, generator=stream(member.seed, "policy/noise", index, device), device=device))
-    rows = world.real[torch.stack(real, dim=1)]
+    index = torch.stack(real, dim=1)
+    rows = world.real[index]
     if model_rows:
         chosen = torch.stack(model, dim=1)  # [steps, S, model_rows]
         imagined = loop.pool.gather(chosen) if world.buffer is None else world.buffer[chosen]
         rows = torch.cat([rows, imagined], dim=2)
-    return rows, torch.stack(noise, dim=2)
+    return rows, index
 
 
 def _branch(loop: Loop, world: World) -> None:
     index = loop.step // loop.settings.rollout_every
-    positions = list(loop.pool.positions)
-    loop.tallies = [_branch_member(loop, world, m, index, loop.agent.actor) for m in range(len(loop.members))]
-    loop.past.append(Past(index, loop.agent.actor.clone(), positions, [tally.rows for tally in loop.tallies]))
+    positions, rolling = list(loop.pool.positions), loop.algorithm.rolling(loop.agent)
+    loop.tallies = [_branch_member(loop, world, m, index, rolling) for m in range(len(loop.members))]
+    loop.past.append(Past(index, rolling.clone(), positions, [tally.rows for tally in loop.tallies]))
     while len(loop.past) > 1 and _covered(loop, skip=1):
         loop.past.popleft()
 
@@ -211,16 +213,17 @@ def _covered(loop: Loop, skip: int) -> bool:
     return all(full or not alive for full, alive in zip(filled, finite, strict=True))
 
 
-def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) -> RolloutTally:
+def _branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor) -> RolloutTally:
     member = loop.members[m]
     device = world.start.device
     generator = stream(member.seed, "policy/rollout", index, device)
     chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
     uniform = loop.settings.rollout_actions == "uniform"
-    policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, actor).sample
+    policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, rolling).sample
     made = terminated = guarded = dropped = unknown = 0
     how = replace(world.how, uncertain=bool(loop.penalty[m].any()))
     how = how if member.penalty == ORACLE else replace(how, oracle=None)
+    how = loop.algorithm.imagining(loop.agent, m, rolling, how)
     ensemble, start = world.ensembles[member.model], world.start[chosen]
     for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how):
         loop.pool.write(m, imagined.rows)
@@ -237,10 +240,10 @@ def _branch_member(loop: Loop, world: World, m: int, index: int, actor: Tensor) 
 
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a checkpoint must hold; the pools are made again by the actors that filled them and their streams."""
+    """What a checkpoint must hold; the pools are made again by the parameters that filled them and their streams."""
     tensors, taken = loop.algorithm.state(loop.agent)
     tensors |= {"sums": loop.sums}
-    tensors |= {f"past/{past.index}": past.actor for past in loop.past}
+    tensors |= {f"past/{past.index}": past.rolling for past in loop.past}
     numbers = {
         "step": loop.step,
         "adam": taken,
@@ -259,5 +262,5 @@ def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: 
     loop.pool.sizes = list(numbers["sizes"])
     for past in loop.past:
         loop.pool.positions = list(past.positions)
-        loop.tallies = [_branch_member(loop, world, m, past.index, past.actor) for m in range(len(loop.members))]
+        loop.tallies = [_branch_member(loop, world, m, past.index, past.rolling) for m in range(len(loop.members))]
     loop.pool.positions, loop.pool.sizes = list(numbers["positions"]), list(numbers["sizes"])

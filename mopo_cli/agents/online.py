@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.sac import Sac, SacSettings, start_sac, update
+from mopo_cli.agents.algorithms.sac import Sac, SacSettings, start_sac, update
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 

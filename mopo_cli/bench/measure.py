@@ -23,6 +23,7 @@ from mopo_cli.bench.workloads import (
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.evaluation.returns import open_environments
+from mopo_cli.nets.operations import mlp_flops
 
 _BILLION = 1e9
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
@@ -90,7 +91,7 @@ def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iter
         yield rate("rollouts", "generated transitions", work, made, flops, speeds["rollouts"])
         work = rollouts(model, policy, shapes, device, Imagining(bf16=True))
         yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["bf16"])
-    flops = operations.update_flops(policy, *dims)
+    flops = operations.update_flops(model, policy, *dims)
     for members in sorted({1, seeds}):
         amount = members * updates_per_call(policy)
         name = "policy updates" if members == 1 else f"policy updates, {members} seeds"
@@ -103,7 +104,7 @@ def _speed(
     what: str, rows: int, width: int, device: torch.device, budget: float, dtype: torch.dtype = torch.float32
 ) -> Rate:
     work, products = product(rows, width, width, device, dtype)
-    flops = products * rows * operations.mlp_flops((width, width))
+    flops = products * rows * mlp_flops((width, width))
     return Rate(f"products {what}", "billion operations", flops / _BILLION / median_seconds(work, budget, device))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mopo_cli.bench.measure import Rate, Task
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.stages.memory import policy_bytes
 
@@ -45,7 +45,7 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int) -> Proj
         "policy updates": steps / update,
         "evaluation": _played(task, seeds, episode, known),
     }
-    rows = Rows(shapes.obs_dim, shapes.act_dim, len(UNCERTAINTIES))
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
     return Projection(seconds, policy_bytes(policy, rows, shapes.rows, [policy.h] * seeds))
 
 

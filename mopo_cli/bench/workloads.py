@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithms import ALGORITHMS
-from mopo_cli.agents.loop import Loop, World, start_loop
+from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.loop import Loop, start_loop
 from mopo_cli.agents.loop import advance as advance_loop
+from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
 from mopo_cli.dynamics.fit import advance as advance_fit
 from mopo_cli.dynamics.fit import fitted, start_fit, steps_per_epoch
 from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
-from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -130,17 +131,17 @@ def evaluation(
 def _policy_stack(
     model: TrainModel | None, settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device
 ) -> tuple[World, Loop]:
-    rows = Rows(shapes.obs_dim, shapes.act_dim, len(UNCERTAINTIES))
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
     observation, action, reward, following = _transitions(shapes, device)
     never_ended = torch.zeros(shapes.rows, device=device)
-    uncertainty = torch.rand(shapes.rows, len(UNCERTAINTIES), device=device)
+    uncertainty = torch.rand(shapes.rows, len(PENALTIES), device=device)
     packed = rows.pack(observation, action, reward, never_ended, following, uncertainty)
     world = World(rows, packed, observation, never, buffer=packed)
     if model is not None:
         data = FitData.of(observation, action, reward, following)
         fit = start_fit(data, fit_settings(model), (0,))
         world = World(rows, packed, observation, never, ensembles=(fitted(fit, 0),))
-    algorithm = ALGORITHMS[settings.algorithm]
+    algorithm = load(settings.algorithm)
     stack = tuple(Member(seed, settings.penalty, settings.lam, settings.h, 0) for seed in range(members))
     learner = learner_settings(algorithm.settings, settings, shapes.act_dim)
     return world, start_loop(world, stack, learner, loop_settings(settings), algorithm)

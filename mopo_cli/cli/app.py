@@ -18,6 +18,7 @@ from mopo_cli.cli import (
     train_model,
     train_policy,
 )
+from mopo_cli.cli.learner_options import TrainingCommand
 
 app = typer.Typer(
     name="mopo",
@@ -48,7 +49,8 @@ for name, module, function in (
     ("evaluate", evaluate, evaluate.evaluate),
     ("ablate", ablate, ablate.ablate),
 ):
-    app.command(name, epilog=_examples(module.EXAMPLES), rich_help_panel=STAGES)(function)
+    kind = TrainingCommand if name == "train-policy" else None
+    app.command(name, cls=kind, epilog=_examples(module.EXAMPLES), rich_help_panel=STAGES)(function)
 
 
 def _print_version(asked: bool) -> None:

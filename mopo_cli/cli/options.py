@@ -94,7 +94,9 @@ def command(
     function's own parameters but the first (its ``Call``) come before them.
     """
     fields = {name: info for name, info in _fields(stage).items() if not only or name in only}
-    settings = [_setting(stage, name, info) for name, info in fields.items() if stage]
+    settings = [
+        option(name, setting_help(stage, name), metavar(info.annotation)) for name, info in fields.items() if stage
+    ]
     execution = [option for name, option in EXECUTION.items() if name not in {*without, *fields}]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -102,7 +104,7 @@ def command(
 
         def invoke(**given: Any) -> None:
             arguments = {parameter.name: given.pop(parameter.name) for parameter in own}
-            call = _call(given, set(fields))
+            call = _call(given, {*given} - {*EXECUTION} | {*fields})
             if stage:
                 check_flags(stage, call.flags)
             function(call, **arguments)
@@ -128,26 +130,22 @@ def _fields(stage: type[Settings] | None) -> dict[str, FieldInfo]:
     return {name: stage.model_fields[name] for name in [*own, *stage.model_fields]}
 
 
-def _setting(stage: type[Settings], name: str, info: FieldInfo) -> inspect.Parameter:
-    # Every value arrives as text: the schema, not Typer, parses and checks it.
-    option = typer.Option(
-        "--" + name.replace("_", "-"),
-        help=setting_help(stage, name),
-        metavar=_metavar(info.annotation),
-        rich_help_panel="Settings",
-    )
-    annotation = Annotated[str | None, option]
+def option(name: str, help: str, metavar: str, panel: str = "Settings") -> inspect.Parameter:
+    """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it."""
+    flag = typer.Option("--" + name.replace("_", "-"), help=help, metavar=metavar, rich_help_panel=panel)
+    annotation = Annotated[str | None, flag]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _metavar(annotation: Any) -> str:
+def metavar(annotation: Any) -> str:
+    """What stands for a setting's value in the help."""
     origin = get_origin(annotation)
     if origin is Literal:
         return "|".join(map(str, get_args(annotation)))
     if origin in (Union, UnionType):
-        return _metavar(next(part for part in get_args(annotation) if part is not type(None)))
+        return metavar(next(part for part in get_args(annotation) if part is not type(None)))
     if origin is Annotated:
-        return _metavar(get_args(annotation)[0])
+        return metavar(get_args(annotation)[0])
     return _METAVARS[origin or annotation]
 
 

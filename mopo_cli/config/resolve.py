@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from mopo_cli.config.learners import fitting, of_algorithms, with_own
 from mopo_cli.config.presets import (
     Sections,
     find_preset,
@@ -86,6 +87,7 @@ def resolve(
 
     origins = {field: label for label, values in layers for field in values}
     merged = {field: value for _, values in layers for field, value in values.items()}
+    stage = with_own(stage, str(merged.get("algorithm", "sac")))
     return Resolved(
         settings=_build(stage, merged, flags),
         origins={field: origins.get(field, "default") for field in stage.model_fields},
@@ -127,7 +129,7 @@ def refuse_contradiction(stage: type[Settings], method: str, values: Mapping[str
 
 def check_flags(stage: type[Settings], flags: Mapping[str, Any]) -> None:
     """Raises UsageError listing all flags whose value is not allowed."""
-    if faults := _faults(stage, flags):
+    if faults := _faults(fitting(stage, flags), flags):
         sentence = _sentence("", [f"--{fault}" for fault in faults])
         raise UsageError(sentence, hint=f"mopo {stage_name(stage)} --help")
 
@@ -159,8 +161,8 @@ def checked(sections: Sections, label: str) -> Sections:
     """The same sections. Raises SettingsError, naming ``label`` and each key, if any is unknown or bad."""
     faults: list[str] = []
     for section, values in sections.items():
-        if model := STAGES.get(section):
-            faults += [f"{section}: {fault}" for fault in _faults(model, values)]
+        if stage := STAGES.get(section):
+            faults += [f"{section}: {fault}" for fault in _faults(fitting(stage, values), values)]
         else:
             faults.append(f"unknown section {section!r}{_suggestion(section, list(STAGES))}")
     if faults:
@@ -178,11 +180,16 @@ def _values(sections: Sections, stage: type[Settings]) -> dict[str, Any]:
 
 def stage_name(stage: type[Settings]) -> str:
     """The command a settings model belongs to: ``TrainModel`` -> ``train-model``."""
-    return next(name for name, model in STAGES.items() if model is stage)
+    return next(name for name, model in STAGES.items() if issubclass(stage, model))
 
 
 def _build(stage: type[S], merged: dict[str, Any], flags: Mapping[str, Any]) -> S:
     """Validates the merged values; by now only what concerns several settings at once can be wrong."""
+    if stray := [name for name in merged if name not in stage.model_fields]:
+        owners = " and ".join(of_algorithms(stray[0]))
+        sentence = f"{_flag(stray[0])} is a setting of {owners}, not of the algorithm {merged.get('algorithm', 'sac')}."
+        error = UsageError if stray[0] in flags else SettingsError
+        raise error(sentence, hint="mopo presets methods lists the methods; --method NAME takes one")
     try:
         return stage(**merged)
     except ValidationError as error:

@@ -7,6 +7,7 @@ these models. Sources: "MOPO" is the paper's final version, "MOPO code" its auth
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,6 +16,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
 
 Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
 Metric = Literal["mse", "nll"]
@@ -32,12 +35,19 @@ def _split(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
+def _known_algorithm(name: str) -> str:
+    if name not in ALGORITHMS:
+        raise ValueError(f"must be one of {', '.join(ALGORITHMS)}")
+    return name
+
+
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
 Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
 Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
 Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
+Algorithm = Annotated[str, AfterValidator(_known_algorithm)]
 Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -201,7 +211,7 @@ class Rollout(Imagination):
 class PolicyTraining(Imagination):
     """What ``train-policy`` and ``ablate`` share: everything but method, penalty, lam, h and name."""
 
-    algorithm: Literal["sac", "bc"] = _setting("sac", "what learns: soft actor-critic, or behaviour cloning", "MOPO")
+    algorithm: Algorithm = _setting("sac", f"what learns: {', '.join(ALGORITHMS)}", "MOPO")
 
     epochs: int = _setting(1000, "epochs to train", CODE, ge=1)
     steps_per_epoch: int = _setting(1000, "gradient steps per epoch", CODE, ge=1)
@@ -249,18 +259,15 @@ class PolicyTraining(Imagination):
         """Whether rollouts are made: not where a file of them is given, nor where all of a batch is real."""
         return self.rollouts == "fresh" and int(self.batch_size * self.real_ratio) < self.batch_size
 
+    @classmethod
+    def shared(cls) -> set[str]:
+        """The settings that all policies of a stack have in common."""
+        return set(cls.model_fields) - {"method", "penalty", "lam", "h", "name"}
+
     @property
     def updates(self) -> int:
         """Gradient steps of a policy."""
         return self.epochs * self.steps_per_epoch
-
-    @model_validator(mode="after")
-    def _cloning_needs_real_actions(self) -> Self:
-        if self.algorithm == "bc" and self.real_ratio < 1:
-            raise ValueError(
-                "algorithm bc clones the actions of the data alone: set real-ratio to 1 (--method bc does)"
-            )
-        return self
 
     @model_validator(mode="after")
     def _log_std_bounds_are_ordered(self) -> Self:

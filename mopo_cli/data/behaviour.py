@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import agent_state, restore_agent
+from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.online import Online, act, learn
-from mopo_cli.agents.sac import Sac, restore_sac, sac_state
 from mopo_cli.data.generate import LOGGED_INFOS, info_columns, logged_infos
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions, denormalise_actions
 from mopo_cli.engine.streams import stream
@@ -141,7 +142,7 @@ def log_of(behaviour: Behaviour, rows: int) -> Transitions:
 def behaviour_state(behaviour: Behaviour) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold to go on from the start of the present episode."""
     start = behaviour.start
-    tensors, taken = sac_state(start.sac)
+    tensors, taken = agent_state(start.sac)
     tensors |= {
         "replay": behaviour.online.replay[: start.steps],
         "timeouts": torch.from_numpy(behaviour.timeouts[: start.steps]),
@@ -158,10 +159,10 @@ def restore_behaviour(behaviour: Behaviour, tensors: dict[str, Tensor], numbers:
     KeyError or ValueError where the checkpoint is of something else.
     """
     online, steps = behaviour.online, numbers["steps"]
-    expected = {**sac_state(online.sac)[0], "replay": online.replay[:steps]}
+    expected = {**agent_state(online.sac)[0], "replay": online.replay[:steps]}
     if any(tensors[name].shape != tensor.shape for name, tensor in expected.items()):
         raise ValueError("its tensors are of another size")
-    restore_sac(online.sac, tensors, numbers["adam"])
+    restore_agent(online.sac, tensors, numbers["adam"])
     online.replay[:steps], online.steps = tensors["replay"], steps
     behaviour.timeouts[:steps] = tensors["timeouts"].cpu().numpy()
     behaviour.infos[:steps] = tensors["infos"].cpu().numpy()

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mopo_cli.agents.sac import SacSettings
+from mopo_cli.agents.algorithms.sac import SacSettings
 from mopo_cli.data.behaviour import Behaviour, log_of, named_seed, own_units
 from mopo_cli.data.generate import log_steps
 from mopo_cli.data.scores import family_returns

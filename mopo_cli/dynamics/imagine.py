@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.penalties import ORACLE, RELEASED_FORM, UNCERTAINTIES, PenaltyForm, uncertainties
+from mopo_cli.dynamics.penalties import (
+    ORACLE,
+    PENALTIES,
+    RATIO,
+    RELEASED_FORM,
+    UNCERTAINTIES,
+    PenaltyForm,
+    uncertainties,
+)
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.workers import spread
 from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
@@ -34,15 +42,25 @@ class Imagining:
     are made in bfloat16. `reward_mean`: the reward is the
     drawn network's mean instead of its sample. "oracle" is the error of the drawn network's mean (its sample,
     where `oracle_sample`) by the `oracle`, and 0 without one; where the oracle knows nothing, max-var stands in.
+    "ratio" is what `ratio` says of observations, actions `[B, ·]` and the drawn networks `[B]`, and 0 without it.
+    A step whose uncertainty of the name in `halt` is above the number there ends its branch, with terminal = 1.
     """
 
-    uncertainties: tuple[str, ...] = tuple(UNCERTAINTIES)
+    uncertainties: tuple[str, ...] = PENALTIES
     form: PenaltyForm = RELEASED_FORM
     reward_mean: bool = False
     oracle: Oracle | None = None
     oracle_sample: bool = False
     uncertain: bool = True
     bf16: bool = False
+    ratio: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    halt: tuple[str, float] | None = None
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The uncertainties that the networks' predictions have to tell: those stored, and the oracle's stand-in."""
+        wanted = (*self.uncertainties, *(("max-var",) if self.oracle is not None else ()))
+        return tuple(name for name in UNCERTAINTIES if name in wanted)
 
 
 RELEASED = Imagining()
@@ -70,7 +88,7 @@ class Imagined:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of B rows: what came `[B, obs_dim]`, `[B]`, how unsure the model is `[B, 3]`, which elite drew it `[B]`.
+    """A step of B rows: what came `[B, obs_dim]`, `[B]`, how unsure the model is `[B, U]`, which elite drew it `[B]`.
 
     `mean` `[B, obs_dim]` is the next observation that the elite expects.
     """
@@ -111,10 +129,10 @@ def sample_step(
             means, stds = ensemble.predict(observation[part], action[part], how.bf16)
             chosen = member[part][None, :, None].expand(1, -1, means.shape[2])
             mean, std = means.gather(0, chosen)[0], stds.gather(0, chosen)[0]
-            uncertainty = uncertainties(means, stds, how.form, ensemble.elites)
+            uncertainty = uncertainties(means, stds, how.form, ensemble.elites, how.measured)
         else:
             mean, std = ensemble.predict_by(member[part], observation[part], action[part], how.bf16)
-            uncertainty = mean.new_zeros(len(mean), len(UNCERTAINTIES))
+            uncertainty = mean.new_zeros(len(mean), len(how.measured))
         return mean, mean + std * noise[part], uncertainty
 
     blocks = zip(*spread(block, -(-count // size)), strict=True)
@@ -150,6 +168,8 @@ def branch(
         next_observation = came.next_observation
         uncertainty, blank = _stored(came, observation, action, how)
         terminal = rule(observation, action, next_observation)
+        if how.halt is not None:
+            terminal = terminal | (uncertainty[:, how.uncertainties.index(how.halt[0])] > how.halt[1])
         wild = ((next_observation - centre) / scale).abs().amax(dim=-1) > _GUARD
         rows = layout.pack(observation, action, came.reward, terminal | wild, next_observation, uncertainty)
         finite = torch.isfinite(rows).all(dim=-1)
@@ -169,11 +189,13 @@ def branch(
 
 def _stored(came: Step, observation: Tensor, action: Tensor, how: Imagining) -> tuple[Tensor, Tensor]:
     """The uncertainties to store `[B, U]`, and of which rows the oracle knows nothing, bool `[B]`."""
-    columns = dict(zip(UNCERTAINTIES, came.uncertainty.unbind(dim=-1), strict=True))
+    columns = dict(zip(how.measured, came.uncertainty.unbind(dim=-1), strict=True))
     nothing = torch.zeros_like(came.reward)
     blank = nothing > 0
     if how.oracle is not None:
         error = how.oracle(observation, action, came.next_observation if how.oracle_sample else came.mean)
         blank = torch.isnan(error)
         columns[ORACLE] = torch.where(blank, columns["max-var"], error)
+    if how.ratio is not None:
+        columns[RATIO] = how.ratio(observation, action, came.member)
     return torch.stack([columns.get(name, nothing) for name in how.uncertainties], dim=-1), blank

@@ -8,6 +8,8 @@ from torch import Tensor
 
 ORACLE = "oracle"
 """The uncertainty that is none: the model's error, from a simulator (see `tasks.oracle`)."""
+RATIO = "ratio"
+"""The density ratio of the model's rows to the data's, which DROP learns (see `agents.algorithms.drop`)."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,34 @@ def ens(mean: Tensor, std: Tensor) -> Tensor:
     return distances.amax(dim=0)
 
 
+def discrepancy(mean: Tensor, std: Tensor) -> Tensor:
+    """max_ij ||mu_i - mu_j||_2 over the next-state dimensions (MOReL equation 2): -> `[B]`."""
+    state = mean[..., :-1]
+    widest = state.new_zeros(state.shape[1])
+    for i in range(1, len(state)):
+        distances: Tensor = torch.linalg.vector_norm(state[:i] - state[i], dim=-1)
+        widest = torch.maximum(widest, distances.amax(dim=0))
+    return widest
+
+
 UNCERTAINTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max-var": max_var,
     "avg-var": avg_var,
     "ens": ens,
+    "discrepancy": discrepancy,
 }
+PENALTIES = ("max-var", "avg-var", "ens")
+"""Those that a reward can be lowered by."""
 
 
 def uncertainties(
-    mean: Tensor, std: Tensor, form: PenaltyForm = RELEASED_FORM, elites: Sequence[int] | None = None
+    mean: Tensor,
+    std: Tensor,
+    form: PenaltyForm = RELEASED_FORM,
+    elites: Sequence[int] | None = None,
+    names: Sequence[str] = PENALTIES,
 ) -> Tensor:
-    """Every uncertainty, in the order of UNCERTAINTIES: `[B, 3]`.
+    """The uncertainties of these names, `[B, len(names)]`.
 
     mean, std `[K, B, obs_dim + 1]` are the predictions of all networks, `elites` the chosen ones among them,
     looked at where the form says so.
@@ -70,9 +89,9 @@ def uncertainties(
         mean, std = mean / form.scale, std / form.scale
     if not form.reward:
         std = std[..., :-1]
-    return torch.stack([u(mean, std) for u in UNCERTAINTIES.values()], dim=-1)
+    return torch.stack([UNCERTAINTIES[name](mean, std) for name in names], dim=-1)
 
 
-def penalty_weights(penalty: str, lam: float, names: Sequence[str] = tuple(UNCERTAINTIES)) -> list[float]:
+def penalty_weights(penalty: str, lam: float, names: Sequence[str] = PENALTIES) -> list[float]:
     """The weight of each uncertainty in the penalty: lambda at the one named, zero elsewhere; "none" is all zero."""
     return [lam if name == penalty else 0.0 for name in names]

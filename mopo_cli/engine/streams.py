@@ -5,8 +5,11 @@ resumed run needs no generator state: the counter of the loop is the state.
 """
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 def stream(seed: int, name: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
@@ -15,3 +18,28 @@ def stream(seed: int, name: str, index: int = 0, device: torch.device | str = "c
     generator = torch.Generator(device)
     generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return generator
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of S members for one block of steps, each member's from its own stream, as they are asked for.
+
+    What they are thus depends on the order of the asking, which must be the same for all blocks.
+    """
+
+    generators: tuple[torch.Generator, ...]
+
+    def normal(self, lead: int, *shape: int) -> Tensor:
+        """Standard normal numbers `[lead, S, *shape]`."""
+        return torch.stack(
+            [torch.randn((lead, *shape), generator=own, device=own.device) for own in self.generators], dim=1
+        )
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Whole numbers from 0 to high - 1, `[S, *shape]`."""
+        return torch.stack([torch.randint(high, shape, generator=own, device=own.device) for own in self.generators])
+
+
+def draws(seeds: Iterable[int], name: str, index: int, device: torch.device | str) -> Draws:
+    """The draws of members with these seeds from their streams `name`, block `index`."""
+    return Draws(tuple(stream(seed, name, index, device) for seed in seeds))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.dynamics.returns import ModelReturns
@@ -39,7 +40,7 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     """
     device = open_device(options)
     name, record = trained_policy(run, settings.policy)
-    training = TrainPolicy(**record.settings)
+    training = recorded_training(record.settings)
     policies = files_by_seed(run, record, "policy")
     world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
     inputs = world | {f"policy/{seed}": path for seed, path in policies.items()}

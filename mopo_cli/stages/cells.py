@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mopo_cli.config.schema import PolicyTraining, TrainPolicy
+from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
@@ -125,7 +125,7 @@ def _alike(cells: list[Cell]) -> list[list[Cell]]:
     """The cells by what all members of a stack share."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        shared = cell.settings.model_dump_json(include=set(PolicyTraining.model_fields))
+        shared = cell.settings.model_dump_json(include=cell.settings.shared())
         groups.setdefault(shared, []).append(cell)
     return list(groups.values())
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithms import ALGORITHMS
-from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
@@ -56,23 +57,26 @@ def train_stack(
 
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
-    algorithm, rows = ALGORITHMS[settings.algorithm], opened.world.rows
+    algorithm, rows = load(settings.algorithm), opened.world.rows
     needed = policy_bytes(settings, rows, len(opened.world.real), [member.h for member in members])
     check_memory({name: size for name, size in needed.items() if name != "data"}, opened.world.real.device)
     learner = learner_settings(algorithm.settings, settings, rows.act_dim)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
     _resume(stage, trained, opened.world, settings, report)
-    per_epoch = settings.steps_per_epoch
-    epochs_done = loop.step // per_epoch
+    per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
+    if loop.step < 0:
+        report.say(f"warming up for {-loop.step:,} gradient steps")
     last_save = time.monotonic()
     with ExitStack() as context:
         environments = _environments(context, opened, settings, report)
         table = context.enter_context(report.live_table(_columns(loop)))
-        progress = context.enter_context(report.progress("train-policy", settings.epochs, done=epochs_done))
-        while loop.step < settings.epochs * per_epoch:
+        progress = context.enter_context(
+            report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
+        )
+        while loop.step < total:
             means = advance(loop, opened.world)
-            progress.update(loop.settings.block / per_epoch)
+            progress.update(loop.settings.block / per_epoch if loop.step > 0 else 0)
             if means is not None:
                 _record_epoch(trained, means)
                 epoch = loop.step // per_epoch
@@ -218,7 +222,7 @@ def raise_if_diverged(result: dict[str, Any]) -> None:
 
 def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
     """What tells this stack from another one of the same stage, as JSON has it."""
-    shared = settings.model_dump(mode="json", include=set(PolicyTraining.model_fields))
+    shared = settings.model_dump(mode="json", include=settings.shared())
     return [shared, [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]]
 
 

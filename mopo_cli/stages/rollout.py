@@ -1,5 +1,6 @@
 """rollout: branch in the model from states of the dataset and stream the imagined transitions to a file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def _write(
     ensemble = model.for_seed(settings.seed)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(UNCERTAINTIES))
     rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
-    how = imagining(settings, data)
+    how = replace(imagining(settings, data), uncertainties=tuple(UNCERTAINTIES))
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         RolloutWriter(path, _attributes(stage, settings, data.info)) as writer,

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from mopo_cli.config.learners import fitting
 from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
@@ -213,10 +214,11 @@ def stage_envelope(
             raise
 
 
-def setting_defaults(key: str, names: Collection[str]) -> dict[str, Any]:
+def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The present defaults of those of a stage's settings, by its key "train-policy/NAME", as JSON has them."""
-    fields = STAGES[key.split("/")[0]].model_fields
-    return {name: plain(fields[name].default) for name in names if name in fields and not fields[name].is_required()}
+    fields = fitting(STAGES[key.split("/")[0]], settings).model_fields
+    known = [name for name in settings if name in fields and not fields[name].is_required()]
+    return {name: plain(fields[name].default) for name in known}
 
 
 def same_settings(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mopo_cli.agents.loop import World
+from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.transitions import normalise_actions
 from mopo_cli.dynamics.imagine import Imagining
-from mopo_cli.dynamics.penalties import ORACLE, UNCERTAINTIES, PenaltyForm
+from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
@@ -74,7 +75,7 @@ def open_world(
     were measured otherwise than the settings say.
     """
     data = open_data(inputs["dataset"], device)
-    names = (*UNCERTAINTIES, ORACLE) if oracle else tuple(UNCERTAINTIES)
+    names = (*PENALTIES, *load(settings.algorithm).uncertainties, *((ORACLE,) if oracle else ()))
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)

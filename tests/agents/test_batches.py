@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm
-from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, start_loop
+from mopo_cli.agents.algorithm import Algorithm, Batch
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, start_loop
+from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.streams import Draws
 from mopo_cli.tasks.termination import never
 
 ACT, REAL, MODEL = 2, 60, 90
@@ -38,17 +40,21 @@ class Onlooker:
         return torch.ones(len(self.actor), dtype=torch.bool)
 
 
-def look(agent: Onlooker, batch: Transition, reward: Tensor, noise: Tensor, scale: float) -> dict[str, Tensor]:
+def look(agent: Onlooker, batch: Batch, draws: Draws, scale: float) -> dict[str, Tensor]:
     assert torch.equal(batch.observation[..., 0], batch.next_observation[..., 0])
-    agent.rows.append(batch.observation[..., 0].clone())
-    agent.gain.append(reward - batch.reward)
-    agent.noise.append(noise.clone())
+    assert torch.equal(batch.observation[:, : batch.real, 0], batch.index.float())
+    ids = batch.observation[..., 0]
+    agent.rows.append(ids.clone())
+    agent.gain.append(batch.reward - (100 + ids))
+    agent.noise.append(draws.normal(2, *batch.action.shape[1:]))
     return {}
 
 
-LOOK = Algorithm(
-    type(None), (), lambda o, a, s, seeds, device: Onlooker(torch.zeros(len(seeds), 1)), look, lambda _: ({}, []), print
-)
+def start(world: World, members: tuple[Member, ...], settings: None) -> Onlooker:
+    return Onlooker(torch.zeros(len(members), 1))
+
+
+LOOK = Algorithm(type(None), (), start, look, lambda settings, work: 0, state=lambda agent: ({}, []))
 
 
 def identified(ids: Tensor, uncertainty: Tensor) -> Tensor:

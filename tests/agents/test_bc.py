@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithms import ALGORITHMS
-from mopo_cli.agents.bc import BC, Bc, BcSettings, bc_state, restore_bc, start_bc, update
-from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.algorithm import agent_state, restore_agent
+from mopo_cli.agents.algorithms import NAMES, load
+from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, update
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows, Transition
 from mopo_cli.engine.streams import stream
@@ -32,8 +34,8 @@ def make_batch(members: int, seed: int = 0, rows: int = BATCH, act_dim: int = AC
 
 
 def learn(bc: Bc, batch: Transition, scale: float = 1.0) -> dict[str, Tensor]:
-    noise = torch.randn(2, *batch.action.shape, generator=stream(0, "test/noise"))
-    return update(bc, batch, torch.randn(batch.reward.shape, generator=stream(0, "test/reward")), noise, scale)
+    reward = torch.randn(batch.reward.shape, generator=stream(0, "test/reward"))
+    return update(bc, replace(batch, reward=reward), scale)
 
 
 def perceptron(params: dict[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]:
@@ -72,7 +74,7 @@ def test_one_update_by_hand(rows: int, act_dim: int) -> None:
         loss, gradient = by_hand(own, batch.observation[m].double().numpy(), batch.action[m].double().numpy())
         assert losses[m].item() == pytest.approx(loss, rel=1e-5)
         for name, expected in gradient.items():
-            found = bc.layout.views(bc.adam.grad)[name][m].numpy()
+            found = bc.layout.views(bc.actor_adam.grad)[name][m].numpy()
             np.testing.assert_allclose(found, expected, atol=1e-7, rtol=1e-4)
             sure = np.abs(expected) > 1e-5  # where Adam's epsilon does not count
             step = after[name][m].double().numpy() - own[name]
@@ -84,7 +86,7 @@ def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
     bc, other, batch = *(start_bc(OBS, ACT, SETTINGS, [0], "cpu") for _ in range(2)), make_batch(1)
     heads = bc.layout.views(bc.actor.clone())
     learn(bc, batch)
-    update(other, batch, batch.reward + 9, torch.zeros(2, *batch.action.shape))
+    update(other, replace(batch, reward=batch.reward + 9))
     assert torch.equal(bc.actor, other.actor)
     after = bc.layout.views(bc.actor)
     assert torch.equal(after["w2"][..., ACT:], heads["w2"][..., ACT:])
@@ -115,7 +117,7 @@ def make_world(rows: int = 500) -> tuple[World, Tensor]:
 
 def train(members: tuple[Member, ...], blocks: int, settings: BcSettings = SETTINGS, loop: LoopSettings = LOOP) -> Loop:
     world, _ = make_world()
-    run = start_loop(world, members, settings, loop, BC)
+    run = start_loop(world, members, settings, loop, ALGORITHM)
     for _ in range(blocks):
         advance(run, world)
     return run
@@ -124,7 +126,7 @@ def train(members: tuple[Member, ...], blocks: int, settings: BcSettings = SETTI
 def test_a_known_policy_is_found_again() -> None:
     world, expected = make_world()
     quick = replace(SETTINGS, hidden=64, actor_lr=3e-3)
-    loop = start_loop(world, MEMBERS[:2], quick, replace(LOOP, steps_per_epoch=100, rollout_every=100), BC)
+    loop = start_loop(world, MEMBERS[:2], quick, replace(LOOP, steps_per_epoch=100, rollout_every=100), ALGORITHM)
     losses = []
     for _ in range(12):
         means = advance(loop, world)
@@ -151,8 +153,8 @@ def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
 
 
 def member(bc: Bc, m: int, act_dim: int) -> Bc:
-    alone, (tensors, steps) = start_bc(OBS, act_dim, bc.settings, [99], "cpu"), bc_state(bc)
-    restore_bc(alone, {name: tensor[m : m + 1] for name, tensor in tensors.items()}, steps)
+    alone, (tensors, steps) = start_bc(OBS, act_dim, bc.settings, [99], "cpu"), agent_state(bc)
+    restore_agent(alone, {name: tensor[m : m + 1] for name, tensor in tensors.items()}, steps)
     return alone
 
 
@@ -207,7 +209,7 @@ def test_the_state_is_all_of_it() -> None:
     bc, batch = start_bc(OBS, ACT, SETTINGS, [0], "cpu"), make_batch(1)
     learn(bc, batch)
     other = start_bc(OBS, ACT, SETTINGS, [9], "cpu")
-    restore_bc(other, *deepcopy(bc_state(bc)))
+    restore_agent(other, *deepcopy(agent_state(bc)))
     learn(bc, make_batch(1, 1)), learn(other, make_batch(1, 1))
     assert torch.equal(bc.actor, other.actor)
 
@@ -223,7 +225,7 @@ def test_what_is_not_a_number_stays_in_its_member() -> None:
 
 
 def test_it_is_an_algorithm_by_name() -> None:
-    assert ALGORITHMS["bc"] is BC and set(ALGORITHMS) == {"sac", "bc"}
+    assert load("bc") is ALGORITHM and {"sac", "bc"} <= set(NAMES)
     actor = start_bc(OBS, ACT, SETTINGS, [0], "cpu").policy(0)
     assert (actor.log_std_min, actor.log_std_max) == (-3.0, 1.0)
     assert actor.greedy(torch.zeros(5, OBS)).shape == (5, ACT)

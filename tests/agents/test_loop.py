@@ -10,16 +10,16 @@ import torch
 from probes.linear import linear_ensemble
 from torch import Tensor
 
+from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
 from mopo_cli.agents.loop import (
     Loop,
     LoopSettings,
-    World,
     advance,
     loop_state,
     restore_loop,
     start_loop,
 )
-from mopo_cli.agents.sac import SacSettings
+from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -60,7 +60,7 @@ def make_world(ensembles: int = 1) -> World:
 
 
 def train(world: World, members: tuple[Member, ...], blocks: int, settings: LoopSettings = SETTINGS) -> Loop:
-    loop = start_loop(world, members, SAC, settings)
+    loop = start_loop(world, members, SAC, settings, ALGORITHM)
     for _ in range(blocks):
         advance(loop, world)
     return loop
@@ -118,8 +118,8 @@ def test_the_full_size_update_is_the_same_alone_and_stacked() -> None:
     sac = replace(SAC, hidden=256)
     settings = replace(SETTINGS, batch_size=256)
     members = tuple(Member(seed, "max-var", 1.0, 5, 0) for seed in range(3))
-    stack = start_loop(world, members, sac, settings)
-    alone = start_loop(world, members[1:2], sac, settings)
+    stack = start_loop(world, members, sac, settings, ALGORITHM)
+    alone = start_loop(world, members[1:2], sac, settings, ALGORITHM)
     for loop in (stack, alone):
         advance(loop, world)
     assert torch.equal(stack.agent.actor[1], alone.agent.actor[0])
@@ -128,7 +128,7 @@ def test_the_full_size_update_is_the_same_alone_and_stacked() -> None:
 
 def assert_resumes(whole: Loop, stopped: Loop) -> None:
     """What is taken up where `stopped` is now comes to be equal to `whole`."""
-    world, second = make_world(2), start_loop(make_world(2), whole.members, SAC, whole.settings)
+    world, second = make_world(2), start_loop(make_world(2), whole.members, SAC, whole.settings, ALGORITHM)
     restore_loop(second, world, *deepcopy(loop_state(stopped)))
     while second.step < whole.step:
         advance(second, world)
@@ -145,7 +145,7 @@ def test_a_resumed_loop_ends_as_the_uninterrupted_one(stop_after: int) -> None:
 
 def test_uniform_rollouts_act_at_random_whatever_the_policy_and_resume_exactly() -> None:
     world, settings = make_world(2), replace(SETTINGS, rollout_actions="uniform")
-    loop = start_loop(world, MEMBERS[:2], SAC, settings)
+    loop = start_loop(world, MEMBERS[:2], SAC, settings, ALGORITHM)
     # A policy that always does the same; learning moves it little in these few steps.
     loop.agent.actor_layout.views(loop.agent.actor)["b2"][:, :, :ACT] = 9.0
     for _ in range(3):
@@ -167,7 +167,7 @@ def test_rollouts_that_no_longer_matter_are_forgotten() -> None:
 
 def test_a_member_that_is_not_finite_leaves_the_others_alone() -> None:
     world, healthy = make_world(2), stacked(6)
-    loop = start_loop(world, MEMBERS, SAC, SETTINGS)
+    loop = start_loop(world, MEMBERS, SAC, SETTINGS, ALGORITHM)
     advance(loop, world)
     loop.agent.critic[2:4] = float("nan")
     for _ in range(5):
@@ -179,14 +179,14 @@ def test_a_member_that_is_not_finite_leaves_the_others_alone() -> None:
 
 def test_a_diverged_member_neither_keeps_old_rollouts_nor_prevents_a_resume() -> None:
     world = make_world(2)
-    loop = start_loop(world, MEMBERS, SAC, SETTINGS)
+    loop = start_loop(world, MEMBERS, SAC, SETTINGS, ALGORITHM)
     advance(loop, world)
     loop.agent.critic[2:4] = float("nan")
     for _ in range(20):
         advance(loop, world)
     assert len(loop.past) <= len(stacked(20).past) + 1
-    assert not any(past.actor[1].isfinite().all() for past in loop.past)
-    resumed = start_loop(world, MEMBERS, SAC, SETTINGS)
+    assert not any(past.rolling[1].isfinite().all() for past in loop.past)
+    resumed = start_loop(world, MEMBERS, SAC, SETTINGS, ALGORITHM)
     restore_loop(resumed, world, *deepcopy(loop_state(loop)))
     advance(loop, world), advance(resumed, world)
     for m in (0, 2, 3):
@@ -195,7 +195,7 @@ def test_a_diverged_member_neither_keeps_old_rollouts_nor_prevents_a_resume() ->
 
 def test_a_stack_of_diverged_members_goes_on() -> None:
     world = make_world(2)
-    loop = start_loop(world, MEMBERS[:2], SAC, SETTINGS)
+    loop = start_loop(world, MEMBERS[:2], SAC, SETTINGS, ALGORITHM)
     advance(loop, world)
     loop.agent.critic.fill_(float("nan"))
     for _ in range(5):
@@ -233,7 +233,7 @@ def test_each_member_branches_in_its_own_model_by_sampling_its_present_policy() 
     base = make_world()
     world = replace(base, start=torch.zeros(50, OBS), rule=TERMINATION_RULES["none"], ensembles=tuple(models))
     members = (Member(0, "none", 0.0, 1, 1), Member(1, "none", 0.0, 1, 0))
-    loop = start_loop(world, members, SAC, SETTINGS)
+    loop = start_loop(world, members, SAC, SETTINGS, ALGORITHM)
 
     def latest(m: int) -> tuple[Tensor, Tensor]:
         end = loop.pool.positions[m] or loop.pool.capacities[m]

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import agent_state
+from mopo_cli.agents.algorithms.sac import SacSettings, update
 from mopo_cli.agents.online import Online, OnlineSettings, act, learn, start_online
-from mopo_cli.agents.sac import SacSettings, sac_state, update
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 
@@ -40,7 +41,7 @@ def live(online: Online, steps: int, reward: Reward = lambda s, a: a) -> list[Te
 
 
 def parameters(online: Online) -> list[Tensor]:
-    return [tensor.clone() for tensor in sac_state(online.sac)[0].values()]
+    return [tensor.clone() for tensor in agent_state(online.sac)[0].values()]
 
 
 def test_it_acts_uniformly_and_learns_nothing_while_it_warms_up() -> None:

@@ -8,8 +8,9 @@ import torch
 from probes.linear import linear_ensemble
 from torch import Tensor
 
-from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, loop_state, restore_loop, start_loop
-from mopo_cli.agents.sac import SacSettings
+from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.world import World
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -53,7 +54,7 @@ def make_world(asked: list[int] | None = None) -> World:
 
 
 def train(world: World, members: tuple[Member, ...], blocks: int) -> Loop:
-    loop = start_loop(world, members, SAC, LOOP)
+    loop = start_loop(world, members, SAC, LOOP, ALGORITHM)
     for _ in range(blocks):
         advance(loop, world)
     return loop
@@ -61,7 +62,7 @@ def train(world: World, members: tuple[Member, ...], blocks: int) -> Loop:
 
 def test_the_penalty_is_lambda_times_the_error_or_max_var_where_that_is_unknown() -> None:
     world = make_world([])
-    loop = start_loop(world, (TRUE,), SAC, LOOP)
+    loop = start_loop(world, (TRUE,), SAC, LOOP, ALGORITHM)
     advance(loop, world)
     means = advance(loop, world)
     rows = world.rows.split(loop.pool.rows[0, : loop.pool.sizes[0]])
@@ -95,7 +96,7 @@ def test_it_is_the_same_alone_and_resumes_exactly() -> None:
     assert torch.equal(stack.pool.rows[1, :size], alone.pool.rows[0, :size])
 
     world = make_world([])
-    stopped, resumed = train(world, (PLAIN[0], TRUE), 3), start_loop(world, (PLAIN[0], TRUE), SAC, LOOP)
+    stopped, resumed = train(world, (PLAIN[0], TRUE), 3), start_loop(world, (PLAIN[0], TRUE), SAC, LOOP, ALGORITHM)
     restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
     for _ in range(2):
         advance(resumed, world)

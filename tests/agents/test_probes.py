@@ -10,8 +10,9 @@ from probes.environments import PROBES, Probe
 from probes.linear import linear_ensemble
 from torch import Tensor
 
-from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, start_loop
-from mopo_cli.agents.sac import SacSettings
+from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, start_loop
+from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
@@ -54,7 +55,7 @@ def world_of(probe: Probe) -> World:
 
 
 def train(world: World, members: tuple[Member, ...], sac: SacSettings, loop: LoopSettings, steps: int) -> Loop:
-    run = start_loop(world, members, sac, loop)
+    run = start_loop(world, members, sac, loop, ALGORITHM)
     while run.step < steps:
         advance(run, world)
     return run
@@ -121,7 +122,7 @@ def test_what_is_watched_is_the_raw_reward_and_the_penalty_apart() -> None:
     buffer = rows.pack(state, state, 1.0 * ones, ones, state, ones[:, None] * torch.tensor([0.2, 0.5, 0.9]))
     world = World(rows, real, state, never, buffer=buffer)
     members = (Member(0, "ens", 2.0, 1, 0), Member(0, "none", 2.0, 1, 0))
-    loop = start_loop(world, members, settings(0.9), schedule(0.25))
+    loop = start_loop(world, members, settings(0.9), schedule(0.25), ALGORITHM)
     means = advance(loop, world)
     assert means is not None
     assert means["reward"].tolist() == pytest.approx([2.0, 2.0])  # 16 of 64 rows are real
@@ -153,7 +154,7 @@ def test_only_what_was_imagined_is_ever_learned_from() -> None:
 
     world = World(rows, real, start, rule, (ensemble,))
     members = (Member(0, "max-var", 1.0, 3, 0), Member(1, "ens", 1.0, 1, 0))
-    loop = start_loop(world, members, settings(0.9), LoopSettings(40, 20, 30, 4, 32, 0.0))
+    loop = start_loop(world, members, settings(0.9), LoopSettings(40, 20, 30, 4, 32, 0.0), ALGORITHM)
     loop.pool.rows.fill_(float("nan"))
     sizes = []
     for _ in range(12):

@@ -10,7 +10,7 @@ from probes.agents import ACT, OBS, SETTINGS, make_batch, make_sac, normal
 from torch import Tensor
 from torch.nn.functional import relu
 
-from mopo_cli.agents.sac import start_sac, update
+from mopo_cli.agents.algorithms.sac import start_sac, update
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import stream
 

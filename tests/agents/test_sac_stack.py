@@ -8,7 +8,8 @@ import torch
 from probes.agents import ACT, BATCH, OBS, SETTINGS, make_batch, make_sac
 from torch import Tensor
 
-from mopo_cli.agents.sac import Sac, SacSettings, restore_sac, sac_state, start_sac, update
+from mopo_cli.agents.algorithm import agent_state, restore_agent
+from mopo_cli.agents.algorithms.sac import Sac, SacSettings, start_sac, update
 from mopo_cli.engine.rows import Transition
 
 PARTS = ("actor", "critic", "target", "log_alpha")
@@ -16,9 +17,9 @@ PARTS = ("actor", "critic", "target", "log_alpha")
 
 def member(sac: Sac, m: int, act_dim: int) -> Sac:
     """One of the agents, by itself, as it is now."""
-    alone, (tensors, steps) = start_sac(OBS, act_dim, sac.settings, [9], "cpu"), sac_state(sac)
+    alone, (tensors, steps) = start_sac(OBS, act_dim, sac.settings, [9], "cpu"), agent_state(sac)
     own = {name: tensor.unflatten(0, (-1, len(tensor) // len(sac.actor)))[m] for name, tensor in tensors.items()}
-    restore_sac(alone, own, steps)
+    restore_agent(alone, own, steps)
     return alone
 
 
@@ -39,9 +40,9 @@ def assert_alone_as_stacked(
     for m, sac in alone.items():
         for _ in range(steps):
             own = update(sac, *rows_of(m, *batch))
-        for name, tensor in sac_state(sac)[0].items():
+        for name, tensor in agent_state(sac)[0].items():
             count = len(tensor)
-            assert torch.equal(tensor, sac_state(stacked)[0][name][m * count : (m + 1) * count]), (m, name)
+            assert torch.equal(tensor, agent_state(stacked)[0][name][m * count : (m + 1) * count]), (m, name)
         assert all(torch.equal(own[name][0], info[name][m]) for name in info)
 
 
@@ -70,7 +71,7 @@ def test_the_number_of_threads_changes_no_byte(
         sac = make_sac(members, replace(SETTINGS, hidden=hidden), act_dim)
         for _ in range(5):
             info = update(sac, *make_batch(members, rows, act_dim))
-        ends.append(sac_state(sac)[0] | info)
+        ends.append(agent_state(sac)[0] | info)
     for other in ends[1:]:
         assert all(torch.equal(tensor, other[name]) for name, tensor in ends[0].items())
 
@@ -79,14 +80,14 @@ def test_agents_put_back_go_on_as_those_they_were_taken_from() -> None:
     """Also from memory that is not aligned, as a mapped file's may not be."""
     sac, batch = make_sac(3), make_batch(3)
     update(sac, *batch)
-    tensors, steps = sac_state(sac)
+    tensors, steps = agent_state(sac)
     odd = {name: torch.cat([torch.zeros(1), tensor.flatten()])[1:].view_as(tensor) for name, tensor in tensors.items()}
     other = start_sac(OBS, ACT, SETTINGS, [7, 8, 9], "cpu")
-    restore_sac(other, odd, list(steps))
+    restore_agent(other, odd, list(steps))
     for agents in (sac, other):
         for _ in range(3):
             update(agents, *batch)
-    assert sac_state(other)[1] == sac_state(sac)[1] == [4, 4, 4]
+    assert agent_state(other)[1] == agent_state(sac)[1] == [4, 4, 4]
     assert all(torch.equal(getattr(sac, name), getattr(other, name)) for name in PARTS)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, start_loop
-from mopo_cli.agents.sac import Sac, SacSettings, start_sac, update
+from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings, start_sac, update
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, start_loop
+from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows, Transition
 from mopo_cli.engine.streams import stream
@@ -84,7 +85,7 @@ def make_world() -> World:
 
 def trained(settings: LoopSettings, steps: int) -> Loop:
     world = make_world()
-    loop = start_loop(world, (Member(0, "none", 0.0, 1, 0),), SETTINGS, settings)
+    loop = start_loop(world, (Member(0, "none", 0.0, 1, 0),), SETTINGS, settings, ALGORITHM)
     while loop.step < steps:
         advance(loop, world)
     return loop

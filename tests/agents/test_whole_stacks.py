@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.bc import BC, BcSettings
-from mopo_cli.agents.loop import Loop, LoopSettings, World, advance, start_loop
-from mopo_cli.agents.sac import SAC, SacSettings
+from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.algorithms.bc import BcSettings
+from mopo_cli.agents.algorithms.sac import SacSettings
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, start_loop
+from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, start_fit
 from mopo_cli.dynamics.fit import advance as advance_fit
@@ -58,7 +60,7 @@ def trained(name: str) -> Loop:
     world = World(rows, real, observation, never, ensembles=(model(),))
     settings = LoopSettings(10, 10, 60, 2, batch_size=33, real_ratio=0.1)
     members = tuple(Member(seed, "max-var", 0.5, 2, 0) for seed in range(3))
-    loop = start_loop(world, members, LEARNERS[name], settings, {"sac": SAC, "bc": BC}[name])
+    loop = start_loop(world, members, LEARNERS[name], settings, load(name))
     for _ in range(2):
         advance(loop, world)
     return loop

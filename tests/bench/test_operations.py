@@ -22,7 +22,7 @@ def counted(work: object) -> int:
 
 @pytest.mark.parametrize("members", [1, 3])
 def test_of_an_update(members: int) -> None:
-    formula = members * updates_per_call(POLICY) * update_flops(POLICY, SHAPES.obs_dim, SHAPES.act_dim)
+    formula = members * updates_per_call(POLICY) * update_flops(MODEL, POLICY, SHAPES.obs_dim, SHAPES.act_dim)
     assert counted(updates(POLICY, SHAPES, members, CPU)) == formula
 
 
@@ -44,6 +44,6 @@ def test_of_a_model_step_and_every_call_takes_as_many() -> None:
 def test_the_paper_sizes() -> None:
     """Hopper: 0.561 GFLOP an update, 1.36 a model step, 1.93 MFLOP a generated transition."""
     model, policy = TrainModel(), TrainPolicy()
-    assert update_flops(policy, 11, 3) / 1e9 == pytest.approx(0.5613, abs=0.0005)
+    assert update_flops(model, policy, 11, 3) / 1e9 == pytest.approx(0.5613, abs=0.0005)
     assert model_step_flops(model, 11, 3) / 1e9 == pytest.approx(1.362, abs=0.001)
     assert imagined_flops(model, policy, 11, 3) / 1e6 == pytest.approx(1.926, abs=0.001)

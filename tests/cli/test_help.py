@@ -74,7 +74,7 @@ def test_version(shell: Any) -> None:
     assert shell.out == f"mopo {__version__}\n"
 
 
-@pytest.mark.parametrize("line", ["--help", "train-policy --help", "presets ls"])
+@pytest.mark.parametrize("line", ["--help", "rollout --help", "presets ls"])
 def test_help_loads_nothing_heavy(line: str) -> None:
     script = (
         "import sys\n"

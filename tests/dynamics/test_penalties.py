@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics.penalties import UNCERTAINTIES, PenaltyForm, penalty_weights, uncertainties
+from mopo_cli.dynamics.penalties import PENALTIES, UNCERTAINTIES, PenaltyForm, penalty_weights, uncertainties
 from mopo_cli.engine.streams import stream
 
 
@@ -39,7 +39,7 @@ def test_all_of_them_in_their_order() -> None:
         np.testing.assert_allclose(
             together[:, u], by_hand(name, mean.double().numpy(), std.double().numpy()), rtol=1e-5
         )
-    assert tuple(UNCERTAINTIES) == ("max-var", "avg-var", "ens"), "the order of a stored row's columns"
+    assert PENALTIES == ("max-var", "avg-var", "ens"), "the order of a stored row's columns"
 
 
 @pytest.mark.parametrize("network", range(7))

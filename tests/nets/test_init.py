@@ -5,7 +5,7 @@ from math import sqrt
 import pytest
 import torch
 
-from mopo_cli.agents.sac import SacSettings, start_sac
+from mopo_cli.agents.algorithms.sac import SacSettings, start_sac
 from mopo_cli.dynamics.fit import FitSettings, start_fit
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.streams import stream

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.sac import Sac, SacSettings, start_sac
+from mopo_cli.agents.algorithms.sac import Sac, SacSettings, start_sac
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import stream
 

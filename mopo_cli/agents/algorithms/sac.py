@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor, squash, squash_gradient
-from mopo_cli.agents.algorithm import Algorithm
+from mopo_cli.agents.algorithm import Algorithm, Batch, Work
+from mopo_cli.agents.world import World
+from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
-from mopo_cli.engine.streams import stream
+from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.engine.workers import spread, spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
-from mopo_cli.nets.perceptron import collect, differentiate, evaluate, forward, input_slope
+from mopo_cli.nets.operations import backward_flops, mlp_flops, slope_flops
+from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward, input_slope
 from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part
 
 
@@ -105,64 +108,103 @@ def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor, actor_sca
     drawn = squash(torch.stack([ahead.out, present.out]), noise, settings.log_std_min, settings.log_std_max)
     (next_action, action), (next_log_prob, log_prob) = drawn.action, drawn.log_prob
 
-    (aimed,) = evaluate((sac.aiming, (following, next_action)))
-    next_q = aimed.out.view(members, 2, rows).amin(dim=1)
-    backup = reward + settings.gamma * (1 - batch.terminal) * (next_q - alpha * next_log_prob)
+    next_value = lower_target(sac, following, next_action) - alpha * next_log_prob
+    backup = reward + settings.gamma * (1 - batch.terminal) * next_value
     q = known.out.view(members, 2, rows)
     error = q - backup[:, None]
-    by_q = (error / rows).view(2 * members, rows, 1)  # a critic's loss is the mean of half its squared errors
-
-    def improve(u: int) -> list[Tensor]:
-        """Take one step of a critic, move its target, and ask it about the present actions."""
-        differentiate(known, u, by_q, into=sac.critic_gradient)
-        sac.critic_adam.step(u, sac.critic, settings.critic_lr)
-        part(sac.target, u).lerp_(part(sac.critic, u), settings.tau)
-        return forward(sac.judging, u, (observation, action))
-
-    judged = collect(sac.judging, spread(improve, len(known.inputs)))
-    sac.critic_adam.steps += 1
+    judged = step_critics(sac, known, error / rows, (observation, action))  # half the mean squared error
 
     # An actor's loss is the mean of alpha log_prob - min(q1, q2).
-    first, second = judged.out.view(members, 2, rows, 1).unbind(dim=1)
-    by_first = (first <= second) * (-1 / rows)
-    by_lower = torch.stack([by_first, -1 / rows - by_first], dim=1).view(2 * members, rows, 1)
-    by_action = input_slope(judged, by_lower, obs_dim).view(members, 2, rows, -1).sum(dim=1)
-    by_out = squash_gradient(drawn, 1, by_action, alpha[:, :, None] / rows)
-
-    def climb(u: int) -> None:
-        differentiate(present, u, by_out, into=sac.actor_gradient)
-        sac.actor_adam.step(u, sac.actor, actor_scale * settings.actor_lr)
-
-    spread_evenly(climb, len(present.inputs))
-    sac.actor_adam.steps += 1
-
-    entropy = -log_prob.mean(dim=-1)
-    torch.sub(entropy[:, None], settings.target_entropy, out=sac.alpha_adam.grad)
-    sac.alpha_adam.update(sac.log_alpha, settings.alpha_lr)
+    by_out = squash_gradient(drawn, 1, lower_slope(judged, obs_dim) / -rows, alpha[:, :, None] / rows)
+    step_actor(sac, present, by_out, actor_scale)
+    step_temperature(sac, log_prob)
     return {
         "q": q.mean(dim=(1, 2)),
         "critic_loss": error.square().mean(dim=(1, 2)),
-        "entropy": entropy,
+        "entropy": -log_prob.mean(dim=-1),
         "alpha": alpha[:, 0],
     }
 
 
-def sac_state(sac: Sac) -> tuple[dict[str, Tensor], list[int]]:
-    """What a checkpoint must hold of the agents: tensors by name, and the steps their three Adams have taken."""
-    tensors = {"actor": sac.actor, "critic": sac.critic, "target": sac.target, "log_alpha": sac.log_alpha}
-    adams = {"actor": sac.actor_adam, "critic": sac.critic_adam, "alpha": sac.alpha_adam}
-    for name, adam in adams.items():
-        tensors |= {f"{name}/first": adam.first, f"{name}/second": adam.second}
-    return tensors, [adam.steps for adam in adams.values()]
+def lower_target(sac: Sac, observation: Tensor, action: Tensor) -> Tensor:
+    """The lower of both target critics' values `[S, B]`."""
+    (aimed,) = evaluate((sac.aiming, (observation, action)))
+    return aimed.out.view(len(observation), 2, -1).amin(dim=1)
 
 
-def restore_sac(sac: Sac, tensors: dict[str, Tensor], steps: list[int]) -> None:
-    """Put what `sac_state` gave back into agents of the same settings."""
-    for name in ("actor", "critic", "target", "log_alpha"):
-        getattr(sac, name).copy_(tensors[name])
-    adams = {"actor": sac.actor_adam, "critic": sac.critic_adam, "alpha": sac.alpha_adam}
-    for (name, adam), taken in zip(adams.items(), steps, strict=True):
-        adam.restore(tensors[f"{name}/first"], tensors[f"{name}/second"], taken)
+def step_critics(sac: Sac, known: Evaluated, by_q: Tensor, asked: tuple[Tensor, ...]) -> Evaluated:
+    """Take one step of all critics along a loss with gradient `by_q` `[S, 2, R]` by their values `known`.
+
+    Then their targets move, and the critics are asked about the inputs `asked`, `[S, B, ·]`.
+    """
+    grad = by_q.reshape(len(sac.critic), -1, 1)
+
+    def improve(u: int) -> list[Tensor]:
+        differentiate(known, u, grad, into=sac.critic_gradient)
+        sac.critic_adam.step(u, sac.critic, sac.settings.critic_lr)
+        part(sac.target, u).lerp_(part(sac.critic, u), sac.settings.tau)
+        return forward(sac.judging, u, asked)
+
+    judged = collect(sac.judging, spread(improve, len(known.inputs)))
+    sac.critic_adam.steps += 1
+    return judged
 
 
-SAC = Algorithm(SacSettings, ("q", "critic_loss", "entropy", "alpha"), start_sac, update, sac_state, restore_sac)
+def lower_slope(judged: Evaluated, obs_dim: int) -> Tensor:
+    """The slope of min(q1, q2) by the action, `[S, B, act_dim]`, of critics judged at (observation, action)."""
+    first, second = judged.out.view(-1, 2, *judged.out.shape[1:]).unbind(dim=1)
+    by_first = (first <= second).to(first.dtype)
+    by_lower = torch.stack([by_first, 1 - by_first], dim=1).view(judged.out.shape)
+    slopes = input_slope(judged, by_lower, obs_dim)
+    return slopes.view(-1, 2, *slopes.shape[1:]).sum(dim=1)
+
+
+def step_actor(sac: Sac, present: Evaluated, by_out: Tensor, actor_scale: float) -> None:
+    """Take one step of all actors along a loss with gradient `by_out` `[S, B, 2 act_dim]` by what they say."""
+
+    def climb(u: int) -> None:
+        differentiate(present, u, by_out, into=sac.actor_gradient)
+        sac.actor_adam.step(u, sac.actor, actor_scale * sac.settings.actor_lr)
+
+    spread_evenly(climb, len(present.inputs))
+    sac.actor_adam.steps += 1
+
+
+def step_temperature(sac: Sac, log_prob: Tensor) -> None:
+    """Take one step of the temperatures towards the target entropy; log_prob `[S, B]` of the present actions."""
+    entropy = -log_prob.mean(dim=-1, keepdim=True)
+    torch.sub(entropy, sac.settings.target_entropy, out=sac.alpha_adam.grad)
+    sac.alpha_adam.update(sac.log_alpha, sac.settings.alpha_lr)
+
+
+def step(sac: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """`update` with a batch of the training loop."""
+    return update(sac, batch, batch.reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
+
+
+def begin(world: World, members: tuple[Member, ...], settings: SacSettings) -> Sac:
+    """`start_sac` for members of the training loop."""
+    seeds = [member.seed for member in members]
+    return start_sac(world.rows.obs_dim, world.rows.act_dim, settings, seeds, world.real.device)
+
+
+def operations(settings: SacSettings, work: Work) -> int:
+    """The products of `update`.
+
+    The target needs the actor and two critics forward; the critics' loss both critics forward and backward; the
+    actor's loss the actor forward and backward, and both critics forward and through to the action.
+    """
+    actor, critic = sac_sizes(settings, work)
+    target = mlp_flops(actor) + 2 * mlp_flops(critic)
+    critic_loss = 2 * (mlp_flops(critic) + backward_flops(critic))
+    actor_loss = mlp_flops(actor) + backward_flops(actor) + 2 * (mlp_flops(critic) + slope_flops(critic, work.act_dim))
+    return work.batch * (target + critic_loss + actor_loss)
+
+
+def sac_sizes(settings: SacSettings, work: Work) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The widths of an actor's layers and of a critic's, from inputs to outputs."""
+    hidden = (settings.hidden,) * settings.layers
+    return (work.obs_dim, *hidden, 2 * work.act_dim), (work.obs_dim + work.act_dim, *hidden, 1)
+
+
+ALGORITHM = Algorithm(SacSettings, ("q", "critic_loss", "entropy", "alpha"), begin, step, operations)

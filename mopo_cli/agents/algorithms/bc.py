@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm
+from mopo_cli.agents.algorithm import Algorithm, Batch, Work
+from mopo_cli.agents.world import World
+from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
-from mopo_cli.engine.streams import stream
+from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.engine.workers import spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
+from mopo_cli.nets.operations import backward_flops, mlp_flops
 from mopo_cli.nets.perceptron import differentiate, evaluate
 from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
 
@@ -34,11 +37,11 @@ class Bc:
     settings: BcSettings
     layout: Layout
     actor: Tensor
-    adam: Adam
+    actor_adam: Adam
 
     def __post_init__(self) -> None:
         self.acting = Parameters(self.layout, self.actor)
-        self.gradient = Parameters(self.layout, self.adam.grad)
+        self.gradient = Parameters(self.layout, self.actor_adam.grad)
 
     def policy(self, m: int, flat: Tensor | None = None) -> Actor:
         """The policy of member m, with its present parameters or with those in `flat` `[S, size]`."""
@@ -57,7 +60,7 @@ def start_bc(obs_dim: int, act_dim: int, settings: BcSettings, seeds: list[int],
     return Bc(settings, layout, actor, Adam.like(actor))
 
 
-def update(bc: Bc, batch: Transition, _reward: Tensor, _noise: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def update(bc: Bc, batch: Transition, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step on the mean squared error of the deterministic action, in place."""
     settings = bc.settings
     (acting,) = evaluate((bc.acting, (batch.observation,)))
@@ -66,19 +69,22 @@ def update(bc: Bc, batch: Transition, _reward: Tensor, _noise: Tensor, actor_sca
     by_mean = 2 * error * (1 - action * action) / error[0].numel()
     by_out = torch.cat([by_mean, torch.zeros_like(by_mean)], dim=-1)
     spread_evenly(lambda u: differentiate(acting, u, by_out, into=bc.gradient), len(acting.inputs))
-    bc.adam.update(bc.actor, actor_scale * settings.actor_lr)
+    bc.actor_adam.update(bc.actor, actor_scale * settings.actor_lr)
     return {"actor_loss": error.square().mean(dim=(1, 2))}
 
 
-def bc_state(bc: Bc) -> tuple[dict[str, Tensor], list[int]]:
-    """What a checkpoint must hold: tensors by name, and the steps that Adam has taken."""
-    return {"actor": bc.actor, "actor/first": bc.adam.first, "actor/second": bc.adam.second}, [bc.adam.steps]
+def _begin(world: World, members: tuple[Member, ...], settings: BcSettings) -> Bc:
+    seeds = [member.seed for member in members]
+    return start_bc(world.rows.obs_dim, world.rows.act_dim, settings, seeds, world.real.device)
 
 
-def restore_bc(bc: Bc, tensors: dict[str, Tensor], steps: list[int]) -> None:
-    """Put what `bc_state` gave back into policies of the same settings."""
-    bc.actor.copy_(tensors["actor"])
-    bc.adam.restore(tensors["actor/first"], tensors["actor/second"], steps[0])
+def _step(bc: Bc, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    return update(bc, batch, actor_scale)
 
 
-BC = Algorithm(BcSettings, ("actor_loss",), start_bc, update, bc_state, restore_bc)
+def _operations(settings: BcSettings, work: Work) -> int:
+    actor = work.obs_dim, *(settings.hidden,) * settings.layers, 2 * work.act_dim
+    return work.batch * (mlp_flops(actor) + backward_flops(actor))
+
+
+ALGORITHM = Algorithm(BcSettings, ("actor_loss",), _begin, _step, _operations, learns_from="real")

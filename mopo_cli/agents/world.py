@@ -1,0 +1,25 @@
+"""What a learner may look at."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.imagine import RELEASED, Imagining, TerminationRule
+from mopo_cli.engine.rows import Rows
+
+
+@dataclass(frozen=True)
+class World:
+    """Real rows `[N, width]` in the order they were logged, and ensembles to branch in or a fixed buffer of model rows.
+
+    `start` `[N, obs_dim]` are the states that rollouts branch from, `how` is what is told of each step.
+    """
+
+    rows: Rows
+    real: Tensor
+    start: Tensor
+    rule: TerminationRule
+    ensembles: tuple[Ensemble, ...] = ()
+    buffer: Tensor | None = None
+    how: Imagining = RELEASED
