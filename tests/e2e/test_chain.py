@@ -89,7 +89,7 @@ def test_the_numbers_are_of_what_was_asked_for(chain: Path) -> None:
     assert all(1 <= value <= 1000 for value in evaluation["return_per_seed"].values())
     with h5py.File(chain / RUN / "rollouts/uniform_h5.h5") as file:
         assert len(file["rewards"]) == results["rollout"]["rows"] <= 5 * 200
-        assert set(file["uncertainty"]) == {"max-var", "avg-var", "ens"}
+        assert set(file["uncertainty"]) == {"max-var", "avg-var", "ens", "discrepancy"}
 
 
 def test_a_second_run_finds_every_stage_up_to_date(in_chain: Path, mopo: Any, contents: Any) -> None:
