@@ -16,9 +16,12 @@ from mopo_cli.nets.adam import Adam
 
 
 class Agent(Protocol):
-    """S agents in training; `actor` `[S, ·]` are the parameters of their policies."""
+    """S agents in training."""
 
-    actor: Tensor
+    @property
+    def actor(self) -> Tensor:
+        """The parameters of their policies, `[S, ·]`."""
+        ...
 
     def policy(self, m: int, flat: Tensor | None = None) -> Actor:
         """The policy of member m, with its present parameters or with those in `flat` `[S, size]`."""
@@ -111,8 +114,8 @@ class Algorithm:
     - `update(agent, batch, draws, actor_scale)` takes one gradient step in place, `actor_scale` being the factor of
       the actor's learning rate;
     - `operations(settings, work)` counts the floating-point operations of its matrix products, for one member;
-    - `learns_from` tells of which rows: "any", those of the data alone ("real"), or also of fresh rollouts, as it
-      asks the model itself ("model");
+    - `learns_from` tells of which rows: "any", those of the data alone ("real"), in each batch some of the data and
+      some of the model ("both"), or also of fresh rollouts, as it asks the model itself ("model");
     - `warm_up(settings)` is how many gradient steps come first, on real rows, each by `warm(agent, batch, draws)`;
     - `refresh(agent, draws)` is called whenever rollouts are due, before them;
     - `uncertainties` are columns that model rows have for it, beside those of the penalties;
@@ -127,7 +130,7 @@ class Algorithm:
     start: Callable[[World, tuple[Member, ...], Any], Agent]
     update: Callable[[Any, Batch, Draws, float], dict[str, Tensor]]
     operations: Callable[[Any, Work], int]
-    learns_from: Literal["any", "real", "model"] = "any"
+    learns_from: Literal["any", "real", "both", "model"] = "any"
     warm_up: Callable[[Any], int] = lambda settings: 0
     warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None
     refresh: Callable[[Any, Draws], None] = lambda agent, draws: None

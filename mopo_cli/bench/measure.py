@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import torch
@@ -56,6 +56,8 @@ class Task:
     env_kwargs: dict[str, object]
     model: TrainModel
     policy: TrainPolicy
+    methods: dict[str, TrainPolicy] = field(default_factory=dict)
+    """Further methods whose policy updates are measured, by name."""
 
 
 def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iterator[Rate]:
@@ -95,7 +97,12 @@ def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iter
     for members in sorted({1, seeds}):
         amount = members * updates_per_call(policy)
         name = "policy updates" if members == 1 else f"policy updates, {members} seeds"
-        yield rate(name, "updates", updates(policy, shapes, members, device), amount, flops, speeds["updates"])
+        yield rate(name, "updates", updates(policy, shapes, members, device, model), amount, flops, speeds["updates"])
+    for method, settings in task.methods.items():
+        flops = operations.update_flops(model, settings, *dims)
+        work = updates(settings, shapes, 1, device, model)
+        amount = updates_per_call(settings)
+        yield rate(f"policy updates, {method}", "updates", work, amount, flops, speeds["updates"])
     if task.env_id is not None:
         yield _evaluation(task, task.env_id, device, budget)
 
@@ -116,5 +123,6 @@ def _evaluation(task: Task, env_id: str, device: torch.device, budget: float) ->
     with ExitStack() as stack:
         environments = stack.enter_context(open_environments(env_id, EPISODES, dict(task.env_kwargs)))
         steps: list[int] = []
-        seconds = median_seconds(evaluation(task.policy, task.shapes, environments, steps, device), budget, device)
+        work = evaluation(task.policy, task.shapes, environments, steps, device, task.model)
+        seconds = median_seconds(work, budget, device)
         return Rate("evaluation", "environment steps", median(steps) / seconds)

@@ -6,7 +6,8 @@ from mopo_cli.config.schema import PolicyTraining, TrainModel
 from mopo_cli.nets.operations import mlp_flops
 from mopo_cli.stages.policy_stack import learner_settings, loop_settings
 
-_ELITES = 5
+ELITES = 5
+"""Networks of an ensemble that generate, where it has as many."""
 
 
 def network_flops(model: TrainModel, obs_dim: int, act_dim: int) -> int:
@@ -30,6 +31,6 @@ def imagined_flops(model: TrainModel, policy: PolicyTraining, obs_dim: int, act_
 def update_flops(model: TrainModel, policy: PolicyTraining, obs_dim: int, act_dim: int) -> int:
     """One gradient step of one agent."""
     algorithm, loop = load(policy.algorithm), loop_settings(policy)
-    network, elites = network_flops(model, obs_dim, act_dim), min(model.networks, _ELITES)
+    network, elites = network_flops(model, obs_dim, act_dim), min(model.networks, ELITES)
     work = Work(obs_dim, act_dim, loop.batch_size, loop.real_rows, network, elites)
     return algorithm.operations(learner_settings(algorithm.settings, policy, act_dim), work)

@@ -5,15 +5,16 @@ not change how long it takes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.loop import Loop, start_loop
+from mopo_cli.agents.loop import Loop, LoopSettings, start_loop
 from mopo_cli.agents.loop import advance as advance_loop
 from mopo_cli.agents.world import World
+from mopo_cli.bench.operations import ELITES
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
 from mopo_cli.dynamics.fit import advance as advance_fit
 from mopo_cli.dynamics.fit import fitted, start_fit, steps_per_epoch
@@ -34,6 +35,7 @@ MODEL_STEPS = 50
 """Gradient steps of the ensemble in one call."""
 EPISODES = 10
 """Episodes played side by side in one call."""
+_ENDLESS = 1_000_000
 PRODUCTS = 20
 """Matrix products that a thread does in one call."""
 
@@ -87,7 +89,7 @@ def rollouts(
 
     No rollout ends early, so that a call generates ``rollout_batch * h`` transitions.
     """
-    world, loop = _policy_stack(model, settings, shapes, 1, device)
+    world, loop = _policy_stack(settings, shapes, 1, device, model)
     policy, (ensemble,) = loop.agent.policy(0), world.ensembles
     start = world.start[torch.randint(len(world.start), (settings.rollout_batch,)).to(device)]
 
@@ -102,22 +104,33 @@ def rollouts(
     return work
 
 
-def updates(settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device) -> Callable[[], object]:
-    """A block of gradient steps (see `updates_per_call`) of a stack of agents, batches drawn, no rollouts."""
-    world, loop = _policy_stack(None, settings, shapes, members, device)
+def updates(
+    settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel | None = None
+) -> Callable[[], object]:
+    """A block of gradient steps (see `updates_per_call`) of a stack of agents, batches drawn, no rollouts, no warm-up.
+
+    What an algorithm does once per rollout is in the first call only. One that asks the model itself is given one.
+    """
+    world, loop = _policy_stack(settings, shapes, members, device, model)
+    loop.step = 0
     return lambda: advance_loop(loop, world)
 
 
 def updates_per_call(settings: PolicyTraining) -> int:
     """Gradient steps of each agent in one call of `updates`."""
-    return loop_settings(settings).block
+    return _schedule(settings).block
 
 
 def evaluation(
-    settings: TrainPolicy, shapes: Shapes, environments: list[Environment], steps: list[int], device: torch.device
+    settings: TrainPolicy,
+    shapes: Shapes,
+    environments: list[Environment],
+    steps: list[int],
+    device: torch.device,
+    model: TrainModel | None = None,
 ) -> Callable[[], object]:
     """One episode in each environment, of an untrained policy; ``steps`` gets how many steps each call took."""
-    _, loop = _policy_stack(None, settings, shapes, 1, device)
+    _, loop = _policy_stack(settings, shapes, 1, device, model)
     actor = loop.agent.policy(0)
     space = environments[0].action_space
     policy = greedy_policy(actor, space.low, space.high)  # type: ignore[attr-defined]
@@ -129,22 +142,27 @@ def evaluation(
 
 
 def _policy_stack(
-    model: TrainModel | None, settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device
+    settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel | None = None
 ) -> tuple[World, Loop]:
-    rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
+    algorithm = load(settings.algorithm)
+    how = Imagining(uncertainties=(*PENALTIES, *algorithm.uncertainties))
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))
     observation, action, reward, following = _transitions(shapes, device)
     never_ended = torch.zeros(shapes.rows, device=device)
-    uncertainty = torch.rand(shapes.rows, len(PENALTIES), device=device)
+    uncertainty = torch.rand(shapes.rows, rows.uncertainties, device=device)
     packed = rows.pack(observation, action, reward, never_ended, following, uncertainty)
-    world = World(rows, packed, observation, never, buffer=packed)
+    world = World(rows, packed, observation, never, buffer=packed, how=how)
     if model is not None:
         data = FitData.of(observation, action, reward, following)
-        fit = start_fit(data, fit_settings(model), (0,))
-        world = World(rows, packed, observation, never, ensembles=(fitted(fit, 0),))
-    algorithm = load(settings.algorithm)
+        ensemble = fitted(start_fit(data, fit_settings(model), (0,)), 0)
+        world = replace(world, ensembles=(replace(ensemble, elites=ensemble.elites[:ELITES]),))
     stack = tuple(Member(seed, settings.penalty, settings.lam, settings.h, 0) for seed in range(members))
     learner = learner_settings(algorithm.settings, settings, shapes.act_dim)
-    return world, start_loop(world, stack, learner, loop_settings(settings), algorithm)
+    return world, start_loop(world, stack, learner, _schedule(settings), algorithm)
+
+
+def _schedule(settings: PolicyTraining) -> LoopSettings:
+    return replace(loop_settings(settings), rollout_every=_ENDLESS * settings.steps_per_epoch)
 
 
 def _transitions(shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:

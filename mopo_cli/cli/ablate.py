@@ -7,7 +7,7 @@ import typer
 from mopo_cli.cli.context import Context, open_context
 from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call, command
-from mopo_cli.config.cells import grid, method_cells
+from mopo_cli.config.cells import check_grid, grid, method_cells
 from mopo_cli.config.schema import Ablate, TrainPolicy
 from mopo_cli.errors import UsageError
 
@@ -16,9 +16,13 @@ EXAMPLES = (
     "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3",
     "mopo ablate --dataset walker2d-medium --lam 1,5 --epochs 100",
     "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3 --rank offline",
+    "mopo ablate --method combo --grid beta=0.5,1,5 --grid real-ratio=0.5,0.8 --eval-every 0 --rank combo",
     "mopo ablate --table mopo-1",
     "mopo ablate --table mopo-3 --datasets ./my-logs.h5 --env Hopper-v5 --seeds 3 --epochs 100",
 )
+
+
+_LONGEST_NAME = 200  # file systems end at 255
 
 
 def _of_table(name: str, metavar: str, help: str) -> Any:
@@ -27,7 +31,7 @@ def _of_table(name: str, metavar: str, help: str) -> Any:
 
 Table = Annotated[
     str | None,
-    _of_table("--table", "NAME", "make a table of the MOPO papers beside the published numbers (mopo presets tables)"),
+    _of_table("--table", "NAME", "make a table of the papers beside the published numbers (mopo presets tables)"),
 ]
 Datasets = Annotated[
     str | None, _of_table("--datasets", "A,B,...", "with --table: these data sets, of the table or others")
@@ -41,9 +45,9 @@ Rank = Annotated[
     str | None,
     typer.Option(
         "--rank",
-        metavar="offline",
-        help="order the cells too, by what data and model alone say of them, and tell how well that agrees with"
-        " their true returns",
+        metavar="offline|combo",
+        help="order the cells too, by what data and model alone say of them or by COMBO's rule, the lowest regulariser"
+        " of its critics, and tell how well that agrees with their true returns",
         show_default=False,
     ),
 ]
@@ -58,7 +62,7 @@ def ablate(
     only: Only = None,
     env: Env = None,
 ) -> None:
-    """Compare methods, or penalties, lam and h, on one data set; or make a table of the papers on all of its own."""
+    """Compare methods, or penalties, and values of any setting; or make a table of the papers on its data sets."""
     if table is not None:
         return _table(call, table, datasets, only, env, rank)
     if stray := [f"--{name}" for name, value in (("datasets", datasets), ("only", only), ("env", env)) if value]:
@@ -69,7 +73,8 @@ def ablate(
     context = open_context(call)
     settings, options = context.settle(Ablate, call.flags)
     cells = _cells(context, settings, options.origins)
-    if rank or any(cell.needs_model for cell in cells):
+    acts = rank is not None and _acts_in_model(rank, cells)
+    if acts or any(cell.needs_model for cell in cells):
         context.needs("train-model", "model")
         context.select_elites_if_missing()
     result = ablate_by_model(context, settings, cells, options, call.report)
@@ -98,7 +103,23 @@ def _check_ranking(rank: str | None) -> None:
         raise UsageError(f"--rank must be one of {', '.join(RANKINGS)}, not {rank!r}.", hint="mopo ablate --help")
 
 
+def _acts_in_model(rank: str, cells: tuple[TrainPolicy, ...]) -> bool:
+    """Whether a ranking needs the model. UsageError where it reads a number that none of the cells will log."""
+    from mopo_cli.agents.algorithms import load
+    from mopo_cli.evaluation.ranking import RANKINGS
+
+    metric = RANKINGS[rank].metric
+    algorithms = sorted({cell.algorithm for cell in cells})
+    if metric is not None and not any(metric in load(name).metrics for name in algorithms):
+        sentence = f"--rank {rank} goes by the {metric}, and nothing of that name is logged by {', '.join(algorithms)}."
+        raise UsageError(sentence, hint=f"--method {rank}, or --rank offline")
+    return metric is None
+
+
 def _cells(context: Context, settings: Ablate, origins: dict[str, str]) -> tuple[TrainPolicy, ...]:
+    check_grid(settings, origins)
+    if len(settings.table_name()) > _LONGEST_NAME:
+        raise UsageError("The name made from this grid is too long for a folder.", hint="--name NAME")
     if not settings.method:
         return grid(settings)
     if origins["penalty"] == "flag":

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mopo_cli.agents.algorithms import NAMES
 from mopo_cli.cli.options import Call, command
-from mopo_cli.config.presets import find_preset, preset_dataset
+from mopo_cli.config.presets import find_preset, method_names, preset_dataset
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mopo bench",
     "mopo bench --preset walker2d-medium --seeds 6 --device cuda",
+    "mopo bench --methods all",
     "mopo bench --output before.json",
     "mopo bench --compare before.json",
 )
@@ -31,6 +33,10 @@ _PRESET = "hopper-medium-replay"
 Seeds = Annotated[int, typer.Option("--seeds", help="policies in the larger stack", metavar="INT", min=1)]
 Rows = Annotated[int, typer.Option("--rows", help="transitions in the data", metavar="INT", min=1000)]
 Seconds = Annotated[float, typer.Option("--seconds", help="how long to measure each rate", metavar="FLOAT", min=0.1)]
+Methods = Annotated[
+    str | None,
+    typer.Option("--methods", metavar="A,B,...|all", help="measure these methods' updates too", show_default=False),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", metavar="FILE.json", help="write the result there", show_default=False)
 ]
@@ -45,6 +51,7 @@ def bench(
     seeds: Seeds = 3,
     rows: Rows = 200_000,
     seconds: Seconds = 3.0,
+    methods: Methods = None,
     output: Output = None,
     compare: Compare = None,
 ) -> None:
@@ -55,7 +62,7 @@ def bench(
     from mopo_cli.store.lineage import tool_versions
 
     before = _earlier(compare)
-    task, preset = _task(call, rows)
+    task, preset = _task(call, rows, methods)
     device = open_device(Options(device=call.device, threads=call.threads))
     threads = thread_count()
     about = {"preset": preset, "device": str(device), "threads": threads, "seeds": seeds, "rows": rows}
@@ -75,8 +82,8 @@ def bench(
     call.report.result(result, _summary(result))
 
 
-def _task(call: Call, rows: int) -> "tuple[Task, str | None]":
-    """What to measure for: the named preset or data set, else hopper's."""
+def _task(call: Call, rows: int, methods: str | None) -> "tuple[Task, str | None]":
+    """What to measure for: the named preset or data set, else hopper's; and the methods beside its own."""
     from mopo_cli.bench.measure import Task
     from mopo_cli.bench.workloads import Shapes
     from mopo_cli.data.spaces import spaces_of_id
@@ -89,10 +96,19 @@ def _task(call: Call, rows: int) -> "tuple[Task, str | None]":
             hint="mopo bench --preset hopper-medium, or another whose task is as wide",
         )
     spaces = spaces_of_id(name.env_id, name.env_kwargs)
-    about: Any = {"dataset": call.dataset, "preset_name": preset, "config_file": call.config, "method": call.method}
-    model, policy = resolve(TrainModel, **about).settings, resolve(TrainPolicy, **about).settings
+    about: Any = {"dataset": call.dataset, "preset_name": preset, "config_file": call.config}
+    model = resolve(TrainModel, **about, method=call.method).settings
+    policy = resolve(TrainPolicy, **about, method=call.method).settings
     shapes = Shapes(spaces.obs_dim, spaces.act_dim, rows)
-    return Task(shapes, name.env_id, name.env_kwargs, model, policy), preset
+    found = {method: resolve(TrainPolicy, **about, method=method).settings for method in _methods(methods)}
+    return Task(shapes, name.env_id, name.env_kwargs, model, policy, found), preset
+
+
+def _methods(named: str | None) -> list[str]:
+    """The methods named; of "all", one per algorithm: that which bears its name."""
+    if named != "all":
+        return [method.strip() for method in named.split(",")] if named else []
+    return [name for name in method_names() if name in NAMES]
 
 
 def _measure(task: "Task", seeds: int, device: Any, seconds: float, report: Report) -> "tuple[list[Rate], Projection]":

@@ -162,7 +162,7 @@ def _json(path: Path) -> tuple[str, dict[str, Any]]:
         "evaluations": "evaluation",
         "ablations": "ablation",
         "model": "model description",
-        "rollouts": "diagnosis",
+        "rollouts": "map" if path.stem.endswith("-map") else "diagnosis",
     }
     kind = "elites" if path.name == "elites.json" else kinds.get(path.parent.name, "JSON file")
     return kind, document

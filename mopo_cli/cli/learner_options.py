@@ -16,7 +16,13 @@ class TrainingCommand(TyperCommand):
     def get_params(self, context: Any) -> list[Any]:
         """All parameters, the algorithms' among them."""
         known = {parameter.name for parameter in self.params}
-        self.params += [parameter for parameter in _parameters() if parameter.name not in known]
+        if own := [parameter for parameter in _parameters() if parameter.name not in known]:
+            self.params += own
+            function = inspect.unwrap(self.callback)  # type: ignore[arg-type]
+            # Typer's wrapper of it passes on only what was known when it was made.
+            self.callback = typer.main.get_callback(
+                callback=function, params=self.params, pretty_exceptions_short=False
+            )
         return super().get_params(context)
 
 

@@ -17,15 +17,15 @@ from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,..."}
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B,..."}
 
 
 @dataclass(frozen=True)
 class Call:
-    """One parsed command line: ``flags`` are the settings given, as text; the rest says how to execute."""
+    """One parsed command line: ``flags`` are the settings given, as text or texts; the rest says how to execute."""
 
     report: Report
-    flags: dict[str, str] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
     run: Path | None = None
     dataset: str | None = None
     preset: str | None = None
@@ -80,6 +80,8 @@ def setting_help(stage: type[Settings], name: str) -> str:
 
 def show(value: Any) -> str:
     """A setting's value as one writes it on the command line."""
+    if isinstance(value, dict):
+        value = [f"{name.replace('_', '-')}={show(values)}" for name, values in value.items()]
     if isinstance(value, tuple | list):
         return ",".join(show(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
@@ -131,10 +133,13 @@ def _fields(stage: type[Settings] | None) -> dict[str, FieldInfo]:
 
 
 def option(name: str, help: str, metavar: str, panel: str = "Settings") -> inspect.Parameter:
-    """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it."""
+    """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it.
+
+    One of named values may be given several times.
+    """
     flag = typer.Option("--" + name.replace("_", "-"), help=help, metavar=metavar, rich_help_panel=panel)
-    annotation = Annotated[str | None, flag]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    kind: Any = list[str] | None if metavar == _METAVARS[dict] else str | None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, flag])
 
 
 def metavar(annotation: Any) -> str:
@@ -150,7 +155,7 @@ def metavar(annotation: Any) -> str:
 
 
 def _call(given: dict[str, Any], settings: set[str]) -> Call:
-    flags = {name: value for name, value in given.items() if name in settings and value is not None}
+    flags = {name: value for name, value in given.items() if name in settings and value not in (None, [])}
     execution = {name: value for name, value in given.items() if name in EXECUTION and name not in {"json", *settings}}
     device, threads = execution.get("device", "auto"), execution.get("threads")
     if not _DEVICE.fullmatch(device):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.context import Context, settle
 from mopo_cli.cli.options import Call, show
-from mopo_cli.config.cells import given
+from mopo_cli.config.cells import given, named_after
 from mopo_cli.config.resolve import refuse_contradiction, resolve
 from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.config.tables import PaperTable, Row
@@ -85,11 +85,8 @@ def _own(row: Row) -> dict[str, Any]:
 
 def _cell(settings: TrainPolicy, row: Row) -> TrainPolicy:
     """The same, named after what tells the row from another one of the same method."""
-    marks = [
-        f"_{name.replace('_', '-')}{show(row.settings[name])}" for name in row.settings if name not in ("h", "lam")
-    ]
-    name = settings.model_copy(update={"name": None}).policy_name() + "".join(marks)
-    return settings.model_copy(update={"name": name})
+    marks = [name for name in row.settings if name not in ("h", "lam")]
+    return settings.model_copy(update={"name": named_after(settings, marks)})
 
 
 def plain_settings(stage: type[Any], context: Context, flags: dict[str, Any]) -> Any:

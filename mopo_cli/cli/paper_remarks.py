@@ -8,6 +8,7 @@ from mopo_cli.config.resolve import stage_name
 from mopo_cli.config.schema import FetchData, SelectElites, Settings, TrainModel
 from mopo_cli.config.tables import PaperTable
 from mopo_cli.data.registry import parse_dataset
+from mopo_cli.evaluation.published import family
 
 # Seeds are told apart from the other settings, and names mean nothing.
 _NOT_COMPARED = ("seeds", "seed_list", "name", "dataset", "env")
@@ -22,10 +23,16 @@ def table_remarks(full: PaperTable, table: PaperTable, plans: list[Plan]) -> lis
 
 def _smaller(full: PaperTable, table: PaperTable, plans: list[Plan]) -> list[str]:
     cells = [cell for plan in plans for cell in plan.part.cells.values()]
+    families = {plan.part.dataset: family(parse_dataset(plan.part.dataset).dataset_id) for plan in plans}
+    updates = {
+        (cell.updates, full.updates_for(families[plan.part.dataset]))
+        for plan in plans
+        for cell in plan.part.cells.values()
+    }
     found = {plan.part.dataset for plan in plans} & set(full.datasets)
     counts = [
         *((seeds, full.seeds, "seeds") for seeds in sorted({len(cell.all_seeds()) for cell in cells})),
-        *((steps, full.updates, "updates") for steps in sorted({cell.updates for cell in cells})),
+        *((*steps, "updates") for steps in sorted(updates)),
         (len(found), len(full.datasets), "data sets"),
         (len(table.rows), len(full.rows), "rows"),
     ]

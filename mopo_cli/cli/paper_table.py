@@ -64,7 +64,7 @@ def _datasets(table: PaperTable, text: str | None, root: Path) -> list[str]:
 def _refuse(call: Call, table: PaperTable, datasets: str | None, env: str | None) -> None:
     if call.dataset:
         raise UsageError("--table has data sets of its own: --datasets A,B restricts or replaces them.")
-    for flag in ("method", "penalty", "name"):
+    for flag in ("method", "penalty", "grid", "name"):
         if flag in call.flags:
             raise UsageError(f"--table says itself what is compared, without --{flag}: --only A,B restricts its rows.")
     if fixed := {name for row in table.rows for name in row.settings} & set(call.flags):

@@ -10,7 +10,7 @@ from mopo_cli.config.schema import Rollout
 
 EXAMPLES = (
     "mopo rollout --h 5 --actions uniform",
-    "mopo rollout --diagnose",
+    "mopo rollout --diagnose --map",
     "mopo rollout --h 1 --actions runs/quickstart/policies/mopo_max-var_lam1_h5/seed-0/policy.safetensors",
 )
 
@@ -24,9 +24,18 @@ Diagnose = Annotated[
     ),
 ]
 
+Map = Annotated[
+    bool,
+    typer.Option(
+        "--map",
+        help="draw where the rollouts leave the data and what every uncertainty is there; also of a file made before",
+        show_default=False,
+    ),
+]
+
 
 @command(Rollout, without=("method",))
-def rollout(call: Call, diagnose: Diagnose = False) -> None:
+def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
     """Imagine transitions: branch from states of the data into the model, h steps each."""
     from mopo_cli.stages.rollout import run_rollout
 
@@ -41,4 +50,8 @@ def rollout(call: Call, diagnose: Diagnose = False) -> None:
     result = run_rollout(context.run, settings, options, call.report)
     if diagnose:
         result["diagnosis"] = run_diagnose(context.run, settings, options, call.report)
+    if map:
+        from mopo_cli.stages.density_map import run_density_map
+
+        result["map"] = run_density_map(context.run, settings, options, call.report)
     call.report.result(result)

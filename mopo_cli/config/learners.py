@@ -48,6 +48,9 @@ def _check_rows(settings: PolicyTraining) -> PolicyTraining:
     name, wanted = settings.algorithm, load(settings.algorithm).learns_from
     if wanted == "real" and settings.real_ratio < 1:
         raise ValueError(f"algorithm {name} learns from the data alone: set real-ratio to 1 (--method {name} does)")
+    if wanted == "both" and not 0 < int(settings.batch_size * settings.real_ratio) < settings.batch_size:
+        share = f"{settings.real_ratio:g} of {settings.batch_size} rows leaves none of one"
+        raise ValueError(f"algorithm {name} needs data and model rows in a batch: real-ratio {share}")
     if wanted == "model" and not settings.needs_model:
         raise ValueError(f"algorithm {name} asks the model itself: set real-ratio below 1, and rollouts to fresh")
     return settings

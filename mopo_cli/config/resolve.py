@@ -89,7 +89,7 @@ def resolve(
     merged = {field: value for _, values in layers for field, value in values.items()}
     stage = with_own(stage, str(merged.get("algorithm", "sac")))
     return Resolved(
-        settings=_build(stage, merged, flags),
+        settings=build(stage, merged, flags),
         origins={field: origins.get(field, "default") for field in stage.model_fields},
     )
 
@@ -127,10 +127,10 @@ def refuse_contradiction(stage: type[Settings], method: str, values: Mapping[str
                 )
 
 
-def check_flags(stage: type[Settings], flags: Mapping[str, Any]) -> None:
-    """Raises UsageError listing all flags whose value is not allowed."""
+def check_flags(stage: type[Settings], flags: Mapping[str, Any], sign: str = "--") -> None:
+    """Raises UsageError listing all flags whose value is not allowed; ``sign`` is what their names come after."""
     if faults := _faults(fitting(stage, flags), flags):
-        sentence = _sentence("", [f"--{fault}" for fault in faults])
+        sentence = _sentence("", [f"{sign}{fault}" for fault in faults])
         raise UsageError(sentence, hint=f"mopo {stage_name(stage)} --help")
 
 
@@ -164,7 +164,7 @@ def checked(sections: Sections, label: str) -> Sections:
         if stage := STAGES.get(section):
             faults += [f"{section}: {fault}" for fault in _faults(fitting(stage, values), values)]
         else:
-            faults.append(f"unknown section {section!r}{_suggestion(section, list(STAGES))}")
+            faults.append(f"unknown section {section!r}{suggestion(section, list(STAGES))}")
     if faults:
         raise SettingsError(_sentence(label, faults), hint="mopo STAGE --help lists a stage's settings")
     return sections
@@ -183,8 +183,11 @@ def stage_name(stage: type[Settings]) -> str:
     return next(name for name, model in STAGES.items() if issubclass(stage, model))
 
 
-def _build(stage: type[S], merged: dict[str, Any], flags: Mapping[str, Any]) -> S:
-    """Validates the merged values; by now only what concerns several settings at once can be wrong."""
+def build(stage: type[S], merged: dict[str, Any], flags: Mapping[str, Any]) -> S:
+    """The settings of these values, which were checked one by one: only what concerns several can be wrong by now.
+
+    Raises UsageError, or SettingsError where none of them are ``flags``.
+    """
     if stray := [name for name in merged if name not in stage.model_fields]:
         owners = " and ".join(of_algorithms(stray[0]))
         sentence = f"{_flag(stray[0])} is a setting of {owners}, not of the algorithm {merged.get('algorithm', 'sac')}."
@@ -215,7 +218,7 @@ def _describe(model: type[Settings], fault: Any) -> str:
     key = str(fault["loc"][0]).replace("_", "-")
     if fault["type"] == "extra_forbidden":
         known = [field.replace("_", "-") for field in model.model_fields]
-        return f"unknown key {key!r}{_suggestion(key, known)}"
+        return f"unknown key {key!r}{suggestion(key, known)}"
     value = short_repr(fault["input"])
     if fault["type"] == "value_error":
         return f"{key} {str(fault['msg']).removeprefix('Value error, ')} (given: {value})"
@@ -226,7 +229,8 @@ def _describe(model: type[Settings], fault: Any) -> str:
     return f"{key} {demand}, not {value}"
 
 
-def _suggestion(word: str, known: list[str]) -> str:
+def suggestion(word: str, known: list[str]) -> str:
+    """``" (did you mean 'beta'?)"``, or nothing where no known word is close."""
     close = get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
+from mopo_cli.config.axes import mark, parse_axes
 
 Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
 Metric = Literal["mse", "nll"]
@@ -47,6 +48,7 @@ Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_sp
 Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
 Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
+Axes = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(parse_axes)]
 Algorithm = Annotated[str, AfterValidator(_known_algorithm)]
 Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
@@ -257,7 +259,12 @@ class PolicyTraining(Imagination):
     @property
     def needs_model(self) -> bool:
         """Whether rollouts are made: not where a file of them is given, nor where all of a batch is real."""
-        return self.rollouts == "fresh" and int(self.batch_size * self.real_ratio) < self.batch_size
+        return self.rollouts == "fresh" and self.has_model_rows
+
+    @property
+    def has_model_rows(self) -> bool:
+        """Whether not all rows of a batch are real."""
+        return int(self.batch_size * self.real_ratio) < self.batch_size
 
     @classmethod
     def shared(cls) -> set[str]:
@@ -295,9 +302,11 @@ class TrainPolicy(PolicyTraining):
 
     def policy_name(self) -> str:
         """``name``, or one made from the settings: ``mopo_max-var_lam1_h5``, ``mopo_none_h5``, ``mbpo_h5``, ``bc``."""
-        who = self.method or (f"mopo_{self.penalty}" if self.algorithm == "sac" else self.algorithm)
         imagines = self.rollouts != "fresh" or self.needs_model
-        weight = f"_lam{self.lam:g}" if self.penalty != "none" and imagines else ""
+        penalised = self.penalty != "none" and imagines
+        plain = f"mopo_{self.penalty}" if self.algorithm == "sac" else self.algorithm
+        who = self.method or (f"{plain}_{self.penalty}" if self.algorithm != "sac" and penalised else plain)
+        weight = f"_lam{self.lam:g}" if penalised else ""
         return self.name or f"{who}{weight}{f'_h{self.h}' if imagines else ''}"
 
 
@@ -310,22 +319,28 @@ class Evaluate(Settings):
 
 
 class Ablate(PolicyTraining):
-    """Settings of ``mopo ablate``: a grid over methods or penalties, lam and h, and one value of everything else."""
+    """Settings of ``mopo ablate``: a grid over methods or penalties, lam, h and ``grid``, one value of all else."""
 
     method: Methods = _setting((), "methods to compare, instead of penalties (mopo presets methods)")
     penalty: Penalties = _setting(("max-var", "none"), "penalties to compare", "MOPO App. D")
     lam: Weights = _setting((1.0,), "penalty weights to compare", "MOPO Table 6")
     h: Horizons = _setting((5,), "horizons to compare", "MOPO Table 6")
+    grid: Axes = _setting(
+        {}, "values to compare of any other setting of train-policy, e.g. beta=0.5,1,5; may be given several times"
+    )
     name: str | None = _setting(None, "name of the folder under ablations/; none: made from the grid", pattern=NAME)
 
     _check_grid = field_validator("penalty", "lam", "h")(_unique)
     _check_methods = field_validator("method")(_distinct)
 
     def table_name(self) -> str:
-        """``name``, or one made from the grid: ``max-var+none_lam0.5+1_h5``, ``mopo+mbpo``."""
+        """``name``, or one made from the grid: ``max-var+none_lam0.5+1_h5``, ``combo+mopo_beta0.5+1``."""
+        if self.name:
+            return self.name
         lams = "+".join(f"{lam:g}" for lam in self.lam)
-        grid = f"{'+'.join(self.penalty)}_lam{lams}_h{'+'.join(map(str, self.h))}"
-        return self.name or ("+".join(self.method) if self.method else grid)
+        penalties = f"{'+'.join(self.penalty)}_lam{lams}_h{'+'.join(map(str, self.h))}"
+        axes = (mark(name, values) for name, values in self.grid.items())
+        return ("+".join(self.method) or penalties) + "".join(axes)
 
 
 STAGES: dict[str, type[Settings]] = {

@@ -1,4 +1,4 @@
-"""The tables of the MOPO papers that ship with mopo: what each compares, and where its published numbers stand."""
+"""The tables of the papers that ship with mopo: what each compares, and where its published numbers stand."""
 
 import re
 from typing import Any, Literal
@@ -56,9 +56,11 @@ class PaperTable(_Frozen):
     unit: Literal["score", "return"]
     seeds: int
     """Policies per cell in the paper."""
-    updates: int
-    """Gradient steps of each in the paper."""
+    updates: int | dict[str, int]
+    """Gradient steps of each in the paper; where these differ, by the first word of a data set's family."""
     datasets: tuple[str, ...]
+    elsewhere: dict[str, str] = {}
+    """The data sets in print that mopo cannot make, and why."""
     rows: tuple[Row, ...]
     search: bool = False
     """Whether the rows are pairs of h and lam: a number in print is then beside the pair that the paper names."""
@@ -72,6 +74,12 @@ class PaperTable(_Frozen):
     def rows_for(self, family: str) -> tuple[Row, ...]:
         """The rows that a data set of this family has."""
         return tuple(row for row in self.rows if not row.datasets or family in row.datasets)
+
+    def updates_for(self, family: str) -> int:
+        """Gradient steps in the paper on a data set of this family; the most of any, where it has none of its own."""
+        if isinstance(self.updates, int):
+            return self.updates
+        return self.updates.get(family.split("-")[0], max(self.updates.values()))
 
 
 def table_names() -> list[str]:

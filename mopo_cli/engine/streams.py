@@ -35,6 +35,11 @@ class Draws:
             [torch.randn((lead, *shape), generator=own, device=own.device) for own in self.generators], dim=1
         )
 
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers evenly spread over [-1, 1], `[S, *shape]`."""
+        unit = [torch.rand(shape, generator=own, device=own.device) for own in self.generators]
+        return torch.stack(unit).mul_(2).sub_(1)
+
     def integers(self, high: int, *shape: int) -> Tensor:
         """Whole numbers from 0 to high - 1, `[S, *shape]`."""
         return torch.stack([torch.randint(high, shape, generator=own, device=own.device) for own in self.generators])

@@ -88,7 +88,12 @@ def relation(uncertainty: ArrayLike, error: ArrayLike) -> Relation:
         centred = u - u.mean()
         slope = float(centred @ e / (centred @ centred))
         intercept = float(e.mean() - slope * u.mean())
-    return Relation(slope, intercept, _correlation(u, e), _correlation(rankdata(u), rankdata(e)), _calibration(u, e))
+    return Relation(slope, intercept, _correlation(u, e), spearman(u, e), _calibration(u, e))
+
+
+def spearman(a: Values, b: Values) -> float:
+    """The rank correlation of ``a`` `[n]` and ``b`` `[n]`; NaN where one of them does not vary."""
+    return _correlation(rankdata(a), rankdata(b))
 
 
 def error_by_step(step: ArrayLike, error: ArrayLike) -> list[StepError]:

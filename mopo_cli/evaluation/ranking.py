@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 
 from scipy.stats import spearmanr
 
@@ -14,15 +14,15 @@ LEAST = 3
 class Evidence:
     """What is known of one policy without a simulator.
 
-    Its returns are those of its greedy actions over whole episodes in the model, discounted; `metrics` are the
-    numbers of its last training epoch.
+    `metrics` are the numbers of its last training epoch; its returns are those of its greedy actions over whole
+    episodes in the model, discounted (NaN where it has not acted there).
     """
 
-    penalised_return: float
-    model_return: float
-    uncertainty: float
-    action_distance: float
     metrics: Mapping[str, float]
+    penalised_return: float = nan
+    model_return: float = nan
+    uncertainty: float = nan
+    action_distance: float = nan
 
 
 @dataclass(frozen=True)
@@ -39,34 +39,51 @@ class Criterion:
         return value if self.highest else -value
 
 
-RANKINGS: dict[str, dict[str, Criterion]] = {
-    "offline": {
-        "penalised-return": Criterion(
-            "discounted return in the penalised model: what MOPO maximises, and its bound on the true return",
-            True,
-            lambda known: known.penalised_return,
-        ),
-        "model-return": Criterion(
-            "discounted return in the plain model: takes the model at its word", True, lambda known: known.model_return
-        ),
-        "uncertainty": Criterion(
-            "mean u per step of its episodes in the model: how far it goes from what the model knows",
-            False,
-            lambda known: known.uncertainty,
-        ),
-        "action-distance": Criterion(
-            "mean squared distance of its actions from the data's, in states of the data: how far it goes from them",
-            False,
-            lambda known: known.action_distance,
-        ),
-        "q": Criterion(
-            "mean Q of its last epoch, of its own critics, batches and penalty: how well it thinks of itself",
-            True,
-            lambda known: known.metrics.get("q"),
-        ),
-    }
+@dataclass(frozen=True)
+class Ranking:
+    """A way to rank: its criteria by name, of which the first orders the cells.
+
+    ``metric`` is the one number of the training logs that it reads; None: it lets the policies act in the model.
+    """
+
+    criteria: dict[str, Criterion]
+    metric: str | None = None
+
+
+_OFFLINE = {
+    "penalised-return": Criterion(
+        "discounted return in the penalised model: what MOPO maximises, and its bound on the true return",
+        True,
+        lambda known: known.penalised_return,
+    ),
+    "model-return": Criterion(
+        "discounted return in the plain model: takes the model at its word", True, lambda known: known.model_return
+    ),
+    "uncertainty": Criterion(
+        "mean u per step of its episodes in the model: how far it goes from what the model knows",
+        False,
+        lambda known: known.uncertainty,
+    ),
+    "action-distance": Criterion(
+        "mean squared distance of its actions from the data's, in states of the data: how far it goes from them",
+        False,
+        lambda known: known.action_distance,
+    ),
+    "q": Criterion(
+        "mean Q of its last epoch, of its own critics, batches and penalty: how well it thinks of itself",
+        True,
+        lambda known: known.metrics.get("q"),
+    ),
 }
-"""The ways to rank, by name: their criteria, of which the first orders the cells."""
+_COMBO = {
+    "regulariser": Criterion(
+        "mean Q of the policy's actions, in states of model and data, less mean Q of the data: the critics' excess",
+        False,
+        lambda known: known.metrics.get("regulariser"),
+    )
+}
+RANKINGS = {"offline": Ranking(_OFFLINE), "combo": Ranking(_COMBO, "regulariser")}
+"""The ways to rank, by name; ``combo`` is the selection rule of COMBO, §3: the lowest regulariser of the last epoch."""
 
 
 def best_first(criterion: Criterion, values: Sequence[float | None]) -> list[int]:

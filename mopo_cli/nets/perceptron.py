@@ -1,15 +1,19 @@
 """Stacks of ReLU perceptrons: their values, and the gradients of what is made of these."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mopo_cli.engine.workers import spread
-from mopo_cli.nets.stacked import Parameters, affine, chain_gradient, input_gradient, join, unit, units
+from mopo_cli.nets.stacked import Layers, Parameters, affine, chain_gradient, input_gradient, join, part, unit, units
 
 # Rows predicted at once on CPU: the values of a layer then stay in the processor's cache.
 _CPU_ROWS = 1024
+# Rows differentiated at once on CPU: few enough to be shared out to threads and to need little memory, and so many
+# that adding up the gradients takes no time.
+_CPU_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,48 @@ def predict(networks: Parameters, x: Tensor) -> Tensor:
     return torch.cat([value.view(-1, value.shape[-1]) for value in values])
 
 
-def differentiate(evaluated: Evaluated, u: int, grad: Tensor, into: Parameters) -> None:
-    """Differentiate by a unit's parameters a loss whose gradient by all values is `grad` `[M, B, out]`."""
-    inputs = evaluated.inputs[u]
-    chain_gradient(
-        inputs,
-        evaluated.networks.layers[u],
-        unit(grad, u),
-        lambda layer, slope: _relu_gradient(slope, inputs[layer]),
-        into.layers[u],
-    )
+def differentiate(evaluated: Evaluated, u: int, grad: Tensor, into: Parameters) -> Tensor:
+    """Differentiate by a unit's parameters a loss whose gradient by all values is `grad` `[M, B, out]`.
+
+    Returns its gradient by what the first layer says, from which `first_slope` goes on to the inputs.
+    """
+    return _back(evaluated.inputs[u], evaluated.networks.layers[u], unit(grad, u), into.layers[u])
+
+
+def differentiate_blocks(
+    networks: Parameters,
+    blocks: Sequence[tuple[Tensor, ...]],
+    by_values: Callable[[int, int, Tensor], Tensor],
+    into: Parameters,
+) -> list[Tensor]:
+    """Evaluate networks at many rows and differentiate a loss by their parameters, block by block of rows.
+
+    A block has inputs as of `evaluate`. The loss is a sum of terms, one per block: `by_values(k, u, values)` is the
+    gradient of the k-th by the values `[…, B, out]` of unit u there. What a layer says of a block is kept no longer
+    than that takes. Returns the values of every block, `[M, B, out]`; `block_count` tells how many there should be.
+    """
+    count = units(networks.flat)
+
+    def work(job: int) -> tuple[Tensor, Tensor]:
+        k, u = divmod(job, count)
+        *inputs, values = forward(networks, u, blocks[k])
+        term = Parameters(networks.layout, torch.zeros_like(networks.flat[: len(networks.flat) // count]))
+        _back(inputs, networks.layers[u], by_values(k, u, values), term.layers[0])
+        return values, part(term.flat, 0)
+
+    def add(u: int) -> None:
+        total = part(into.flat, u).copy_(terms[u])
+        for term in terms[u + count :: count]:
+            total.add_(term)
+
+    values, terms = zip(*spread(work, len(blocks) * count), strict=True)
+    spread(add, count)
+    return [join(list(values[k : k + count])) for k in range(0, len(values), count)]
+
+
+def block_count(rows: int, like: Tensor) -> int:
+    """In how many blocks so many rows are best differentiated on the device of `like`."""
+    return 1 if like.is_cuda else max(1, -(-rows // _CPU_BLOCK))
 
 
 def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
@@ -77,9 +113,18 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
         layers, inputs, upstream = evaluated.networks.layers[u], evaluated.inputs[u], unit(grad, u)
         for layer in reversed(range(1, len(layers))):
             upstream = _relu_gradient(input_gradient(upstream, layers[layer][0]), inputs[layer])
-        return input_gradient(upstream, layers[0][0][..., first:, :])
+        return first_slope(evaluated, u, upstream, first)
 
     return join(spread(back, len(evaluated.inputs)))
+
+
+def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> Tensor:
+    """Of a unit, the gradient by its inputs from column `first` on, where that by its first layer is `upstream`."""
+    return input_gradient(upstream, evaluated.networks.layers[u][0][0][..., first:, :])
+
+
+def _back(inputs: list[Tensor], layers: Layers, upstream: Tensor, into: Layers) -> Tensor:
+    return chain_gradient(inputs, layers, upstream, lambda layer, slope: _relu_gradient(slope, inputs[layer]), into)
 
 
 def _relu_gradient(grad: Tensor, out: Tensor) -> Tensor:

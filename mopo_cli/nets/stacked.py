@@ -88,12 +88,12 @@ def chain_gradient(
     upstream: Tensor,
     through: Callable[[int, Tensor], Tensor],
     grads: Layers,
-) -> None:
+) -> Tensor:
     """Differentiate a unit's chain of layers by their parameters, into `grads`.
 
     `inputs` are those of every layer, `upstream` is the gradient of the last one's output, and `through(layer, grad)`
     takes the gradient by the inputs of a layer back through the activation before it. A layer's parameters and its
-    inputs are differentiated by side by side.
+    inputs are differentiated by side by side. Returns the gradient of the first layer's output.
     """
 
     def step(layer: int, upstream: Tensor, job: int) -> Tensor:
@@ -104,6 +104,7 @@ def chain_gradient(
 
     for layer in reversed(range(len(layers))):
         upstream = spread(partial(step, layer, upstream), 2 if layer else 1)[-1]
+    return upstream
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:

@@ -1,28 +1,23 @@
-"""Plots of results as PNG files, drawn without a display and without pyplot's global state."""
+"""Plots of returns and of datasets as PNG files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mopo_cli.store.atomic import publish
+from mopo_cli.report.canvas import few, finish, grey, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from mopo_cli.data.portrait import Column, Histogram, Portrait
-    from mopo_cli.evaluation.diagnosis import Diagnosis, Relation, StepError
 
 Curve = tuple[ArrayLike, ArrayLike]
 """Epochs `[E]` and the return of every seed at each of them `[E, S]`."""
-
-DOTS_PER_INCH = 120
-_DOTS = 4000  # of a scatter: more would only be a stain
 
 
 def learning_curve(path: Path, title: str, curves: Mapping[str, Curve], reference_lines: Mapping[str, float]) -> None:
@@ -31,7 +26,7 @@ def learning_curve(path: Path, title: str, curves: Mapping[str, Curve], referenc
     `reference_lines` (such as the dataset's mean and best return) are dashed. A NaN return leaves its seed
     out of that epoch. The figure replaces `path` whole or not at all.
     """
-    figure = _new_figure(height=5.0)
+    figure = new_figure(height=5.0)
     axes = figure.add_subplot()
     for i, (label, (epochs, returns)) in enumerate(curves.items()):
         seeds = np.ma.masked_invalid(np.asarray(returns, dtype=np.float64))
@@ -40,11 +35,11 @@ def learning_curve(path: Path, title: str, curves: Mapping[str, Curve], referenc
         axes.plot(epochs, line, color=f"C{i}", label=label, marker="." if len(line) < 30 else "")
         axes.fill_between(epochs, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
     for i, (label, value) in enumerate(reference_lines.items()):
-        axes.axhline(value, color=_grey(i), linestyle="--", linewidth=1, label=label)
+        axes.axhline(value, color=grey(i), linestyle="--", linewidth=1, label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel("return")
-    _finish(axes, title)
-    _save(figure, path)
+    finish(axes, title)
+    save(figure, path)
 
 
 def ablation_plot(
@@ -61,7 +56,7 @@ def ablation_plot(
     `evaluation.stats.mean_std`. A NaN return is left out. `published` has mean and std of some of the cells.
     """
     published = published or {}
-    figure = _new_figure(height=1.6 + 0.4 * len(cells))
+    figure = new_figure(height=1.6 + 0.4 * len(cells))
     axes = figure.add_subplot()
     for row, (name, values) in enumerate(cells.items()):
         array = np.asarray(values, dtype=np.float64).ravel()
@@ -75,19 +70,19 @@ def ablation_plot(
     if published:
         axes.plot([], [], "s", color="C1", mfc="none", label="published")
     for i, (label, value) in enumerate(reference_lines.items()):
-        axes.axvline(value, color=_grey(i), linestyle="--", linewidth=1, label=label)
+        axes.axvline(value, color=grey(i), linestyle="--", linewidth=1, label=label)
     axes.set_yticks(range(len(cells)), list(cells), parse_math=False)
     axes.set_ylim(max(len(cells), 1) - 0.5, -0.5)
     axes.set_xlabel(unit)
-    _finish(axes, title)
-    _save(figure, path)
+    finish(axes, title)
+    save(figure, path)
 
 
 def dataset_plot(path: Path, title: str, portrait: Portrait) -> None:
     """Publish a picture of a dataset: returns, episode lengths, distances to the nearest neighbour, and per
     dimension the actions between their bounds, how many lie at these, and the ranges of the observations.
     """
-    figure = _new_figure(height=10.5, width=13.0)
+    figure = new_figure(height=10.5, width=13.0)
     figure.suptitle(title, parse_math=False)
     top, middle, bottom = figure.subfigures(3, 1, squeeze=False)[:, 0]
     returns, lengths, near = top.subplots(1, 3)
@@ -98,66 +93,7 @@ def dataset_plot(path: Path, title: str, portrait: Portrait) -> None:
     _action_map(actions, portrait)
     _bounds(bounds, portrait)
     _ranges(bottom.subplots(), portrait.observations)
-    _save(figure, path)
-
-
-def diagnosis_plot(
-    path: Path, title: str, diagnosis: Diagnosis, uncertainties: Mapping[str, ArrayLike], error: ArrayLike
-) -> None:
-    """Publish a plot of the model's true error `[n]`: against every uncertainty `[n]`, and by step of the rollout.
-
-    A panel per uncertainty has the first rows as dots (they stand for all where the rows come in random order),
-    the regression line, and the mean and the middle 80 % of each tenth of the rows. Axes end where all but
-    0.5 % of the rows do. Rows without a finite error are left out, as in ``diagnosis``.
-    """
-    panels = len(uncertainties) + 1
-    lines = -(-panels // 2)
-    figure = _new_figure(height=0.6 + 3.9 * lines, width=11.0)
-    figure.suptitle(title, parse_math=False)
-    grid = figure.subplots(lines, 2, squeeze=False).ravel()
-    errors = np.asarray(error, dtype=np.float64)
-    known = np.isfinite(errors)
-    for axes, (name, values) in zip(grid, uncertainties.items(), strict=False):
-        uncertainty = np.asarray(values, dtype=np.float64)[known]
-        _error_against(axes, name, uncertainty, errors[known], diagnosis.uncertainties[name])
-    _error_by_step(grid[panels - 1], diagnosis.steps)
-    for axes in grid[panels:]:
-        axes.set_axis_off()
-    _save(figure, path)
-
-
-def _error_against(
-    axes: Axes, name: str, uncertainty: NDArray[np.float64], error: NDArray[np.float64], relation: Relation
-) -> None:
-    axes.plot(uncertainty[:_DOTS], error[:_DOTS], ".", color="0.6", markersize=2, zorder=0, rasterized=True)
-    ends = np.array([uncertainty.min(), uncertainty.max()])
-    if np.isfinite(relation.slope):
-        label = f"{relation.slope:.3g} u {relation.intercept:+.3g}"
-        axes.plot(ends, relation.slope * ends + relation.intercept, color="C1", label=label)
-    bins = relation.calibration
-    middle, mean = [b.uncertainty for b in bins], [b.error for b in bins]
-    axes.plot(middle, mean, "o-", color="C0", markersize=4, label="mean of each tenth")
-    low, high = [b.error_p10 for b in bins], [b.error_p90 for b in bins]
-    axes.fill_between(middle, low, high, color="C0", alpha=0.2, linewidth=0, label="its middle 80 %")
-    top, right = np.quantile(error, 0.995), np.quantile(uncertainty, 0.995)
-    axes.set_ylim(0, 1.05 * top if top > 0 else 1)
-    if ends[0] < right:
-        axes.set_xlim(ends[0], right)
-    axes.set_xlabel(f"u = {name}", parse_math=False)
-    axes.set_ylabel("true error")
-    _finish(axes, f"{name}: Pearson {relation.pearson:.2f}, Spearman {relation.spearman:.2f}")
-
-
-def _error_by_step(axes: Axes, steps: Sequence[StepError]) -> None:
-    places = [s.step for s in steps]
-    axes.plot(places, [s.mean for s in steps], "o-", color="C0", label="mean")
-    axes.plot(places, [s.median for s in steps], "o-", color="C2", label="median")
-    axes.plot(places, [s.p90 for s in steps], "o--", color="0.5", label="90 % of the rows lie below")
-    axes.set_xticks(*_few(places))
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("step of the rollout")
-    axes.set_ylabel("true error")
-    _finish(axes, "Error by step")
+    save(figure, path)
 
 
 def _histogram(axes: Axes, title: str, histogram: Histogram, unit: str, counted: str) -> None:
@@ -190,7 +126,7 @@ def _action_map(axes: Axes, portrait: Portrait) -> None:
     shares = np.array([dim.counts for dim in portrait.saturation]) / portrait.summary.transitions
     image = axes.imshow(shares, aspect="auto", extent=(0, 1, len(shares) - 0.5, -0.5), vmin=0, cmap="viridis")
     axes.figure.colorbar(image, ax=axes, label="share of rows per bin")
-    axes.set_yticks(*_few(range(len(shares))))
+    axes.set_yticks(*few(range(len(shares))))
     axes.set_ylabel("action dimension")
     axes.set_xticks([0, 0.5, 1], ["low", "middle", "high"])
 
@@ -201,7 +137,7 @@ def _bounds(axes: Axes, portrait: Portrait) -> None:
     axes.barh(places, [-100 * dim.at_low for dim in portrait.saturation], color="C0")
     axes.barh(places, [100 * dim.at_high for dim in portrait.saturation], color="C1")
     axes.axvline(0, color="0.1", linewidth=1)
-    axes.set_yticks(*_few(places.tolist()))
+    axes.set_yticks(*few(places.tolist()))
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.set_xlabel("lower bound | % of rows | upper bound")
@@ -216,40 +152,7 @@ def _ranges(axes: Axes, columns: list[Column]) -> None:
     axes.plot(places, [c.median for c in columns], "o", color="0.1", markersize=3)
     # Positions, velocities and forces share one axis: linear near 0, logarithmic beyond 1.
     axes.set_yscale("symlog", linthresh=1)
-    axes.set_xticks(*_few(places.tolist()))
+    axes.set_xticks(*few(places.tolist()))
     axes.set_xlabel("observation dimension")
     axes.set_ylabel("value")
     axes.grid(alpha=0.3)
-
-
-def _few(places: Sequence[int]) -> tuple[list[int], list[str]]:
-    """Ticks and labels of at most 30 whole numbers."""
-    shown = list(places[:: -(-len(places) // 30)])
-    return shown, [str(place) for place in shown]
-
-
-def _new_figure(height: float, width: float = 8.0) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _grey(index: int) -> str:
-    return ("0.1", "0.5", "0.75")[index % 3]
-
-
-def _finish(axes: Axes, title: str) -> None:
-    # File and dataset names may hold a "$", which is no formula.
-    axes.set_title(title, parse_math=False)
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        for text in axes.legend(frameon=False).get_texts():
-            text.set_parse_math(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with publish(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)

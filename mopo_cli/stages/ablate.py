@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.cells import axis_values
 from mopo_cli.config.schema import Ablate, TrainPolicy
 from mopo_cli.data.transitions import DatasetInfo, episode_returns
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
@@ -18,11 +19,8 @@ from mopo_cli.store.atomic import publish, read_json, write_json
 from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.run import RunFolder
 
-_COLUMNS = (
-    *("method", "penalty", "lam", "h", "epochs", "seeds"),
-    *("return (last)", "return (last 10)", "IQM (last 10)", "95 % of it", "score (last)"),
-)
-_PER_SEED = ("method", "penalty", "lam", "h", "epochs", "seed", "return_last", "return_last_10")
+_SETTINGS = ("method", "penalty", "lam", "h")
+_RESULTS = ("return (last)", "return (last 10)", "IQM (last 10)", "95 % of it", "score (last)")
 
 
 def run_ablate(
@@ -51,6 +49,7 @@ def run_ablate(
         if stage.up_to_date and not missing_cells(own, stage):
             return stage.result()
         records = train_cells(own, stage, device, report)
+        records = [r | {"grid": axis_values(settings, c)} for r, c in zip(records, cells, strict=True)]
         for part in parts:
             records += read_json(part)["cells"]
         return _publish_table(stage, name, own, records, report)
@@ -64,12 +63,14 @@ def _publish_table(
     behaviour = episode_returns(transitions)
     references = {"data, mean episode": float(behaviour.mean()), "data, best episode": float(behaviour.max())}
     records = [record | statistics(record["returns"], info) for record in records]
-    rows = [row(record) for record in records]
-    report.table(f"{info.dataset_id}: data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}", _COLUMNS, rows)
+    axes = list(dict.fromkeys(axis for record in records for axis in record.get("grid", {})))
+    columns = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
+    rows = [row(record, axes) for record in records]
+    report.table(f"{info.dataset_id}: data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}", columns, rows)
     paths = {kind: folder / f"table.{kind}" for kind in ("md", "csv", "json", "png")}
     with publish(paths["md"]) as temporary:
-        temporary.write_text(_markdown(info, references, rows), encoding="utf-8")
-    write_csv(paths["csv"], _PER_SEED, per_seed(records))
+        temporary.write_text(_markdown(info, references, columns, rows), encoding="utf-8")
+    write_csv(paths["csv"], *per_seed(records, axes))
     write_json(paths["json"], {"dataset": info.dataset_id, "references": references, "cells": records})
     returns = {r["cell"]: [v["last"] for v in r["returns"].values() if "last" in v] for r in records}
     ablation_plot(paths["png"], info.dataset_id, returns, references)
@@ -96,27 +97,34 @@ def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[st
     return found
 
 
-def row(record: dict[str, Any]) -> tuple[Any, ...]:
-    """A cell's row of the table on the terminal and in Markdown."""
+def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
+    """A cell's row of the table on the terminal and in Markdown; ``axes`` are the settings of the grid."""
     spreads = [format_mean_std(*record[key]) if record.get(key) else None for key in ("last", "last_10")]
     middle: list[str | None] = [None, None]
     if record.get("last"):
         middle = [format_number(record["iqm"]), " to ".join(map(format_number, record["iqm_interval"]))]
     score = format_mean_std(*record["score"]) if record.get("score") else None
-    settings = (record[key] for key in ("method", "penalty", "lam", "h", "epochs"))
-    return (*settings, len(record["returns"]), *spreads, *middle, score)
+    return (*_differing(record, axes), record["epochs"], len(record["returns"]), *spreads, *middle, score)
 
 
-def per_seed(records: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """The rows of the CSV: one per cell and seed."""
-    return [
-        (*(record[key] for key in _PER_SEED[:5]), int(seed), value.get("last"), value.get("last_10"))
+def per_seed(records: Sequence[dict[str, Any]], axes: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The columns of the CSV, and its rows: one per cell and seed."""
+    rows = [
+        (*_differing(record, axes), record["epochs"], int(seed), value.get("last"), value.get("last_10"))
         for record in records
         for seed, value in record["returns"].items()
     ]
+    return (*_SETTINGS, *axes, "epochs", "seed", "return_last", "return_last_10"), rows
 
 
-def _markdown(info: DatasetInfo, references: dict[str, float], rows: list[tuple[Any, ...]]) -> str:
+def _differing(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
+    own = record.get("grid", {})
+    return (*(record[key] for key in _SETTINGS), *(own.get(axis) for axis in axes))
+
+
+def _markdown(
+    info: DatasetInfo, references: dict[str, float], columns: Sequence[str], rows: list[tuple[Any, ...]]
+) -> str:
     data = ", ".join(f"{label} {value:.1f}" for label, value in references.items())
     spread = "Mean ± population standard deviation over seeds; IQM with a 95 % bootstrap interval over seeds.\n\n"
-    return f"# {info.dataset_id}\n\n{data}. " + spread + markdown_table(_COLUMNS, rows)
+    return f"# {info.dataset_id}\n\n{data}. " + spread + markdown_table(columns, rows)

@@ -13,7 +13,7 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.policy_stack import publish_member, returns_of, train_stack
-from mopo_cli.stages.reuse import FILES, Held, held_policies, of_cell, same_policy
+from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, same_policy
 from mopo_cli.stages.runner import Stage
 from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
 from mopo_cli.store.atomic import read_json, read_jsonl, sha256_file, write_json
@@ -181,7 +181,7 @@ def _describe(cell: Cell, stage: Stage, lost: list[int]) -> None:
     """Write the cell's description, once all its seeds but the lost ones are in its folder."""
     kept = [seed for seed in cell.settings.all_seeds() if seed not in lost]
     histories = {str(seed): read_jsonl(cell.folder / f"seed-{seed}" / "metrics.jsonl") for seed in kept}
-    files = [f"seed-{seed}/{name}" for seed in kept for name in FILES]
+    files = [f"seed-{seed}/{name}" for seed in kept for name in files_of(cell.folder / f"seed-{seed}")]
     content: dict[str, Any] = {
         "settings": cell.settings.model_dump(mode="json"),
         "inputs": _inputs(cell, stage),
@@ -204,6 +204,7 @@ def _record(cell: Cell) -> dict[str, Any]:
     recorded = read_json(cell.description)
     return {
         "cell": cell.name,
+        "algorithm": cell.settings.algorithm,
         **meant(cell.settings),
         "returns": recorded["returns"],
         "policies": {seed: recorded["files"][f"seed-{seed}/{FILES[0]}"] for seed in recorded["returns"]},

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, astuple
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ from mopo_cli.engine.streams import stream
 from mopo_cli.errors import InputError, Stopped
 from mopo_cli.evaluation.diagnosis import Diagnosis, diagnose
 from mopo_cli.report.console import Report
-from mopo_cli.report.plots import diagnosis_plot
+from mopo_cli.report.plots_rollouts import diagnosis_plot
 from mopo_cli.stages.inputs import cpu_threads, dataset_path, open_data, open_device, open_model
+from mopo_cli.stages.rollout_rows import Columns, draw_rows, uncertainties_of
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
-from mopo_cli.store.hdf5 import UNCERTAINTY, read_dataset_info, read_rollouts
+from mopo_cli.store.hdf5 import read_dataset_info
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.oracle import Oracle, check_oracle, open_oracle
 
@@ -28,8 +28,6 @@ _ROWS = 100_000  # rows compared at most, drawn from all
 _PART = 5_000  # rows between two looks at the signals
 
 _UNKNOWN = "a velocity lies at the bound of the observations, or the simulator finds the motion unstable"
-
-Columns = dict[str, NDArray[Any]]
 
 
 def check_diagnosis(run: RunFolder) -> None:
@@ -53,12 +51,8 @@ def run_diagnose(run: RunFolder, settings: Rollout, options: Options, report: Re
             return stage.result()
         data = open_data(inputs["dataset"], device)
         ensemble = open_model(stage, data, device).for_seed(settings.seed)
-        columns, stored = _draw_rows(path, settings.seed)
-        uncertainties = {
-            column.removeprefix(f"{UNCERTAINTY}/"): values
-            for column, values in columns.items()
-            if column.startswith(f"{UNCERTAINTY}/")
-        }
+        columns, _, stored = draw_rows(path, _ROWS, stream(settings.seed, "diagnose/rows"))
+        uncertainties = uncertainties_of(columns)
         error = _errors(stage, ensemble, columns, data.info, device)
         found = diagnose(uncertainties, error, columns["step"])
         if not found.rows:
@@ -73,14 +67,6 @@ def run_diagnose(run: RunFolder, settings: Rollout, options: Options, report: Re
         diagnosis_plot(picture, f"{name}: {data.info.dataset_id}", found, uncertainties, error)
         report.say(f"Drawn: {picture}")
         return stage.finish({"diagnosis": json, "picture": picture}, result)
-
-
-def _draw_rows(path: Path, seed: int) -> tuple[Columns, int]:
-    """At most `_ROWS` rows of a rollout file in random order, and how many it holds."""
-    columns, _ = read_rollouts(path)
-    stored = len(columns["rewards"])
-    drawn = torch.randperm(stored, generator=stream(seed, "diagnose/rows"))[:_ROWS].numpy()
-    return {name: values[drawn] for name, values in columns.items()}, stored
 
 
 def _errors(

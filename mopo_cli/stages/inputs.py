@@ -118,7 +118,12 @@ class Model:
 
     def for_seed(self, seed: int) -> Ensemble:
         """The ensemble that a run with this seed uses, see `model_position`."""
-        return tuple(self.ensembles.values())[model_position(tuple(self.ensembles), seed)]
+        return self.ensembles[self.seed_for(seed)]
+
+    def seed_for(self, seed: int) -> int:
+        """The seed of that ensemble."""
+        seeds = tuple(self.ensembles)
+        return seeds[model_position(seeds, seed)]
 
 
 def model_position(model_seeds: tuple[int, ...], seed: int) -> int:
@@ -172,7 +177,7 @@ def _open_elites(stage: Stage, meta: dict[str, Any]) -> dict[int, tuple[int, ...
 
 
 def open_tensors(path: Path, kind: str, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file of one kind, "model" or "policy"; InputError when it is of another."""
+    """The tensors and the header of a file of one kind, such as "model"; InputError when it is of another."""
     tensors, meta = load_tensors(path, str(device))
     if meta.get("kind") != kind:
         raise InputError(f"{path} is not a {kind} but a {meta.get('kind', 'file of another kind')}.")

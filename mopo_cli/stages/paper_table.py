@@ -22,6 +22,7 @@ from mopo_cli.evaluation.published import (
 from mopo_cli.evaluation.stats import normalised_score
 from mopo_cli.report.comparison import show_comparison, write_comparison
 from mopo_cli.report.console import Report
+from mopo_cli.report.tables import format_mean_std
 from mopo_cli.stages.ablate import statistics
 from mopo_cli.stages.cells import meant
 from mopo_cli.stages.inputs import dataset_path
@@ -100,7 +101,8 @@ def _line(table: PaperTable, part: Part, row: Row, info: DatasetInfo | None, dat
     line |= {"missing": part.missing.get(row.label), "diverged": [], "last": None, "last_10": None, "notes": []}
     if settings:
         line |= meant(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
-        line["smaller"] = settings.updates < table.updates or len(settings.all_seeds()) < table.seeds
+        fewer = settings.updates < table.updates_for(family(dataset))
+        line["smaller"] = fewer or len(settings.all_seeds()) < table.seeds
     if row.method is None and row.data is None:
         line["notes"].append("in print only: mopo does not train it")
     elif info is not None and line["missing"] is None:
@@ -175,6 +177,8 @@ def _described(result: PublishedResult, dataset: str, table: PaperTable, notes: 
         notes.append("N/A in print: the paper's authors could not get the true error from the simulator")
     if result.note:
         notes.append(f"in print: {result.note}")
+    if result.std is not None and "95% CI" in result.unit:
+        notes.append("± in print is a 95 % confidence interval")
     if result.version and result.version != data_version(dataset):
         notes.append(
             f"in print is version {result.version[1:]} of the data, ours is version {data_version(dataset)[1:]}"
@@ -189,7 +193,7 @@ def publish_paper_table(
     root: Path, table: PaperTable, lines: list[Line], remarks: Sequence[str], report: Report | None = None
 ) -> dict[str, Any]:
     """Write NAME.md, .csv, .json and .png under ``root``; returns the result object. A ``report`` is shown it, too."""
-    remarks = [*remarks, *_comparison(table, lines)]
+    remarks = [*remarks, *_comparison(table, lines), *_elsewhere(table)]
     title = f"{table.name}: {table.title} ({table.paper}, {table.table}; {_UNITS[table.unit]})"
     paths = {kind: root / f"{table.name}.{kind}" for kind in ("md", "csv", "json", "png")}
     write_comparison(paths, title, remarks, lines)
@@ -216,3 +220,13 @@ def _comparison(table: PaperTable, lines: list[Line]) -> list[str]:
         f"{one} does better than {other} on {better} of {len(both)} data sets here, and lies within one standard "
         f"deviation of it on {within}; {table.claim}"
     ]
+
+
+def _elsewhere(table: PaperTable) -> list[str]:
+    """What is in print of the data sets that cannot be had here."""
+    remarks = []
+    for name, reason in table.elsewhere.items():
+        results = {row.label: in_print(name, table.paper, table.table, row.printed or row.label) for row in table.rows}
+        numbers = [f"{row} {format_mean_std(one.mean, one.std)}" for row, one in results.items() if one]
+        remarks.append(f"In print only, {name} ({reason}): {', '.join(numbers)}")
+    return remarks

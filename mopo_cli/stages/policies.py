@@ -1,4 +1,4 @@
-"""Policy files: one actor each, with all that is needed to act and to know where it came from."""
+"""Policy files: one actor each, with all that is needed to act and to know where it came from; and their ratios."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.agents.dice import Ratio, ratio_layout
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.stages.inputs import described, open_tensors, pack
 from mopo_cli.store.checkpoint import save_tensors
@@ -26,6 +27,17 @@ def open_policy(path: Path, device: torch.device) -> tuple[Actor, dict[str, Any]
     with described(path):
         layout = mlp_layout((meta["obs_dim"], *(meta["hidden"],) * meta["layers"], 2 * meta["act_dim"]))
         return Actor(pack(layout, tensors, 1), layout, meta["log_std_min"], meta["log_std_max"]), meta
+
+
+def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]:
+    """Read the density ratios published beside a policy, and their meta; it raises what `open_policy` does."""
+    tensors, meta = open_tensors(path, "ratio", device)
+    with described(path):
+        layout = ratio_layout(meta["obs_dim"] + meta["act_dim"])
+        scaler = tensors["input_mean"], tensors["input_std"]
+        if any(part.shape != (meta["obs_dim"] + meta["act_dim"],) for part in scaler):
+            raise ValueError("the scaler is not as wide as the inputs")
+        return Ratio(pack(layout, tensors, len(tensors["w0"])), layout, *scaler), meta
 
 
 def greedy_policy(

@@ -20,9 +20,11 @@ from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_envi
 from mopo_cli.report.console import Report
 from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import greedy_policy, save_policy
+from mopo_cli.stages.reuse import keep_only
 from mopo_cli.stages.runner import Stage
 from mopo_cli.stages.world import OpenWorld, policy_inputs
-from mopo_cli.store.atomic import write_jsonl
+from mopo_cli.store.atomic import sha256_file, write_jsonl
+from mopo_cli.store.checkpoint import save_tensors
 
 _SAVE_SECONDS = 60.0
 
@@ -149,12 +151,13 @@ def _evaluate(trained: Trained, opened: OpenWorld, environments: list[Environmen
         history[-1] |= {"return": float(results.returns.mean()), "length": float(results.lengths.mean())}
 
 
-_TITLES = {"q": "Q"}
+_TITLES = {"q": "Q"} | {f"ratio_p{level}": f"ratio {level} %" for level in (10, 50, 90)}
 
 
 def _metrics(loop: Loop) -> tuple[str, ...]:
-    """What the live table shows of an epoch: the algorithm's own numbers, and what its model data are like."""
-    return (*loop.algorithm.metrics, *(("penalty",) if loop.settings.real_rows < loop.settings.batch_size else ()))
+    """What the live table shows of an epoch: the algorithm's own numbers, and the penalty where there is one."""
+    penalised = bool(loop.penalty.any()) and loop.settings.real_rows < loop.settings.batch_size
+    return (*loop.algorithm.metrics, *(("penalty",) if penalised else ()))
 
 
 def _columns(loop: Loop) -> tuple[str, ...]:
@@ -229,25 +232,33 @@ def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
 def publish_member(
     folder: Path, trained: Trained, m: int, opened: OpenWorld, settings: PolicyTraining, stage: Stage
 ) -> dict[str, Path]:
-    """Write policy.safetensors and metrics.jsonl of one member; returns them by role."""
+    """Write policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role."""
     member, info = trained.loop.members[m], opened.data.info
-    meta = {
+    origin = {
         "obs_dim": opened.world.rows.obs_dim,
         "act_dim": opened.world.rows.act_dim,
+        "env_id": info.env_id,
+        "seed": member.seed,
+        "model_seed": opened.model_seed(member),
+        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, settings)},
+    }
+    meta = origin | {
         "hidden": settings.hidden,
         "layers": settings.layers,
         "action_low": info.action_low.tolist(),
         "action_high": info.action_high.tolist(),
-        "env_id": info.env_id,
-        "seed": member.seed,
         "penalty": member.penalty,
         "lam": member.lam,
         "h": member.h,
-        "model_seed": opened.model_seed(member),
         "epochs": settings.epochs,
-        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, settings)},
     }
     policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
     save_policy(policy, trained.actor(m), meta)
     write_jsonl(metrics, trained.histories[m])
-    return {f"policy/seed-{member.seed}": policy, f"metrics/seed-{member.seed}": metrics}
+    roles = {f"policy/seed-{member.seed}": policy, f"metrics/seed-{member.seed}": metrics}
+    for name, tensors in trained.loop.algorithm.files(trained.loop.agent, m).items():
+        path = folder / f"{name}.safetensors"
+        save_tensors(path, tensors, {"kind": name, **origin, "policy_sha256": sha256_file(policy)})
+        roles[f"{name}/seed-{member.seed}"] = path
+    keep_only(folder, [path.name for path in roles.values()])
+    return roles

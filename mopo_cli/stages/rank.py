@@ -1,32 +1,22 @@
 """ablate --rank: order the cells of a finished ablation without the simulator, and see how well that goes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mopo_cli.agents.actor import Actor
-from mopo_cli.config.schema import Ablate, Imagination
-from mopo_cli.dynamics.penalties import penalty_weights
-from mopo_cli.engine.streams import stream
+from mopo_cli.config.schema import Ablate
 from mopo_cli.errors import Stopped
-from mopo_cli.evaluation.ranking import LEAST, RANKINGS, Evidence, best_first, rank_correlation, regret
+from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
 from mopo_cli.report.console import Report
-from mopo_cli.report.tables import markdown_table, write_csv
-from mopo_cli.stages.inputs import Data, dataset_path, open_device
-from mopo_cli.stages.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.policies import open_policy
+from mopo_cli.report.ranking import show_ranking, write_ranking
+from mopo_cli.stages.inputs import dataset_path, open_device
+from mopo_cli.stages.rank_in_model import judging, model_judge
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.stages.world import OpenWorld, open_world
-from mopo_cli.store.atomic import plain, publish, read_json, read_jsonl, write_json
+from mopo_cli.stages.world import open_world
+from mopo_cli.store.atomic import plain, read_json, read_jsonl, write_json
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
-
-PENALTY = "max-var"
-_SEED = 0  # of the start states and of the rows that actions are compared in
-_ROWS = 10_000  # rows of the data in which actions are compared
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,12 @@ class Entry:
         """Its mean last return in the real environment, None where there is none."""
         return self.record["last"][0] if self.record.get("last") else None
 
+    def settings(self) -> dict[str, Any]:
+        """What tells it from other cells: its method, or its algorithm and penalty, its lam, h and the grid's axes."""
+        of_method = ("method",) if self.record.get("method") else ("algorithm", "penalty")
+        told = {name: self.record.get(name) for name in (*of_method, "lam", "h")} | self.record.get("grid", {})
+        return {name: value for name, value in told.items() if value is not None}
+
     def files(self) -> dict[str, Path]:
         """The files of its seeds, by role: those that diverged have none."""
         folders = {seed: self.folder / f"seed-{seed}" for seed in self.record["returns"]}
@@ -54,39 +50,36 @@ class Entry:
         return policies | {f"metrics/{self.name}/{seed}": folder / "metrics.jsonl" for seed, folder in folders.items()}
 
 
-def common_lam(settings: Ablate) -> float:
-    """The lambda that all cells are judged with: the ablation's where it has but one, else 1."""
-    return settings.lam[0] if len(settings.lam) == 1 else 1.0
-
-
 def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, report: Report) -> dict[str, Any]:
     """Write ranking.json, .csv and .md beside the table of the finished ablation; returns the result object.
 
-    All cells are judged in this run's model, those that were trained in another one as well, and with one penalty
-    (max-var) and one lambda, see `common_lam`.
+    Where a ranking lets the policies act, all cells are judged in this run's model, those that were trained in
+    another one as well, and with one penalty (max-var) and one lambda, see `rank_in_model.common_lam`. Another
+    ranking than offline writes ranking-NAME.json, .csv and .md.
     """
-    device = open_device(options)
-    name = settings.table_name()
+    name, suffix = settings.table_name(), "" if ranking == "offline" else f"-{ranking}"
     table = run.ablation_dir(name) / "table.json"
     entries = _entries(run, name, table)
-    world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
+    acts = RANKINGS[ranking].metric is None
+    world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites} if acts else {}
     inputs = world | {"table": table} | {role: path for entry in entries for role, path in entry.files().items()}
-    asked = {field: getattr(settings, field) for field in (*Imagination.model_fields, "gamma")}
-    asked |= {"rank": ranking, "penalty": PENALTY, "lam": common_lam(settings), "starts": STARTS, "seed": _SEED}
-    with stage_envelope(run, f"ablate/{name}/rank", asked, inputs, options, report) as stage:
+    asked = {"rank": ranking} | (judging(settings) if acts else {})
+    with stage_envelope(run, f"ablate/{name}/rank{suffix}", asked, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
-        with open_world(stage, settings, world, device) as opened:
-            horizon = longest_episode(opened.data)
-            scores = _score_all(stage, settings, ranking, entries, opened, horizon, report)
-        about = {"table": name, "dataset": opened.data.info.dataset_id, "horizon": horizon}
+        about: dict[str, Any] = {"table": name, "dataset": read_json(table)["dataset"]}
+        if acts:
+            with open_world(stage, settings, world, open_device(options)) as opened:
+                in_model = model_judge(opened, settings)
+                about["horizon"] = in_model.horizon
+                scores = _score_all(stage, ranking, entries, in_model.evidence, report)
+        else:
+            scores = _score_all(stage, ranking, entries, _logged, report)
         result = {**about, **asked, **judge(ranking, entries, scores)}
-        _show(result, report)
-        paths = {kind: table.with_name(f"ranking.{kind}") for kind in ("json", "csv", "md")}
+        show_ranking(result, report)
+        paths = {kind: table.with_name(f"ranking{suffix}.{kind}") for kind in ("json", "csv", "md")}
         write_json(paths["json"], result)
-        write_csv(paths["csv"], ("cell", "seed", "return_last", *RANKINGS[ranking]), _per_seed(result, entries))
-        with publish(paths["md"]) as temporary:
-            temporary.write_text(_markdown(result), encoding="utf-8")
+        write_ranking(paths["md"], paths["csv"], result, {entry.name: entry.record["returns"] for entry in entries})
         return stage.finish(paths, result)
 
 
@@ -105,17 +98,16 @@ Scores = dict[str, dict[str, float | None]]
 
 
 def _score_all(
-    stage: Stage, settings: Ablate, ranking: str, entries: list[Entry], opened: OpenWorld, horizon: int, report: Report
+    stage: Stage, ranking: str, entries: list[Entry], gather: Callable[[Path, int], Evidence], report: Report
 ) -> dict[str, Scores]:
-    """By cell, its scores."""
-    start = draw_starts(opened.data, _SEED)
+    """By cell, its scores; ``gather`` tells what is known of the policy of a seed, by its folder."""
     scores: dict[str, Scores] = {}
     with report.progress("rank", sum(len(entry.record["returns"]) for entry in entries)) as progress:
         for entry in entries:
             scores[entry.name] = {}
             for seed in entry.record["returns"]:
-                known = _evidence(entry.folder / f"seed-{seed}", int(seed), settings, opened, start, horizon)
-                values = {name: criterion.value(known) for name, criterion in RANKINGS[ranking].items()}
+                known = gather(entry.folder / f"seed-{seed}", int(seed))
+                values = {name: criterion.value(known) for name, criterion in RANKINGS[ranking].criteria.items()}
                 scores[entry.name][seed] = plain(values)
                 progress.update(1)
                 if stage.should_stop():
@@ -123,33 +115,17 @@ def _score_all(
     return scores
 
 
-def _evidence(
-    folder: Path, seed: int, settings: Ablate, opened: OpenWorld, start: torch.Tensor, horizon: int
-) -> Evidence:
-    actor, _ = open_policy(folder / "policy.safetensors", start.device)
-    came = greedy_returns(opened, actor, seed, start, horizon, settings.gamma)
-    names = opened.world.how.uncertainties
-    return Evidence(
-        float(came.discounted.penalised(penalty_weights(PENALTY, common_lam(settings), names)).mean()),
-        float(came.discounted.reward.mean()),
-        float(came.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(came.length.sum()), 1),
-        _action_distance(actor, opened.data),
-        read_jsonl(folder / "metrics.jsonl")[-1],
-    )
-
-
-def _action_distance(actor: Actor, data: Data) -> float:
-    device = data.observation.device
-    drawn = torch.randint(len(data.observation), (_ROWS,), generator=stream(_SEED, "rank/rows")).to(device)
-    return float((actor.greedy(data.observation[drawn]) - data.action[drawn]).double().square().mean())
+def _logged(folder: Path, _seed: int) -> Evidence:
+    return Evidence(read_jsonl(folder / "metrics.jsonl")[-1])
 
 
 def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> dict[str, Any]:
     """The cells from the best to the worst by the ranking's first criterion, and what each criterion is worth.
 
-    A cell's value is the mean over its seeds; None where a seed has none, or all diverged.
+    A cell's value is the mean over its seeds; None where a seed has none, or all diverged. ``chosen`` is the first
+    of them with its settings, None where it has no value.
     """
-    criteria, truth = RANKINGS[ranking], [entry.true_return for entry in entries]
+    criteria, truth = RANKINGS[ranking].criteria, [entry.true_return for entry in entries]
     means = {name: [_mean([s[name] for s in scores[entry.name].values()]) for entry in entries] for name in criteria}
     worth = {}
     for name, criterion in criteria.items():
@@ -163,6 +139,7 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
             "regret": regret(criterion, values, truth),
         }
     first = next(iter(criteria))
+    order = best_first(criteria[first], means[first])
     cells = [
         {
             "cell": entries[place].name,
@@ -173,73 +150,17 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
             "diverged": entries[place].record["diverged"],
             "trained_in_this_model": entries[place].own,
         }
-        for rank, place in enumerate(best_first(criteria[first], means[first]), start=1)
+        for rank, place in enumerate(order, start=1)
     ]
-    return {"criteria": worth, "compared": sum(value is not None for value in truth), "cells": cells}
+    best = entries[order[0]] if means[first][order[0]] is not None else None
+    return {
+        "criteria": worth,
+        "compared": sum(value is not None for value in truth),
+        "cells": cells,
+        "chosen": {"cell": best.name, "settings": best.settings()} if best else None,
+    }
 
 
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _per_seed(result: dict[str, Any], entries: list[Entry]) -> list[tuple[Any, ...]]:
-    """The rows of the CSV: one per cell and seed, the best cell first."""
-    returns = {entry.name: entry.record["returns"] for entry in entries}
-    return [
-        (cell["cell"], int(seed), returns[cell["cell"]][seed].get("last"), *values.values())
-        for cell in result["cells"]
-        for seed, values in cell["per_seed"].items()
-    ]
-
-
-def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-    """The cells in their order, and what each criterion is worth."""
-    cells = [
-        (cell["rank"], f"{cell['cell']}{_mark(cell)}", *cell["values"].values(), cell["return"])
-        for cell in result["cells"]
-    ]
-    criteria = [
-        (name, worth["best"], worth["spearman"], worth["chooses"], worth["regret"], worth["meaning"])
-        for name, worth in result["criteria"].items()
-    ]
-    return [
-        (("rank", "cell", *result["criteria"], "true return"), cells),
-        (("criterion", "best is", "Spearman", "chooses", "regret", "what it is"), criteria),
-    ]
-
-
-def _mark(cell: dict[str, Any]) -> str:
-    return "" if cell["trained_in_this_model"] else " *"
-
-
-def _notes(result: dict[str, Any]) -> list[str]:
-    model = f"All are judged in this run's model, with u = {result['penalty']} and lam = {result['lam']:g}: "
-    model += f"{result['starts']} episodes per seed of at most {result['horizon']:,} steps, gamma {result['gamma']:g}."
-    notes = [model]
-    if not all(cell["trained_in_this_model"] for cell in result["cells"]):
-        notes.append("* trained in another model, whose errors it may have learned to exploit; this one has its own.")
-    if lost := [cell["cell"] for cell in result["cells"] if cell["diverged"]]:
-        notes.append(f"Judged without the seeds that diverged: {', '.join(lost)}.")
-    if result["compared"] < LEAST:
-        notes.append(f"True returns are known of {result['compared']} cells: too few for a rank correlation.")
-    else:
-        notes.append(
-            f"Spearman: rank correlation with the true returns (last, mean over seeds) of {result['compared']} cells, "
-            "less those without a value. Regret: by how much the chosen cell's true return falls short of the best."
-        )
-    return notes
-
-
-def _show(result: dict[str, Any], report: Report) -> None:
-    cells, criteria = _tables(result)
-    report.table(f"{result['table']}: cells by what data and model say of them, the best first", *cells)
-    report.table("What each criterion is worth", *criteria)
-    for note in _notes(result):
-        report.say(note)
-
-
-def _markdown(result: dict[str, Any]) -> str:
-    tables = (markdown_table(*table) for table in _tables(result))
-    notes = "\n".join(_notes(result)) + "\n"
-    return "\n".join([f"# {result['dataset']}: {result['table']}\n", *tables, notes])

@@ -1,17 +1,17 @@
 """Policies that a run holds already, whichever stage trained them: a cell with equal settings takes them over."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.stages.runner import same_settings
 from mopo_cli.store.atomic import publish, read_json, sha256_file
-from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.lineage import Files, StageRecord, read_lineage
 from mopo_cli.store.run import RunFolder
 
 FILES = ("policy.safetensors", "metrics.jsonl")
-"""What there is of every seed."""
+"""What there is of every seed; of some algorithms there is more, see `files_of`."""
 
 # A seed's policy depends neither on what it is called nor on what was trained beside it.
 _NAMES = ("method", "name")
@@ -39,11 +39,24 @@ class Held:
             if folder / name != self.folder / name:
                 with publish(folder / name) as temporary:
                     temporary.write_bytes((self.folder / name).read_bytes())
+        keep_only(folder, self.files)
         return True
 
     def _digest(self, name: str) -> str | None:
         path = self.folder / name
         return sha256_file(path) if path.is_file() else None
+
+
+def files_of(folder: Path) -> list[str]:
+    """The names of the files of one seed: `FILES`, and the weights that its algorithm publishes beside the policy."""
+    return [*FILES, *sorted({path.name for path in folder.glob("*.safetensors")} - {*FILES})]
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove all weights but those of these names: they went with a policy that was in the folder before."""
+    for path in folder.glob("*.safetensors"):
+        if path.name not in names:
+            path.unlink()
 
 
 def held_policies(run: RunFolder) -> list[Held]:
@@ -76,13 +89,13 @@ def _of_record(run: RunFolder, key: str, record: StageRecord) -> Iterator[Held]:
     if not key.startswith("train-policy/"):
         return
     inputs = {role: file["sha256"] for role, file in record.inputs.items()}
-    policies = {role.partition("/")[2]: file for role, file in record.outputs.items() if role.startswith("policy/")}
-    for seed, policy in policies.items():
-        metrics = record.outputs.get(f"metrics/{seed}")
-        if metrics is not None:
-            files = dict(zip(FILES, (policy["sha256"], metrics["sha256"]), strict=True))
-            folder = (run.root / policy["path"]).parent
-            yield Held(record.settings, inputs, _number(seed), folder, files)
+    seeds: dict[str, Files] = {}
+    for role, file in record.outputs.items():
+        seeds.setdefault(role.partition("/")[2], {})[Path(file["path"]).name] = file
+    for seed, files in seeds.items():
+        if {*FILES} <= files.keys():
+            folder = (run.root / files[FILES[0]]["path"]).parent
+            yield Held(record.settings, inputs, _number(seed), folder, {name: files[name]["sha256"] for name in files})
 
 
 def _number(seed: str) -> int:

@@ -7,16 +7,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from mopo_cli.agents.dice import Ratio
 from mopo_cli.config.schema import Imagination, Rollout
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
-from mopo_cli.dynamics.imagine import Imagined, Policy, branch, uniform_policy
-from mopo_cli.dynamics.penalties import UNCERTAINTIES
+from mopo_cli.dynamics.imagine import Imagined, Imagining, Policy, branch, uniform_policy
+from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
-from mopo_cli.errors import DivergedError, Stopped
+from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.inputs import Data, Model, check_dimensions, dataset_path, open_data, open_device, open_model
-from mopo_cli.stages.policies import open_policy
+from mopo_cli.stages.inputs import (
+    Data,
+    Model,
+    check_dimensions,
+    dataset_path,
+    described,
+    open_data,
+    open_device,
+    open_model,
+)
+from mopo_cli.stages.policies import open_policy, open_ratio
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.stages.world import imagining
 from mopo_cli.store.hdf5 import RolloutWriter
@@ -35,13 +45,19 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
     inputs = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
     if settings.actions != "uniform":
         inputs["policy"] = Path(settings.actions)
+        beside = inputs["policy"].with_name("ratio.safetensors")
+        inputs |= {"ratio": beside} if beside.is_file() else {}
     with stage_envelope(run, f"rollout/{name}", settings.model_dump(), inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         data = open_data(inputs["dataset"], device)
         model = open_model(stage, data, device)
         policy = _policy(inputs.get("policy"), data, device)
-        tally = _write(stage, settings, data, model, policy, run.rollouts(name), report)
+        how = replace(imagining(settings, data), uncertainties=tuple(UNCERTAINTIES))
+        if "ratio" in inputs:
+            ratio = _ratio(inputs["ratio"], stage, settings, data, model)
+            how = replace(how, uncertainties=(*how.uncertainties, RATIO), ratio=ratio)
+        tally = _write(stage, settings, data, model, policy, how, run.rollouts(name))
         tally.show(report)
         report.hint(f"mopo train-policy --rollouts {run.rollouts(name)}")
         return stage.finish({"rollouts": run.rollouts(name)}, tally.result())
@@ -55,10 +71,32 @@ def _policy(path: Path | None, data: Data, device: torch.device) -> Policy:
     return actor.sample
 
 
-class _Tally:
-    """What the rollouts were like: uncertainties by step, and how rows ended."""
+def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model: Model) -> Ratio:
+    """The density ratios of the policy in use, one per network of the ensemble in use; else InputError."""
+    ratio, meta = open_ratio(path, data.observation.device)
+    hint = "give --actions a policy that was trained with this run's model, or move the ratio file away"
+    check_dimensions(f"the ratio file {path}", meta, data.transitions, hint)
+    with described(path):
+        made = {"model": meta["inputs"]["model"], "policy": meta["policy_sha256"]}
+        seed = int(meta["model_seed"])
+    for role, digest in made.items():
+        now = stage.inputs[role]["sha256"]
+        if digest != now:
+            raise InputError(f"The ratio file {path} was made with another {role}: sha256 {digest}, now {now}.", hint)
+    if model.seed_for(settings.seed) != seed:
+        raise InputError(
+            f"The ratio file {path} is of the ensemble with seed {seed}, but --seed {settings.seed} uses that with "
+            f"seed {model.seed_for(settings.seed)}.",
+            hint=f"--seed {seed}",
+        )
+    return ratio
 
-    def __init__(self) -> None:
+
+class _Tally:
+    """What the rollouts were like: uncertainties, of these names, by step, and how rows ended."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
         self.uncertainty: dict[int, list[np.ndarray[Any, Any]]] = {}
         self.step_rows: dict[int, int] = {}
         self.terminated = self.guarded = self.dropped = 0
@@ -81,7 +119,7 @@ class _Tally:
         out = []
         for step, parts in sorted(self.uncertainty.items()):
             values = np.concatenate(parts)
-            for u, name in enumerate(UNCERTAINTIES):
+            for u, name in enumerate(self.names):
                 q = np.quantile(values[:, u], _QUANTILES).tolist() if len(values) else [None] * len(_QUANTILES)
                 row = dict(zip((f"q{100 * p:.0f}" for p in _QUANTILES), q, strict=True))
                 out.append({"step": step, "uncertainty": name, "rows": self.step_rows[step], **row})
@@ -108,24 +146,23 @@ class _Tally:
 
 
 def _write(
-    stage: Stage, settings: Rollout, data: Data, model: Model, policy: Policy, path: Path, report: Report
+    stage: Stage, settings: Rollout, data: Data, model: Model, policy: Policy, how: Imagining, path: Path
 ) -> _Tally:
-    device, tally = data.observation.device, _Tally()
-    ensemble = model.for_seed(settings.seed)
-    rows = Rows(data.observation.shape[1], data.action.shape[1], len(UNCERTAINTIES))
+    device, names = data.observation.device, how.uncertainties
+    ensemble, tally = model.for_seed(settings.seed), _Tally(names)
+    rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
-    how = replace(imagining(settings, data), uncertainties=tuple(UNCERTAINTIES))
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         RolloutWriter(path, _attributes(stage, settings, data.info)) as writer,
-        report.progress("rollout", settings.batch) as progress,
+        stage.report.progress("rollout", settings.batch) as progress,
     ):
         for i, part in enumerate(start.split(_PART)):
             observation = data.observation[part.to(device)]
             generator = stream(settings.seed, "rollout/model", i, device)
             for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how):
-                columns = _columns(rows, imagined, data.info)
-                tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in UNCERTAINTIES], axis=1))
+                columns = _columns(rows, names, imagined, data.info)
+                tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in names], axis=1))
                 writer.append(columns)
             progress.update(len(part))
             if stage.should_stop():
@@ -152,7 +189,7 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
     }
 
 
-def _columns(rows: Rows, imagined: Imagined, info: DatasetInfo) -> dict[str, Any]:
+def _columns(rows: Rows, names: tuple[str, ...], imagined: Imagined, info: DatasetInfo) -> dict[str, Any]:
     transition = rows.split(imagined.rows.cpu())
     count = len(imagined.rows)
     columns = {
@@ -165,6 +202,4 @@ def _columns(rows: Rows, imagined: Imagined, info: DatasetInfo) -> dict[str, Any
         "step": np.full(count, imagined.step, dtype=np.int32),
         "member": imagined.member.cpu().numpy().astype(np.int32),
     }
-    return columns | {
-        f"uncertainty/{name}": transition.uncertainty[:, u].numpy() for u, name in enumerate(UNCERTAINTIES)
-    }
+    return columns | {f"uncertainty/{name}": transition.uncertainty[:, u].numpy() for u, name in enumerate(names)}

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.bc import BcSettings
+from mopo_cli.agents.algorithms.bear import BearSettings
 from mopo_cli.agents.algorithms.sac import SacSettings
+from mopo_cli.agents.brac import BracSettings
 from mopo_cli.agents.loop import Loop, LoopSettings, advance, start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -28,9 +30,12 @@ from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.tasks.termination import never
 
 OBS, ACT, ROWS = 7, 2, 400
+SAC = (24, 2, 3e-4, 3e-4, 3e-4, 0.99, 0.005, -2.0, 1.0, -5.0, 2.0)
 LEARNERS: dict[str, Any] = {
-    "sac": SacSettings(24, 2, 3e-4, 3e-4, 3e-4, 0.99, 0.005, -2.0, 1.0, -5.0, 2.0),
+    "sac": SacSettings(*SAC),
     "bc": BcSettings(24, 2, 3e-4, -5.0, 2.0),
+    "bear": BearSettings(*SAC, warmup_steps=0, behaviour_hidden=20),
+    "brac-v": BracSettings(*SAC, divergence="mmd", behaviour_steps=1, warmup_steps=0),
 }
 
 

@@ -51,6 +51,15 @@ def test_what_imagines_nothing_has_no_rollouts() -> None:
     assert "rollouts" not in names and "evaluation" not in names and names[-1] == "policy updates"
 
 
+def test_further_methods_are_measured_too() -> None:
+    others = {"behaviour": POLICY.model_copy(update={"algorithm": "bc", "real_ratio": 1.0})}
+    rates = list(measure(Task(Shapes(4, 1, 1000), None, {}, MODEL, POLICY, others), 1, CPU, 0.01))
+    assert rates[-1].name == "policy updates, behaviour"
+    assert rates[-1].per_second > rates[-2].per_second, "cloning is a part of what soft actor-critic does"
+    assert rates[-1].ceiling is not None and rates[-2].ceiling is not None
+    assert rates[-1].ceiling > 5 * rates[-2].ceiling
+
+
 def test_a_run_projected_by_hand() -> None:
     task = Task(Shapes(4, 1, 2000), "InvertedPendulum-v5", {}, MODEL, POLICY)
     speeds = {"model training": 1000, "rollouts": 100, "rollouts in bf16": 200, "policy updates": 10, "evaluation": 50}

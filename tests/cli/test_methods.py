@@ -112,7 +112,7 @@ def test_a_method_in_a_settings_file_and_the_flag_that_beats_it(shell: Any) -> N
 @pytest.mark.parametrize("command", ["train-model", "select-elites", "train-policy", "ablate", "run"])
 def test_an_unknown_method_lists_the_known(modelled: Any, command: str) -> None:
     assert modelled(f"{command}{' quickstart' if command == 'run' else ''} --method mopp") == 2
-    assert "There is no method 'mopp'; there are bc, mbpo, " in modelled.err
+    assert "There is no method 'mopp'; there are awr, bc, " in modelled.err
     assert "Try: mopo presets methods" in modelled.err
     assert modelled.calls == [] and modelled.out == ""
 

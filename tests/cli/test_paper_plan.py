@@ -25,12 +25,34 @@ def cells(table: str, dataset: str, flags: dict[str, str] | None = None, **call:
 
 def test_a_cell_has_the_papers_settings_on_its_data_set() -> None:
     found = cells("mopo-1", "walker2d-random-v0")
-    assert list(found) == ["MOPO", "MBPO", "SAC", "BC"]
+    assert list(found) == ["MOPO", "MBPO", "SAC", "BC", "BEAR", "BRAC-v"]
     assert [(c.penalty, c.lam, c.h) for c in (found["MOPO"], found["MBPO"])] == [("max-var", 1, 1), ("none", 1, 5)]
     assert {c.all_seeds() for c in found.values()} == {tuple(range(6))}
     assert {c.epochs * c.steps_per_epoch for c in found.values()} == {1_000_000}
     assert {c.target_entropy for c in found.values()} == {-3}
     assert (found["SAC"].real_ratio, found["SAC"].algorithm, found["BC"].algorithm) == (1, "sac", "bc")
+
+
+@pytest.mark.parametrize("name", ["combo-1", "combo-3", "drop-1"])
+def test_rows_of_the_relatives_are_the_methods_of_their_names(name: str) -> None:
+    table = load_table(name)
+    for dataset in table.datasets[::4]:
+        found = cells(name, dataset)
+        assert list(found) == [row.label for row in table.rows if row.method]
+        for label, cell in found.items():
+            assert cell.method == label.lower() and cell.all_seeds() == tuple(range(6))
+            assert cell.algorithm == {"MOPO": "sac", "MBPO": "sac", "SAC-off": "sac"}.get(label, label.lower())
+            assert cell.needs_model == (label in ("COMBO", "MOPO", "MOReL", "DROP", "MBPO"))
+
+
+def test_budgets_are_compared_with_those_of_the_body() -> None:
+    table = load_table("drop-1").model_copy(update={"datasets": ("hopper-medium-v0", "walker2d-medium-v0")})
+    plans = [plan("drop-1", name, {"epochs": "900"}) for name in table.datasets]
+    remark = table_remarks(table, table, plans)[0]
+    assert remark == "Smaller than the paper's (*): 900,000 of 1,500,000 updates, 900,000 of 3,000,000 updates"
+    enough = [plan("drop-1", "halfcheetah-medium-v0", {"epochs": "900"})]
+    table = table.model_copy(update={"datasets": ("halfcheetah-medium-v0",)})
+    assert not any("Smaller" in remark for remark in table_remarks(table, table, enough))
 
 
 def test_the_out_of_distribution_tasks_roll_out_at_random() -> None:

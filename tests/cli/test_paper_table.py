@@ -17,10 +17,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
-        ("--table mopo-9", 2, "no table 'mopo-9'; there are mopo-1, mopo-2"),
+        ("--table mopo-9", 2, "no table 'mopo-9'; there are combo-1, combo-3, drop-1, mopo-1"),
         ("--table mopo-1 --method mopo", 2, "without --method: --only"),
         ("--table mopo-1 --penalty none", 2, "without --penalty: --only"),
         ("--table mopo-1 --name mine", 2, "without --name"),
+        ("--table combo-3 --grid beta=0.5,1", 2, "without --grid"),
         ("--table mopo-1 --dataset hopper-medium", 2, "--datasets A,B"),
         ("--table mopo-1 --rank offline", 2, "--rank"),
         ("--table mopo-1 --only combo", 2, "no row 'combo'; it has mopo, mbpo, sac, bc, bear, brac-v"),
@@ -56,4 +57,4 @@ def test_a_run_is_no_root_for_a_table(mopo: Any, folder: Path) -> None:
 def test_the_tables_are_listed(mopo: Any) -> None:
     listing = mopo("presets tables").out.splitlines()
     assert [line.split()[0] for line in listing] == table_names()
-    assert all("MOPO, " in line for line in listing)
+    assert all(any(f"{paper}, " in line for paper in ("MOPO", "COMBO", "DROP")) for line in listing)

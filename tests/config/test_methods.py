@@ -20,12 +20,17 @@ V1 = ("mopo-v1", "mopo-v1-ens-pen", "mopo-v1-no-pen", "mopo-v1-true-pen")
 NO_LIP = ("mopo-no-lip", "mopo-no-lip-ens-pen", "mopo-no-lip-true-pen")
 FINAL = ("mopo", "mopo-ens-pen", "mopo-avg-var", "mopo-no-pen", "mopo-true-pen")
 OTHERS = ("mbpo", "mbpo-no-ens", "sac-off", "bc", "mopo-kit")
+# Issue 6: each is the algorithm of its name, without a penalty of MOPO's.
+IN_MODEL = ("combo", "drop", "mobile", "morel")
+ON_DATA = ("awr", "bear", "brac-p", "brac-v", "cql", "iql", "td3-bc")
+RELATIVES = (*IN_MODEL, *ON_DATA)
 PENALTY = {
     **dict.fromkeys(("mopo", "mopo-v1", "mopo-no-lip", "mopo-kit"), "max-var"),
     **dict.fromkeys(("mopo-ens-pen", "mopo-v1-ens-pen", "mopo-no-lip-ens-pen"), "ens"),
     **dict.fromkeys(("mopo-true-pen", "mopo-v1-true-pen", "mopo-no-lip-true-pen"), "oracle"),
     **dict.fromkeys(("mopo-no-pen", "mopo-v1-no-pen", "mbpo", "mbpo-no-ens", "sac-off", "bc"), "none"),
     "mopo-avg-var": "avg-var",
+    **dict.fromkeys(RELATIVES, "none"),
 }
 # (h, lam): MOPO, first version, Table 4.
 FIRST_VERSION = {
@@ -75,7 +80,7 @@ def training(dataset: str | None, method: str, **flags: Any) -> TrainPolicy:
 
 
 def test_these_are_the_methods() -> None:
-    assert method_names() == sorted((*V1, *NO_LIP, *FINAL, *OTHERS))
+    assert method_names() == sorted((*V1, *NO_LIP, *FINAL, *OTHERS, *RELATIVES))
     assert set(PENALTY) == set(method_names())
 
 
@@ -85,8 +90,8 @@ def test_a_method_is_its_penalty_and_what_it_asks_of_the_model(method: str) -> N
     for dataset, preset in (("halfcheetah-medium", None), (None, "quickstart"), (None, None)):
         settings = resolve(TrainPolicy, dataset=dataset, preset_name=preset, flags={"method": method}).settings
         assert settings.penalty == PENALTY[method]
-        assert settings.needs_model == (method not in ("sac-off", "bc"))
-        assert settings.algorithm == ("bc" if method == "bc" else "sac")
+        assert settings.needs_model == (method not in ("sac-off", "bc", *ON_DATA))
+        assert settings.algorithm == (method if method in ("bc", *RELATIVES) else "sac")
         model = resolve(TrainModel, dataset=dataset, preset_name=preset, method=method).settings
         assert model.spectral_norm == ("per-network" if method in V1 else "none")
         assert model.networks == (1 if method == "mbpo-no-ens" else 7)
@@ -96,7 +101,8 @@ def test_a_method_is_its_penalty_and_what_it_asks_of_the_model(method: str) -> N
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_is_valid_for_every_preset(method: str) -> None:
-    assert method_text(method).startswith("# ") and "MOPO" in method_text(method)
+    text = method_text(method)
+    assert text.startswith("# ") and ("MOPO" in text or text.lower().replace("+", "-").startswith(f"# {method}: "))
     for preset in preset_names():
         for stage in STAGES.values():
             if stage is not Ablate:

@@ -159,7 +159,7 @@ def test_equal_cells_are_shared_between_tables(
     in_table: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cells, "train_stack", None)
-    line = f"ablate --table mopo-1 --only mopo,mbpo,bear --datasets {POLE} --config tiny.yaml --threads 1 --seeds 2"
+    line = f"ablate --table mopo-1 --only mopo,mbpo --datasets {POLE} --config tiny.yaml --threads 1 --seeds 2"
     assert main(line.split()) == 0
     run = ROOT / POLE.replace(":", "-") / "ablations"
     for cell in ("mopo_lam1_h2", "mbpo_h2"):
@@ -170,7 +170,6 @@ def test_equal_cells_are_shared_between_tables(
     assert [(line["row"], line["unit"], line["last"] is None) for line in lines] == [
         ("MOPO", "return", False),
         ("MBPO", "return", False),
-        ("BEAR", "score", True),
     ]
 
 
@@ -194,7 +193,7 @@ def test_rows_that_need_no_model_have_none_and_come_and_go(
         assert all(line["last"] for line in lines if line["method"])
         return [line["row"] for line in lines]
 
-    assert rows("sac,bc,bear") == ["SAC", "BC", "BEAR"]
+    assert rows("sac,bc") == ["SAC", "BC"]
     assert not (tmp_path / POLE.replace(":", "-") / "model").exists()
     assert rows("bc", "--force") == ["BC"]
     monkeypatch.setattr(cells, "train_stack", None)

@@ -192,7 +192,7 @@ def test_an_unknown_ranking_lists_the_known(tiny_run: Path, mopo: Any, contents:
     refused = mopo(f"{ABLATE} --rank={value}")
     assert refused.code == 2 and refused.out == "" and contents(Path()) == before
     error, hint = refused.err.splitlines()
-    assert error == f"Error: --rank must be one of offline, not {value!r}." and hint == "Try: mopo ablate --help"
+    assert error == f"Error: --rank must be one of offline, combo, not {value!r}." and hint == "Try: mopo ablate --help"
 
 
 def test_a_ranking_needs_a_model_even_where_the_cells_do_not(tiny_run: Path, mopo: Any, contents: Any) -> None:

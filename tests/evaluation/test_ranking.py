@@ -75,9 +75,10 @@ def test_regret_is_what_the_choice_costs() -> None:
 
 
 def test_offline_judges_by_the_penalised_return_first_and_each_criterion_reads_its_own_number() -> None:
-    criteria = RANKINGS["offline"]
+    criteria = RANKINGS["offline"].criteria
+    assert RANKINGS["offline"].metric is None
     assert next(iter(criteria)) == "penalised-return"
-    known = Evidence(1.0, 2.0, 3.0, 4.0, {"q": 5.0, "alpha": 6.0})
+    known = Evidence({"q": 5.0, "alpha": 6.0}, 1.0, 2.0, 3.0, 4.0)
     assert {name: (c.value(known), c.highest) for name, c in criteria.items()} == {
         "penalised-return": (1.0, True),
         "model-return": (2.0, True),
@@ -85,5 +86,15 @@ def test_offline_judges_by_the_penalised_return_first_and_each_criterion_reads_i
         "action-distance": (4.0, False),
         "q": (5.0, True),
     }
-    assert criteria["q"].value(Evidence(1.0, 2.0, 3.0, 4.0, {"actor_loss": 5.0})) is None
+    assert criteria["q"].value(Evidence({"actor_loss": 5.0})) is None
     assert all("\n" not in c.meaning and len(c.meaning) < 110 for c in criteria.values())
+
+
+def test_combo_goes_by_the_lowest_regulariser_of_the_log_and_by_nothing_else() -> None:
+    ranking = RANKINGS["combo"]
+    assert (list(ranking.criteria), ranking.metric) == (["regulariser"], "regulariser")
+    rule = ranking.criteria["regulariser"]
+    assert not rule.highest
+    assert rule.value(Evidence({"regulariser": -3.0, "q": 5.0})) == -3.0
+    assert rule.value(Evidence({"q": 5.0}, 1.0, 2.0, 3.0, 4.0)) is None
+    assert best_first(rule, [2.0, -1.0, None, 0.5]) == [1, 3, 0, 2]

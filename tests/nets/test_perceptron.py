@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.engine.streams import stream
-from mopo_cli.nets.perceptron import collect, differentiate, evaluate, forward, input_slope, predict
+from mopo_cli.nets.perceptron import collect, differentiate, evaluate, first_slope, forward, input_slope, predict
 from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
 
 SIZES = [(5, 3), (6, 7, 1), (5, 33, 9, 2), (17, 32, 32, 6)]
@@ -54,14 +54,15 @@ def test_values_and_gradients_against_plain_autograd(sizes: tuple[int, ...]) -> 
     by_flat, by_inputs = gradients(of, x, grad)
     into = Parameters(of.layout, torch.full_like(of.flat, 7.0))
     for _ in range(2):  # nothing is used up
-        for u in range(3):
-            differentiate(evaluated, u, grad, into)
+        by_first = [differentiate(evaluated, u, grad, into) for u in range(3)]
         inside = of.layout.pack({name: torch.ones(3, *shape) for name, shape in of.layout.shapes}).bool()
         torch.testing.assert_close(into.flat[inside].double(), by_flat[inside], atol=2e-5, rtol=1e-4)
         assert (into.flat[~inside] == 7.0).all()
         for first in (0, 2):
             slope = input_slope(evaluated, grad, first)
             torch.testing.assert_close(slope.double(), by_inputs[..., first:], atol=1e-5, rtol=1e-4)
+            for u in range(3):
+                assert torch.equal(first_slope(evaluated, u, by_first[u], first), slope[u])
     assert all(torch.equal(now, before) for now, before in zip((of.flat, x, grad), given, strict=True))
 
 

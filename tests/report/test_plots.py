@@ -8,8 +8,8 @@ from matplotlib.image import imread
 
 from mopo_cli.data.portrait import portrait
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.evaluation.diagnosis import diagnose
 from mopo_cli.report import plots
+from mopo_cli.report.canvas import DOTS_PER_INCH
 
 EPOCHS = [1, 2, 3]
 RETURNS = [[0.0, 10.0, 5.0], [20.0, 40.0, 60.0], [100.0, np.nan, 300.0]]
@@ -19,7 +19,7 @@ RETURNS = [[0.0, 10.0, 5.0], [20.0, 40.0, 60.0], [100.0, np.nan, 300.0]]
 def figures(monkeypatch):
     """The figures that would have been saved."""
     saved = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
     return saved
 
 
@@ -83,7 +83,7 @@ def test_a_png_with_ink_replaces_the_old_file(tmp_path, draw):
     data = {"my $_{$": (EPOCHS, RETURNS) if draw == "learning_curve" else [1.0, 2.0]}
     getattr(plots, draw)(path, "./$_{$.h5", data, {"best $_{$": 5.0})
     image = imread(path)
-    assert image.shape[1] == 8 * plots.DOTS_PER_INCH
+    assert image.shape[1] == 8 * DOTS_PER_INCH
     assert 0.01 < (image[..., :3] < 0.9).any(axis=2).mean() < 0.5
     assert [file.name for file in path.parent.iterdir()] == ["figure.png"]
 
@@ -171,50 +171,6 @@ def test_a_picture_of_a_wide_dataset_is_a_png_with_ink(tmp_path, episodes):
         warnings.simplefilter("error")
         plots.dataset_plot(path, "wide", dataset(obs_dim=111, episodes=episodes))
     image = imread(path)
-    assert image.shape[1] == 13 * plots.DOTS_PER_INCH
+    assert image.shape[1] == 13 * DOTS_PER_INCH
     assert 0.05 < (image[..., :3] < 0.9).any(axis=2).mean() < 0.7
     assert [file.name for file in path.parent.iterdir()] == ["wide.png"]
-
-
-def diagnosed(uncertainties=("max-var", "ens")):
-    """Errors that go with the uncertainties, of which a tenth is not known, over three steps."""
-    draw = np.random.default_rng(0)
-    error = draw.gamma(2.0, 1.0, 600)
-    columns = {name: error * draw.uniform(0.5, 1.5, 600) for name in uncertainties}
-    error[::10] = np.nan
-    return diagnose(columns, error, np.arange(600) % 3), columns, error
-
-
-def test_a_diagnosis_is_drawn_panel_by_panel(figures, tmp_path):
-    found, columns, error = diagnosed()
-    plots.diagnosis_plot(tmp_path / "x.png", "my $_{$", found, columns, error)
-    (figure,) = figures
-    *scatters, steps, spare = figure.axes
-    assert figure.get_suptitle() == "my $_{$" and not spare.axison
-    for axes, (name, values) in zip(scatters, columns.items(), strict=True):
-        r = found.uncertainties[name]
-        assert axes.get_title() == f"{name}: Pearson {r.pearson:.2f}, Spearman {r.spearman:.2f}"
-        dots, line, means = axes.get_lines()
-        assert dots.get_xdata().tolist() == values[np.isfinite(error)].tolist()
-        assert dots.get_ydata().tolist() == error[np.isfinite(error)].tolist()
-        x = line.get_xdata()
-        assert (x[0], x[1]) == (values[np.isfinite(error)].min(), values[np.isfinite(error)].max())
-        assert line.get_ydata() == pytest.approx(r.intercept + r.slope * x)
-        assert means.get_xydata().tolist() == [[b.uncertainty, b.error] for b in r.calibration]
-        band = {tuple(point) for point in axes.collections[0].get_paths()[0].vertices}
-        assert band >= {(b.uncertainty, edge) for b in r.calibration for edge in (b.error_p10, b.error_p90)}
-    for line, figure_of in zip(steps.get_lines(), ("mean", "median", "p90"), strict=True):
-        assert line.get_xdata().tolist() == [1, 2, 3]
-        assert line.get_ydata().tolist() == [getattr(step, figure_of) for step in found.steps]
-
-
-@pytest.mark.parametrize("names", [("a",), ("a", "b", "c")])
-def test_a_diagnosis_of_columns_that_do_not_vary_is_a_png_with_ink(tmp_path, names):
-    rows = np.zeros(5)
-    found = diagnose(dict.fromkeys(names, rows), rows, rows)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        plots.diagnosis_plot(tmp_path / "x.png", "t", found, dict.fromkeys(names, rows), rows)
-    image = imread(tmp_path / "x.png")
-    assert image.shape[1] == 11 * plots.DOTS_PER_INCH
-    assert 0.005 < (image[..., :3] < 0.9).any(axis=2).mean() < 0.5

@@ -99,8 +99,34 @@ def test_known_errors_and_other_versions_of_the_data_are_noted(tmp_path: Path) -
     assert found["hopper-random-v2", "BC"]["notes"] == [swap, "in print is version 0 of the data, ours is version 2"]
     assert found["hopper-random-v0", "BC"]["published"]["mean"] == 1.6  # as printed
     bear = found["hopper-random-v0", "BEAR"]
-    assert bear["last"] is None and bear["missing"] is None and bear["published"]["mean"] == 9.5
-    assert "mopo does not train it" in bear["notes"][0]
+    assert bear["last"] is None and bear["missing"] == "not trained" and bear["published"]["mean"] == 9.5
+
+
+def test_an_interval_in_print_is_said_to_be_one_and_what_cannot_be_made_is_told(tmp_path: Path) -> None:
+    returns = {label: [(10.0, 12.0)] * 6 for label in ("COMBO", "CQL")}
+    ours = part(tmp_path, "combo-1", "halfcheetah-jump", returns)
+    fetched(ours.run, "halfcheetah-jump")
+    found = lines("combo-1", ours)
+    combo, cql = (found["halfcheetah-jump", label] for label in ("COMBO", "CQL"))
+    assert (combo["published"]["mean"], combo["published"]["std"]) == (5308.7, 575.5)
+    interval = "± in print is a 95 % confidence interval"
+    assert interval in combo["notes"] and interval not in cql["notes"] and cql["published"]["std"] is None
+    assert not combo["smaller"]
+    remarks = publish_paper_table(tmp_path, load_table("combo-1"), list(found.values()), ["mine"])["remarks"]
+    assert remarks[0] == "mine" and remarks[1].startswith("In print only, sawyer-door-close (")
+    assert "COMBO 98.3 ± 3.0, MOPO 65.8, MOReL 42.9, CQL 36.7" in remarks[1]
+    assert remarks[1] in (tmp_path / "combo-1.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "smaller"),
+    [("halfcheetah", 500, False), ("halfcheetah", 499, True), ("walker2d", 2999, True), ("walker2d", 3000, False)],
+)
+def test_a_budget_may_be_that_of_the_body(tmp_path: Path, dataset: str, epochs: int, smaller: bool) -> None:
+    name = f"{dataset}-medium-v0"
+    ours = part(tmp_path, "drop-1", name, {"BC": [(1.0, 2.0)] * 6}, epochs=epochs)
+    fetched(ours.run, name, (0.0, 100.0))
+    assert lines("drop-1", ours)[name, "BC"]["smaller"] == smaller
 
 
 def test_not_available_stays_so(tmp_path: Path) -> None:
@@ -123,6 +149,9 @@ def test_hiv_is_in_the_unit_of_the_paper_and_the_data_speak_for_themselves(tmp_p
     assert found["hiv", "Batch Mean"]["last"] == pytest.approx([7000, None])
     assert found["hiv", "Batch Max"]["last"] == pytest.approx([9000, None])
     assert found["hiv", "MOPO"]["published"]["mean"] == 13484.6
+    online = found["hiv", "SAC (online)"]
+    assert online["last"] is None and online["missing"] is None and online["published"]["mean"] == 25716.3
+    assert "mopo does not train it" in online["notes"][0]
 
 
 def test_data_without_reference_returns_are_told_as_returns(tmp_path: Path) -> None:

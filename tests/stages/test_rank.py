@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from mopo_cli.config.schema import Ablate
-from mopo_cli.stages.rank import Entry, Scores, common_lam, judge
+from mopo_cli.stages.rank import Entry, Scores, judge
+from mopo_cli.stages.rank_in_model import common_lam
 
 
 def entry(name: str, last: float | None, diverged: tuple[int, ...] = (), own: bool = True) -> Entry:
@@ -46,10 +47,44 @@ def test_a_cell_of_which_one_seed_has_no_value_has_none() -> None:
 
 def test_where_all_is_lost_nothing_is_chosen() -> None:
     found = judge("offline", [entry("a", None, (0,)), entry("b", None, (0,))], {"a": {}, "b": {}})
-    assert [cell["cell"] for cell in found["cells"]] == ["a", "b"]
+    assert [cell["cell"] for cell in found["cells"]] == ["a", "b"] and found["chosen"] is None
     assert all(w["chooses"] is w["spearman"] is w["regret"] is None for w in found["criteria"].values())
 
 
 @pytest.mark.parametrize(("lam", "expected"), [((5.0,), 5.0), ((0.0,), 0.0), ((0.5, 5.0), 1.0)])
 def test_one_lambda_judges_all_cells(lam: Any, expected: float) -> None:
     assert common_lam(Ablate(lam=lam)) == expected
+
+
+def of_beta(beta: float, last: float | None) -> Entry:
+    plain = entry(f"combo_h5_beta{beta:g}", last)
+    told = {"method": "combo", "algorithm": "combo", "penalty": "none", "lam": None, "h": 5}
+    return Entry({**plain.record, **told, "grid": {"beta": beta, "eta": None}}, plain.folder, True)
+
+
+def test_combo_s_rule_takes_the_lowest_mean_and_tells_its_settings() -> None:
+    entries = [of_beta(0.5, 5.0), entry("mopo", 9.0), of_beta(1, 7.0), of_beta(5, 6.0)]
+    by_seed = {"mopo": (None, None), "combo_h5_beta0.5": (0.0, 3.0), "combo_h5_beta1": (2.0, -2.0)}
+    by_seed["combo_h5_beta5"] = (1.0, 1.5)
+    found = judge(
+        "combo",
+        entries,
+        {name: {str(s): {"regulariser": v} for s, v in enumerate(values)} for name, values in by_seed.items()},
+    )
+    assert [(c["cell"], c["rank"], c["values"]["regulariser"]) for c in found["cells"]] == [
+        ("combo_h5_beta1", 1, 0.0),
+        ("combo_h5_beta5", 2, 1.25),
+        ("combo_h5_beta0.5", 3, 1.5),
+        ("mopo", 4, None),
+    ]
+    assert found["chosen"] == {"cell": "combo_h5_beta1", "settings": {"method": "combo", "h": 5, "beta": 1}}
+    worth = found["criteria"]["regulariser"]
+    assert (worth["best"], worth["spearman"], worth["regret"]) == ("lowest", pytest.approx(1.0), 2.0)
+
+
+def test_what_is_chosen_without_a_method_is_told_by_algorithm_and_penalty() -> None:
+    told = {"method": None, "algorithm": "sac", "penalty": "max-var", "lam": 0.5, "h": 5}
+    best = entry("a", None)
+    found = judge("offline", [Entry({**best.record, **told}, best.folder, True)], {"a": scores(1.0)})
+    expected = {"algorithm": "sac", "penalty": "max-var", "lam": 0.5, "h": 5}
+    assert found["chosen"] == {"cell": "a", "settings": expected}

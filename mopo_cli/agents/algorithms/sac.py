@@ -4,6 +4,7 @@ Every function takes and returns stacks: batches `[S, B, ·]`, one temperature p
 networks. Losses are averaged over the batch and summed over members, so no member touches another.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops, slope_flops
 from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward, input_slope
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part
+from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part, units
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,19 @@ def step_critics(sac: Sac, known: Evaluated, by_q: Tensor, asked: tuple[Tensor, 
     Then their targets move, and the critics are asked about the inputs `asked`, `[S, B, ·]`.
     """
     grad = by_q.reshape(len(sac.critic), -1, 1)
+    return move_critics(sac, asked, lambda u: differentiate(known, u, grad, into=sac.critic_gradient))
+
+
+def move_critics(sac: Sac, asked: tuple[Tensor, ...], gradient: Callable[[int], object] = lambda u: None) -> Evaluated:
+    """`step_critics` along what is in `critic_gradient`, or along what `gradient(u)` puts there of every unit u."""
 
     def improve(u: int) -> list[Tensor]:
-        differentiate(known, u, grad, into=sac.critic_gradient)
+        gradient(u)
         sac.critic_adam.step(u, sac.critic, sac.settings.critic_lr)
         part(sac.target, u).lerp_(part(sac.critic, u), sac.settings.tau)
         return forward(sac.judging, u, asked)
 
-    judged = collect(sac.judging, spread(improve, len(known.inputs)))
+    judged = collect(sac.judging, spread(improve, units(sac.critic)))
     sac.critic_adam.steps += 1
     return judged
 

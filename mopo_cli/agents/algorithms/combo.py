@@ -1,0 +1,54 @@
+"""COMBO over a stack of members: conservative critics on data and model rollouts, no penalty (Yu et al. 2021).
+
+Each critic's loss is, with L(s) the log-sum-exp over sampled actions (see agents/conservative.py), rho the states of
+the rollouts among those of the data, and D the data (COMBO, eq. 2),
+
+    beta (E_s~rho[L(s)] - E_s,a~D[Q(s, a)]) + E_s,a,s'~d_f[(Q(s, a) - backup)^2].
+
+d_f is a batch: a share f of it, the setting real-ratio, is the data's, the model's rollouts are the rest. So the update
+is CQL's with data in the second expectation alone. The paper halves the square; see algorithms/cql.py why that is not
+done here. "regulariser" is E_rho,pi[Q] - E_D[Q], by which section 3 chooses among settings: the lowest is the best.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from torch import Tensor
+
+from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
+from mopo_cli.agents.algorithms import cql, sac
+from mopo_cli.agents.algorithms.sac import Sac
+from mopo_cli.engine.streams import Draws
+
+
+@dataclass(frozen=True)
+class ComboSettings(cql.CqlSettings):
+    """CQL's, and at which states critics are kept low."""
+
+    beta: float = setting(
+        0.5,
+        "weight of the conservative term beside the critics' squared error",
+        "OfflineRL-Kit: 0.5 or 5 by the data",
+        ge=0,
+    )
+    rho: Literal["mix", "model"] = setting(
+        "mix", "states where critics are kept low: the whole batch's, or the model rows' alone", "COMBO §3"
+    )
+
+
+def rho(settings: ComboSettings, real: int) -> slice:
+    """The rows of a batch at whose states critics are kept low."""
+    return slice(real if settings.rho == "model" else 0, None)
+
+
+def step(combo: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """One gradient step of every critic, actor and temperature: that of CQL, of the states of rho."""
+    return cql.step(combo, batch, draws, actor_scale, rho(cast(ComboSettings, combo.settings), batch.real))
+
+
+def operations(settings: ComboSettings, work: Work) -> int:
+    """Those of CQL, of the states of rho."""
+    return cql.operations(settings, work, len(range(work.batch)[rho(settings, work.real)]))
+
+
+ALGORITHM = Algorithm(ComboSettings, cql.METRICS, sac.begin, step, operations, learns_from="both")

@@ -1,0 +1,115 @@
+"""MOReL: a model that stops where its networks contradict each other (Kidambi et al. 2020), planned in by SAC.
+
+A state and action are unknown where two networks' expected next states lie further apart than a threshold, which
+the data set. Going there ends the branch with a reward below all of the data's (HALT). The paper plans in this
+pessimistic model by natural policy gradient, in episodes of 500 steps and more from the data's initial states; here
+the planner is soft actor-critic on branches of h steps from any of the data's states, as of all methods here.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.actor import Actor
+from mopo_cli.agents.algorithm import Algorithm, Batch, agent_state, restore_agent, setting
+from mopo_cli.agents.algorithms import sac
+from mopo_cli.agents.world import World
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.dynamics.penalties import uncertainties
+from mopo_cli.engine.members import Member
+from mopo_cli.engine.streams import Draws
+from mopo_cli.engine.workers import spread
+
+DISCREPANCY = "discrepancy"
+# Rows of the data looked at at once: on CPU the networks' activations stay in its cache.
+_CPU_ROWS, _GPU_ROWS = 1024, 65536
+
+
+@dataclass(frozen=True)
+class MorelSettings(sac.SacSettings):
+    """Soft actor-critic's, and what is unknown and how much it costs."""
+
+    pessimism: float = setting(
+        3.0,
+        "MOReL halts where two networks differ by more than the most that they do on the data divided by this",
+        "MOReL code for D4RL's hopper; 0.5 for Hopper-v3",
+        gt=0,
+    )
+    halt_penalty: float = setting(
+        50.0, "how far the reward of halting is below the lowest of the data", "Unifloral: 30 to 200", ge=0
+    )
+
+
+@dataclass
+class Morel:
+    """S agents; `threshold` `[S]` is of the discrepancy, `column` where it stands among a row's uncertainties."""
+
+    sac: sac.Sac
+    threshold: Tensor
+    column: int
+    halt_reward: Tensor  # []
+
+    @property
+    def actor(self) -> Tensor:
+        """The parameters of the policies, `[S, ·]`."""
+        return self.sac.actor
+
+    def policy(self, m: int, flat: Tensor | None = None) -> Actor:
+        """The policy of member m, with its present parameters or with those in `flat` `[S, size]`."""
+        return self.sac.policy(m, flat)
+
+    def finite(self) -> Tensor:
+        """Whether the actor and both critics of a member are finite, bool `[S]`."""
+        return self.sac.finite()
+
+
+def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor, how: Imagining) -> Tensor:
+    """The most that any two networks' expected next states differ on rows `[N, ·]`, measured as in rollouts: `[]`."""
+    size = _GPU_ROWS if observation.is_cuda else _CPU_ROWS
+
+    def most(i: int) -> Tensor:
+        part = slice(i * size, (i + 1) * size)
+        mean, std = ensemble.predict(observation[part], action[part], how.bf16)
+        return uncertainties(mean, std, how.form, ensemble.elites, (DISCREPANCY,)).amax()
+
+    return torch.stack(spread(most, -(-len(observation) // size))).amax()
+
+
+def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) -> Morel:
+    """Fresh agents; one look at all real rows tells each member's threshold, by the ensemble that it branches in."""
+    real = world.rows.split(world.real)
+    used = {member.model for member in members}
+    most = {k: greatest_discrepancy(world.ensembles[k], real.observation, real.action, world.how) for k in used}
+    threshold = torch.stack([most[member.model] for member in members]) / settings.pessimism
+    column = world.how.uncertainties.index(DISCREPANCY)
+    halt_reward = real.reward.amin() - settings.halt_penalty
+    return Morel(sac.begin(world, members, settings), threshold, column, halt_reward)
+
+
+def halting(morel: Morel, m: int, _flat: Tensor, how: Imagining) -> Imagining:
+    """Rollouts of member m end where the discrepancy is above the threshold."""
+    return replace(how, uncertain=True, halt=(DISCREPANCY, morel.threshold[m].item()))
+
+
+def update(morel: Morel, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """Soft actor-critic's step, the rows that halted having the HALT reward; they are terminal by their rollout."""
+    halted = batch.uncertainty[..., morel.column] > morel.threshold[:, None]
+    reward = torch.where(halted, morel.halt_reward, batch.reward)
+    told = sac.update(morel.sac, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
+    return told | {"halted": halted[:, batch.real :].float().mean(dim=1), "threshold": morel.threshold}
+
+
+ALGORITHM = Algorithm(
+    MorelSettings,
+    (*sac.ALGORITHM.metrics, "halted", "threshold"),
+    begin,
+    update,
+    sac.operations,
+    learns_from="model",
+    uncertainties=(DISCREPANCY,),
+    imagining=halting,
+    state=lambda morel: agent_state(morel.sac),
+    restore=lambda morel, tensors, steps: restore_agent(morel.sac, tensors, steps),
+)

@@ -1,0 +1,140 @@
+"""GradientDICE: how dense a policy's visits are in a model, relative to the data's (Zhang, Liu & Whiteson 2020).
+
+The ratio tau(s, a) of both densities is the solution of
+
+    min over tau, max over f and nu of   (1 - gamma) E[f(s0, a0)] + gamma E[tau(s, a) f(s', a')]
+        - E[tau(s, a) f(s, a) + f(s, a)^2 / 2] + norm (E[nu tau(s, a) - nu] - nu^2 / 2)
+
+where (s, a) are rows of the data, s' is where the model leads from there, s0 are the states that rollouts start
+from, and a', a0 are the policy's actions. The term of nu, weighted by `norm`, asks that tau be 1 on average.
+A network for tau has a linear output, so it may also say what no ratio can be: a number below 0. And as tau moves
+against f and nu at once, with Adam's momentum, it goes round the solution rather than into it: the average over many
+steps is much closer than what it says at any of them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mopo_cli.engine.streams import stream
+from mopo_cli.engine.workers import spread
+from mopo_cli.nets.adam import Adam
+from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.nets.perceptron import differentiate, evaluate, predict
+from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
+
+_HIDDEN = (64, 64)  # as in DROP's code
+
+
+@dataclass
+class Dice:
+    """M pairs of networks, tau and f, `[M, size]`, and multipliers nu `[M, 1]`, changed in place."""
+
+    layout: Layout
+    tau: Tensor
+    f: Tensor
+    nu: Tensor
+    tau_adam: Adam
+    f_adam: Adam
+    nu_adam: Adam
+
+    def __post_init__(self) -> None:
+        self.ratios = Parameters(self.layout, self.tau)
+        self.critics = Parameters(self.layout, self.f)
+        self.ratio_gradient = Parameters(self.layout, self.tau_adam.grad)
+        self.critic_gradient = Parameters(self.layout, self.f_adam.grad)
+
+
+@dataclass(frozen=True)
+class Saddle:
+    """The objectives of M pairs, `[M]`, and their gradients by tau `[M, B]`, f `[M, 3, B]` and nu `[M, 1]`."""
+
+    value: Tensor
+    by_tau: Tensor
+    by_f: Tensor
+    by_nu: Tensor
+
+
+def ratio_layout(inputs: int) -> Layout:
+    """The matrices of a network for tau or f."""
+    return mlp_layout((inputs, *_HIDDEN, 1))
+
+
+def standardise(observation: Tensor, action: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The inputs of both: observations and actions `[…, ·]`, scaled as the dynamics' inputs are."""
+    return (torch.cat([observation, action], dim=-1) - mean) / std
+
+
+def start_dice(inputs: int, networks: int, seeds: list[int], device: torch.device | str) -> Dice:
+    """Build fresh pairs, one per seed and network of the dynamics, from the streams of the seed; nu is 0."""
+    layout = ratio_layout(inputs)
+    tau, f = (
+        initial(
+            layout, [stream(s, f"{name}/weights", k) for s in seeds for k in range(networks)], truncated_normal, zeros
+        ).to(device)
+        for name in ("tau", "f")
+    )
+    nu = torch.zeros(len(tau), 1, device=device)
+    return Dice(layout, tau, f, nu, Adam.like(tau), Adam.like(f), Adam.like(nu))
+
+
+def saddle(tau: Tensor, f: Tensor, nu: Tensor, gamma: float, norm: float) -> Saddle:
+    """The objective and its gradients: tau(s, a) `[M, B]`, f at (s, a), (s0, a0), (s', a') `[M, 3, B]`, nu `[M, 1]`."""
+    at, first, following = f.unbind(dim=1)
+    rows = tau.shape[1]
+    by_tau = gamma * following - at + norm * nu
+    value = ((1 - gamma) * first + tau * by_tau - 0.5 * at * at).mean(dim=1) - (norm * (nu + 0.5 * nu * nu))[:, 0]
+    by_f = torch.stack([-(tau + at), torch.full_like(at, 1 - gamma), gamma * tau], dim=1)
+    by_nu = norm * (tau.mean(dim=1, keepdim=True) - 1 - nu)
+    return Saddle(value, by_tau / rows, by_f / rows, by_nu)
+
+
+def step_dice(
+    dice: Dice, at: Tensor, first: Tensor, following: Tensor, gamma: float, norm: float, learning_rate: float
+) -> Tensor:
+    """One gradient step of every tau down, and of every f and nu up, at once and in place; the objectives `[M]`.
+
+    Scaled inputs at (s, a) and (s0, a0), `[S, B, in]`, which M / S consecutive pairs have in common, and at (s', a'),
+    `[M, B, in]`.
+    """
+    alike = len(following) // len(at)
+    asked = torch.cat([at.repeat_interleave(alike, dim=0), first.repeat_interleave(alike, dim=0), following], dim=1)
+    ratio, critic = evaluate((dice.ratios, (at,)), (dice.critics, (asked,)))
+    found = saddle(ratio.out[..., 0], critic.out.view(len(following), 3, -1), dice.nu, gamma, norm)
+    down, up = found.by_tau[..., None], -found.by_f.view(critic.out.shape)
+    torch.neg(found.by_nu, out=dice.nu_adam.grad)
+
+    def step(u: int) -> None:
+        differentiate(ratio, u, down, into=dice.ratio_gradient)
+        dice.tau_adam.step(u, dice.tau, learning_rate)
+        differentiate(critic, u, up, into=dice.critic_gradient)
+        dice.f_adam.step(u, dice.f, learning_rate)
+        dice.nu_adam.step(u, dice.nu, learning_rate)
+
+    spread(step, len(ratio.inputs))
+    for adam in (dice.tau_adam, dice.f_adam, dice.nu_adam):
+        adam.steps += 1
+    return found.value
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What one policy's networks for tau say, one per network of the dynamics: parameters `[K, size]`.
+
+    `input_mean`, `input_std` `[obs_dim + act_dim]` scale their inputs.
+    """
+
+    flat: Tensor
+    layout: Layout
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __call__(self, observation: Tensor, action: Tensor, network: Tensor) -> Tensor:
+        """The ratios `[B]` at observations and actions `[B, ·]`, each by the network that `network` `[B]` names."""
+        x = standardise(observation, action, self.input_mean, self.input_std)
+        found = x.new_empty(len(x))
+        for k in range(len(self.flat)):
+            rows = (network == k).nonzero()[:, 0]
+            found[rows] = predict(Parameters(self.layout, self.flat[k : k + 1]), x[rows])[:, 0]
+        return found

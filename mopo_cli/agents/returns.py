@@ -1,0 +1,42 @@
+"""What logged episodes are worth: where they end, what they return, and the lambda-returns of their steps."""
+
+import torch
+from torch import Tensor
+
+from mopo_cli.engine.rows import Transition
+
+
+def last_steps(logged: Transition) -> Tensor:
+    """Which of N logged steps, in order, is the last of its episode: bool `[N]`.
+
+    A step is if it is terminal, or if the next row does not go on from the state that it led to.
+    """
+    following, onward = logged.next_observation[:-1], logged.observation[1:]
+    broken = ~torch.isclose(following, onward, rtol=1e-5, atol=1e-6).all(dim=1)
+    return torch.cat([(logged.terminal[:-1] > 0) | broken, broken.new_ones(1)])
+
+
+def episode_returns(reward: Tensor, last: Tensor) -> Tensor:
+    """Sums of the rewards `[N]` of each episode, undiscounted, f8 `[episodes]`; `last` as `last_steps` gives it."""
+    sums = reward.double().cumsum(dim=0)[last]
+    return torch.diff(sums, prepend=sums.new_zeros(1))
+
+
+def lambda_returns(reward: Tensor, next_value: Tensor, last: Tensor, gamma: float, weight: float) -> Tensor:
+    """The returns of TD(lambda) of N logged steps `[N]`, lambda being `weight` (Sutton & Barto 2018, section 12.1).
+
+    G(t) = r(t) + gamma ((1 - lambda) V(t+1) + lambda G(t+1)), and r(t) + gamma V(t+1) at the last step of an
+    episode. `next_value` `[N]` are the values V(t+1) of the states that the steps led to, 0 where one is terminal.
+
+    The recursion is G(t) = b(t) + c(t) G(t+1), with c = 0 at a last step. Every pass doubles how many steps ahead
+    are summed up, so that there are as many passes as the logarithm of the longest episode.
+    """
+    returns = reward + gamma * torch.where(last, next_value, (1 - weight) * next_value)
+    carried = gamma * weight * (~last).to(reward.dtype)
+    reach = 1
+    while reach < len(reward) and bool(carried.any()):
+        # A product and then a sum: both at once would round otherwise at the end of a tensor than within.
+        returns[:-reach] += carried[:-reach] * returns[reach:]
+        carried = torch.cat([carried[:-reach] * carried[reach:], carried.new_zeros(reach)])
+        reach *= 2
+    return returns

@@ -1,0 +1,49 @@
+"""The axes of a grid of settings: how they are written, and what names they give to what was made with them."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+
+def parse_axes(given: Any) -> Any:
+    """``["beta=0.5,1"]``, as flags have it, or ``{"beta": [0.5, 1]}``, as YAML does -> values by field name.
+
+    Values are not looked at, and what is neither is given back. Raises ValueError for text of another form.
+    """
+    if isinstance(given, dict):
+        return {str(name).replace("-", "_"): _values(values) for name, values in given.items()}
+    if not isinstance(given, str | list | tuple):
+        return given
+    axes: dict[str, Any] = {}
+    for text in [given] if isinstance(given, str) else given:
+        name, equals, values = str(text).partition("=")
+        field = name.strip().replace("-", "_")
+        if not (field and equals and values.strip()):
+            raise ValueError("must be NAME=V1,V2,...")
+        if field in axes:
+            raise ValueError(f"must not name {field.replace('_', '-')} twice")
+        axes[field] = _values(values)
+    return axes
+
+
+def word(value: Any) -> str:
+    """A setting's value as part of a name: ``0.5``, ``none``, ``runs-mine.h5``; numbers however they were written."""
+    text = "none" if value is None else str(value)
+    try:
+        number = float(text)
+    except ValueError:
+        return re.sub(r"[^A-Za-z0-9.+=-]+", "-", text)
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number).removesuffix(".0")
+
+
+def mark(name: str, values: Sequence[Any]) -> str:
+    """Values of a setting as the end of a name: ``_real-ratio0.5+0.8``, ``_actor-schedule-cosine``."""
+    words = "+".join(map(word, values))
+    return f"_{name.replace('_', '-')}{'-' if words[:1].isalpha() else ''}{words}"
+
+
+def _values(given: Any) -> Any:
+    if isinstance(given, str):
+        return [part.strip() for part in given.split(",")]
+    return given if isinstance(given, list | tuple) else [given]

@@ -1,0 +1,170 @@
+"""Where do rollouts leave the data, and does the penalty grow there? (DROP Fig. 3)
+
+How thin data are around a row is told by its distance to the k-th nearest of them: 1 / distance^D is the k-NN
+estimate of the density, so both rank rows alike. The data's own distances, of rows that are not among those
+they are measured to, say what is usual.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.stats import rankdata
+
+from mopo_cli.evaluation.diagnosis import spearman
+
+Values = NDArray[np.float64]
+
+NEIGHBOURS = 10
+HELD = 0.99
+"""The share of the data that the region they cover holds."""
+_EDGES = (*(i / 10 for i in range(10)), HELD, 1.0)
+_BLOCK_ROWS = 256
+_CELLS = 120  # of a map, along each axis
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rows at one step of a rollout; step 1 starts from a state of the data."""
+
+    step: int
+    rows: int
+    distance: float
+    """median distance to the data"""
+    outside: float
+    """share of the rows outside the region that holds 99 % of the data"""
+    spearman: dict[str, float]
+    """rank correlation of each uncertainty with the distance; NaN where one of them does not vary"""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where data are as dense as around their own rows between the shares ``low`` and ``high``, the densest first."""
+
+    low: float
+    high: float
+    rows: int
+    share: float
+    """of the rollouts' rows; of the data's it is high - low"""
+    mean: dict[str, float]
+    """of each uncertainty; NaN where there is no row"""
+    rank: dict[str, float]
+    """mean rank of each uncertainty among all rows, 0 the lowest and 1 the highest"""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How far rollouts go from the data, and how their uncertainties go with it. `asdict` gives what JSON has."""
+
+    rows: int
+    distance: float
+    data_distance: float
+    """median distances: of the rollouts' rows, and of the data's own"""
+    outside: float
+    spearman: dict[str, float]
+    steps: list[Step]
+    regions: list[Region]
+
+
+def neighbour_distance(sought: Values, held: Values, k: int = NEIGHBOURS) -> Values:
+    """Distance `[n]` of each row `[n, D]` to the k-th nearest held row `[m, D]`; of fewer than k, the farthest.
+
+    Euclidean, by brute force: it takes the same time in a hundred dimensions, where a tree gains nothing.
+    """
+    squares = (held**2).sum(axis=1)
+    nearest = min(k, len(held)) - 1
+    found = np.empty(len(sought))
+    for start in range(0, len(sought), _BLOCK_ROWS):
+        rows = sought[start : start + _BLOCK_ROWS]
+        near = np.partition(squares - 2 * rows @ held.T, nearest, axis=1)[:, nearest] + (rows**2).sum(axis=1)
+        found[start : start + _BLOCK_ROWS] = np.sqrt(np.maximum(near, 0.0))
+    return found
+
+
+def departure(
+    distance: ArrayLike, data_distance: ArrayLike, uncertainties: Mapping[str, ArrayLike], step: ArrayLike
+) -> Departure:
+    """What the distances `[n]` of rollouts' rows tell beside the data's own `[m]`.
+
+    ``uncertainties`` `[n]` and ``step`` `[n]`, counted from 0, are of the rollouts' rows.
+    """
+    d, own, steps = np.asarray(distance, np.float64), np.asarray(data_distance, np.float64), np.asarray(step)
+    u = {name: np.asarray(values, np.float64) for name, values in uncertainties.items()}
+    outside = d > np.quantile(own, HELD)
+    return Departure(
+        len(d),
+        float(np.median(d)),
+        float(np.median(own)),
+        float(outside.mean()),
+        {name: spearman(values, d) for name, values in u.items()},
+        [_step(int(k), steps == k, d, outside, u) for k in np.unique(steps)],
+        _regions(d, own, u),
+    )
+
+
+def _step(k: int, here: NDArray[np.bool_], d: Values, outside: NDArray[np.bool_], u: Mapping[str, Values]) -> Step:
+    correlations = {name: spearman(values[here], d[here]) for name, values in u.items()}
+    return Step(k + 1, int(here.sum()), float(np.median(d[here])), float(outside[here].mean()), correlations)
+
+
+def _regions(d: Values, own: Values, u: Mapping[str, Values]) -> list[Region]:
+    place = np.searchsorted(np.quantile(own, _EDGES[1:-1]), d, side="left")
+    ranks = {name: (rankdata(values) - 0.5) / len(values) for name, values in u.items()}
+    regions = []
+    for i, (low, high) in enumerate(pairwise(_EDGES)):
+        here = place == i
+        mean, rank = ({name: _mean(values[here]) for name, values in of.items()} for of in (u, ranks))
+        regions.append(Region(low, high, int(here.sum()), float(here.mean()), mean, rank))
+    return regions
+
+
+def _mean(values: Values) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Density:
+    """The density of points in the plane: ``share`` `[cells, cells]` of them by cell of x and y, smoothed."""
+
+    x: Values
+    y: Values
+    """edges `[cells + 1]`"""
+    share: Values
+    level: float
+    """the share in a cell from which on the cells hold 99 % of the points"""
+
+    def at(self, points: Values) -> Values:
+        """The share `[n]` in the cells of points `[n, 2]`, 0 beyond the edges."""
+        i, j = (np.searchsorted(edges, points[:, axis]) - 1 for axis, edges in enumerate((self.x, self.y)))
+        inside = (i >= 0) & (i < len(self.x) - 1) & (j >= 0) & (j < len(self.y) - 1)
+        found = np.zeros(len(points))
+        found[inside] = self.share[i[inside], j[inside]]
+        return found
+
+    def outside(self, points: Values) -> float:
+        """The share of points `[n, 2]` outside the region that holds 99 % of those the density is of."""
+        return float((self.at(points) < self.level).mean())
+
+
+def density_map(points: Values) -> Density:
+    """The density of points `[n, 2]` by Gaussian kernels, half as wide as Scott's rule says, which is for one hill."""
+    bandwidth = np.maximum(points.std(axis=0), 1e-9) * len(points) ** (-1 / 6) / 2
+    low, high = points.min(axis=0) - 3 * bandwidth, points.max(axis=0) + 3 * bandwidth
+    edges = [np.linspace(a, b, _CELLS + 1) for a, b in zip(low, high, strict=True)]
+    counts, x, y = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
+    share = gaussian_filter(counts / len(points), bandwidth * _CELLS / (high - low), mode="constant")
+    density = Density(x, y, share, 0.0)
+    return Density(x, y, share, float(np.quantile(density.at(points), 1 - HELD)))
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Data and rollouts in the plane: what its axes are, the density of the data, and the rollouts' rows `[n, 2]`."""
+
+    name: str
+    axes: tuple[str, str]
+    density: Density
+    points: Values

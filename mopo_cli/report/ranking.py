@@ -1,0 +1,92 @@
+"""A ranking of cells: on the terminal, and as Markdown and CSV."""
+
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.evaluation.ranking import LEAST
+from mopo_cli.report.console import Report
+from mopo_cli.report.tables import markdown_table, write_csv
+from mopo_cli.store.atomic import publish
+
+
+def show_ranking(result: dict[str, Any], report: Report) -> None:
+    """Print the cells in their order, what each criterion is worth, how they were judged, and what is chosen."""
+    cells, criteria = _tables(result)
+    report.table(f"{result['table']}: cells by {next(iter(result['criteria']))}, the best first", *cells)
+    report.table("What each criterion is worth", *criteria)
+    for note in (*_notes(result), _choice(result)):
+        report.say(note)
+
+
+def write_ranking(markdown: Path, csv: Path, result: dict[str, Any], returns: dict[str, dict[str, Any]]) -> None:
+    """Publish both files; the CSV has a row per cell and seed. ``returns`` are a seed's true ones, by cell and seed."""
+    rows = [
+        (cell["cell"], int(seed), returns[cell["cell"]][seed].get("last"), *values.values())
+        for cell in result["cells"]
+        for seed, values in cell["per_seed"].items()
+    ]
+    write_csv(csv, ("cell", "seed", "return_last", *result["criteria"]), rows)
+    tables = (markdown_table(*table) for table in _tables(result))
+    notes = "\n".join([*_notes(result), _choice(result)]) + "\n"
+    with publish(markdown) as temporary:
+        temporary.write_text("\n".join([f"# {result['dataset']}: {result['table']}\n", *tables, notes]), "utf-8")
+
+
+def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    """The cells in their order, and what each criterion is worth."""
+    cells = [
+        (cell["rank"], f"{cell['cell']}{_mark(result, cell)}", *cell["values"].values(), cell["return"])
+        for cell in result["cells"]
+    ]
+    criteria = [
+        (name, worth["best"], worth["spearman"], worth["chooses"], worth["regret"], worth["meaning"])
+        for name, worth in result["criteria"].items()
+    ]
+    return [
+        (("rank", "cell", *result["criteria"], "true return"), cells),
+        (("criterion", "best is", "Spearman", "chooses", "regret", "what it is"), criteria),
+    ]
+
+
+def _in_model(result: dict[str, Any]) -> bool:
+    return "starts" in result
+
+
+def _mark(result: dict[str, Any], cell: dict[str, Any]) -> str:
+    return " *" if _in_model(result) and not cell["trained_in_this_model"] else ""
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    notes = []
+    if _in_model(result):
+        notes.append(
+            f"All are judged in this run's model, with u = {result['penalty']} and lam = {result['lam']:g}: "
+            f"{result['starts']} episodes per seed of at most {result['horizon']:,} steps, gamma {result['gamma']:g}."
+        )
+        if not all(cell["trained_in_this_model"] for cell in result["cells"]):
+            notes.append("* trained in another model, whose errors it may have learned to exploit; this one's differ.")
+    else:
+        notes.append("Judged by the last epoch in the logs of each seed, without simulator or model.")
+        first = next(iter(result["criteria"]))
+        if silent := [cell["cell"] for cell in result["cells"] if cell["values"][first] is None]:
+            notes.append(f"Last, as they have no {first} of every seed: {', '.join(silent)}.")
+    if lost := [cell["cell"] for cell in result["cells"] if cell["diverged"]]:
+        notes.append(f"Judged without the seeds that diverged: {', '.join(lost)}.")
+    if result["compared"] < LEAST:
+        notes.append(f"True returns are known of {result['compared']} cells: too few for a rank correlation.")
+    else:
+        notes.append(
+            f"Spearman: rank correlation with the true returns (last, mean over seeds) of {result['compared']} cells, "
+            "less those without a value. Regret: by how much the chosen cell's true return falls short of the best."
+        )
+    return notes
+
+
+def _choice(result: dict[str, Any]) -> str:
+    chosen = result["chosen"]
+    if chosen is None:
+        return "Chosen: none, as no cell has a value."
+    flags = (
+        f"--{name.replace('_', '-')} {str(value).removesuffix('.0')}" for name, value in chosen["settings"].items()
+    )
+    return f"Chosen: {chosen['cell']} ({' '.join(flags)})"

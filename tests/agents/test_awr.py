@@ -1,0 +1,221 @@
+"""AWR: returns, weights and updates against their definitions, closed forms, alone as in a stack, stopped as not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from probes.environments import discounted_reward, endless_reward
+from probes.offline import (
+    LOOP,
+    MEMBERS,
+    OBS,
+    assert_gradient,
+    check_alone_as_stacked,
+    check_nan_stays_in_its_member,
+    check_operations,
+    check_resumed_as_uninterrupted,
+    check_threads_change_nothing,
+    check_whole_stacks_are_the_same,
+    doubles,
+    leaves,
+    make_world,
+    normal,
+    perceptron,
+    returns_by_definition,
+    train,
+    two_ways,
+)
+from torch import Tensor
+
+from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.algorithms.awr import ALGORITHM, Awr, AwrSettings, judge, refresh, start_awr, update, weights
+from mopo_cli.agents.loop import advance, loop_state, start_loop
+from mopo_cli.agents.world import World
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.tasks.termination import never
+
+SETTINGS = AwrSettings(
+    hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, gamma=0.9, log_std_min=-3.0, log_std_max=1.0, weight_max=2.0
+)
+QUICK = replace(SETTINGS, hidden=32, actor_lr=3e-3, critic_lr=3e-3, weight_max=20.0)
+LONG = replace(LOOP, steps_per_epoch=50, rollout_every=50, batch_size=256)
+LENGTHS = (9, 1, 30, 17, 2, 40, 1, 25)
+
+
+def split(world: World) -> Transition:
+    return world.rows.split(world.real)
+
+
+def make(members: int = 2, own: AwrSettings = SETTINGS, world: World | None = None) -> Awr:
+    return start_awr(split(world or make_world()), own, list(range(members)), "cpu")
+
+
+def value_of(awr: Awr, m: int, observation: Tensor) -> Tensor:
+    """V in float64, of observations as they are."""
+    mean, std = awr.standard.mean.double(), awr.standard.divisor.double()
+    return perceptron(leaves(awr.value_layout, awr.value, m), (observation.double() - mean) / std)[:, 0].detach()
+
+
+def test_returns_bootstrap_at_a_time_limit_and_not_at_an_end() -> None:
+    awr, logged = make(), split(make_world())
+    for m in range(2):
+        returns, advantage = judge(awr, m)
+        value = value_of(awr, m, logged.observation).numpy()
+        following = (value_of(awr, m, logged.next_observation) * (1 - logged.terminal)).numpy()
+        wanted = returns_by_definition(logged.reward.double().numpy(), value, following, LENGTHS, 0.9, 0.95)
+        np.testing.assert_allclose(returns, wanted, atol=2e-5)
+        np.testing.assert_allclose(advantage, wanted - value, atol=2e-5)
+
+
+def test_the_states_after_an_end_are_never_looked_at() -> None:
+    """They may be fillers."""
+    world = make_world()
+    over = split(world).terminal > 0
+    split(world).next_observation[over] = 1e9
+    awr = make(world=world)
+    assert torch.equal(judge(awr, 0)[0], judge(make(), 0)[0])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_the_weights_are_min_of_exp_of_standardised_advantages_and_the_bound(temperature: float) -> None:
+    own = replace(SETTINGS, awr_temperature=temperature)
+    advantage = 50 * normal(400, name="advantage") + 7
+    exact = advantage.double().numpy()
+    wanted = np.exp((exact - exact.mean()) / (exact.std() + 1e-5) / temperature)
+    assert 0.02 < (wanted > 2.0).mean() < 0.5
+    np.testing.assert_allclose(weights(advantage, own), np.minimum(wanted, 2.0), rtol=1e-5)
+    assert torch.equal(weights(torch.zeros(5), own), torch.ones(5))
+
+
+def test_a_refresh_weighs_all_rows_by_the_present_v_of_each_member() -> None:
+    awr = make()
+    refresh(awr)
+    for m in range(2):
+        returns, advantage = judge(awr, m)
+        assert torch.equal(awr.returns[m], returns) and torch.equal(awr.weights[m], weights(advantage, SETTINGS))
+    first = awr.returns.clone()
+    awr.value += 0.1
+    assert torch.equal(awr.returns, first)
+    refresh(awr)
+    assert ((awr.returns != first) | (split(make_world()).terminal > 0)).all()
+
+
+def test_the_gradients_are_those_of_both_regressions() -> None:
+    world = make_world()
+    awr, logged = make(world=world), split(world)
+    refresh(awr)
+    index = torch.stack([torch.randperm(len(world.real), generator=torch.Generator().manual_seed(m)) for m in (0, 1)])
+    index = index[:, :37]
+    batch = Transition(*(column[index] for column in vars(logged).values()))
+    before = {name: getattr(awr, name).clone() for name in ("actor", "value")}
+    info = update(awr, batch, index, actor_scale=0.25)
+    for m in range(2):
+        b, rows = doubles(batch, m), index[m]
+        observation = (b.observation - awr.standard.mean) / awr.standard.divisor
+        value = leaves(awr.value_layout, before["value"], m)
+        surplus = perceptron(value, observation)[:, 0] - awr.returns[m, rows]
+        assert_gradient(awr.value_layout, awr.value_adam.grad, m, 0.5 * surplus.square().mean(), value)
+        assert info["value_loss"][m].item() == pytest.approx(surplus.square().mean().item(), rel=1e-5)
+
+        actor = leaves(awr.actor_layout, before["actor"], m)
+        mean = torch.tanh(perceptron(actor, observation)[:, :2])
+        loss = (awr.weights[m, rows, None] * (mean - b.action).square()).mean()
+        assert_gradient(awr.actor_layout, awr.actor_adam.grad, m, loss, actor)
+        assert info["actor_loss"][m].item() == pytest.approx(loss.item(), rel=1e-5)
+        assert info["weight"][m].item() == pytest.approx(awr.weights[m, rows].mean().item(), rel=1e-5)
+    for name, rate in (("actor", 0.25e-3), ("value", 2e-3)):
+        assert (getattr(awr, name) - before[name]).abs().max().item() == pytest.approx(rate, rel=1e-2)
+
+
+def test_the_rows_of_a_batch_are_those_it_is_weighed_by() -> None:
+    """The loop's own batches, whose index says which rows of the data they are."""
+    world, seen = make_world(), []
+    original = ALGORITHM.update
+
+    def watched(awr: Awr, batch: object, draws: object, scale: float) -> dict[str, Tensor]:
+        seen.append(torch.equal(split(world).action[batch.index], batch.action))  # type: ignore[attr-defined]
+        return original(awr, batch, draws, scale)  # type: ignore[arg-type]
+
+    train(world, SETTINGS, replace(ALGORITHM, update=watched), 14)
+    assert seen == [True] * 14
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_the_policy_is_the_weighted_mean_of_the_actions(temperature: float) -> None:
+    """Half the actions are worth 1, half 0: standardised advantages are 1 and -1, their mean 0.6 tanh(1 / t)."""
+    own = replace(QUICK, awr_temperature=temperature, weight_max=100.0)
+    loop, states = train(two_ways(), own, ALGORITHM, 500, MEMBERS[:2], LONG), torch.tensor([[-1.0], [1.0]])
+    for m in range(2):
+        found = loop.agent.policy(m).greedy(states)
+        torch.testing.assert_close(found, 0.6 * np.tanh(1 / temperature) * states, atol=0.03, rtol=0)
+        torch.testing.assert_close(value_of(loop.agent, m, states), torch.full((2,), 0.5).double(), atol=0.05, rtol=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make_probe", [discounted_reward, endless_reward], ids=lambda make: make.__name__)
+def test_the_values_of_a_probe_are_learned(make_probe: Callable) -> None:
+    """Through an end that counts, and through time limits that do not."""
+    probe = make_probe(1000)
+    names = ("observations", "actions", "rewards", "terminals", "next_observations")
+    columns = [torch.from_numpy(probe.dataset[name].astype(np.float32)) for name in names]
+    rows = Rows(1, 1, 3)
+    world = World(rows, rows.pack(*columns, torch.zeros(1000, 3)), columns[0], never)
+    own = replace(QUICK, gamma=probe.gamma, critic_lr=1e-2)
+    loop = train(world, own, ALGORITHM, 800, MEMBERS[:2], LONG)
+    wanted = probe.q_value(probe.dataset["observations"], probe.dataset["actions"])
+    for m in range(2):
+        error = value_of(loop.agent, m, columns[0]).numpy() - wanted  # type: ignore[arg-type]
+        assert np.abs(error).mean() < 0.04 * np.abs(wanted).max()
+
+
+def test_the_published_policy_is_for_observations_as_they_are() -> None:
+    awr, observation = make(), 3 * normal(50, OBS) + 1
+    mean, std = awr.standard.mean.double(), awr.standard.divisor.double()
+    np.testing.assert_allclose(std, split(make_world()).observation.double().std(dim=0, correction=0) + 1e-3, rtol=1e-6)
+    for m in range(2):
+        out = perceptron(leaves(awr.actor_layout, awr.actor, m), (observation.double() - mean) / std)
+        torch.testing.assert_close(awr.policy(m).greedy(observation), torch.tanh(out[:, :2]).float())
+
+
+def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
+    check_alone_as_stacked(SETTINGS, ALGORITHM)
+
+
+def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
+    check_threads_change_nothing(replace(SETTINGS, hidden=33), ALGORITHM, use_threads)
+
+
+def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
+    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
+
+
+def test_a_checkpoint_holds_returns_and_weights_and_none_of_the_data() -> None:
+    world = make_world()
+    loop = start_loop(world, MEMBERS, SETTINGS, LOOP, ALGORITHM)
+    advance(loop, world)
+    tensors, _ = loop_state(loop)
+    rows = len(world.real)
+    assert {name for name, tensor in tensors.items() if rows in tensor.shape} == {"returns", "weights"}
+
+
+def test_all_members_at_once_are_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_whole_stacks_are_the_same(SETTINGS, ALGORITHM, monkeypatch)
+
+
+def test_what_is_not_a_number_stays_in_its_member() -> None:
+    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
+
+
+def test_its_operations_are_those_that_torch_counts() -> None:
+    check_operations("awr")
+
+
+def test_the_method_is_that_of_the_paper() -> None:
+    assert load("awr") is ALGORITHM and ALGORITHM.learns_from == "real"
+    found = resolve(TrainPolicy, flags={"method": "awr"}).settings
+    wanted = {"algorithm": "awr", "penalty": "none", "real_ratio": 1}
+    wanted |= {"awr_temperature": 1, "weight_max": 20, "return_lambda": 0.95, "gamma": 0.99, "batch_size": 256}
+    assert {name: getattr(found, name) for name in wanted} == wanted

@@ -1,0 +1,119 @@
+"""COMBO: an update against losses written out, values that are known, its two kinds of rows, alone as in a stack."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from probes.agents import SETTINGS as SAC
+from probes.agents import make_batch, make_sac
+from probes.conservative import PLAIN, chain_errors, check_fixed_point, check_update
+from probes.models import (
+    check_alone_as_stacked,
+    check_nan_stays_in_its_member,
+    check_operations,
+    check_resumed_as_uninterrupted,
+    check_threads_change_nothing,
+)
+
+from mopo_cli.agents.algorithm import Batch
+from mopo_cli.agents.algorithms import cql, load
+from mopo_cli.agents.algorithms.combo import ALGORITHM, ComboSettings, rho, step
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.engine.streams import draws
+from mopo_cli.errors import UsageError
+
+SETTINGS = ComboSettings(**vars(SAC), beta=2.0, actions=3, rho="model")
+# (h, beta) for the v2 sets: OfflineRL-Kit's README.
+KIT = {
+    "halfcheetah-medium": (5, 0.5),
+    "hopper-medium": (5, 5.0),
+    "walker2d-medium": (1, 5.0),
+    "halfcheetah-medium-replay": (5, 0.5),
+    "hopper-medium-replay": (5, 0.5),
+    "walker2d-medium-replay": (1, 0.5),
+    "halfcheetah-medium-expert": (5, 5.0),
+    "hopper-medium-expert": (5, 5.0),
+    "walker2d-medium-expert": (1, 5.0),
+}
+
+
+@pytest.mark.parametrize("where", ["mix", "model"])
+@pytest.mark.parametrize(("lse", "backup"), [("full", "deterministic"), ("paired", "soft")])
+def test_one_update_against_the_losses_written_out(where: Any, lse: Any, backup: Any) -> None:
+    """Critics are raised at the nine real rows alone, and kept low at the states of all rows or the others'."""
+    settings = ComboSettings(**vars(PLAIN), beta=0.7, actions=2, lse=lse, backup=backup, rho=where)
+    rows = rho(settings, real=9)
+    assert len(range(23)[rows]) == (23 if where == "mix" else 14)
+    check_update(settings, real=9, rho=rows)
+
+
+@pytest.mark.parametrize(("where", "rows"), [("mix", slice(0, None)), ("model", slice(12, None))])
+def test_a_step_of_the_loop_is_the_update_at_the_states_of_rho(where: Any, rows: slice) -> None:
+    settings = ComboSettings(**vars(SAC), actions=3, rho=where)
+    (plain, _, _), agents = make_batch(2), [make_sac(2, settings) for _ in range(2)]
+    batch = Batch(**vars(plain), real=12, index=torch.zeros(2, 12))
+    told = step(agents[0], batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    own = draws((0, 1), "test/noise", 0, "cpu")
+    noise, uniform = own.normal(2, 37, 4, 2), own.uniform(37 - rows.start, 3, 2)
+    assert (uniform.abs() <= 1).all() and uniform.min() < -0.9 and uniform.max() > 0.9
+    expected = cql.update(agents[1], batch, noise, uniform, rows, 0.5)
+    assert told.keys() == set(ALGORITHM.metrics) and all(torch.equal(told[name], expected[name]) for name in told)
+    for name in ("actor", "critic", "target", "log_alpha"):
+        assert torch.equal(getattr(agents[0], name), getattr(agents[1], name)), name
+
+
+def test_the_critics_end_where_the_loss_is_least() -> None:
+    check_fixed_point(ALGORITHM, share=0.5, beta=2.0)
+
+
+def test_a_model_too_good_to_be_true_is_not_believed() -> None:
+    """Without the term the critics take its word, with it they are below the truth there, and near it on the data."""
+    out, within = chain_errors(ALGORITHM, 0.5, 1.0, beta=2.0)
+    plain_out, _ = chain_errors(ALGORITHM, 0.5, 1.0, beta=0.0)
+    assert plain_out.min() > 0.5 and out.max() < -0.2
+    assert within.abs().max() < 2 and within.abs().mean() < 1
+
+
+def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
+    check_alone_as_stacked(SETTINGS, ALGORITHM)
+
+
+def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
+    check_threads_change_nothing(SETTINGS, ALGORITHM, use_threads)
+
+
+def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
+    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
+
+
+def test_what_is_not_a_number_stays_in_its_member() -> None:
+    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
+
+
+@pytest.mark.parametrize("where", ["mix", "model"])
+def test_operations(where: str) -> None:
+    check_operations("combo", actions=4, rho=where)
+
+
+@pytest.mark.parametrize(("dataset", "expected"), KIT.items())
+def test_the_preset_of_a_data_set_has_what_the_kit_has(dataset: str, expected: tuple[int, float]) -> None:
+    settings: Any = resolve(TrainPolicy, flags={"method": "combo"}, dataset=dataset).settings
+    assert (settings.h, settings.beta) == expected and settings.target_entropy is None
+
+
+def test_the_method_has_the_settings_of_the_kit_but_for_the_log_sum_exp() -> None:
+    settings: Any = resolve(TrainPolicy, flags={"method": "combo"}).settings
+    assert load(settings.algorithm) is ALGORITHM and settings.penalty == "none" and settings.needs_model
+    assert (settings.rho, settings.actions, settings.lse, settings.backup) == ("mix", 10, "full", "deterministic")
+    assert (settings.real_ratio, settings.layers, settings.rollout_actions) == (0.5, 3, "policy")
+    assert (settings.actor_lr, settings.critic_lr, settings.alpha_lr) == (1e-4, 3e-4, 1e-4)
+
+
+@pytest.mark.parametrize("ratio", ["0", "1", "0.003"])
+def test_a_batch_needs_rows_of_both_kinds(ratio: str) -> None:
+    with pytest.raises(UsageError, match=r"combo needs data and model rows in a batch: real-ratio .* of 256 rows"):
+        resolve(TrainPolicy, flags={"method": "combo", "real_ratio": ratio})
+    least = resolve(TrainPolicy, flags={"method": "combo", "real_ratio": "0.004"}).settings
+    assert least.needs_model and int(256 * 0.004) == 1

@@ -1,0 +1,97 @@
+"""CQL: an update against losses written out, values that are known, alone as in a stack, stopped as not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from probes.agents import SETTINGS as SAC
+from probes.conservative import PLAIN, chain_errors, check_fixed_point, check_update
+from probes.offline import (
+    LOOP,
+    check_alone_as_stacked,
+    check_nan_stays_in_its_member,
+    check_operations,
+    check_resumed_as_uninterrupted,
+    check_threads_change_nothing,
+    check_whole_stacks_are_the_same,
+    make_world,
+    train,
+)
+
+from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.algorithms.cql import ALGORITHM, CqlSettings
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.errors import UsageError
+from mopo_cli.nets import perceptron
+
+SETTINGS = CqlSettings(**vars(SAC), beta=2.0, actions=3)
+
+
+@pytest.mark.parametrize("lse", ["full", "paired"])
+@pytest.mark.parametrize("backup", ["deterministic", "soft"])
+def test_one_update_against_the_losses_written_out(lse: Any, backup: Any) -> None:
+    settings = CqlSettings(**vars(PLAIN), beta=0.7, actions=2, lse=lse, backup=backup)
+    check_update(settings, real=23, rho=slice(None))
+
+
+def test_the_critics_end_where_the_loss_is_least() -> None:
+    check_fixed_point(ALGORITHM, share=1.0, beta=1.0)
+
+
+def test_values_out_of_the_data_fall_below_the_truth_and_within_do_not_explode() -> None:
+    """Without the term the critics go on as the data's rewards rise; with it they do not."""
+    out, within = chain_errors(ALGORITHM, 1.0, 0.0, beta=1.0)
+    plain_out, plain_within = chain_errors(ALGORITHM, 1.0, 0.0, beta=0.0)
+    assert out.max() < -3 and (out < plain_out - 2).all()
+    assert within.abs().max() < 2 and within.abs().mean() < 1 and plain_within.abs().mean() < 1
+
+
+def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perceptron, "_CPU_BLOCK", 100)
+    check_alone_as_stacked(SETTINGS, ALGORITHM)
+
+
+@pytest.mark.parametrize("block", [2048, 100])
+def test_the_number_of_threads_changes_no_byte(
+    monkeypatch: pytest.MonkeyPatch, block: int, use_threads: Callable[[int], None]
+) -> None:
+    monkeypatch.setattr(perceptron, "_CPU_BLOCK", block)
+    check_threads_change_nothing(SETTINGS, ALGORITHM, use_threads)
+
+
+def test_whole_stacks_as_on_cuda_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_whole_stacks_are_the_same(SETTINGS, ALGORITHM, monkeypatch)
+
+
+def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
+    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
+
+
+def test_what_is_not_a_number_stays_in_its_member() -> None:
+    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
+
+
+@pytest.mark.parametrize("actions", [1, 4])
+def test_operations(actions: int) -> None:
+    check_operations("cql", actions=actions)
+
+
+def test_every_step_draws_anew_and_differently_for_every_seed() -> None:
+    """Without noise two updates from the same rows would be alike; and rollouts there are none."""
+    loop = train(make_world(), SETTINGS, ALGORITHM, 14, loop=replace(LOOP, batch_size=64))
+    assert len({tuple(row.tolist()) for row in loop.agent.actor}) == 3
+    assert loop.pool.sizes == [0, 0, 0] and not loop.tallies
+    assert torch.isfinite(loop.agent.actor).all()
+
+
+def test_the_method_has_the_settings_of_the_released_code() -> None:
+    settings: Any = resolve(TrainPolicy, flags={"method": "cql"}, dataset="hopper-medium").settings
+    assert load(settings.algorithm) is ALGORITHM and settings.penalty == "none" and not settings.needs_model
+    assert (settings.beta, settings.actions, settings.lse, settings.backup) == (5.0, 10, "full", "deterministic")
+    assert (settings.layers, settings.hidden, settings.actor_lr, settings.critic_lr) == (3, 256, 1e-4, 3e-4)
+    assert settings.target_entropy is None and settings.policy_name() == "cql"
+    with pytest.raises(UsageError, match="cql learns from the data alone"):
+        resolve(TrainPolicy, flags={"method": "cql", "real_ratio": "0.5"})

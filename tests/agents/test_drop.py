@@ -1,0 +1,341 @@
+"""DROP: what a ratio costs, which inputs the ratios learn from, and rollouts that hold the ratio of what drew them."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from probes.linear import linear_ensemble
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mopo_cli.agents.algorithm import Batch
+from mopo_cli.agents.algorithms import drop, load, sac
+from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start_drop, update
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.world import World
+from mopo_cli.bench.operations import update_flops
+from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.imagine import Imagining, branch
+from mopo_cli.dynamics.penalties import PENALTIES
+from mopo_cli.engine.members import Member
+from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.streams import draws, stream
+from mopo_cli.nets.gaussian import gaussian_layout
+from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.tasks.termination import never
+
+OBS, ACT, NETWORKS, COLUMN = 4, 2, 3, 3
+SETTINGS = DropSettings(
+    hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, alpha_lr=5e-3, gamma=0.9, tau=0.05, target_entropy=-1.0,
+    alpha_max=1.0, log_std_min=-3.0, log_std_max=1.0, batch_size=24, dice_lr=1e-3, dice_steps=3, dice_pretrain=10,
+)  # fmt: skip
+LOOP = LoopSettings(20, 10, 30, 2, batch_size=24, real_ratio=0.25)
+MEMBERS = (Member(0, "none", 0.0, 3, 0), Member(5, "none", 0.0, 2, 1), Member(7, "none", 0.0, 1, 0))
+
+
+def ensemble(seed: int) -> Ensemble:
+    layout = gaussian_layout(OBS + ACT, OBS + 1, 12, 2)
+    flat = initial(layout, [stream(seed, "test/weights", k) for k in range(NETWORKS)], truncated_normal, zeros)
+    scaler = torch.linspace(-0.5, 0.5, OBS + ACT), torch.linspace(0.5, 2, OBS + ACT)
+    return Ensemble(flat, layout, *scaler, OBS, (0, 2))
+
+
+def make_world(models: tuple[Ensemble, ...] | None = None) -> World:
+    draw, rows = stream(0, "test/rows"), Rows(OBS, ACT, COLUMN + 1)
+    observation, following = torch.randn(2, 300, OBS, generator=draw)
+    action, reward = 2 * torch.rand(300, ACT, generator=draw) - 1, torch.randn(300, generator=draw)
+    real = rows.pack(observation, action, reward, torch.zeros(300), following, torch.zeros(300, COLUMN + 1))
+    how = Imagining((*PENALTIES, "ratio"))
+    return World(rows, real, observation, never, models or (ensemble(0), ensemble(1)), how=how)
+
+
+def make_batch(members: int, ratio: Tensor | None = None) -> Batch:
+    draw, world = stream(1, "test/batch"), make_world()
+    index = torch.randint(300, (members, 24), generator=draw)
+    columns = world.rows.split(world.real[index].clone())
+    columns.uncertainty[..., COLUMN] = torch.randn(members, 24, generator=draw) * 3 if ratio is None else ratio
+    return Batch(**vars(columns), real=6, index=index[:, :6])
+
+
+def noise(seeds: tuple[int, ...], index: int = 0) -> Any:
+    return draws(seeds, "test/noise", index, "cpu")
+
+
+FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "log": lambda t: np.log(1e-8 + np.minimum(np.maximum(t, 0.05), 4.0)),
+    "tanh": lambda t: np.tanh(t - 1),
+    "tanh-difference": lambda t: np.tanh(t) - np.tanh(1.0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_ratio_s_cost_is_taken_off_the_model_s_rewards_alone_and_sac_learns_from_these(form: Any) -> None:
+    settings = replace(SETTINGS, eta=0.7, ratio_form=form, ratio_min=0.05, ratio_max=4.0)
+    agents, world, batch = (start_drop(make_world(), MEMBERS[:2], settings) for _ in range(2)), make_world(), None
+    one, other = agents
+    batch = make_batch(2)
+    told = update(one, batch, noise((0, 5)), 0.5)
+    ratio, reward = batch.uncertainty[..., COLUMN].double().numpy(), batch.reward.double().numpy().copy()
+    reward[:, 6:] -= 0.7 * FORMS[form](ratio[:, 6:])
+    learned = torch.from_numpy(reward).float()
+    expected = sac.update(other.sac, batch, learned, noise((0, 5)).normal(2, 24, ACT), 0.5)
+    for name in ("actor", "critic", "log_alpha"):
+        torch.testing.assert_close(getattr(one.sac, name), getattr(other.sac, name), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(told["critic_loss"], expected["critic_loss"], rtol=1e-5, atol=1e-6)
+    levels = np.quantile(ratio[:, 6:], (0.1, 0.5, 0.9), axis=1)
+    for level, values in zip((10, 50, 90), levels, strict=True):
+        np.testing.assert_allclose(told[f"ratio_p{level}"], values, rtol=1e-5)
+    outside = ((ratio[:, 6:] < 0.05) | (ratio[:, 6:] > 4)).mean(axis=1)
+    assert (outside > 0.2).all() and (outside < 0.9).all()
+    np.testing.assert_allclose(told["clipped"], outside if form == "log" else 0 * outside, rtol=1e-6)
+    assert set(told) == set(ALGORITHM.metrics) and world.how.uncertainties[COLUMN] == "ratio"
+
+
+def test_eta_0_is_sac_and_a_penalty_beside_it_stays() -> None:
+    agents = [start_drop(make_world(), MEMBERS[:1], replace(SETTINGS, eta=0.0)) for _ in range(2)]
+    batch = make_batch(1)
+    update(agents[0], batch, noise((0,)), 1.0)
+    sac.step(agents[1].sac, batch, noise((0,)), 1.0)
+    assert torch.equal(agents[0].actor, agents[1].actor) and torch.equal(agents[0].sac.critic, agents[1].sac.critic)
+
+
+def test_a_ratio_of_one_costs_nothing_a_small_one_pays_and_the_clip_bounds_both() -> None:
+    ratio = torch.tensor([1.0, -2.0, 0.0, 0.01, 10.0, 99.0])
+    cost, clipped = penalty(ratio, SETTINGS)
+    low, high = np.log(0.01), np.log(10)
+    assert cost.tolist() == pytest.approx([0, low, low, low, high, high], abs=1e-5)
+    assert clipped.tolist() == [0, 1, 1, 0, 0, 1]
+    for form in ("tanh", "tanh-difference"):
+        cost, clipped = penalty(ratio, replace(SETTINGS, ratio_form=form))  # type: ignore[arg-type]
+        assert cost[0].item() == pytest.approx(0, abs=1e-7) and (cost[1:4] < 0).all() and (cost[4:] > 0).all()
+        assert (clipped == 0).all() and cost.abs().max() < 2
+
+
+# Linear dynamics with the same noise everywhere, so that what every network expects is known.
+MAPS = torch.stack([0.1 * torch.randn(OBS + ACT, OBS + 1, generator=stream(k, "test/map")) for k in range(NETWORKS)])
+OFFSET = torch.linspace(-1, 1, NETWORKS)[:, None].expand(-1, OBS + 1).contiguous()
+SCALER = torch.linspace(-0.5, 0.5, OBS + ACT), torch.linspace(0.5, 2, OBS + ACT)
+
+
+def linear() -> Ensemble:
+    return linear_ensemble(MAPS, OFFSET, torch.full((NETWORKS, OBS + 1), 0.3), (0, 2), *SCALER)
+
+
+def test_the_ratios_learn_from_the_data_its_states_and_what_each_network_expects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Actions are the policy's, here nearly without noise: they are the greedy ones, of the same states."""
+    seen: list[Any] = []
+    monkeypatch.setattr(drop, "step_dice", lambda *given: seen.append(given) or torch.arange(6.0))
+    members = (Member(0, "none", 0.0, 1, 0), Member(5, "none", 0.0, 1, 1))
+    settings = replace(SETTINGS, log_std_min=-30.0, log_std_max=-20.0)
+    agents = start_drop(make_world((linear(), linear())), members, settings)
+    agents.sac.actor.mul_(3)
+    batch = make_batch(2)
+    objective = learn_ratios(agents, batch.observation, batch.action, noise((0, 5)))
+    ((dice, at, first, ahead, gamma, norm, rate),) = seen
+    assert dice is agents.dice and (gamma, norm, rate) == (0.9, 0.1, 1e-3)
+    assert objective.tolist() == [1, 4], "the mean over the networks of a member"
+    assert at.shape == first.shape == (2, 24, OBS + ACT) and ahead.shape == (6, 24, OBS + ACT)
+    mean, std = (part.double().numpy() for part in SCALER)
+    for m in range(2):
+        state, action = batch.observation[m].double().numpy(), batch.action[m].double().numpy()
+
+        def scaled(state: np.ndarray, action: np.ndarray | None = None, m: int = m) -> np.ndarray:
+            if action is None:
+                action = agents.policy(m).greedy(torch.from_numpy(state).float()).double().numpy()
+            return (np.hstack([state, action]) - mean) / std
+
+        np.testing.assert_allclose(at[m], scaled(state, action), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(first[m], scaled(state), rtol=1e-4, atol=1e-5)
+        for k in range(NETWORKS):
+            change = np.hstack([state, action]) @ MAPS[k].double().numpy() + OFFSET[k].double().numpy()
+            np.testing.assert_allclose(ahead[3 * m + k], scaled(state + change[:, :OBS]), rtol=1e-3, atol=1e-4)
+
+
+def test_where_each_network_leads_the_ratio_is_high() -> None:
+    """One network drifts up, the other down, and the data are uniform; where the policy acts at random.
+
+    On the data a ratio is 1 on average; that and all else swings, so several are averaged.
+    """
+    maps, offset = torch.zeros(2, 2, 2), torch.tensor([[0.3, 0.0], [-0.3, 0.0]])
+    maps[:, 0, 0] = -0.3  # s' = 0.7 s +- 0.3
+    both = linear_ensemble(maps, offset, torch.full((2, 2), 1e-3), (0, 1))
+    draw, rows = stream(0, "test/uniform"), Rows(1, 1, 1)
+    state, action = 2 * torch.rand(2, 2000, 1, generator=draw) - 1
+    real = rows.pack(state, action, *torch.zeros(2, 2000), state, torch.zeros(2000, 1))
+    world = World(rows, real, state, never, (both,), how=Imagining(("ratio",)))
+    agents = start_drop(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
+    found = []
+    for i in range(5):
+        drop.refresh(agents, noise((0,), i))
+        ratio = agents.ratio(0, ALGORITHM.rolling(agents))
+        found.append([ratio(state, action, torch.full((2000,), k)) for k in (0, 1)])
+        assert agents.objective.isfinite().all() and (agents.objective != 0).all()
+    up, down = (torch.stack(of_network[1:]).mean(dim=0) for of_network in zip(*found, strict=True))
+    high, low = state[:, 0] > 0.5, state[:, 0] < -0.5
+    assert up[high].mean() > 2 * up[low].mean() > 0 and down[low].mean() > 2 * down[high].mean() > 0
+    assert 0.5 < up.mean() < 1.5 and 0.5 < down.mean() < 1.5
+
+
+def start(members: tuple[Member, ...] = MEMBERS) -> tuple[Loop, World]:
+    world = make_world()
+    return start_loop(world, members, SETTINGS, LOOP, ALGORITHM), world
+
+
+def train(members: tuple[Member, ...], blocks: int) -> Loop:
+    loop, world = start(members)
+    for _ in range(blocks):
+        advance(loop, world)
+    return loop
+
+
+@cache
+def stacked(blocks: int) -> Loop:
+    """Not to be changed. The first block is the warm-up."""
+    return train(MEMBERS, blocks)
+
+
+def test_the_ratios_are_trained_before_all_else_and_before_every_rollout() -> None:
+    steps = {blocks: stacked(blocks).agent.dice.tau_adam.steps for blocks in (1, 2, 3, 5)}  # type: ignore[attr-defined]
+    assert steps == {1: 10, 2: 13, 3: 16, 5: 22}
+    assert stacked(1).agent.sac.critic_adam.steps == 0 and stacked(2).agent.sac.critic_adam.steps == 10  # type: ignore[attr-defined]
+
+
+def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
+    loop, world = start()
+    for _ in range(2):
+        advance(loop, world)
+    assert isinstance(loop.agent, Drop)
+    rolling = loop.past[-1].rolling
+    for m, member in enumerate(MEMBERS):
+        size = loop.pool.sizes[m]
+        pool = world.rows.split(loop.pool.rows[m, :size])
+        # The same rollout once more, which also tells the networks.
+        how = ALGORITHM.imagining(loop.agent, m, rolling, replace(world.how, uncertain=False))
+        generator = stream(member.seed, "policy/rollout", 0)
+        begun = world.start[torch.randint(300, (30,), generator=generator)]
+        models = world.ensembles[member.model]
+        made = list(branch(models, never, begun, loop.agent.policy(m, rolling).sample, member.h, generator, how))
+        assert torch.equal(torch.cat([step.rows for step in made]), loop.pool.rows[m, :size])
+        network = torch.cat([step.member for step in made])
+        assert set(network.tolist()) == {0, 2}
+        x = torch.cat([pool.observation, pool.action], dim=1)
+        x = ((x - models.input_mean) / models.input_std).double().numpy()
+        width = loop.agent.actor.shape[1]
+        tau = rolling[m, width:].view(NETWORKS, -1)
+        assert torch.equal(rolling[m, :width], loop.agent.policy(m, rolling).flat[0])
+        for k in (0, 2):
+            weights = {name: v.double().numpy() for name, v in loop.agent.dice.layout.views(tau[k]).items()}
+            hidden = x[network == k]
+            for i in (0, 1):
+                hidden = np.maximum(hidden @ weights[f"w{i}"] + weights[f"b{i}"], 0)
+            expected = (hidden @ weights["w2"] + weights["b2"])[:, 0]
+            np.testing.assert_allclose(pool.uncertainty[network == k, COLUMN], expected, rtol=1e-4, atol=1e-5)
+        assert (pool.uncertainty[:, :COLUMN] == 0).all() and pool.uncertainty[:, COLUMN].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("position", range(3))
+def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone(position: int) -> None:
+    stack, alone = stacked(5), train((MEMBERS[position],), 5)
+    (found, _), (whole, _) = loop_state(alone), loop_state(stack)
+    for name, tensor in found.items():
+        count = len(tensor)
+        assert torch.equal(tensor, whole[name][position * count : (position + 1) * count]), name
+    size = alone.pool.sizes[0]
+    assert torch.equal(stack.pool.rows[position, :size], alone.pool.rows[0, :size])
+
+
+def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
+    expected = stacked(5)
+    for threads in (2, 3):
+        use_threads(threads)
+        other = train(MEMBERS, 5)
+        assert all(torch.equal(tensor, loop_state(other)[0][name]) for name, tensor in loop_state(expected)[0].items())
+        for m, size in enumerate(expected.pool.sizes):
+            assert torch.equal(expected.pool.rows[m, :size], other.pool.rows[m, :size])
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5])
+def test_a_resumed_loop_ends_as_the_uninterrupted_one_and_has_the_same_pool(stop_after: int) -> None:
+    whole, (resumed, world) = stacked(7), start()
+    restore_loop(resumed, world, *deepcopy(loop_state(stacked(stop_after))))
+    for m, size in enumerate(stacked(stop_after).pool.sizes):
+        assert torch.equal(resumed.pool.rows[m, :size], stacked(stop_after).pool.rows[m, :size])
+    while resumed.step < whole.step:
+        advance(resumed, world)
+    (tensors, numbers), (found, found_numbers) = loop_state(whole), loop_state(resumed)
+    assert tensors.keys() == found.keys() and numbers == found_numbers
+    assert {"actor", "critic", "tau", "f", "nu", "objective", "tau/first"} <= tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, found[name]), name
+    for m, size in enumerate(whole.pool.sizes):
+        assert torch.equal(whole.pool.rows[m, :size], resumed.pool.rows[m, :size])
+
+
+def test_the_state_is_all_of_it() -> None:
+    """Also what was told last of the ratios: a run may be stopped between two rollouts."""
+    agents, other = stacked(3).agent, start_drop(make_world(), MEMBERS, SETTINGS)
+    assert isinstance(agents, Drop)
+    ALGORITHM.restore(other, *deepcopy(ALGORITHM.state(agents)))
+    told = [update(deepcopy(one), make_batch(3), noise((0, 5, 7)), 1.0) for one in (agents, other)]
+    assert all(torch.equal(told[0][name], told[1][name]) for name in ALGORITHM.metrics)
+    assert (told[0]["dice_loss"] != 0).all() and ALGORITHM.state(other)[1] == ALGORITHM.state(agents)[1]
+    rows = make_batch(3)
+    ends = [learn_ratios(deepcopy(one), rows.observation, rows.action, noise((0, 5, 7))) for one in (agents, other)]
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("part", ["tau", "f", "nu"])
+def test_what_is_not_a_number_stays_in_its_member_and_is_flagged(part: str) -> None:
+    healthy, (loop, world) = stacked(5), start()
+    for _ in range(2):
+        advance(loop, world)
+    assert loop.agent.finite().all()
+    getattr(loop.agent.dice, part)[NETWORKS : 2 * NETWORKS] = torch.nan  # type: ignore[attr-defined]
+    for _ in range(3):
+        advance(loop, world)
+    assert loop.agent.finite().tolist() == [True, False, True]
+    for m in (0, 2):
+        assert torch.equal(loop.agent.actor[m], healthy.agent.actor[m])
+        size = healthy.pool.sizes[m]
+        assert torch.equal(loop.pool.rows[m, :size], healthy.pool.rows[m, :size])
+
+
+def test_the_operations_are_those_that_torch_counts() -> None:
+    policy = TrainPolicy(algorithm="drop", hidden=16, layers=2, batch_size=24, real_ratio=0.25)
+    for members in (1, 2):
+        agents, batch = start_drop(make_world(), MEMBERS[:members], SETTINGS), make_batch(members)
+        with FlopCounterMode(display=False) as counter:
+            update(agents, batch, noise((0, 5)[:members]), 1.0)
+        assert counter.get_total_flops() == members * update_flops(TrainModel(), with_own(policy), OBS, ACT)
+
+
+def with_own(policy: TrainPolicy) -> Any:
+    from mopo_cli.config.learners import with_own as kind
+
+    return kind(TrainPolicy, "drop")(**policy.model_dump())
+
+
+def test_what_is_published_beside_a_policy_are_its_ratios() -> None:
+    loop = stacked(3)
+    assert isinstance(loop.agent, Drop)
+    for m, member in enumerate(MEMBERS):
+        (name, tensors), *others = ALGORITHM.files(loop.agent, m).items()
+        assert name == "ratio" and not others
+        views = loop.agent.dice.layout.views(loop.agent.dice.tau)
+        for matrix, stored in views.items():
+            assert torch.equal(tensors[matrix], stored[m * NETWORKS : (m + 1) * NETWORKS]), matrix
+        assert torch.equal(tensors["input_mean"], make_world().ensembles[member.model].input_mean)
+        assert set(tensors) == {*views, "input_mean", "input_std"}
+
+
+def test_it_is_an_algorithm_by_name_that_asks_the_model() -> None:
+    assert load("drop") is ALGORITHM and ALGORITHM.learns_from == "model"
+    assert ALGORITHM.warm_up(SETTINGS) == 10 and ALGORITHM.uncertainties == ("ratio",)

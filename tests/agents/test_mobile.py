@@ -1,0 +1,321 @@
+"""MOBILE: the inconsistency re-derived, in numpy and in closed form, and the step that is made of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from probes.agents import ACT, OBS, make_batch, make_sac, normal
+from probes.agents import SETTINGS as SAC
+from probes.linear import linear_ensemble
+from probes.models import (
+    ELITES,
+    MEMBERS,
+    Array,
+    check_alone_as_stacked,
+    check_nan_stays_in_its_member,
+    check_operations,
+    check_resumed_as_uninterrupted,
+    check_threads_change_nothing,
+    make_ensemble,
+    make_world,
+    numbers,
+    predictions,
+)
+from torch import Tensor
+
+from mopo_cli.agents.algorithm import Batch
+from mopo_cli.agents.algorithms import mobile as module
+from mopo_cli.agents.algorithms.mobile import ALGORITHM, Mobile, MobileSettings, begin, inconsistency, update
+from mopo_cli.agents.algorithms.sac import Sac
+from mopo_cli.agents.algorithms.sac import update as update_sac
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.engine.members import Member
+from mopo_cli.engine.streams import draws, stream
+from mopo_cli.errors import SettingsError
+from mopo_cli.nets.stacked import Layout
+
+SETTINGS = MobileSettings(**vars(SAC), mobile_coefficient=0.7, mobile_samples=3)
+PLAIN = replace(SETTINGS, backup="soft", target_floor="none")
+# (h, coefficient) for the v2 sets: OfflineRL-Kit's README.
+KIT = {
+    "halfcheetah-random": (5, 0.5),
+    "hopper-random": (5, 5.0),
+    "walker2d-random": (5, 2.0),
+    "halfcheetah-medium": (5, 0.5),
+    "hopper-medium": (5, 1.5),
+    "walker2d-medium": (5, 0.5),
+    "halfcheetah-medium-replay": (5, 0.1),
+    "hopper-medium-replay": (5, 0.1),
+    "walker2d-medium-replay": (1, 0.5),
+    "halfcheetah-medium-expert": (5, 2.0),
+    "hopper-medium-expert": (5, 1.5),
+    "walker2d-medium-expert": (1, 1.5),
+}
+
+
+def make_mobile(members: int = 2, settings: MobileSettings = SETTINGS, *models: Ensemble) -> Mobile:
+    """Agents some way into training, every other one in another model."""
+    world = make_world(ALGORITHM)
+    world = replace(world, ensembles=models or world.ensembles)
+    stack = tuple(Member(m, "none", 0.0, 1, m % len(world.ensembles)) for m in range(members))
+    return replace(begin(world, stack, settings), sac=make_sac(members, settings))
+
+
+def perceptron(layout: Layout, flat: Tensor, index: int, x: Array) -> Array:
+    own = {name: view[index].double().numpy() for name, view in layout.views(flat).items()}
+    for i in range(2):
+        x = np.maximum(x @ own[f"w{i}"] + own[f"b{i}"], 0)
+    return x @ own["w2"] + own["b2"]
+
+
+def by_hand(sac: Sac, m: int, ensemble: Ensemble, observation: Array, action: Array, noise: Array) -> Array:
+    """Elite by elite and sample by sample, as the method's description has it."""
+    values = []
+    for k, member in enumerate(ensemble.elites):
+        mean, std = predictions(ensemble, member, observation, action)
+        drawn = []
+        for own in noise[k]:
+            following = observation + mean[:, :OBS] + std[:, :OBS] * own[:, :OBS]
+            centre, log_std = np.split(perceptron(sac.actor_layout, sac.actor, m, following), 2, axis=1)
+            acted = np.tanh(centre + np.exp(np.clip(log_std, SAC.log_std_min, SAC.log_std_max)) * own[:, OBS:])
+            asked = np.hstack([following, acted])
+            twins = [perceptron(sac.critic_layout, sac.target, 2 * m + i, asked)[:, 0] for i in (0, 1)]
+            drawn.append(np.minimum(*twins))
+        values.append(np.mean(drawn, axis=0))
+    spread = np.array(values) - np.mean(values, axis=0)
+    return np.sqrt((spread**2).sum(axis=0) / (len(values) - 1))
+
+
+@pytest.mark.parametrize("block", [512, 10])
+@pytest.mark.parametrize(("rows", "samples"), [(7, 3), (1, 10), (28, 1)])
+def test_the_inconsistency_by_hand(monkeypatch: pytest.MonkeyPatch, rows: int, samples: int, block: int) -> None:
+    monkeypatch.setattr(module, "_CPU_ROWS", block)
+    mobile, models = make_mobile(3), make_world(ALGORITHM).ensembles
+    observation, action = normal(3, rows, OBS, name="s"), torch.tanh(normal(3, rows, ACT, name="a"))
+    noise = normal(3, len(ELITES), samples, rows, OBS + ACT, name="n")
+    found = inconsistency(mobile, observation, action, noise)
+    assert found.shape == (3, rows)
+    for m in range(3):
+        expected = by_hand(mobile.sac, m, models[m % 2], *numbers(observation[m], action[m], noise[m]))
+        np.testing.assert_allclose(found[m], expected, rtol=2e-4, atol=1e-6)
+    assert found.min() > 0
+
+
+def ask(mobile: Mobile, rows: int = 50, samples: int = 10) -> Tensor:
+    noise = normal(len(mobile.elites), len(mobile.elites[0]), samples, rows, OBS + ACT, name="n")
+    members = len(mobile.elites)
+    return inconsistency(mobile, normal(members, rows, OBS, name="s"), normal(members, rows, ACT, name="a"), noise)
+
+
+def constant(offsets: list[float], std: float, elites: tuple[int, ...]) -> Ensemble:
+    """Networks that add their offset to the first dimension of the state, with noise in all of them."""
+    shift = torch.zeros(len(offsets), OBS + 1)
+    shift[:, 0] = torch.tensor(offsets)
+    nothing = torch.zeros(len(offsets), OBS + ACT, OBS + 1)
+    return linear_ensemble(nothing, shift, torch.full((len(offsets), OBS + 1), std), elites)
+
+
+def test_networks_that_say_the_same_are_consistent_and_inconsistent_as_far_as_they_differ() -> None:
+    """A policy without noise, critics smooth in the state: half the distance is half the inconsistency."""
+    quiet, found = replace(SETTINGS, log_std_min=-20.0, log_std_max=-15.0), []
+    for apart in (0.0, 0.005, 0.01, 0.1, 1.0):
+        found.append(ask(make_mobile(1, quiet, constant([0.0, -apart, apart], 1e-7, (0, 1, 2)))).mean().item())
+    assert 0 <= found[0] < 1e-6 < 1e-4 < found[1] and found == sorted(found)
+    assert found[2] == pytest.approx(2 * found[1], rel=0.05) and found[4] > 50 * found[2]
+
+
+def test_only_elites_count_and_a_single_one_is_consistent() -> None:
+    others = [ask(make_mobile(1, SETTINGS, constant([0.0, far, 0.5, 0.2], 0.1, (0, 2, 3)))) for far in (0.0, 90.0)]
+    assert torch.equal(*others)
+    elites = [ask(make_mobile(1, SETTINGS, constant([0.0, far, 0.5, 0.2], 0.1, (0, 1, 3)))) for far in (0.0, 90.0)]
+    assert not torch.equal(*elites)
+    assert (ask(make_mobile(1, SETTINGS, constant([0.3], 0.5, (0,)))) == 0).all()
+
+
+def linear_values(sac: Sac, slope: Tensor) -> None:
+    """Both target critics become Q(s, a) = slope · (s, a), the second one above the first by 3."""
+    views = sac.critic_layout.views(sac.target.zero_())
+    width = len(slope)
+    for i in range(width):
+        # relu(x) - relu(-x) is x, and so it is after another layer that passes both on.
+        views["w0"][:, i, 2 * i], views["w0"][:, i, 2 * i + 1] = 1.0, -1.0
+        views["w2"][:, 2 * i, 0], views["w2"][:, 2 * i + 1, 0] = slope[i], -slope[i]
+    views["w1"][:] = torch.eye(SETTINGS.hidden)
+    views["b2"][1::2] = 3.0
+
+
+@pytest.mark.parametrize(("samples", "std"), [(10, 0.3), (2, 0.3), (5, 0.0)])
+def test_linear_gaussian_models_and_linear_values_in_closed_form(samples: int, std: float) -> None:
+    """Elite k's mean value is w · (s + d_k) + e, e of variance |w|² std² / M: so the mean of u² is the sum of that
+    and of the variance of w · d_k. The policy's actions are worth nothing, and the higher critic is never asked."""
+    offsets = torch.tensor([0.0, 0.3, -0.2, 0.5])
+    slope = torch.tensor([1.5, -0.5, 0.8, 0.1, 0.0, 0.0])
+    mobile = make_mobile(1, SETTINGS, constant(offsets.tolist(), max(std, 1e-7), (0, 1, 2, 3)))
+    linear_values(mobile.sac, slope)
+    found = ask(mobile, rows=4000 if std else 30, samples=samples).square().mean().item()
+    values, noise = 1.5 * offsets.double().numpy(), (slope.double() ** 2).sum().item() * std**2 / samples
+    assert found == pytest.approx(values.var(ddof=1) + noise, rel=0.05 if std else 1e-4)
+    assert abs(values.var() / values.var(ddof=1) - 1) > 0.2, "the denominator makes a difference"
+
+
+def make_rows(members: int = 2, real: int = 9) -> Batch:
+    batch, reward, _ = make_batch(members)
+    return Batch(**vars(batch) | {"reward": reward + 0.2}, real=real, index=torch.zeros(members, 0))
+
+
+def same_noise(real: int = 9) -> tuple[Tensor, Tensor]:
+    own = draws((0, 1), "test/noise", 0, "cpu")
+    return own.normal(1, len(ELITES), 3, 37 - real, OBS + ACT)[0], own.normal(2, 37, ACT)
+
+
+@pytest.mark.parametrize("real", [0, 9, 36])
+def test_sac_learns_from_the_lowered_reward_and_from_nothing_else(real: int) -> None:
+    """The step is soft actor-critic's bit for bit, the model's rows worth less by the inconsistency at that moment."""
+    batch, mobile, other = make_rows(real=real), make_mobile(settings=PLAIN), make_sac(2, PLAIN)
+    penalty_noise, noise = same_noise(real)
+    u = inconsistency(mobile, batch.observation[:, real:], batch.action[:, real:], penalty_noise)
+    told = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    reward = torch.cat([batch.reward[:, :real], batch.reward[:, real:] - 0.7 * u], dim=1)
+    plain = update_sac(other, batch, reward, noise, 0.5)
+    for name in ("actor", "critic", "target", "log_alpha"):
+        assert torch.equal(getattr(mobile.sac, name), getattr(other, name)), name
+    assert all(torch.equal(told[name], value) for name, value in plain.items())
+    assert torch.equal(told["inconsistency"], u.mean(dim=1)) and set(told) == set(ALGORITHM.metrics)
+
+
+@pytest.mark.parametrize("backup", ["soft", "deterministic"])
+@pytest.mark.parametrize("floor", ["zero", "none"])
+def test_the_target_by_hand(backup: str, floor: str) -> None:
+    """Reward less penalty, and the discounted lower target value, with the entropy or not, at least 0 or not."""
+    settings = replace(SETTINGS, backup=backup, target_floor=floor)
+    batch, mobile, models = make_rows(), make_mobile(settings=settings), make_world(ALGORITHM).ensembles
+    sac, alphas = make_sac(2, settings), mobile.sac.alpha[:, 0].tolist()
+    penalty_noise, noise = same_noise()
+    told = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
+    clipped = 0
+    for m in range(2):
+        observation, action, following = numbers(batch.observation[m], batch.action[m], batch.next_observation[m])
+        reward, terminal, own = numbers(batch.reward[m], batch.terminal[m], noise[0, m])
+        drawn = penalty_noise[m].double().numpy()
+        reward[9:] -= 0.7 * by_hand(sac, m, models[m], observation[9:], action[9:], drawn)
+        mean, log_std = np.split(perceptron(sac.actor_layout, sac.actor, m, following), 2, axis=1)
+        std = np.exp(np.clip(log_std, SAC.log_std_min, SAC.log_std_max))
+        x = mean + std * own
+        density = np.exp(-0.5 * own**2) / (std * np.sqrt(2 * np.pi)) * np.cosh(x) ** 2
+        asked = np.hstack([following, np.tanh(x)])
+        value = np.min([perceptron(sac.critic_layout, sac.target, 2 * m + i, asked)[:, 0] for i in (0, 1)], axis=0)
+        value -= alphas[m] * np.log(density).sum(axis=1) if backup == "soft" else 0
+        target = reward + 0.9 * (1 - terminal) * value
+        clipped += (target < 0).sum()
+        target = np.maximum(target, 0) if floor == "zero" else target
+        present = np.hstack([observation, action])
+        q = np.array([perceptron(sac.critic_layout, sac.critic, 2 * m + i, present)[:, 0] for i in (0, 1)])
+        assert told["critic_loss"][m].item() == pytest.approx(((q - target) ** 2).mean(), rel=1e-4)
+    assert clipped > 5, "the floor matters"
+
+
+def test_a_step_leaves_the_batch_as_it_was() -> None:
+    batch, kept = make_rows(), make_rows()
+    update(make_mobile(), batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
+    assert all(torch.equal(getattr(batch, name), getattr(kept, name)) for name in ("reward", "observation", "action"))
+
+
+def test_values_are_lower_where_the_networks_disagree() -> None:
+    """The networks part company where the action is positive, and there the critics learn to expect less."""
+    maps = torch.zeros(3, OBS + ACT, OBS + 1)
+    maps[:, OBS, 0] = torch.tensor([-1.0, 0.0, 1.0])
+    noise = torch.full((3, OBS + 1), 1e-4)
+    gaps = []
+    for coefficient in (0.0, 2.0):
+        settings = replace(PLAIN, mobile_coefficient=coefficient, critic_lr=5e-3, gamma=0.5)
+        mobile = make_mobile(1, settings, linear_ensemble(maps, torch.zeros(3, OBS + 1), noise, (0, 1, 2)))
+        linear_values(mobile.sac, torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+        mobile.sac.target[1] = mobile.sac.target[0]
+        frozen, draw = mobile.sac.target.clone(), stream(0, "test/toy")
+        for i in range(150):
+            action = 2 * torch.rand(1, 64, ACT, generator=draw) - 1
+            action[..., 0] = (action[..., 0] > 0).float()
+            state = torch.zeros(1, 64, OBS)
+            columns = (state, action, torch.ones(1, 64), torch.ones(1, 64), state, torch.zeros(1, 64, 3))
+            update(mobile, Batch(*columns, real=0, index=torch.zeros(1, 0)), draws((0,), "test/toy", i, "cpu"), 0.0)
+            mobile.sac.target.copy_(frozen)
+        asked = np.array([[0, 0, 0, 0, 0.0, 0.3], [0, 0, 0, 0, 1.0, 0.3]])
+        agreed, disputed = perceptron(mobile.sac.critic_layout, mobile.sac.critic, 0, asked)[:, 0]
+        assert agreed == pytest.approx(1.0, abs=0.25)
+        gaps.append(agreed - disputed)
+    assert gaps[0] == pytest.approx(0.0, abs=0.2)
+    assert gaps[1] == pytest.approx(2.0, abs=0.3), "the values are -1, 0 and 1: the deviation is 1"
+
+
+def test_a_floor_of_zero_is_refused_where_returns_are_negative() -> None:
+    world = make_world(ALGORITHM)
+    below = replace(world, real=world.real.clone())
+    below.real[:, OBS + ACT] = -below.real[:, OBS + ACT].abs()
+    with pytest.raises(SettingsError, match="no reward of the data is positive") as caught:
+        begin(below, MEMBERS, SETTINGS)
+    assert caught.value.hint == "--target-floor none"
+    begin(below, MEMBERS, replace(SETTINGS, target_floor="none"))
+    below.real[7, OBS + ACT] = 0.1
+    begin(below, MEMBERS, SETTINGS)
+
+
+def test_a_member_alone_is_the_same_bit_for_bit() -> None:
+    check_alone_as_stacked(SETTINGS, ALGORITHM)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(("rows", "act_dim", "hidden"), [(61, 1, 17), (52, 3, 64), (300, 2, 16)])
+def test_the_inconsistency_is_bit_for_bit_that_of_each_alone(
+    members: int, rows: int, act_dim: int, hidden: int, use_threads: Callable[[int], None]
+) -> None:
+    """With one thread and with three, over more rows than a block has."""
+    settings = replace(SETTINGS, hidden=hidden)
+    stack = tuple(Member(seed, "none", 0.0, 1, seed % 2) for seed in range(members))
+    observation, action = normal(members, rows, OBS, name="s"), normal(members, rows, act_dim, name="a")
+    noise = normal(members, len(ELITES), 5, rows, OBS + act_dim, name="n")
+    world = make_world(ALGORITHM, act_dim)
+    found = inconsistency(begin(world, stack, settings), observation, action, noise)
+    use_threads(3)
+    for m, member in enumerate(stack):
+        one, own = slice(m, m + 1), begin(world, (member,), settings)
+        alone = inconsistency(own, observation[one].clone(), action[one].clone(), noise[one].clone())
+        assert torch.equal(alone[0], found[m])
+
+
+def test_threads_change_nothing(use_threads: Callable[[int], None]) -> None:
+    check_threads_change_nothing(SETTINGS, ALGORITHM, use_threads)
+
+
+def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
+    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
+
+
+def test_what_is_not_a_number_stays_in_its_member() -> None:
+    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
+
+
+@pytest.mark.parametrize("samples", [10, 3])
+def test_its_operations_are_counted(samples: int) -> None:
+    check_operations("mobile", mobile_samples=samples)
+
+
+@pytest.mark.parametrize("dataset", sorted(KIT))
+def test_the_method_has_the_kit_s_settings_for_its_data(dataset: str) -> None:
+    settings: Any = resolve(TrainPolicy, dataset=dataset, flags={"method": "mobile"}).settings
+    assert (settings.h, settings.mobile_coefficient) == KIT[dataset]
+    assert (settings.algorithm, settings.penalty, settings.mobile_samples) == ("mobile", "none", 10)
+    assert (settings.backup, settings.target_floor, settings.real_ratio) == ("deterministic", "zero", 0.05)
+    assert (settings.actor_lr, settings.alpha_lr, settings.epochs, settings.target_entropy) == (1e-4, 1e-4, 3000, None)
+
+
+def test_it_asks_the_model_itself() -> None:
+    assert ALGORITHM.learns_from == "model" and ALGORITHM.uncertainties == ()
+    mobile = begin(make_world(ALGORITHM), MEMBERS, SETTINGS)
+    own = [make_ensemble(member.model) for member in MEMBERS]
+    for elites, ensemble in zip(mobile.elites, own, strict=True):
+        assert torch.equal(elites.flat, ensemble.flat[list(ELITES)]) and elites.elites == (0, 1, 2)
