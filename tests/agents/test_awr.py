@@ -66,7 +66,7 @@ def test_returns_bootstrap_at_a_time_limit_and_not_at_an_end() -> None:
         returns, advantage = judge(awr, m)
         value = value_of(awr, m, logged.observation).numpy()
         following = (value_of(awr, m, logged.next_observation) * (1 - logged.terminal)).numpy()
-        wanted = returns_by_definition(logged.reward.double().numpy(), value, following, LENGTHS, 0.9, 0.95)
+        wanted = returns_by_definition(logged.reward.double().numpy(), following, LENGTHS, 0.9, 0.95)
         np.testing.assert_allclose(returns, wanted, atol=2e-5)
         np.testing.assert_allclose(advantage, wanted - value, atol=2e-5)
 

@@ -22,10 +22,10 @@ def test_lambda_returns_are_the_mixture_of_all_n_step_returns(
     lengths: list[int], gamma: float, lam: float, seed: int
 ) -> None:
     rng, count = np.random.default_rng(seed), sum(lengths)
-    reward, value, next_value = rng.normal(size=(3, count))
+    reward, next_value = rng.normal(size=(2, count))
     last = np.zeros(count, bool)
     last[np.cumsum(lengths) - 1] = True
-    wanted = returns_by_definition(reward, value, next_value, tuple(lengths), gamma, lam)
+    wanted = returns_by_definition(reward, next_value, tuple(lengths), gamma, lam)
     given = (torch.from_numpy(array) for array in (reward, next_value, last))
     np.testing.assert_allclose(lambda_returns(*given, gamma, lam), wanted, atol=1e-10)
 

@@ -164,9 +164,14 @@ def test_a_ratio_file_of_other_dimensions_is_refused(run: Path, mopo: Any) -> No
     assert "The ratio file" in done.err and "Try: give --actions a policy" in done.err
 
 
-def test_a_damaged_ratio_file_is_named(run: Path, mopo: Any) -> None:
+@pytest.mark.parametrize("how", ["cut short", "a scaler that is too narrow"])
+def test_a_damaged_ratio_file_is_named(run: Path, mopo: Any, how: str) -> None:
     path = run / SEED / "ratio.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
+    if how == "cut short":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        tensors, meta = load_tensors(path)
+        save_tensors(path, tensors | {"input_std": tensors["input_std"][:1]}, meta)
     done = mopo(roll("with"))
     assert done.code == 5 and "ratio.safetensors" in done.err and "Traceback" not in done.err
 

@@ -230,7 +230,7 @@ def expectile(values: np.ndarray, share: float) -> float:
 
 
 def returns_by_definition(
-    reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, lengths: tuple[int, ...], gamma: float, lam: float
+    reward: np.ndarray, next_value: np.ndarray, lengths: tuple[int, ...], gamma: float, lam: float
 ) -> np.ndarray:
     """The mixture of all n-step returns of TD(lambda), episode by episode; next_value is 0 after a terminal."""
     found, first = [], 0
