@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mopo_cli.cli.options import Call
+from mopo_cli.config.fields import Settings
 from mopo_cli.config.presets import preset_names
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import FetchData, SelectElites, Settings
+from mopo_cli.config.schema import FetchData, SelectElites
 from mopo_cli.errors import InputError
 from mopo_cli.report import Report
 from mopo_cli.store.lineage import StageRecord, read_lineage

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from mopo_cli.config.fields import Settings
 from mopo_cli.config.resolve import check_flags
-from mopo_cli.config.schema import Settings
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 

@@ -9,17 +9,10 @@ import typer
 
 from mopo_cli.cli.context import Context, refuse_other_data
 from mopo_cli.cli.options import Call, command
+from mopo_cli.config.fields import Settings
 from mopo_cli.config.presets import load_preset, preset_dataset, preset_names
 from mopo_cli.config.resolve import read_config
-from mopo_cli.config.schema import (
-    Evaluate,
-    FetchData,
-    Rollout,
-    SelectElites,
-    Settings,
-    TrainModel,
-    TrainPolicy,
-)
+from mopo_cli.config.schema import Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.report import Report

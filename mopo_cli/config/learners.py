@@ -8,7 +8,8 @@ from pydantic import Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.config.schema import PolicyTraining, Settings, TrainPolicy
+from mopo_cli.config.fields import Settings
+from mopo_cli.config.schema import PolicyTraining, TrainPolicy
 
 S = TypeVar("S", bound=Settings)
 

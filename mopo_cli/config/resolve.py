@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from mopo_cli.config.fields import Settings
 from mopo_cli.config.learners import fitting, of_algorithms, with_own
 from mopo_cli.config.presets import (
     Sections,
@@ -22,7 +23,7 @@ from mopo_cli.config.presets import (
     method_text,
     parse_file,
 )
-from mopo_cli.config.schema import STAGES, Ablate, FetchData, Settings, TrainPolicy
+from mopo_cli.config.schema import STAGES, Ablate, FetchData, TrainPolicy
 from mopo_cli.errors import InputError, SettingsError, UsageError
 
 S = TypeVar("S", bound=Settings)

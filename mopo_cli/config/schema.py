@@ -4,150 +4,96 @@ Flags (``--steps-per-epoch``), YAML keys (``steps-per-epoch:``), presets and the
 these models. Sources: "MOPO" is the paper's final version, "MOPO code" its authors' release.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import field_validator, model_validator
 
 from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
-from mopo_cli.config.axes import mark, parse_axes
-
-Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
-Metric = Literal["mse", "nll"]
-
-# A name becomes part of a path: no separator, no leading dot.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"
-CODE = "MOPO code"
-ENSEMBLE = "MOPO App. G.2"
-
-
-def _split(value: Any) -> Any:
-    """``"0.5,1,5"`` -> ``["0.5", "1", "5"]``; a single number -> a list of one."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    return [value] if isinstance(value, int | float) else value
-
-
-def _known_algorithm(name: str) -> str:
-    if name not in ALGORITHMS:
-        raise ValueError(f"must be one of {', '.join(ALGORITHMS)}")
-    return name
-
-
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
-Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
-Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
-Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
-Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
-Axes = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(parse_axes)]
-Algorithm = Annotated[str, AfterValidator(_known_algorithm)]
-Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
-
-
-def _setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
-    return Field(default, description=description, json_schema_extra={"source": source}, **bounds)
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("must not name a value twice")
-    return values
-
-
-def _unique(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-    if values is not None and not values:
-        raise ValueError("must name at least one value")
-    return values if values is None else _distinct(values)
-
-
-class Settings(BaseModel):
-    """What all stages' settings share: immutable, no unknown key, no NaN, a boolean is not a number.
-
-    Where the default is None, the word ``none`` stands for it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain_value(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool):
-            raise ValueError("must not be true or false")
-        optional = info.field_name is not None and cls.model_fields[info.field_name].default is None
-        return None if optional and value == "none" else value
+from mopo_cli.config.axes import mark
+from mopo_cli.config.fields import (
+    CODE,
+    ENSEMBLE,
+    NAME,
+    Algorithm,
+    Axes,
+    Horizons,
+    Members,
+    Methods,
+    Metric,
+    Penalties,
+    Penalty,
+    Seed,
+    Seeds,
+    Settings,
+    Weights,
+    distinct,
+    setting,
+    unique,
+)
 
 
 class FetchData(Settings):
     """Settings of ``mopo fetch-data``."""
 
-    dataset: str = _setting(
+    dataset: str = setting(
         ...,
         "which data: walker2d-medium, minari:mujoco/hopper/medium-v0, generate:ENV-ID:LEVEL, hiv, or a file",
         min_length=1,
     )
-    env: str | None = _setting(None, "environment a file was logged in, e.g. Hopper-v5", min_length=1)
-    columns: str | None = _setting(
+    env: str | None = setting(None, "environment a file was logged in, e.g. Hopper-v5", min_length=1)
+    columns: str | None = setting(
         None, "where a file's columns are: obs=..., action=..., ... or a YAML file (files only)", min_length=1
     )
-    termination: str = _setting(
+    termination: str = setting(
         "auto",
         "when imagined episodes end: auto (the environment's rule), a rule's name, none, or an expression over"
         " the predicted observation such as 'abs(obs[1]) > 0.2'",
         min_length=1,
     )
-    relabel: str | None = _setting(None, "reward rule to compute the rewards anew by", "MOPO §5.2", min_length=1)
-    mirror: str | None = _setting(
+    relabel: str | None = setting(None, "reward rule to compute the rewards anew by", "MOPO §5.2", min_length=1)
+    mirror: str | None = setting(
         None,
         "address to download D4RL sets from, followed by /gym_mujoco_v2/hopper_medium-v2.hdf5 (or MOPO_D4RL_MIRROR)",
         min_length=1,
     )
-    transitions: int = _setting(100_000, "transitions to log (generate:... but the replay levels)", ge=1)
-    behaviour_steps: int = _setting(
+    transitions: int = setting(100_000, "transitions to log (generate:... but the replay levels)", ge=1)
+    behaviour_steps: int = setting(
         1_000_000, "most steps the behaviour is trained for, the size of full-replay (generate:...)", "D4RL", ge=1
     )
-    medium_return: float | None = _setting(
+    medium_return: float | None = setting(
         None, "return at which the behaviour is medium; none: a third of the way from random to expert", "D4RL"
     )
-    seed: Seed = _setting(0, "seed of the behaviour and the simulator (generate:... only)")
+    seed: Seed = setting(0, "seed of the behaviour and the simulator (generate:... only)")
 
 
 class TrainModel(Settings):
     """Settings of ``mopo train-model``."""
 
-    networks: int = _setting(7, "networks in the ensemble", ENSEMBLE, ge=1)
-    hidden: int = _setting(200, "units per hidden layer", ENSEMBLE, ge=1)
-    layers: int = _setting(4, "hidden layers", ENSEMBLE, ge=1)
-    batch_size: int = _setting(256, "rows per network and gradient step", CODE, ge=1)
-    learning_rate: float = _setting(1e-3, "Adam step size", CODE, gt=0)
-    weight_decay: Weights = _setting(
+    networks: int = setting(7, "networks in the ensemble", ENSEMBLE, ge=1)
+    hidden: int = setting(200, "units per hidden layer", ENSEMBLE, ge=1)
+    layers: int = setting(4, "hidden layers", ENSEMBLE, ge=1)
+    batch_size: int = setting(256, "rows per network and gradient step", CODE, ge=1)
+    learning_rate: float = setting(1e-3, "Adam step size", CODE, gt=0)
+    weight_decay: Weights = setting(
         (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
         "factor of half the squared weights, one per hidden layer, the last for the output heads",
         CODE,
     )
-    holdout_fraction: float = _setting(0.2, "share of the data held out", CODE, gt=0, lt=1)
-    holdout_max: int = _setting(1000, "most rows held out", ENSEMBLE, ge=1)
-    patience: int = _setting(5, "epochs without a gain in any network before training stops", CODE, ge=1)
-    min_gain: float = _setting(0.01, "relative fall of the hold-out error that counts as a gain", CODE, ge=0, lt=1)
-    max_epochs: int | None = _setting(None, "most epochs to train; none: until no network gains", ge=1)
-    spectral_norm: Literal["none", "per-network", "shared"] = _setting(
+    holdout_fraction: float = setting(0.2, "share of the data held out", CODE, gt=0, lt=1)
+    holdout_max: int = setting(1000, "most rows held out", ENSEMBLE, ge=1)
+    patience: int = setting(5, "epochs without a gain in any network before training stops", CODE, ge=1)
+    min_gain: float = setting(0.01, "relative fall of the hold-out error that counts as a gain", CODE, ge=0, lt=1)
+    max_epochs: int | None = setting(None, "most epochs to train; none: until no network gains", ge=1)
+    spectral_norm: Literal["none", "per-network", "shared"] = setting(
         "none",
         "divide the weights of all layers but the variance head by their largest singular value, each network's own"
         " or, as the released code, one of the whole ensemble",
         "MOPO v1 App. D.2",
     )
-    seeds: int = _setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
-    seed_list: Seeds | None = _setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
+    seeds: int = setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
+    seed_list: Seeds | None = setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
 
-    _check_seeds = field_validator("seed_list")(_unique)
+    _check_seeds = field_validator("seed_list")(unique)
 
     @model_validator(mode="after")
     def _one_decay_per_layer(self) -> Self:
@@ -166,32 +112,32 @@ class TrainModel(Settings):
 class SelectElites(Settings):
     """Settings of ``mopo select-elites``."""
 
-    n: int = _setting(5, "number of elites", ENSEMBLE, ge=1)
-    metric: Metric = _setting("mse", "hold-out error that ranks the networks", CODE)
-    members: Members | None = _setting(None, "the elites themselves, e.g. 0,2,3,5,6 (instead of --n)")
+    n: int = setting(5, "number of elites", ENSEMBLE, ge=1)
+    metric: Metric = setting("mse", "hold-out error that ranks the networks", CODE)
+    members: Members | None = setting(None, "the elites themselves, e.g. 0,2,3,5,6 (instead of --n)")
 
-    _check_members = field_validator("members")(_unique)
+    _check_members = field_validator("members")(unique)
 
 
 class Imagination(Settings):
     """How the model is used wherever it imagines: in ``rollout``, ``train-policy`` and ``ablate``."""
 
-    penalty_members: Literal["all", "elite"] = _setting(
+    penalty_members: Literal["all", "elite"] = setting(
         "all", "networks that the uncertainties look at", "MOPO code; elite: Unifloral"
     )
-    penalty_scale: Literal["raw", "standardised"] = _setting(
+    penalty_scale: Literal["raw", "standardised"] = setting(
         "raw", "units of the uncertainties: the data's own, or standard deviations of the targets", CODE
     )
-    penalty_reward: Literal["included", "excluded"] = _setting(
+    penalty_reward: Literal["included", "excluded"] = setting(
         "included", "whether the reward's dimension counts in max-var and avg-var", CODE
     )
-    model_reward: Literal["sampled", "mean"] = _setting(
+    model_reward: Literal["sampled", "mean"] = setting(
         "sampled", "the model's reward: drawn with the next state, or expected", "MOPO Alg. 2; mean: MOPO §4.3"
     )
-    rollout_precision: Literal["fp32", "bf16"] = _setting(
+    rollout_precision: Literal["fp32", "bf16"] = setting(
         "fp32", "numbers that the model's hidden layers are multiplied in; bf16 is faster and coarser"
     )
-    termination_rules: Literal["fixed", "paper"] = _setting(
+    termination_rules: Literal["fixed", "paper"] = setting(
         "fixed", "the task's rule without or with the slips of the released one", CODE
     )
 
@@ -199,11 +145,11 @@ class Imagination(Settings):
 class Rollout(Imagination):
     """Settings of ``mopo rollout``."""
 
-    h: int = _setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
-    batch: int = _setting(50_000, "start states drawn from the data", CODE, ge=1)
-    actions: str = _setting("uniform", "who acts: uniform, or a policy file", "MOPO App. G.1", min_length=1)
-    name: str | None = _setting(None, "name of the file under rollouts/; none: e.g. uniform_h5", pattern=NAME)
-    seed: Seed = _setting(0, "seed of start states, actions and model noise")
+    h: int = setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
+    batch: int = setting(50_000, "start states drawn from the data", CODE, ge=1)
+    actions: str = setting("uniform", "who acts: uniform, or a policy file", "MOPO App. G.1", min_length=1)
+    name: str | None = setting(None, "name of the file under rollouts/; none: e.g. uniform_h5", pattern=NAME)
+    seed: Seed = setting(0, "seed of start states, actions and model noise")
 
     def file_name(self) -> str:
         """``name``, or one made from the settings: ``uniform_h5``, ``policy_h5``."""
@@ -213,48 +159,48 @@ class Rollout(Imagination):
 class PolicyTraining(Imagination):
     """What ``train-policy`` and ``ablate`` share: everything but method, penalty, lam, h and name."""
 
-    algorithm: Algorithm = _setting("sac", f"what learns: {', '.join(ALGORITHMS)}", "MOPO")
+    algorithm: Algorithm = setting("sac", f"what learns: {', '.join(ALGORITHMS)}", "MOPO")
 
-    epochs: int = _setting(1000, "epochs to train", CODE, ge=1)
-    steps_per_epoch: int = _setting(1000, "gradient steps per epoch", CODE, ge=1)
-    seeds: int = _setting(1, "number of policies trained as one stack, seeds 0, 1, ... (MOPO: 6)", ge=1)
-    seed_list: Seeds | None = _setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
-    rollouts: str = _setting("fresh", "fresh, or a rollout file to use instead of the model", min_length=1)
-    rollout_actions: Literal["policy", "uniform"] = _setting(
+    epochs: int = setting(1000, "epochs to train", CODE, ge=1)
+    steps_per_epoch: int = setting(1000, "gradient steps per epoch", CODE, ge=1)
+    seeds: int = setting(1, "number of policies trained as one stack, seeds 0, 1, ... (MOPO: 6)", ge=1)
+    seed_list: Seeds | None = setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
+    rollouts: str = setting("fresh", "fresh, or a rollout file to use instead of the model", min_length=1)
+    rollout_actions: Literal["policy", "uniform"] = setting(
         "policy", "who acts in the rollouts: the policy in training, or uniform noise", "MOPO App. G.1"
     )
-    rollout_batch: int = _setting(50_000, "start states per rollout and seed", CODE, ge=1)
-    rollout_every: int = _setting(1000, "gradient steps between rollouts", CODE, ge=1)
-    pool_epochs: int = _setting(5, "rollouts kept in the pool of model data", CODE, ge=1)
-    real_ratio: float = _setting(0.05, "share of real data in a batch", ENSEMBLE, ge=0, le=1)
-    batch_size: int = _setting(256, "rows per gradient step", CODE, ge=1)
-    hidden: int = _setting(256, "units per hidden layer of actor and critics", CODE, ge=1)
-    layers: int = _setting(2, "hidden layers of actor and critics", CODE, ge=1)
-    actor_lr: float = _setting(3e-4, "Adam step size of the actor", CODE, gt=0)
-    actor_schedule: Literal["constant", "cosine"] = _setting(
+    rollout_batch: int = setting(50_000, "start states per rollout and seed", CODE, ge=1)
+    rollout_every: int = setting(1000, "gradient steps between rollouts", CODE, ge=1)
+    pool_epochs: int = setting(5, "rollouts kept in the pool of model data", CODE, ge=1)
+    real_ratio: float = setting(0.05, "share of real data in a batch", ENSEMBLE, ge=0, le=1)
+    batch_size: int = setting(256, "rows per gradient step", CODE, ge=1)
+    hidden: int = setting(256, "units per hidden layer of actor and critics", CODE, ge=1)
+    layers: int = setting(2, "hidden layers of actor and critics", CODE, ge=1)
+    actor_lr: float = setting(3e-4, "Adam step size of the actor", CODE, gt=0)
+    actor_schedule: Literal["constant", "cosine"] = setting(
         "constant",
         "the actor's step size: constant, or falling to 0 over the epochs",
         "MOPO code; cosine: OfflineRL-Kit",
     )
-    critic_lr: float = _setting(3e-4, "Adam step size of the critics", CODE, gt=0)
-    alpha_lr: float = _setting(3e-4, "Adam step size of the temperature", CODE, gt=0)
-    gamma: float = _setting(0.99, "discount", CODE, ge=0, le=1)
-    tau: float = _setting(0.005, "step of the target critics", CODE, gt=0, le=1)
-    target_entropy: float | None = _setting(
+    critic_lr: float = setting(3e-4, "Adam step size of the critics", CODE, gt=0)
+    alpha_lr: float = setting(3e-4, "Adam step size of the temperature", CODE, gt=0)
+    gamma: float = setting(0.99, "discount", CODE, ge=0, le=1)
+    tau: float = setting(0.005, "step of the target critics", CODE, gt=0, le=1)
+    target_entropy: float | None = setting(
         None,
         "entropy the temperature aims at; none: minus the action's dimension",
         "SAC 2018; MOPO code: -3",
     )
-    alpha_max: float = _setting(1.0, "upper bound of the temperature", "OfflineRL-Kit", gt=0)
-    log_std_min: float = _setting(-5.0, "lower bound of the policy's log standard deviation", "OfflineRL-Kit")
-    log_std_max: float = _setting(2.0, "upper bound of the policy's log standard deviation", CODE)
-    oracle_prediction: Literal["mean", "sample"] = _setting(
+    alpha_max: float = setting(1.0, "upper bound of the temperature", "OfflineRL-Kit", gt=0)
+    log_std_min: float = setting(-5.0, "lower bound of the policy's log standard deviation", "OfflineRL-Kit")
+    log_std_max: float = setting(2.0, "upper bound of the policy's log standard deviation", CODE)
+    oracle_prediction: Literal["mean", "sample"] = setting(
         "mean", "what penalty oracle measures: the drawn network's mean, or its sample"
     )
-    eval_every: int = _setting(1, "epochs between evaluations in the real task; 0: never", CODE, ge=0)
-    eval_episodes: int = _setting(10, "episodes per evaluation and seed", CODE, ge=1)
+    eval_every: int = setting(1, "epochs between evaluations in the real task; 0: never", CODE, ge=0)
+    eval_episodes: int = setting(10, "episodes per evaluation and seed", CODE, ge=1)
 
-    _check_seeds = field_validator("seed_list")(_unique)
+    _check_seeds = field_validator("seed_list")(unique)
 
     @property
     def needs_model(self) -> bool:
@@ -290,15 +236,15 @@ class PolicyTraining(Imagination):
 class TrainPolicy(PolicyTraining):
     """Settings of ``mopo train-policy``."""
 
-    method: str | None = _setting(
+    method: str | None = setting(
         None, "method of a paper to take settings from (mopo presets methods); flags beat it", pattern=NAME
     )
-    penalty: Penalty = _setting(
+    penalty: Penalty = setting(
         "max-var", "uncertainty u taken off the model's reward; oracle: its error, by a simulator", "MOPO §4.3, App. D"
     )
-    lam: float = _setting(1.0, "weight of the penalty: the reward is r - lam*u", "MOPO Table 6", ge=0)
-    h: int = _setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
-    name: str | None = _setting(None, "name of the policy; none: e.g. mopo_max-var_lam1_h5", pattern=NAME)
+    lam: float = setting(1.0, "weight of the penalty: the reward is r - lam*u", "MOPO Table 6", ge=0)
+    h: int = setting(5, "horizon: model steps per start state", "MOPO Table 6", ge=1)
+    name: str | None = setting(None, "name of the policy; none: e.g. mopo_max-var_lam1_h5", pattern=NAME)
 
     def policy_name(self) -> str:
         """``name``, or one made from the settings: ``mopo_max-var_lam1_h5``, ``mopo_none_h5``, ``mbpo_h5``, ``bc``."""
@@ -313,25 +259,25 @@ class TrainPolicy(PolicyTraining):
 class Evaluate(Settings):
     """Settings of ``mopo evaluate``."""
 
-    episodes: int = _setting(10, "episodes per seed", CODE, ge=1)
-    policy: str | None = _setting(None, "name of the policy; none: the one trained last", pattern=NAME)
-    seed: Seed = _setting(0, "seed of the environment's start states")
+    episodes: int = setting(10, "episodes per seed", CODE, ge=1)
+    policy: str | None = setting(None, "name of the policy; none: the one trained last", pattern=NAME)
+    seed: Seed = setting(0, "seed of the environment's start states")
 
 
 class Ablate(PolicyTraining):
     """Settings of ``mopo ablate``: a grid over methods or penalties, lam, h and ``grid``, one value of all else."""
 
-    method: Methods = _setting((), "methods to compare, instead of penalties (mopo presets methods)")
-    penalty: Penalties = _setting(("max-var", "none"), "penalties to compare", "MOPO App. D")
-    lam: Weights = _setting((1.0,), "penalty weights to compare", "MOPO Table 6")
-    h: Horizons = _setting((5,), "horizons to compare", "MOPO Table 6")
-    grid: Axes = _setting(
+    method: Methods = setting((), "methods to compare, instead of penalties (mopo presets methods)")
+    penalty: Penalties = setting(("max-var", "none"), "penalties to compare", "MOPO App. D")
+    lam: Weights = setting((1.0,), "penalty weights to compare", "MOPO Table 6")
+    h: Horizons = setting((5,), "horizons to compare", "MOPO Table 6")
+    grid: Axes = setting(
         {}, "values to compare of any other setting of train-policy, e.g. beta=0.5,1,5; may be given several times"
     )
-    name: str | None = _setting(None, "name of the folder under ablations/; none: made from the grid", pattern=NAME)
+    name: str | None = setting(None, "name of the folder under ablations/; none: made from the grid", pattern=NAME)
 
-    _check_grid = field_validator("penalty", "lam", "h")(_unique)
-    _check_methods = field_validator("method")(_distinct)
+    _check_grid = field_validator("penalty", "lam", "h")(unique)
+    _check_methods = field_validator("method")(distinct)
 
     def table_name(self) -> str:
         """``name``, or one made from the grid: ``max-var+none_lam0.5+1_h5``, ``combo+mopo_beta0.5+1``."""

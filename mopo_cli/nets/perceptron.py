@@ -11,8 +11,8 @@ from mopo_cli.nets.stacked import Layers, Parameters, affine, chain_gradient, in
 
 # Rows predicted at once on CPU: the values of a layer then stay in the processor's cache.
 _CPU_ROWS = 1024
-# Rows differentiated at once on CPU: few enough to be shared out to threads and to need little memory, and so many
-# that adding up the gradients takes no time.
+# Rows differentiated at once on CPU: few enough that what layers say of them stays in its cache and that threads can
+# share them out, and so many that adding up their gradients takes little time.
 _CPU_BLOCK = 2048
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mopo_cli.config.axes import mark, parse_axes, word
-from mopo_cli.config.schema import NAME, Ablate
+from mopo_cli.config.fields import NAME
+from mopo_cli.config.schema import Ablate
 from mopo_cli.errors import SettingsError, UsageError
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

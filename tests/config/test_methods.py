@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from mopo_cli.config.cells import method_cells, method_demands
+from mopo_cli.config.fields import Settings
 from mopo_cli.config.presets import load_method, method_names, method_text, parse_sections, preset_names, preset_text
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import STAGES, Ablate, SelectElites, Settings, TrainModel, TrainPolicy
+from mopo_cli.config.schema import STAGES, Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import SettingsError, UsageError
 
 # The methods of the papers' tables, written out a second time; issue 4 and the first version's Table 3.

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from mopo_cli.config.cells import grid
-from mopo_cli.config.schema import STAGES, Ablate, Evaluate, Rollout, Settings, TrainModel, TrainPolicy
+from mopo_cli.config.fields import Settings
+from mopo_cli.config.schema import STAGES, Ablate, Evaluate, Rollout, TrainModel, TrainPolicy
 
 # What MOPO's papers and code say (facts sheet, sections 1 and 3), written out a second time.
 PAPER: dict[type[Settings], dict[str, Any]] = {

@@ -1,0 +1,76 @@
+"""What the settings of the stages are made of: their types, how text becomes a value, and what all models share."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
+from mopo_cli.config.axes import parse_axes
+
+Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
+Metric = Literal["mse", "nll"]
+
+# A name becomes part of a path: no separator, no leading dot.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"
+CODE = "MOPO code"
+ENSEMBLE = "MOPO App. G.2"
+
+
+def _split(value: Any) -> Any:
+    """``"0.5,1,5"`` -> ``["0.5", "1", "5"]``; a single number -> a list of one."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int | float) else value
+
+
+def _known_algorithm(name: str) -> str:
+    if name not in ALGORITHMS:
+        raise ValueError(f"must be one of {', '.join(ALGORITHMS)}")
+    return name
+
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
+Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
+Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
+Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
+Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
+Axes = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(parse_axes)]
+Algorithm = Annotated[str, AfterValidator(_known_algorithm)]
+Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+def setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
+    """A field: what it is, where its value comes from, and pydantic's bounds."""
+    return Field(default, description=description, json_schema_extra={"source": source}, **bounds)
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A validator: ValueError where a value is named twice."""
+    if len(set(values)) != len(values):
+        raise ValueError("must not name a value twice")
+    return values
+
+
+def unique(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """A validator: ValueError where no value is named, or one twice; None may be."""
+    if values is not None and not values:
+        raise ValueError("must name at least one value")
+    return values if values is None else distinct(values)
+
+
+class Settings(BaseModel):
+    """What all stages' settings share: immutable, no unknown key, no NaN, a boolean is not a number.
+
+    Where the default is None, the word ``none`` stands for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_value(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must not be true or false")
+        optional = info.field_name is not None and cls.model_fields[info.field_name].default is None
+        return None if optional and value == "none" else value
