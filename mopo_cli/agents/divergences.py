@@ -28,7 +28,7 @@ def squared_mmd(own: Tensor, other: Tensor, kernel: Kernel, width: float) -> tup
     """Squared maximum mean discrepancy `[…]` of samples `[n, …, dim]` from others `[m, …, dim]`, and its gradient.
 
     The gradient is that by the first samples, `[n, …, dim]`. The kernel's mean over the pairs within either set, each
-    sample paired with itself too, less twice that over the pairs between them (Gretton et al. 2012, eq. 5; BEAR, §4).
+    sample paired with itself too, less twice that over the pairs between them (Gretton et al. 2012, eq. 5).
     The kernel is exp(-d / width), d the sum of the distances' sizes (laplacian) or of their squares (gaussian).
     """
     n, m = len(own), len(other)

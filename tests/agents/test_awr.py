@@ -29,6 +29,7 @@ from probes.offline import (
 )
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.awr import ALGORITHM, Awr, AwrSettings, judge, refresh, start_awr, update, weights
 from mopo_cli.agents.loop import advance, loop_state, start_loop
@@ -129,6 +130,8 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
         assert info["weight"][m].item() == pytest.approx(awr.weights[m, rows].mean().item(), rel=1e-5)
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3)):
         assert (getattr(awr, name) - before[name]).abs().max().item() == pytest.approx(rate, rel=1e-2)
+    update(awr, batch, index)
+    assert agent_state(awr)[1] == [2, 2]
 
 
 def test_the_rows_of_a_batch_are_those_it_is_weighed_by() -> None:

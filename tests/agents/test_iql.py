@@ -31,6 +31,7 @@ from probes.offline import (
 )
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, update
 from mopo_cli.agents.loop import start_loop
@@ -123,6 +124,8 @@ def test_targets_follow_by_tau_and_every_network_steps_at_its_rate() -> None:
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3), ("critic", 2e-3)):
         step = (getattr(iql, name) - before[name]).abs().max().item()
         assert step == pytest.approx(rate, rel=1e-2), name
+    update(iql, make_batch(2))
+    assert agent_state(iql)[1] == [2, 2, 2]
 
 
 def values(iql: Iql, observation: Tensor) -> Tensor:

@@ -145,19 +145,28 @@ def check_whole_stacks_are_the_same(settings: Any, algorithm: Algorithm, patch: 
 
 
 def check_resumed_as_uninterrupted(settings: Any, algorithm: Algorithm) -> None:
-    """Also where it stops within an epoch, between two rollouts."""
+    """Also where it stops within an epoch, between two rollouts: the same is told and the same is left."""
     world, loop = make_world(), replace(LOOP, steps_per_epoch=21, rollout_every=14, actor_schedule="cosine", epochs=3)
-    whole = train(world, settings, algorithm, 63, loop=loop)
+
+    def finish(run: Loop) -> list[dict[str, Tensor]]:
+        told = []
+        while run.step < 56:
+            told.append(advance(run, world))
+        return [means for means in told if means is not None]
+
+    whole = start_loop(world, MEMBERS, settings, loop, algorithm)
+    told = finish(whole)
     for stop_after in (7, 21, 35):
         stopped = train(world, settings, algorithm, stop_after, loop=loop)
         assert stopped.step == stop_after
         resumed = start_loop(world, MEMBERS, settings, loop, algorithm)
         restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
-        while resumed.step < whole.step:
-            advance(resumed, world)
-        (tensors, numbers), (found, found_numbers) = loop_state(whole), loop_state(resumed)
-        assert tensors.keys() == found.keys() and numbers == found_numbers
-        assert all(torch.equal(tensor, found[name]) for name, tensor in tensors.items())
+        rest = finish(resumed)
+        for means, found in zip(told[-len(rest) :], rest, strict=True):
+            assert all(torch.equal(mean, found[name]) for name, mean in means.items())
+        (tensors, numbers), (others, found_numbers) = loop_state(whole), loop_state(resumed)
+        assert tensors.keys() == others.keys() and numbers == found_numbers
+        assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
 
 
 def check_nan_stays_in_its_member(settings: Any, algorithm: Algorithm) -> None:
