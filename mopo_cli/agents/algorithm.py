@@ -36,11 +36,13 @@ class Agent(Protocol):
 class Batch(Transition):
     """The columns of a batch, `[S, B, ·]`, with the reward to learn from.
 
-    The first `real` rows are the data's, those numbered `index` `[S, real]`; the model made the others.
+    The first `real` rows are the data's, those numbered `index` `[S, real]`; the model made the others. `step` is how
+    many gradient steps were taken before, not counting the warm-up's.
     """
 
     real: int
     index: Tensor
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def agent_state(agent: Any) -> tuple[dict[str, Tensor], list[int]]:
         if isinstance(value, Adam):
             own = name.removesuffix("_adam")
             tensors |= {f"{own}/first": value.first, f"{own}/second": value.second}
-            steps.append(value.steps)
+            steps.append(int(value.steps))
         else:
             tensors[name] = value
     return tensors, steps
@@ -113,6 +115,8 @@ class Algorithm:
     - `start(world, members, settings)` builds fresh agents, the m-th from the streams of `members[m].seed`;
     - `update(agent, batch, draws, actor_scale)` takes one gradient step in place, `actor_scale` being the factor of
       the actor's learning rate;
+    - `cycle(settings)` is after how many steps `update` does the same again, by `batch.step`: what it launches must
+      depend on nothing else, and be launched on tensors that stay where they are (see `engine.capture`);
     - `operations(settings, work)` counts the floating-point operations of its matrix products, for one member;
     - `learns_from` tells of which rows: "any", those of the data alone ("real"), in each batch some of the data and
       some of the model ("both"), or also of fresh rollouts, as it asks the model itself ("model");
@@ -130,6 +134,7 @@ class Algorithm:
     start: Callable[[World, tuple[Member, ...], Any], Agent]
     update: Callable[[Any, Batch, Draws, float], dict[str, Tensor]]
     operations: Callable[[Any, Work], int]
+    cycle: Callable[[Any], int] = lambda settings: 1
     learns_from: Literal["any", "real", "both", "model"] = "any"
     warm_up: Callable[[Any], int] = lambda settings: 0
     warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None

@@ -6,6 +6,7 @@ the block's number, so a run stopped after any block and taken up again goes on 
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import cos, gcd, pi
 from typing import Any
 
@@ -17,6 +18,7 @@ from mopo_cli.agents.replay import Pool
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.imagine import branch, uniform_policy
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
+from mopo_cli.engine.capture import Engine, Recorder, State
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws, draws, stream
 
@@ -99,7 +101,11 @@ class Loop:
     step: int = 0
     past: deque[Past] = field(default_factory=deque)
     tallies: list[RolloutTally] = field(default_factory=list)
+    cycle: int = 1
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))  # [S, len(metrics)]
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(partial(_learned, self), partial(_put_back, self))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -108,9 +114,17 @@ class Loop:
 
 
 def start_loop(
-    world: World, members: tuple[Member, ...], learner: Any, settings: LoopSettings, algorithm: Algorithm
+    world: World,
+    members: tuple[Member, ...],
+    learner: Any,
+    settings: LoopSettings,
+    algorithm: Algorithm,
+    record: Recorder | None = None,
 ) -> Loop:
-    """Build the stack with fresh agents and empty pools; `learner` are the algorithm's own settings."""
+    """Build the stack with fresh agents and empty pools; `learner` are the algorithm's own settings.
+
+    With a recorder its gradient steps are replayed (see `engine.capture`).
+    """
     device = world.real.device
     agent = algorithm.start(world, members, learner)
     capacities = [settings.rollout_batch * m.h * settings.pool_epochs for m in members]
@@ -122,6 +136,7 @@ def start_loop(
     warm_up = -(-algorithm.warm_up(learner) // settings.block) * settings.block
     loop = Loop(settings, members, algorithm, agent, pool, weights[:, None], -warm_up)
     loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
+    loop.engine.record, loop.cycle = record, algorithm.cycle(learner)
     return loop
 
 
@@ -144,7 +159,7 @@ def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
     if loop.step % settings.steps_per_epoch:
         return None
     means = loop.sums / settings.steps_per_epoch
-    loop.sums = torch.zeros_like(loop.sums)
+    loop.sums.zero_()
     return dict(zip(loop.metrics, means.unbind(dim=1), strict=True))
 
 
@@ -161,13 +176,34 @@ def _train_block(loop: Loop, world: World) -> None:
     rows, index = _draw_block(loop, world, settings.real_rows)
     noise = _draws(loop, world, "noise", loop.step // settings.block)
     scale = settings.actor_scale(loop.step)
+    loop.engine.keep({(scale, phase) for phase in range(loop.cycle)})
     for k in range(settings.block):
-        drawn = world.rows.split(rows[k])
-        penalty = (drawn.uncertainty * loop.penalty).sum(dim=-1)
-        batch = Batch(**{**vars(drawn), "reward": drawn.reward - penalty}, real=index.shape[2], index=index[k])
-        info = loop.algorithm.update(loop.agent, batch, noise, scale)
-        info |= {"penalty": penalty.mean(dim=1), "reward": drawn.reward.mean(dim=1)}
-        loop.sums += torch.stack([info[name] for name in loop.metrics], dim=1)
+        step = loop.step + k
+        learn = partial(_learn, loop, world, step, scale)
+        loop.engine.take(learn, rows[k], index[k], noise, (scale, step % loop.cycle))
+
+
+def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:
+    drawn = world.rows.split(rows)
+    penalty = (drawn.uncertainty * loop.penalty).sum(dim=-1)
+    columns = {**vars(drawn), "reward": drawn.reward - penalty}
+    info = loop.algorithm.update(
+        loop.agent, Batch(**columns, real=index.shape[1], index=index, step=step), noise, scale
+    )
+    info |= {"penalty": penalty.mean(dim=1), "reward": drawn.reward.mean(dim=1)}
+    loop.sums += torch.stack([info[name] for name in loop.metrics], dim=1)
+
+
+def _learned(loop: Loop) -> State:
+    """All that gradient steps change."""
+    tensors, taken = loop.algorithm.state(loop.agent)
+    return tensors | {"sums": loop.sums}, taken
+
+
+def _put_back(loop: Loop, learned: State) -> None:
+    tensors, taken = learned
+    loop.algorithm.restore(loop.agent, tensors, taken)
+    loop.sums.copy_(tensors["sums"])
 
 
 def _draws(loop: Loop, world: World, name: str, index: int) -> Draws:
@@ -241,8 +277,7 @@ def _branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the pools are made again by the parameters that filled them and their streams."""
-    tensors, taken = loop.algorithm.state(loop.agent)
-    tensors |= {"sums": loop.sums}
+    tensors, taken = _learned(loop)
     tensors |= {f"past/{past.index}": past.rolling for past in loop.past}
     numbers = {
         "step": loop.step,
@@ -256,8 +291,8 @@ def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Put a checkpoint back into a freshly started loop of the same world, members and settings."""
-    loop.algorithm.restore(loop.agent, tensors, numbers["adam"])
-    loop.step, loop.sums = numbers["step"], tensors["sums"]
+    _put_back(loop, (tensors, numbers["adam"]))
+    loop.step = numbers["step"]
     loop.past = deque(Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])
     loop.pool.sizes = list(numbers["sizes"])
     for past in loop.past:

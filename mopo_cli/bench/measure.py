@@ -22,6 +22,7 @@ from mopo_cli.bench.workloads import (
 )
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.engine.capture import Recorder
 from mopo_cli.evaluation.returns import open_environments
 from mopo_cli.nets.operations import mlp_flops
 
@@ -60,11 +61,13 @@ class Task:
     """Further methods whose policy updates are measured, by name."""
 
 
-def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iterator[Rate]:
+def measure(
+    task: Task, seeds: int, device: torch.device, budget: float, record: Recorder | None = None
+) -> Iterator[Rate]:
     """Measure one rate after the other, ``budget`` seconds each; ``seeds`` is the size of the larger stack.
 
     The products come first, each in the shape of the hidden layers of one workload; their rates are in
-    billions of floating-point operations.
+    billions of floating-point operations. With a recorder, policy updates are replayed (see `engine.capture`).
     """
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
@@ -97,10 +100,12 @@ def measure(task: Task, seeds: int, device: torch.device, budget: float) -> Iter
     for members in sorted({1, seeds}):
         amount = members * updates_per_call(policy)
         name = "policy updates" if members == 1 else f"policy updates, {members} seeds"
-        yield rate(name, "updates", updates(policy, shapes, members, device, model), amount, flops, speeds["updates"])
+        yield rate(
+            name, "updates", updates(policy, shapes, members, device, model, record), amount, flops, speeds["updates"]
+        )
     for method, settings in task.methods.items():
         flops = operations.update_flops(model, settings, *dims)
-        work = updates(settings, shapes, 1, device, model)
+        work = updates(settings, shapes, 1, device, model, record)
         amount = updates_per_call(settings)
         yield rate(f"policy updates, {method}", "updates", work, amount, flops, speeds["updates"])
     if task.env_id is not None:

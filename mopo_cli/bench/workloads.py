@@ -21,6 +21,7 @@ from mopo_cli.dynamics.fit import fitted, start_fit, steps_per_epoch
 from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.dynamics.split import FitData
+from mopo_cli.engine.capture import Recorder
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -105,14 +106,19 @@ def rollouts(
 
 
 def updates(
-    settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel | None = None
+    settings: TrainPolicy,
+    shapes: Shapes,
+    members: int,
+    device: torch.device,
+    model: TrainModel | None = None,
+    record: Recorder | None = None,
 ) -> Callable[[], object]:
     """A block of gradient steps (see `updates_per_call`) of a stack of agents, batches drawn, no rollouts, no warm-up.
 
     What an algorithm does once per rollout is in the first call only. One that asks the model itself is given one.
     """
     world, loop = _policy_stack(settings, shapes, members, device, model)
-    loop.step = 0
+    loop.step, loop.engine.record = 0, record
     return lambda: advance_loop(loop, world)
 
 

@@ -57,18 +57,19 @@ def bench(
 ) -> None:
     """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
     from mopo_cli.engine.workers import thread_count
-    from mopo_cli.stages.inputs import open_device
+    from mopo_cli.stages.inputs import open_device, open_recorder
     from mopo_cli.stages.runner import Options
     from mopo_cli.store.lineage import tool_versions
 
     before = _earlier(compare)
     task, preset = _task(call, rows, methods)
-    device = open_device(Options(device=call.device, threads=call.threads))
-    threads = thread_count()
+    options = Options(device=call.device, threads=call.threads, engine=call.engine)
+    device = open_device(options)
+    record, threads = open_recorder(options, device), thread_count()
     about = {"preset": preset, "device": str(device), "threads": threads, "seeds": seeds, "rows": rows}
     if compare is not None and before is not None:
         _check_alike(compare, before, about)
-    rates, projection = _measure(task, seeds, device, seconds, call.report)
+    rates, projection = _measure(task, seeds, device, seconds, record, call.report)
     result: dict[str, Any] = {
         **about,
         "versions": tool_versions(),
@@ -111,14 +112,16 @@ def _methods(named: str | None) -> list[str]:
     return [name for name in method_names() if name in NAMES]
 
 
-def _measure(task: "Task", seeds: int, device: Any, seconds: float, report: Report) -> "tuple[list[Rate], Projection]":
+def _measure(
+    task: "Task", seeds: int, device: Any, seconds: float, record: Any, report: Report
+) -> "tuple[list[Rate], Projection]":
     from mopo_cli.bench.measure import measure
     from mopo_cli.bench.projection import project
     from mopo_cli.evaluation.returns import time_limit
 
     rates = []
     with report.live_table(("what", "per second", "of the ceiling")) as table:
-        for rate in measure(task, seeds, device, seconds):
+        for rate in measure(task, seeds, device, seconds, record):
             rates.append(rate)
             share = None if rate.share is None else f"{rate.share:.0%}"
             table.row(f"{rate.name} ({rate.unit})", rate.per_second, share)

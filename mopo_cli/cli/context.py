@@ -116,6 +116,7 @@ def execution(call: Call, origins: dict[str, str]) -> "Options":
     return Options(
         device=call.device,
         threads=call.threads,
+        engine=call.engine,
         force=call.force,
         allow_mismatch=call.allow_mismatch,
         origins=origins,

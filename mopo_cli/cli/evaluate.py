@@ -24,7 +24,7 @@ Bound = Annotated[
 ]
 
 
-@command(Evaluate, without=("method",))
+@command(Evaluate, without=("method", "engine"))
 def evaluate(call: Call, bound: Bound = False) -> None:
     """Play the policy in the real environment and compare it with its data and the published numbers."""
     from mopo_cli.stages.evaluate import run_evaluate

@@ -35,7 +35,7 @@ Remote = Annotated[
 ]
 
 
-@command(FetchData, without=("allow_mismatch", "method"))
+@command(FetchData, without=("allow_mismatch", "method", "engine"))
 def fetch_data(
     call: Call, pattern: Pattern = None, check: Check = False, list_: List = False, remote: Remote = False
 ) -> None:

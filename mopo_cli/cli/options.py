@@ -33,6 +33,7 @@ class Call:
     config: Path | None = None
     device: str = "auto"
     threads: int | None = None
+    engine: str = "auto"
     force: bool = False
     allow_mismatch: bool = False
 
@@ -50,6 +51,8 @@ def _flag(name: str, annotation: Any, help: str, metavar: str | None = None, def
     )
 
 
+ENGINES = ("auto", "eager", "cudagraph")
+_ENGINE_HELP = "how gradient steps are taken; cudagraph, which auto is on a GPU, records and replays them"
 _RUN_HELP = "the run folder (default: runs/DATA-SET, else $MOPO_RUN, else the run named last)"
 
 EXECUTION: dict[str, inspect.Parameter] = {
@@ -62,6 +65,7 @@ EXECUTION: dict[str, inspect.Parameter] = {
         _flag("config", Path | None, "YAML file of settings: beats the preset, flags beat it", "FILE"),
         _flag("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
         _flag("threads", int | None, "CPU threads (default: left to torch)", "INT"),
+        _flag("engine", str, _ENGINE_HELP, "|".join(ENGINES), "auto"),
         _flag("force", bool, "redo the stage even if it is up to date", default=False),
         _flag("allow_mismatch", bool, "use inputs made from other data, with a warning", default=False),
         _flag("json", bool, "print one JSON object on stdout and nothing else there", default=False),
@@ -160,6 +164,8 @@ def _call(given: dict[str, Any], settings: set[str]) -> Call:
     device, threads = execution.get("device", "auto"), execution.get("threads")
     if not _DEVICE.fullmatch(device):
         raise UsageError(f"--device must be auto, cpu, cuda or cuda:NUMBER, not {device!r}.")
+    if execution.get("engine", "auto") not in ENGINES:
+        raise UsageError(f"--engine must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {execution['engine']!r}.")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, not {threads}.")
     report = Report("json" if given.get("json") else "human")

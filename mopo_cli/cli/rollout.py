@@ -34,7 +34,7 @@ Map = Annotated[
 ]
 
 
-@command(Rollout, without=("method",))
+@command(Rollout, without=("method", "engine"))
 def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
     """Imagine transitions: branch from states of the data into the model, h steps each."""
     from mopo_cli.stages.rollout import run_rollout

@@ -283,7 +283,7 @@ def fit_state(fit: Fit) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "active": fit.active,
         "epoch": fit.epoch,
         "step": fit.step,
-        "adam": fit.adam.steps,
+        "adam": int(fit.adam.steps),
     }
     return tensors, numbers
 
@@ -294,7 +294,9 @@ def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     fit.best, fit.best_mse = tensors["best"], tensors["best_mse"]
     flat = tensors["flat"]
-    fit.hold(flat, Adam(tensors["first"], tensors["second"], torch.zeros_like(flat), numbers["adam"]))
+    adam = Adam.like(flat)
+    adam.restore(tensors["first"], tensors["second"], numbers["adam"])
+    fit.hold(flat, adam)
     fit.nll_sum = tensors["nll_sum"]
     fit.vectors = {name: tensors[f"spectral/{name}"] for name in fit.vectors}
     fit.stale, fit.active = list(numbers["stale"]), list(numbers["active"])

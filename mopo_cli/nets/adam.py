@@ -11,17 +11,21 @@ from mopo_cli.nets.stacked import units
 
 @dataclass
 class Adam:
-    """First and second moments `[M, size]` of every parameter, the steps taken, and room for a gradient."""
+    """First and second moments `[M, size]` of every parameter, room for a gradient, and the steps taken, `[]`.
+
+    These are counted on the device, so that a step can be replayed there.
+    """
 
     first: Tensor
     second: Tensor
     grad: Tensor
-    steps: int = 0
+    steps: Tensor
 
     @classmethod
     def like(cls, flat: Tensor) -> "Adam":
         """Zero moments for parameters of this shape."""
-        return cls(torch.zeros_like(flat), torch.zeros_like(flat), torch.zeros_like(flat))
+        first, second, grad = (torch.zeros_like(flat) for _ in range(3))
+        return cls(first, second, grad, torch.zeros((), device=flat.device))
 
     def update(self, flat: Tensor, learning_rate: float, decay: Tensor | None = None) -> None:
         """Take one step along `grad`, in place (Kingma & Ba 2015, algorithm 1; betas 0.9 and 0.999, epsilon 1e-8).
@@ -39,15 +43,13 @@ class Adam:
         flats, grads, firsts, seconds = (list(s[part].unbind()) for s in (flat, self.grad, self.first, self.second))
         if decay is not None:
             torch._foreach_addcmul_(grads, flats, [decay] * len(flats))
-        # Filled in on the device: copied to it, the number would make the host wait for all work before it.
-        taken = torch.full((), float(self.steps + 1), device=flat.device)
         torch._fused_adam_(
             flats,
             grads,
             firsts,
             seconds,
             [],
-            [taken] * len(flats),
+            [self.steps + 1] * len(flats),
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
@@ -61,4 +63,4 @@ class Adam:
         """Take over moments and steps."""
         self.first.copy_(first)
         self.second.copy_(second)
-        self.steps = steps
+        self.steps.fill_(steps)

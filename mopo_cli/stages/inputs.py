@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.engine.capture import Recorder, cuda_graph
 from mopo_cli.engine.workers import use_threads
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.nets.gaussian import gaussian_layout
@@ -50,6 +51,16 @@ def open_device(options: Options) -> torch.device:
     # Work for a GPU is launched by one thread.
     use_threads(cpu_threads(options) if device.type == "cpu" else 1)
     return device
+
+
+def open_recorder(options: Options, device: torch.device) -> Recorder | None:
+    """What records gradient steps for the engine asked for, None where they are taken eagerly.
+
+    UsageError for CUDA graphs elsewhere than on a CUDA device.
+    """
+    if options.engine == "cudagraph" and device.type != "cuda":
+        raise UsageError(f"--engine cudagraph needs a CUDA device, and this is {device}.", hint="--engine auto")
+    return cuda_graph if device.type == "cuda" and options.engine != "eager" else None
 
 
 def cpu_threads(options: Options) -> int:

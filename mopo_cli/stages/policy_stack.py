@@ -18,6 +18,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_environments
 from mopo_cli.report.console import Report
+from mopo_cli.stages.inputs import open_recorder
 from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import greedy_policy, save_policy
 from mopo_cli.stages.reuse import keep_only
@@ -63,7 +64,8 @@ def train_stack(
     needed = policy_bytes(settings, rows, len(opened.world.real), [member.h for member in members])
     check_memory({name: size for name, size in needed.items() if name != "data"}, opened.world.real.device)
     learner = learner_settings(algorithm.settings, settings, rows.act_dim)
-    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm)
+    record = open_recorder(stage.options, opened.world.real.device)
+    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
     _resume(stage, trained, opened.world, settings, report)
     per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
@@ -78,6 +80,9 @@ def train_stack(
         )
         while loop.step < total:
             means = advance(loop, opened.world)
+            if loop.engine.doubt is not None:
+                report.say(f"gradient steps are taken one by one, which is slower: {loop.engine.doubt}")
+                loop.engine.doubt = None
             progress.update(loop.settings.block / per_epoch if loop.step > 0 else 0)
             if means is not None:
                 _record_epoch(trained, means)

@@ -51,6 +51,7 @@ class Options:
 
     device: str = "auto"
     threads: int | None = None
+    engine: str = "auto"
     force: bool = False
     allow_mismatch: bool = False
     origins: dict[str, str] = field(default_factory=dict)

@@ -1,14 +1,11 @@
-"""The other way to compute a stack, all members at once as on CUDA, on the CPU: the same numbers but for rounding.
+"""The other way to compute a stack, all members at once as on CUDA, on the CPU: the same numbers but for rounding."""
 
-Tensors that say they are on CUDA take it; nothing else of them changes.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from probes.gpu import as_on_cuda
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import load
@@ -37,13 +34,6 @@ LEARNERS: dict[str, Any] = {
     "bear": BearSettings(*SAC, warmup_steps=0, behaviour_hidden=20),
     "brac-v": BracSettings(*SAC, divergence="mmd", behaviour_steps=1, warmup_steps=0),
 }
-
-
-@contextmanager
-def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
-        yield
 
 
 def transitions() -> tuple[Tensor, Tensor, Tensor, Tensor]:

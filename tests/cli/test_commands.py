@@ -142,8 +142,11 @@ def test_how_to_execute_is_no_setting(shell: Any) -> None:
         True,
         True,
     )
+    shell("train-policy --engine eager")
+    assert shell.calls[-1].options.engine == "eager"
     shell("train-model")
     options = shell.calls[-1].options
+    assert options.engine == "auto"
     assert (options.device, options.threads, options.force, options.allow_mismatch) == (
         "auto",
         None,

@@ -133,7 +133,7 @@ def update(iql: Iql, batch: Transition, actor_scale: float = 1.0) -> dict[str, T
     )
     # V's loss is the mean of |expectile - (Q < V)| (Q - V)^2.
     above = aimed.out.view(members, 2, rows).amin(dim=1) - valued.out[..., 0]
-    share = torch.where(above > 0, settings.expectile, 1 - settings.expectile)
+    share = torch.abs(settings.expectile - (above <= 0).to(above.dtype))
     asked = torch.cat([observation, following], dim=1)
     value, next_value = _step_value(iql, valued, -2 * share * above / rows, asked).split(rows, dim=1)
 
@@ -201,7 +201,7 @@ def _step_actor(iql: Iql, present: Evaluated, by_out: Tensor, actor_scale: float
     def climb(u: int) -> None:
         differentiate(present, u, by_out, into=iql.actor_gradient)
         weight, _ = iql.actor_gradient.layers[u][-1]
-        weight[..., act_dim:] = 0  # the deviation depends on no state
+        weight[..., act_dim:].zero_()  # the deviation depends on no state
         iql.actor_adam.step(u, iql.actor, actor_scale * iql.settings.actor_lr)
 
     spread_evenly(climb, len(present.inputs))

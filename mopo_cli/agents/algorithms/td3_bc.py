@@ -96,16 +96,15 @@ def start_td3_bc(
     return Td3Bc(settings, standard, actor_layout, critic_layout, *networks, nothing, *adams)
 
 
-def update(td3: Td3Bc, batch: Transition, noise: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
-    """One gradient step of every critic, and at every `policy_delay`-th of actors and targets, in place.
+def update(td3: Td3Bc, batch: Transition, noise: Tensor, due: bool, actor_scale: float = 1.0) -> dict[str, Tensor]:
+    """One gradient step of every critic, and where it is `due`, at every `policy_delay`-th, of actors and targets too.
 
-    batch columns `[S, B, ·]`, observations as they are; noise `[S, B, act_dim]` is standard normal;
-    `actor_scale` is the factor of the actor's learning rate. Returns what one watches, each `[S]`.
+    All are changed in place; batch columns `[S, B, ·]`, observations as they are; noise `[S, B, act_dim]` is standard
+    normal; `actor_scale` is the factor of the actor's learning rate. Returns what one watches, each `[S]`.
     """
     settings = td3.settings
     observation, following = td3.standard.apply(batch.observation), td3.standard.apply(batch.next_observation)
     members, rows, _ = observation.shape
-    due = (td3.critic_adam.steps + 1) % settings.policy_delay == 0
 
     asked = (td3.acting_ahead, (following,)), (td3.judging, (observation, batch.action)), (td3.acting, (observation,))
     ahead, known, *present = evaluate(*(asked if due else asked[:2]))
@@ -174,7 +173,8 @@ def _begin(world: World, members: tuple[Member, ...], settings: Td3BcSettings) -
 
 
 def _step(td3: Td3Bc, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    return update(td3, batch, draws.normal(1, *batch.action.shape[1:])[0], actor_scale)
+    due = (batch.step + 1) % td3.settings.policy_delay == 0
+    return update(td3, batch, draws.normal(1, *batch.action.shape[1:])[0], due, actor_scale)
 
 
 def _operations(settings: Td3BcSettings, work: Work) -> int:
@@ -186,4 +186,12 @@ def _operations(settings: Td3BcSettings, work: Work) -> int:
     return work.batch * always + work.batch * delayed // settings.policy_delay
 
 
-ALGORITHM = Algorithm(Td3BcSettings, ("q", "critic_loss", "imitation"), _begin, _step, _operations, learns_from="real")
+ALGORITHM = Algorithm(
+    Td3BcSettings,
+    ("q", "critic_loss", "imitation"),
+    _begin,
+    _step,
+    _operations,
+    cycle=lambda settings: int(settings.policy_delay),
+    learns_from="real",
+)

@@ -1,0 +1,169 @@
+"""Engines: how a step that is taken a million times is carried out.
+
+Eager is the reference: Python asks for every operation in turn. On a GPU that asking takes longer than the operations
+do. So what a step launches is recorded once and replayed, on the same memory, for all steps after it. What is replayed
+is compared with the reference a few times, and given up where it differs.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from mopo_cli.engine.streams import Draws
+
+Step = Callable[[Tensor, Tensor, Draws], None]
+"""Does all its work in place, by operations that depend on its inputs' shapes alone."""
+
+Recorder = Callable[[Callable[[], None]], Callable[[], object]]
+"""Takes what is to be recorded, and gives what does it again."""
+
+State = tuple[dict[str, Tensor], list[int]]
+"""Tensors by name, and numbers."""
+
+_CHECKS = 3
+_TOLERANCE = 0.01  # of what a step changes
+
+
+def cuda_graph(work: Callable[[], None]) -> Callable[[], object]:
+    """The `Recorder` of a GPU; RuntimeError where something in `work` cannot be recorded."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    replay: Callable[[], object] = graph.replay
+    return replay
+
+
+@dataclass
+class Tape:
+    """Stands for `Draws` in a recorded step, which cannot draw: hands out the same memory again, refilled in between.
+
+    What is asked for is noted the first time, while `notes` is true.
+    """
+
+    source: Draws
+    notes: bool = True
+    asked: list[tuple[str, tuple[int, ...], Tensor]] = field(default_factory=list)
+    position: int = 0
+
+    def normal(self, lead: int, *shape: int) -> Tensor:
+        """See `Draws.normal`."""
+        return self._next("normal", lead, *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """See `Draws.uniform`."""
+        return self._next("uniform", *shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """See `Draws.integers`."""
+        return self._next("integers", high, *shape)
+
+    def _next(self, kind: str, *shape: int) -> Tensor:
+        if self.notes:
+            self.asked.append((kind, shape, getattr(self.source, kind)(*shape)))
+        _, noted, room = self.asked[self.position]
+        if noted != shape:
+            raise RuntimeError(f"the step drew {noted} before and draws {shape} now")
+        self.position += 1
+        return room
+
+    def rewind(self) -> "Tape":
+        """Begin again with what was handed out first."""
+        self.notes, self.position = False, 0
+        return self
+
+    def refill(self, draws: Draws) -> None:
+        """Draw what will be asked for, in the order of the asking."""
+        for kind, shape, room in self.asked:
+            room.copy_(getattr(draws, kind)(*shape))
+
+
+@dataclass
+class Recorded:
+    """One recorded step: the memory of its inputs, its draws, what replays it, and how often that was compared."""
+
+    inputs: tuple[Tensor, Tensor]
+    tape: Tape
+    replay: Callable[[], object] | None = None
+    checks: int = 0
+
+
+@dataclass
+class Engine:
+    """Takes the steps of something whose `state` is all that they change; eager without a recorder.
+
+    `restore` puts a state back. `doubt` says why recording was given up, if it was.
+    """
+
+    state: Callable[[], State]
+    restore: Callable[[State], None]
+    record: Recorder | None = None
+    doubt: str | None = None
+    _recorded: dict[Hashable, Recorded] = field(default_factory=dict)
+
+    def take(self, step: Step, rows: Tensor, index: Tensor, draws: Draws, key: Hashable) -> None:
+        """Take a step with these inputs. Steps of one key launch the same.
+
+        The first of a key is taken eagerly, which notes what it draws, and the second is recorded.
+        """
+        if self.record is None:
+            step(rows, index, draws)
+        elif key not in self._recorded:
+            tape = Tape(draws)
+            step(rows, index, cast(Draws, tape))
+            self._recorded[key] = Recorded((rows.clone(), index.clone()), tape)
+        else:
+            self._replay(self.record, step, self._recorded[key], rows, index, draws)
+
+    def keep(self, keys: set[Hashable]) -> None:
+        """Forget the recorded steps of all other keys."""
+        self._recorded = {key: recorded for key, recorded in self._recorded.items() if key in keys}
+
+    def _replay(
+        self, record: Recorder, step: Step, recorded: Recorded, rows: Tensor, index: Tensor, draws: Draws
+    ) -> None:
+        for room, value in zip(recorded.inputs, (rows, index), strict=True):
+            room.copy_(value)
+        recorded.tape.refill(draws)
+        if recorded.replay is not None and recorded.checks == _CHECKS:
+            recorded.replay()
+            return
+
+        def eagerly() -> None:
+            step(*recorded.inputs, cast(Draws, recorded.tape.rewind()))
+
+        before, replayed = _copy(self.state()), None
+        try:
+            recorded.replay = recorded.replay or record(eagerly)
+            recorded.replay()
+            replayed = _copy(self.state())
+        except RuntimeError as error:
+            self._give_up(f"a step cannot be recorded ({str(error).splitlines()[0]})")
+        self.restore(before)
+        eagerly()
+        recorded.checks += 1
+        if replayed is not None and not _alike(before, replayed, self.state()):
+            self._give_up("a recorded step changes other numbers than the step itself")
+
+    def _give_up(self, why: str) -> None:
+        self.record, self.doubt = None, why
+        self._recorded.clear()
+
+
+def _copy(state: State) -> State:
+    tensors, taken = state
+    return {name: tensor.clone() for name, tensor in tensors.items()}, list(taken)
+
+
+def _alike(before: State, replayed: State, taken: State) -> bool:
+    """Whether two outcomes of a step are the same but for rounding."""
+    names = taken[0]
+    return replayed[1] == taken[1] and all(_agree(before[0][n], replayed[0][n], taken[0][n]) for n in names)
+
+
+def _agree(before: Tensor, replayed: Tensor, taken: Tensor) -> bool:
+    # By sums: where Adam divides a gradient near 0 by its size, rounding shows in full in a few numbers.
+    change, off, size = ((a - b).nan_to_num().abs().sum() for a, b in ((taken, before), (replayed, taken), (taken, 0)))
+    return torch.equal(replayed.isnan(), taken.isnan()) and bool(off <= _TOLERANCE * change + 1e-6 * size)

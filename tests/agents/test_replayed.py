@@ -1,0 +1,181 @@
+"""Gradient steps of every algorithm, replayed as a GPU's graphs are: the same bits as those of the steps."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from probes.gpu import as_on_cuda, record
+from torch import Tensor
+
+from mopo_cli.agents.algorithms import NAMES, load
+from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.world import World
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.dynamics.penalties import PENALTIES
+from mopo_cli.engine.capture import Recorder, cuda_graph
+from mopo_cli.engine.members import Member
+from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.streams import stream
+from mopo_cli.nets.gaussian import gaussian_layout
+from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.stages.policy_stack import learner_settings
+from mopo_cli.tasks.termination import never
+
+OBS, ACT, ROWS = 4, 2, 120
+FLAGS = {"hidden": "12", "layers": "2", "batch_size": "20"}
+OWN: dict[str, dict[str, str]] = {
+    "bear": {"warmup_steps": "0", "behaviour_hidden": "10"},
+    "brac-p": {"behaviour_steps": "1", "warmup_steps": "0"},
+    "brac-v": {"behaviour_steps": "1", "warmup_steps": "0", "divergence": "mmd"},
+    "drop": {"dice_pretrain": "1", "dice_steps": "2"},
+    "mobile": {"mobile_samples": "2"},
+    "td3-bc": {"policy_delay": "3"},
+}
+MEMBERS = (Member(0, "max-var", 0.5, 2, 0), Member(1, "max-var", 0.5, 2, 0))
+SCHEDULE = LoopSettings(8, 8, 30, 2, batch_size=20, real_ratio=0.5)
+
+
+def start(
+    name: str, recorder: Recorder | None = None, schedule: LoopSettings = SCHEDULE, device: str = "cpu"
+) -> tuple[Loop, World]:
+    algorithm = load(name)
+    draw = stream(0, "test/data")
+    observation, action = torch.randn(ROWS, OBS, generator=draw), 2 * torch.rand(ROWS, ACT, generator=draw) - 1
+    how = Imagining(uncertainties=(*PENALTIES, *algorithm.uncertainties))
+    rows = Rows(OBS, ACT, len(how.uncertainties))
+    nothing = torch.zeros(ROWS, len(how.uncertainties))
+    reward, following = observation[:, 0] * action[:, 0], 0.9 * observation + 0.1 * action[:, :1]
+    real = rows.pack(observation, action, reward, (reward > 1).float(), following, nothing)
+    layout = gaussian_layout(OBS + ACT, OBS + 1, 10, 2)
+    flat = initial(layout, [stream(k, "test/weights") for k in range(3)], truncated_normal, zeros)
+    scaler = torch.zeros(OBS + ACT, device=device), torch.ones(OBS + ACT, device=device)
+    model = Ensemble(flat.to(device), layout, *scaler, OBS, (0, 2))
+    world = World(rows, real.to(device), observation.to(device), never, ensembles=(model,), how=how)
+    flags = FLAGS | OWN.get(name, {})
+    settings = resolve(TrainPolicy, method=name if name != "sac" else None, flags=flags).settings
+    if algorithm.learns_from == "real":
+        schedule = replace(schedule, real_ratio=1.0)
+    learner = learner_settings(algorithm.settings, settings, ACT)
+    return start_loop(world, MEMBERS, learner, schedule, algorithm, recorder), world
+
+
+def trained(
+    name: str, recorder: Recorder | None = None, device: str = "cpu", **schedule: Any
+) -> tuple[Loop, dict[str, Tensor]]:
+    """The loop after three epochs of 8 steps, and the means over the last."""
+    loop, world = start(name, recorder, replace(SCHEDULE, **schedule), device)
+    while loop.step < 24:
+        means = advance(loop, world)
+    assert means is not None
+    return loop, means
+
+
+def assert_same(one: Loop, other: Loop) -> None:
+    (tensors, steps), (others, other_steps) = one.engine.state(), other.engine.state()
+    assert steps == other_steps
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
+
+
+def changed(recorder: Recorder, how: Callable[[], object]) -> Recorder:
+    """A recorder whose replays do something else besides."""
+
+    def record_and_more(work: Callable[[], None]) -> Callable[[], object]:
+        replay = recorder(work)
+        return lambda: (replay(), how())
+
+    return record_and_more
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("whole", [False, True])
+def test_replayed_steps_are_the_steps(name: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with as_on_cuda(monkeypatch) if whole else nullcontext():
+        (plain, means), (replayed, others) = trained(name), trained(name, record)
+    found = list(replayed.engine._recorded.values())
+    assert replayed.engine.doubt is None and len(found) == plain.cycle and all(one.checks == 3 for one in found)
+    assert_same(plain, replayed)
+    assert all(torch.equal(means[key], others[key]) for key in means)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_graphs_are_the_steps(name: str) -> None:
+    (_, means), (replayed, others) = trained(name, device="cuda"), trained(name, cuda_graph, device="cuda")
+    assert replayed.engine.doubt is None
+    for key in means:
+        torch.testing.assert_close(means[key], others[key], rtol=1e-3, atol=1e-4)
+
+
+def test_a_learning_rate_of_its_own_is_a_recording_of_its_own() -> None:
+    slow = {"actor_schedule": "cosine", "epochs": 3}
+    plain, replayed = trained("sac", **slow)[0], trained("sac", record, **slow)[0]
+    assert replayed.engine.doubt is None
+    assert list(replayed.engine._recorded) == [(replayed.settings.actor_scale(16), 0)], "those of before are dropped"
+    assert_same(plain, replayed)
+
+
+def test_a_resumed_run_records_anew() -> None:
+    plain, _ = trained("drop")
+    stopped, world = start("drop", record)
+    while stopped.step < 16:
+        advance(stopped, world)
+    tensors, numbers = loop_state(stopped)
+    saved = {name: tensor.clone() for name, tensor in tensors.items()}
+    resumed, world = start("drop", record)
+    restore_loop(resumed, world, saved, numbers)
+    while resumed.step < 24:
+        advance(resumed, world)
+    assert resumed.engine.doubt is None and len(resumed.engine._recorded) == 1
+    assert_same(plain, resumed)
+
+
+@pytest.mark.parametrize("fault", ["python decides", "wrong numbers", "nothing", "not recordable"])
+def test_what_cannot_be_replayed_is_noticed_and_taken_as_it_is(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, recorder = "sac", record
+    loops: list[Loop] = []
+    if fault == "python decides":
+        name = "td3-bc"
+        # Every third step moves the actor, and the loop is not told.
+        monkeypatch.setattr("mopo_cli.agents.algorithms.td3_bc.ALGORITHM", replace(load(name), cycle=lambda _: 1))
+    elif fault == "wrong numbers":
+        recorder = changed(record, lambda: loops[-1].agent.actor[1].mul_(1 + 1e-4))
+    elif fault == "nothing":
+        recorder = lambda work: lambda: None  # noqa: E731
+    else:
+
+        def recorder(work: Callable[[], None]) -> Callable[[], object]:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    plain, world = start(name)
+    odd, _ = start(name, recorder)
+    loops.append(odd)
+    for loop in (plain, odd):
+        while loop.step < 24:
+            advance(loop, world)
+    assert odd.engine.doubt is not None and odd.engine.record is None and "\n" not in odd.engine.doubt
+    assert ("not permitted" in odd.engine.doubt) == (fault == "not recordable")
+    assert_same(plain, odd)
+
+
+def test_rounding_is_no_doubt() -> None:
+    loops: list[Loop] = []
+    loop, world = start("sac", changed(record, lambda: loops[0].agent.critic.mul_(1 + 1e-7)))
+    loops.append(loop)
+    while loop.step < 24:
+        advance(loop, world)
+    assert loop.engine.doubt is None
+
+
+def test_a_member_that_has_diverged_is_replayed_as_such() -> None:
+    loop, world = start("sac", record)
+    loop.agent.actor[1] = torch.nan
+    while loop.step < 24:
+        advance(loop, world)
+    assert loop.engine.doubt is None and loop.agent.finite().tolist() == [True, False]

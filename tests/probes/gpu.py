@@ -1,0 +1,78 @@
+"""What is done otherwise on a GPU, on the CPU: all members computed at once, and steps recorded and replayed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+_REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh", "where.Scalar", "is_same_size")
+
+_SHAPES = ("aten::unsqueeze_", "aten::squeeze_", "aten::transpose_", "aten::t_", "aten::as_strided_")
+
+
+def _as_now(values: Any) -> Any:
+    """The same memory, in the shape that it has now."""
+    return tree_map(lambda value: value.detach() if isinstance(value, Tensor) else value, values)
+
+
+@contextmanager
+def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors say that they are on CUDA; nothing else of them changes."""
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
+        yield
+
+
+class _Notes(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+        self.changed: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaves = tree_leaves((args, kwargs))
+        if any(name in str(func) for name in _REFUSED) or any(isinstance(leaf, torch.Generator) for leaf in leaves):
+            raise RuntimeError(f"{func} is not permitted while recording")
+        if func is torch.ops.aten.index.Tensor and any(leaf.dtype == torch.bool for leaf in tree_leaves(args[1])):
+            raise RuntimeError("how many rows a mask chooses is asked of the device")
+        if func._schema.name in _SHAPES:
+            return func(*args, **kwargs)
+        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+        for argument in func._schema.arguments:
+            self._keep(argument, given.get(argument.name))
+        asked = _as_now((args, kwargs))
+        out = func(*args, **kwargs)
+        elsewhere = any(value.alias_info is not None for value in func._schema.returns)
+        self.operations.append((func, *asked, None if elsewhere else _as_now(out)))
+        return out
+
+    def _keep(self, argument: Any, value: Any) -> None:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            self.changed += [(leaf.detach(), leaf.clone()) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def record(work: Callable[[], None]) -> Callable[[], object]:
+    """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`): notes the operations, and the memory they work on.
+
+    Nothing of the Python around them. As in a graph's capture, recording changes no state, and to draw numbers or to
+    ask the device for one is refused.
+    """
+    with _Notes() as notes:
+        work()
+    for tensor, value in reversed(notes.changed):
+        tensor.copy_(value)
+
+    def replay() -> None:
+        for func, args, kwargs, out in notes.operations:
+            again = func(*args, **kwargs)
+            for room, value in zip(tree_leaves(out), tree_leaves(again), strict=False):
+                if isinstance(room, Tensor):
+                    room.copy_(value)
+
+    return replay

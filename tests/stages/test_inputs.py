@@ -1,0 +1,30 @@
+"""What the stages open."""
+
+import pytest
+import torch
+
+from mopo_cli.engine.capture import cuda_graph
+from mopo_cli.errors import UsageError
+from mopo_cli.stages.inputs import open_recorder
+from mopo_cli.stages.runner import Options
+
+
+def test_steps_are_recorded_on_a_gpu_unless_told_otherwise() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+    assert open_recorder(Options(), gpu) is cuda_graph
+    assert open_recorder(Options(engine="cudagraph"), gpu) is cuda_graph
+    assert open_recorder(Options(engine="eager"), gpu) is None
+    assert open_recorder(Options(), cpu) is open_recorder(Options(engine="eager"), cpu) is None
+    with pytest.raises(UsageError, match="--engine cudagraph needs a CUDA device, and this is cpu"):
+        open_recorder(Options(engine="cudagraph"), cpu)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_does_what_was_recorded_on_the_numbers_that_are_there_then() -> None:
+    total, more = torch.zeros(4, device="cuda"), torch.ones(4, device="cuda")
+    replay = cuda_graph(lambda: total.add_(more))  # type: ignore[arg-type, return-value]
+    assert not total.any()
+    for value in (1.0, 2.0):
+        more.fill_(value)
+        replay()
+    assert (total == 3).all()
