@@ -46,6 +46,14 @@ def no_outside_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def evaluated_here() -> Iterator[None]:
+    """Policies in training are played in this process: to start others takes longer than the games of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: 0)
+        yield
+
+
 @pytest.fixture
 def use_threads() -> Iterator[Callable[[int], None]]:
     """Sets the number of threads for the rest of the test."""

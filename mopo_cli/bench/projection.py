@@ -31,8 +31,11 @@ class Projection:
         return sum(self.bytes.values())
 
 
-def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int) -> Projection:
-    """A run of ``seeds`` policies in one stack; ``episode`` is how many steps an episode of a good policy has."""
+def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, processes: int = 0) -> Projection:
+    """A run of ``seeds`` policies in one stack; ``episode`` is how many steps an episode of a good policy has.
+
+    So many ``processes`` evaluate while policies are trained; what they cannot keep up with is waited for.
+    """
     known = {rate.name: rate.per_second for rate in rates}
     model, policy, shapes = task.model, task.policy, task.shapes
     update = known.get(f"policy updates, {seeds} seeds", known["policy updates"])
@@ -43,8 +46,10 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int) -> Proj
         f"model training, {MODEL_EPOCHS} epochs": shown / known["model training"] if policy.needs_model else 0.0,
         "rollouts": _imagined(task, seeds) / known[_rollouts(policy)] if policy.needs_model else 0.0,
         "policy updates": steps / update,
-        "evaluation": _played(task, seeds, episode, known),
     }
+    played = _played(task, seeds, episode, known)
+    meanwhile = seconds["rollouts"] + seconds["policy updates"]
+    seconds["evaluation"] = max(played / processes - meanwhile, 0.0) if processes else played
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
     return Projection(seconds, policy_bytes(policy, rows, shapes.rows, [policy.h] * seeds))
 

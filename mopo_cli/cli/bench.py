@@ -59,6 +59,7 @@ def bench(
     from mopo_cli.engine.workers import thread_count
     from mopo_cli.stages.inputs import open_device, open_recorder
     from mopo_cli.stages.runner import Options
+    from mopo_cli.stages.watch import free_processes
     from mopo_cli.store.lineage import tool_versions
 
     before = _earlier(compare)
@@ -69,7 +70,8 @@ def bench(
     about = {"preset": preset, "device": str(device), "threads": threads, "seeds": seeds, "rows": rows}
     if compare is not None and before is not None:
         _check_alike(compare, before, about)
-    rates, projection = _measure(task, seeds, device, seconds, record, call.report)
+    processes = free_processes(options, device, seeds)
+    rates, projection = _measure(task, seeds, device, seconds, record, processes, call.report)
     result: dict[str, Any] = {
         **about,
         "versions": tool_versions(),
@@ -113,7 +115,7 @@ def _methods(named: str | None) -> list[str]:
 
 
 def _measure(
-    task: "Task", seeds: int, device: Any, seconds: float, record: Any, report: Report
+    task: "Task", seeds: int, device: Any, seconds: float, record: Any, processes: int, report: Report
 ) -> "tuple[list[Rate], Projection]":
     from mopo_cli.bench.measure import measure
     from mopo_cli.bench.projection import project
@@ -126,7 +128,7 @@ def _measure(
             share = None if rate.share is None else f"{rate.share:.0%}"
             table.row(f"{rate.name} ({rate.unit})", rate.per_second, share)
     episode = time_limit(task.env_id, task.env_kwargs) or 1000
-    return rates, project(task, seeds, rates, episode)
+    return rates, project(task, seeds, rates, episode, processes)
 
 
 def _earlier(path: Path | None) -> dict[str, Any] | None:

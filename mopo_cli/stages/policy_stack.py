@@ -1,6 +1,8 @@
 """What train-policy and ablate share: train a stack of members, watched and checkpointed, and publish each."""
 
 import time
+from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,27 +18,33 @@ from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
-from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_environments
 from mopo_cli.report.console import Report
+from mopo_cli.stages.epochs import Epoch, columns, row
 from mopo_cli.stages.inputs import open_recorder
 from mopo_cli.stages.memory import check_memory, policy_bytes
-from mopo_cli.stages.policies import greedy_policy, save_policy
+from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import keep_only
-from mopo_cli.stages.runner import Stage
+from mopo_cli.stages.runner import Options, Stage
+from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.world import OpenWorld, policy_inputs
 from mopo_cli.store.atomic import sha256_file, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
 
 _SAVE_SECONDS = 60.0
+_MOST_PENDING = 8
 
 
 @dataclass
 class Trained:
-    """A stack after training: the loop, one record per epoch and member, and which members diverged."""
+    """A stack after training: the loop, one record per epoch and member, and which members diverged.
+
+    `pending` are the latest epochs, whose evaluation goes on.
+    """
 
     loop: Loop
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     diverged: list[bool] = field(default_factory=list)
+    pending: deque[Epoch] = field(default_factory=deque)
 
     def actor(self, m: int) -> Actor:
         """The trained policy of one member."""
@@ -73,8 +81,8 @@ def train_stack(
         report.say(f"warming up for {-loop.step:,} gradient steps")
     last_save = time.monotonic()
     with ExitStack() as context:
-        environments = _environments(context, opened, settings, report)
-        table = context.enter_context(report.live_table(_columns(loop)))
+        watch = _watch(context, stage.options, opened, settings, len(members), report)
+        table = context.enter_context(report.live_table(columns(loop)))
         progress = context.enter_context(
             report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
         )
@@ -85,17 +93,15 @@ def train_stack(
                 loop.engine.doubt = None
             progress.update(loop.settings.block / per_epoch if loop.step > 0 else 0)
             if means is not None:
-                _record_epoch(trained, means)
-                epoch = loop.step // per_epoch
-                if (
-                    environments
-                    and settings.eval_every
-                    and (epoch % settings.eval_every == 0 or epoch == settings.epochs)
-                ):
-                    _evaluate(trained, opened, environments)
-                _show(table, trained, settings)
-            stop = stage.should_stop()
-            if stop or time.monotonic() - last_save > _SAVE_SECONDS:
+                epoch = _record_epoch(trained, means)
+                if watch is not None and (epoch.number % settings.eval_every == 0 or epoch.number == settings.epochs):
+                    _evaluate(trained, epoch, watch)
+                trained.pending.append(epoch)
+            stop, end = stage.should_stop(), loop.step == total
+            save = stop or time.monotonic() - last_save > _SAVE_SECONDS
+            for epoch in _complete(trained, keep=0 if save or end else _MOST_PENDING):
+                table.row(*row(loop, epoch, settings.epochs))
+            if save:
                 _save(stage, trained, settings)
                 last_save = time.monotonic()
             if stop:
@@ -116,26 +122,30 @@ def loop_settings(settings: PolicyTraining) -> LoopSettings:
     return LoopSettings(**{name: getattr(settings, name) for name in LoopSettings.__dataclass_fields__})
 
 
-def _environments(context: ExitStack, opened: OpenWorld, settings: PolicyTraining, report: Report) -> list[Environment]:
-    env_id = opened.data.info.env_id
+def _watch(
+    context: ExitStack, options: Options, opened: OpenWorld, settings: PolicyTraining, members: int, report: Report
+) -> Watch | None:
+    info = opened.data.info
     if not settings.eval_every:
-        return []
-    if env_id is None:
+        return None
+    if info.env_id is None:
         report.say("The dataset names no environment, so the policies are not evaluated while they train.")
-        return []
-    return context.enter_context(open_environments(env_id, settings.eval_episodes, opened.data.info.env_kwargs))
+        return None
+    game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, info.action_low, info.action_high)
+    processes = free_processes(options, opened.world.real.device, members)
+    return context.enter_context(open_watch(game, processes, report))
 
 
-def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> None:
+def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> Epoch:
     loop = trained.loop
-    epoch = loop.step // loop.settings.steps_per_epoch
     values = {name: mean.tolist() for name, mean in means.items()}
     finite = loop.agent.finite().tolist()
+    epoch = Epoch(loop.step // loop.settings.steps_per_epoch, [None] * len(loop.members), list(trained.diverged))
     for m, history in enumerate(trained.histories):
         if trained.diverged[m]:
             continue
-        trained.diverged[m] = not finite[m]
-        record = {"epoch": epoch, **{name: value[m] for name, value in values.items()}}
+        trained.diverged[m] = epoch.lost[m] = not finite[m]
+        record = {"epoch": epoch.number, **{name: value[m] for name, value in values.items()}}
         if loop.tallies:
             tally = loop.tallies[m]
             dead = tally.terminated + tally.guarded + tally.dropped
@@ -143,61 +153,27 @@ def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> None:
             if loop.members[m].penalty == ORACLE:
                 record["unknown"] = tally.unknown
         history.append(record)
+        epoch.records[m] = record
+    return epoch
 
 
-def _evaluate(trained: Trained, opened: OpenWorld, environments: list[Environment]) -> None:
-    info = opened.data.info
-    for m, history in enumerate(trained.histories):
-        if trained.diverged[m]:
-            continue
-        policy = greedy_policy(trained.actor(m), info.action_low, info.action_high)
-        member, epoch = trained.loop.members[m], history[-1]["epoch"]
-        results = evaluate_returns(policy, environments, seed=member.seed * 1_000_003 + epoch)
-        history[-1] |= {"return": float(results.returns.mean()), "length": float(results.lengths.mean())}
+def _evaluate(trained: Trained, epoch: Epoch, watch: Watch) -> None:
+    for m, member in enumerate(trained.loop.members):
+        if not epoch.lost[m]:
+            epoch.played[m] = watch.play(trained.actor(m), member.seed * 1_000_003 + epoch.number)
 
 
-_TITLES = {"q": "Q"} | {f"ratio_p{level}": f"ratio {level} %" for level in (10, 50, 90)}
-
-
-def _metrics(loop: Loop) -> tuple[str, ...]:
-    """What the live table shows of an epoch: the algorithm's own numbers, and the penalty where there is one."""
-    penalised = bool(loop.penalty.any()) and loop.settings.real_rows < loop.settings.batch_size
-    return (*loop.algorithm.metrics, *(("penalty",) if penalised else ()))
-
-
-def _columns(loop: Loop) -> tuple[str, ...]:
-    titles = (_TITLES.get(name, name.replace("_", " ")) for name in _metrics(loop))
-    return ("epoch", "return per seed or cell", *titles, *(("dead rollouts",) if max(loop.pool.capacities) else ()))
-
-
-def _show(table: Any, trained: Trained, settings: PolicyTraining) -> None:
-    living = [history[-1] for history, lost in zip(trained.histories, trained.diverged, strict=True) if not lost]
-
-    def mean(name: str) -> float | None:
-        values: list[float] = [record[name] for record in living if name in record]
-        return sum(values) / len(values) if values else None
-
-    epoch = trained.loop.step // settings.steps_per_epoch
-    returns = " ".join(_outcomes(trained))
-    numbers: list[Any] = [mean(name) for name in _metrics(trained.loop)]
-    if max(trained.loop.pool.capacities):
-        dead = mean("dead")
-        numbers.append(None if dead is None else f"{dead:.1%}")
-    table.row(f"{epoch}/{settings.epochs}", returns, *numbers)
-
-
-def _outcomes(trained: Trained) -> list[str]:
-    """The latest return of every seed; where several cells are trained, the mean over seeds of each."""
-    cells: dict[tuple[Any, ...], list[float | None]] = {}
-    for member, history, lost in zip(trained.loop.members, trained.histories, trained.diverged, strict=True):
-        values = cells.setdefault((member.penalty, member.lam, member.h), [])
-        values.append(float("nan") if lost else history[-1].get("return"))
-    if len(cells) > 1:
-        shown = [[value for value in values if value is not None] for values in cells.values()]
-        results = [sum(values) / len(values) if values else None for values in shown]
-    else:
-        (results,) = cells.values()
-    return ["-" if value is None else "diverged" if value != value else f"{value:.1f}" for value in results]
+def _complete(trained: Trained, keep: int) -> Iterator[Epoch]:
+    """The epochs whose evaluation is complete, in their order; all but the last `keep` are waited for."""
+    while trained.pending:
+        epoch = trained.pending[0]
+        if len(trained.pending) <= keep and not all(played.known for played in epoch.played.values()):
+            return
+        for m, played in epoch.played.items():
+            outcome, record = played.result(), epoch.records[m]
+            if record is not None:
+                record |= {"return": outcome.value, "length": outcome.length}
+        yield trained.pending.popleft()
 
 
 def _save(stage: Stage, trained: Trained, settings: PolicyTraining) -> None:

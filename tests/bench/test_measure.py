@@ -75,3 +75,7 @@ def test_a_run_projected_by_hand() -> None:
     row = 4 * (4 + 1 + 1 + 1 + 4 + 3)
     assert found.bytes == {"data": 2 * 2000 * row, "pools": 3 * 50 * 2 * 5 * row, "a rollout step": 4 * 50 * row}
     assert project(task, 1, rates, episode=200).seconds["policy updates"] == 30
+    meanwhile = found.seconds["rollouts"] + found.seconds["policy updates"]
+    for processes in (1, 1000):
+        left = max(found.seconds["evaluation"] / processes - meanwhile, 0)
+        assert project(task, 3, rates, 200, processes).seconds == {**found.seconds, "evaluation": left}

@@ -1,0 +1,205 @@
+"""Policies played while training goes on: what comes of it, who may do it, and what happens when one of them dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mopo_cli.agents.actor import Actor
+from mopo_cli.errors import InputError
+from mopo_cli.evaluation.returns import evaluate_returns, open_environments
+from mopo_cli.nets.stacked import mlp_layout
+from mopo_cli.report.console import Report
+from mopo_cli.stages import watch as watching
+from mopo_cli.stages.policies import greedy_policy
+from mopo_cli.stages.runner import Options, Stage
+from mopo_cli.stages.watch import Game, Outcome, Watch, free_processes, open_watch
+
+ENV = "InvertedPendulum-v5"
+LAYOUT = mlp_layout((4, 8, 2))
+GAME = Game(ENV, {}, 3, np.float32([-3]), np.float32([3]))
+
+
+def actor(seed: int) -> Actor:
+    flat = 0.5 * torch.randn(1, LAYOUT.size, generator=torch.Generator().manual_seed(seed))
+    return Actor(flat, LAYOUT, -5.0, 2.0)
+
+
+def wanted(seed: int) -> Outcome:
+    with open_environments(ENV, 3) as environments:
+        policy = greedy_policy(actor(seed), GAME.action_low, GAME.action_high)
+        found = evaluate_returns(policy, environments, seed + 7)
+    return Outcome(found.returns.mean(), found.lengths.mean())
+
+
+@pytest.fixture
+def beside(capfd: pytest.CaptureFixture[str]) -> Iterator[Watch]:
+    with open_watch(GAME, 2, Report()) as watch:
+        yield watch
+
+
+def test_the_outcome_does_not_tell_where_it_was_played(beside: Watch) -> None:
+    played = [beside.play(actor(seed), seed + 7) for seed in range(4)]
+    with open_watch(GAME, 0, Report()) as here:
+        for seed in range(4):
+            now = here.play(actor(seed), seed + 7)
+            assert now.known and now.result() == wanted(seed) == played[seed].result()
+    assert beside.pool is not None and played[0].known and len({one.result().value for one in played}) > 1
+
+
+def test_the_actor_that_is_played_is_that_of_the_moment(beside: Watch) -> None:
+    learning = actor(0)
+    played = beside.play(learning, 7)
+    learning.flat.zero_()
+    assert played.result() == wanted(0)
+
+
+def kill_workers(watch: Watch) -> None:
+    for process in list(watch.pool._processes.values()):  # type: ignore[union-attr]
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def test_when_a_process_dies_training_plays_itself(beside: Watch, capfd: pytest.CaptureFixture[str]) -> None:
+    before = beside.play(actor(0), 7)
+    kill_workers(beside)
+    later = beside.play(actor(1), 8)
+    assert (before.result(), later.result()) == (wanted(0), wanted(1)) and beside.pool is None
+    assert beside.play(actor(2), 9).result() == wanted(2)
+    assert capfd.readouterr().err.count("has died") == 1
+
+
+def test_signals_are_for_the_process_that_trains(beside: Watch) -> None:
+    beside.play(actor(0), 7).result()
+    for process in beside.pool._processes.values():  # type: ignore[union-attr]
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
+    assert beside.play(actor(1), 8).result() == wanted(1) and beside.pool is not None
+
+
+PARENT = """
+import os, sys
+import numpy as np
+from mopo_cli.report.console import Report
+from mopo_cli.stages.watch import Game, open_watch
+if __name__ == "__main__":
+    with open_watch(Game("InvertedPendulum-v5", {}, 1, np.float32([-3]), np.float32([3])), 1, Report()) as watch:
+        print(watch.pool.submit(os.getpid).result(), flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_process_does_not_outlive_the_one_that_trains(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(script)], **pipes) as parent:  # type: ignore[call-overload]
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_what_is_wrong_with_an_environment_is_told_before_training() -> None:
+    with (
+        pytest.raises(InputError, match="No-v0"),
+        open_watch(Game("No-v0", {}, 1, GAME.action_low, GAME.action_high), 2, Report()),
+    ):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "device", "members", "processes"),
+    [
+        (2, 2, "cpu", 3, 0),
+        (2, 1, "cpu", 1, 1),
+        (8, 8, "cpu", 1, 5),
+        (8, 8, "cpu", 3, 0),
+        (8, 4, "cpu", 3, 4),
+        (1, 1, "cpu", 1, 0),
+        (1, 4, "cpu", 4, 0),
+        (64, 4, "cpu", 2, 16),
+        (8, 8, "cuda", 6, 7),
+        (1, 1, "cuda", 6, 0),
+    ],
+)
+def test_the_cores_that_training_leaves_free(
+    cores: int, threads: int, device: str, members: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_cores", lambda: cores)
+    assert free_processes(Options(threads=threads), torch.device(device), members) == processes
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 8), ("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8), ("", 8)]
+)
+def test_a_container_may_have_fewer_cores_than_its_machine(
+    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(watching, "_CPU_QUOTA", tmp_path / "cpu.max")
+    assert watching._cores() == 8
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert watching._cores() == cores
+
+
+TRAIN = "train-policy --config tiny.yaml --threads 1 --name {} --seeds 2 --epochs 6 --steps-per-epoch 25 --force"
+
+
+def records(run: Path, name: str) -> list[bytes]:
+    return [(run / f"policies/{name}/seed-{seed}/metrics.jsonl").read_bytes() for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("pending", [1, 8])
+def test_training_is_the_same_with_its_games_beside_it(
+    pending: int, tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mopo(TRAIN.format("here")).code == 0
+    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: 1)
+    monkeypatch.setattr("mopo_cli.stages.policy_stack._MOST_PENDING", pending)
+    outcome = mopo(TRAIN.format("beside"))
+    assert outcome.code == 0 and records(tiny_run, "here") == records(tiny_run, "beside")
+    # Every epoch has its row, in order, with its returns.
+    lines = [json.loads(line) for line in records(tiny_run, "here")[0].splitlines()]
+    shown = [line for line in outcome.err.splitlines() if "/6 " in line and "passed" not in line]
+    assert [line.split()[:2] for line in shown] == [
+        [f"{k + 1}/6", f"{one['return']:.1f}"] for k, one in enumerate(lines)
+    ]
+
+
+def test_what_is_stopped_waits_for_its_games_and_goes_on(
+    tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mopo(TRAIN.format("here")).code == 0
+    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: 1)
+    looks = iter(range(1000))
+
+    def stop(stage: Stage) -> bool:
+        stage.signal = signal.SIGTERM if next(looks) == 3 else 0
+        return stage.signal != 0
+
+    monkeypatch.setattr(Stage, "should_stop", stop)
+    line = TRAIN.format("beside").removesuffix(" --force")
+    assert mopo(line).code == 143
+    outcome = mopo(line)
+    assert outcome.code == 0 and "goes on at gradient step 100" in outcome.err
+    assert records(tiny_run, "here") == records(tiny_run, "beside")
