@@ -47,7 +47,7 @@ class Batch(Transition):
 
 @dataclass(frozen=True)
 class Work:
-    """How much a gradient step has to do: widths, rows of a batch and real ones among them.
+    """How much a gradient step has to do: widths, rows of a batch and real ones among them, rows of the data.
 
     `network` is what one row through one network of the dynamics costs, in operations; of these, `elites` are used.
     """
@@ -56,6 +56,7 @@ class Work:
     act_dim: int
     batch: int
     real: int
+    data: int
     network: int
     elites: int
 
@@ -121,7 +122,8 @@ class Algorithm:
     - `learns_from` tells of which rows: "any", those of the data alone ("real"), in each batch some of the data and
       some of the model ("both"), or also of fresh rollouts, as it asks the model itself ("model");
     - `warm_up(settings)` is how many gradient steps come first, on real rows, each by `warm(agent, batch, draws)`;
-    - `refresh(agent, draws)` is called whenever rollouts are due, before them;
+    - `refresh(agent, draws)` is called whenever rollouts are due, before them, and `refresh_operations(settings, work)`
+      counts its products, for one member;
     - `uncertainties` are columns that model rows have for it, beside those of the penalties;
     - `rolling(agent)` `[S, ·]` are the parameters by which rollouts are made, the policies' first, and
       `imagining(agent, m, flat, how)` is how member m makes them, by parameters `flat` `[S, ·]`;
@@ -139,6 +141,7 @@ class Algorithm:
     warm_up: Callable[[Any], int] = lambda settings: 0
     warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None
     refresh: Callable[[Any, Draws], None] = lambda agent, draws: None
+    refresh_operations: Callable[[Any, Work], int] = lambda settings, work: 0
     uncertainties: tuple[str, ...] = ()
     rolling: Callable[[Any], Tensor] = _actors
     imagining: Callable[[Any, int, Tensor, Imagining], Imagining] = _as_it_is

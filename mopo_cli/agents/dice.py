@@ -56,9 +56,14 @@ class Saddle:
     by_nu: Tensor
 
 
+def ratio_sizes(inputs: int) -> tuple[int, ...]:
+    """The widths of the layers of a network for tau or f."""
+    return (inputs, *_HIDDEN, 1)
+
+
 def ratio_layout(inputs: int) -> Layout:
-    """The matrices of a network for tau or f."""
-    return mlp_layout((inputs, *_HIDDEN, 1))
+    """The matrices of such a network."""
+    return mlp_layout(ratio_sizes(inputs))
 
 
 def standardise(observation: Tensor, action: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -120,21 +125,22 @@ def step_dice(
 
 @dataclass(frozen=True)
 class Ratio:
-    """What one policy's networks for tau say, one per network of the dynamics: parameters `[K, size]`.
+    """What one policy's networks for tau say, parameters `[K, size]`, each of one of the dynamics' networks.
 
-    `input_mean`, `input_std` `[obs_dim + act_dim]` scale their inputs.
+    `networks` `[K]` numbers these; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs.
     """
 
     flat: Tensor
     layout: Layout
     input_mean: Tensor
     input_std: Tensor
+    networks: Tensor
 
     def __call__(self, observation: Tensor, action: Tensor, network: Tensor) -> Tensor:
         """The ratios `[B]` at observations and actions `[B, ·]`, each by the network that `network` `[B]` names."""
         x = standardise(observation, action, self.input_mean, self.input_std)
         found = x.new_empty(len(x))
-        for k in range(len(self.flat)):
-            rows = (network == k).nonzero()[:, 0]
+        for k, own in enumerate(self.networks):
+            rows = (network == own).nonzero()[:, 0]
             found[rows] = predict(Parameters(self.layout, self.flat[k : k + 1]), x[rows])[:, 0]
         return found

@@ -16,6 +16,7 @@ from mopo_cli.bench.workloads import (
     evaluation,
     model_training,
     product,
+    refreshes,
     rollouts,
     updates,
     updates_per_call,
@@ -96,20 +97,37 @@ def measure(
         yield rate("rollouts", "generated transitions", work, made, flops, speeds["rollouts"])
         work = rollouts(model, policy, shapes, device, Imagining(bf16=True))
         yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["bf16"])
-    flops = operations.update_flops(model, policy, *dims)
     for members in sorted({1, seeds}):
-        amount = members * updates_per_call(policy)
         name = "policy updates" if members == 1 else f"policy updates, {members} seeds"
-        yield rate(
-            name, "updates", updates(policy, shapes, members, device, model, record), amount, flops, speeds["updates"]
-        )
+        yield _updates(name, task, policy, members, device, budget, record, speeds["updates"])
     for method, settings in task.methods.items():
-        flops = operations.update_flops(model, settings, *dims)
-        work = updates(settings, shapes, 1, device, model, record)
-        amount = updates_per_call(settings)
-        yield rate(f"policy updates, {method}", "updates", work, amount, flops, speeds["updates"])
+        name = f"policy updates, {method}"
+        yield _updates(name, task, settings, 1, device, budget, record, speeds["updates"])
     if task.env_id is not None:
         yield _evaluation(task, task.env_id, device, budget)
+
+
+def _updates(
+    name: str,
+    task: Task,
+    settings: TrainPolicy,
+    members: int,
+    device: torch.device,
+    budget: float,
+    record: Recorder | None,
+    speed: Rate,
+) -> Rate:
+    """Gradient steps, each with its share of what the algorithm does before a rollout."""
+    model, shapes, dims = task.model, task.shapes, (task.shapes.obs_dim, task.shapes.act_dim)
+    flops: float = operations.update_flops(model, settings, *dims)
+    seconds = median_seconds(updates(settings, shapes, members, device, model, record), budget, device)
+    seconds /= updates_per_call(settings)
+    refresh = operations.refresh_flops(model, settings, *dims, shapes.rows)
+    if refresh:
+        flops += refresh / settings.rollout_every
+        again = median_seconds(refreshes(settings, shapes, members, device, model), budget, device)
+        seconds += again / settings.rollout_every
+    return Rate(name, "updates", members / seconds, speed.per_second * _BILLION / flops)
 
 
 def _speed(

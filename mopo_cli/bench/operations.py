@@ -30,7 +30,18 @@ def imagined_flops(model: TrainModel, policy: PolicyTraining, obs_dim: int, act_
 
 def update_flops(model: TrainModel, policy: PolicyTraining, obs_dim: int, act_dim: int) -> int:
     """One gradient step of one agent."""
-    algorithm, loop = load(policy.algorithm), loop_settings(policy)
-    network, elites = network_flops(model, obs_dim, act_dim), min(model.networks, ELITES)
-    work = Work(obs_dim, act_dim, loop.batch_size, loop.real_rows, network, elites)
+    algorithm = load(policy.algorithm)
+    work = _work(model, policy, obs_dim, act_dim, 0)
     return algorithm.operations(learner_settings(algorithm.settings, policy, act_dim), work)
+
+
+def refresh_flops(model: TrainModel, policy: PolicyTraining, obs_dim: int, act_dim: int, rows: int) -> int:
+    """What the algorithm of an agent does before each rollout, with so many rows of data."""
+    algorithm = load(policy.algorithm)
+    work = _work(model, policy, obs_dim, act_dim, rows)
+    return algorithm.refresh_operations(learner_settings(algorithm.settings, policy, act_dim), work)
+
+
+def _work(model: TrainModel, policy: PolicyTraining, obs_dim: int, act_dim: int, rows: int) -> Work:
+    loop, network = loop_settings(policy), network_flops(model, obs_dim, act_dim)
+    return Work(obs_dim, act_dim, loop.batch_size, loop.real_rows, rows, network, min(model.networks, ELITES))

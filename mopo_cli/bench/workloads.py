@@ -24,7 +24,7 @@ from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.capture import Recorder
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
-from mopo_cli.engine.streams import stream
+from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.engine.workers import spread, thread_count
 from mopo_cli.evaluation.returns import Environment, evaluate_returns
 from mopo_cli.stages.policies import greedy_policy
@@ -115,11 +115,21 @@ def updates(
 ) -> Callable[[], object]:
     """A block of gradient steps (see `updates_per_call`) of a stack of agents, batches drawn, no rollouts, no warm-up.
 
-    What an algorithm does once per rollout is in the first call only. One that asks the model itself is given one.
+    What an algorithm does before each rollout is in the first call only, see `refreshes`. One that asks the model
+    itself is given one.
     """
     world, loop = _policy_stack(settings, shapes, members, device, model)
     loop.step, loop.engine.record = 0, record
     return lambda: advance_loop(loop, world)
+
+
+def refreshes(
+    settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel
+) -> Callable[[], object]:
+    """What the algorithm of a stack of agents does before each rollout."""
+    _, loop = _policy_stack(settings, shapes, members, device, model)
+    draws = Draws(tuple(stream(seed, "bench/refresh", 0, device) for seed in range(members)))
+    return lambda: loop.algorithm.refresh(loop.agent, draws)
 
 
 def updates_per_call(settings: PolicyTraining) -> int:
@@ -176,5 +186,5 @@ def _transitions(shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor, 
     observation = torch.randn(shapes.rows, shapes.obs_dim, generator=draw)
     action = 2 * torch.rand(shapes.rows, shapes.act_dim, generator=draw) - 1
     reward = torch.randn(shapes.rows, generator=draw)
-    following = observation + 0.1 * torch.randn(shapes.rows, shapes.obs_dim, generator=draw)
+    following = observation.roll(-1, dims=0)  # as in a log, where each row goes on from the one before
     return observation.to(device), action.to(device), reward.to(device), following.to(device)

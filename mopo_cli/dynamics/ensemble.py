@@ -1,6 +1,6 @@
 """The ensemble as a value: its parameters, its input scaler, and one prediction of all its networks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -37,6 +37,11 @@ class Ensemble:
     def reduced(self) -> Parameters:
         """The same in bfloat16."""
         return Parameters(self.layout, self.flat.to(torch.bfloat16))
+
+    def only_elites(self) -> "Ensemble":
+        """The elites alone, in their order."""
+        chosen = list(self.elites)
+        return replace(self, flat=self.flat[chosen], elites=tuple(range(len(chosen))))
 
     def predict(self, observation: Tensor, action: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor]:
         """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, obs_dim + 1]`.

@@ -37,7 +37,9 @@ def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]
         scaler = tensors["input_mean"], tensors["input_std"]
         if any(part.shape != (meta["obs_dim"] + meta["act_dim"],) for part in scaler):
             raise ValueError("the scaler is not as wide as the inputs")
-        return Ratio(pack(layout, tensors, len(tensors["w0"])), layout, *scaler), meta
+        if len(tensors["networks"]) != len(tensors["w0"]):
+            raise ValueError("its networks are not as many as are numbered")
+        return Ratio(pack(layout, tensors, len(tensors["w0"])), layout, *scaler, tensors["networks"]), meta
 
 
 def greedy_policy(

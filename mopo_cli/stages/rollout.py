@@ -89,6 +89,9 @@ def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model: Model
             f"seed {model.seed_for(settings.seed)}.",
             hint=f"--seed {seed}",
         )
+    missing = sorted({*model.for_seed(settings.seed).elites} - {*ratio.networks.tolist()})
+    if missing:
+        raise InputError(f"The ratio file {path} was made with other elites: network {missing[0]} is not in it.", hint)
     return ratio
 
 

@@ -252,14 +252,14 @@ def test_what_is_not_a_number_stays_in_its_pair() -> None:
 
 def test_a_row_s_ratio_is_that_of_the_network_which_drew_it() -> None:
     dice, mean, std = make_dice([0], networks=3), normal(5, name="mean"), normal(5, name="std").exp()
-    ratio = Ratio(dice.tau, dice.layout, mean, std)
+    ratio = Ratio(dice.tau, dice.layout, mean, std, torch.tensor([4, 0, 2]))
     observation, action = normal(40, 3, name="s"), normal(40, 2, name="a")
-    network = torch.arange(40) % 3
-    network[network == 1] = 2  # one draws nothing
+    network = 2 * (torch.arange(40) % 3)
+    network[network == 0] = 2  # one draws nothing
     found = ratio(observation, action, network)
     x = (torch.cat([observation, action], dim=1).double() - mean) / std
-    for k in (0, 2):
-        params = {name: view[k].double() for name, view in dice.layout.views(dice.tau).items()}
+    for place, k in ((0, 4), (2, 2)):
+        params = {name: view[place].double() for name, view in dice.layout.views(dice.tau).items()}
         torch.testing.assert_close(found[network == k], plain(params, x[network == k]).float(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(standardise(observation, action, mean, std), x.float())
     assert ratio(observation[:0], action[:0], network[:0]).shape == (0,)

@@ -31,6 +31,7 @@ from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.tasks.termination import never
 
 OBS, ACT, NETWORKS, COLUMN = 4, 2, 3, 3
+ELITES = (0, 2)
 SETTINGS = DropSettings(
     hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, alpha_lr=5e-3, gamma=0.9, tau=0.05, target_entropy=-1.0,
     alpha_max=1.0, log_std_min=-3.0, log_std_max=1.0, batch_size=24, dice_lr=1e-3, dice_steps=3, dice_pretrain=10,
@@ -43,7 +44,7 @@ def ensemble(seed: int) -> Ensemble:
     layout = gaussian_layout(OBS + ACT, OBS + 1, 12, 2)
     flat = initial(layout, [stream(seed, "test/weights", k) for k in range(NETWORKS)], truncated_normal, zeros)
     scaler = torch.linspace(-0.5, 0.5, OBS + ACT), torch.linspace(0.5, 2, OBS + ACT)
-    return Ensemble(flat, layout, *scaler, OBS, (0, 2))
+    return Ensemble(flat, layout, *scaler, OBS, ELITES)
 
 
 def make_world(models: tuple[Ensemble, ...] | None = None) -> World:
@@ -124,15 +125,15 @@ SCALER = torch.linspace(-0.5, 0.5, OBS + ACT), torch.linspace(0.5, 2, OBS + ACT)
 
 
 def linear() -> Ensemble:
-    return linear_ensemble(MAPS, OFFSET, torch.full((NETWORKS, OBS + 1), 0.3), (0, 2), *SCALER)
+    return linear_ensemble(MAPS, OFFSET, torch.full((NETWORKS, OBS + 1), 0.3), ELITES, *SCALER)
 
 
-def test_the_ratios_learn_from_the_data_its_states_and_what_each_network_expects(
+def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Actions are the policy's, here nearly without noise: they are the greedy ones, of the same states."""
     seen: list[Any] = []
-    monkeypatch.setattr(drop, "step_dice", lambda *given: seen.append(given) or torch.arange(6.0))
+    monkeypatch.setattr(drop, "step_dice", lambda *given: seen.append(given) or torch.arange(4.0))
     members = (Member(0, "none", 0.0, 1, 0), Member(5, "none", 0.0, 1, 1))
     settings = replace(SETTINGS, log_std_min=-30.0, log_std_max=-20.0)
     agents = start_drop(make_world((linear(), linear())), members, settings)
@@ -141,8 +142,8 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_network_expects
     objective = learn_ratios(agents, batch.observation, batch.action, noise((0, 5)))
     ((dice, at, first, ahead, gamma, norm, rate),) = seen
     assert dice is agents.dice and (gamma, norm, rate) == (0.9, 0.1, 1e-3)
-    assert objective.tolist() == [1, 4], "the mean over the networks of a member"
-    assert at.shape == first.shape == (2, 24, OBS + ACT) and ahead.shape == (6, 24, OBS + ACT)
+    assert objective.tolist() == [0.5, 2.5], "the mean over the elites of a member"
+    assert at.shape == first.shape == (2, 24, OBS + ACT) and ahead.shape == (4, 24, OBS + ACT)
     mean, std = (part.double().numpy() for part in SCALER)
     for m in range(2):
         state, action = batch.observation[m].double().numpy(), batch.action[m].double().numpy()
@@ -154,9 +155,9 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_network_expects
 
         np.testing.assert_allclose(at[m], scaled(state, action), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(first[m], scaled(state), rtol=1e-4, atol=1e-5)
-        for k in range(NETWORKS):
+        for place, k in enumerate(ELITES):
             change = np.hstack([state, action]) @ MAPS[k].double().numpy() + OFFSET[k].double().numpy()
-            np.testing.assert_allclose(ahead[3 * m + k], scaled(state + change[:, :OBS]), rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(ahead[2 * m + place], scaled(state + change[:, :OBS]), rtol=1e-3, atol=1e-4)
 
 
 def test_where_each_network_leads_the_ratio_is_high() -> None:
@@ -229,10 +230,10 @@ def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
         x = torch.cat([pool.observation, pool.action], dim=1)
         x = ((x - models.input_mean) / models.input_std).double().numpy()
         width = loop.agent.actor.shape[1]
-        tau = rolling[m, width:].view(NETWORKS, -1)
+        tau = rolling[m, width:].view(len(ELITES), -1)
         assert torch.equal(rolling[m, :width], loop.agent.policy(m, rolling).flat[0])
-        for k in (0, 2):
-            weights = {name: v.double().numpy() for name, v in loop.agent.dice.layout.views(tau[k]).items()}
+        for place, k in enumerate(ELITES):
+            weights = {name: v.double().numpy() for name, v in loop.agent.dice.layout.views(tau[place]).items()}
             hidden = x[network == k]
             for i in (0, 1):
                 hidden = np.maximum(hidden @ weights[f"w{i}"] + weights[f"b{i}"], 0)
@@ -298,7 +299,7 @@ def test_what_is_not_a_number_stays_in_its_member_and_is_flagged(part: str) -> N
     for _ in range(2):
         advance(loop, world)
     assert loop.agent.finite().all()
-    getattr(loop.agent.dice, part)[NETWORKS : 2 * NETWORKS] = torch.nan  # type: ignore[attr-defined]
+    getattr(loop.agent.dice, part)[2:4] = torch.nan  # type: ignore[attr-defined]
     for _ in range(3):
         advance(loop, world)
     assert loop.agent.finite().tolist() == [True, False, True]
@@ -331,9 +332,12 @@ def test_what_is_published_beside_a_policy_are_its_ratios() -> None:
         assert name == "ratio" and not others
         views = loop.agent.dice.layout.views(loop.agent.dice.tau)
         for matrix, stored in views.items():
-            assert torch.equal(tensors[matrix], stored[m * NETWORKS : (m + 1) * NETWORKS]), matrix
+            assert torch.equal(tensors[matrix], stored[2 * m : 2 * m + 2]), matrix
         assert torch.equal(tensors["input_mean"], make_world().ensembles[member.model].input_mean)
-        assert set(tensors) == {*views, "input_mean", "input_std"}
+        assert set(tensors) == {*views, "input_mean", "input_std", "networks"} and tensors["networks"].tolist() == [
+            0,
+            2,
+        ]
 
 
 def test_it_is_an_algorithm_by_name_that_asks_the_model() -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mopo_cli.bench.operations import imagined_flops, model_step_flops, update_flops
-from mopo_cli.bench.workloads import MODEL_STEPS, Shapes, model_training, rollouts, updates, updates_per_call
+from mopo_cli.bench.operations import imagined_flops, model_step_flops, refresh_flops, update_flops
+from mopo_cli.bench.workloads import MODEL_STEPS, Shapes, model_training, refreshes, rollouts, updates, updates_per_call
+from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 
 CPU = torch.device("cpu")
@@ -24,6 +25,17 @@ def counted(work: object) -> int:
 def test_of_an_update(members: int) -> None:
     formula = members * updates_per_call(POLICY) * update_flops(MODEL, POLICY, SHAPES.obs_dim, SHAPES.act_dim)
     assert counted(updates(POLICY, SHAPES, members, CPU)) == formula
+
+
+def test_of_what_comes_before_a_rollout() -> None:
+    for name, own in (("drop", {"dice_steps": 3}), ("awr", {"real_ratio": 1.0})):
+        policy = with_own(TrainPolicy, name)(**POLICY.model_dump() | own | {"algorithm": name})
+        formula = refresh_flops(MODEL, policy, SHAPES.obs_dim, SHAPES.act_dim, SHAPES.rows)
+        # AWR also scales its weights and judges the state after the last row, which is less than two rows more.
+        more = 0 if name == "drop" else 2 * formula // SHAPES.rows
+        assert 0 < formula <= counted(refreshes(policy, SHAPES, 1, CPU, MODEL)) <= formula + more
+        assert 2 * formula <= counted(refreshes(policy, SHAPES, 2, CPU, MODEL)) <= 2 * (formula + more)
+    assert refresh_flops(MODEL, POLICY, SHAPES.obs_dim, SHAPES.act_dim, SHAPES.rows) == 0
 
 
 def test_of_a_generated_transition() -> None:

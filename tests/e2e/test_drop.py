@@ -73,9 +73,10 @@ def test_the_ratios_lie_beside_the_policy_and_belong_to_it(run: Path) -> None:
     assert meta["policy_sha256"] == sha256_file(run / SEED / "policy.safetensors")
     assert (meta["kind"], meta["obs_dim"], meta["act_dim"], meta["seed"], meta["model_seed"]) == ("ratio", 4, 1, 0, 0)
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
-        **{"w0": (3, 5, 64), "b0": (3, 1, 64), "w1": (3, 64, 64), "b1": (3, 1, 64), "w2": (3, 64, 1), "b2": (3, 1, 1)},
-        **{"input_mean": (5,), "input_std": (5,)},
+        **{"w0": (2, 5, 64), "b0": (2, 1, 64), "w1": (2, 64, 64), "b1": (2, 1, 64), "w2": (2, 64, 1), "b2": (2, 1, 1)},
+        **{"input_mean": (5,), "input_std": (5,), "networks": (2,)},
     }
+    assert tensors["networks"].tolist() == json.loads((run / "elites.json").read_text())["elites"]["0"]
     record, _ = map(json.loads, (run / SEED / "metrics.jsonl").read_text().splitlines())
     assert record["ratio_p10"] < record["ratio_p50"] < record["ratio_p90"]
     assert 0 <= record["clipped"] <= 1 and np.isfinite(record["dice_loss"])
@@ -89,11 +90,11 @@ def test_rollouts_hold_the_ratio_of_the_network_that_drew_the_row(run: Path, mop
     x = np.hstack([stored["observations"], stored["actions"] / 3])  # the pendulum's actions are within 3
     x = (x - model["seed-0/input_mean"]) / model["seed-0/input_std"]
     expected = np.empty(len(x))
-    for k in set(stored["member"]):
+    for place, k in enumerate(weights["networks"]):
         hidden = x[stored["member"] == k].astype(np.float64)
         for i in (0, 1):
-            hidden = np.maximum(hidden @ weights[f"w{i}"][k] + weights[f"b{i}"][k], 0)
-        expected[stored["member"] == k] = (hidden @ weights["w2"][k] + weights["b2"][k])[:, 0]
+            hidden = np.maximum(hidden @ weights[f"w{i}"][place] + weights[f"b{i}"][place], 0)
+        expected[stored["member"] == k] = (hidden @ weights["w2"][place] + weights["b2"][place])[:, 0]
     assert len(set(stored["member"])) == 2 and expected.std() > 1e-3
     np.testing.assert_allclose(stored["uncertainty/ratio"], expected, rtol=1e-3, atol=1e-5)
     digest = sha256_file(run / SEED / "ratio.safetensors")
@@ -164,14 +165,23 @@ def test_a_ratio_file_of_other_dimensions_is_refused(run: Path, mopo: Any) -> No
     assert "The ratio file" in done.err and "Try: give --actions a policy" in done.err
 
 
-@pytest.mark.parametrize("how", ["cut short", "a scaler that is too narrow"])
+def test_a_ratio_file_without_the_elites_in_use_is_refused(run: Path, mopo: Any) -> None:
+    path = run / SEED / "ratio.safetensors"
+    tensors, meta = load_tensors(path)
+    save_tensors(path, tensors | {"networks": tensors["networks"] + 5}, meta)
+    done = mopo(roll("with"))
+    assert done.code == 4 and "was made with other elites: network" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("how", ["cut short", "a scaler that is too narrow", "more networks than numbers"])
 def test_a_damaged_ratio_file_is_named(run: Path, mopo: Any, how: str) -> None:
     path = run / SEED / "ratio.safetensors"
     if how == "cut short":
         path.write_bytes(path.read_bytes()[:100])
     else:
         tensors, meta = load_tensors(path)
-        save_tensors(path, tensors | {"input_std": tensors["input_std"][:1]}, meta)
+        name = "input_std" if "scaler" in how else "networks"
+        save_tensors(path, tensors | {name: tensors[name][:1]}, meta)
     done = mopo(roll("with"))
     assert done.code == 5 and "ratio.safetensors" in done.err and "Traceback" not in done.err
 

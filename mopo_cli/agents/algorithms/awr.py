@@ -188,10 +188,15 @@ def _step(awr: Awr, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str
 
 
 def _operations(settings: AwrSettings, work: Work) -> int:
-    """The products of `update`, both networks forward and back; each refresh has V judge all rows of the data."""
+    """The products of `update`, both networks forward and back."""
     hidden = (settings.hidden,) * settings.layers
     actor, value = (work.obs_dim, *hidden, 2 * work.act_dim), (work.obs_dim, *hidden, 1)
     return work.batch * sum(mlp_flops(sizes) + backward_flops(sizes) for sizes in (actor, value))
+
+
+def _refresh_operations(settings: AwrSettings, work: Work) -> int:
+    """V judges all rows of the data; what follows the last of each episode is not counted."""
+    return work.data * mlp_flops((work.obs_dim, *(settings.hidden,) * settings.layers, 1))
 
 
 ALGORITHM = Algorithm(
@@ -202,4 +207,5 @@ ALGORITHM = Algorithm(
     _operations,
     learns_from="real",
     refresh=_refresh,
+    refresh_operations=_refresh_operations,
 )

@@ -1,6 +1,6 @@
 """DROP: SAC in the model, where a state-action pair costs the more the denser it is there than in the data.
 
-Every network k of the dynamics has a ratio tau_k(s, a) of its own, learned by GradientDICE for the policy as it is
+Every elite k of the dynamics has a ratio tau_k(s, a) of its own, learned by GradientDICE for the policy as it is
 (see `agents.dice`), and a row that network k generated is stored with tau_k. What is learned from is
 
     r - eta log(1e-8 + clip(tau, ratio-min, ratio-max))
@@ -21,16 +21,17 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, agent_state, restore_agent, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Work, agent_state, restore_agent, setting
 from mopo_cli.agents.algorithms import sac as soft
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
-from mopo_cli.agents.dice import Dice, Ratio, standardise, start_dice, step_dice
+from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, standardise, start_dice, step_dice
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import RATIO
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws
+from mopo_cli.nets.operations import backward_flops, mlp_flops
 
 _QUANTILES = (0.1, 0.5, 0.9)
 _RATIOS = tuple(f"ratio_p{100 * level:.0f}" for level in _QUANTILES)
@@ -59,14 +60,15 @@ class DropSettings(SacSettings):
 
 @dataclass
 class Drop:
-    """S agents, and the ratios of each in the K networks of its ensemble: S K pairs, those of a member in a row.
+    """S agents, and the ratios of each in the K elites of its ensemble: S K pairs, those of a member in a row.
 
     `objective` `[S]` is GradientDICE's, averaged over the latest steps and the networks.
     """
 
     settings: DropSettings
     world: World
-    ensembles: tuple[Ensemble, ...]
+    elites: tuple[Ensemble, ...]
+    networks: Tensor  # [S, K], the numbers of the elites in their ensembles
     sac: Sac
     dice: Dice
     objective: Tensor
@@ -86,8 +88,9 @@ class Drop:
 
     def ratio(self, m: int, flat: Tensor) -> Ratio:
         """The ratios of member m, with the parameters that `flat` `[S, ·]` has after the policies'."""
-        own, ensemble = flat[m, self.actor.shape[1] :], self.ensembles[m]
-        return Ratio(own.view(len(ensemble), -1), self.dice.layout, ensemble.input_mean, ensemble.input_std)
+        own, model = flat[m, self.actor.shape[1] :], self.elites[m]
+        scaler = model.input_mean, model.input_std
+        return Ratio(own.view(len(model), -1), self.dice.layout, *scaler, self.networks[m])
 
     def finite(self) -> Tensor:
         """Whether all that a member has learned is finite, bool `[S]`."""
@@ -98,18 +101,20 @@ class Drop:
 
 def start_drop(world: World, members: tuple[Member, ...], settings: DropSettings) -> Drop:
     """Build fresh agents for members of the training loop, the m-th from the streams of its seed."""
-    ensembles = tuple(world.ensembles[member.model] for member in members)
+    ensembles = [world.ensembles[member.model] for member in members]
+    elites = tuple(ensemble.only_elites() for ensemble in ensembles)
     inputs, device = world.rows.obs_dim + world.rows.act_dim, world.real.device
-    dice = start_dice(inputs, len(ensembles[0]), [member.seed for member in members], device)
+    networks = torch.tensor([ensemble.elites for ensemble in ensembles], device=device)
+    dice = start_dice(inputs, len(elites[0]), [member.seed for member in members], device)
     agents = soft.begin(world, members, settings)
-    return Drop(settings, world, ensembles, agents, dice, torch.zeros(len(members), device=device))
+    return Drop(settings, world, elites, networks, agents, dice, torch.zeros(len(members), device=device))
 
 
 def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
     """One step of GradientDICE at rows of the data, `[S, B, ·]`, in place; the objectives `[S]`."""
     settings, bf16 = drop.settings, drop.world.how.bf16
     inputs = []
-    for m, ensemble in enumerate(drop.ensembles):
+    for m, ensemble in enumerate(drop.elites):
         change, _ = ensemble.predict(observation[m], action[m], bf16)
         following = observation[m] + change[..., :-1]  # [K, B, obs_dim]
         states = torch.cat([observation[m], *following])
@@ -120,7 +125,7 @@ def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) 
     parts = torch.stack(inputs).unflatten(1, (-1, observation.shape[1]))
     at, first, ahead = parts[:, 0], parts[:, 1], parts[:, 2:].flatten(0, 1)
     found = step_dice(drop.dice, at, first, ahead, settings.gamma, settings.dice_norm, settings.dice_lr)
-    return found.view(len(drop.ensembles), -1).mean(dim=1)
+    return found.view(len(drop.elites), -1).mean(dim=1)
 
 
 def refresh(drop: Drop, draws: Draws) -> None:
@@ -157,6 +162,19 @@ def update(drop: Drop, batch: Batch, draws: Draws, actor_scale: float) -> dict[s
     return told | {"clipped": clipped.mean(dim=1), "dice_loss": drop.objective}
 
 
+def refresh_operations(settings: DropSettings, work: Work) -> int:
+    """The products of `refresh`.
+
+    At each row the elites say what follows, the policy acts there and in the row's own state, and the networks for tau
+    are asked about one pair and those for f about three, forward and back.
+    """
+    actor, _ = soft.sac_sizes(settings, work)
+    sizes = ratio_sizes(work.obs_dim + work.act_dim)
+    pair = 4 * (mlp_flops(sizes) + backward_flops(sizes))
+    row = work.elites * (work.network + mlp_flops(actor) + pair) + mlp_flops(actor)
+    return settings.dice_steps * work.batch * row
+
+
 def _warm(drop: Drop, batch: Batch, draws: Draws) -> None:
     learn_ratios(drop, batch.observation, batch.action, draws)
 
@@ -172,8 +190,8 @@ def _imagining(drop: Drop, m: int, flat: Tensor, how: Imagining) -> Imagining:
 
 def _files(drop: Drop, m: int) -> dict[str, dict[str, Tensor]]:
     own = drop.ratio(m, _rolling(drop))
-    scaler = {"input_mean": own.input_mean, "input_std": own.input_std}
-    return {"ratio": own.layout.views(own.flat) | scaler}
+    more = {"input_mean": own.input_mean, "input_std": own.input_std, "networks": own.networks}
+    return {"ratio": own.layout.views(own.flat) | more}
 
 
 def _state(drop: Drop) -> tuple[dict[str, Tensor], list[int]]:
@@ -198,6 +216,7 @@ ALGORITHM = Algorithm(
     warm_up=lambda settings: int(settings.dice_pretrain),
     warm=_warm,
     refresh=refresh,
+    refresh_operations=refresh_operations,
     uncertainties=(RATIO,),
     rolling=_rolling,
     imagining=_imagining,

@@ -5,7 +5,7 @@ expectation over s' from elite k and a' from the policy. It depends on the criti
 gradient step, for the model's rows of the batch; the data's rows have none.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -164,13 +164,8 @@ def begin(world: World, members: tuple[Member, ...], settings: MobileSettings) -
             "target-floor zero presumes that returns are not negative, but no reward of the data is positive.",
             hint="--target-floor none",
         )
-    elites = [_elites(world.ensembles[member.model]) for member in members]
+    elites = [world.ensembles[member.model].only_elites() for member in members]
     return Mobile(sac.begin(world, members, settings), settings, elites)
-
-
-def _elites(ensemble: Ensemble) -> Ensemble:
-    chosen = list(ensemble.elites)
-    return replace(ensemble, flat=ensemble.flat[chosen], elites=tuple(range(len(chosen))))
 
 
 def operations(settings: MobileSettings, work: Work) -> int:
