@@ -120,7 +120,8 @@ def refuse_contradiction(stage: type[Settings], method: str, values: Mapping[str
     for name, own in _values(load_method(method), stage).items():
         if name in _MAKES_A_METHOD and name in values:
             theirs, ours = (getattr(stage(**{name: value}), name) for value in (values[name], own))
-            if theirs != ours:
+            # A share between data and model is a choice; the one or the other alone is what the method is.
+            if theirs != ours and not (name == "real_ratio" and 0 < ours < 1):
                 key = name.replace("_", "-")
                 raise SettingsError(
                     f"{where} has {key} {theirs}, but the method {method} is {key} {ours}.",

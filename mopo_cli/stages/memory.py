@@ -6,15 +6,19 @@ from pathlib import Path
 
 import torch
 
-from mopo_cli.config.schema import PolicyTraining
+from mopo_cli.config.schema import PolicyTraining, TrainModel
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
+from mopo_cli.nets.gaussian import gaussian_layout
 
-_FLOAT = 4
+_FLOAT, _DOUBLE, _INDEX = 4, 8, 8
 # A rollout step holds its rows a few times over: as columns, packed, and those that go on.
 _STEP_COPIES = 4
 # The data are held as columns and as packed rows.
 _DATA_COPIES = 2
+# Parameters, their gradient, two moments, the best, and what is made of them in passing.
+_NETWORK_COPIES = 7
+_HINT = "a smaller --rollout-batch, --pool-epochs or --h, or fewer --seeds at a time"
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -29,15 +33,28 @@ def policy_bytes(settings: PolicyTraining, rows: Rows, data_rows: int, horizons:
     return needed
 
 
-def check_memory(needed: Mapping[str, int], device: torch.device) -> None:
-    """SettingsError where a device has not the room."""
+def model_bytes(settings: TrainModel, rows: int, inputs: int, outputs: int) -> dict[str, int]:
+    """Bytes that training a stack of ensembles on so many loaded rows takes, by what takes them."""
+    seeds, layout = len(settings.all_seeds()), gaussian_layout(inputs, outputs, settings.hidden, settings.layers)
+    networks = seeds * settings.networks
+    return {
+        "networks": _NETWORK_COPIES * networks * layout.size * _FLOAT,
+        # A permutation per seed, and per network the rows of an epoch, gathered from one tensor each.
+        "orders": seeds * rows * _INDEX + 2 * networks * rows * _FLOAT,
+        # Means and deviations are those of doubles.
+        "scaling": 2 * rows * inputs * _DOUBLE,
+    }
+
+
+def check_memory(needed: Mapping[str, int], device: torch.device, hint: str = _HINT) -> None:
+    """SettingsError where a device has not the room; the hint says what needs less."""
     free = _free_bytes(device)
     total = sum(needed.values())
     if free is not None and total > free:
         parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in needed.items())
         raise SettingsError(
             f"Training needs about {total / 1e9:.1f} GB ({parts}), and {device} has {free / 1e9:.1f} GB free.",
-            hint="a smaller --rollout-batch, --pool-epochs or --h, or fewer --seeds at a time",
+            hint=hint,
         )
 
 

@@ -22,6 +22,7 @@ from mopo_cli.dynamics.split import FitData
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device
+from mopo_cli.stages.memory import check_memory, model_bytes
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
@@ -40,6 +41,9 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
             return stage.result()
         data = open_data(path, device)
         fit_data = _learnable(data, report)
+        rows, inputs = fit_data.inputs.shape
+        needed = model_bytes(settings, rows, inputs, fit_data.targets.shape[1])
+        check_memory(needed, device, hint="fewer --seeds at a time, or fewer --networks")
         fit = start_fit(fit_data, fit_settings(settings), settings.all_seeds())
         history = _train(stage, fit, fit_data, report)
         return _publish(stage, fit, fit_data, data, history, report)

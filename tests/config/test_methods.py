@@ -348,6 +348,12 @@ def test_a_settings_file_must_not_change_what_a_method_is(tmp_path: Path) -> Non
         method_cells(ablation.settings, ablation.origins, lambda flags: resolve(TrainPolicy, flags=flags).settings)
 
 
+def test_the_share_of_data_is_a_choice_where_there_is_one() -> None:
+    ablation = resolve(Ablate, flags={"method": "combo", "real_ratio": "0.8"})
+    cells = method_cells(ablation.settings, ablation.origins, lambda flags: resolve(TrainPolicy, flags=flags).settings)
+    assert [(cell.algorithm, cell.real_ratio) for cell in cells] == [("combo", 0.8)]
+
+
 def test_cloning_takes_real_data_alone() -> None:
     with pytest.raises(UsageError, match="real-ratio"):
         resolve(TrainPolicy, flags={"algorithm": "bc"})

@@ -1,16 +1,20 @@
 """What training takes in memory, and that it is refused where that is not there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mopo_cli.agents.replay import Pool
-from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.dynamics.fit import advance, start_fit
+from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages import memory
-from mopo_cli.stages.memory import check_memory, policy_bytes
+from mopo_cli.stages.memory import check_memory, model_bytes, policy_bytes
+from mopo_cli.stages.train_model import fit_settings
 
 CPU = torch.device("cpu")
 ROWS = Rows(11, 3, 3)
@@ -25,6 +29,28 @@ def test_pools_take_what_is_said() -> None:
 
 def test_what_imagines_nothing_needs_the_data_alone() -> None:
     assert list(policy_bytes(TrainPolicy(real_ratio=1.0), ROWS, 1000, [5])) == ["data"]
+
+
+def test_ensembles_take_what_is_said() -> None:
+    settings, rows = TrainModel(networks=3, hidden=20, layers=2, weight_decay=(0, 0, 0), seeds=2), 1000  # type: ignore[arg-type]
+    needed = model_bytes(settings, rows, 6, 5)
+    columns = torch.randn(rows, 4), torch.randn(rows, 2), torch.randn(rows), torch.randn(rows, 4)
+    data = FitData.of(*columns)
+    fit = start_fit(data, fit_settings(settings), (0, 1))
+    advance(fit, data, 1)
+    assert fit.order is not None
+    permuted = sum(part.numel() * part.element_size() for split in fit.splits for part in (split.train, split.holdout))
+    in_order = fit.order.numel() * fit.order.element_size()
+    assert needed["orders"] == permuted + 2 * in_order * rows // fit.order.shape[1]
+    assert needed["networks"] == 7 * fit.flat.numel() * fit.flat.element_size()
+    assert needed["scaling"] == 2 * data.inputs.double().nbytes
+
+
+def test_a_model_that_does_not_fit_is_refused(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_free_of_machine", lambda: 1000)
+    outcome = mopo("train-model --config tiny.yaml --threads 1 --force")
+    assert outcome.code == 3 and "0.0 GB free" in outcome.err and "fewer --networks" in outcome.err
+    assert (tiny_run / "model/ensemble.safetensors").is_file()
 
 
 @pytest.fixture
