@@ -10,7 +10,7 @@ from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.config.axes import mark, word
 from mopo_cli.config.learners import of_algorithms, own_settings, with_own
 from mopo_cli.config.presets import find_preset, load_method, load_preset_method
-from mopo_cli.config.resolve import build, check_flags, refuse_contradiction, suggestion
+from mopo_cli.config.resolve import INHERITED, build, check_flags, refuse_contradiction, suggestion
 from mopo_cli.config.schema import STAGES, Ablate, Imagination, PolicyTraining, TrainPolicy
 from mopo_cli.errors import UsageError
 
@@ -92,7 +92,8 @@ def method_cells(settings: Ablate, origins: dict[str, str], settle: Settle) -> t
     ``settle`` knows the method's. Where lam or h were given, a cell for each of their values that means something
     to the method. Raises as `grid` does.
     """
-    own = given(origins)
+    # What a file says of train-policy holds for every method by itself, but where it says otherwise of one.
+    own = {name for name in given(origins) if not origins[name].endswith(f", {INHERITED}")}
     values = settings.model_dump()
     shared = {name: values[name] for name in PolicyTraining.model_fields if name in own}
     cells: list[TrainPolicy] = []

@@ -29,6 +29,7 @@ from mopo_cli.errors import InputError, SettingsError, UsageError
 S = TypeVar("S", bound=Settings)
 
 # An ablation takes over what was set for training, but not these: they are what it is about.
+INHERITED = "train-policy"
 _NOT_INHERITED = ("method", "penalty", "name")
 # What a settings file must not change under a method's name; a flag may, as it is in sight.
 _MAKES_A_METHOD = ("algorithm", "penalty", "real_ratio", "spectral_norm", "networks", "n")
@@ -39,7 +40,8 @@ class Resolved(Generic[S]):
     """A stage's settings and, for each, where its value comes from.
 
     An origin is ``default``, ``run`` (the data set of the run), ``preset NAME``, ``method NAME``, ``preset NAME,
-    method NAME`` (what the preset says of that method), a file's path, ``PATH, method NAME`` or ``flag``.
+    method NAME`` (what the preset says of that method), a file's path, ``PATH, method NAME``, for an ablation ``PATH,
+    train-policy``, or ``flag``.
     """
 
     settings: S
@@ -79,7 +81,10 @@ def resolve(
     if (method := _method(stage, flags, file, method)) is not None:
         layers += _method_layers(stage, method, name)
         refuse_contradiction(stage, method, _values(file, stage), str(config_file))
-    if config_file:
+    if config_file and stage is Ablate:
+        layers.append((f"{config_file}, {INHERITED}", _values({INHERITED: file.get(INHERITED, {})}, stage)))
+        layers.append((str(config_file), file.get("ablate", {})))
+    elif config_file:
         layers.append((str(config_file), _values(file, stage)))
     if method in of_methods:
         layers.append((f"{config_file}, method {method}", _values(of_methods[method], stage)))
@@ -175,7 +180,7 @@ def checked(sections: Sections, label: str) -> Sections:
 def _values(sections: Sections, stage: type[Settings]) -> dict[str, Any]:
     own = dict(sections.get(stage_name(stage), {}))
     if stage is Ablate:
-        training = sections.get("train-policy", {})
+        training = sections.get(INHERITED, {})
         own = {key: value for key, value in training.items() if key not in _NOT_INHERITED} | own
     return own
 

@@ -319,6 +319,20 @@ def test_cells_of_methods_take_over_what_a_file_gives(
     assert [(cell[0], cell[2], cell[4]) for cell in made] == [("mopo", 0.5, 3), ("mopo", 2, 3), ("mbpo", 1, 3)]
 
 
+def test_what_a_file_says_of_a_method_comes_before_what_it_says_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "train-policy: {epochs: 3, lam: 2}\nmethods: {mopo: {train-policy: {epochs: 4}}}\nablate: {h: [2, 6]}\n"
+    )
+    made = cells("hopper-medium-replay", {"method": "mopo,mopo-v1"}, path)
+    assert [(cell[0], *cell[2:5]) for cell in made] == [
+        *(("mopo", 2, 2, 4), ("mopo", 2, 6, 4)),
+        *(("mopo-v1", 2, 2, 3), ("mopo-v1", 2, 6, 3)),
+    ]
+    made = cells("hopper-medium-replay", {"method": "mopo,mopo-v1", "epochs": "9"}, path)
+    assert {cell[4] for cell in made} == {9}, "a flag is about all of them"
+
+
 @pytest.mark.parametrize("name", [*method_names(), *preset_names()])
 def test_what_presets_show_prints_is_a_settings_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
