@@ -61,7 +61,7 @@ class Brac(Sac):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.behaving = Parameters(self.actor_layout, self.behaviour)
+        self.behaving = Parameters(self.actor_layout, self.behaviour, self.settings.update_precision)
         self.behaviour_gradient = Parameters(self.actor_layout, self.behaviour_adam.grad)
 
     def finite(self) -> Tensor:

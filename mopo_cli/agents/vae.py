@@ -10,7 +10,7 @@ from mopo_cli.engine.workers import spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.perceptron import Evaluated, differentiate, evaluate, first_slope
-from mopo_cli.nets.stacked import Layout, Parameters, join, mlp_layout
+from mopo_cli.nets.stacked import Layout, Parameters, Precision, join, mlp_layout
 
 LATENT = 2
 """Dimensions of the latent per dimension of the action."""
@@ -32,22 +32,26 @@ class Vae:
     decoder: Tensor
     encoder_adam: Adam
     decoder_adam: Adam
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        self.encoding = Parameters(self.encoder_layout, self.encoder)
-        self.decoding = Parameters(self.decoder_layout, self.decoder)
+        self.encoding = Parameters(self.encoder_layout, self.encoder, self.precision)
+        self.decoding = Parameters(self.decoder_layout, self.decoder, self.precision)
         self.encoder_gradient = Parameters(self.encoder_layout, self.encoder_adam.grad)
         self.decoder_gradient = Parameters(self.decoder_layout, self.decoder_adam.grad)
 
 
-def start_vae(obs_dim: int, act_dim: int, hidden: int, seeds: list[int], device: torch.device | str) -> Vae:
+def start_vae(
+    obs_dim: int, act_dim: int, hidden: int, seeds: list[int], device: torch.device | str, precision: Precision = "fp32"
+) -> Vae:
     """Build fresh models with two hidden layers each way, the m-th from the streams of `seeds[m]`."""
     encoder_layout, decoder_layout = (mlp_layout(sizes) for sizes in vae_sizes(obs_dim, act_dim, hidden))
     encoder, decoder = (
         initial(layout, [stream(seed, f"{name}/weights") for seed in seeds], uniform, uniform).to(device)
         for name, layout in (("encoder", encoder_layout), ("decoder", decoder_layout))
     )
-    return Vae(encoder_layout, decoder_layout, encoder, decoder, Adam.like(encoder), Adam.like(decoder))
+    adams = Adam.like(encoder), Adam.like(decoder)
+    return Vae(encoder_layout, decoder_layout, encoder, decoder, *adams, precision)
 
 
 def vae_sizes(obs_dim: int, act_dim: int, hidden: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

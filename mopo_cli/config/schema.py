@@ -170,6 +170,9 @@ class PolicyTraining(Imagination):
         "policy", "who acts in the rollouts: the policy in training, or uniform noise", "MOPO App. G.1"
     )
     rollout_batch: int = setting(50_000, "start states per rollout and seed", CODE, ge=1)
+    update_precision: Literal["fp32", "bf16"] = setting(
+        "fp32", "numbers that the learner's hidden layers are multiplied in; bf16 is faster and coarser"
+    )
     rollout_every: int = setting(1000, "gradient steps between rollouts", CODE, ge=1)
     pool_epochs: int = setting(5, "rollouts kept in the pool of model data", CODE, ge=1)
     real_ratio: float = setting(0.05, "share of real data in a batch", ENSEMBLE, ge=0, le=1)

@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 
 from mopo_cli.engine.workers import spread
-from mopo_cli.nets.stacked import Layers, Parameters, affine, chain_gradient, input_gradient, join, part, unit, units
+from mopo_cli.nets.stacked import (
+    DTYPES,
+    Layers,
+    Parameters,
+    affine,
+    chain_gradient,
+    input_gradient,
+    join,
+    part,
+    unit,
+    units,
+)
 
 # Rows predicted at once on CPU: the values of a layer then stay in the processor's cache.
 _CPU_ROWS = 1024
@@ -42,8 +53,10 @@ def forward(networks: Parameters, u: int, inputs: tuple[Tensor, ...]) -> list[Te
         values = [torch.cat(inputs, dim=-1).repeat_interleave(alike, dim=0)]
     else:
         values = [torch.cat([part[u // alike] for part in inputs], dim=-1)]
-    for weight, bias in layers[:-1]:
-        values.append(torch.relu_(affine(values[-1], weight, bias)))
+    # Inputs and values keep all their bits: a state is worth more of them than bfloat16 has.
+    for layer, (weight, bias) in enumerate(layers[:-1], 1):
+        dtype = DTYPES[networks.products] if layer < len(layers) - 1 else values[0].dtype
+        values.append(torch.relu_(affine(values[-1], weight, bias)).to(dtype))
     values.append(affine(values[-1], *layers[-1]))
     return values
 
@@ -112,7 +125,8 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
     def back(u: int) -> Tensor:
         layers, inputs, upstream = evaluated.networks.layers[u], evaluated.inputs[u], unit(grad, u)
         for layer in reversed(range(1, len(layers))):
-            upstream = _relu_gradient(input_gradient(upstream, layers[layer][0]), inputs[layer])
+            by_inputs = input_gradient(upstream.to(inputs[layer].dtype), layers[layer][0])
+            upstream = _relu_gradient(by_inputs, inputs[layer])
         return first_slope(evaluated, u, upstream, first)
 
     return join(spread(back, len(evaluated.inputs)))
@@ -120,7 +134,8 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
 
 def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> Tensor:
     """Of a unit, the gradient by its inputs from column `first` on, where that by its first layer is `upstream`."""
-    return input_gradient(upstream, evaluated.networks.layers[u][0][0][..., first:, :])
+    weight = evaluated.networks.layers[u][0][0]
+    return input_gradient(upstream.to(weight.dtype), weight[..., first:, :])
 
 
 def _back(inputs: list[Tensor], layers: Layers, upstream: Tensor, into: Layers) -> Tensor:

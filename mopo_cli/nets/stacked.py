@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ _FLOATS = _ALIGNMENT // 4
 # A CPU's matrix kernels are several times slower for fewer columns than a vector has, unless transposed.
 _NARROW = 16
 
+
+Precision = Literal["fp32", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Layers = list[tuple[Tensor, Tensor]]
 """The weight and bias of each layer of a unit."""
@@ -56,7 +60,8 @@ def aligned(matrix: Tensor) -> Tensor:
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """One layer of a unit: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
+    """One layer of a unit, in x's numbers: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     if x.dim() == 3:
         return torch.baddbmm(bias, x, weight)
     if 1 < weight.shape[1] < _NARROW:
@@ -66,8 +71,10 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Of a layer with inputs x `[…, B, I]` and gradient `[…, B, O]` of its output: into `weight` and `bias`."""
-    torch.sum(grad, dim=-2, keepdim=True, out=bias)
-    if x.dim() == 3:
+    torch.sum(grad, dim=-2, keepdim=True, dtype=bias.dtype, out=bias)
+    if x.dtype != weight.dtype:
+        weight.copy_(torch.matmul(x.mT, grad))
+    elif x.dim() == 3:
         torch.bmm(x.mT, grad, out=weight)
     elif 1 < weight.shape[1] < _NARROW:
         weight.copy_(torch.mm(grad.t(), x).t())
@@ -76,7 +83,8 @@ def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) ->
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Of a layer with weight `[…, I, O]` and gradient `[…, B, O]` of its output: `[…, B, I]`."""
+    """Of a layer with weight `[…, I, O]` and gradient `[…, B, O]` of its output, in whose numbers: `[…, B, I]`."""
+    weight = weight.to(grad.dtype)
     if weight.shape[-1] == 1:
         return grad * weight.mT
     return torch.bmm(grad, weight.mT) if grad.dim() == 3 else torch.mm(grad, weight.t())
@@ -97,6 +105,7 @@ def chain_gradient(
     """
 
     def step(layer: int, upstream: Tensor, job: int) -> Tensor:
+        upstream = upstream.to(inputs[layer].dtype)
         if job:
             return through(layer, input_gradient(upstream, layers[layer][0]))
         parameter_gradient(inputs[layer], upstream, *grads[layer])
@@ -151,11 +160,13 @@ class Parameters:
     """The parameters `flat` `[M, size]` of M networks, or a gradient by them.
 
     Views of it are made once, as making them takes as long as a small product. So `flat` may change in place, if it
-    starts on an aligned address as what torch allocates does; of others the views are copies.
+    starts on an aligned address as what torch allocates does; of others the views are copies. Products of two hidden
+    layers are made in the numbers that `products` names.
     """
 
     layout: Layout
     flat: Tensor
+    products: Precision = "fp32"
 
     @cached_property
     def parts(self) -> list[dict[str, Tensor]]:

@@ -4,7 +4,7 @@ V is fitted to the lambda-returns of the logged episodes, and the policy clones 
 exp(A / temperature). Returns and weights of all rows are made anew at every refresh, by the V of that moment.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops
 from mopo_cli.nets.perceptron import differentiate, evaluate, predict
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
+from mopo_cli.nets.stacked import Layout, Parameters, Precision, mlp_layout
 
 _BLOCK = 1 << 18  # rows valued at once
 _LEAST_STD = 1e-5  # added to the advantages' deviation, as in AWR's code
@@ -43,6 +43,7 @@ class AwrSettings:
     gamma: float
     log_std_min: float
     log_std_max: float
+    update_precision: Precision = field(default="fp32", kw_only=True)
     awr_temperature: float = setting(
         1.0, "divisor of the advantage, in its standard deviations, in the weights' exponent", "AWR code", gt=0
     )
@@ -75,8 +76,8 @@ class Awr:
     value_adam: Adam
 
     def __post_init__(self) -> None:
-        self.acting = Parameters(self.actor_layout, self.actor)
-        self.valuing = Parameters(self.value_layout, self.value)
+        self.acting = Parameters(self.actor_layout, self.actor, self.settings.update_precision)
+        self.valuing = Parameters(self.value_layout, self.value, self.settings.update_precision)
         self.actor_gradient = Parameters(self.actor_layout, self.actor_adam.grad)
         self.value_gradient = Parameters(self.value_layout, self.value_adam.grad)
 

@@ -1,6 +1,6 @@
 """Behaviour cloning: the actions of the data, by least squares, and nothing else (D4RL's and MOPO's baseline)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops
 from mopo_cli.nets.perceptron import differentiate, evaluate
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
+from mopo_cli.nets.stacked import Layout, Parameters, Precision, mlp_layout
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class BcSettings:
     actor_lr: float
     log_std_min: float
     log_std_max: float
+    update_precision: Precision = field(default="fp32", kw_only=True)
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Bc:
     actor_adam: Adam
 
     def __post_init__(self) -> None:
-        self.acting = Parameters(self.layout, self.actor)
+        self.acting = Parameters(self.layout, self.actor, self.settings.update_precision)
         self.gradient = Parameters(self.layout, self.actor_adam.grad)
 
     def policy(self, m: int, flat: Tensor | None = None) -> Actor:

@@ -89,7 +89,7 @@ def start_bear(
 ) -> Bear:
     """Build fresh agents, the m-th from the streams of `seeds[m]`."""
     sac = start_sac(obs_dim, act_dim, settings, seeds, device)
-    vae = start_vae(obs_dim, act_dim, settings.behaviour_hidden, seeds, device)
+    vae = start_vae(obs_dim, act_dim, settings.behaviour_hidden, seeds, device, settings.update_precision)
     shared = {part.name: getattr(sac, part.name) for part in fields(sac)}
     log_multiplier = torch.zeros(len(seeds), 1, device=device)
     return Bear(**shared, vae=vae, log_multiplier=log_multiplier, multiplier_adam=Adam.like(log_multiplier))

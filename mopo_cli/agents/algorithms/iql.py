@@ -4,7 +4,7 @@ V is an upper expectile of Q over the data's actions, Q is fitted to r + gamma V
 actions weighted by exp(beta (Q - V)). It is a Gaussian around tanh(mean) whose deviation depends on no state.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log, pi
 
 import torch
@@ -22,7 +22,7 @@ from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops
 from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part
+from mopo_cli.nets.stacked import Layout, Parameters, Precision, mlp_layout, part
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class IqlSettings:
     tau: float
     log_std_min: float
     log_std_max: float
+    update_precision: Precision = field(default="fp32", kw_only=True)
     expectile: float = setting(0.7, "expectile of Q over the data's actions that V is", "IQL", gt=0, lt=1)
     inverse_temperature: float = setting(3.0, "factor of the advantage in the weights' exponent", "IQL", ge=0)
     weight_max: float = setting(100.0, "greatest weight of a row in the actor's regression", "IQL code", gt=0)
@@ -69,10 +70,10 @@ class Iql:
     critic_adam: Adam
 
     def __post_init__(self) -> None:
-        self.acting = Parameters(self.actor_layout, self.actor)
-        self.valuing = Parameters(self.value_layout, self.value)
-        self.judging = Parameters(self.critic_layout, self.critic)
-        self.aiming = Parameters(self.critic_layout, self.target)
+        self.acting = Parameters(self.actor_layout, self.actor, self.settings.update_precision)
+        self.valuing = Parameters(self.value_layout, self.value, self.settings.update_precision)
+        self.judging = Parameters(self.critic_layout, self.critic, self.settings.update_precision)
+        self.aiming = Parameters(self.critic_layout, self.target, self.settings.update_precision)
         self.actor_gradient = Parameters(self.actor_layout, self.actor_adam.grad)
         self.value_gradient = Parameters(self.value_layout, self.value_adam.grad)
         self.critic_gradient = Parameters(self.critic_layout, self.critic_adam.grad)

@@ -5,7 +5,7 @@ networks. Losses are averaged over the batch and summed over members, so no memb
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops, slope_flops
 from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward, input_slope
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part, units
+from mopo_cli.nets.stacked import Layout, Parameters, Precision, mlp_layout, part, units
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class SacSettings:
     alpha_max: float
     log_std_min: float
     log_std_max: float
+    update_precision: Precision = field(default="fp32", kw_only=True)
 
 
 @dataclass
@@ -57,9 +58,9 @@ class Sac:
     alpha_adam: Adam
 
     def __post_init__(self) -> None:
-        self.acting = Parameters(self.actor_layout, self.actor)
-        self.judging = Parameters(self.critic_layout, self.critic)
-        self.aiming = Parameters(self.critic_layout, self.target)
+        self.acting = Parameters(self.actor_layout, self.actor, self.settings.update_precision)
+        self.judging = Parameters(self.critic_layout, self.critic, self.settings.update_precision)
+        self.aiming = Parameters(self.critic_layout, self.target, self.settings.update_precision)
         self.actor_gradient = Parameters(self.actor_layout, self.actor_adam.grad)
         self.critic_gradient = Parameters(self.critic_layout, self.critic_adam.grad)
 

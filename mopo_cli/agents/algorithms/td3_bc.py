@@ -3,7 +3,7 @@
 The actor's loss is -lambda Q1(s, pi(s)) + (pi(s) - a)^2 with lambda = alpha / mean |Q1|, on standardised states.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops, slope_flops
 from mopo_cli.nets.perceptron import Evaluated, differentiate, evaluate, input_slope
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part, units
+from mopo_cli.nets.stacked import Layout, Parameters, Precision, mlp_layout, part, units
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Td3BcSettings:
     tau: float
     log_std_min: float
     log_std_max: float
+    update_precision: Precision = field(default="fp32", kw_only=True)
     bc_alpha: float = setting(2.5, "weight of the critic beside the cloning of actions", "TD3+BC", ge=0)
     policy_delay: int = setting(2, "critics' steps to one of the actor and of the targets", "TD3", ge=1)
     target_noise: float = setting(0.2, "standard deviation of the noise on the target's actions", "TD3", ge=0)
@@ -61,11 +62,11 @@ class Td3Bc:
     critic_adam: Adam
 
     def __post_init__(self) -> None:
-        self.acting = Parameters(self.actor_layout, self.actor)
-        self.acting_ahead = Parameters(self.actor_layout, self.actor_target)
-        self.judging = Parameters(self.critic_layout, self.critic)
-        self.judging_first = Parameters(self.critic_layout, self.critic[::2])
-        self.aiming = Parameters(self.critic_layout, self.critic_target)
+        self.acting = Parameters(self.actor_layout, self.actor, self.settings.update_precision)
+        self.acting_ahead = Parameters(self.actor_layout, self.actor_target, self.settings.update_precision)
+        self.judging = Parameters(self.critic_layout, self.critic, self.settings.update_precision)
+        self.judging_first = Parameters(self.critic_layout, self.critic[::2], self.settings.update_precision)
+        self.aiming = Parameters(self.critic_layout, self.critic_target, self.settings.update_precision)
         self.actor_gradient = Parameters(self.actor_layout, self.actor_adam.grad)
         self.critic_gradient = Parameters(self.critic_layout, self.critic_adam.grad)
 
