@@ -1,6 +1,6 @@
 """All rates on one device in one run, each beside what the machine's matrix products of its shapes allow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
@@ -26,6 +26,7 @@ from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.engine.capture import Recorder
 from mopo_cli.evaluation.returns import open_environments
 from mopo_cli.nets.operations import mlp_flops
+from mopo_cli.nets.stacked import DTYPES
 
 _BILLION = 1e9
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
@@ -75,8 +76,9 @@ def measure(
     speeds = {
         "model": _speed("of model training", model.batch_size, model.hidden, device, budget),
         "rollouts": _speed("of rollouts", _rows(policy, device), model.hidden, device, budget),
-        "updates": _speed("of policy updates", policy.batch_size, policy.hidden, device, budget),
-        "bf16": _speed("of rollouts in bf16", _rows(policy, device), model.hidden, device, budget, torch.bfloat16),
+        "fp32": _speed("of policy updates", policy.batch_size, policy.hidden, device, budget),
+        "reduced": _speed("of rollouts in bf16", _rows(policy, device), model.hidden, device, budget, torch.bfloat16),
+        "bf16": _speed("of policy updates in bf16", policy.batch_size, policy.hidden, device, budget, torch.bfloat16),
     }
     yield from speeds.values()
 
@@ -96,15 +98,21 @@ def measure(
         work = rollouts(model, policy, shapes, device)
         yield rate("rollouts", "generated transitions", work, made, flops, speeds["rollouts"])
         work = rollouts(model, policy, shapes, device, Imagining(bf16=True))
-        yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["bf16"])
+        yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["reduced"])
     for members in sorted({1, seeds}):
-        name = "policy updates" if members == 1 else f"policy updates, {members} seeds"
-        yield _updates(name, task, policy, members, device, budget, record, speeds["updates"])
+        for precision in DTYPES:
+            settings = policy.model_copy(update={"update_precision": precision})
+            yield _updates(updates_name(settings, members), task, settings, members, device, budget, record, speeds)
     for method, settings in task.methods.items():
-        name = f"policy updates, {method}"
-        yield _updates(name, task, settings, 1, device, budget, record, speeds["updates"])
+        yield _updates(f"policy updates, {method}", task, settings, 1, device, budget, record, speeds)
     if task.env_id is not None:
         yield _evaluation(task, task.env_id, device, budget)
+
+
+def updates_name(settings: TrainPolicy, members: int) -> str:
+    """The name of the rate of policy updates with these settings, so many seeds side by side."""
+    reduced = " in bf16" if settings.update_precision == "bf16" else ""
+    return f"policy updates{reduced}" + (f", {members} seeds" if members > 1 else "")
 
 
 def _updates(
@@ -115,9 +123,10 @@ def _updates(
     device: torch.device,
     budget: float,
     record: Recorder | None,
-    speed: Rate,
+    speeds: Mapping[str, Rate],
 ) -> Rate:
     """Gradient steps, each with its share of what the algorithm does before a rollout."""
+    speed = speeds[settings.update_precision]
     model, shapes, dims = task.model, task.shapes, (task.shapes.obs_dim, task.shapes.act_dim)
     flops: float = operations.update_flops(model, settings, *dims)
     seconds = median_seconds(updates(settings, shapes, members, device, model, record), budget, device)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mopo_cli.bench.measure import Rate, Task
+from mopo_cli.bench.measure import Rate, Task, updates_name
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
@@ -38,7 +38,7 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     """
     known = {rate.name: rate.per_second for rate in rates}
     model, policy, shapes = task.model, task.policy, task.shapes
-    update = known.get(f"policy updates, {seeds} seeds", known["policy updates"])
+    update = known[updates_name(policy, seeds)]
     steps = seeds * policy.updates
     held_out = min(int(model.holdout_fraction * shapes.rows), model.holdout_max)
     shown = (shapes.rows - held_out) * model.networks * MODEL_EPOCHS

@@ -42,7 +42,11 @@ SCHEDULE = LoopSettings(8, 8, 30, 2, batch_size=20, real_ratio=0.5)
 
 
 def start(
-    name: str, recorder: Recorder | None = None, schedule: LoopSettings = SCHEDULE, device: str = "cpu"
+    name: str,
+    recorder: Recorder | None = None,
+    schedule: LoopSettings = SCHEDULE,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> tuple[Loop, World]:
     algorithm = load(name)
     draw = stream(0, "test/data")
@@ -57,7 +61,7 @@ def start(
     scaler = torch.zeros(OBS + ACT, device=device), torch.ones(OBS + ACT, device=device)
     model = Ensemble(flat.to(device), layout, *scaler, OBS, (0, 2))
     world = World(rows, real.to(device), observation.to(device), never, ensembles=(model,), how=how)
-    flags = FLAGS | OWN.get(name, {})
+    flags = FLAGS | OWN.get(name, {}) | {"update_precision": precision}
     settings = resolve(TrainPolicy, method=name if name != "sac" else None, flags=flags).settings
     if algorithm.learns_from == "real":
         schedule = replace(schedule, real_ratio=1.0)
@@ -66,10 +70,10 @@ def start(
 
 
 def trained(
-    name: str, recorder: Recorder | None = None, device: str = "cpu", **schedule: Any
+    name: str, recorder: Recorder | None = None, device: str = "cpu", precision: str = "fp32", **schedule: Any
 ) -> tuple[Loop, dict[str, Tensor]]:
     """The loop after three epochs of 8 steps, and the means over the last."""
-    loop, world = start(name, recorder, replace(SCHEDULE, **schedule), device)
+    loop, world = start(name, recorder, replace(SCHEDULE, **schedule), device, precision)
     while loop.step < 24:
         means = advance(loop, world)
     assert means is not None
@@ -102,6 +106,19 @@ def test_replayed_steps_are_the_steps(name: str, whole: bool, monkeypatch: pytes
     assert replayed.engine.doubt is None and len(found) == plain.cycle and all(one.checks == 3 for one in found)
     assert_same(plain, replayed)
     assert all(torch.equal(means[key], others[key]) for key in means)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_algorithm_can_be_trained_in_bfloat16(name: str) -> None:
+    (full, means), (reduced, others) = trained(name), trained(name, record, precision="bf16")
+    assert reduced.engine.doubt is None
+    assert_same(trained(name, precision="bf16")[0], reduced)
+    own, other = reduced.engine.state()[0], full.engine.state()[0]
+    assert all(tensor.dtype == other[key].dtype for key, tensor in own.items())
+    off = (own["actor"] - other["actor"]).norm()
+    assert 0 < off < 0.1 * other["actor"].norm()
+    for key, mean in means.items():
+        torch.testing.assert_close(mean, others[key], rtol=0.2, atol=0.2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
