@@ -26,9 +26,10 @@ from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.engine.capture import Recorder
 from mopo_cli.evaluation.returns import open_environments
 from mopo_cli.nets.operations import mlp_flops
-from mopo_cli.nets.stacked import DTYPES
+from mopo_cli.nets.stacked import DTYPES, Precision
 
 _BILLION = 1e9
+_IN: dict[Precision, str] = {"fp32": "", "bf16": " in bf16"}
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
 
 
@@ -74,11 +75,13 @@ def measure(
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
     speeds = {
-        "model": _speed("of model training", model.batch_size, model.hidden, device, budget),
-        "rollouts": _speed("of rollouts", _rows(policy, device), model.hidden, device, budget),
-        "fp32": _speed("of policy updates", policy.batch_size, policy.hidden, device, budget),
-        "reduced": _speed("of rollouts in bf16", _rows(policy, device), model.hidden, device, budget, torch.bfloat16),
-        "bf16": _speed("of policy updates in bf16", policy.batch_size, policy.hidden, device, budget, torch.bfloat16),
+        f"{what}{_IN[precision]}": _speed(f"of {what}{_IN[precision]}", rows, width, device, budget, dtype)
+        for precision, dtype in DTYPES.items()
+        for what, rows, width in (
+            ("model training", model.batch_size, model.hidden),
+            ("rollouts", _rows(policy, device), model.hidden),
+            ("policy updates", policy.batch_size, policy.hidden),
+        )
     }
     yield from speeds.values()
 
@@ -88,31 +91,36 @@ def measure(
 
     step = operations.model_step_flops(model, *dims)
     per_step = model.batch_size * model.networks
-    work = model_training(model, shapes, device)
-    yield rate(
-        "model training", "transitions x networks", work, MODEL_STEPS * per_step, step // per_step, speeds["model"]
-    )
+    for precision in DTYPES:
+        settings = model.model_copy(update={"update_precision": precision})
+        work = model_training(settings, shapes, device)
+        name = training_name(settings)
+        yield rate(name, "transitions x networks", work, MODEL_STEPS * per_step, step // per_step, speeds[name])
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
         made = policy.rollout_batch * policy.h
         work = rollouts(model, policy, shapes, device)
         yield rate("rollouts", "generated transitions", work, made, flops, speeds["rollouts"])
         work = rollouts(model, policy, shapes, device, Imagining(bf16=True))
-        yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["reduced"])
+        yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["rollouts in bf16"])
     for members in sorted({1, seeds}):
         for precision in DTYPES:
-            settings = policy.model_copy(update={"update_precision": precision})
-            yield _updates(updates_name(settings, members), task, settings, members, device, budget, record, speeds)
-    for method, settings in task.methods.items():
-        yield _updates(f"policy updates, {method}", task, settings, 1, device, budget, record, speeds)
+            own = policy.model_copy(update={"update_precision": precision})
+            yield _updates(updates_name(own, members), task, own, members, device, budget, record, speeds)
+    for method, own in task.methods.items():
+        yield _updates(f"policy updates, {method}", task, own, 1, device, budget, record, speeds)
     if task.env_id is not None:
         yield _evaluation(task, task.env_id, device, budget)
 
 
 def updates_name(settings: TrainPolicy, members: int) -> str:
     """The name of the rate of policy updates with these settings, so many seeds side by side."""
-    reduced = " in bf16" if settings.update_precision == "bf16" else ""
-    return f"policy updates{reduced}" + (f", {members} seeds" if members > 1 else "")
+    return f"policy updates{_IN[settings.update_precision]}" + (f", {members} seeds" if members > 1 else "")
+
+
+def training_name(settings: TrainModel) -> str:
+    """The name of the rate of model training with these settings."""
+    return f"model training{_IN[settings.update_precision]}"
 
 
 def _updates(
@@ -126,7 +134,7 @@ def _updates(
     speeds: Mapping[str, Rate],
 ) -> Rate:
     """Gradient steps, each with its share of what the algorithm does before a rollout."""
-    speed = speeds[settings.update_precision]
+    speed = speeds[f"policy updates{_IN[settings.update_precision]}"]
     model, shapes, dims = task.model, task.shapes, (task.shapes.obs_dim, task.shapes.act_dim)
     flops: float = operations.update_flops(model, settings, *dims)
     seconds = median_seconds(updates(settings, shapes, members, device, model, record), budget, device)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mopo_cli.bench.measure import Rate, Task, updates_name
+from mopo_cli.bench.measure import Rate, Task, training_name, updates_name
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
@@ -43,7 +43,7 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     held_out = min(int(model.holdout_fraction * shapes.rows), model.holdout_max)
     shown = (shapes.rows - held_out) * model.networks * MODEL_EPOCHS
     seconds = {
-        f"model training, {MODEL_EPOCHS} epochs": shown / known["model training"] if policy.needs_model else 0.0,
+        f"model training, {MODEL_EPOCHS} epochs": shown / known[training_name(model)] if policy.needs_model else 0.0,
         "rollouts": _imagined(task, seeds) / known[_rollouts(policy)] if policy.needs_model else 0.0,
         "policy updates": steps / update,
     }

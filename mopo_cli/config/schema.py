@@ -90,6 +90,9 @@ class TrainModel(Settings):
         " or, as the released code, one of the whole ensemble",
         "MOPO v1 App. D.2",
     )
+    update_precision: Literal["fp32", "bf16"] = setting(
+        "fp32", "numbers that hidden layers are multiplied in while they are fitted; bf16 is faster and coarser"
+    )
     seeds: int = setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
     seed_list: Seeds | None = setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
 

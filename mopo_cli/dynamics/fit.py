@@ -25,7 +25,7 @@ from mopo_cli.nets.gaussian import (
 )
 from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.nets.spectral import normalise, normalise_exactly, normalised_gradient, unit_vectors
-from mopo_cli.nets.stacked import Layout, Parameters
+from mopo_cli.nets.stacked import Layout, Parameters, Precision
 
 # Steps whose batches are gathered at once.
 _BLOCK = 16
@@ -51,6 +51,7 @@ class FitSettings:
     min_gain: float
     max_epochs: int | None
     spectral_norm: str = "none"
+    update_precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Fit:
     def hold(self, flat: Tensor, adam: Adam) -> None:
         """Go on with these parameters."""
         self.flat, self.adam = flat, adam
-        self.networks = Parameters(self.layout, flat)
+        self.networks = Parameters(self.layout, flat, self.settings.update_precision)
         self.gradient = Parameters(self.layout, adam.grad)
 
     @property
@@ -178,7 +179,8 @@ def _step(fit: Fit, inputs: Tensor, targets: Tensor, decay: Tensor) -> Tensor:
     networks, divided = fit.networks, None
     if fit.vectors:
         divided = normalise(fit.layout.views(fit.flat), fit.vectors)
-        fit.vectors, networks = divided.vectors, Parameters(fit.layout, fit.layout.pack(divided.params))
+        fit.vectors, flat = divided.vectors, fit.layout.pack(divided.params)
+        networks = Parameters(fit.layout, flat, fit.settings.update_precision)
     losses = likelihood_gradient(networks, inputs, targets, into=fit.gradient)
     views = fit.layout.views(fit.adam.grad)
     if divided is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mopo_cli.engine.workers import spread, spread_evenly
 from mopo_cli.nets.stacked import (
+    DTYPES,
     Layout,
     Parameters,
     affine,
@@ -87,9 +88,11 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
     params, grads = networks.parts[u], into.parts[u]
     inputs: list[Tensor] = [x]
     before: list[Tensor] = []
-    for weight, bias in networks.layers[u]:
+    layers = networks.layers[u]
+    for layer, (weight, bias) in enumerate(layers, 1):
         before.append(affine(inputs[-1], weight, bias))
-        inputs.append(torch.nn.functional.silu(before[-1]))
+        dtype = DTYPES[networks.products] if layer < len(layers) else x.dtype
+        inputs.append(torch.nn.functional.silu(before[-1]).to(dtype))
     mean, raw = (affine(inputs[-1], *_head(params, head)) for head in _HEADS)
     high, low = params["max_logvar"], params["min_logvar"]
     gate = torch.sigmoid(raw - high)
@@ -111,7 +114,7 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
     upstream = _silu_gradient(slopes[0].add_(slopes[1]), before[-1])
     chain_gradient(
         inputs[:-1],
-        networks.layers[u],
+        layers,
         upstream,
         lambda layer, slope: _silu_gradient(slope, before[layer - 1]),
         into.layers[u],
@@ -120,5 +123,6 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
 
 
 def _silu_gradient(grad: Tensor, before: Tensor) -> Tensor:
+    grad = grad.to(before.dtype)
     result: Tensor = torch.ops.aten.silu_backward.grad_input(grad, before, grad_input=grad)
     return result

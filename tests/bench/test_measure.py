@@ -38,8 +38,15 @@ def test_all_that_takes_time_is_measured_in_one_run() -> None:
     rates = {rate.name: rate for rate in measure(task, 3, CPU, 0.01)}
     assert list(rates) == [
         *(f"products of {what}" for what in ("model training", "rollouts", "policy updates")),
-        *(f"products of {what} in bf16" for what in ("rollouts", "policy updates")),
-        *("model training", "rollouts", "rollouts in bf16", "policy updates", "policy updates in bf16"),
+        *(f"products of {what} in bf16" for what in ("model training", "rollouts", "policy updates")),
+        *(
+            "model training",
+            "model training in bf16",
+            "rollouts",
+            "rollouts in bf16",
+            "policy updates",
+            "policy updates in bf16",
+        ),
         *("policy updates, 3 seeds", "policy updates in bf16, 3 seeds", "evaluation"),
     ]
     assert all(rate.per_second > 0 for rate in rates.values())

@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mopo_cli.dynamics.fit import FitSettings, advance, start_fit
+from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.streams import stream
+from mopo_cli.nets.gaussian import gaussian_layout, likelihood_gradient
+from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.nets.perceptron import differentiate, differentiate_blocks, evaluate, first_slope, input_slope
 from mopo_cli.nets.stacked import Parameters, join, mlp_layout
 
@@ -111,3 +115,33 @@ def test_blocks_of_rows_are_reduced_as_well() -> None:
     assert (found.flat - by_flat).norm() < 0.01 * by_flat.norm()
     full = everything(replace(of, products="fp32"), x, torch.ones(2, 60, 1))
     assert not torch.equal(torch.cat(values, dim=1), full[0])
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_the_dynamics_likelihood(layers: int) -> None:
+    layout = gaussian_layout(5, 4, 40, layers)
+    flat = initial(layout, [stream(k, "test/model") for k in range(2)], truncated_normal, zeros)
+    x, target = normal(2, 300, 5, name="x"), normal(2, 300, 4, name="t")
+    found = {}
+    for precision in ("bf16", "fp32"):
+        into = Parameters(layout, torch.zeros_like(flat))
+        found[precision] = likelihood_gradient(Parameters(layout, flat, precision), x, target, into), into.flat  # type: ignore[arg-type]
+    for one, other in zip(*found.values(), strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other) if layers == 1 else 0 < (one - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize("spectral_norm", ["none", "shared"])
+def test_an_ensemble_fitted_in_bfloat16_predicts_about_as_well(spectral_norm: str) -> None:
+    observation, action = normal(1500, 3, name="s"), normal(1500, 2, name="a").clamp(-1, 1)
+    data = FitData.of(observation, action, observation[:, 0] * action[:, 0], 0.9 * observation + 0.3 * action[:, :1])
+    settings = FitSettings(3, 32, 3, 64, 1e-3, (0.0,) * 4, 0.2, 300, 5, 0.01, 8, spectral_norm)
+    errors = {}
+    for precision in ("bf16", "fp32"):
+        fit = start_fit(data, replace(settings, update_precision=precision), (0, 1))  # type: ignore[arg-type]
+        while not fit.done:
+            advance(fit, data, 50)
+        assert fit.best.dtype == torch.float32
+        errors[precision] = fit.best_mse
+    assert not torch.equal(*errors.values())
+    torch.testing.assert_close(errors["bf16"], errors["fp32"], rtol=0.15, atol=0)
