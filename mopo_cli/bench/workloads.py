@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.loop import Loop, LoopSettings, start_loop
+from mopo_cli.agents.loop import Loop, start_loop
 from mopo_cli.agents.loop import advance as advance_loop
+from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import ELITES
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy

@@ -143,7 +143,7 @@ def _matters(name: str, settings: TrainPolicy) -> bool:
 @cache
 def _of_learners() -> set[str]:
     """The settings that learners alone look at, each at its own."""
-    from mopo_cli.agents.loop import LoopSettings
+    from mopo_cli.agents.schedule import LoopSettings
 
     fields = {name for algorithm in NAMES for name in load(algorithm).settings.__dataclass_fields__}
     return fields - {*LoopSettings.__dataclass_fields__} - _OF_MODEL_ROWS

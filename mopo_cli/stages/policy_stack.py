@@ -12,7 +12,8 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import drop, load, sac
 from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start_drop, update
-from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
 from mopo_cli.config.schema import TrainModel, TrainPolicy

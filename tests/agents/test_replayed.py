@@ -11,7 +11,8 @@ from probes.gpu import as_on_cuda, record
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.agents.loop import Loop, LoopSettings, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy

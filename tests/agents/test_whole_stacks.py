@@ -13,7 +13,8 @@ from mopo_cli.agents.algorithms.bc import BcSettings
 from mopo_cli.agents.algorithms.bear import BearSettings
 from mopo_cli.agents.algorithms.sac import SacSettings
 from mopo_cli.agents.brac import BracSettings
-from mopo_cli.agents.loop import Loop, LoopSettings, advance, start_loop
+from mopo_cli.agents.loop import Loop, advance, start_loop
+from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, start_fit
