@@ -37,7 +37,7 @@ class Batch(Transition):
     """The columns of a batch, `[S, B, ·]`, with the reward to learn from.
 
     The first `real` rows are the data's, those numbered `index` `[S, real]`; the model made the others. `step` is how
-    many gradient steps were taken before, not counting the warm-up's.
+    many gradient steps were taken before: in the warm-up those of it, after it those since.
     """
 
     real: int

@@ -174,7 +174,7 @@ def _begin(world: World, members: tuple[Member, ...], settings: BracSettings) ->
 
 def warm(brac: Brac, batch: Batch, draws: Draws, *, value_penalty: bool) -> None:
     """One step of the behaviour policies until they are learned, then one of all else by the divergence alone."""
-    if brac.behaviour_adam.steps < brac.settings.behaviour_steps:
+    if batch.step < brac.settings.behaviour_steps:
         imitate(brac, batch.observation, batch.action)
     else:
         update(brac, batch, draws, value_penalty=value_penalty, follow_critics=False)

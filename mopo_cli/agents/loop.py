@@ -18,7 +18,7 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.imagine import branch, uniform_policy
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
-from mopo_cli.engine.capture import Engine, Recorder, State
+from mopo_cli.engine.capture import Changes, Engine, Recorder, State
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws, draws, stream
 
@@ -67,10 +67,9 @@ class Loop:
     past: deque[Past] = field(default_factory=deque)
     tallies: list[RolloutTally] = field(default_factory=list)
     cycle: int = 1
+    warm_up: int = 0
+    engine: Engine = field(default_factory=Engine)
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))  # [S, len(metrics)]
-
-    def __post_init__(self) -> None:
-        self.engine = Engine(partial(_learned, self), partial(_put_back, self))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -101,7 +100,7 @@ def start_loop(
     warm_up = -(-algorithm.warm_up(learner) // settings.block) * settings.block
     loop = Loop(settings, members, algorithm, agent, pool, weights[:, None], -warm_up)
     loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
-    loop.engine.record, loop.cycle = record, algorithm.cycle(learner)
+    loop.engine.record, loop.cycle, loop.warm_up = record, algorithm.cycle(learner), warm_up
     return loop
 
 
@@ -132,8 +131,8 @@ def _warm_block(loop: Loop, world: World) -> None:
     rows, index = _draw_block(loop, world, loop.settings.batch_size)
     noise = _draws(loop, world, "noise", loop.step // loop.settings.block)
     for k in range(loop.settings.block):
-        batch = world.rows.split(rows[k])
-        loop.algorithm.warm(loop.agent, Batch(**vars(batch), real=index.shape[2], index=index[k]), noise)
+        columns, step = vars(world.rows.split(rows[k])), loop.warm_up + loop.step + k
+        loop.algorithm.warm(loop.agent, Batch(**columns, real=index.shape[2], index=index[k], step=step), noise)
 
 
 def _train_block(loop: Loop, world: World) -> None:
@@ -142,10 +141,11 @@ def _train_block(loop: Loop, world: World) -> None:
     noise = _draws(loop, world, "noise", loop.step // settings.block)
     scale = settings.actor_scale(loop.step)
     loop.engine.keep({(scale, phase) for phase in range(loop.cycle)})
+    changes = Changes(partial(_learned, loop), partial(_put_back, loop))
     for k in range(settings.block):
         step = loop.step + k
         learn = partial(_learn, loop, world, step, scale)
-        loop.engine.take(learn, rows[k], index[k], noise, (scale, step % loop.cycle))
+        loop.engine.take(learn, rows[k], index[k], noise, (scale, step % loop.cycle), changes)
 
 
 def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:

@@ -37,13 +37,15 @@ _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
 class Rate:
     """How fast one thing goes: ``per_second`` of ``unit``, and the ceiling, None where nothing is computed.
 
-    ``ceiling`` is in the same unit: what the products alone would allow at the measured speed of products.
+    ``ceiling`` is in the same unit: what the products alone would allow at the measured speed of products. ``note`` is
+    what the user should know of it.
     """
 
     name: str
     unit: str
     per_second: float
     ceiling: float | None = None
+    note: str | None = None
 
     @property
     def share(self) -> float | None:
@@ -137,14 +139,14 @@ def _updates(
     speed = speeds[f"policy updates{_IN[settings.update_precision]}"]
     model, shapes, dims = task.model, task.shapes, (task.shapes.obs_dim, task.shapes.act_dim)
     flops: float = operations.update_flops(model, settings, *dims)
-    seconds = median_seconds(updates(settings, shapes, members, device, model, record), budget, device)
-    seconds /= updates_per_call(settings)
+    work, loop = updates(settings, shapes, members, device, model, record)
+    seconds = median_seconds(work, budget, device) / updates_per_call(settings)
     refresh = operations.refresh_flops(model, settings, *dims, shapes.rows)
     if refresh:
         flops += refresh / settings.rollout_every
         again = median_seconds(refreshes(settings, shapes, members, device, model), budget, device)
         seconds += again / settings.rollout_every
-    return Rate(name, "updates", members / seconds, speed.per_second * _BILLION / flops)
+    return Rate(name, "updates", members / seconds, speed.per_second * _BILLION / flops, loop.engine.doubt)
 
 
 def _speed(

@@ -113,15 +113,17 @@ def updates(
     device: torch.device,
     model: TrainModel | None = None,
     record: Recorder | None = None,
-) -> Callable[[], object]:
+) -> tuple[Callable[[], object], Loop]:
     """A block of gradient steps (see `updates_per_call`) of a stack of agents, batches drawn, no rollouts, no warm-up.
+
+    Also the loop that takes them.
 
     What an algorithm does before each rollout is in the first call only, see `refreshes`. One that asks the model
     itself is given one.
     """
     world, loop = _policy_stack(settings, shapes, members, device, model)
     loop.step, loop.engine.record = 0, record
-    return lambda: advance_loop(loop, world)
+    return lambda: advance_loop(loop, world), loop
 
 
 def refreshes(

@@ -67,7 +67,15 @@ def bench(
     options = Options(device=call.device, threads=call.threads, engine=call.engine)
     device = open_device(options)
     record, threads = open_recorder(options, device), thread_count()
-    about = {"preset": preset, "device": str(device), "threads": threads, "seeds": seeds, "rows": rows}
+    engine = "eager" if record is None else "cudagraph"
+    about = {
+        "preset": preset,
+        "device": str(device),
+        "engine": engine,
+        "threads": threads,
+        "seeds": seeds,
+        "rows": rows,
+    }
     if compare is not None and before is not None:
         _check_alike(compare, before, about)
     processes = free_processes(options, device, seeds)
@@ -127,6 +135,8 @@ def _measure(
             rates.append(rate)
             share = None if rate.share is None else f"{rate.share:.0%}"
             table.row(f"{rate.name} ({rate.unit})", rate.per_second, share)
+            if rate.note is not None:
+                report.say(f"{rate.name}: steps are taken one by one, which is slower: {rate.note}")
     episode = time_limit(task.env_id, task.env_kwargs) or 1000
     return rates, project(task, seeds, rates, episode, processes)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.context import Context, settle
 from mopo_cli.cli.options import Call, show
-from mopo_cli.config.cells import given, named_after
+from mopo_cli.config.cells import given, given_for_all, named_after
 from mopo_cli.config.resolve import refuse_contradiction, resolve
 from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.config.tables import PaperTable, Row
@@ -70,7 +70,8 @@ def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: s
 def _shared(call: Call, ablation: Ablate, origins: dict[str, str], table: PaperTable) -> dict[str, Any]:
     """What the user said of every cell, and the paper's number of seeds where the user named none."""
     own = given(origins)
-    shared = {name: getattr(ablation, name) for name in PolicyTraining.model_fields if name in own}
+    for_all = given_for_all(origins)
+    shared = {name: getattr(ablation, name) for name in PolicyTraining.model_fields if name in for_all}
     for name in ("lam", "h"):
         if name in call.flags:
             if len(values := getattr(ablation, name)) > 1:

@@ -47,6 +47,11 @@ def given(origins: dict[str, str]) -> set[str]:
     return {name for name, origin in origins.items() if not _OF_MOPO.fullmatch(origin)}
 
 
+def given_for_all(origins: dict[str, str]) -> set[str]:
+    """Those that hold whatever the method; what a file says of train-policy is settled with what it says of methods."""
+    return {name for name in given(origins) if not origins[name].endswith(f", {INHERITED}")}
+
+
 def check_grid(settings: Ablate, origins: dict[str, str]) -> None:
     """Raises UsageError for an axis of the grid that can be none, or is given a value that is not allowed."""
     for name, values in settings.grid.items():
@@ -92,8 +97,7 @@ def method_cells(settings: Ablate, origins: dict[str, str], settle: Settle) -> t
     ``settle`` knows the method's. Where lam or h were given, a cell for each of their values that means something
     to the method. Raises as `grid` does.
     """
-    # What a file says of train-policy holds for every method by itself, but where it says otherwise of one.
-    own = {name for name in given(origins) if not origins[name].endswith(f", {INHERITED}")}
+    own = given_for_all(origins)
     values = settings.model_dump()
     shared = {name: values[name] for name in PolicyTraining.model_fields if name in own}
     cells: list[TrainPolicy] = []

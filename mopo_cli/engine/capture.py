@@ -28,10 +28,15 @@ _TOLERANCE = 0.01  # of what a step changes
 
 
 def cuda_graph(work: Callable[[], None]) -> Callable[[], object]:
-    """The `Recorder` of a GPU; RuntimeError where something in `work` cannot be recorded."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+    """The `Recorder` of a GPU, the current one; RuntimeError where something in `work` cannot be recorded."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            work()
+    except RuntimeError as error:
+        # What ends a capture that has failed complains of the failure, and leaves the capture's stream in use.
+        torch.cuda.set_stream(stream)
+        raise RuntimeError(str(error.__context__ or error)) from error
     replay: Callable[[], object] = graph.replay
     return replay
 
@@ -63,9 +68,10 @@ class Tape:
     def _next(self, kind: str, *shape: int) -> Tensor:
         if self.notes:
             self.asked.append((kind, shape, getattr(self.source, kind)(*shape)))
-        _, noted, room = self.asked[self.position]
-        if noted != shape:
-            raise RuntimeError(f"the step drew {noted} before and draws {shape} now")
+        noted = self.asked[self.position] if self.position < len(self.asked) else ("nothing", (), None)
+        if noted[:2] != (kind, shape):
+            raise RuntimeError(f"the step drew {noted[0]} {noted[1]} before and draws {kind} {shape} now")
+        room: Tensor = self.asked[self.position][2]
         self.position += 1
         return room
 
@@ -80,6 +86,14 @@ class Tape:
             room.copy_(getattr(draws, kind)(*shape))
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What steps change: gives its tensors themselves, and takes over the values of others."""
+
+    state: Callable[[], State]
+    restore: Callable[[State], None]
+
+
 @dataclass
 class Recorded:
     """One recorded step: the memory of its inputs, its draws, what replays it, and how often that was compared."""
@@ -92,19 +106,14 @@ class Recorded:
 
 @dataclass
 class Engine:
-    """Takes the steps of something whose `state` is all that they change; eager without a recorder.
+    """Takes steps; eagerly without a recorder. `doubt` says why recording was given up, if it was."""
 
-    `restore` puts a state back. `doubt` says why recording was given up, if it was.
-    """
-
-    state: Callable[[], State]
-    restore: Callable[[State], None]
     record: Recorder | None = None
     doubt: str | None = None
     _recorded: dict[Hashable, Recorded] = field(default_factory=dict)
 
-    def take(self, step: Step, rows: Tensor, index: Tensor, draws: Draws, key: Hashable) -> None:
-        """Take a step with these inputs. Steps of one key launch the same.
+    def take(self, step: Step, rows: Tensor, index: Tensor, draws: Draws, key: Hashable, changes: Changes) -> None:
+        """Take a step with these inputs. Steps of one key launch the same, and change nothing but `changes`.
 
         The first of a key is taken eagerly, which notes what it draws, and the second is recorded.
         """
@@ -115,14 +124,21 @@ class Engine:
             step(rows, index, cast(Draws, tape))
             self._recorded[key] = Recorded((rows.clone(), index.clone()), tape)
         else:
-            self._replay(self.record, step, self._recorded[key], rows, index, draws)
+            self._replay(self.record, step, self._recorded[key], rows, index, draws, changes)
 
     def keep(self, keys: set[Hashable]) -> None:
         """Forget the recorded steps of all other keys."""
         self._recorded = {key: recorded for key, recorded in self._recorded.items() if key in keys}
 
     def _replay(
-        self, record: Recorder, step: Step, recorded: Recorded, rows: Tensor, index: Tensor, draws: Draws
+        self,
+        record: Recorder,
+        step: Step,
+        recorded: Recorded,
+        rows: Tensor,
+        index: Tensor,
+        draws: Draws,
+        changes: Changes,
     ) -> None:
         for room, value in zip(recorded.inputs, (rows, index), strict=True):
             room.copy_(value)
@@ -134,17 +150,17 @@ class Engine:
         def eagerly() -> None:
             step(*recorded.inputs, cast(Draws, recorded.tape.rewind()))
 
-        before, replayed = _copy(self.state()), None
+        before, replayed = _copy(changes.state()), None
         try:
             recorded.replay = recorded.replay or record(eagerly)
             recorded.replay()
-            replayed = _copy(self.state())
+            replayed = _copy(changes.state())
         except RuntimeError as error:
             self._give_up(f"a step cannot be recorded ({str(error).splitlines()[0]})")
-        self.restore(before)
+        changes.restore(before)
         eagerly()
         recorded.checks += 1
-        if replayed is not None and not _alike(before, replayed, self.state()):
+        if replayed is not None and not _alike(before, replayed, changes.state()):
             self._give_up("a recorded step changes other numbers than the step itself")
 
     def _give_up(self, why: str) -> None:

@@ -35,7 +35,7 @@ _TORCH_THREADS = torch.get_num_threads()  # before it is told otherwise
 def open_device(options: Options) -> torch.device:
     """The device to compute on: `auto` takes a CUDA GPU where there is one. Sets how many CPU threads compute.
 
-    UsageError for a device that this machine or this build of torch does not have.
+    UsageError for a device that this machine or this build of torch does not have, or an engine that it cannot be.
     """
     _keep_freed_memory()
     name = options.device
@@ -48,18 +48,17 @@ def open_device(options: Options) -> torch.device:
         raise UsageError(
             f"--device {options.device} is not usable here: {str(error).splitlines()[0]}", hint="--device cpu"
         ) from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs are made on the current device
+    elif options.engine == "cudagraph":
+        raise UsageError(f"--engine cudagraph needs a CUDA device, and this is {device}.", hint="--engine auto")
     # Work for a GPU is launched by one thread.
     use_threads(cpu_threads(options) if device.type == "cpu" else 1)
     return device
 
 
 def open_recorder(options: Options, device: torch.device) -> Recorder | None:
-    """What records gradient steps for the engine asked for, None where they are taken eagerly.
-
-    UsageError for CUDA graphs elsewhere than on a CUDA device.
-    """
-    if options.engine == "cudagraph" and device.type != "cuda":
-        raise UsageError(f"--engine cudagraph needs a CUDA device, and this is {device}.", hint="--engine auto")
+    """What records gradient steps for the engine asked for, None where they are taken eagerly."""
     return cuda_graph if device.type == "cuda" and options.engine != "eager" else None
 
 

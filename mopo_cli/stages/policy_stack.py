@@ -32,7 +32,7 @@ from mopo_cli.store.atomic import sha256_file, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
 
 _SAVE_SECONDS = 60.0
-_MOST_PENDING = 8
+_ROUNDS = 2  # of games, that each process may be behind
 
 
 @dataclass
@@ -83,6 +83,7 @@ def train_stack(
     last_save = time.monotonic()
     with ExitStack() as context:
         watch = _watch(context, stage.options, opened, settings, len(members), report)
+        backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
         table = context.enter_context(report.live_table(columns(loop)))
         progress = context.enter_context(
             report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
@@ -100,7 +101,7 @@ def train_stack(
                 trained.pending.append(epoch)
             stop, end = stage.should_stop(), loop.step == total
             save = stop or time.monotonic() - last_save > _SAVE_SECONDS
-            for epoch in _complete(trained, keep=0 if save or end else _MOST_PENDING):
+            for epoch in _complete(trained, keep=0 if save or end else backlog):
                 table.row(*row(loop, epoch, settings.epochs))
             if save:
                 _save(stage, trained, settings)

@@ -4,16 +4,14 @@ What a policy reaches depends on it and the seed alone, so where it was played s
 """
 
 import os
-import signal
+import subprocess
+import sys
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from multiprocessing import get_all_start_methods, get_context, parent_process
-from multiprocessing.connection import wait
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
@@ -31,6 +29,7 @@ from mopo_cli.stages.runner import Options
 _THREADS_OF_MEMBER = 3
 _MOST_PROCESSES = 16
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_SERVE = "import sys; from mopo_cli.stages.watch import serve; serve(int(sys.argv[1]))"
 
 
 @dataclass(frozen=True)
@@ -62,36 +61,70 @@ class Game:
 
 
 @dataclass
+class Player:
+    """A process that plays; it is starting or at `work`, or neither."""
+
+    process: "subprocess.Popen[bytes]"
+    connection: Connection
+    work: "Played | None" = None
+    ready: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can be given something to play."""
+        return self.ready and self.work is None
+
+
+@dataclass
 class Watch:
-    """Plays a game with one policy after another, or, with a pool, beside each other."""
+    """Plays a game with one policy after another; at most `processes` of them beside each other, 0: here, in turn."""
 
     game: Game
     report: Report
     environments: list[Environment]
-    pool: ProcessPoolExecutor | None = None
+    processes: int
+    players: list[Player] = field(default_factory=list)
+    waiting: deque["Played"] = field(default_factory=deque)
 
     def play(self, actor: Actor, seed: int) -> "Played":
         """Begin to play; the actor may learn on meanwhile."""
-        if self.pool is None:
-            return Played(self, actor, seed, self._here(actor, seed))
-        kept = replace(actor, flat=actor.flat.cpu().clone())
+        played = Played(self, replace(actor, flat=actor.flat.cpu().clone()), seed)
+        if self.processes:
+            self.waiting.append(played)
+            self.hand_over()
+        else:
+            played.result()
+        return played
+
+    def hand_over(self, block: bool = False) -> None:
+        """Take what has been played, if need be wait for something, and hand out what waits for being played."""
         try:
-            bounds = kept.log_std_min, kept.log_std_max
-            return Played(self, kept, seed, self.pool.submit(_there, kept.flat.numpy(), kept.layout, *bounds, seed))
-        except (OSError, BrokenProcessPool):
-            return Played(self, kept, seed, self.without_pool(kept, seed))
+            busy = {player.connection: player for player in self.players if not player.idle}
+            for connection in wait(list(busy), None if block else 0) if busy else []:
+                _take(busy[connection])  # type: ignore[index]
+            idle = [player for player in self.players if player.idle]
+            while self.waiting and idle:
+                _give(idle.pop(), self.waiting.popleft())
+            if self.waiting and len(self.players) < self.processes and all(player.ready for player in self.players):
+                self.players.append(_start(self.game))
+        except (OSError, EOFError):
+            self.report.say("A process that evaluates has ended (out of memory?); evaluation and training take turns.")
+            self.close_players()
+            self.processes = 0
 
-    def without_pool(self, actor: Actor, seed: int) -> Outcome:
-        """Play here, from now on, as a process has died."""
-        if self.pool is not None:
-            self.report.say("The process that evaluates has died (out of memory?); evaluation and training take turns.")
-            self.pool.shutdown(wait=False)
-            self.pool = None
-        return self._here(actor, seed)
-
-    def _here(self, actor: Actor, seed: int) -> Outcome:
+    def here(self, actor: Actor, seed: int) -> Outcome:
+        """Play in this process."""
         self.environments += self.game.open(self.game.episodes - len(self.environments))
         return self.game.play(self.environments, actor, seed)
+
+    def close_players(self) -> None:
+        """End all processes at once; what they are at is lost."""
+        for player in self.players:
+            player.process.kill()
+            player.connection.close()
+            player.process.wait()
+        self.players.clear()
+        self.waiting.clear()
 
 
 @dataclass
@@ -101,20 +134,21 @@ class Played:
     watch: Watch
     actor: Actor
     seed: int
-    outcome: "Outcome | Future[Outcome]"
+    outcome: Outcome | None = None
 
     @property
     def known(self) -> bool:
-        """Whether `result` need not wait."""
-        return isinstance(self.outcome, Outcome) or self.outcome.done()
+        """Whether `result` need not wait for another process."""
+        if self.outcome is None and self.watch.processes:
+            self.watch.hand_over()
+        return self.outcome is not None or not self.watch.processes
 
     def result(self) -> Outcome:
         """The outcome, waited for."""
-        if isinstance(self.outcome, Future):
-            try:
-                self.outcome = self.outcome.result()
-            except BrokenProcessPool:
-                self.outcome = self.watch.without_pool(self.actor, self.seed)
+        while self.outcome is None and self.watch.processes:
+            self.watch.hand_over(block=True)
+        if self.outcome is None:
+            self.outcome = self.watch.here(self.actor, self.seed)
         return self.outcome
 
 
@@ -122,19 +156,21 @@ class Played:
 def open_watch(game: Game, processes: int, report: Report) -> Iterator[Watch]:
     """A `Watch` with so many processes, closed when the block ends; raises what `make_environments` does."""
     # One environment tells at once what is wrong with all.
-    watch = Watch(game, report, game.open(1))
+    watch = Watch(game, report, game.open(1), processes)
     try:
         if processes:
-            watch.pool = _start_pool(game, processes)
+            with suppress(OSError):
+                watch.players.append(_start(game))  # now, as its imports take seconds
         yield watch
     finally:
+        watch.close_players()
         close_environments(watch.environments)
-        if watch.pool is not None:
-            watch.pool.shutdown(cancel_futures=True)
 
 
 def free_processes(options: Options, device: torch.device, members: int) -> int:
     """How many processes may evaluate while so many members train: as many as there are cores that these leave free."""
+    if os.name != "posix":
+        return 0
     busy = min(cpu_threads(options), _THREADS_OF_MEMBER * members) if device.type == "cpu" else 1
     return min(max(_cores() - busy, 0), _MOST_PROCESSES)
 
@@ -148,43 +184,47 @@ def _cores() -> int:
         return cores
 
 
-def _start_pool(game: Game, processes: int) -> ProcessPoolExecutor:
-    # Forking this process would copy its threads' locks. A server that has imported what is needed is forked instead.
-    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-    context: Any = get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(game,))
-    Thread(target=_wake, args=(pool,), daemon=True).start()
-    return pool
+def _start(game: Game) -> Player:
+    ours, theirs = Pipe()
+    # In a session of its own, so that signals reach the process that trains, which then ends this one.
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    theirs.close()
+    ours.send(game)
+    return Player(process, ours)
 
 
-def _wake(pool: ProcessPoolExecutor) -> None:
-    """Have a process ready when it is needed: the imports take seconds. What goes wrong is told when it is needed."""
-    with suppress(OSError, RuntimeError):
-        pool.submit(os.getpid)
+def _give(player: Player, played: Played) -> None:
+    player.work, actor = played, played.actor
+    player.connection.send((actor.flat.numpy(), actor.layout, actor.log_std_min, actor.log_std_max, played.seed))
 
 
-_playing: list[tuple[Game, list[Environment]]] = []
-"""Of such a process, what it plays."""
+def _take(player: Player) -> None:
+    outcome = player.connection.recv()
+    if player.work is not None:
+        player.work.outcome = outcome
+    player.work, player.ready = None, True
 
 
-def _begin(game: Game) -> None:
-    """Leave signals to the process that trains, and end when it does, however it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def serve(descriptor: int) -> None:
+    """Be a process that plays: take a `Game`, then policies, until the other end of the connection is closed."""
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
-    _playing.append((game, game.open(game.episodes)))
+    connection = Connection(descriptor)
+    with suppress(EOFError, OSError):
+        game: Game = connection.recv()
+        environments = game.open(game.episodes)
+        connection.send(None)
+        while True:
+            connection.send(_answer(game, environments, *connection.recv()))
 
 
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _there(flat: Floats, layout: Layout, log_std_min: float, log_std_max: float, seed: int) -> Outcome:
-    ((game, environments),) = _playing
-    return game.play(environments, Actor(torch.from_numpy(flat), layout, log_std_min, log_std_max), seed)
+def _answer(
+    game: Game, environments: list[Environment], flat: Floats, layout: Layout, low: float, high: float, seed: int
+) -> Outcome:
+    return game.play(environments, Actor(torch.from_numpy(flat), layout, low, high), seed)

@@ -1,5 +1,7 @@
 """Gradient steps of every algorithm, replayed as a GPU's graphs are: the same bits as those of the steps."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,10 +21,10 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import PENALTIES
-from mopo_cli.engine.capture import Recorder, cuda_graph
+from mopo_cli.engine.capture import Recorder, Tape, cuda_graph
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
-from mopo_cli.engine.streams import stream
+from mopo_cli.engine.streams import draws, stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.stages.policy_stack import learner_settings
@@ -82,8 +84,8 @@ def trained(
 
 
 def assert_same(one: Loop, other: Loop) -> None:
-    (tensors, steps), (others, other_steps) = one.engine.state(), other.engine.state()
-    assert steps == other_steps
+    (tensors, numbers), (others, other_numbers) = loop_state(one), loop_state(other)
+    assert numbers == other_numbers
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
 
@@ -114,7 +116,7 @@ def test_every_algorithm_can_be_trained_in_bfloat16(name: str) -> None:
     (full, means), (reduced, others) = trained(name), trained(name, record, precision="bf16")
     assert reduced.engine.doubt is None
     assert_same(trained(name, precision="bf16")[0], reduced)
-    own, other = reduced.engine.state()[0], full.engine.state()[0]
+    own, other = loop_state(reduced)[0], loop_state(full)[0]
     assert all(tensor.dtype == other[key].dtype for key, tensor in own.items())
     off = (own["actor"] - other["actor"]).norm()
     assert 0 < off < 0.1 * other["actor"].norm()
@@ -180,6 +182,32 @@ def test_what_cannot_be_replayed_is_noticed_and_taken_as_it_is(fault: str, monke
     assert odd.engine.doubt is not None and odd.engine.record is None and "\n" not in odd.engine.doubt
     assert ("not permitted" in odd.engine.doubt) == (fault == "not recordable")
     assert_same(plain, odd)
+
+
+def test_a_finished_stack_is_freed_at_once() -> None:
+    loop, _ = trained("sac", record)
+    pool = weakref.ref(loop.pool)
+    gc.disable()
+    try:
+        del loop
+        assert pool() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("asks", [("normal", 1, 3), ("uniform", 1, 4), ("uniform", 1, 3, 2)])
+def test_a_step_that_draws_otherwise_than_before_is_no_step_to_replay(asks: tuple[Any, ...]) -> None:
+    tape = Tape(draws((0,), "test", 0, "cpu"))
+    first = tape.uniform(1, 3)
+    tape.rewind()
+    assert tape.uniform(1, 3) is first
+    kind, *shape = asks
+    for position in (0, 1):  # in place of what was asked for, and after all of it
+        tape.rewind()
+        for _ in range(position):
+            tape.uniform(1, 3)
+        with pytest.raises(RuntimeError, match="before and draws"):
+            getattr(tape, kind)(*shape)
 
 
 def test_rounding_is_no_doubt() -> None:

@@ -24,7 +24,7 @@ def counted(work: object) -> int:
 @pytest.mark.parametrize("members", [1, 3])
 def test_of_an_update(members: int) -> None:
     formula = members * updates_per_call(POLICY) * update_flops(MODEL, POLICY, SHAPES.obs_dim, SHAPES.act_dim)
-    assert counted(updates(POLICY, SHAPES, members, CPU)) == formula
+    assert counted(updates(POLICY, SHAPES, members, CPU)[0]) == formula
 
 
 def test_of_what_comes_before_a_rollout() -> None:

@@ -103,6 +103,15 @@ def test_flags_and_the_settings_file_beat_the_papers_settings(tmp_path: Path) ->
     assert made.model[0].networks == 3
 
 
+def test_what_a_file_says_of_a_method_comes_before_what_it_says_of_all(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("train-policy: {epochs: 3}\nmethods: {mopo: {train-policy: {epochs: 4}}}\n")
+    epochs = {
+        label: cell.epochs for label, cell in plan("mopo-1", "walker2d-random-v0", config=file).part.cells.items()
+    }
+    assert epochs["MOPO"] == 4 and {epochs[label] for label in epochs if label != "MOPO"} == {3}
+
+
 def test_the_presets_of_another_data_set_can_be_named() -> None:
     made, table = plan("mopo-1", "generate:Hopper-v5:random", preset="hopper-medium"), load_table("mopo-1")
     assert made.part.cells["MOPO"].lam == 5

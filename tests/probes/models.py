@@ -165,7 +165,7 @@ def check_operations(name: str, **own: Any) -> None:
     model = TrainModel(networks=6, hidden=12, layers=3, weight_decay=(0.1,) * 4)
     shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
     for members in (1, 3):
-        work = updates(policy, shapes, members, torch.device("cpu"), model)
+        work, _ = updates(policy, shapes, members, torch.device("cpu"), model)
         work()  # what is done once per rollout is in the first call only
         with FlopCounterMode(display=False) as counter:
             work()

@@ -193,7 +193,7 @@ def check_operations(name: str, **own: Any) -> None:
     assert updates_per_call(policy) == 12
     shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
     for members in (1, 3):
-        work = updates(policy, shapes, members, torch.device("cpu"))
+        work, _ = updates(policy, shapes, members, torch.device("cpu"))
         work()  # what is done once per rollout is in the first call only
         with FlopCounterMode(display=False) as counter:
             work()

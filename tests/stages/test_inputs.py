@@ -5,7 +5,7 @@ import torch
 
 from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.errors import UsageError
-from mopo_cli.stages.inputs import open_recorder
+from mopo_cli.stages.inputs import open_device, open_recorder
 from mopo_cli.stages.runner import Options
 
 
@@ -16,7 +16,7 @@ def test_steps_are_recorded_on_a_gpu_unless_told_otherwise() -> None:
     assert open_recorder(Options(engine="eager"), gpu) is None
     assert open_recorder(Options(), cpu) is open_recorder(Options(engine="eager"), cpu) is None
     with pytest.raises(UsageError, match="--engine cudagraph needs a CUDA device, and this is cpu"):
-        open_recorder(Options(engine="cudagraph"), cpu)
+        open_device(Options(device="cpu", engine="cudagraph"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def wanted(seed: int) -> Outcome:
 
 
 @pytest.fixture
-def beside(capfd: pytest.CaptureFixture[str]) -> Iterator[Watch]:
+def beside() -> Iterator[Watch]:
     with open_watch(GAME, 2, Report()) as watch:
         yield watch
 
@@ -53,7 +54,7 @@ def test_the_outcome_does_not_tell_where_it_was_played(beside: Watch) -> None:
         for seed in range(4):
             now = here.play(actor(seed), seed + 7)
             assert now.known and now.result() == wanted(seed) == played[seed].result()
-    assert beside.pool is not None and played[0].known and len({one.result().value for one in played}) > 1
+    assert beside.processes == 2 and played[0].known and len({one.result().value for one in played}) > 1
 
 
 def test_the_actor_that_is_played_is_that_of_the_moment(beside: Watch) -> None:
@@ -63,37 +64,67 @@ def test_the_actor_that_is_played_is_that_of_the_moment(beside: Watch) -> None:
     assert played.result() == wanted(0)
 
 
-def kill_workers(watch: Watch) -> None:
-    for process in list(watch.pool._processes.values()):  # type: ignore[union-attr]
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+@pytest.mark.parametrize("busy", [True, False])
+def test_when_one_process_dies_training_plays_itself(
+    busy: bool, beside: Watch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = [beside.play(actor(seed), seed + 7) for seed in range(3)]
+    if not busy:
+        assert [played.result() for played in first] == [wanted(seed) for seed in range(3)]
+    until_there_are(2, beside)
+    beside.players[0].process.kill()
+    beside.players[0].process.wait()
+    later = [beside.play(actor(seed), seed + 7) for seed in range(3, 6)]
+    assert [played.result() for played in (*first, *later)] == [wanted(seed) for seed in range(6)]
+    assert beside.players == [] and beside.processes == 0
+    assert beside.play(actor(6), 13).known
+    assert capfd.readouterr().err.count("has ended") == 1
 
 
-def test_when_a_process_dies_training_plays_itself(beside: Watch, capfd: pytest.CaptureFixture[str]) -> None:
-    before = beside.play(actor(0), 7)
-    kill_workers(beside)
-    later = beside.play(actor(1), 8)
-    assert (before.result(), later.result()) == (wanted(0), wanted(1)) and beside.pool is None
-    assert beside.play(actor(2), 9).result() == wanted(2)
-    assert capfd.readouterr().err.count("has died") == 1
+def until_there_are(count: int, watch: Watch) -> None:
+    """Plays until so many processes have been started."""
+    while len(watch.players) < count:
+        [played.result() for played in [watch.play(actor(0), 7) for _ in range(8)]]
+
+
+def test_a_process_that_cannot_be_started_is_done_without(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", "/no/python")
+        with open_watch(GAME, 2, Report()) as watch:
+            assert watch.play(actor(0), 7).result() == wanted(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watching, "_SERVE", "raise SystemExit(3)")
+        with open_watch(GAME, 2, Report()) as watch:
+            assert watch.play(actor(0), 7).result() == wanted(0)
+    assert capfd.readouterr().err.count("has ended") == 2
 
 
 def test_signals_are_for_the_process_that_trains(beside: Watch) -> None:
+    """Those to its group, as Ctrl-C and a batch system send them, do not reach the others."""
     beside.play(actor(0), 7).result()
-    for process in beside.pool._processes.values():  # type: ignore[union-attr]
-        os.kill(process.pid, signal.SIGINT)
-        os.kill(process.pid, signal.SIGTERM)
-    assert beside.play(actor(1), 8).result() == wanted(1) and beside.pool is not None
+    assert all(os.getpgid(player.process.pid) != os.getpgid(0) for player in beside.players)
+
+
+def test_what_is_left_at_the_end_is_not_waited_for() -> None:
+    slow = replace(GAME, env_id="HalfCheetah-v5", episodes=50, action_low=-np.ones(6), action_high=np.ones(6))
+    wide = Actor(torch.zeros(1, mlp_layout((17, 8, 12)).size), mlp_layout((17, 8, 12)), -5.0, 2.0)
+    with open_watch(slow, 1, Report()) as watch:
+        played = [watch.play(wide, 0) for _ in range(20)]
+        while watch.players[0].work is None:
+            assert not played[0].known
+        (process,) = (player.process for player in watch.players)
+        start = time.monotonic()
+    assert time.monotonic() - start < 2 and process.returncode == -signal.SIGKILL
 
 
 PARENT = """
-import os, sys
+import sys
 import numpy as np
 from mopo_cli.report.console import Report
 from mopo_cli.stages.watch import Game, open_watch
 if __name__ == "__main__":
     with open_watch(Game("InvertedPendulum-v5", {}, 1, np.float32([-3]), np.float32([3])), 1, Report()) as watch:
-        print(watch.pool.submit(os.getpid).result(), flush=True)
+        print(watch.players[0].process.pid, flush=True)
         sys.stdin.read()
 """
 
@@ -169,13 +200,12 @@ def records(run: Path, name: str) -> list[bytes]:
     return [(run / f"policies/{name}/seed-{seed}/metrics.jsonl").read_bytes() for seed in (0, 1)]
 
 
-@pytest.mark.parametrize("pending", [1, 8])
+@pytest.mark.parametrize("processes", [1, 3])
 def test_training_is_the_same_with_its_games_beside_it(
-    pending: int, tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+    processes: int, tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mopo(TRAIN.format("here")).code == 0
-    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: 1)
-    monkeypatch.setattr("mopo_cli.stages.policy_stack._MOST_PENDING", pending)
+    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: processes)
     outcome = mopo(TRAIN.format("beside"))
     assert outcome.code == 0 and records(tiny_run, "here") == records(tiny_run, "beside")
     # Every epoch has its row, in order, with its returns.
