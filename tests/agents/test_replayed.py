@@ -27,6 +27,7 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import draws, stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.nets.stacked import Parameters
 from mopo_cli.stages.policy_stack import learner_settings
 from mopo_cli.tasks.termination import never
 
@@ -122,6 +123,15 @@ def test_every_algorithm_can_be_trained_in_bfloat16(name: str) -> None:
     assert 0 < off < 0.1 * other["actor"].norm()
     for key, mean in means.items():
         torch.testing.assert_close(mean, others[key], rtol=0.2, atol=0.2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_networks_that_learn_are_reduced_but_drop_s_ratios(name: str) -> None:
+    agent = start(name, precision="bf16")[0].agent
+    parts = [agent, *(getattr(agent, part) for part in ("sac", "vae") if hasattr(agent, part))]
+    networks = {key: value for part in parts for key, value in vars(part).items() if isinstance(value, Parameters)}
+    asked = {key: value for key, value in networks.items() if not key.endswith("gradient")}
+    assert asked and all(value.products == "bf16" for value in asked.values()), asked.keys()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
