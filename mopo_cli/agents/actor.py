@@ -21,8 +21,12 @@ class Actor:
 
     def sample(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Draw actions `[n, act_dim]` for observations `[n, obs_dim]`."""
+        shape = len(observation), self.layout.shapes[-1][1][1] // 2
+        return self.act(observation, torch.randn(shape, generator=generator, device=observation.device))
+
+    def act(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """The actions that standard normal noise `[n, act_dim]` makes of observations `[n, obs_dim]`."""
         mean, log_std = self._heads(observation)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return torch.tanh(mean + log_std.clamp(self.log_std_min, self.log_std_max).exp() * noise)
 
     def greedy(self, observation: Tensor) -> Tensor:

@@ -45,6 +45,10 @@ class Batch(Transition):
     step: int = 0
 
 
+Take = Callable[[Callable[[Draws], None], Draws], None]
+"""Has a step taken, with the draws it asks for."""
+
+
 @dataclass(frozen=True)
 class Work:
     """How much a gradient step has to do: widths, rows of a batch and real ones among them, rows of the data.
@@ -121,9 +125,11 @@ class Algorithm:
     - `operations(settings, work)` counts the floating-point operations of its matrix products, for one member;
     - `learns_from` tells of which rows: "any", those of the data alone ("real"), in each batch some of the data and
       some of the model ("both"), or also of fresh rollouts, as it asks the model itself ("model");
-    - `warm_up(settings)` is how many gradient steps come first, on real rows, each by `warm(agent, batch, draws)`;
-    - `refresh(agent, draws)` is called whenever rollouts are due, before them, and `refresh_operations(settings, work)`
-      counts its products, for one member;
+    - `warm_up(settings)` is how many gradient steps come first, on real rows, phase after phase, each by
+      `warm(agent, batch, draws)`, which launches the same throughout a phase;
+    - `refresh(agent, draws, take)` is called whenever rollouts are due, before them; gradient steps of its own, which
+      all launch the same, it has taken by `take(step, draws)`. `refresh_operations(settings, work)` counts its
+      products, for one member;
     - `uncertainties` are columns that model rows have for it, beside those of the penalties;
     - `rolling(agent)` `[S, ·]` are the parameters by which rollouts are made, the policies' first, and
       `imagining(agent, m, flat, how)` is how member m makes them, by parameters `flat` `[S, ·]`;
@@ -138,9 +144,9 @@ class Algorithm:
     operations: Callable[[Any, Work], int]
     cycle: Callable[[Any], int] = lambda settings: 1
     learns_from: Literal["any", "real", "both", "model"] = "any"
-    warm_up: Callable[[Any], int] = lambda settings: 0
+    warm_up: Callable[[Any], tuple[int, ...]] = lambda settings: ()
     warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None
-    refresh: Callable[[Any, Draws], None] = lambda agent, draws: None
+    refresh: Callable[[Any, Draws, Take], None] = lambda agent, draws, take: None
     refresh_operations: Callable[[Any, Work], int] = lambda settings, work: 0
     uncertainties: tuple[str, ...] = ()
     rolling: Callable[[Any], Tensor] = _actors

@@ -195,6 +195,6 @@ def algorithm(*, value_penalty: bool) -> Algorithm:
         partial(update, value_penalty=value_penalty),
         partial(operations, value_penalty=value_penalty),
         learns_from="real",
-        warm_up=lambda settings: settings.behaviour_steps + settings.warmup_steps,
+        warm_up=lambda settings: (settings.behaviour_steps, settings.warmup_steps),
         warm=partial(warm, value_penalty=value_penalty),
     )

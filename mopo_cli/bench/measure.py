@@ -23,7 +23,7 @@ from mopo_cli.bench.workloads import (
 )
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.imagine import Imagining
-from mopo_cli.engine.capture import Recorder
+from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.evaluation.returns import open_environments
 from mopo_cli.nets.operations import mlp_flops
 from mopo_cli.nets.stacked import DTYPES, Precision
@@ -72,7 +72,7 @@ def measure(
     """Measure one rate after the other, ``budget`` seconds each; ``seeds`` is the size of the larger stack.
 
     The products come first, each in the shape of the hidden layers of one workload; their rates are in
-    billions of floating-point operations. With a recorder, policy updates are replayed (see `engine.capture`).
+    billions of floating-point operations. With a recorder, gradient steps are replayed (see `engine.capture`).
     """
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
@@ -87,17 +87,26 @@ def measure(
     }
     yield from speeds.values()
 
-    def rate(name: str, unit: str, work: Callable[[], object], amount: float, flops: int, speed: Rate) -> Rate:
+    def rate(
+        name: str,
+        unit: str,
+        work: Callable[[], object],
+        amount: float,
+        flops: int,
+        speed: Rate,
+        engine: Engine | None = None,
+    ) -> Rate:
         seconds = median_seconds(work, budget, device)
-        return Rate(name, unit, amount / seconds, speed.per_second * _BILLION / flops)
+        doubt = engine.doubt if engine is not None else None
+        return Rate(name, unit, amount / seconds, speed.per_second * _BILLION / flops, doubt)
 
     step = operations.model_step_flops(model, *dims)
     per_step = model.batch_size * model.networks
     for precision in DTYPES:
         settings = model.model_copy(update={"update_precision": precision})
-        work = model_training(settings, shapes, device)
-        name = training_name(settings)
-        yield rate(name, "transitions x networks", work, MODEL_STEPS * per_step, step // per_step, speeds[name])
+        work, engine = model_training(settings, shapes, device, record)
+        name, amount = training_name(settings), MODEL_STEPS * per_step
+        yield rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
         made = policy.rollout_batch * policy.h
@@ -144,7 +153,7 @@ def _updates(
     refresh = operations.refresh_flops(model, settings, *dims, shapes.rows)
     if refresh:
         flops += refresh / settings.rollout_every
-        again = median_seconds(refreshes(settings, shapes, members, device, model), budget, device)
+        again = median_seconds(refreshes(settings, shapes, members, device, model, record), budget, device)
         seconds += again / settings.rollout_every
     return Rate(name, "updates", members / seconds, speed.per_second * _BILLION / flops, loop.engine.doubt)
 

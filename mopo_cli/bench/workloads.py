@@ -11,21 +11,23 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.loop import Loop, start_loop
 from mopo_cli.agents.loop import advance as advance_loop
+from mopo_cli.agents.loop import refresh
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import ELITES
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
-from mopo_cli.dynamics.fit import advance as advance_fit
-from mopo_cli.dynamics.fit import fitted, start_fit, steps_per_epoch
+from mopo_cli.dynamics.fit import fitted, start_fit
 from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.dynamics.split import FitData
-from mopo_cli.engine.capture import Recorder
+from mopo_cli.dynamics.training import advance as advance_fit
+from mopo_cli.dynamics.training import steps_per_epoch
+from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
-from mopo_cli.engine.streams import Draws, stream
+from mopo_cli.engine.streams import stream
 from mopo_cli.engine.workers import spread, thread_count
 from mopo_cli.evaluation.returns import Environment, evaluate_returns
 from mopo_cli.stages.policies import greedy_policy
@@ -67,12 +69,14 @@ def product(
     return lambda: spread(many, count), PRODUCTS * count
 
 
-def model_training(settings: TrainModel, shapes: Shapes, device: torch.device) -> Callable[[], object]:
-    """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained."""
+def model_training(
+    settings: TrainModel, shapes: Shapes, device: torch.device, record: Recorder | None = None
+) -> tuple[Callable[[], object], Engine]:
+    """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained; also what takes them."""
     observation, action, reward, following = _transitions(shapes, device)
     data = FitData.of(observation, action, reward, following)
     endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
-    fit = start_fit(data, fit_settings(endless), (0,))
+    fit = start_fit(data, fit_settings(endless), (0,), record)
 
     def work() -> None:
         left = MODEL_STEPS
@@ -81,7 +85,7 @@ def model_training(settings: TrainModel, shapes: Shapes, device: torch.device) -
             report = advance_fit(fit, data, left)
             left -= steps_per_epoch(fit) - done if report else fit.step - done
 
-    return work
+    return work, fit.engine
 
 
 def rollouts(
@@ -127,12 +131,17 @@ def updates(
 
 
 def refreshes(
-    settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel
+    settings: TrainPolicy,
+    shapes: Shapes,
+    members: int,
+    device: torch.device,
+    model: TrainModel,
+    record: Recorder | None = None,
 ) -> Callable[[], object]:
     """What the algorithm of a stack of agents does before each rollout."""
-    _, loop = _policy_stack(settings, shapes, members, device, model)
-    draws = Draws(tuple(stream(seed, "bench/refresh", 0, device) for seed in range(members)))
-    return lambda: loop.algorithm.refresh(loop.agent, draws)
+    world, loop = _policy_stack(settings, shapes, members, device, model)
+    loop.step, loop.engine.record = 0, record
+    return lambda: refresh(loop, world)
 
 
 def updates_per_call(settings: PolicyTraining) -> int:

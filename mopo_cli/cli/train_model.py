@@ -10,7 +10,7 @@ EXAMPLES = (
 )
 
 
-@command(TrainModel, without=("engine",))
+@command(TrainModel)
 def train_model(call: Call) -> None:
     """Train the ensemble of dynamics networks; fetches the data first if it must."""
     from mopo_cli.stages.train_model import run_train_model

@@ -5,7 +5,7 @@ do. So what a step launches is recorded once and replayed, on the same memory, f
 is compared with the reference a few times, and given up where it differs.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mopo_cli.engine.streams import Draws
 
-Step = Callable[[Tensor, Tensor, Draws], None]
-"""Does all its work in place, by operations that depend on its inputs' shapes alone."""
+Step = Callable[..., None]
+"""`step(*inputs, draws)` does all its work in place, by operations that depend on its inputs' shapes alone."""
 
 Recorder = Callable[[Callable[[], None]], Callable[[], object]]
 """Takes what is to be recorded, and gives what does it again."""
@@ -98,7 +98,7 @@ class Changes:
 class Recorded:
     """One recorded step: the memory of its inputs, its draws, what replays it, and how often that was compared."""
 
-    inputs: tuple[Tensor, Tensor]
+    inputs: tuple[Tensor, ...]
     tape: Tape
     replay: Callable[[], object] | None = None
     checks: int = 0
@@ -112,21 +112,21 @@ class Engine:
     doubt: str | None = None
     _recorded: dict[Hashable, Recorded] = field(default_factory=dict)
 
-    def take(self, step: Step, rows: Tensor, index: Tensor, draws: Draws, key: Hashable, changes: Changes) -> None:
+    def take(self, step: Step, inputs: tuple[Tensor, ...], draws: Draws, key: Hashable, changes: Changes) -> None:
         """Take a step with these inputs. Steps of one key launch the same, and change nothing but `changes`.
 
         The first of a key is taken eagerly, which notes what it draws, and the second is recorded.
         """
         if self.record is None:
-            step(rows, index, draws)
+            step(*inputs, draws)
         elif key not in self._recorded:
             tape = Tape(draws)
-            step(rows, index, cast(Draws, tape))
-            self._recorded[key] = Recorded((rows.clone(), index.clone()), tape)
+            step(*inputs, cast(Draws, tape))
+            self._recorded[key] = Recorded(tuple(own.clone() for own in inputs), tape)
         else:
-            self._replay(self.record, step, self._recorded[key], rows, index, draws, changes)
+            self._replay(self.record, step, self._recorded[key], inputs, draws, changes)
 
-    def keep(self, keys: set[Hashable]) -> None:
+    def keep(self, keys: Collection[Hashable] = ()) -> None:
         """Forget the recorded steps of all other keys."""
         self._recorded = {key: recorded for key, recorded in self._recorded.items() if key in keys}
 
@@ -135,12 +135,11 @@ class Engine:
         record: Recorder,
         step: Step,
         recorded: Recorded,
-        rows: Tensor,
-        index: Tensor,
+        inputs: tuple[Tensor, ...],
         draws: Draws,
         changes: Changes,
     ) -> None:
-        for room, value in zip(recorded.inputs, (rows, index), strict=True):
+        for room, value in zip(recorded.inputs, inputs, strict=True):
             room.copy_(value)
         recorded.tape.refill(draws)
         if recorded.replay is not None and recorded.checks == _CHECKS:

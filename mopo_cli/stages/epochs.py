@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from mopo_cli.agents.loop import Loop
+from mopo_cli.agents.runs import Loop
 from mopo_cli.stages.watch import Played
 
 

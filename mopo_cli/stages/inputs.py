@@ -14,11 +14,12 @@ from torch import Tensor
 
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.engine.capture import Recorder, cuda_graph
+from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
 from mopo_cli.engine.workers import use_threads
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.stacked import Layout
+from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, check_lineage
 from mopo_cli.store.atomic import read_json
 from mopo_cli.store.checkpoint import load_tensors
@@ -60,6 +61,13 @@ def open_device(options: Options) -> torch.device:
 def open_recorder(options: Options, device: torch.device) -> Recorder | None:
     """What records gradient steps for the engine asked for, None where they are taken eagerly."""
     return cuda_graph if device.type == "cuda" and options.engine != "eager" else None
+
+
+def tell_doubt(engine: Engine, report: Report) -> None:
+    """Say, once, why steps are no longer replayed."""
+    if engine.doubt is not None:
+        report.say(f"gradient steps are taken one by one, which is slower: {engine.doubt}")
+        engine.doubt = None
 
 
 def cpu_threads(options: Options) -> int:

@@ -12,7 +12,8 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
@@ -21,7 +22,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.epochs import Epoch, columns, row
-from mopo_cli.stages.inputs import open_recorder
+from mopo_cli.stages.inputs import open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import keep_only
@@ -90,10 +91,11 @@ def train_stack(
         )
         while loop.step < total:
             means = advance(loop, opened.world)
-            if loop.engine.doubt is not None:
-                report.say(f"gradient steps are taken one by one, which is slower: {loop.engine.doubt}")
-                loop.engine.doubt = None
-            progress.update(loop.settings.block / per_epoch if loop.step > 0 else 0)
+            tell_doubt(loop.engine, report)
+            if loop.step > 0:
+                progress.update(loop.settings.block / per_epoch)
+            else:
+                progress.update(0, warm_up_steps_left=-loop.step)
             if means is not None:
                 epoch = _record_epoch(trained, means)
                 if watch is not None and (epoch.number % settings.eval_every == 0 or epoch.number == settings.epochs):

@@ -6,22 +6,12 @@ from typing import Any
 import torch
 
 from mopo_cli.config.schema import TrainModel
-from mopo_cli.dynamics.fit import (
-    EpochReport,
-    Fit,
-    FitSettings,
-    advance,
-    fit_state,
-    fitted,
-    holdout_errors,
-    restore_fit,
-    start_fit,
-    steps_per_epoch,
-)
+from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
-from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device
+from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device, open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, model_bytes
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
@@ -44,7 +34,7 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         rows, inputs = fit_data.inputs.shape
         needed = model_bytes(settings, rows, inputs, fit_data.targets.shape[1])
         check_memory(needed, device, hint="fewer --seeds at a time, or fewer --networks")
-        fit = start_fit(fit_data, fit_settings(settings), settings.all_seeds())
+        fit = start_fit(fit_data, fit_settings(settings), settings.all_seeds(), open_recorder(options, device))
         history = _train(stage, fit, fit_data, report)
         return _publish(stage, fit, fit_data, data, history, report)
 
@@ -80,6 +70,7 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
         first_step = fit.step
         while not fit.done:
             finished = advance(fit, data, _BLOCK)
+            tell_doubt(fit.engine, report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))
                 rate = (steps_per_epoch(fit) - first_step) * fit.settings.batch_size

@@ -32,7 +32,8 @@ from torch import Tensor
 from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.awr import ALGORITHM, Awr, AwrSettings, judge, refresh, start_awr, update, weights
-from mopo_cli.agents.loop import advance, loop_state, start_loop
+from mopo_cli.agents.loop import advance, loop_state
+from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithm import Algorithm, Batch
-from mopo_cli.agents.loop import Loop, advance, start_loop
+from mopo_cli.agents.loop import advance
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member

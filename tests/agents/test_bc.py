@@ -12,7 +12,8 @@ from torch import Tensor
 from mopo_cli.agents.algorithm import agent_state, restore_agent
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, update
-from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member

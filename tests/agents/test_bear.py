@@ -34,7 +34,8 @@ from torch.distributions import Normal
 
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.bear import ALGORITHM, Bear, BearSettings, start_bear, update
-from mopo_cli.agents.loop import advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import start_loop
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member

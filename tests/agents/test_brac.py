@@ -34,7 +34,8 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from mopo_cli.agents.algorithms import brac_p, brac_v, load, sac
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.brac import Brac, BracSettings, imitate, start_brac, update
-from mopo_cli.agents.loop import advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import start_loop
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.streams import Draws, draws, stream

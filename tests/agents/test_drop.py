@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import drop, load, sac
 from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start_drop, update
-from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
@@ -176,7 +177,7 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     agents = start_drop(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
     found = []
     for i in range(5):
-        drop.refresh(agents, noise((0,), i))
+        drop.refresh(agents, noise((0,), i), lambda step, draws: step(draws))
         ratio = agents.ratio(0, ALGORITHM.rolling(agents))
         found.append([ratio(state, action, torch.full((2000,), k)) for k in (0, 1)])
         assert agents.objective.isfinite().all() and (agents.objective != 0).all()
@@ -343,4 +344,4 @@ def test_what_is_published_beside_a_policy_are_its_ratios() -> None:
 
 def test_it_is_an_algorithm_by_name_that_asks_the_model() -> None:
     assert load("drop") is ALGORITHM and ALGORITHM.learns_from == "model"
-    assert ALGORITHM.warm_up(SETTINGS) == 10 and ALGORITHM.uncertainties == ("ratio",)
+    assert ALGORITHM.warm_up(SETTINGS) == (10,) and ALGORITHM.uncertainties == ("ratio",)

@@ -34,7 +34,7 @@ from torch import Tensor
 from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, update
-from mopo_cli.agents.loop import start_loop
+from mopo_cli.agents.runs import start_loop
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.nets.perceptron import evaluate

@@ -9,7 +9,8 @@ from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
-from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.imagine import Imagining

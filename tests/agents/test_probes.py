@@ -11,7 +11,8 @@ from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
-from mopo_cli.agents.loop import Loop, advance, start_loop
+from mopo_cli.agents.loop import advance
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve

@@ -13,7 +13,8 @@ from probes.gpu import as_on_cuda, record
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
@@ -34,10 +35,10 @@ from mopo_cli.tasks.termination import never
 OBS, ACT, ROWS = 4, 2, 120
 FLAGS = {"hidden": "12", "layers": "2", "batch_size": "20"}
 OWN: dict[str, dict[str, str]] = {
-    "bear": {"warmup_steps": "0", "behaviour_hidden": "10"},
-    "brac-p": {"behaviour_steps": "1", "warmup_steps": "0"},
-    "brac-v": {"behaviour_steps": "1", "warmup_steps": "0", "divergence": "mmd"},
-    "drop": {"dice_pretrain": "1", "dice_steps": "2"},
+    "bear": {"warmup_steps": "8", "behaviour_hidden": "10"},
+    "brac-p": {"behaviour_steps": "8", "warmup_steps": "8"},
+    "brac-v": {"behaviour_steps": "8", "warmup_steps": "5", "divergence": "mmd"},
+    "drop": {"dice_pretrain": "8", "dice_steps": "2"},
     "mobile": {"mobile_samples": "2"},
     "td3-bc": {"policy_delay": "3"},
 }
@@ -106,10 +107,26 @@ def changed(recorder: Recorder, how: Callable[[], object]) -> Recorder:
 def test_replayed_steps_are_the_steps(name: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with as_on_cuda(monkeypatch) if whole else nullcontext():
         (plain, means), (replayed, others) = trained(name), trained(name, record)
-    found = list(replayed.engine._recorded.values())
-    assert replayed.engine.doubt is None and len(found) == plain.cycle and all(one.checks == 3 for one in found)
+    found = replayed.engine._recorded
+    assert replayed.engine.doubt is None and len(found) == plain.cycle + (name == "drop")
+    assert all(one.checks == 3 for one in found.values())
     assert_same(plain, replayed)
     assert all(torch.equal(means[key], others[key]) for key in means)
+
+
+@pytest.mark.parametrize(("name", "phases"), [("bear", [0]), ("brac-p", [0, 1]), ("brac-v", [0, 1, 2]), ("drop", [0])])
+@pytest.mark.parametrize("whole", [False, True])
+def test_each_phase_of_a_warm_up_is_replayed_too(
+    name: str, phases: list[int], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last block of brac-v's is filled up, by a recording of its own."""
+    with as_on_cuda(monkeypatch) if whole else nullcontext():
+        (plain, world), (replayed, _) = start(name), start(name, record)
+        for loop in (plain, replayed):
+            while loop.step < 0:
+                advance(loop, world)
+    assert replayed.engine.doubt is None and list(replayed.engine._recorded) == [("warm-up", phase) for phase in phases]
+    assert_same(plain, replayed)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -162,7 +179,7 @@ def test_a_resumed_run_records_anew() -> None:
     restore_loop(resumed, world, saved, numbers)
     while resumed.step < 24:
         advance(resumed, world)
-    assert resumed.engine.doubt is None and len(resumed.engine._recorded) == 1
+    assert resumed.engine.doubt is None and len(resumed.engine._recorded) == 2, "its steps and those of its ratios"
     assert_same(plain, resumed)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings, start_sac, update
-from mopo_cli.agents.loop import Loop, advance, start_loop
+from mopo_cli.agents.loop import advance
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member

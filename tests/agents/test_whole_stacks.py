@@ -13,13 +13,14 @@ from mopo_cli.agents.algorithms.bc import BcSettings
 from mopo_cli.agents.algorithms.bear import BearSettings
 from mopo_cli.agents.algorithms.sac import SacSettings
 from mopo_cli.agents.brac import BracSettings
-from mopo_cli.agents.loop import Loop, advance, start_loop
+from mopo_cli.agents.loop import advance
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.fit import advance as advance_fit
 from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream

@@ -7,19 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics import fit as module
-from mopo_cli.dynamics.fit import (
-    EpochReport,
-    Fit,
-    FitSettings,
-    advance,
-    fitted,
-    holdout_errors,
-    start_fit,
-    steps_per_epoch,
-)
+from mopo_cli.dynamics import training as module
+from mopo_cli.dynamics.fit import Fit, FitSettings, fitted, start_fit
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
 from mopo_cli.dynamics.split import FitData, split_data
+from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.engine.streams import stream
 
 # s' = s + B a + noise, r = w s + c a + noise

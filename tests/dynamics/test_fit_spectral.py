@@ -8,18 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics import fit as module
-from mopo_cli.dynamics.fit import (
-    Fit,
-    FitSettings,
-    advance,
-    fit_state,
-    fitted,
-    holdout_errors,
-    restore_fit,
-    start_fit,
-)
+from mopo_cli.dynamics import training as module
+from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import advance, holdout_errors
 from mopo_cli.engine.streams import stream
 
 DECAY = (0.3, 0.05, 0.7)  # large, so that a layer left out or doubled shows

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, fit_state, fitted, restore_fit, start_fit
+from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
+from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.streams import stream
 
 TINY = FitSettings(3, 9, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)

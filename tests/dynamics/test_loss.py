@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics.fit import Fit, FitData, FitSettings, advance, fitted, start_fit
+from mopo_cli.dynamics.fit import Fit, FitSettings, fitted, start_fit
+from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.streams import stream
 
 DECAY = (0.3, 0.05, 0.7)  # large, so that a layer left out or doubled shows

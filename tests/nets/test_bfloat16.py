@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics.fit import FitSettings, advance, start_fit
+from mopo_cli.dynamics.fit import FitSettings, start_fit
 from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout, likelihood_gradient
 from mopo_cli.nets.init import initial, truncated_normal, zeros

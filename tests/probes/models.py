@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mopo_cli.agents.algorithm import Algorithm
-from mopo_cli.agents.loop import Loop, advance, loop_state, restore_loop, start_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops

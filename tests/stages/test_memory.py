@@ -8,8 +8,9 @@ import torch
 
 from mopo_cli.agents.replay import Pool
 from mopo_cli.config.schema import TrainModel, TrainPolicy
-from mopo_cli.dynamics.fit import advance, start_fit
+from mopo_cli.dynamics.fit import start_fit
 from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages import memory

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Take, Work, setting
 from mopo_cli.agents.returns import lambda_returns, last_steps
 from mopo_cli.agents.standardise import Standard, standard_of
 from mopo_cli.agents.world import World
@@ -180,7 +180,7 @@ def _begin(world: World, members: tuple[Member, ...], settings: AwrSettings) -> 
     return start_awr(world.rows.split(world.real), settings, seeds, world.real.device)
 
 
-def _refresh(awr: Awr, _draws: Draws) -> None:
+def _refresh(awr: Awr, _draws: Draws, _take: Take) -> None:
     refresh(awr)
 
 

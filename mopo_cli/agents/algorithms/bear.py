@@ -224,7 +224,7 @@ ALGORITHM = Algorithm(
     update,
     operations,
     learns_from="real",
-    warm_up=lambda settings: settings.warmup_steps,
+    warm_up=lambda settings: (settings.warmup_steps,),
     warm=_warm,
     state=state,
     restore=restore,

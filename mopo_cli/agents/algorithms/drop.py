@@ -14,6 +14,7 @@ would end there or not, and the inputs of tau and f are scaled as the dynamics' 
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import tanh
 from typing import Literal
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, agent_state, restore_agent, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Take, Work, agent_state, restore_agent, setting
 from mopo_cli.agents.algorithms import sac as soft
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, standardise, start_dice, step_dice
@@ -113,29 +114,34 @@ def start_drop(world: World, members: tuple[Member, ...], settings: DropSettings
 def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
     """One step of GradientDICE at rows of the data, `[S, B, ·]`, in place; the objectives `[S]`."""
     settings, bf16 = drop.settings, drop.world.how.bf16
+    rows, act_dim = action.shape[1:]
+    (noise,) = draws.normal(1, (1 + len(drop.elites[0])) * rows, act_dim)
     inputs = []
     for m, ensemble in enumerate(drop.elites):
         change, _ = ensemble.predict(observation[m], action[m], bf16)
         following = observation[m] + change[..., :-1]  # [K, B, obs_dim]
         states = torch.cat([observation[m], *following])
-        acted = drop.sac.policy(m).sample(states, draws.generators[m])
+        acted = drop.sac.policy(m).act(states, noise[m])
         pairs = torch.cat([observation[m], states]), torch.cat([action[m], acted])
         inputs.append(standardise(*pairs, ensemble.input_mean, ensemble.input_std))
     # Of every member: B rows at (s, a), B at (s0, a0), and K times B at (s', a').
-    parts = torch.stack(inputs).unflatten(1, (-1, observation.shape[1]))
+    parts = torch.stack(inputs).unflatten(1, (-1, rows))
     at, first, ahead = parts[:, 0], parts[:, 1], parts[:, 2:].flatten(0, 1)
     found = step_dice(drop.dice, at, first, ahead, settings.gamma, settings.dice_norm, settings.dice_lr)
     return found.view(len(drop.elites), -1).mean(dim=1)
 
 
-def refresh(drop: Drop, draws: Draws) -> None:
+def refresh(drop: Drop, draws: Draws, take: Take) -> None:
     """Let the ratios follow the policies: `dice_steps` steps at rows drawn from the data."""
+    drop.objective.zero_()
+    for _ in range(drop.settings.dice_steps):
+        take(partial(_follow, drop), draws)
+
+
+def _follow(drop: Drop, draws: Draws) -> None:
     settings, world = drop.settings, drop.world
-    total = torch.zeros_like(drop.objective)
-    for _ in range(settings.dice_steps):
-        rows = world.rows.split(world.real[draws.integers(len(world.real), settings.batch_size)])
-        total += learn_ratios(drop, rows.observation, rows.action, draws)
-    drop.objective.copy_(total / max(settings.dice_steps, 1))
+    rows = world.rows.split(world.real[draws.integers(len(world.real), settings.batch_size)])
+    drop.objective += learn_ratios(drop, rows.observation, rows.action, draws) / settings.dice_steps
 
 
 def penalty(ratio: Tensor, settings: DropSettings) -> tuple[Tensor, Tensor]:
@@ -213,7 +219,7 @@ ALGORITHM = Algorithm(
     update,
     soft.operations,
     learns_from="model",
-    warm_up=lambda settings: int(settings.dice_pretrain),
+    warm_up=lambda settings: (settings.dice_pretrain,),
     warm=_warm,
     refresh=refresh,
     refresh_operations=refresh_operations,

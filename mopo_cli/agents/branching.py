@@ -1,0 +1,60 @@
+"""Rollouts of a stack of runs: from real states h steps in each member's model, into its pool."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.runs import Loop, Past, RolloutTally
+from mopo_cli.agents.world import World
+from mopo_cli.dynamics.imagine import branch, uniform_policy
+from mopo_cli.dynamics.penalties import ORACLE
+from mopo_cli.engine.streams import stream
+
+
+def fill_pools(loop: Loop, world: World) -> None:
+    """Branch rollouts of every member into its pool, and remember what made them while their rows may be in it."""
+    index = loop.step // loop.settings.rollout_every
+    positions, rolling = list(loop.pool.positions), loop.algorithm.rolling(loop.agent)
+    loop.tallies = [branch_member(loop, world, m, index, rolling) for m in range(len(loop.members))]
+    loop.past.append(Past(index, rolling.clone(), positions, [tally.rows for tally in loop.tallies]))
+    while len(loop.past) > 1 and _covered(loop, skip=1):
+        loop.past.popleft()
+
+
+def _covered(loop: Loop, skip: int) -> bool:
+    """Whether the rollouts after the first `skip` have filled every pool, so that nothing older is left in it.
+
+    A member that has diverged imagines nothing any more, and nothing can be learned from its pool.
+    """
+    later = list(loop.past)[skip:]
+    finite = torch.isfinite(loop.agent.actor).all(dim=1).tolist()
+    filled = [sum(past.rows[m] for past in later) >= capacity for m, capacity in enumerate(loop.pool.capacities)]
+    return all(full or not alive for full, alive in zip(filled, finite, strict=True))
+
+
+def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor) -> RolloutTally:
+    """Write the `index`-th rollouts of member m, made by the parameters `rolling` `[S, ·]`, into its pool."""
+    member = loop.members[m]
+    device = world.start.device
+    generator = stream(member.seed, "policy/rollout", index, device)
+    chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
+    uniform = loop.settings.rollout_actions == "uniform"
+    policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, rolling).sample
+    made = terminated = guarded = dropped = unknown = 0
+    how = replace(world.how, uncertain=bool(loop.penalty[m].any()))
+    how = how if member.penalty == ORACLE else replace(how, oracle=None)
+    how = loop.algorithm.imagining(loop.agent, m, rolling, how)
+    ensemble, start = world.ensembles[member.model], world.start[chosen]
+    for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how):
+        loop.pool.write(m, imagined.rows)
+        made += len(imagined.rows)
+        terminated += imagined.terminated
+        guarded += imagined.guarded
+        dropped += imagined.dropped
+        unknown += imagined.unknown
+    if not loop.pool.sizes[m]:
+        # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
+        loop.pool.write(m, torch.full((1, world.rows.width), torch.nan, device=device))
+    total = loop.settings.rollout_batch
+    return RolloutTally(made, terminated / total, guarded / total, dropped / total, unknown / max(made, 1))

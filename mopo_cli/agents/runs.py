@@ -1,0 +1,104 @@
+"""A stack of runs in progress: what the training loop goes on from."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.algorithm import Agent, Algorithm
+from mopo_cli.agents.replay import Pool
+from mopo_cli.agents.schedule import LoopSettings
+from mopo_cli.agents.world import World
+from mopo_cli.dynamics.penalties import penalty_weights
+from mopo_cli.engine.capture import Engine, Recorder
+from mopo_cli.engine.members import Member
+
+_ALWAYS = ("penalty", "reward")
+
+
+@dataclass(frozen=True)
+class RolloutTally:
+    """What a member's latest rollouts did: rows made, and the shares of the start states whose branch ended early.
+
+    A branch ends by the task's rule (terminated), by the guard, or dropped as not finite. `unknown` is the share
+    of rows that the oracle knew nothing of.
+    """
+
+    rows: int
+    terminated: float
+    guarded: float
+    dropped: float
+    unknown: float = 0.0
+
+
+@dataclass
+class Past:
+    """One rollout whose rows may still be in the pool: the parameters `[S, ·]` that made it, the actors' first.
+
+    Per member, `positions` says where its rows begin and `rows` how many they are.
+    """
+
+    index: int
+    rolling: Tensor
+    positions: list[int]
+    rows: list[int]
+
+
+@dataclass
+class Loop:
+    """A stack of runs in progress; `step` is below 0 while the agents warm up."""
+
+    settings: LoopSettings
+    members: tuple[Member, ...]
+    algorithm: Algorithm
+    agent: Agent
+    pool: Pool
+    penalty: Tensor  # [S, 1, U]
+    step: int = 0
+    past: deque[Past] = field(default_factory=deque)
+    tallies: list[RolloutTally] = field(default_factory=list)
+    cycle: int = 1
+    phases: tuple[int, ...] = ()  # of the warm-up, by the steps that each ends after
+    engine: Engine = field(default_factory=Engine)
+    sums: Tensor = field(default_factory=lambda: torch.zeros(0))  # [S, len(metrics)]
+
+    @property
+    def warm_up(self) -> int:
+        """Gradient steps of the warm-up, in whole blocks."""
+        return -(-self.phases[-1] // self.settings.block) * self.settings.block if self.phases else 0
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is averaged over the steps of an epoch."""
+        return (*self.algorithm.metrics, *_ALWAYS)
+
+
+def start_loop(
+    world: World,
+    members: tuple[Member, ...],
+    learner: Any,
+    settings: LoopSettings,
+    algorithm: Algorithm,
+    record: Recorder | None = None,
+) -> Loop:
+    """Build the stack with fresh agents and empty pools; `learner` are the algorithm's own settings.
+
+    With a recorder its gradient steps are replayed (see `engine.capture`).
+    """
+    device = world.real.device
+    agent = algorithm.start(world, members, learner)
+    capacities = [settings.rollout_batch * m.h * settings.pool_epochs for m in members]
+    if world.buffer is not None or settings.real_rows == settings.batch_size:
+        capacities = [0] * len(members)
+    pool = Pool(capacities, world.rows.width, device)
+    names = world.how.uncertainties
+    weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
+    loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])
+    loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
+    loop.engine.record, loop.cycle = record, algorithm.cycle(learner)
+    loop.phases = tuple(accumulate(algorithm.warm_up(learner)))
+    loop.step = -loop.warm_up
+    return loop

@@ -1,0 +1,147 @@
+"""Maximum-likelihood training of several ensembles as one stack (MOPO appendix G.2, MBPO's code).
+
+An epoch shows every network its own bootstrap of the training rows in an order of its own. A network's best
+weights by hold-out error are kept; an ensemble stops once none of its networks has improved for a while, and
+leaves the stack.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mopo_cli.dynamics.fit import Fit, learned, predicting, put_back
+from mopo_cli.dynamics.split import FitData
+from mopo_cli.engine.capture import Changes
+from mopo_cli.engine.streams import Draws, stream
+from mopo_cli.nets.adam import Adam
+from mopo_cli.nets.gaussian import gaussians, likelihood_gradient, nll
+from mopo_cli.nets.spectral import normalise, normalised_gradient
+from mopo_cli.nets.stacked import Parameters
+
+# Steps whose batches are gathered at once.
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One finished epoch: of each active seed (position in `seeds`) training NLL and hold-out MSE, `[active, K]`."""
+
+    epoch: int
+    active: tuple[int, ...]
+    nll: Tensor
+    mse: Tensor
+
+
+def steps_per_epoch(fit: Fit) -> int:
+    """Gradient steps in an epoch; the last batch is filled up from the epoch's start, so that all batches are alike."""
+    return -(-len(fit.splits[0].train) // fit.settings.batch_size)
+
+
+def advance(fit: Fit, data: FitData, steps: int) -> EpochReport | None:
+    """Take up to `steps` gradient steps in place, not past the end of the epoch; a report where the epoch ends."""
+    if fit.order is None:
+        fit.order = _epoch_order(fit)
+    changes = Changes(partial(learned, fit), partial(put_back, fit))
+    batch, last = fit.settings.batch_size, steps_per_epoch(fit)
+    steps = min(steps, last - fit.step)
+    while steps:
+        block = min(steps, _BLOCK)
+        inputs, targets = _batches(fit, data, fit.order[:, fit.step * batch : (fit.step + block) * batch])
+        for k in range(block):
+            rows = slice(k * batch, (k + 1) * batch)
+            fit.engine.take(partial(_step, fit), (inputs[:, rows], targets[:, rows]), Draws(()), "step", changes)
+        fit.step, steps = fit.step + block, steps - block
+    return _end_epoch(fit, data) if fit.step == last else None
+
+
+def _batches(fit: Fit, data: FitData, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What each network is shown: rows `[active * K, n]` -> scaled inputs and targets `[active * K, n, ·]`."""
+    splits = [fit.splits[s] for s in fit.active for _ in range(fit.settings.networks)]
+    mean = torch.stack([split.input_mean for split in splits])[:, None]
+    std = torch.stack([split.input_std for split in splits])[:, None]
+    return data.inputs[rows].sub_(mean).div_(std), data.targets[rows]
+
+
+def _step(fit: Fit, inputs: Tensor, targets: Tensor, _draws: Draws) -> None:
+    networks, divided = fit.networks, None
+    if fit.vectors:
+        divided = normalise(fit.layout.views(fit.flat), fit.vectors)
+        for name, vector in divided.vectors.items():
+            fit.vectors[name].copy_(vector)
+        networks = Parameters(fit.layout, fit.layout.pack(divided.params), fit.settings.update_precision)
+    fit.nll_sum += likelihood_gradient(networks, inputs, targets, into=fit.gradient)
+    views = fit.layout.views(fit.adam.grad)
+    if divided is not None:
+        normalised_gradient(divided, views)
+    # The bounds are one pair per ensemble, and drawn together by 0.01 (max - min) in its loss. Each network carries a
+    # copy, and the copies are kept equal.
+    for name, pull in (("max_logvar", 0.01), ("min_logvar", -0.01)):
+        shared = views[name].unflatten(0, (-1, fit.settings.networks))
+        total = shared[:, 0] + pull
+        for k in range(1, fit.settings.networks):
+            total += shared[:, k]
+        shared.copy_(total[:, None].expand_as(shared))
+    fit.adam.update(fit.flat, fit.settings.learning_rate, fit.decay)
+
+
+def _epoch_order(fit: Fit) -> Tensor:
+    device = fit.flat.device
+    length = steps_per_epoch(fit) * fit.settings.batch_size
+    orders = []
+    for s in fit.active:
+        train = fit.splits[s].train
+        wrap = torch.arange(length, device=device) % len(train)
+        for k in range(fit.settings.networks):
+            bootstrap = torch.randint(len(train), (len(train),), generator=stream(fit.seeds[s], "model/bootstrap", k))
+            shuffle = torch.randperm(len(train), generator=stream(fit.seeds[s], f"model/shuffle/{k}", fit.epoch))
+            orders.append(train[bootstrap[shuffle].to(device)][wrap].int())
+    return torch.stack(orders)
+
+
+def holdout_errors(fit: Fit, data: FitData, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Squared error and NLL of each network on its seed's held-out rows: flat `[K, size]` -> `[K, D]` and `[K]`.
+
+    `seed` is the position in `fit.seeds`. The error is of the predicted means, in raw units.
+    """
+    split = fit.splits[seed]
+    inputs = (data.inputs[split.holdout] - split.input_mean) / split.input_std
+    targets = data.targets[split.holdout]
+    mean, variance = gaussians(Parameters(fit.layout, flat), inputs)
+    return (mean - targets).square().mean(dim=1), nll(mean, variance, targets)
+
+
+def _end_epoch(fit: Fit, data: FitData) -> EpochReport:
+    settings = fit.settings
+    flat = predicting(fit.layout, fit.flat, fit.vectors).unflatten(0, (-1, settings.networks))
+    errors = []
+    for i, s in enumerate(fit.active):
+        mse = holdout_errors(fit, data, flat[i], s)[0].mean(dim=1)
+        # The first finite error is a gain on infinity; a NaN is never one.
+        improved = mse < fit.best_mse[s] * (1 - settings.min_gain)
+        fit.best[s] = torch.where(improved[:, None], flat[i], fit.best[s])
+        fit.best_mse[s] = torch.where(improved, mse, fit.best_mse[s])
+        fit.stale[s] = 0 if bool(improved.any()) else fit.stale[s] + 1
+        errors.append(mse)
+    train_nll = (fit.nll_sum / fit.step).unflatten(0, (-1, settings.networks))
+    report = EpochReport(fit.epoch, tuple(fit.active), train_nll, torch.stack(errors))
+    fit.epoch, fit.step, fit.order = fit.epoch + 1, 0, None
+    fit.nll_sum.zero_()
+    capped = settings.max_epochs is not None and fit.epoch >= settings.max_epochs
+    keep = [i for i, s in enumerate(fit.active) if not capped and fit.stale[s] <= settings.patience]
+    if len(keep) < len(fit.active):
+        _keep(fit, keep)
+    return report
+
+
+def _keep(fit: Fit, keep: list[int]) -> None:
+    def select(tensor: Tensor) -> Tensor:
+        chosen: Tensor = tensor.unflatten(0, (len(fit.active), -1))[keep]
+        return chosen.flatten(0, 1)
+
+    adam = fit.adam
+    fit.hold(select(fit.flat), Adam(select(adam.first), select(adam.second), select(adam.grad), adam.steps))
+    fit.nll_sum = select(fit.nll_sum)
+    fit.vectors = {name: select(vector) for name, vector in fit.vectors.items()}
+    fit.active = [fit.active[i] for i in keep]

@@ -1,0 +1,120 @@
+"""An ensemble's gradient steps, replayed as a GPU's graphs are: the same bits as those of the steps."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from probes.gpu import as_on_cuda, record
+
+from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, restore_fit, start_fit
+from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.training import advance
+from mopo_cli.engine.capture import Recorder, cuda_graph
+from mopo_cli.engine.streams import stream
+
+# Of these seeds one leaves the stack early.
+SEEDS = (0, 7, 3)
+SETTINGS = FitSettings(3, 12, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
+
+
+def make_data(device: str = "cpu") -> FitData:
+    draw = stream(0, "test/data")
+    observation, action = torch.randn(400, 3, generator=draw) * 2 + 1, torch.rand(400, 2, generator=draw) * 2 - 1
+    reward = observation[:, 0].sin() + 0.1 * torch.randn(400, generator=draw)
+    following = observation + 0.3 * action[:, :1].tanh()
+    return FitData.of(*(column.to(device) for column in (observation, action, reward, following)))
+
+
+def train(data: FitData, recorder: Recorder | None = None, **settings: Any) -> tuple[Fit, list[int], list[Any]]:
+    """The finished fit, how many ensembles were active in each epoch, and the reports."""
+    fit = start_fit(data, replace(SETTINGS, **settings), SEEDS, recorder)
+    active, reports = [], []
+    while not fit.done:
+        report = advance(fit, data, 4)
+        if report is not None:
+            active.append(len(report.active))
+            reports.append(report)
+    return fit, active, reports
+
+
+@pytest.mark.parametrize("settings", [{}, {"spectral_norm": "per-network"}, {"spectral_norm": "shared"}])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_replayed_steps_are_the_steps(
+    settings: dict[str, Any], precision: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings | {"update_precision": precision}
+    data = make_data()
+    with as_on_cuda(monkeypatch) if whole else nullcontext():
+        (plain, active, reports), (replayed, _, others) = train(data, **settings), train(data, record, **settings)
+    assert replayed.engine.record is record and replayed.engine.doubt is None
+    assert len(set(active)) > 1, "the example must have an ensemble leave the stack early"
+    assert torch.equal(plain.best, replayed.best) and torch.equal(plain.best_mse, replayed.best_mse)
+    for one, other in zip(reports, others, strict=True):
+        assert torch.equal(one.nll, other.nll) and torch.equal(one.mse, other.mse)
+
+
+def test_steps_are_replayed_from_the_second_on_and_recorded_anew_when_the_stack_shrinks() -> None:
+    calls = {"recorded": 0, "replayed": 0}
+
+    def counting(work: Callable[[], None]) -> Callable[[], object]:
+        calls["recorded"] += 1
+        replay = record(work)
+
+        def again() -> None:
+            calls["replayed"] += 1
+            replay()
+
+        return again
+
+    fit, active, _ = train(make_data(), counting)
+    stacks = len(set(active))
+    steps = 9 * len(active)
+    assert calls == {"recorded": stacks, "replayed": steps - stacks} and fit.engine.doubt is None
+
+
+def test_training_taken_up_again_records_anew() -> None:
+    data = make_data()
+    plain, _, _ = train(data)
+    stopped = start_fit(data, SETTINGS, SEEDS, record)
+    for _ in range(4):
+        advance(stopped, data, 4)
+    state = deepcopy(fit_state(stopped))
+    resumed = start_fit(data, SETTINGS, SEEDS, record)
+    restore_fit(resumed, *state)
+    while not resumed.done:
+        advance(resumed, data, 4)
+    assert resumed.engine.doubt is None and torch.equal(resumed.best, plain.best)
+
+
+def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
+    fits: list[Fit] = []
+
+    def wrong(work: Callable[[], None]) -> Callable[[], object]:
+        replay = record(work)
+        return lambda: (replay(), fits[-1].flat[0].mul_(1.05))
+
+    data = make_data()
+    plain, _, _ = train(data)
+    fit = start_fit(data, SETTINGS, SEEDS, wrong)
+    fits.append(fit)
+    while not fit.done:
+        advance(fit, data, 4)
+    assert fit.engine.doubt is not None and fit.engine.record is None
+    assert torch.equal(plain.best, fit.best)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("spectral_norm", ["none", "per-network"])
+def test_graphs_are_the_steps(spectral_norm: str) -> None:
+    data = make_data("cuda")
+    plain, _, reports = train(data, spectral_norm=spectral_norm, max_epochs=3, patience=9)
+    replayed, _, others = train(data, cuda_graph, spectral_norm=spectral_norm, max_epochs=3, patience=9)
+    assert replayed.engine.doubt is None
+    for one, other in zip(reports, others, strict=True):
+        torch.testing.assert_close(one.nll, other.nll, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(plain.best_mse, replayed.best_mse, rtol=1e-2, atol=1e-4)
