@@ -20,6 +20,7 @@ from mopo_cli.bench.workloads import (
     rollouts,
     updates,
     updates_per_call,
+    warm_ups,
 )
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.imagine import Imagining
@@ -30,6 +31,8 @@ from mopo_cli.nets.stacked import DTYPES, Precision
 
 _BILLION = 1e9
 _IN: dict[Precision, str] = {"fp32": "", "bf16": " in bf16"}
+WARM_UP = "warm-up"
+"""The name of the rate of the steps that come before policy updates, all phases together."""
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
 
 
@@ -118,6 +121,11 @@ def measure(
         for precision in DTYPES:
             own = policy.model_copy(update={"update_precision": precision})
             yield _updates(updates_name(own, members), task, own, members, device, budget, record, speeds)
+    phases = warm_ups(policy, shapes, seeds, device, model, record)
+    if phases:
+        spent = sum(steps * median_seconds(block, budget, device) for block, steps in phases)
+        steps = sum(steps for _, steps in phases)
+        yield Rate(WARM_UP, "updates", seeds * steps * updates_per_call(policy) / spent)
     for method, own in task.methods.items():
         yield _updates(f"policy updates, {method}", task, own, 1, device, budget, record, speeds)
     if task.env_id is not None:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mopo_cli.bench.measure import Rate, Task, training_name, updates_name
+from mopo_cli.agents.algorithms import load
+from mopo_cli.bench.measure import WARM_UP, Rate, Task, training_name, updates_name
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.stages.memory import policy_bytes
+from mopo_cli.stages.policy_stack import learner_settings
 
 MODEL_EPOCHS = 100
 """Epochs of model training that a projection assumes: where its early stop comes, no one knows before."""
@@ -47,6 +49,10 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
         "rollouts": _imagined(task, seeds) / known[_rollouts(policy)] if policy.needs_model else 0.0,
         "policy updates": steps / update,
     }
+    if WARM_UP in known:
+        kind = load(policy.algorithm)
+        first = sum(kind.warm_up(learner_settings(kind.settings, policy, shapes.act_dim)))
+        seconds["warm-up"] = seeds * first / known[WARM_UP]
     played = _played(task, seeds, episode, known)
     meanwhile = seconds["rollouts"] + seconds["policy updates"]
     seconds["evaluation"] = max(played / processes - meanwhile, 0.0) if processes else played

@@ -6,6 +6,8 @@ not change how long it takes.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -142,6 +144,26 @@ def refreshes(
     world, loop = _policy_stack(settings, shapes, members, device, model)
     loop.step, loop.engine.record = 0, record
     return lambda: refresh(loop, world)
+
+
+def warm_ups(
+    settings: TrainPolicy,
+    shapes: Shapes,
+    members: int,
+    device: torch.device,
+    model: TrainModel,
+    record: Recorder | None = None,
+) -> list[tuple[Callable[[], object], int]]:
+    """Of each phase of a stack's warm-up, a block of its steps (see `updates_per_call`) and how many steps it has."""
+    world, loop = _policy_stack(settings, shapes, members, device, model)
+    loop.engine.record = record
+
+    def block(begin: int) -> None:
+        loop.step = begin - loop.warm_up
+        advance_loop(loop, world)
+
+    phases = pairwise((0, *loop.phases))
+    return [(partial(block, begin), end - begin) for begin, end in phases if begin < end]
 
 
 def updates_per_call(settings: PolicyTraining) -> int:

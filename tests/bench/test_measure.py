@@ -5,10 +5,12 @@ import itertools
 import pytest
 import torch
 
+from mopo_cli.agents import brac as module
 from mopo_cli.bench import timing
 from mopo_cli.bench.measure import Rate, Task, measure
 from mopo_cli.bench.projection import MODEL_EPOCHS, project
 from mopo_cli.bench.workloads import Shapes
+from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 
 CPU = torch.device("cpu")
@@ -68,6 +70,30 @@ def test_further_methods_are_measured_too() -> None:
     assert cloning.per_second > all_of_it.per_second, "cloning is a part of what soft actor-critic does"
     assert cloning.ceiling is not None and all_of_it.ceiling is not None
     assert cloning.ceiling > 5 * all_of_it.ceiling
+
+
+def test_what_comes_before_policy_updates_is_measured_by_phases_and_projected() -> None:
+    own = {"algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 40, "warmup_steps": 25}
+    brac = with_own(TrainPolicy, "brac-p")(**{**POLICY.model_dump(), **own})
+    task = Task(Shapes(4, 1, 1000), None, {}, MODEL, brac)
+    rates = {rate.name: rate for rate in measure(task, 2, CPU, 0.05)}
+    found = project(task, 2, list(rates.values()), episode=200)
+    assert found.seconds["warm-up"] == pytest.approx(2 * 65 / rates["warm-up"].per_second)
+    assert rates["warm-up"].ceiling is None
+
+
+def test_a_phase_is_measured_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A behaviour's step takes a second, another step three: 40 and 25 of them."""
+    brac = with_own(TrainPolicy, "brac-p")(
+        **{**POLICY.model_dump(), "algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 40, "warmup_steps": 25}
+    )
+    passed = [0.0]
+    imitate, update = module.imitate, module.update
+    monkeypatch.setattr(module, "imitate", lambda *given: (passed.append(1.0), imitate(*given)))
+    monkeypatch.setattr(module, "update", lambda *given, **how: (passed.append(3.0), update(*given, **how))[1])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: passed.append(1e-4) or sum(passed))
+    rates = {rate.name: rate for rate in measure(Task(Shapes(4, 1, 1000), None, {}, MODEL, brac), 1, CPU, 0.0)}
+    assert rates["warm-up"].per_second == pytest.approx(65 / (40 * 1 + 25 * 3), rel=1e-3)
 
 
 def test_a_run_projected_by_hand() -> None:
