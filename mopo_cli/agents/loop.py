@@ -20,7 +20,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.engine.capture import Changes, State
 from mopo_cli.engine.streams import Draws, draws, stream
 
-_REFRESH = "refresh"
+_REFRESH = ("refresh",)
 
 
 def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
@@ -62,8 +62,10 @@ def _warm_block(loop: Loop, world: World) -> None:
     noise, changes = _draws(loop, world, "noise", loop.step // loop.settings.block), _changes(loop)
     for k in range(loop.settings.block):
         step = loop.warm_up + loop.step + k
-        phase = bisect_right(loop.phases, step)
-        loop.engine.take(partial(_warm, loop, world, step), (rows[k], index[k]), noise, ("warm-up", phase), changes)
+        # The last phase fills its last block.
+        key = "warm-up", min(bisect_right(loop.phases, step), len(loop.phases) - 1)
+        loop.engine.keep({key})
+        loop.engine.take(partial(_warm, loop, world, step), (rows[k], index[k]), noise, key, changes)
 
 
 def _warm(loop: Loop, world: World, step: int, rows: Tensor, index: Tensor, noise: Draws) -> None:
@@ -76,11 +78,12 @@ def _train_block(loop: Loop, world: World) -> None:
     rows, index = _draw_block(loop, world, settings.real_rows)
     noise, changes = _draws(loop, world, "noise", loop.step // settings.block), _changes(loop)
     scale = settings.actor_scale(loop.step)
-    loop.engine.keep({_REFRESH, *((scale, phase) for phase in range(loop.cycle))})
+    loop.engine.keep({_REFRESH, *(("update", scale, phase) for phase in range(loop.cycle))})
     for k in range(settings.block):
         step = loop.step + k
         learn = partial(_learn, loop, world, step, scale)
-        loop.engine.take(learn, (rows[k], index[k]), noise, (scale, step % loop.cycle), changes)
+        key = "update", scale, step % loop.cycle
+        loop.engine.take(learn, (rows[k], index[k]), noise, key, changes)
 
 
 def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:

@@ -121,11 +121,11 @@ def measure(
         for precision in DTYPES:
             own = policy.model_copy(update={"update_precision": precision})
             yield _updates(updates_name(own, members), task, own, members, device, budget, record, speeds)
-    phases = warm_ups(policy, shapes, seeds, device, model, record)
+    phases, loop = warm_ups(policy, shapes, seeds, device, model, record)
     if phases:
         spent = sum(steps * median_seconds(block, budget, device) for block, steps in phases)
         steps = sum(steps for _, steps in phases)
-        yield Rate(WARM_UP, "updates", seeds * steps * updates_per_call(policy) / spent)
+        yield Rate(WARM_UP, "updates", seeds * steps * updates_per_call(policy) / spent, note=loop.engine.doubt)
     for method, own in task.methods.items():
         yield _updates(f"policy updates, {method}", task, own, 1, device, budget, record, speeds)
     if task.env_id is not None:
@@ -161,8 +161,9 @@ def _updates(
     refresh = operations.refresh_flops(model, settings, *dims, shapes.rows)
     if refresh:
         flops += refresh / settings.rollout_every
-        again = median_seconds(refreshes(settings, shapes, members, device, model, record), budget, device)
-        seconds += again / settings.rollout_every
+        again, other = refreshes(settings, shapes, members, device, model, record)
+        seconds += median_seconds(again, budget, device) / settings.rollout_every
+        loop.engine.doubt = loop.engine.doubt or other.engine.doubt
     return Rate(name, "updates", members / seconds, speed.per_second * _BILLION / flops, loop.engine.doubt)
 
 

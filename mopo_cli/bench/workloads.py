@@ -139,11 +139,11 @@ def refreshes(
     device: torch.device,
     model: TrainModel,
     record: Recorder | None = None,
-) -> Callable[[], object]:
-    """What the algorithm of a stack of agents does before each rollout."""
+) -> tuple[Callable[[], object], Loop]:
+    """What the algorithm of a stack of agents does before each rollout; also their loop."""
     world, loop = _policy_stack(settings, shapes, members, device, model)
     loop.step, loop.engine.record = 0, record
-    return lambda: refresh(loop, world)
+    return lambda: refresh(loop, world), loop
 
 
 def warm_ups(
@@ -153,8 +153,11 @@ def warm_ups(
     device: torch.device,
     model: TrainModel,
     record: Recorder | None = None,
-) -> list[tuple[Callable[[], object], int]]:
-    """Of each phase of a stack's warm-up, a block of its steps (see `updates_per_call`) and how many steps it has."""
+) -> tuple[list[tuple[Callable[[], object], int]], Loop]:
+    """Of each phase of a stack's warm-up, a block of its steps (see `updates_per_call`) and how many steps it has.
+
+    Also the stack's loop.
+    """
     world, loop = _policy_stack(settings, shapes, members, device, model)
     loop.engine.record = record
 
@@ -163,7 +166,7 @@ def warm_ups(
         advance_loop(loop, world)
 
     phases = pairwise((0, *loop.phases))
-    return [(partial(block, begin), end - begin) for begin, end in phases if begin < end]
+    return [(partial(block, begin), end - begin) for begin, end in phases if begin < end], loop
 
 
 def updates_per_call(settings: PolicyTraining) -> int:

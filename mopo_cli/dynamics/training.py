@@ -51,7 +51,7 @@ def advance(fit: Fit, data: FitData, steps: int) -> EpochReport | None:
         inputs, targets = _batches(fit, data, fit.order[:, fit.step * batch : (fit.step + block) * batch])
         for k in range(block):
             rows = slice(k * batch, (k + 1) * batch)
-            fit.engine.take(partial(_step, fit), (inputs[:, rows], targets[:, rows]), Draws(()), "step", changes)
+            fit.engine.take(partial(_step, fit), (inputs[:, rows], targets[:, rows]), Draws(()), ("fit",), changes)
         fit.step, steps = fit.step + block, steps - block
     return _end_epoch(fit, data) if fit.step == last else None
 

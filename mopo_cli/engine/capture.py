@@ -5,9 +5,9 @@ do. So what a step launches is recorded once and replayed, on the same memory, f
 is compared with the reference a few times, and given up where it differs.
 """
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from mopo_cli.engine.streams import Draws
 
 Step = Callable[..., None]
 """`step(*inputs, draws)` does all its work in place, by operations that depend on its inputs' shapes alone."""
+
+Key = tuple[Any, ...]
+"""What tells steps that launch different things apart: the kind of step, and what else matters."""
 
 Recorder = Callable[[Callable[[], None]], Callable[[], object]]
 """Takes what is to be recorded, and gives what does it again."""
@@ -106,27 +109,29 @@ class Recorded:
 
 @dataclass
 class Engine:
-    """Takes steps; eagerly without a recorder. `doubt` says why recording was given up, if it was."""
+    """Takes steps; eagerly without a recorder. `doubt` says why a kind of step is recorded no more."""
 
     record: Recorder | None = None
     doubt: str | None = None
-    _recorded: dict[Hashable, Recorded] = field(default_factory=dict)
+    _recorded: dict[Key, Recorded] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
 
-    def take(self, step: Step, inputs: tuple[Tensor, ...], draws: Draws, key: Hashable, changes: Changes) -> None:
+    def take(self, step: Step, inputs: tuple[Tensor, ...], draws: Draws, key: Key, changes: Changes) -> None:
         """Take a step with these inputs. Steps of one key launch the same, and change nothing but `changes`.
 
         The first of a key is taken eagerly, which notes what it draws, and the second is recorded.
         """
-        if self.record is None:
+        if self.record is None or key[0] in self._refused:
             step(*inputs, draws)
         elif key not in self._recorded:
-            tape = Tape(draws)
-            step(*inputs, cast(Draws, tape))
-            self._recorded[key] = Recorded(tuple(own.clone() for own in inputs), tape)
+            # In memory as it will be recorded in, so that the same kernels are chosen.
+            recorded = Recorded(tuple(own.clone() for own in inputs), Tape(draws))
+            step(*recorded.inputs, cast(Draws, recorded.tape))
+            self._recorded[key] = recorded
         else:
-            self._replay(self.record, step, self._recorded[key], inputs, draws, changes)
+            self._replay(self.record, step, key, inputs, draws, changes)
 
-    def keep(self, keys: Collection[Hashable] = ()) -> None:
+    def keep(self, keys: Collection[Key] = ()) -> None:
         """Forget the recorded steps of all other keys."""
         self._recorded = {key: recorded for key, recorded in self._recorded.items() if key in keys}
 
@@ -134,11 +139,12 @@ class Engine:
         self,
         record: Recorder,
         step: Step,
-        recorded: Recorded,
+        key: Key,
         inputs: tuple[Tensor, ...],
         draws: Draws,
         changes: Changes,
     ) -> None:
+        recorded = self._recorded[key]
         for room, value in zip(recorded.inputs, inputs, strict=True):
             room.copy_(value)
         recorded.tape.refill(draws)
@@ -155,16 +161,17 @@ class Engine:
             recorded.replay()
             replayed = _copy(changes.state())
         except RuntimeError as error:
-            self._give_up(f"a step cannot be recorded ({str(error).splitlines()[0]})")
+            self._give_up(key, f"a step cannot be recorded ({str(error).splitlines()[0]})")
         changes.restore(before)
         eagerly()
         recorded.checks += 1
         if replayed is not None and not _alike(before, replayed, changes.state()):
-            self._give_up("a recorded step changes other numbers than the step itself")
+            self._give_up(key, "a recorded step changes other numbers than the step itself")
 
-    def _give_up(self, why: str) -> None:
-        self.record, self.doubt = None, why
-        self._recorded.clear()
+    def _give_up(self, key: Key, why: str) -> None:
+        kind, self.doubt = key[0], why
+        self._refused.add(kind)
+        self._recorded = {key: recorded for key, recorded in self._recorded.items() if key[0] != kind}
 
 
 def _copy(state: State) -> State:
@@ -179,6 +186,11 @@ def _alike(before: State, replayed: State, taken: State) -> bool:
 
 
 def _agree(before: Tensor, replayed: Tensor, taken: Tensor) -> bool:
-    # By sums: where Adam divides a gradient near 0 by its size, rounding shows in full in a few numbers.
-    change, off, size = ((a - b).nan_to_num().abs().sum() for a, b in ((taken, before), (replayed, taken), (taken, 0)))
-    return torch.equal(replayed.isnan(), taken.isnan()) and bool(off <= _TOLERANCE * change + 1e-6 * size)
+    # By each member's sums: where Adam divides a gradient near 0 by its size, rounding shows in full in a few numbers.
+    change, off, size = (_sums(a - b) for a, b in ((taken, before), (replayed, taken), (taken, 0)))
+    return torch.equal(replayed.isnan(), taken.isnan()) and bool((off <= _TOLERANCE * change + 1e-6 * size).all())
+
+
+def _sums(x: Tensor) -> Tensor:
+    sizes = x.nan_to_num().abs()
+    return sizes.flatten(1).sum(dim=1) if x.dim() > 1 else sizes.sum()

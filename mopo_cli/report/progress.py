@@ -58,10 +58,7 @@ def bar(
 
         class _Bar:
             def update(self, n: float = 1, **fields: Any) -> None:
-                if fields:
-                    rich_progress.update(task, advance=n, numbers=_numbers(fields))
-                else:
-                    rich_progress.update(task, advance=n)
+                rich_progress.update(task, advance=n, numbers=_numbers(fields))
 
         yield _Bar()
 

@@ -12,6 +12,7 @@ import torch
 from probes.gpu import as_on_cuda, record
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
@@ -22,7 +23,7 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import PENALTIES
-from mopo_cli.engine.capture import Recorder, Tape, cuda_graph
+from mopo_cli.engine.capture import Recorder, Tape, _agree, cuda_graph
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import draws, stream
@@ -114,18 +115,41 @@ def test_replayed_steps_are_the_steps(name: str, whole: bool, monkeypatch: pytes
     assert all(torch.equal(means[key], others[key]) for key in means)
 
 
-@pytest.mark.parametrize(("name", "phases"), [("bear", [0]), ("brac-p", [0, 1]), ("brac-v", [0, 1, 2]), ("drop", [0])])
+def warming(name: str, recorder: Recorder | None = None) -> Loop:
+    """The loop after its warm-up."""
+    loop, world = start(name, recorder)
+    while loop.step < 0:
+        advance(loop, world)
+    return loop
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).warm_up is not Algorithm.warm_up])
 @pytest.mark.parametrize("whole", [False, True])
-def test_each_phase_of_a_warm_up_is_replayed_too(
-    name: str, phases: list[int], whole: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last block of brac-v's is filled up, by a recording of its own."""
+def test_each_phase_of_a_warm_up_is_replayed_too(name: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = []
+
+    def recorder(work: Callable[[], None]) -> Callable[[], object]:
+        recorded.append(work)
+        return record(work)
+
     with as_on_cuda(monkeypatch) if whole else nullcontext():
-        (plain, world), (replayed, _) = start(name), start(name, record)
-        for loop in (plain, replayed):
-            while loop.step < 0:
-                advance(loop, world)
-    assert replayed.engine.doubt is None and list(replayed.engine._recorded) == [("warm-up", phase) for phase in phases]
+        plain, replayed = warming(name), warming(name, recorder)
+    assert replayed.engine.doubt is None and len(recorded) == len(replayed.phases)
+    assert_same(plain, replayed)
+
+
+def test_what_cannot_be_recorded_in_the_warm_up_leaves_the_rest_to_be_replayed() -> None:
+    tried = []
+
+    def recorder(work: Callable[[], None]) -> Callable[[], object]:
+        tried.append(work)
+        if len(tried) == 1:
+            raise RuntimeError("not permitted")
+        return record(work)
+
+    (plain, _), (replayed, _) = trained("drop"), trained("drop", recorder)
+    assert replayed.engine.doubt is not None and replayed.engine._refused == {"warm-up"}
+    assert len(tried) == 3 and {key[0] for key in replayed.engine._recorded} == {"refresh", "update"}
     assert_same(plain, replayed)
 
 
@@ -153,8 +177,10 @@ def test_all_networks_that_learn_are_reduced_but_drop_s_ratios(name: str) -> Non
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", NAMES)
-def test_graphs_are_the_steps(name: str) -> None:
-    (_, means), (replayed, others) = trained(name, device="cuda"), trained(name, cuda_graph, device="cuda")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_graphs_are_the_steps(name: str, precision: str) -> None:
+    how = {"device": "cuda", "precision": precision}
+    (_, means), (replayed, others) = trained(name, **how), trained(name, cuda_graph, **how)
     assert replayed.engine.doubt is None
     for key in means:
         torch.testing.assert_close(means[key], others[key], rtol=1e-3, atol=1e-4)
@@ -164,7 +190,9 @@ def test_a_learning_rate_of_its_own_is_a_recording_of_its_own() -> None:
     slow = {"actor_schedule": "cosine", "epochs": 3}
     plain, replayed = trained("sac", **slow)[0], trained("sac", record, **slow)[0]
     assert replayed.engine.doubt is None
-    assert list(replayed.engine._recorded) == [(replayed.settings.actor_scale(16), 0)], "those of before are dropped"
+    assert list(replayed.engine._recorded) == [("update", replayed.settings.actor_scale(16), 0)], (
+        "those of before are dropped"
+    )
     assert_same(plain, replayed)
 
 
@@ -206,7 +234,7 @@ def test_what_cannot_be_replayed_is_noticed_and_taken_as_it_is(fault: str, monke
     for loop in (plain, odd):
         while loop.step < 24:
             advance(loop, world)
-    assert odd.engine.doubt is not None and odd.engine.record is None and "\n" not in odd.engine.doubt
+    assert odd.engine.doubt is not None and "\n" not in odd.engine.doubt and not odd.engine._recorded
     assert ("not permitted" in odd.engine.doubt) == (fault == "not recordable")
     assert_same(plain, odd)
 
@@ -235,6 +263,15 @@ def test_a_step_that_draws_otherwise_than_before_is_no_step_to_replay(asks: tupl
             tape.uniform(1, 3)
         with pytest.raises(RuntimeError, match="before and draws"):
             getattr(tape, kind)(*shape)
+
+
+def test_one_member_s_fault_shows_beside_a_huge_one() -> None:
+    before, taken = torch.zeros(3, 100), torch.full((3, 100), 1e-3)
+    taken[2] = 1e9
+    replayed = taken.clone()
+    assert _agree(before, replayed, taken)
+    replayed[0] *= 1.1
+    assert not _agree(before, replayed, taken)
 
 
 def test_rounding_is_no_doubt() -> None:

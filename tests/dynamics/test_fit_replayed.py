@@ -51,7 +51,7 @@ def test_replayed_steps_are_the_steps(
     data = make_data()
     with as_on_cuda(monkeypatch) if whole else nullcontext():
         (plain, active, reports), (replayed, _, others) = train(data, **settings), train(data, record, **settings)
-    assert replayed.engine.record is record and replayed.engine.doubt is None
+    assert replayed.engine.doubt is None
     assert len(set(active)) > 1, "the example must have an ensemble leave the stack early"
     assert torch.equal(plain.best, replayed.best) and torch.equal(plain.best_mse, replayed.best_mse)
     for one, other in zip(reports, others, strict=True):
@@ -96,7 +96,7 @@ def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
 
     def wrong(work: Callable[[], None]) -> Callable[[], object]:
         replay = record(work)
-        return lambda: (replay(), fits[-1].flat[0].mul_(1.05))
+        return lambda: (replay(), fits[-1].flat[0].mul_(1 + 1e-3))
 
     data = make_data()
     plain, _, _ = train(data)
@@ -104,17 +104,16 @@ def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
     fits.append(fit)
     while not fit.done:
         advance(fit, data, 4)
-    assert fit.engine.doubt is not None and fit.engine.record is None
+    assert fit.engine.doubt is not None and not fit.engine._recorded
     assert torch.equal(plain.best, fit.best)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("spectral_norm", ["none", "per-network"])
-def test_graphs_are_the_steps(spectral_norm: str) -> None:
-    data = make_data("cuda")
-    plain, _, reports = train(data, spectral_norm=spectral_norm, max_epochs=3, patience=9)
-    replayed, _, others = train(data, cuda_graph, spectral_norm=spectral_norm, max_epochs=3, patience=9)
-    assert replayed.engine.doubt is None
-    for one, other in zip(reports, others, strict=True):
-        torch.testing.assert_close(one.nll, other.nll, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(plain.best_mse, replayed.best_mse, rtol=1e-2, atol=1e-4)
+@pytest.mark.parametrize("spectral_norm", ["none", "per-network", "shared"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_graphs_are_the_steps(spectral_norm: str, precision: str) -> None:
+    data, settings = make_data("cuda"), {"spectral_norm": spectral_norm, "update_precision": precision}
+    (_, _, reports), (replayed, active, others) = train(data, **settings), train(data, cuda_graph, **settings)
+    assert replayed.engine.doubt is None and len(set(active)) > 1
+    for one, other in zip(reports[:3], others[:3], strict=True):  # what rounds otherwise drifts apart
+        torch.testing.assert_close(one.nll, other.nll, rtol=1e-2, atol=1e-3)

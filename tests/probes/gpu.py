@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+# What asks the device for a number, or brings one there.
 _REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh", "where.Scalar", "is_same_size")
+_REFUSED += ("aten.equal.", "aten.allclose.", "repeat_interleave.Tensor", "bincount", "svd")
+_INDEXED = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
 
 _SHAPES = ("aten::unsqueeze_", "aten::squeeze_", "aten::transpose_", "aten::t_", "aten::as_strided_")
 
@@ -39,7 +43,7 @@ class _Notes(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         if any(name in str(func) for name in _REFUSED) or any(isinstance(leaf, torch.Generator) for leaf in leaves):
             raise RuntimeError(f"{func} is not permitted while recording")
-        if func is torch.ops.aten.index.Tensor and any(leaf.dtype == torch.bool for leaf in tree_leaves(args[1])):
+        if func in _INDEXED and any(leaf.dtype == torch.bool for leaf in tree_leaves(args[1])):
             raise RuntimeError("how many rows a mask chooses is asked of the device")
         if func._schema.name in _SHAPES:
             return func(*args, **kwargs)
@@ -57,13 +61,19 @@ class _Notes(TorchDispatchMode):
             self.changed += [(leaf.detach(), leaf.clone()) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
+def _refuse(name: str, *_: Any) -> None:
+    raise RuntimeError(f"{name} asks the device")
+
+
 def record(work: Callable[[], None]) -> Callable[[], object]:
     """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`): notes the operations, and the memory they work on.
 
     Nothing of the Python around them. As in a graph's capture, recording changes no state, and to draw numbers or to
     ask the device for one is refused.
     """
-    with _Notes() as notes:
+    with _Notes() as notes, pytest.MonkeyPatch.context() as patched:
+        for name in ("tolist", "cpu", "numpy"):
+            patched.setattr(torch.Tensor, name, partial(_refuse, name))
         work()
     for tensor, value in reversed(notes.changed):
         tensor.copy_(value)
