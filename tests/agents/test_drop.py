@@ -162,6 +162,15 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
             np.testing.assert_allclose(ahead[2 * m + place], scaled(state + change[:, :OBS]), rtol=1e-3, atol=1e-4)
 
 
+def test_what_is_told_of_the_ratios_is_the_mean_over_the_latest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([1.0, 2.0, 6.0, 5.0, 5.0, 8.0])
+    monkeypatch.setattr(drop, "step_dice", lambda *_: torch.full((2,), next(told)))
+    agents = start_drop(make_world(), MEMBERS[:1], replace(SETTINGS, dice_steps=3))
+    for mean in (3.0, 6.0):
+        drop.refresh(agents, noise((0,)), lambda step, draws: step(draws))
+        assert agents.objective.tolist() == pytest.approx([mean])
+
+
 def test_where_each_network_leads_the_ratio_is_high() -> None:
     """One network drifts up, the other down, and the data are uniform; where the policy acts at random.
 

@@ -193,6 +193,12 @@ def test_a_terminal_gets_a_bar_that_leaves_no_trace(monkeypatch: pytest.MonkeyPa
     assert "fitting" in terminal.getvalue()
     assert "2/2" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2K")
+    assert "loss" not in terminal.getvalue().split("2/2")[-1], "what is no longer said is no longer shown"
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Report().progress("fitting", 2) as bar:
+        bar.update(1, steps_left=7)
+    assert "steps left 7" in terminal.getvalue()
 
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with Report().progress("file", 8_000_000, done=6_000_000, in_bytes=True) as bar:
