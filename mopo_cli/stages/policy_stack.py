@@ -26,7 +26,7 @@ from mopo_cli.stages.inputs import open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import keep_only
-from mopo_cli.stages.runner import Options, Stage
+from mopo_cli.stages.runner import Options, Stage, same_settings
 from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.world import OpenWorld, policy_inputs
 from mopo_cli.store.atomic import sha256_file, write_jsonl
@@ -192,7 +192,8 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
         return
     tensors, meta = saved
     # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
-    if meta["stack"] != _stack(trained.loop, settings):
+    (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
+    if members != others or not same_settings("train-policy", before, now):
         return
     restore_loop(trained.loop, world, tensors, meta["loop"])
     trained.histories, trained.diverged = meta["histories"], meta["diverged"]

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mopo_cli.stages.cells as cells
+from mopo_cli.stages.runner import Stage
+from mopo_cli.store.checkpoint import load_tensors, save_tensors
 
 # The policy that the finished run holds: mopo_max-var_lam1_h2, seed 0.
 ABLATE = "ablate --config tiny.yaml --threads 1 --penalty max-var --lam 1 --h 2"
@@ -106,3 +109,24 @@ def test_cells_with_equal_settings_are_trained_once(tiny_run: Path, mopo: Any, t
     assert (first["method"], second["method"]) == ("mopo-no-pen", "mbpo")
     assert first["returns"] == second["returns"] and first["policies"] == second["policies"]
     assert "up to date" in mopo(ablate).err and trained == [0, 1]
+
+
+def test_what_was_stopped_before_a_setting_was_new_goes_on(
+    tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "train-policy --config tiny.yaml --threads 1 --name p --seeds 2 --epochs 6 --steps-per-epoch 25"
+    looks = iter(range(1000))
+
+    def stop(stage: Stage) -> bool:
+        stage.signal = signal.SIGTERM if next(looks) == 3 else 0
+        return stage.signal != 0
+
+    monkeypatch.setattr(Stage, "should_stop", stop)
+    assert mopo(line).code == 143
+    checkpoint = tiny_run / ".state/train-policy/p/checkpoint.safetensors"
+    tensors, saved = load_tensors(checkpoint)
+    for settings in (saved["settings"], saved["meta"]["stack"][0]):
+        assert settings.pop("update_precision") == "fp32"
+    save_tensors(checkpoint, tensors, saved)
+    outcome = mopo(line)
+    assert outcome.code == 0 and "goes on at gradient step 100" in outcome.err
