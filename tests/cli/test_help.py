@@ -56,9 +56,9 @@ def test_every_stage_can_be_told_how_to_execute(shell: Any, monkeypatch: pytest.
     assert set(EXECUTION) <= help_lines(shell, monkeypatch, command).keys()
 
 
-def test_only_what_trains_policies_has_an_engine(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_trains_has_an_engine(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     have = {command for command in (*DEFAULTS, "run", "bench") if "engine" in help_lines(shell, monkeypatch, command)}
-    assert have == {"train-policy", "ablate", "run", "bench"}
+    assert have == {"train-model", "train-policy", "ablate", "run", "bench"}
 
 
 def test_help_names_sources_and_choices(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
