@@ -10,9 +10,10 @@ from mopo_cli.data.transitions import DatasetInfo, episode_returns
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
-from mopo_cli.report.tables import format_mean_std, format_number, markdown_table, write_csv
+from mopo_cli.report.tables import format_mean_std, markdown_table, write_csv
 from mopo_cli.stages.cells import Cell, missing_cells, train_cells
 from mopo_cli.stages.inputs import dataset_path, open_device
+from mopo_cli.stages.reuse import wall_seconds
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.stages.world import policy_inputs
 from mopo_cli.store.atomic import publish, read_json, write_json
@@ -20,7 +21,7 @@ from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.run import RunFolder
 
 _SETTINGS = ("method", "penalty", "lam", "h")
-_RESULTS = ("return (last)", "return (last 10)", "IQM (last 10)", "95 % of it", "score (last)")
+_RESULTS = ("last", "last 10", "IQM (95 %)", "score", "s per seed")
 
 
 def run_ablate(
@@ -50,13 +51,16 @@ def run_ablate(
             return stage.result()
         records = train_cells(own, stage, device, report)
         records = [r | {"grid": axis_values(settings, c)} for r, c in zip(records, cells, strict=True)]
+        folders = [cell.folder for cell in own]
         for part in parts:
-            records += read_json(part)["cells"]
-        return _publish_table(stage, name, own, records, report)
+            others = read_json(part)["cells"]
+            records += others
+            folders += [part.parent / "cells" / other["cell"] for other in others]
+        return _publish_table(stage, name, own, records, folders, report)
 
 
 def _publish_table(
-    stage: Stage, name: str, cells: list[Cell], records: list[dict[str, Any]], report: Report
+    stage: Stage, name: str, cells: list[Cell], records: list[dict[str, Any]], folders: list[Path], report: Report
 ) -> dict[str, Any]:
     folder = stage.run.ablation_dir(name)
     transitions, info = read_dataset(dataset_path(stage.run))
@@ -64,19 +68,28 @@ def _publish_table(
     references = {"data, mean episode": float(behaviour.mean()), "data, best episode": float(behaviour.max())}
     records = [record | statistics(record["returns"], info) for record in records]
     axes = list(dict.fromkeys(axis for record in records for axis in record.get("grid", {})))
-    columns = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
-    rows = [row(record, axes) for record in records]
-    report.table(f"{info.dataset_id}: data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}", columns, rows)
+    # The wall time is shown, but not in table.json: that has the same bytes wherever and however it was made.
+    timed = [
+        record | {"wall_seconds": _seconds(record, folder)} for record, folder in zip(records, folders, strict=True)
+    ]
+    names = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
+    columns, rows = without_empty(names, [row(record, axes) for record in timed])
+    data = f"data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}"
+    report.table(f"{info.dataset_id}: returns, mean ± standard deviation over seeds; {data}", columns, rows)
     paths = {kind: folder / f"table.{kind}" for kind in ("md", "csv", "json", "png")}
     with publish(paths["md"]) as temporary:
         temporary.write_text(_markdown(info, references, columns, rows), encoding="utf-8")
-    write_csv(paths["csv"], *per_seed(records, axes))
+    write_csv(paths["csv"], *per_seed(timed, axes))
     write_json(paths["json"], {"dataset": info.dataset_id, "references": references, "cells": records})
     returns = {r["cell"]: [v["last"] for v in r["returns"].values() if "last" in v] for r in records}
     ablation_plot(paths["png"], info.dataset_id, returns, references)
     lost = [f"{record['cell']} seed {seed}" for record in records for seed in record["diverged"]]
     outputs = paths | {f"cell/{cell.name}": cell.description for cell in cells}
-    return stage.finish(outputs, {"table": name, "cells": records, "diverged": lost})
+    return stage.finish(outputs, {"table": name, "cells": timed, "diverged": lost})
+
+
+def _seconds(record: dict[str, Any], folder: Path) -> dict[str, float | None]:
+    return {seed: wall_seconds(folder / f"seed-{seed}") for seed in record["returns"]}
 
 
 def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[str, Any]:
@@ -99,22 +112,40 @@ def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[st
 
 def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
     """A cell's row of the table on the terminal and in Markdown; ``axes`` are the settings of the grid."""
-    spreads = [format_mean_std(*record[key]) if record.get(key) else None for key in ("last", "last_10")]
-    middle: list[str | None] = [None, None]
+    last = last_10 = middle = None
     if record.get("last"):
-        middle = [format_number(record["iqm"]), " to ".join(map(format_number, record["iqm_interval"]))]
+        digits = 1 if abs(record["iqm"]) < 100 else 0
+        last, last_10 = (format_mean_std(mean, std, digits) for mean, std in (record["last"], record["last_10"]))
+        low, high = record["iqm_interval"]
+        middle = f"{record['iqm']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
     score = format_mean_std(*record["score"]) if record.get("score") else None
-    return (*_differing(record, axes), record["epochs"], len(record["returns"]), *spreads, *middle, score)
+    known = [seconds for seconds in record.get("wall_seconds", {}).values() if seconds is not None]
+    results = (last, last_10, middle, score, round(sum(known) / len(known)) if known else None)
+    return (*_differing(record, axes), record["epochs"], len(record["returns"]), *results)
+
+
+def without_empty(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """A table less the columns that say nothing in any row."""
+    told = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
+    return [columns[place] for place in told], [tuple(row[place] for place in told) for row in rows]
 
 
 def per_seed(records: Sequence[dict[str, Any]], axes: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """The columns of the CSV, and its rows: one per cell and seed."""
     rows = [
-        (*_differing(record, axes), record["epochs"], int(seed), value.get("last"), value.get("last_10"))
+        (
+            *_differing(record, axes),
+            record["epochs"],
+            int(seed),
+            value.get("last"),
+            value.get("last_10"),
+            times.get(seed),
+        )
         for record in records
+        for times in [record.get("wall_seconds", {})]
         for seed, value in record["returns"].items()
     ]
-    return (*_SETTINGS, *axes, "epochs", "seed", "return_last", "return_last_10"), rows
+    return (*_SETTINGS, *axes, "epochs", "seed", "return_last", "return_last_10", "wall_seconds"), rows
 
 
 def _differing(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
@@ -126,5 +157,8 @@ def _markdown(
     info: DatasetInfo, references: dict[str, float], columns: Sequence[str], rows: list[tuple[Any, ...]]
 ) -> str:
     data = ", ".join(f"{label} {value:.1f}" for label, value in references.items())
-    spread = "Mean ± population standard deviation over seeds; IQM with a 95 % bootstrap interval over seeds.\n\n"
+    spread = (
+        "Returns: mean ± population standard deviation over seeds; IQM of the last ten evaluations with a 95 % "
+        "bootstrap interval over seeds. Seeds that trained as one stack share its wall time equally.\n\n"
+    )
     return f"# {info.dataset_id}\n\n{data}. " + spread + markdown_table(columns, rows)

@@ -25,11 +25,11 @@ from mopo_cli.stages.epochs import Epoch, columns, row
 from mopo_cli.stages.inputs import open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import save_policy
-from mopo_cli.stages.reuse import keep_only
+from mopo_cli.stages.reuse import TIMING, keep_only
 from mopo_cli.stages.runner import Options, Stage, same_settings
 from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.world import OpenWorld, policy_inputs
-from mopo_cli.store.atomic import sha256_file, write_jsonl
+from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
 
 _SAVE_SECONDS = 60.0
@@ -40,13 +40,14 @@ _ROUNDS = 2  # of games, that each process may be behind
 class Trained:
     """A stack after training: the loop, one record per epoch and member, and which members diverged.
 
-    `pending` are the latest epochs, whose evaluation goes on.
+    `pending` are the latest epochs, whose evaluation goes on; `seconds` is the wall time of all attempts.
     """
 
     loop: Loop
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     diverged: list[bool] = field(default_factory=list)
     pending: deque[Epoch] = field(default_factory=deque)
+    seconds: float = 0.0
 
     def actor(self, m: int) -> Actor:
         """The trained policy of one member."""
@@ -78,6 +79,7 @@ def train_stack(
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
     _resume(stage, trained, opened.world, settings, report)
+    started = time.monotonic() - trained.seconds
     per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
     if loop.step < 0:
         report.say(f"warming up for {-loop.step:,} gradient steps")
@@ -102,6 +104,7 @@ def train_stack(
                     _evaluate(trained, epoch, watch)
                 trained.pending.append(epoch)
             stop, end = stage.should_stop(), loop.step == total
+            trained.seconds = time.monotonic() - started
             save = stop or time.monotonic() - last_save > _SAVE_SECONDS
             for epoch in _complete(trained, keep=0 if save or end else backlog):
                 table.row(*row(loop, epoch, settings.epochs))
@@ -110,6 +113,7 @@ def train_stack(
                 last_save = time.monotonic()
             if stop:
                 raise Stopped(stage.signal)
+    trained.seconds = time.monotonic() - started
     return trained
 
 
@@ -183,7 +187,7 @@ def _complete(trained: Trained, keep: int) -> Iterator[Epoch]:
 def _save(stage: Stage, trained: Trained, settings: PolicyTraining) -> None:
     tensors, numbers = loop_state(trained.loop)
     meta = {"stack": _stack(trained.loop, settings), "histories": trained.histories, "diverged": trained.diverged}
-    stage.save_state(tensors, meta | {"loop": numbers})
+    stage.save_state(tensors, meta | {"loop": numbers, "seconds": trained.seconds})
 
 
 def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraining, report: Report) -> None:
@@ -197,6 +201,7 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
         return
     restore_loop(trained.loop, world, tensors, meta["loop"])
     trained.histories, trained.diverged = meta["histories"], meta["diverged"]
+    trained.seconds = meta.get("seconds", 0.0)
     report.say(f"training goes on at gradient step {trained.loop.step:,}")
 
 
@@ -218,7 +223,11 @@ def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
 def publish_member(
     folder: Path, trained: Trained, m: int, opened: OpenWorld, settings: PolicyTraining, stage: Stage
 ) -> dict[str, Path]:
-    """Write policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role."""
+    """Write policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role.
+
+    Beside them, and not among them, is timing.json, the member's share of the stack's wall time: it tells of the
+    machine, so that no two trainings agree in it.
+    """
     member, info = trained.loop.members[m], opened.data.info
     origin = {
         "obs_dim": opened.world.rows.obs_dim,
@@ -247,4 +256,5 @@ def publish_member(
         save_tensors(path, tensors, {"kind": name, **origin, "policy_sha256": sha256_file(policy)})
         roles[f"{name}/seed-{member.seed}"] = path
     keep_only(folder, [path.name for path in roles.values()])
+    write_json(folder / TIMING, {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
     return roles

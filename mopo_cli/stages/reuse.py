@@ -13,6 +13,9 @@ from mopo_cli.store.run import RunFolder
 FILES = ("policy.safetensors", "metrics.jsonl")
 """What there is of every seed; of some algorithms there is more, see `files_of`."""
 
+TIMING = "timing.json"
+"""How long a seed took: it goes along with the others, but is neither compared nor required."""
+
 # A seed's policy depends neither on what it is called nor on what was trained beside it.
 _NAMES = ("method", "name")
 _SEEDS = ("seeds", "seed_list")
@@ -32,11 +35,12 @@ class Held:
     files: Hashes
 
     def take_over(self, folder: Path) -> bool:
-        """Copy the files to ``folder``, unless they are not what was recorded."""
+        """Copy the files, and how long they took, to ``folder``, unless they are not what was recorded."""
         if any(self._digest(name) != digest for name, digest in self.files.items()):
             return False
-        for name in self.files:
-            if folder / name != self.folder / name:
+        if folder != self.folder:
+            (folder / TIMING).unlink(missing_ok=True)
+            for name in (*self.files, *([TIMING] if (self.folder / TIMING).is_file() else [])):
                 with publish(folder / name) as temporary:
                     temporary.write_bytes((self.folder / name).read_bytes())
         keep_only(folder, self.files)
@@ -50,6 +54,12 @@ class Held:
 def files_of(folder: Path) -> list[str]:
     """The names of the files of one seed: `FILES`, and the weights that its algorithm publishes beside the policy."""
     return [*FILES, *sorted({path.name for path in folder.glob("*.safetensors")} - {*FILES})]
+
+
+def wall_seconds(folder: Path) -> float | None:
+    """How long the seed in ``folder`` took to train [s], of a stack its equal share; None where nothing tells."""
+    path = folder / TIMING
+    return float(read_json(path)["wall_seconds"]) if path.is_file() else None
 
 
 def keep_only(folder: Path, names: Collection[str]) -> None:

@@ -1,5 +1,6 @@
 """Cells of an ablation take over what the run holds already: the same bytes, and no training."""
 
+import csv
 import json
 import shutil
 import signal
@@ -16,6 +17,7 @@ from mopo_cli.store.checkpoint import load_tensors, save_tensors
 ABLATE = "ablate --config tiny.yaml --threads 1 --penalty max-var --lam 1 --h 2"
 HELD = "policies/mopo_max-var_lam1_h2/seed-0"
 FILES = ("policy.safetensors", "metrics.jsonl")
+INTERRUPTED = "train-policy --config tiny.yaml --threads 1 --name p --seeds 2 --epochs 6 --steps-per-epoch 25"
 
 
 def cell(name: str = "grid", policy: str = "mopo_max-var_lam1_h2") -> str:
@@ -111,10 +113,45 @@ def test_cells_with_equal_settings_are_trained_once(tiny_run: Path, mopo: Any, t
     assert "up to date" in mopo(ablate).err and trained == [0, 1]
 
 
-def test_what_was_stopped_before_a_setting_was_new_goes_on(
+def test_the_table_tells_how_long_a_seed_took_whoever_trained_it(tiny_run: Path, mopo: Any) -> None:
+    def shown(name: str) -> list[tuple[str, str]]:
+        with (tiny_run / f"ablations/{name}/table.csv").open(newline="") as file:
+            return [(row["seed"], row["wall_seconds"]) for row in csv.DictReader(file)]
+
+    def table(name: str) -> str:
+        return (tiny_run / f"ablations/{name}/table.md").read_text()
+
+    timing = tiny_run / HELD / "timing.json"
+    timing.write_text('{"wall_seconds": 1234.5}')
+    assert mopo(f"{ABLATE} --name grid").code == 0
+    assert shown("grid") == [("0", "1234.5")] and "s per seed" in table("grid") and "1234 |" in table("grid")
+    assert mopo(f"{ABLATE} --name grid --seeds 2").code == 0
+    (_, first), (_, second) = shown("grid")
+    assert first == "1234.5" and 0 < float(second) < 100
+    assert "wall_seconds" not in (tiny_run / "ablations/grid/table.json").read_text()
+    # One that does not tell is taken over none the less, and what was there before is not told of it.
+    timing.unlink()
+    (tiny_run / f"ablations/grid/cells/{Path(HELD).parent.name}/seed-0/policy.safetensors").write_bytes(b"?")
+    assert mopo(f"{ABLATE} --name grid").code == 0
+    assert shown("grid") == [("0", "")] and "s per seed" not in table("grid")
+
+
+def test_the_time_of_every_attempt_is_counted_and_a_stack_shares_it(
     tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = "train-policy --config tiny.yaml --threads 1 --name p --seeds 2 --epochs 6 --steps-per-epoch 25"
+    checkpoint = interrupt(tiny_run, mopo, monkeypatch)
+    tensors, saved = load_tensors(checkpoint)
+    assert 0 < saved["meta"]["seconds"] < 100
+    saved["meta"]["seconds"] = 2000.0
+    save_tensors(checkpoint, tensors, saved)
+    assert mopo(INTERRUPTED).code == 0
+    for seed in (0, 1):
+        told = json.loads((tiny_run / f"policies/p/seed-{seed}/timing.json").read_text())
+        assert 1000 < told["wall_seconds"] < 1050
+
+
+def interrupt(run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stop a training of two seeds at gradient step 100; returns its checkpoint."""
     looks = iter(range(1000))
 
     def stop(stage: Stage) -> bool:
@@ -122,11 +159,18 @@ def test_what_was_stopped_before_a_setting_was_new_goes_on(
         return stage.signal != 0
 
     monkeypatch.setattr(Stage, "should_stop", stop)
-    assert mopo(line).code == 143
-    checkpoint = tiny_run / ".state/train-policy/p/checkpoint.safetensors"
+    assert mopo(INTERRUPTED).code == 143
+    return run / ".state/train-policy/p/checkpoint.safetensors"
+
+
+def test_what_was_stopped_before_a_setting_was_new_goes_on(
+    tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = interrupt(tiny_run, mopo, monkeypatch)
     tensors, saved = load_tensors(checkpoint)
+    assert saved["meta"].pop("seconds") > 0
     for settings in (saved["settings"], saved["meta"]["stack"][0]):
         assert settings.pop("update_precision") == "fp32"
     save_tensors(checkpoint, tensors, saved)
-    outcome = mopo(line)
+    outcome = mopo(INTERRUPTED)
     assert outcome.code == 0 and "goes on at gradient step 100" in outcome.err

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mopo_cli.stages.ablate import per_seed, row
+from mopo_cli.stages.ablate import per_seed, row, without_empty
 
 AXES = ("beta", "critic_lr")
 
@@ -23,11 +23,31 @@ def test_axes_stand_between_h_and_the_epochs() -> None:
 
 
 def test_the_csv_has_a_column_per_axis_and_a_row_per_seed() -> None:
-    columns, rows = per_seed([record(grid={"critic_lr": 1e-4}), record()], AXES)
-    assert columns == ("method", "penalty", "lam", "h", *AXES, "epochs", "seed", "return_last", "return_last_10")
+    columns, rows = per_seed([record(grid={"critic_lr": 1e-4}, wall_seconds={"0": 61.5, "4": None}), record()], AXES)
+    results = ("return_last", "return_last_10", "wall_seconds")
+    assert columns == ("method", "penalty", "lam", "h", *AXES, "epochs", "seed", *results)
     assert rows == [
-        ("combo", "none", None, 5, None, 1e-4, 7, 0, 3.0, 2.0),
-        ("combo", "none", None, 5, None, 1e-4, 7, 4, None, None),
-        ("combo", "none", None, 5, None, None, 7, 0, 3.0, 2.0),
-        ("combo", "none", None, 5, None, None, 7, 4, None, None),
+        ("combo", "none", None, 5, None, 1e-4, 7, 0, 3.0, 2.0, 61.5),
+        ("combo", "none", None, 5, None, 1e-4, 7, 4, None, None, None),
+        ("combo", "none", None, 5, None, None, 7, 0, 3.0, 2.0, None),
+        ("combo", "none", None, 5, None, None, 7, 4, None, None, None),
     ]
+
+
+def test_a_row_tells_the_mean_wall_time_of_the_seeds_it_is_known_of() -> None:
+    assert row(record(), ())[-1] is None
+    assert row(record(wall_seconds={"0": 61.5, "4": None}), ())[-1] == 62
+    assert row(record(wall_seconds={"0": 60.0, "4": 90.4}), ())[-1] == 75
+
+
+def test_a_row_tells_the_middle_with_its_interval() -> None:
+    played = record(last=[3.0, 1.0], last_10=[2.0, 0.5], iqm=2.2, iqm_interval=[1.5, 3.25])
+    assert row(played, ())[6:10] == ("3.0 ± 1.0", "2.0 ± 0.5", "2.2 (1.5 to 3.2)", None)
+    large = record(last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=-345.6, iqm_interval=[-400.4, 80.2])
+    assert row(large, ())[6:10] == ("1234 ± 100", "90 ± 10", "-346 (-400 to 80)", None)
+    scored = record(last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=345, iqm_interval=[0, 1], score=[45.67, 1.23])
+    assert row(scored, ())[9] == "45.7 ± 1.2"
+
+
+def test_columns_that_say_nothing_are_left_out() -> None:
+    assert without_empty(("a", "b", "c"), [(1, None, 0), (None, None, 2)]) == (["a", "c"], [(1, 0), (None, 2)])
