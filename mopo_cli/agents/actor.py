@@ -70,6 +70,6 @@ def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_pr
     With a = tanh(x): da/dx = 1 - a^2 and dlog_prob/dx = 2 a.
     """
     action = squashed.action[index]
-    by_mean = by_action * (1 - action * action) + 2 * by_log_prob * action
+    by_mean = torch.ops.aten.tanh_backward(by_action, action).addcmul_(by_log_prob, action, value=2)
     by_log_std = (by_mean * squashed.deviation[index] - by_log_prob) * squashed.within[index]
     return torch.cat([by_mean, by_log_std], dim=-1)

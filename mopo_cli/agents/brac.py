@@ -17,6 +17,7 @@ from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.divergences import kl_divergence, squared_mmd
+from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
@@ -98,8 +99,8 @@ def imitate(brac: Brac, observation: Tensor, action: Tensor) -> None:
         differentiate(usual, u, by_out, into=brac.behaviour_gradient)
         brac.behaviour_adam.step(u, brac.behaviour, settings.behaviour_lr)
 
-    spread_evenly(improve, len(usual.inputs))
     brac.behaviour_adam.steps += 1
+    spread_evenly(improve, len(usual.inputs))
 
 
 def update(
@@ -134,7 +135,7 @@ def update(
     if value_penalty:
         far_ahead, _ = diverge(settings, ahead.out, usual_ahead[0].out, draws)
         next_value = next_value - settings.divergence_weight * far_ahead
-    backup = batch.reward + settings.gamma * (1 - batch.terminal) * next_value
+    backup = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
     q = known.out.view(members, 2, rows)
     error = q - backup[:, None]
     judged = sac.step_critics(brac, known, error / rows, (observation, action))  # half the mean squared error

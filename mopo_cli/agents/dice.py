@@ -117,9 +117,9 @@ def step_dice(
         dice.f_adam.step(u, dice.f, learning_rate)
         dice.nu_adam.step(u, dice.nu, learning_rate)
 
-    spread(step, len(ratio.inputs))
     for adam in (dice.tau_adam, dice.f_adam, dice.nu_adam):
         adam.steps += 1
+    spread(step, len(ratio.inputs))
     return found.value
 
 

@@ -1,4 +1,4 @@
-"""What logged episodes are worth: where they end, what they return, and the lambda-returns of their steps."""
+"""Returns: of one step, and what logged episodes are worth, where they end, and the lambda-returns of their steps."""
 
 import torch
 from torch import Tensor
@@ -14,6 +14,11 @@ def last_steps(logged: Transition) -> Tensor:
     following, onward = logged.next_observation[:-1], logged.observation[1:]
     broken = ~torch.isclose(following, onward, rtol=1e-5, atol=1e-6).all(dim=1)
     return torch.cat([(logged.terminal[:-1] > 0) | broken, broken.new_ones(1)])
+
+
+def one_step_return(reward: Tensor, terminal: Tensor, next_value: Tensor, gamma: float) -> Tensor:
+    """What critics learn, reward + gamma (1 - terminal) next_value, all `[S, B]`."""
+    return torch.addcmul(reward, 1 - terminal, next_value, value=gamma)
 
 
 def episode_returns(reward: Tensor, last: Tensor) -> Tensor:

@@ -82,6 +82,7 @@ def learn(vae: Vae, coded: Evaluated, observation: Tensor, action: Tensor, noise
         vae.decoder_adam.step(u, vae.decoder, rate)
         return slope
 
+    vae.decoder_adam.steps += 1
     by_latent = join(spread_evenly(improve_decoder, len(decoded.inputs)))
     weight = _KL / mean[0].numel()
     by_mean = by_latent + weight * mean
@@ -92,8 +93,7 @@ def learn(vae: Vae, coded: Evaluated, observation: Tensor, action: Tensor, noise
         differentiate(coded, u, by_coded, into=vae.encoder_gradient)
         vae.encoder_adam.step(u, vae.encoder, rate)
 
-    spread_evenly(improve_encoder, len(coded.inputs))
-    vae.decoder_adam.steps += 1
     vae.encoder_adam.steps += 1
+    spread_evenly(improve_encoder, len(coded.inputs))
     kl = 0.5 * (mean * mean + std * std - 1) - log_std
     return error.square().mean(dim=(1, 2)) + _KL * kl.mean(dim=(1, 2))

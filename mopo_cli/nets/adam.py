@@ -33,11 +33,11 @@ class Adam:
         Element-wise, so a stack of members is stepped as each would be alone. With `decay` `[size]`, decay times the
         parameters is added to the gradient first.
         """
-        spread(lambda u: self.step(u, flat, learning_rate, decay), units(flat))
         self.steps += 1
+        spread(lambda u: self.step(u, flat, learning_rate, decay), units(flat))
 
     def step(self, u: int, flat: Tensor, learning_rate: float, decay: Tensor | None = None) -> None:
-        """Do the share of a unit in `update`; who calls it for every unit counts the step."""
+        """Do the share of a unit in `update`; who calls it for every unit has counted the step before."""
         # Member by member also on CPU: the kernel rounds the last few elements otherwise than the rest.
         part = slice(None) if flat.is_cuda else slice(u, u + 1)
         flats, grads, firsts, seconds = (list(s[part].unbind()) for s in (flat, self.grad, self.first, self.second))
@@ -49,7 +49,7 @@ class Adam:
             firsts,
             seconds,
             [],
-            [self.steps + 1] * len(flats),
+            [self.steps] * len(flats),
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,

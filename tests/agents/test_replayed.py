@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from probes.gpu import as_on_cuda, record
+from probes.gpu import as_on_cuda, launches, record
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Algorithm
@@ -113,6 +113,18 @@ def test_replayed_steps_are_the_steps(name: str, whole: bool, monkeypatch: pytes
     assert all(one.checks == 3 for one in found.values())
     assert_same(plain, replayed)
     assert all(torch.equal(means[key], others[key]) for key in means)
+
+
+def test_no_operation_comes_unseen_into_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []  # on a GPU, small operations one after another are most of what an update takes
+
+    def recorder(work: Callable[[], None]) -> Callable[[], object]:
+        counted.append(launches(work))
+        return lambda: None
+
+    with as_on_cuda(monkeypatch):
+        advance(*start("sac", recorder))
+    assert 100 < max(counted) <= 108
 
 
 def warming(name: str, recorder: Recorder | None = None) -> Loop:

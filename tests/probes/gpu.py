@@ -86,3 +86,21 @@ def record(work: Callable[[], None]) -> Callable[[], object]:
                     room.copy_(value)
 
     return replay
+
+
+class _Launches(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        views = any(value.alias_info and not value.alias_info.is_write for value in func._schema.returns)
+        self.count += not (views or "empty" in func._schema.name or "view" in func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+def launches(work: Callable[[], None]) -> int:
+    """How many operations there are that do more than look at memory in another way: on a GPU each is launched."""
+    with _Launches() as counted:
+        work()
+    return counted.count

@@ -164,9 +164,9 @@ def update(awr: Awr, batch: Transition, index: Tensor, actor_scale: float = 1.0)
             differentiate(valued, u, by_value, into=awr.value_gradient)
             awr.value_adam.step(u, awr.value, settings.critic_lr)
 
-    spread(learn, 2 * len(present.inputs))
     awr.actor_adam.steps += 1
     awr.value_adam.steps += 1
+    spread(learn, 2 * len(present.inputs))
     return {
         "value": valued.out.mean(dim=(1, 2)),
         "value_loss": surplus.square().mean(dim=1),

@@ -23,6 +23,7 @@ from mopo_cli.agents.algorithms.sac import (
     step_critics,
 )
 from mopo_cli.agents.divergences import squared_mmd
+from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.vae import LATENT, Vae, learn, start_vae, vae_sizes
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
@@ -118,7 +119,7 @@ def update(
     next_action = torch.tanh(draw(settings, ahead.out, draws.normal(_TARGET_SAMPLES, rows, act_dim)).raw)
     latent = draws.normal(_MMD_SAMPLES, rows, LATENT * act_dim).clamp(-_LATENT_BOUND, _LATENT_BOUND)
     aimed = at_samples(bear.aiming, following, next_action)
-    backup = batch.reward + settings.gamma * (1 - batch.terminal) * best_target(aimed)
+    backup = one_step_return(batch.reward, batch.terminal, best_target(aimed), settings.gamma)
 
     drawn = draw(settings, present.out, draws.normal(_MMD_SAMPLES, rows, act_dim))
     action = torch.tanh(drawn.raw[0])

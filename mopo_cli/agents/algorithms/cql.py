@@ -18,6 +18,7 @@ from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.conservative import KINDS, differentiate_critics, propose, soft_maximum
+from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.operations import backward_flops, mlp_flops
 from mopo_cli.nets.perceptron import evaluate
@@ -63,7 +64,7 @@ def update(
     next_value = sac.lower_target(cql, following, next_action)
     if settings.backup == "soft":
         next_value = next_value - alpha * next_log_prob
-    backup = batch.reward + settings.gamma * (1 - batch.terminal) * next_value
+    backup = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
 
     proposals = propose(cql, observation[:, rho], said[:, :, rho], noise[:, :, rho, 1:], uniform)
     judged = differentiate_critics(cql, batch, backup, proposals, settings.beta, settings.lse)
@@ -71,7 +72,7 @@ def update(
 
     by_out = squash_gradient(drawn, 1, sac.lower_slope(now, obs_dim) / -rows, alpha[:, :, None] / rows)
     sac.step_actor(cql, present, by_out, actor_scale)
-    sac.step_temperature(cql, log_prob)
+    entropy = sac.step_temperature(cql, log_prob)
 
     q, proposed = judged.known, judged.proposed
     of_data, of_policy = q[:, :, : batch.real].mean(dim=(1, 2)), proposed[..., -settings.actions :].mean(dim=(1, 2, 3))
@@ -81,7 +82,7 @@ def update(
         "critic_loss": (q - backup[:, None]).square().mean(dim=(1, 2)),
         "conservative": settings.beta * (low - of_data),
         "regulariser": of_policy - of_data,
-        "entropy": -log_prob.mean(dim=-1),
+        "entropy": entropy,
         "alpha": alpha[:, 0],
     }
 

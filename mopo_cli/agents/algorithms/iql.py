@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
-from mopo_cli.agents.returns import episode_returns, last_steps
+from mopo_cli.agents.returns import episode_returns, last_steps, one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
@@ -138,7 +138,7 @@ def update(iql: Iql, batch: Transition, actor_scale: float = 1.0) -> dict[str, T
     asked = torch.cat([observation, following], dim=1)
     value, next_value = _step_value(iql, valued, -2 * share * above / rows, asked).split(rows, dim=1)
 
-    backup = iql.reward_scale * batch.reward + settings.gamma * (1 - batch.terminal) * next_value
+    backup = one_step_return(iql.reward_scale * batch.reward, batch.terminal, next_value, settings.gamma)
     q = known.out.view(members, 2, rows)
     error = q - backup[:, None]
     _step_critics(iql, known, 2 * error / rows)  # the mean squared error of each
@@ -179,8 +179,8 @@ def _step_value(iql: Iql, valued: Evaluated, by_value: Tensor, asked: Tensor) ->
         iql.value_adam.step(u, iql.value, iql.settings.critic_lr)
         return forward(iql.valuing, u, (asked,))
 
-    values = collect(iql.valuing, spread(improve, len(valued.inputs)))
     iql.value_adam.steps += 1
+    values = collect(iql.valuing, spread(improve, len(valued.inputs)))
     return values.out[..., 0]
 
 
@@ -192,8 +192,8 @@ def _step_critics(iql: Iql, known: Evaluated, by_q: Tensor) -> None:
         iql.critic_adam.step(u, iql.critic, iql.settings.critic_lr)
         part(iql.target, u).lerp_(part(iql.critic, u), iql.settings.tau)
 
-    spread(improve, len(known.inputs))
     iql.critic_adam.steps += 1
+    spread(improve, len(known.inputs))
 
 
 def _step_actor(iql: Iql, present: Evaluated, by_out: Tensor, actor_scale: float) -> None:
@@ -205,8 +205,8 @@ def _step_actor(iql: Iql, present: Evaluated, by_out: Tensor, actor_scale: float
         weight[..., act_dim:].zero_()  # the deviation depends on no state
         iql.actor_adam.step(u, iql.actor, actor_scale * iql.settings.actor_lr)
 
-    spread_evenly(climb, len(present.inputs))
     iql.actor_adam.steps += 1
+    spread_evenly(climb, len(present.inputs))
 
 
 def _begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:

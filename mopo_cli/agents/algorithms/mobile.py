@@ -14,6 +14,7 @@ from torch import Tensor
 from mopo_cli.agents.actor import Actor, squash, squash_gradient
 from mopo_cli.agents.algorithm import Algorithm, Batch, Work, agent_state, restore_agent, setting
 from mopo_cli.agents.algorithms import sac
+from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
@@ -138,7 +139,7 @@ def update(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> di
     next_value = sac.lower_target(agents, following, next_action)
     if settings.backup == "soft":
         next_value = next_value - alpha * next_log_prob
-    target = reward + settings.gamma * (1 - batch.terminal) * next_value
+    target = one_step_return(reward, batch.terminal, next_value, settings.gamma)
     if settings.target_floor == "zero":
         target = target.clamp(min=0)
     q = known.out.view(members, 2, rows)
@@ -147,11 +148,11 @@ def update(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> di
 
     by_out = squash_gradient(drawn, 1, sac.lower_slope(judged, obs_dim) / -rows, alpha[:, :, None] / rows)
     sac.step_actor(agents, present, by_out, actor_scale)
-    sac.step_temperature(agents, log_prob)
+    entropy = sac.step_temperature(agents, log_prob)
     return {
         "q": q.mean(dim=(1, 2)),
         "critic_loss": error.square().mean(dim=(1, 2)),
-        "entropy": -log_prob.mean(dim=-1),
+        "entropy": entropy,
         "alpha": alpha[:, 0],
         "inconsistency": u.mean(dim=1),
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import Actor, squash, squash_gradient
 from mopo_cli.agents.algorithm import Algorithm, Batch, Work
+from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
@@ -111,7 +112,7 @@ def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor, actor_sca
     (next_action, action), (next_log_prob, log_prob) = drawn.action, drawn.log_prob
 
     next_value = lower_target(sac, following, next_action) - alpha * next_log_prob
-    backup = reward + settings.gamma * (1 - batch.terminal) * next_value
+    backup = one_step_return(reward, batch.terminal, next_value, settings.gamma)
     q = known.out.view(members, 2, rows)
     error = q - backup[:, None]
     judged = step_critics(sac, known, error / rows, (observation, action))  # half the mean squared error
@@ -119,11 +120,11 @@ def update(sac: Sac, batch: Transition, reward: Tensor, noise: Tensor, actor_sca
     # An actor's loss is the mean of alpha log_prob - min(q1, q2).
     by_out = squash_gradient(drawn, 1, lower_slope(judged, obs_dim) / -rows, alpha[:, :, None] / rows)
     step_actor(sac, present, by_out, actor_scale)
-    step_temperature(sac, log_prob)
+    entropy = step_temperature(sac, log_prob)
     return {
         "q": q.mean(dim=(1, 2)),
         "critic_loss": error.square().mean(dim=(1, 2)),
-        "entropy": -log_prob.mean(dim=-1),
+        "entropy": entropy,
         "alpha": alpha[:, 0],
     }
 
@@ -152,9 +153,8 @@ def move_critics(sac: Sac, asked: tuple[Tensor, ...], gradient: Callable[[int], 
         part(sac.target, u).lerp_(part(sac.critic, u), sac.settings.tau)
         return forward(sac.judging, u, asked)
 
-    judged = collect(sac.judging, spread(improve, units(sac.critic)))
     sac.critic_adam.steps += 1
-    return judged
+    return collect(sac.judging, spread(improve, units(sac.critic)))
 
 
 def lower_slope(judged: Evaluated, obs_dim: int) -> Tensor:
@@ -173,15 +173,19 @@ def step_actor(sac: Sac, present: Evaluated, by_out: Tensor, actor_scale: float)
         differentiate(present, u, by_out, into=sac.actor_gradient)
         sac.actor_adam.step(u, sac.actor, actor_scale * sac.settings.actor_lr)
 
-    spread_evenly(climb, len(present.inputs))
     sac.actor_adam.steps += 1
+    spread_evenly(climb, len(present.inputs))
 
 
-def step_temperature(sac: Sac, log_prob: Tensor) -> None:
-    """Take one step of the temperatures towards the target entropy; log_prob `[S, B]` of the present actions."""
+def step_temperature(sac: Sac, log_prob: Tensor) -> Tensor:
+    """Take one step of the temperatures towards the target entropy; log_prob `[S, B]` of the present actions.
+
+    Returns the policies' entropies, `[S]`.
+    """
     entropy = -log_prob.mean(dim=-1, keepdim=True)
     torch.sub(entropy, sac.settings.target_entropy, out=sac.alpha_adam.grad)
     sac.alpha_adam.update(sac.log_alpha, sac.settings.alpha_lr)
+    return entropy[:, 0]
 
 
 def step(sac: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
+from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.standardise import Standard, standard_of
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
@@ -113,7 +114,7 @@ def update(td3: Td3Bc, batch: Transition, noise: Tensor, due: bool, actor_scale:
     next_action = (_action(ahead) + blur).clamp(-1, 1)
     (aimed,) = evaluate((td3.aiming, (following, next_action)))
     next_value = aimed.out.view(members, 2, rows).amin(dim=1)
-    backup = batch.reward + settings.gamma * (1 - batch.terminal) * next_value
+    backup = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
     q = known.out.view(members, 2, rows)
     error = q - backup[:, None]
     _step_critics(td3, known, 2 * error / rows)  # the mean squared error of each
@@ -139,8 +140,8 @@ def _step_critics(td3: Td3Bc, known: Evaluated, by_q: Tensor) -> None:
         differentiate(known, u, grad, into=td3.critic_gradient)
         td3.critic_adam.step(u, td3.critic, td3.settings.critic_lr)
 
-    spread(improve, len(known.inputs))
     td3.critic_adam.steps += 1
+    spread(improve, len(known.inputs))
 
 
 def _step_actor(td3: Td3Bc, present: Evaluated, observation: Tensor, wanted: Tensor, actor_scale: float) -> None:
@@ -157,8 +158,8 @@ def _step_actor(td3: Td3Bc, present: Evaluated, observation: Tensor, wanted: Ten
         differentiate(present, u, by_out, into=td3.actor_gradient)
         td3.actor_adam.step(u, td3.actor, actor_scale * td3.settings.actor_lr)
 
-    spread_evenly(climb, len(present.inputs))
     td3.actor_adam.steps += 1
+    spread_evenly(climb, len(present.inputs))
     td3.imitation.copy_(error.square().mean(dim=(1, 2)))
 
 
