@@ -82,8 +82,8 @@ def ablate(
         from mopo_cli.stages.rank import run_rank
 
         result["ranking"] = run_rank(context.run, settings, rank, options, call.report)
-    raise_if_diverged(result)
     call.report.result(result)
+    raise_if_diverged(result)
 
 
 def _table(call: Call, table: str, datasets: str | None, only: str | None, env: str | None, rank: str | None) -> None:

@@ -11,7 +11,7 @@ from mopo_cli.config.tables import PaperTable, choose_rows, load_table
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, DivergedError, InputError, LockedError, MopoError, NetworkError, UsageError
 from mopo_cli.report import Report
-from mopo_cli.store.run import dataset_slug
+from mopo_cli.store.run import current_run_kept, dataset_slug
 
 if TYPE_CHECKING:
     from mopo_cli.stages.paper_table import Part
@@ -42,7 +42,8 @@ def paper_table(call: Call, name: str, datasets: str | None, only: str | None, e
     failures: list[MopoError] = []
     for place, plan in enumerate(plans, start=1):
         call.report.say(f"\n{place}/{len(plans)} {plan.part.dataset}")
-        failures += _train(plan, table, Report(call.report.mode, hints=False))
+        with current_run_kept():
+            failures += _train(plan, table, Report(call.report.mode, hints=False))
         lines = table_lines(table, parts)
         result = publish_paper_table(root, table, lines, remarks, call.report if place == len(plans) else None)
     if failures and not any(line["last"] for line in lines):

@@ -1,6 +1,6 @@
 """``mopo presets ls``, ``mopo presets methods``, ``mopo presets tables`` and ``mopo presets show NAME``"""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from mopo_cli.config.presets import (
     preset_text,
     summary,
 )
-from mopo_cli.config.tables import table_names, table_text
+from mopo_cli.config.tables import load_table, table_names, table_text
 from mopo_cli.report import Report
 
 app = typer.Typer(help="The settings that ship with mopo, a preset per data set and per method.", no_args_is_help=False)
@@ -48,10 +48,15 @@ def _list(title: str, summaries: dict[str, str], json: bool) -> None:
 
 @app.command("show", epilog="Example: mopo presets show quickstart > mine.yaml")
 def show_preset(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="a name from mopo presets ls or methods")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a name from mopo presets ls, methods or tables")],
     json: Json = False,
 ) -> None:
-    """Print a preset's or a method's YAML, fit to be edited and given to --config."""
-    is_method = name in method_names()
-    text, settings = (method_text(name), load_method(name)) if is_method else (preset_text(name), load_preset(name))
+    """Print a preset's or a method's YAML, fit to be edited and given to --config; or what a table compares."""
+    settings: dict[str, Any]
+    if name in method_names():
+        text, settings = method_text(name), load_method(name)
+    elif name in table_names():
+        text, settings = table_text(name), load_table(name).model_dump(mode="json")
+    else:
+        text, settings = preset_text(name), load_preset(name)
     Report("json" if json else "human").result({"name": name, "settings": settings}, text.rstrip())

@@ -68,6 +68,7 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     """The result of every stage by its command."""
     from mopo_cli.stages.evaluate import run_evaluate
     from mopo_cli.stages.fetch_data import run_fetch_data
+    from mopo_cli.stages.policy_stack import raise_if_diverged
     from mopo_cli.stages.rollout import run_rollout
     from mopo_cli.stages.select_elites import run_select_elites
     from mopo_cli.stages.train_model import run_train_model
@@ -96,6 +97,7 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     for number, (stage, run_stage, (settings, how)) in enumerate(stages, start=1):
         report.say(f"\n{number}/{len(stages)} {stage}")
         results[stage] = run_stage(context.run, settings, how, report)
+        raise_if_diverged(results[stage])
     return results
 
 

@@ -15,6 +15,7 @@ EXAMPLES = (
 @command(TrainPolicy)
 def train_policy(call: Call) -> None:
     """Learn a policy by SAC on real and imagined data, the reward lowered by lam times the uncertainty."""
+    from mopo_cli.stages.policy_stack import raise_if_diverged
     from mopo_cli.stages.train_policy import run_train_policy
 
     context = open_context(call)
@@ -23,4 +24,6 @@ def train_policy(call: Call) -> None:
         context.needs("train-model", "model")
         refuse_other_model(context, settings)
         context.select_elites_if_missing(settings.method)
-    call.report.result(run_train_policy(context.run, settings, options, call.report))
+    result = run_train_policy(context.run, settings, options, call.report)
+    call.report.result(result)
+    raise_if_diverged(result)

@@ -20,6 +20,7 @@ Settle = Callable[[dict[str, object]], TrainPolicy]
 Point = dict[str, Any]
 """One value of each axis of the grid that means something to a policy, by setting."""
 
+_METHODS = "mopo presets methods lists the methods; --method A,B compares some"
 _OF_MOPO = re.compile(r"default|run|(preset|method) .*")
 
 # Settings that are no axis of --grid, and why.
@@ -113,6 +114,7 @@ def method_cells(settings: Ablate, origins: dict[str, str], settle: Settle) -> t
             horizons = settings.h if "h" in own and plain.needs_model else (plain.h,)
             cells += [_named(plain.model_copy(update={"lam": lam, "h": h}), point) for h in horizons for lam in weights]
     _refuse_idle_axes(settings, met, ", ".join(settings.method))
+    _refuse_idle_lists(settings, own, cells)
     return tuple(cells)
 
 
@@ -160,8 +162,16 @@ def _refuse_idle_axes(settings: Ablate, points: list[Point], whose: str) -> None
             about = f"it is a setting of {' and '.join(owners)}" if owners else "that changes nothing"
             if name in _OF_MODEL_ROWS:
                 about = "it is about what the model makes"
-            hint = "mopo presets methods lists the methods; --method A,B compares some"
-            raise UsageError(f"--grid {_key(name)} does not go with {whose}: {about}.", hint=hint)
+            raise UsageError(f"--grid {_key(name)} does not go with {whose}: {about}.", hint=_METHODS)
+
+
+def _refuse_idle_lists(settings: Ablate, given: set[str], cells: list[TrainPolicy]) -> None:
+    for name, values, means, why in (
+        ("lam", settings.lam, any(cell.penalty != "none" for cell in cells), "none of them lowers rewards by it"),
+        ("h", settings.h, any(cell.needs_model for cell in cells), "none of them looks ahead in the model"),
+    ):
+        if name in given and len(values) > 1 and not means:
+            raise UsageError(f"--{name} does not go with {', '.join(settings.method)}: {why}.", hint=_METHODS)
 
 
 def _named(settings: TrainPolicy, point: Point) -> TrainPolicy:

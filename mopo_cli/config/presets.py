@@ -26,7 +26,7 @@ def preset_text(name: str) -> str:
 
         close = get_close_matches(name, preset_names(), n=1)
         did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UsageError(f"There is no preset {name!r}{did_you_mean}.", hint="mopo presets ls")
+        raise UsageError(f"There is no preset {name!r}{did_you_mean}.", hint="mopo presets ls, methods or tables")
     return (presets_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -20,10 +20,10 @@ from mopo_cli.config.presets import (
     load_method,
     load_preset,
     load_preset_method,
-    method_text,
+    method_names,
     parse_file,
 )
-from mopo_cli.config.schema import STAGES, Ablate, FetchData, TrainPolicy
+from mopo_cli.config.schema import STAGES, Ablate, FetchData, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError, SettingsError, UsageError
 
 S = TypeVar("S", bound=Settings)
@@ -95,7 +95,7 @@ def resolve(
     merged = {field: value for _, values in layers for field, value in values.items()}
     stage = with_own(stage, str(merged.get("algorithm", "sac")))
     return Resolved(
-        settings=build(stage, merged, flags),
+        settings=build(stage, merged, flags, origins),
         origins={field: origins.get(field, "default") for field in stage.model_fields},
     )
 
@@ -159,9 +159,24 @@ def _read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
         raise InputError(f"The settings file {path} cannot be read: {error}.") from error
     sections, of_methods = parse_file(text, str(path))
     for method, own in of_methods.items():
-        method_text(method)
-        checked(own, f"{path}, method {method}")
+        _check_method(method, own, path)
     return checked(sections, str(path)), of_methods
+
+
+def _check_method(method: str, own: Sections, path: Path) -> None:
+    where = f"{path}, method {method}"
+    if method not in method_names():
+        close = suggestion(method, method_names())
+        raise SettingsError(f"{path}: there is no method {method!r}{close}.", hint="mopo presets methods")
+    checked(own, where)
+    if idle := [section for section in own if section in ("fetch-data", "ablate")]:
+        raise SettingsError(
+            f"{where}: {idle[0]} does not depend on the method.", hint=f"a section {idle[0]} of its own"
+        )
+    if "method" in own.get(INHERITED, {}):
+        raise SettingsError(f"{where}: a method cannot name another one.", hint="leave method out there")
+    for stage in (TrainModel, SelectElites, TrainPolicy):
+        refuse_contradiction(stage, method, _values(own, stage), where)
 
 
 def checked(sections: Sections, label: str) -> Sections:
@@ -190,16 +205,21 @@ def stage_name(stage: type[Settings]) -> str:
     return next(name for name, model in STAGES.items() if issubclass(stage, model))
 
 
-def build(stage: type[S], merged: dict[str, Any], flags: Mapping[str, Any]) -> S:
+def build(
+    stage: type[S], merged: dict[str, Any], flags: Mapping[str, Any], origins: Mapping[str, str] | None = None
+) -> S:
     """The settings of these values, which were checked one by one: only what concerns several can be wrong by now.
 
-    Raises UsageError, or SettingsError where none of them are ``flags``.
+    Raises UsageError, or SettingsError where none of them are ``flags``; that names where a value comes from.
     """
     if stray := [name for name in merged if name not in stage.model_fields]:
-        owners = " and ".join(of_algorithms(stray[0]))
-        sentence = f"{_flag(stray[0])} is a setting of {owners}, not of the algorithm {merged.get('algorithm', 'sac')}."
-        error = UsageError if stray[0] in flags else SettingsError
-        raise error(sentence, hint="mopo presets methods lists the methods; --method NAME takes one")
+        name, hint = stray[0], "mopo presets methods lists the methods; --method NAME takes one"
+        whose = (
+            f"a setting of {' and '.join(of_algorithms(name))}, not of the algorithm {merged.get('algorithm', 'sac')}."
+        )
+        if name in flags:
+            raise UsageError(f"{_flag(name)} is {whose}", hint=hint)
+        raise SettingsError(f"{(origins or {}).get(name, 'A file')} has {name.replace('_', '-')}, {whose}", hint=hint)
     try:
         return stage(**merged)
     except ValidationError as error:

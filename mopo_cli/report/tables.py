@@ -26,6 +26,11 @@ def format_mean_std(mean: float, std: float | None, digits: int = 1) -> str:
     return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
+def decimals(size: float) -> int:
+    """How many decimals leave three digits of numbers of this size; none from 100 upwards."""
+    return min(max(2 - math.floor(math.log10(size)), 0), 6) if 0 < size < math.inf else 1
+
+
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     """A GitHub-flavoured Markdown table that also reads well as plain text; ends with a newline.
 

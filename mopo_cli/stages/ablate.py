@@ -10,7 +10,7 @@ from mopo_cli.data.transitions import DatasetInfo, episode_returns
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
-from mopo_cli.report.tables import format_mean_std, markdown_table, write_csv
+from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
 from mopo_cli.stages.cells import Cell, missing_cells, train_cells
 from mopo_cli.stages.inputs import dataset_path, open_device
 from mopo_cli.stages.reuse import wall_seconds
@@ -44,10 +44,14 @@ def run_ablate(
         inputs |= policy_inputs(run, cell)
     inputs |= {f"part/{place}": path for place, path in enumerate(parts)}
     asked = settings.model_dump() | {"cells": [cell.policy_name() for cell in cells]}
-    with stage_envelope(run, f"ablate/{name}", asked, inputs, options, report) as stage:
-        folder = run.ablation_dir(name)
-        own = [Cell(cell, folder / "cells" / cell.policy_name()) for cell in cells]
-        if stage.up_to_date and not missing_cells(own, stage):
+    folder = run.ablation_dir(name)
+    own = [Cell(cell, folder / "cells" / cell.policy_name()) for cell in cells]
+
+    def complete(stage: Stage) -> bool:
+        return not missing_cells(own, stage)
+
+    with stage_envelope(run, f"ablate/{name}", asked, inputs, options, report, complete) as stage:
+        if stage.up_to_date:
             return stage.result()
         records = train_cells(own, stage, device, report)
         records = [r | {"grid": axis_values(settings, c)} for r, c in zip(records, cells, strict=True)]
@@ -114,13 +118,13 @@ def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
     """A cell's row of the table on the terminal and in Markdown; ``axes`` are the settings of the grid."""
     last = last_10 = middle = None
     if record.get("last"):
-        digits = 1 if abs(record["iqm"]) < 100 else 0
-        last, last_10 = (format_mean_std(mean, std, digits) for mean, std in (record["last"], record["last_10"]))
         low, high = record["iqm_interval"]
+        digits = decimals(max(map(abs, (low, high, record["last"][0]))))
+        last, last_10 = (format_mean_std(mean, std, digits) for mean, std in (record["last"], record["last_10"]))
         middle = f"{record['iqm']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
     score = format_mean_std(*record["score"]) if record.get("score") else None
     known = [seconds for seconds in record.get("wall_seconds", {}).values() if seconds is not None]
-    results = (last, last_10, middle, score, round(sum(known) / len(known)) if known else None)
+    results = (last, last_10, middle, score, sum(known) / len(known) if known else None)
     return (*_differing(record, axes), record["epochs"], len(record["returns"]), *results)
 
 

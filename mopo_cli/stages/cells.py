@@ -13,7 +13,7 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.policy_stack import publish_member, returns_of, train_stack
-from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, same_policy
+from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, read_cell, same_policy
 from mopo_cli.stages.runner import Stage
 from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
 from mopo_cli.store.atomic import read_json, read_jsonl, sha256_file, write_json
@@ -67,12 +67,11 @@ def missing_cells(cells: list[Cell], stage: Stage) -> list[Cell]:
 
 
 def _is_done(cell: Cell, stage: Stage) -> bool:
-    if not cell.description.is_file():
-        return False
-    recorded = read_json(cell.description)
+    recorded = read_cell(cell.description) if cell.description.is_file() else None
     return (
-        same_policy(recorded.get("settings", {}), cell.settings.model_dump())
-        and recorded.get("inputs") == _inputs(cell, stage)
+        recorded is not None
+        and same_policy(recorded["settings"], cell.settings.model_dump())
+        and recorded["inputs"] == _inputs(cell, stage)
         and all(
             (cell.folder / path).is_file() and sha256_file(cell.folder / path) == digest
             for path, digest in recorded["files"].items()

@@ -210,7 +210,7 @@ def raise_if_diverged(result: dict[str, Any]) -> None:
     if result.get("diverged"):
         raise DivergedError(
             f"Training diverged (not finite) for {', '.join(result['diverged'])}; only the others were published.",
-            hint="a larger --lam, a smaller --h or a lower --critic-lr",
+            hint="a lower --critic-lr, or where the model is used a larger --lam or a smaller --h",
         )
 
 

@@ -1,10 +1,13 @@
 """Policies that a run holds already, whichever stage trained them: a cell with equal settings takes them over."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.stages.runner import same_settings
 from mopo_cli.store.atomic import publish, read_json, sha256_file
 from mopo_cli.store.lineage import Files, StageRecord, read_lineage
@@ -15,6 +18,8 @@ FILES = ("policy.safetensors", "metrics.jsonl")
 
 TIMING = "timing.json"
 """How long a seed took: it goes along with the others, but is neither compared nor required."""
+
+_FILE = re.compile(r"seed-\d+/[^/]+")
 
 # A seed's policy depends neither on what it is called nor on what was trained beside it.
 _NAMES = ("method", "name")
@@ -58,8 +63,11 @@ def files_of(folder: Path) -> list[str]:
 
 def wall_seconds(folder: Path) -> float | None:
     """How long the seed in ``folder`` took to train [s], of a stack its equal share; None where nothing tells."""
-    path = folder / TIMING
-    return float(read_json(path)["wall_seconds"]) if path.is_file() else None
+    try:
+        told = read_json(folder / TIMING)["wall_seconds"]
+    except (InputError, CorruptError, LookupError, TypeError):
+        return None
+    return float(told) if isinstance(told, int | float) and 0 <= told < inf else None
 
 
 def keep_only(folder: Path, names: Collection[str]) -> None:
@@ -77,10 +85,22 @@ def held_policies(run: RunFolder) -> list[Held]:
     return found
 
 
+def read_cell(description: Path) -> dict[str, Any] | None:
+    """What a cell.json tells; None where it is damaged, or was written before cells were taken over."""
+    try:
+        recorded = read_json(description)
+    except CorruptError:
+        return None
+    shapes = {"settings": dict, "inputs": dict, "files": dict, "returns": dict, "diverged": list}
+    if not isinstance(recorded, dict) or not all(isinstance(recorded.get(name), kind) for name, kind in shapes.items()):
+        return None
+    return recorded if all(_FILE.fullmatch(place) for place in recorded["files"]) else None
+
+
 def of_cell(description: Path) -> list[Held]:
-    """The seeds' policies that a cell.json tells of."""
-    recorded = read_json(description)
-    if not {"settings", "inputs", "files"} <= set(recorded):  # written before cells were taken over
+    """The seeds' policies that a cell.json tells of; none where it is damaged."""
+    recorded = read_cell(description)
+    if recorded is None:
         return []
     seeds: dict[str, Hashes] = {}
     for place, digest in recorded["files"].items():

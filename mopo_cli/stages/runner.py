@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -71,6 +71,7 @@ class Stage:
     signal: int = 0
     _started: float = field(default_factory=time.monotonic)
     _told: bool = False
+    _resumed: bool = False
 
     def result(self) -> dict[str, Any]:
         """The result object of the finished stage, as --json prints it."""
@@ -109,6 +110,8 @@ class Stage:
         SettingsError or InputError when it was started with other settings or inputs, CorruptError when it is
         damaged.
         """
+        # A stage of several parts asks for each of them; by then its checkpoint may be this process's own.
+        first, self._resumed = not self._resumed, True
         if self.options.force:
             self._remove_state()
         if not self._state_file.exists():
@@ -122,7 +125,8 @@ class Stage:
         if not {"settings", "inputs", "wall_seconds", "meta"} <= set(saved):
             raise CorruptError(f"{self._state_file} is no checkpoint of {self.key}.", hint="--force starts afresh")
         self._check_same(saved)
-        self._started -= saved["wall_seconds"]
+        if first:
+            self._started -= saved["wall_seconds"]
         return tensors, saved["meta"]
 
     def finish(self, outputs: dict[str, Path], extra: dict[str, Any]) -> dict[str, Any]:
@@ -184,13 +188,15 @@ def stage_envelope(
     inputs: dict[str, Path],
     options: Options,
     report: Report,
+    complete: Callable[[Stage], bool] = lambda stage: True,
 ) -> Iterator[Stage]:
     """Run a stage's body alone in its run folder; ``key`` is as in run.json, "train-policy/NAME".
 
     Use as ``with stage_envelope(…) as stage``: return ``stage.result()`` when ``stage.up_to_date``, else
     compute and return ``stage.finish(…)``. The first SIGINT or SIGTERM only makes ``should_stop()`` true, the
     second exits at once. Raises InputError for a missing input, LockedError, and Stopped when a signal came.
-    A failed body leaves no record, and of a new run no folder.
+    A failed body leaves no record, and of a new run no folder. ``complete`` says of a stage that is up to date as far
+    as run.json tells whether all else that it made is, too.
     """
     for role, path in inputs.items():
         if not path.is_file():
@@ -202,6 +208,7 @@ def stage_envelope(
         stage.inputs = describe_files(run, inputs)
         defaults = setting_defaults(key, settings)
         stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs, defaults)
+        stage.up_to_date = stage.up_to_date and complete(stage)
         if stage.up_to_date:
             stage._remove_state()  # a process that was killed right after it wrote the record left it
             report.say(f"{key} is up to date")

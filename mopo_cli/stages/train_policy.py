@@ -8,14 +8,17 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.inputs import open_device
-from mopo_cli.stages.policy_stack import publish_member, raise_if_diverged, train_stack
+from mopo_cli.stages.policy_stack import publish_member, train_stack
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
 from mopo_cli.store.run import RunFolder
 
 
 def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, report: Report) -> dict[str, Any]:
-    """Train one policy per seed as one stack, resuming what was interrupted; returns the result object."""
+    """Train one policy per seed as one stack, resuming what was interrupted; returns the result object.
+
+    Seeds that diverged are named in it: see `raise_if_diverged`.
+    """
     device = open_device(options)
     name = settings.policy_name()
     inputs = policy_inputs(run, settings)
@@ -26,7 +29,6 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
             with open_world(stage, settings, inputs, device, settings.penalty == ORACLE) as opened:
                 result = _train(stage, opened, settings, name, report)
             _show(result, report)
-        raise_if_diverged(result)
         return result
 
 

@@ -2,7 +2,8 @@
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,20 @@ def remember_run(run: RunFolder) -> None:
     text = str(root.relative_to(runs) if root.is_relative_to(runs) else root)
     with suppress(InputError), publish(_CURRENT) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def current_run_kept() -> Iterator[None]:
+    """Whatever runs are worked on within, the current run stays the one that it was."""
+    before = _CURRENT.read_bytes() if _CURRENT.is_file() else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            with suppress(InputError), publish(_CURRENT) as temporary:
+                temporary.write_bytes(before)
+        elif _CURRENT.is_file():
+            _CURRENT.unlink()
 
 
 def cache_dir() -> Path:

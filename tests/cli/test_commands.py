@@ -252,4 +252,6 @@ def test_presets_are_listed_and_shown(shell: Any) -> None:
     assert "quickstart" in json.loads(shell.out)["presets"]
     assert shell("presets show hopper-medium --json") == 0
     assert json.loads(shell.out)["settings"]["train-policy"]["lam"] == 5
+    assert shell("presets show mopo-1 --json") == 0
+    assert json.loads(shell.out)["settings"]["paper"]
     assert shell("presets show nope") == 2

@@ -56,6 +56,8 @@ def test_a_cell_that_needs_no_model_is_asked_for_none(shell: Any) -> None:
         ("--grid tau=0.1 --grid tau=0.2", "--grid must not name tau twice"),
         ("--grid lam=1,2", "--grid cannot have lam: its values are compared with --lam A,B."),
         ("--grid beta=1,2 --method mopo", "--grid beta does not go with mopo: it is a setting of"),
+        ("--lam 1,2 --method combo,bc", "--lam does not go with combo, bc: none of them lowers rewards by it."),
+        ("--h 1,2 --method bc,sac-off", "--h does not go with bc, sac-off: none of them looks ahead in the model."),
     ],
 )
 def test_a_wrong_grid_is_told_in_a_sentence_before_anything_is_done(modelled: Any, line: str, said: str) -> None:

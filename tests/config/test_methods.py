@@ -234,15 +234,28 @@ def test_what_a_settings_file_says_of_a_method_counts_for_it_alone(tmp_path: Pat
         ("methods: {mopo: 3}", SettingsError, "methods: mopo must hold sections"),
         ("methods: {mopo: {train-policy: 3}}", SettingsError, "method mopo: section train-policy must hold"),
         ("methods: 3", SettingsError, "section methods must hold"),
-        ("methods: {mop: {}}", UsageError, "no method 'mop'"),
+        ("methods: {mop: {}}", SettingsError, r"mine.yaml: there is no method 'mop' \(did you mean 'mopo'\?\)"),
+        ("methods: {td3-bc: {train-policy: {algorithm: iql}}}", SettingsError, "algorithm iql, but the method td3-bc"),
+        ("methods: {mopo: {train-policy: {penalty: none}}}", SettingsError, "mine.yaml, method mopo has penalty none"),
+        ("methods: {mbpo-no-ens: {train-model: {networks: 3}}}", SettingsError, "networks 3, but the method mbpo-no"),
+        ("methods: {combo: {train-policy: {method: bc}}}", SettingsError, "cannot name another"),
+        ("methods: {combo: {ablate: {seeds: 3}}}", SettingsError, "ablate does not depend on the method"),
     ],
 )
 def test_faults_in_what_a_file_says_of_methods(tmp_path: Path, text: str, error: type[Exception], fault: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    for stage in (TrainPolicy, TrainModel):  # whichever stage is to run, and with no method at all
+    for stage in (TrainPolicy, TrainModel, Ablate):  # whichever stage is to run, and with no method at all
         with pytest.raises(error, match=fault):
             resolve(stage, config_file=path)
+
+
+def test_a_setting_of_another_algorithm_is_told_with_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("methods: {bc: {train-policy: {beta: 3}}}")
+    with pytest.raises(SettingsError) as caught:
+        resolve(TrainPolicy, config_file=path, flags={"method": "bc"})
+    assert caught.value.message == (f"{path}, method bc has beta, a setting of combo and cql, not of the algorithm bc.")
 
 
 def by_flag(stage: type[Settings], method: str) -> dict[str, Any]:

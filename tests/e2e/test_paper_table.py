@@ -219,6 +219,7 @@ def test_a_stopped_table_goes_on_and_ends_with_the_same_bytes(
         patch.setattr(cells, "train_stack", interrupted)
         assert main([*line.split(), "--seeds", "2"]) == 130
     assert "Stopped by SIGINT" in capfd.readouterr().err
+    assert not Path("runs/current").exists(), "nobody named these runs"
     lines = json.loads((ROOT / "mopo-3.json").read_text())["lines"]
     assert [line["missing"] for line in lines] == [None, None, "not reached yet", "not reached yet"]
     assert main([*line.split(), "--seeds", "2"]) == 0

@@ -124,7 +124,7 @@ def test_the_table_tells_how_long_a_seed_took_whoever_trained_it(tiny_run: Path,
     timing = tiny_run / HELD / "timing.json"
     timing.write_text('{"wall_seconds": 1234.5}')
     assert mopo(f"{ABLATE} --name grid").code == 0
-    assert shown("grid") == [("0", "1234.5")] and "s per seed" in table("grid") and "1234 |" in table("grid")
+    assert shown("grid") == [("0", "1234.5")] and "s per seed" in table("grid") and "1234.5 |" in table("grid")
     assert mopo(f"{ABLATE} --name grid --seeds 2").code == 0
     (_, first), (_, second) = shown("grid")
     assert first == "1234.5" and 0 < float(second) < 100
@@ -134,6 +134,50 @@ def test_the_table_tells_how_long_a_seed_took_whoever_trained_it(tiny_run: Path,
     (tiny_run / f"ablations/grid/cells/{Path(HELD).parent.name}/seed-0/policy.safetensors").write_bytes(b"?")
     assert mopo(f"{ABLATE} --name grid").code == 0
     assert shown("grid") == [("0", "")] and "s per seed" not in table("grid")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"wall_seconds": null}', '{"wall_seconds": -1}', "[NaN]"])
+def test_a_time_that_cannot_be_read_is_not_told(tiny_run: Path, mopo: Any, trained: list[int], content: str) -> None:
+    (tiny_run / HELD / "timing.json").write_text(content.replace("[NaN]", '{"wall_seconds": NaN}'))
+    outcome = mopo(f"{ABLATE} --name grid")
+    assert outcome.code == 0 and trained == [] and "s per seed" not in outcome.err
+
+
+BROKEN = '{"settings": {}, "inputs": {}, "files": {"x": "y"}, "returns": {}, "diverged": []}'
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", '{"settings": [], "inputs": [], "files": []}', BROKEN])
+def test_a_damaged_description_is_made_anew_and_hinders_no_other(
+    tiny_run: Path, mopo: Any, trained: list[int], content: str
+) -> None:
+    assert mopo(f"{ABLATE} --name grid --gamma 0.9").code == 0
+    before = json.loads((tiny_run / cell() / "cell.json").read_text())
+    (tiny_run / cell() / "cell.json").write_text(content)
+    assert mopo(f"{ABLATE} --name other").code == 0 and trained == [0]
+    assert mopo(f"{ABLATE} --name grid --gamma 0.9").code == 0 and trained == [0, 0]
+    assert json.loads((tiny_run / cell() / "cell.json").read_text()) == before
+
+
+def test_what_a_file_says_of_one_method_makes_the_table_out_of_date(tiny_run: Path, mopo: Any) -> None:
+    def ablate(rate: float) -> tuple[bool, str]:
+        of_method = f"methods: {{bc: {{train-policy: {{actor-lr: {rate}}}}}}}"
+        Path("mine.yaml").write_text(f"{Path('tiny.yaml').read_text()}\n{of_method}")
+        outcome = mopo("ablate --config mine.yaml --threads 1 --method bc --name rates --json")
+        assert outcome.code == 0
+        found = json.loads(outcome.out)
+        return found["up_to_date"], found["cells"][0]["policies"]["0"]
+
+    (first, slow), (second, fast), (third, same) = ablate(0.001), ablate(0.01), ablate(0.01)
+    assert (first, second, third) == (False, False, True) and slow != fast == same
+
+
+def test_what_diverged_is_told_on_stdout_too(tiny_run: Path, mopo: Any) -> None:
+    rates = "--config tiny.yaml --threads 1 --actor-lr 1e30 --json"
+    outcome = mopo(f"ablate {rates} --method bc,mopo --name lost")
+    assert outcome.code == 7 and "diverged" in outcome.err
+    assert json.loads(outcome.out)["diverged"]
+    outcome = mopo(f"train-policy {rates} --method mopo --name lost")
+    assert outcome.code == 7 and json.loads(outcome.out)["diverged"] == ["seed 0"]
 
 
 def test_the_time_of_every_attempt_is_counted_and_a_stack_shares_it(

@@ -36,13 +36,17 @@ def test_the_csv_has_a_column_per_axis_and_a_row_per_seed() -> None:
 
 def test_a_row_tells_the_mean_wall_time_of_the_seeds_it_is_known_of() -> None:
     assert row(record(), ())[-1] is None
-    assert row(record(wall_seconds={"0": 61.5, "4": None}), ())[-1] == 62
-    assert row(record(wall_seconds={"0": 60.0, "4": 90.4}), ())[-1] == 75
+    assert row(record(wall_seconds={"0": 61.5, "4": None}), ())[-1] == 61.5
+    assert row(record(wall_seconds={"0": 60.0, "4": 90.5}), ())[-1] == 75.25
 
 
 def test_a_row_tells_the_middle_with_its_interval() -> None:
-    played = record(last=[3.0, 1.0], last_10=[2.0, 0.5], iqm=2.2, iqm_interval=[1.5, 3.25])
-    assert row(played, ())[6:10] == ("3.0 ± 1.0", "2.0 ± 0.5", "2.2 (1.5 to 3.2)", None)
+    played = record(last=[30.0, 1.0], last_10=[20.0, 0.5], iqm=22.2, iqm_interval=[15, 32.25])
+    assert row(played, ())[6:10] == ("30.0 ± 1.0", "20.0 ± 0.5", "22.2 (15.0 to 32.2)", None)
+    small = record(last=[-0.04, 0.011], last_10=[-0.03, 0.01], iqm=-0.0333, iqm_interval=[-0.05, -0.01])
+    assert row(small, ())[6:9] == ("-0.0400 ± 0.0110", "-0.0300 ± 0.0100", "-0.0333 (-0.0500 to -0.0100)")
+    nothing = record(last=[0.0, 0.0], last_10=[0.0, 0.0], iqm=0.0, iqm_interval=[0.0, 0.0])
+    assert row(nothing, ())[6:9] == ("0.0 ± 0.0", "0.0 ± 0.0", "0.0 (0.0 to 0.0)")
     large = record(last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=-345.6, iqm_interval=[-400.4, 80.2])
     assert row(large, ())[6:10] == ("1234 ± 100", "90 ± 10", "-346 (-400 to 80)", None)
     scored = record(last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=345, iqm_interval=[0, 1], score=[45.67, 1.23])

@@ -188,6 +188,33 @@ def test_wall_time_includes_the_interrupted_attempts(run: RunFolder) -> None:
     assert stage(run, lambda current: current.load_state())["wall_seconds"] > 1000
 
 
+def test_wall_time_of_another_attempt_is_counted_once_and_that_of_this_one_never_twice(run: RunFolder) -> None:
+    def save(current: Any) -> None:
+        assert current.load_state() is None
+        current._started -= 1000
+        current.save_state({}, {})
+        assert current.load_state() is not None
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save)
+    saved = stage(run, lambda current: (current.load_state(), current.load_state()))
+    assert 1000 < saved["wall_seconds"] < 1100
+
+
+def test_a_stage_is_up_to_date_only_where_all_that_it_made_is(run: RunFolder) -> None:
+    def again(whole: bool) -> tuple[bool, str]:
+        report: Any = Recorder()
+        with stage_envelope(run, KEY, SETTINGS, {}, Options(), report, lambda current: whole) as current:
+            if not current.up_to_date:
+                current.finish({}, {})
+            return current.result()["up_to_date"], " ".join(report.said)
+
+    assert again(True)[0] is False
+    assert again(True) == (True, f"{KEY} is up to date")
+    assert again(False) == (False, "")
+
+
 def test_resuming_with_other_settings_lists_every_difference(run: RunFolder) -> None:
     with pytest.raises(ZeroDivisionError):
         stage(run, save_then_fail)
