@@ -25,7 +25,7 @@ def unmet_demands(context: Context, settings: TrainPolicy) -> Demands:
         return {}
     lineage = read_lineage(context.run)
     unmet = {}
-    for stage, values in method_demands(settings.method, context.preset, context.dataset).items():
+    for stage, values in method_demands(settings.method, context.preset, context.dataset, context.call.config).items():
         had = lineage[stage].settings if stage in lineage else {}
         if other := {name: value for name, value in values.items() if name in had and had[name] != value}:
             unmet[stage] = other

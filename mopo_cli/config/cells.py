@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.config.axes import mark, word
 from mopo_cli.config.learners import of_algorithms, own_settings, with_own
 from mopo_cli.config.presets import find_preset, load_method, load_preset_method
-from mopo_cli.config.resolve import INHERITED, build, check_flags, refuse_contradiction, suggestion
+from mopo_cli.config.resolve import INHERITED, build, check_flags, read_method, refuse_contradiction, suggestion
 from mopo_cli.config.schema import STAGES, Ablate, Imagination, PolicyTraining, TrainPolicy
 from mopo_cli.errors import UsageError
 
@@ -182,10 +183,16 @@ def _key(name: str) -> str:
     return name.replace("_", "-")
 
 
-def method_demands(method: str, preset: str | None, dataset: str | None) -> dict[str, dict[str, Any]]:
-    """What a method asks of the stages before ``train-policy``, by stage: the checked values of its settings."""
+def method_demands(
+    method: str, preset: str | None, dataset: str | None, file: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """What a method asks of the stages before ``train-policy``, by stage: the checked values of its settings.
+
+    They are those of the method, of the preset for it and of the settings file for it. Raises what `read_config` does.
+    """
     preset = preset or (find_preset(dataset) if dataset else None)
     sections = [load_method(method), *([load_preset_method(preset, method)] if preset else [])]
+    sections += [read_method(file, method)] if file else []
     demands: dict[str, dict[str, Any]] = {}
     for stage in ("train-model", "select-elites"):
         values = {name: value for section in sections for name, value in section.get(stage, {}).items()}

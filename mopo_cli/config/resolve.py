@@ -149,6 +149,11 @@ def read_config(path: Path) -> Sections:
     return _read_config(path)[0]
 
 
+def read_method(path: Path, method: str) -> Sections:
+    """The sections that a user's YAML file has for one method, empty where none. Raises as `read_config` does."""
+    return _read_config(path)[1].get(method, {})
+
+
 def _read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
     """The sections of a user's YAML file, and what it says of single methods by their names."""
     try:

@@ -284,7 +284,12 @@ def test_names_of_policies_tell_the_method() -> None:
     assert Ablate(method="mopo,bc").table_name() == "mopo+bc"  # type: ignore[arg-type]
 
 
-def test_what_a_method_asks_of_the_model() -> None:
+def test_what_a_method_asks_of_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("methods: {mopo-v1: {train-model: {hidden: 10}, train-policy: {lam: 3}}}\ntrain-model: {layers: 2}")
+    found = method_demands("mopo-v1", None, None, path)
+    assert found["train-model"] == {"spectral_norm": "per-network", "hidden": 10} and found["select-elites"] == {}
+    assert "hidden" not in method_demands("mopo", None, None, path)["train-model"]
     demands = method_demands("mbpo-no-ens", None, "hopper-medium")
     assert demands == {"train-model": {"networks": 1, "spectral_norm": "none"}, "select-elites": {"n": 1}}
     assert method_demands("mopo-v1", "hopper-medium-replay", None)["train-model"] == {"spectral_norm": "per-network"}

@@ -136,6 +136,8 @@ def test_presets_in_the_installed_package_come_first(tmp_path: Path, monkeypatch
         ("train-policy: 3\n", "train-policy"),
         ("rollout:\n  batch: 1\nevaluate:\n  !!python/object/apply:os.getcwd []\n", "YAML"),
         ("train-policy:\n  batch-size: 1\n  batch_size: 2\n", "batch-size twice"),
+        ("train-policy:\n  lam: 1\n  h: 5\n  lam: 2\n", r"gives lam twice \(line 4\)"),
+        ("train-model: {}\ntrain-policy: {}\ntrain-model: {}\n", r"gives train-model twice \(line 3\)"),
     ],
 )
 def test_what_is_not_sections_of_keys_and_values_is_refused(text: str, fault: str) -> None:
