@@ -54,28 +54,26 @@ def run_ablate(
         if stage.up_to_date:
             return stage.result()
         records = train_cells(own, stage, device, report)
-        records = [r | {"grid": axis_values(settings, c)} for r, c in zip(records, cells, strict=True)]
-        folders = [cell.folder for cell in own]
+        made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, own, strict=True)]
         for part in parts:
-            others = read_json(part)["cells"]
-            records += others
-            folders += [part.parent / "cells" / other["cell"] for other in others]
-        return _publish_table(stage, name, own, records, folders, report)
+            made += [(other, part.parent / "cells" / other["cell"]) for other in read_json(part)["cells"]]
+        if settings.method:
+            made.sort(key=lambda cell: settings.method.index(cell[0]["method"]))
+        return _publish_table(stage, name, own, made, report)
 
 
 def _publish_table(
-    stage: Stage, name: str, cells: list[Cell], records: list[dict[str, Any]], folders: list[Path], report: Report
+    stage: Stage, name: str, cells: list[Cell], made: list[tuple[dict[str, Any], Path]], report: Report
 ) -> dict[str, Any]:
+    """Publish what was made, here or in a variant: a record and the folder of each cell."""
     folder = stage.run.ablation_dir(name)
     transitions, info = read_dataset(dataset_path(stage.run))
     behaviour = episode_returns(transitions)
     references = {"data, mean episode": float(behaviour.mean()), "data, best episode": float(behaviour.max())}
-    records = [record | statistics(record["returns"], info) for record in records]
+    records = [record | statistics(record["returns"], info) for record, _ in made]
     axes = list(dict.fromkeys(axis for record in records for axis in record.get("grid", {})))
     # The wall time is shown, but not in table.json: that has the same bytes wherever and however it was made.
-    timed = [
-        record | {"wall_seconds": _seconds(record, folder)} for record, folder in zip(records, folders, strict=True)
-    ]
+    timed = [record | {"wall_seconds": _seconds(record, at)} for record, (_, at) in zip(records, made, strict=True)]
     names = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
     columns, rows = without_empty(names, [row(record, axes) for record in timed])
     data = f"data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}"
