@@ -1,13 +1,14 @@
 """Episodes in logged rows: where they end, what they return, and lambda-returns against their definition."""
 
-import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from probes.gpu import launches
 from probes.offline import make_world, normal, returns_by_definition
 
 from mopo_cli.agents.returns import episode_returns, lambda_returns, last_steps
@@ -32,15 +33,14 @@ def test_lambda_returns_are_the_mixture_of_all_n_step_returns(
 
 @pytest.mark.parametrize("length", [1, 1000, 50_000])
 def test_lambda_returns_of_many_rows_are_those_of_a_slow_loop(length: int) -> None:
-    """In a time that no loop over rows comes near, and with what was given left as it was."""
+    """In so few operations that none of them is about a single row, and with what was given left as it was."""
     count = 50_000
     reward, next_value = normal(count, name="r"), normal(count, name="v")
     last = torch.zeros(count, dtype=torch.bool)
     last[length - 1 :: length] = True
     kept = reward.clone(), next_value.clone(), last.clone()
-    begin = time.process_time()
+    assert launches(partial(lambda_returns, reward, next_value, last, 0.99, 0.95)) < 250
     found = lambda_returns(reward, next_value, last, 0.99, 0.95)
-    assert time.process_time() - begin < 1
     assert torch.equal(kept[0], reward) and torch.equal(kept[1], next_value) and torch.equal(kept[2], last)
     after, wanted, rows = 0.0, np.zeros(count), torch.stack([reward, next_value, last.float()], dim=1).tolist()
     for t, (r, v, end) in reversed(list(enumerate(rows))):

@@ -1,7 +1,6 @@
-"""Every setting is a flag with its default and source; help is fast and loads neither torch nor gymnasium."""
+"""Every setting is a flag with its default and source; help loads nothing that takes long."""
 
 import re
-import resource
 import subprocess
 import sys
 from typing import Any
@@ -85,19 +84,8 @@ def test_help_loads_nothing_heavy(line: str) -> None:
         "import sys\n"
         "from mopo_cli.__main__ import main\n"
         f"assert main({line.split()!r}) == 0\n"
-        "heavy = {'torch', 'gymnasium', 'mujoco', 'h5py', 'matplotlib', 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'gymnasium', 'mujoco', 'minari', 'h5py', 'matplotlib', 'pyarrow', 'scipy'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
-
-
-def test_help_takes_less_than_half_a_second() -> None:
-    def seconds() -> float:
-        # Processor time: the clock on the wall also counts what else the machine is doing.
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "mopo_cli", "--help"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(5)) < 0.5

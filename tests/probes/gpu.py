@@ -99,7 +99,7 @@ class _Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def launches(work: Callable[[], None]) -> int:
+def launches(work: Callable[[], object]) -> int:
     """How many operations there are that do more than look at memory in another way: on a GPU each is launched."""
     with _Launches() as counted:
         work()
