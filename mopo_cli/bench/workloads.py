@@ -32,6 +32,7 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.engine.workers import spread, thread_count
 from mopo_cli.evaluation.returns import Environment, evaluate_returns
+from mopo_cli.nets import products
 from mopo_cli.stages.policies import greedy_policy
 from mopo_cli.stages.policy_stack import learner_settings, loop_settings
 from mopo_cli.stages.train_model import fit_settings
@@ -62,11 +63,11 @@ def product(
     count = thread_count()
     left = torch.randn(count, batch, inputs, device=device).to(dtype)
     right = torch.randn(count, inputs, outputs, device=device).to(dtype)
-    out = torch.empty(count, batch, outputs, device=device, dtype=dtype)
+    multiply = torch.mm if left.is_cuda else products.product
 
     def many(thread: int) -> None:
         for _ in range(PRODUCTS):
-            torch.mm(left[thread], right[thread], out=out[thread])
+            multiply(left[thread], right[thread])
 
     return lambda: spread(many, count), PRODUCTS * count
 

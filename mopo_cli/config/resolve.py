@@ -34,6 +34,8 @@ _NOT_INHERITED = ("method", "penalty", "name")
 # What a settings file must not change under a method's name; a flag may, as it is in sight.
 _MAKES_A_METHOD = ("algorithm", "penalty", "real_ratio", "spectral_norm", "networks", "n")
 
+_WHICH_SEEDS = ("seeds", "seed_list")  # two ways to say one thing
+
 
 @dataclass(frozen=True)
 class Resolved(Generic[S]):
@@ -91,13 +93,31 @@ def resolve(
     check_flags(stage, flags)
     layers.append(("flag", dict(flags)))
 
-    origins = {field: label for label, values in layers for field in values}
-    merged = {field: value for _, values in layers for field, value in values.items()}
+    merged, origins = _merged(layers)
     stage = with_own(stage, str(merged.get("algorithm", "sac")))
     return Resolved(
         settings=build(stage, merged, flags, origins),
         origins={field: origins.get(field, "default") for field in stage.model_fields},
     )
+
+
+def _merged(layers: list[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that count, and the layers they come from: each counts before those above it."""
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for label, values in layers:
+        if any(field in values for field in _WHICH_SEEDS):
+            if all(values.get(field) not in (None, "none") for field in _WHICH_SEEDS):
+                told = "The command line" if label == "flag" else label
+                raise (UsageError if label == "flag" else SettingsError)(
+                    f"{told} has seeds and seed-list, which both say which seeds.", hint="leave one of them out"
+                )
+            for field in _WHICH_SEEDS:
+                merged.pop(field, None)
+                origins.pop(field, None)
+        merged |= values
+        origins |= dict.fromkeys(values, label)
+    return merged, origins
 
 
 def _method(stage: type[Settings], flags: Mapping[str, Any], file: Sections, named: str | None) -> str | None:

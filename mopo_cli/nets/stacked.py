@@ -19,12 +19,10 @@ import torch
 from torch import Tensor
 
 from mopo_cli.engine.workers import spread
+from mopo_cli.nets.products import product, product_into
 
 _ALIGNMENT = 64  # bytes; matrix kernels round differently where a matrix starts off this boundary
 _FLOATS = _ALIGNMENT // 4
-# A CPU's matrix kernels are several times slower for fewer columns than a vector has, unless transposed.
-_NARROW = 16
-
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -62,24 +60,18 @@ def aligned(matrix: Tensor) -> Tensor:
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One layer of a unit, in x's numbers: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if x.dim() == 3:
-        return torch.baddbmm(bias, x, weight)
-    if 1 < weight.shape[1] < _NARROW:
-        return torch.nn.functional.linear(x, weight.t().contiguous(), bias[0])
-    return torch.addmm(bias, x, weight)
+    return torch.baddbmm(bias, x, weight) if x.dim() == 3 else product(x, weight, bias)
 
 
 def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Of a layer with inputs x `[…, B, I]` and gradient `[…, B, O]` of its output: into `weight` and `bias`."""
     torch.sum(grad, dim=-2, keepdim=True, dtype=bias.dtype, out=bias)
-    if x.dtype != weight.dtype:
-        weight.copy_(torch.matmul(x.mT, grad))
-    elif x.dim() == 3:
+    if x.dim() == 2:
+        product_into(weight, x.t(), grad)
+    elif x.dtype == weight.dtype:
         torch.bmm(x.mT, grad, out=weight)
-    elif 1 < weight.shape[1] < _NARROW:
-        weight.copy_(torch.mm(grad.t(), x).t())
     else:
-        torch.mm(x.t(), grad, out=weight)
+        weight.copy_(torch.bmm(x.mT, grad))
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
@@ -87,7 +79,7 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     weight = weight.to(grad.dtype)
     if weight.shape[-1] == 1:
         return grad * weight.mT
-    return torch.bmm(grad, weight.mT) if grad.dim() == 3 else torch.mm(grad, weight.t())
+    return torch.bmm(grad, weight.mT) if grad.dim() == 3 else product(grad, weight.t())
 
 
 def chain_gradient(
@@ -120,7 +112,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     """Multiply member by member: `[M, B, I] @ [M, I, O]` -> `[M, B, O]`; on CPU each as if it were alone."""
     if left.is_cuda:
         return torch.bmm(left, right)
-    return torch.stack([torch.mm(aligned(a), aligned(b)) for a, b in zip(left, right, strict=True)])
+    return torch.stack([product(aligned(a), aligned(b)) for a, b in zip(left, right, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from probes.flops import counted
 from probes.linear import linear_ensemble
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import drop, load, sac
@@ -324,9 +324,8 @@ def test_the_operations_are_those_that_torch_counts() -> None:
     policy = TrainPolicy(algorithm="drop", hidden=16, layers=2, batch_size=24, real_ratio=0.25)
     for members in (1, 2):
         agents, batch = start_drop(make_world(), MEMBERS[:members], SETTINGS), make_batch(members)
-        with FlopCounterMode(display=False) as counter:
-            update(agents, batch, noise((0, 5)[:members]), 1.0)
-        assert counter.get_total_flops() == members * update_flops(TrainModel(), with_own(policy), OBS, ACT)
+        flops = counted(partial(update, agents, batch, noise((0, 5)[:members]), 1.0))
+        assert flops == members * update_flops(TrainModel(), with_own(policy), OBS, ACT)
 
 
 def with_own(policy: TrainPolicy) -> Any:

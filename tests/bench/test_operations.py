@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from probes.flops import counted
 
 from mopo_cli.bench.operations import imagined_flops, model_step_flops, refresh_flops, update_flops
 from mopo_cli.bench.workloads import MODEL_STEPS, Shapes, model_training, refreshes, rollouts, updates, updates_per_call
@@ -13,12 +13,6 @@ CPU = torch.device("cpu")
 SHAPES = Shapes(obs_dim=9, act_dim=4, rows=1500)
 MODEL = TrainModel(networks=3, hidden=48, layers=2, weight_decay=(0.1, 0.1, 0.1), batch_size=32)  # type: ignore[arg-type]
 POLICY = TrainPolicy(hidden=40, layers=2, batch_size=64, rollout_batch=200, h=3, steps_per_epoch=20, rollout_every=20)
-
-
-def counted(work: object) -> int:
-    with FlopCounterMode(display=False) as counter:
-        work()  # type: ignore[operator]
-    return int(counter.get_total_flops())
 
 
 @pytest.mark.parametrize("members", [1, 3])

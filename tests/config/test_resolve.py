@@ -118,3 +118,24 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
         resolve(Evaluate, config_file=binary)
     with pytest.raises(InputError, match="cannot be read"):
         resolve(Evaluate, config_file=tmp_path)
+
+
+def test_the_later_word_on_which_seeds_counts(tmp_path: Path) -> None:
+    """Whether it is their number or a list: a flag is not overruled by the other way to say it in a file."""
+    listed, numbered, both = (tmp_path / name for name in ("listed.yaml", "numbered.yaml", "both.yaml"))
+    listed.write_text("train-policy:\n  seed-list: [4, 7]\n")
+    numbered.write_text("train-policy:\n  seeds: 3\n")
+    both.write_text("train-policy:\n  seeds: 3\n  seed-list: [4, 7]\n")
+    for stage in (TrainPolicy, Ablate):
+        by_flag = resolve(stage, config_file=listed, flags={"seeds": "2"})
+        assert by_flag.settings.all_seeds() == (0, 1)
+        assert (by_flag.origins["seeds"], by_flag.origins["seed_list"]) == ("flag", "default")
+        assert resolve(stage, config_file=numbered, flags={"seed_list": "4,7"}).settings.all_seeds() == (4, 7)
+        assert resolve(stage, config_file=listed).settings.all_seeds() == (4, 7)
+        assert resolve(stage, config_file=listed, flags={"seeds": "1", "seed_list": "none"}).settings.all_seeds() == (
+            0,
+        )
+        with pytest.raises(UsageError, match="command line has seeds and seed-list"):
+            resolve(stage, flags={"seeds": "2", "seed_list": "0,1"})
+        with pytest.raises(SettingsError, match=r"both\.yaml.* has seeds and seed-list, which both say which seeds"):
+            resolve(stage, config_file=both)

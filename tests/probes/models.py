@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from probes.flops import counted
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
@@ -168,10 +168,9 @@ def check_operations(name: str, **own: Any) -> None:
     for members in (1, 3):
         work, _ = updates(policy, shapes, members, torch.device("cpu"), model)
         work()  # what is done once per rollout is in the first call only
-        with FlopCounterMode(display=False) as counter:
-            work()
-        formula = members * updates_per_call(policy) * update_flops(model, policy, shapes.obs_dim, shapes.act_dim)
-        assert counter.get_total_flops() == formula
+        assert counted(work) == members * updates_per_call(policy) * update_flops(
+            model, policy, shapes.obs_dim, shapes.act_dim
+        )
 
 
 def numbers(*tensors: Tensor) -> list[Array]:
