@@ -16,8 +16,9 @@ _NARROW = 16
 
 
 def _fastest() -> Callable[..., Any] | None:
-    """OneDNN's product, where there are 512 bit units and torch has it."""
-    if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+    """OneDNN's product, where the processor is AMD's with 512 bit units and torch has it and can tell."""
+    about: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if "AMD" not in about.get("cpu_name", "") or not about["avx512_f"] or not torch.backends.mkldnn.is_available():
         return None
     packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     return None if packet is None else packet.default
