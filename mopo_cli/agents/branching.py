@@ -17,7 +17,12 @@ def fill_pools(loop: Loop, world: World) -> None:
     index = loop.step // loop.settings.rollout_every
     positions, rolling = list(loop.pool.positions), loop.algorithm.rolling(loop.agent)
     loop.tallies = [branch_member(loop, world, m, index, rolling) for m in range(len(loop.members))]
-    loop.past.append(Past(index, rolling.clone(), positions, [tally.rows for tally in loop.tallies]))
+    remember(loop, Past(index, rolling.clone(), positions, [tally.rows for tally in loop.tallies]))
+
+
+def remember(loop: Loop, past: Past) -> None:
+    """Keep what made rows of the pools, and no more what made rows that are not there any longer."""
+    loop.past.append(past)
     while len(loop.past) > 1 and _covered(loop, skip=1):
         loop.past.popleft()
 

@@ -98,16 +98,16 @@ def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, inde
 
 
 def _changes(loop: Loop) -> Changes:
-    return Changes(partial(_learned, loop), partial(_put_back, loop))
+    return Changes(partial(learned, loop), partial(put_back, loop))
 
 
-def _learned(loop: Loop) -> State:
+def learned(loop: Loop) -> State:
     """All that gradient steps change."""
     tensors, taken = loop.algorithm.state(loop.agent)
     return tensors | {"sums": loop.sums}, taken
 
 
-def _put_back(loop: Loop, learned: State) -> None:
+def put_back(loop: Loop, learned: State) -> None:
     tensors, taken = learned
     loop.algorithm.restore(loop.agent, tensors, taken)
     loop.sums.copy_(tensors["sums"])
@@ -138,7 +138,7 @@ def _draw_block(loop: Loop, world: World, real_rows: int) -> tuple[Tensor, Tenso
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the pools are made again by the parameters that filled them and their streams."""
-    tensors, taken = _learned(loop)
+    tensors, taken = learned(loop)
     tensors |= {f"past/{past.index}": past.rolling for past in loop.past}
     numbers = {
         "step": loop.step,
@@ -152,7 +152,7 @@ def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Put a checkpoint back into a freshly started loop of the same world, members and settings."""
-    _put_back(loop, (tensors, numbers["adam"]))
+    put_back(loop, (tensors, numbers["adam"]))
     loop.step = numbers["step"]
     loop.past = deque(Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])
     loop.pool.sizes = list(numbers["sizes"])

@@ -7,6 +7,8 @@ from statistics import median
 
 import torch
 
+from mopo_cli.agents.algorithm import Algorithm
+from mopo_cli.agents.algorithms import load
 from mopo_cli.bench import operations
 from mopo_cli.bench.timing import median_seconds
 from mopo_cli.bench.workloads import (
@@ -18,9 +20,8 @@ from mopo_cli.bench.workloads import (
     product,
     refreshes,
     rollouts,
-    updates,
-    updates_per_call,
-    warm_ups,
+    taking,
+    warm_up_phases,
 )
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.imagine import Imagining
@@ -121,11 +122,8 @@ def measure(
         for precision in DTYPES:
             own = policy.model_copy(update={"update_precision": precision})
             yield _updates(updates_name(own, members), task, own, members, device, budget, record, speeds)
-    phases, loop = warm_ups(policy, shapes, seeds, device, model, record)
-    if phases:
-        spent = sum(steps * median_seconds(block, budget, device) for block, steps in phases)
-        steps = sum(steps for _, steps in phases)
-        yield Rate(WARM_UP, "updates", seeds * steps * updates_per_call(policy) / spent, note=loop.engine.doubt)
+    if load(policy.algorithm).warm_up is not Algorithm.warm_up:
+        yield _warm_up(task, seeds, device, budget, record)
     for method, own in task.methods.items():
         yield _updates(f"policy updates, {method}", task, own, 1, device, budget, record, speeds)
     if task.env_id is not None:
@@ -156,8 +154,9 @@ def _updates(
     speed = speeds[f"policy updates{_IN[settings.update_precision]}"]
     model, shapes, dims = task.model, task.shapes, (task.shapes.obs_dim, task.shapes.act_dim)
     flops: float = operations.update_flops(model, settings, *dims)
-    work, loop = updates(settings, shapes, members, device, model, record)
-    seconds = median_seconds(work, budget, device) / updates_per_call(settings)
+    with taking(settings, shapes, members, device, model, record) as (loop, take, steps):
+        loop.step = 0
+        seconds = median_seconds(take, budget, device) / steps
     refresh = operations.refresh_flops(model, settings, *dims, shapes.rows)
     if refresh:
         flops += refresh / settings.rollout_every
@@ -165,6 +164,20 @@ def _updates(
         seconds += median_seconds(again, budget, device) / settings.rollout_every
         loop.engine.doubt = loop.engine.doubt or other.engine.doubt
     return Rate(name, "updates", members / seconds, speed.per_second * _BILLION / flops, loop.engine.doubt)
+
+
+def _warm_up(task: Task, seeds: int, device: torch.device, budget: float, record: Recorder | None) -> Rate:
+    """The gradient steps of all phases of a warm-up, each phase measured by itself."""
+    spent, total = 0.0, 0
+    with taking(task.policy, task.shapes, seeds, device, task.model, record) as (loop, take, steps):
+        for begin, count in warm_up_phases(loop, steps):
+
+            def again(begin: int = begin) -> None:
+                loop.step = begin
+                take()
+
+            spent, total = spent + count * median_seconds(again, budget, device) / steps, total + count
+        return Rate(WARM_UP, "updates", seeds * total / spent, note=loop.engine.doubt)
 
 
 def _speed(

@@ -4,15 +4,17 @@ Every workload is a call that does a fixed amount of the real work; how good the
 not change how long it takes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.crew import crew_size, open_crew
 from mopo_cli.agents.loop import advance as advance_loop
 from mopo_cli.agents.loop import refresh
 from mopo_cli.agents.runs import Loop, start_loop
@@ -113,24 +115,31 @@ def rollouts(
     return work
 
 
-def updates(
+@contextmanager
+def taking(
     settings: TrainPolicy,
     shapes: Shapes,
     members: int,
     device: torch.device,
     model: TrainModel | None = None,
     record: Recorder | None = None,
-) -> tuple[Callable[[], object], Loop]:
-    """A block of gradient steps (see `updates_per_call`) of a stack of agents, batches drawn, no rollouts, no warm-up.
+) -> Iterator[tuple[Loop, Callable[[], object], int]]:
+    """A stack of agents, what takes gradient steps of it from where it stands, and how many of each agent at a time.
 
-    Also the loop that takes them.
-
-    What an algorithm does before each rollout is in the first call only, see `refreshes`. One that asks the model
-    itself is given one.
+    They are taken as `train-policy` takes them, by processes side by side where it would have some, batches drawn, no
+    rollouts. What an algorithm does before each rollout is done at step 0 only, see `refreshes`. One that asks the
+    model itself is given one.
     """
     world, loop = _policy_stack(settings, shapes, members, device, model)
-    loop.step, loop.engine.record = 0, record
-    return lambda: advance_loop(loop, world), loop
+    loop.engine.record = record
+    if crew_size(world, members):
+        # Two legs of each agent in an epoch, so that the processes can share out any number of agents.
+        loop.settings = replace(loop.settings, steps_per_epoch=2 * loop.settings.block)
+    with open_crew(loop, world, _learner(settings, shapes)) as crew:
+        if crew is None:
+            yield loop, lambda: advance_loop(loop, world), loop.settings.block
+        else:
+            yield loop, lambda: crew.advance(lambda: False, lambda steps: None), loop.settings.steps_per_epoch
 
 
 def refreshes(
@@ -147,32 +156,10 @@ def refreshes(
     return lambda: refresh(loop, world), loop
 
 
-def warm_ups(
-    settings: TrainPolicy,
-    shapes: Shapes,
-    members: int,
-    device: torch.device,
-    model: TrainModel,
-    record: Recorder | None = None,
-) -> tuple[list[tuple[Callable[[], object], int]], Loop]:
-    """Of each phase of a stack's warm-up, a block of its steps (see `updates_per_call`) and how many steps it has.
-
-    Also the stack's loop.
-    """
-    world, loop = _policy_stack(settings, shapes, members, device, model)
-    loop.engine.record = record
-
-    def block(begin: int) -> None:
-        loop.step = begin - loop.warm_up
-        advance_loop(loop, world)
-
-    phases = pairwise((0, *loop.phases))
-    return [(partial(block, begin), end - begin) for begin, end in phases if begin < end], loop
-
-
-def updates_per_call(settings: PolicyTraining) -> int:
-    """Gradient steps of each agent in one call of `updates`."""
-    return _schedule(settings).block
+def warm_up_phases(loop: Loop, steps: int) -> list[tuple[int, int]]:
+    """Of each phase of a stack's warm-up, a step from which `steps` of its steps can be taken, and how many it has."""
+    phases = [(begin, end) for begin, end in pairwise((0, *loop.phases)) if begin < end]
+    return [(-max(1, (loop.warm_up - begin) // steps) * steps, end - begin) for begin, end in phases]
 
 
 def evaluation(
@@ -211,8 +198,11 @@ def _policy_stack(
         ensemble = fitted(start_fit(data, fit_settings(model), (0,)), 0)
         world = replace(world, ensembles=(replace(ensemble, elites=ensemble.elites[:ELITES]),))
     stack = tuple(Member(seed, settings.penalty, settings.lam, settings.h, 0) for seed in range(members))
-    learner = learner_settings(algorithm.settings, settings, shapes.act_dim)
-    return world, start_loop(world, stack, learner, _schedule(settings), algorithm)
+    return world, start_loop(world, stack, _learner(settings, shapes), _schedule(settings), algorithm)
+
+
+def _learner(settings: TrainPolicy, shapes: Shapes) -> Any:
+    return learner_settings(load(settings.algorithm).settings, settings, shapes.act_dim)
 
 
 def _schedule(settings: PolicyTraining) -> LoopSettings:

@@ -5,6 +5,7 @@ work that costs more than it gains, and how an operation is split shows in its l
 network or a block of rows, so that results are the same with any number of threads.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -31,6 +32,9 @@ class _Worker(Thread):
 
 _workers: list[_Worker] = []
 _busy = Lock()
+if hasattr(os, "register_at_fork"):
+    # Threads stay behind in the process that is forked.
+    os.register_at_fork(after_in_child=_workers.clear)
 
 
 def use_threads(count: int) -> None:

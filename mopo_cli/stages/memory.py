@@ -22,14 +22,19 @@ _HINT = "a smaller --rollout-batch, --pool-epochs or --h, or fewer --seeds at a 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def policy_bytes(settings: PolicyTraining, rows: Rows, data_rows: int, horizons: Sequence[int]) -> dict[str, int]:
-    """Bytes that training a stack of policies takes, by what takes them; ``horizons`` has an entry per policy."""
+def policy_bytes(
+    settings: PolicyTraining, rows: Rows, data_rows: int, horizons: Sequence[int], processes: int = 1
+) -> dict[str, int]:
+    """Bytes that training a stack of policies takes, by what takes them; ``horizons`` has an entry per policy.
+
+    So many ``processes`` make rollouts side by side.
+    """
     row = rows.width * _FLOAT
     needed = {"data": _DATA_COPIES * data_rows * row}
     if settings.needs_model:
         # All pools of a stack are as large as the largest.
         needed["pools"] = len(horizons) * max(horizons) * settings.rollout_batch * settings.pool_epochs * row
-        needed["a rollout step"] = _STEP_COPIES * settings.rollout_batch * row
+        needed["a rollout step"] = processes * _STEP_COPIES * settings.rollout_batch * row
     return needed
 
 

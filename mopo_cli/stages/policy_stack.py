@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.crew import Crew, crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -19,7 +20,8 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
-from mopo_cli.errors import DivergedError, Stopped
+from mopo_cli.engine.processes import LostError
+from mopo_cli.errors import DivergedError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.epochs import Epoch, columns, row
 from mopo_cli.stages.inputs import open_recorder, tell_doubt
@@ -72,31 +74,40 @@ def train_stack(
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
     algorithm, rows = load(settings.algorithm), opened.world.rows
-    needed = policy_bytes(settings, rows, len(opened.world.real), [member.h for member in members])
+    horizons, processes = [member.h for member in members], max(1, crew_size(opened.world, len(members)))
+    needed = policy_bytes(settings, rows, len(opened.world.real), horizons, processes)
     check_memory({name: size for name, size in needed.items() if name != "data"}, opened.world.real.device)
     learner = learner_settings(algorithm.settings, settings, rows.act_dim)
     record = open_recorder(stage.options, opened.world.real.device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
-    _resume(stage, trained, opened.world, settings, report)
-    started = time.monotonic() - trained.seconds
-    per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
-    if loop.step < 0:
-        report.say(f"warming up for {-loop.step:,} gradient steps")
-    last_save = time.monotonic()
     with ExitStack() as context:
+        crew = context.enter_context(open_crew(loop, opened.world, learner))
+        _resume(stage, trained, opened.world, settings, report)
+        started = time.monotonic() - trained.seconds
+        per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
+        if loop.step < 0:
+            report.say(f"warming up for {-loop.step:,} gradient steps")
+        last_save = time.monotonic()
         watch = _watch(context, stage.options, opened, settings, len(members), report)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
         table = context.enter_context(report.live_table(columns(loop)))
         progress = context.enter_context(
             report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
         )
+
+        def passed(steps: float) -> None:
+            progress.update(0 if warming else steps / per_epoch)
+
         while loop.step < total:
-            means = advance(loop, opened.world)
-            tell_doubt(loop.engine, report)
-            if loop.step > 0:
-                progress.update(loop.settings.block / per_epoch)
+            warming = loop.step < 0
+            if crew is not None:
+                means = _together(crew, stage, passed)
             else:
+                means = advance(loop, opened.world)
+                passed(loop.settings.block)
+            tell_doubt(loop.engine, report)
+            if warming:
                 progress.update(0, warm_up_steps_left=-loop.step)
             if means is not None:
                 epoch = _record_epoch(trained, means)
@@ -115,6 +126,16 @@ def train_stack(
                 raise Stopped(stage.signal)
     trained.seconds = time.monotonic() - started
     return trained
+
+
+def _together(crew: Crew, stage: Stage, passed: Callable[[float], None]) -> dict[str, torch.Tensor] | None:
+    try:
+        return crew.advance(stage.should_stop, passed)
+    except LostError as error:
+        raise SettingsError(
+            "A process that trains has ended (out of memory?); what was saved before, at most minutes ago, is kept.",
+            hint="run the same command again to go on from there, with --threads 1 in less memory",
+        ) from error
 
 
 def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:

@@ -10,69 +10,16 @@ from typing import Any
 import pytest
 import torch
 from probes.gpu import as_on_cuda, launches, record
+from probes.stacks import SCHEDULE, assert_same, start
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
-from mopo_cli.agents.runs import Loop, start_loop
-from mopo_cli.agents.schedule import LoopSettings
-from mopo_cli.agents.world import World
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining
-from mopo_cli.dynamics.penalties import PENALTIES
+from mopo_cli.agents.runs import Loop
 from mopo_cli.engine.capture import Recorder, Tape, _agree, cuda_graph
-from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
-from mopo_cli.engine.streams import draws, stream
-from mopo_cli.nets.gaussian import gaussian_layout
-from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.engine.streams import draws
 from mopo_cli.nets.stacked import Parameters
-from mopo_cli.stages.policy_stack import learner_settings
-from mopo_cli.tasks.termination import never
-
-OBS, ACT, ROWS = 4, 2, 120
-FLAGS = {"hidden": "12", "layers": "2", "batch_size": "20"}
-OWN: dict[str, dict[str, str]] = {
-    "bear": {"warmup_steps": "8", "behaviour_hidden": "10"},
-    "brac-p": {"behaviour_steps": "8", "warmup_steps": "8"},
-    "brac-v": {"behaviour_steps": "8", "warmup_steps": "5", "divergence": "mmd"},
-    "drop": {"dice_pretrain": "8", "dice_steps": "2"},
-    "mobile": {"mobile_samples": "2"},
-    "td3-bc": {"policy_delay": "3"},
-}
-MEMBERS = (Member(0, "max-var", 0.5, 2, 0), Member(1, "max-var", 0.5, 2, 0))
-SCHEDULE = LoopSettings(8, 8, 30, 2, batch_size=20, real_ratio=0.5)
-
-
-def start(
-    name: str,
-    recorder: Recorder | None = None,
-    schedule: LoopSettings = SCHEDULE,
-    device: str = "cpu",
-    precision: str = "fp32",
-) -> tuple[Loop, World]:
-    algorithm = load(name)
-    draw = stream(0, "test/data")
-    observation, action = torch.randn(ROWS, OBS, generator=draw), 2 * torch.rand(ROWS, ACT, generator=draw) - 1
-    how = Imagining(uncertainties=(*PENALTIES, *algorithm.uncertainties))
-    rows = Rows(OBS, ACT, len(how.uncertainties))
-    nothing = torch.zeros(ROWS, len(how.uncertainties))
-    reward, following = observation[:, 0] * action[:, 0], 0.9 * observation + 0.1 * action[:, :1]
-    real = rows.pack(observation, action, reward, (reward > 1).float(), following, nothing)
-    layout = gaussian_layout(OBS + ACT, OBS + 1, 10, 2)
-    flat = initial(layout, [stream(k, "test/weights") for k in range(3)], truncated_normal, zeros)
-    scaler = torch.zeros(OBS + ACT, device=device), torch.ones(OBS + ACT, device=device)
-    model = Ensemble(flat.to(device), layout, *scaler, OBS, (0, 2))
-    world = World(rows, real.to(device), observation.to(device), never, ensembles=(model,), how=how)
-    flags = FLAGS | OWN.get(name, {}) | {"update_precision": precision}
-    settings = resolve(TrainPolicy, method=name if name != "sac" else None, flags=flags).settings
-    if algorithm.learns_from == "real":
-        schedule = replace(schedule, real_ratio=1.0)
-    learner = learner_settings(algorithm.settings, settings, ACT)
-    return start_loop(world, MEMBERS, learner, schedule, algorithm, recorder), world
 
 
 def trained(
@@ -84,13 +31,6 @@ def trained(
         means = advance(loop, world)
     assert means is not None
     return loop, means
-
-
-def assert_same(one: Loop, other: Loop) -> None:
-    (tensors, numbers), (others, other_numbers) = loop_state(one), loop_state(other)
-    assert numbers == other_numbers
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, others[name]), name
 
 
 def changed(recorder: Recorder, how: Callable[[], object]) -> Recorder:

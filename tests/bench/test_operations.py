@@ -5,7 +5,7 @@ import torch
 from probes.flops import counted
 
 from mopo_cli.bench.operations import imagined_flops, model_step_flops, refresh_flops, update_flops
-from mopo_cli.bench.workloads import MODEL_STEPS, Shapes, model_training, refreshes, rollouts, updates, updates_per_call
+from mopo_cli.bench.workloads import MODEL_STEPS, Shapes, model_training, refreshes, rollouts, taking
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 
@@ -17,8 +17,9 @@ POLICY = TrainPolicy(hidden=40, layers=2, batch_size=64, rollout_batch=200, h=3,
 
 @pytest.mark.parametrize("members", [1, 3])
 def test_of_an_update(members: int) -> None:
-    formula = members * updates_per_call(POLICY) * update_flops(MODEL, POLICY, SHAPES.obs_dim, SHAPES.act_dim)
-    assert counted(updates(POLICY, SHAPES, members, CPU)[0]) == formula
+    formula = update_flops(MODEL, POLICY, SHAPES.obs_dim, SHAPES.act_dim)
+    with taking(POLICY, SHAPES, members, CPU) as (_, take, steps):
+        assert steps == 20 and counted(take) == members * steps * formula
 
 
 def test_of_what_comes_before_a_rollout() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from mopo_cli.engine.processes import can_fork
+
 # Seed 1 stops before seed 2 does.
 MODEL = "train-model --config tiny.yaml --threads 1 --max-epochs 5 --patience 1 --min-gain 0.75 --batch-size 16"
 MODEL += " --seed-list 1,2"
@@ -146,6 +148,26 @@ def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bytes(
     last = finish(child, folder, line, checkpoint_always=False)
     assert last.code == 0 and "goes on at" in last.err
     assert digests(folder, files) == uninterrupted[stage]
+
+
+@pytest.mark.skipif(not can_fork(), reason="needs processes that can be forked")
+@pytest.mark.parametrize("stage", ["train-policy", "ablate"])
+def test_seeds_trained_by_processes_side_by_side_stopped_and_killed(
+    stage: str, finished_run: Path, tmp_path: Path, child: Any, uninterrupted: dict[str, Any]
+) -> None:
+    line, files = COMMANDS[stage]
+    line = line.replace("--threads 1", "--threads 2")
+    folder = start(finished_run, tmp_path / "whole")
+    assert finish(child, folder, line).code == 0
+    assert digests(folder, files) == uninterrupted[stage]
+    folder = start(finished_run, tmp_path / "stopped")
+    for fatal, signum in ((3, signal.SIGINT), (9, signal.SIGKILL), (6, signal.SIGTERM)):
+        ended = finish(child, folder, line, fatal=fatal, signum=signum)
+        assert ended.code in (-signum, 128 + signum)
+    child(folder, line, kill_after=0.5)
+    last = finish(child, folder, line)
+    assert last.code == 0 and "goes on at" in last.err
+    assert digests(folder, files) == uninterrupted[stage] and nothing_left_over(folder)
 
 
 @pytest.mark.parametrize("stage", TRAINING)

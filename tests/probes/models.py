@@ -17,7 +17,7 @@ from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
-from mopo_cli.bench.workloads import Shapes, updates, updates_per_call
+from mopo_cli.bench.workloads import Shapes, taking
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -166,11 +166,10 @@ def check_operations(name: str, **own: Any) -> None:
     model = TrainModel(networks=6, hidden=12, layers=3, weight_decay=(0.1,) * 4)
     shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
     for members in (1, 3):
-        work, _ = updates(policy, shapes, members, torch.device("cpu"), model)
-        work()  # what is done once per rollout is in the first call only
-        assert counted(work) == members * updates_per_call(policy) * update_flops(
-            model, policy, shapes.obs_dim, shapes.act_dim
-        )
+        with taking(policy, shapes, members, torch.device("cpu"), model) as (loop, take, steps):
+            loop.step = 0
+            take()  # what is done once per rollout is in the first call only
+            assert counted(take) == members * steps * update_flops(model, policy, shapes.obs_dim, shapes.act_dim)
 
 
 def numbers(*tensors: Tensor) -> list[Array]:

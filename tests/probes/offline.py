@@ -19,7 +19,7 @@ from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
-from mopo_cli.bench.workloads import Shapes, updates, updates_per_call
+from mopo_cli.bench.workloads import Shapes, taking
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.engine.members import Member
@@ -191,12 +191,14 @@ def check_operations(name: str, **own: Any) -> None:
     kind: Any = with_own(TrainPolicy, name)
     schedule = {"steps_per_epoch": 12, "rollout_every": 12, "real_ratio": 1}
     policy = kind(algorithm=name, penalty="none", hidden=24, layers=2, batch_size=32, **schedule, **own)
-    assert updates_per_call(policy) == 12
     shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
     for members in (1, 3):
-        work, _ = updates(policy, shapes, members, torch.device("cpu"))
-        work()  # what is done once per rollout is in the first call only
-        assert counted(work) == members * 12 * update_flops(TrainModel(), policy, shapes.obs_dim, shapes.act_dim)
+        with taking(policy, shapes, members, torch.device("cpu")) as (loop, take, steps):
+            loop.step = 0
+            take()  # what is done once per rollout is in the first call only
+            assert steps == 12 and counted(take) == members * steps * update_flops(
+                TrainModel(), policy, shapes.obs_dim, shapes.act_dim
+            )
 
 
 # The textbook, in float64 and by autograd.
