@@ -116,7 +116,7 @@ def open_crew(loop: Loop, world: World, learner: Any) -> Iterator[Crew | None]:
 
     `loop` is fresh from `start_loop`, with `learner`, the algorithm's own settings.
     """
-    processes = crew_size(world, len(loop.members))
+    processes = crew_size(len(loop.members), world.real.device, world.how.oracle is not None)
     if not processes:
         yield None
         return
@@ -131,13 +131,13 @@ def open_crew(loop: Loop, world: World, learner: Any) -> Iterator[Crew | None]:
         yield Crew(loop, helpers)
 
 
-def crew_size(world: World, members: int) -> int:
+def crew_size(members: int, device: torch.device, oracle: bool = False) -> int:
     """How many processes should train so many members; 0: this one alone.
 
     A simulator's threads cannot be forked, so those who ask the oracle stay together.
     """
     processes = min(thread_count(), members)
-    return processes if processes > 1 and can_fork() and not world.real.is_cuda and world.how.oracle is None else 0
+    return processes if processes > 1 and can_fork() and device.type == "cpu" and not oracle else 0
 
 
 def _single(loop: Loop, m: int, world: World, learner: Any) -> Loop:

@@ -132,7 +132,7 @@ def taking(
     """
     world, loop = _policy_stack(settings, shapes, members, device, model)
     loop.engine.record = record
-    if crew_size(world, members):
+    if crew_size(members, device):
         # Two legs of each agent in an epoch, so that the processes can share out any number of agents.
         loop.settings = replace(loop.settings, steps_per_epoch=2 * loop.settings.block)
     with open_crew(loop, world, _learner(settings, shapes)) as crew:

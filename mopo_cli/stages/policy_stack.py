@@ -28,7 +28,7 @@ from mopo_cli.stages.inputs import open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import TIMING, keep_only
-from mopo_cli.stages.runner import Options, Stage, same_settings
+from mopo_cli.stages.runner import Stage, same_settings
 from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.world import OpenWorld, policy_inputs
 from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
@@ -74,11 +74,12 @@ def train_stack(
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
     algorithm, rows = load(settings.algorithm), opened.world.rows
-    horizons, processes = [member.h for member in members], max(1, crew_size(opened.world, len(members)))
-    needed = policy_bytes(settings, rows, len(opened.world.real), horizons, processes)
-    check_memory({name: size for name, size in needed.items() if name != "data"}, opened.world.real.device)
+    horizons, device = [member.h for member in members], opened.world.real.device
+    processes = crew_size(len(members), device, opened.world.how.oracle is not None)
+    needed = policy_bytes(settings, rows, len(opened.world.real), horizons, max(1, processes))
+    check_memory({name: size for name, size in needed.items() if name != "data"}, device)
     learner = learner_settings(algorithm.settings, settings, rows.act_dim)
-    record = open_recorder(stage.options, opened.world.real.device)
+    record = open_recorder(stage.options, device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
@@ -89,7 +90,8 @@ def train_stack(
         if loop.step < 0:
             report.say(f"warming up for {-loop.step:,} gradient steps")
         last_save = time.monotonic()
-        watch = _watch(context, stage.options, opened, settings, len(members), report)
+        players = free_processes(stage.options, device, len(members), processes)
+        watch = _watch(context, opened, settings, players, report)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
         table = context.enter_context(report.live_table(columns(loop)))
         progress = context.enter_context(
@@ -152,7 +154,7 @@ def loop_settings(settings: PolicyTraining) -> LoopSettings:
 
 
 def _watch(
-    context: ExitStack, options: Options, opened: OpenWorld, settings: PolicyTraining, members: int, report: Report
+    context: ExitStack, opened: OpenWorld, settings: PolicyTraining, processes: int, report: Report
 ) -> Watch | None:
     info = opened.data.info
     if not settings.eval_every:
@@ -161,7 +163,6 @@ def _watch(
         report.say("The dataset names no environment, so the policies are not evaluated while they train.")
         return None
     game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, info.action_low, info.action_high)
-    processes = free_processes(options, opened.world.real.device, members)
     return context.enter_context(open_watch(game, processes, report))
 
 

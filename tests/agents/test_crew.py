@@ -159,11 +159,18 @@ def test_a_lost_process_is_told() -> None:
 
 
 def test_who_trains_alone() -> None:
-    _, world = start("sac")
-    assert [crew_size(world, members) for members in (1, 2, 3, 9)] == [0, 2, 2, 2]
-    asking = replace(world, how=replace(world.how, oracle=lambda *_: torch.zeros(1)))
-    assert crew_size(asking, 3) == 0, "a simulator's threads cannot be forked"
+    cpu = torch.device("cpu")
+    assert [crew_size(members, cpu) for members in (1, 2, 3, 9)] == [0, 2, 2, 2]
+    assert crew_size(3, torch.device("cuda")) == 0
+    assert crew_size(3, cpu, oracle=True) == 0, "a simulator's threads cannot be forked"
     use_threads(4)
-    assert [crew_size(world, members) for members in (1, 3, 9)] == [0, 3, 4]
+    assert [crew_size(members, cpu) for members in (1, 3, 9)] == [0, 3, 4]
     use_threads(1)
-    assert crew_size(world, 3) == 0
+    assert crew_size(3, cpu) == 0
+    loop, world = start("sac", members=THREE)
+    with open_crew(loop, world, learner_of(loop)) as crew:
+        assert crew is None
+    use_threads(2)
+    asking = replace(world, how=replace(world.how, oracle=lambda *_: torch.zeros(1)))
+    with open_crew(loop, asking, learner_of(loop)) as crew:
+        assert crew is None

@@ -180,6 +180,14 @@ def test_the_cores_that_training_leaves_free(
     assert free_processes(Options(threads=threads), torch.device(device), members) == processes
 
 
+@pytest.mark.parametrize(("cores", "crew", "processes"), [(2, 2, 1), (9, 9, 3), (8, 4, 4), (32, 1, 16)])
+def test_beside_a_crew_some_evaluate_in_any_case(
+    cores: int, crew: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_cores", lambda: cores)
+    assert free_processes(Options(threads=crew), torch.device("cpu"), 9, crew) == processes
+
+
 @pytest.mark.parametrize(
     ("quota", "cores"), [("max 100000", 8), ("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8), ("", 8)]
 )
