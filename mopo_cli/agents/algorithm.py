@@ -115,7 +115,8 @@ def _as_it_is(_agent: Any, _m: int, _flat: Tensor, how: Imagining) -> Imagining:
 class Algorithm:
     """A learner as plain functions.
 
-    `settings` is the dataclass of its hyper-parameters, `metrics` name what `update` tells, each `[S]`.
+    `settings` is the dataclass of its hyper-parameters, `update_precision` among them; `metrics` name what `update`
+    tells, each `[S]`.
 
     - `start(world, members, settings)` builds fresh agents, the m-th from the streams of `members[m].seed`;
     - `update(agent, batch, draws, actor_scale)` takes one gradient step in place, `actor_scale` being the factor of

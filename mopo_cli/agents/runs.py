@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +16,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.engine.members import Member
+from mopo_cli.nets.products import rounding
 
 _ALWAYS = ("penalty", "reward")
 
@@ -98,7 +100,8 @@ def start_loop(
     weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
     loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])
     loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
-    loop.engine.record, loop.cycle = record, algorithm.cycle(learner)
+    loop.engine = Engine(record, partial(rounding, learner.update_precision))
+    loop.cycle = algorithm.cycle(learner)
     loop.phases = tuple(accumulate(algorithm.warm_up(learner)))
     loop.step = -loop.warm_up
     return loop

@@ -28,10 +28,12 @@ from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.evaluation.returns import open_environments
 from mopo_cli.nets.operations import mlp_flops
-from mopo_cli.nets.stacked import DTYPES, Precision
+from mopo_cli.nets.products import Precision, rounding
+from mopo_cli.nets.stacked import DTYPES
+from mopo_cli.stages.inputs import can_multiply
 
 _BILLION = 1e9
-_IN: dict[Precision, str] = {"fp32": "", "bf16": " in bf16"}
+_IN: dict[Precision, str] = {"fp32": "", "tf32": " in tf32", "bf16": " in bf16"}
 WARM_UP = "warm-up"
 """The name of the rate of the steps that come before policy updates, all phases together."""
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
@@ -81,8 +83,8 @@ def measure(
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
     speeds = {
-        f"{what}{_IN[precision]}": _speed(f"of {what}{_IN[precision]}", rows, width, device, budget, dtype)
-        for precision, dtype in DTYPES.items()
+        f"{what}{_IN[precision]}": _speed(f"of {what}{_IN[precision]}", rows, width, device, budget, precision)
+        for precision in _precisions(device)
         for what, rows, width in (
             ("model training", model.batch_size, model.hidden),
             ("rollouts", _rows(policy, device), model.hidden),
@@ -106,7 +108,7 @@ def measure(
 
     step = operations.model_step_flops(model, *dims)
     per_step = model.batch_size * model.networks
-    for precision in DTYPES:
+    for precision in _precisions(device):
         settings = model.model_copy(update={"update_precision": precision})
         work, engine = model_training(settings, shapes, device, record)
         name, amount = training_name(settings), MODEL_STEPS * per_step
@@ -114,12 +116,12 @@ def measure(
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
         made = policy.rollout_batch * policy.h
-        work = rollouts(model, policy, shapes, device)
-        yield rate("rollouts", "generated transitions", work, made, flops, speeds["rollouts"])
-        work = rollouts(model, policy, shapes, device, Imagining(bf16=True))
-        yield rate("rollouts in bf16", "generated transitions", work, made, flops, speeds["rollouts in bf16"])
+        for precision in _precisions(device):
+            name = f"rollouts{_IN[precision]}"
+            work = rollouts(model, policy, shapes, device, Imagining(precision=precision))
+            yield rate(name, "generated transitions", work, made, flops, speeds[name])
     for members in sorted({1, seeds}):
-        for precision in DTYPES:
+        for precision in _precisions(device):
             own = policy.model_copy(update={"update_precision": precision})
             yield _updates(updates_name(own, members), task, own, members, device, budget, record, speeds)
     if load(policy.algorithm).warm_up is not Algorithm.warm_up:
@@ -128,6 +130,16 @@ def measure(
         yield _updates(f"policy updates, {method}", task, own, 1, device, budget, record, speeds)
     if task.env_id is not None:
         yield _evaluation(task, task.env_id, device, budget)
+
+
+def _precisions(device: torch.device) -> list[Precision]:
+    """Those that products can be made in there."""
+    return [precision for precision in _IN if can_multiply(precision, device)]
+
+
+def rollouts_name(settings: TrainPolicy) -> str:
+    """The name of the rate of rollouts with these settings."""
+    return f"rollouts{_IN[settings.rollout_precision]}"
 
 
 def updates_name(settings: TrainPolicy, members: int) -> str:
@@ -180,12 +192,12 @@ def _warm_up(task: Task, seeds: int, device: torch.device, budget: float, record
         return Rate(WARM_UP, "updates", seeds * total / spent, note=loop.engine.doubt)
 
 
-def _speed(
-    what: str, rows: int, width: int, device: torch.device, budget: float, dtype: torch.dtype = torch.float32
-) -> Rate:
-    work, products = product(rows, width, width, device, dtype)
+def _speed(what: str, rows: int, width: int, device: torch.device, budget: float, precision: Precision) -> Rate:
+    work, products = product(rows, width, width, device, DTYPES[precision])
     flops = products * rows * mlp_flops((width, width))
-    return Rate(f"products {what}", "billion operations", flops / _BILLION / median_seconds(work, budget, device))
+    with rounding(precision):
+        seconds = median_seconds(work, budget, device)
+    return Rate(f"products {what}", "billion operations", flops / _BILLION / seconds)
 
 
 def _rows(policy: TrainPolicy, device: torch.device) -> int:

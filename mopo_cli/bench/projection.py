@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.bench.measure import WARM_UP, Rate, Task, training_name, updates_name
-from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.bench.measure import WARM_UP, Rate, Task, rollouts_name, training_name, updates_name
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.stages.memory import policy_bytes
@@ -46,7 +45,7 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     shown = (shapes.rows - held_out) * model.networks * MODEL_EPOCHS
     seconds = {
         f"model training, {MODEL_EPOCHS} epochs": shown / known[training_name(model)] if policy.needs_model else 0.0,
-        "rollouts": _imagined(task, seeds) / known[_rollouts(policy)] if policy.needs_model else 0.0,
+        "rollouts": _imagined(task, seeds) / known[rollouts_name(policy)] if policy.needs_model else 0.0,
         "policy updates": steps / update,
     }
     if WARM_UP in known:
@@ -58,10 +57,6 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     seconds["evaluation"] = max(played / processes - meanwhile, 0.0) if processes else played
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
     return Projection(seconds, policy_bytes(policy, rows, shapes.rows, [policy.h] * seeds))
-
-
-def _rollouts(policy: TrainPolicy) -> str:
-    return "rollouts" if policy.rollout_precision == "fp32" else "rollouts in bf16"
 
 
 def _imagined(task: Task, seeds: int) -> float:

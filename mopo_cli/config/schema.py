@@ -22,6 +22,7 @@ from mopo_cli.config.fields import (
     Metric,
     Penalties,
     Penalty,
+    Precision,
     Seed,
     Seeds,
     Settings,
@@ -90,8 +91,9 @@ class TrainModel(Settings):
         " or, as the released code, one of the whole ensemble",
         "MOPO v1 App. D.2",
     )
-    update_precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "numbers that hidden layers are multiplied in while they are fitted; bf16 is faster and coarser"
+    update_precision: Precision = setting(
+        "fp32",
+        "numbers that layers are multiplied in while they are fitted; bf16, and on a GPU tf32, is faster and coarser",
     )
     seeds: int = setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
     seed_list: Seeds | None = setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
@@ -137,8 +139,9 @@ class Imagination(Settings):
     model_reward: Literal["sampled", "mean"] = setting(
         "sampled", "the model's reward: drawn with the next state, or expected", "MOPO Alg. 2; mean: MOPO §4.3"
     )
-    rollout_precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "numbers that the model's hidden layers are multiplied in; bf16 is faster and coarser"
+    rollout_precision: Precision = setting(
+        "fp32",
+        "numbers that the model's layers are multiplied in; bf16, and on a GPU tf32, is faster and coarser",
     )
     termination_rules: Literal["fixed", "paper"] = setting(
         "fixed", "the task's rule without or with the slips of the released one", CODE
@@ -173,8 +176,9 @@ class PolicyTraining(Imagination):
         "policy", "who acts in the rollouts: the policy in training, or uniform noise", "MOPO App. G.1"
     )
     rollout_batch: int = setting(50_000, "start states per rollout and seed", CODE, ge=1)
-    update_precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "numbers that the learner's hidden layers are multiplied in; bf16 is faster and coarser"
+    update_precision: Precision = setting(
+        "fp32",
+        "numbers that the learner's layers are multiplied in; bf16, and on a GPU tf32, is faster and coarser",
     )
     rollout_every: int = setting(1000, "gradient steps between rollouts", CODE, ge=1)
     pool_epochs: int = setting(5, "rollouts kept in the pool of model data", CODE, ge=1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.nets.gaussian import gaussian, gaussians
+from mopo_cli.nets.products import Precision, rounding
 from mopo_cli.nets.stacked import Layout, Parameters
 
 
@@ -43,23 +44,24 @@ class Ensemble:
         chosen = list(self.elites)
         return replace(self, flat=self.flat[chosen], elites=tuple(range(len(chosen))))
 
-    def predict(self, observation: Tensor, action: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor]:
-        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, obs_dim + 1]`.
-
-        With `bf16`, products between hidden layers are made in bfloat16.
-        """
-        mean, variance = gaussians(self.networks, self._inputs(observation, action), self.reduced if bf16 else None)
+    def predict(self, observation: Tensor, action: Tensor, precision: Precision = "fp32") -> tuple[Tensor, Tensor]:
+        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, obs_dim + 1]`."""
+        reduced = self.reduced if precision == "bf16" else None
+        with rounding(precision):
+            mean, variance = gaussians(self.networks, self._inputs(observation, action), reduced)
         return mean, variance.sqrt_()
 
     def predict_by(
-        self, member: Tensor, observation: Tensor, action: Tensor, bf16: bool = False
+        self, member: Tensor, observation: Tensor, action: Tensor, precision: Precision = "fp32"
     ) -> tuple[Tensor, Tensor]:
         """Predict each row by the network that `member` `[B]` names: mean, std `[B, obs_dim + 1]`."""
         x, width = self._inputs(observation, action), self.obs_dim + 1
         mean, variance = x.new_empty(len(x), width), x.new_empty(len(x), width)
+        reduced = self.reduced if precision == "bf16" else None
         for k in self.elites:
             rows = (member == k).nonzero()[:, 0]
-            mean[rows], variance[rows] = gaussian(self.networks, k, x[rows], self.reduced if bf16 else None)
+            with rounding(precision):
+                mean[rows], variance[rows] = gaussian(self.networks, k, x[rows], reduced)
         return mean, variance.sqrt_()
 
     def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Several ensembles in training: what it begins with, goes on from, and gives (see `dynamics.training`)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from mopo_cli.nets.gaussian import (
     gaussian_layout,
 )
 from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.nets.products import Precision, rounding
 from mopo_cli.nets.spectral import normalise_exactly, unit_vectors
-from mopo_cli.nets.stacked import Layout, Parameters, Precision
+from mopo_cli.nets.stacked import Layout, Parameters
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def start_fit(data: FitData, settings: FitSettings, seeds: tuple[int, ...], reco
         nll_sum=torch.zeros(len(flat), device=device),
         decay=_decay(layout, settings).to(device),
         vectors=vectors,
-        engine=Engine(record),
+        engine=Engine(record, partial(rounding, settings.update_precision)),
     )
 
 

@@ -20,6 +20,7 @@ from mopo_cli.dynamics.penalties import (
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.workers import spread
 from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
+from mopo_cli.nets.products import Precision
 
 # Rows predicted at once on CPU: the activations of all networks then stay in the processor's cache.
 _CPU_ROWS = 1024
@@ -38,8 +39,8 @@ class Imagining:
     """What a branch tells of each step; the default is what MOPO's released code does.
 
     `uncertainties` are stored in that order, measured in the form `form`; where nobody asks for them (`uncertain`
-    false) a CPU evaluates the drawn network alone, and they are 0. With `bf16`, the products between hidden layers
-    are made in bfloat16. `reward_mean`: the reward is the
+    false) a CPU evaluates the drawn network alone, and they are 0. The model's products are made in
+    `precision`. `reward_mean`: the reward is the
     drawn network's mean instead of its sample. "oracle" is the error of the drawn network's mean (its sample,
     where `oracle_sample`) by the `oracle`, and 0 without one; where the oracle knows nothing, max-var stands in.
     "ratio" is what `ratio` says of observations, actions `[B, ·]` and the drawn networks `[B]`, and 0 without it.
@@ -52,7 +53,7 @@ class Imagining:
     oracle: Oracle | None = None
     oracle_sample: bool = False
     uncertain: bool = True
-    bf16: bool = False
+    precision: Precision = "fp32"
     ratio: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     halt: tuple[str, float] | None = None
 
@@ -126,12 +127,12 @@ def sample_step(
     def block(i: int) -> tuple[Tensor, Tensor, Tensor]:
         part = slice(i * size, (i + 1) * size)
         if every:
-            means, stds = ensemble.predict(observation[part], action[part], how.bf16)
+            means, stds = ensemble.predict(observation[part], action[part], how.precision)
             chosen = member[part][None, :, None].expand(1, -1, means.shape[2])
             mean, std = means.gather(0, chosen)[0], stds.gather(0, chosen)[0]
             uncertainty = uncertainties(means, stds, how.form, ensemble.elites, how.measured)
         else:
-            mean, std = ensemble.predict_by(member[part], observation[part], action[part], how.bf16)
+            mean, std = ensemble.predict_by(member[part], observation[part], action[part], how.precision)
             uncertainty = mean.new_zeros(len(mean), len(how.measured))
         return mean, mean + std * noise[part], uncertainty
 

@@ -6,6 +6,7 @@ is compared with the reference a few times, and given up where it differs.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -109,9 +110,13 @@ class Recorded:
 
 @dataclass
 class Engine:
-    """Takes steps; eagerly without a recorder. `doubt` says why a kind of step is recorded no more."""
+    """Takes steps; eagerly without a recorder. `around` is what is done around each.
+
+    `doubt` says why a kind of step is recorded no more.
+    """
 
     record: Recorder | None = None
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
     doubt: str | None = None
     _recorded: dict[Key, Recorded] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
@@ -121,6 +126,10 @@ class Engine:
 
         The first of a key is taken eagerly, which notes what it draws, and the second is recorded.
         """
+        with self.around():
+            self._take(step, inputs, draws, key, changes)
+
+    def _take(self, step: Step, inputs: tuple[Tensor, ...], draws: Draws, key: Key, changes: Changes) -> None:
         if self.record is None or key[0] in self._refused:
             step(*inputs, draws)
         elif key not in self._recorded:

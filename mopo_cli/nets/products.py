@@ -5,11 +5,15 @@ operations a second where oneDNN, which torch multiplies bfloat16 with, reaches 
 256). Torch hands float32 to oneDNN in compiled code only, by the operation that is called here.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""What products are made in: float32, on a GPU TensorFloat-32 (10 of its 23 bits), or, of hidden layers, bfloat16."""
 
 # MKL is several times slower for fewer columns than a vector has, unless transposed.
 _NARROW = 16
@@ -25,6 +29,21 @@ def _fastest() -> Callable[..., Any] | None:
 
 
 _onednn = _fastest()
+
+
+@contextmanager
+def rounding(precision: Precision) -> Iterator[None]:
+    """Meanwhile a GPU multiplies all float32 in TensorFloat-32 if that is the precision, else in float32 itself."""
+    matmul, wanted = torch.backends.cuda.matmul, precision == "tf32"
+    before = matmul.allow_tf32
+    if before == wanted:
+        yield
+        return
+    matmul.allow_tf32 = wanted
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:

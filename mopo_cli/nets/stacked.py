@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mopo_cli.engine.workers import spread
-from mopo_cli.nets.products import product, product_into
+from mopo_cli.nets.products import Precision, product, product_into
 
 _ALIGNMENT = 64  # bytes; matrix kernels round differently where a matrix starts off this boundary
 _FLOATS = _ALIGNMENT // 4
 
-Precision = Literal["fp32", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 Layers = list[tuple[Tensor, Tensor]]
 """The weight and bias of each layer of a unit."""

@@ -16,8 +16,9 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_action
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
 from mopo_cli.engine.workers import use_threads
-from mopo_cli.errors import CorruptError, InputError, UsageError
+from mopo_cli.errors import CorruptError, InputError, SettingsError, UsageError
 from mopo_cli.nets.gaussian import gaussian_layout
+from mopo_cli.nets.products import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, check_lineage
@@ -30,6 +31,7 @@ from mopo_cli.store.run import RunFolder
 # From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped on its own and given back.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _MAPPED_BYTES = 1 << 30, 1 << 25
+_TENSOR_FLOAT = 8, 0  # the least compute capability that has it
 _TORCH_THREADS = torch.get_num_threads()  # before it is told otherwise
 
 
@@ -61,6 +63,21 @@ def open_device(options: Options) -> torch.device:
 def open_recorder(options: Options, device: torch.device) -> Recorder | None:
     """What records gradient steps for the engine asked for, None where they are taken eagerly."""
     return cuda_graph if device.type == "cuda" and options.engine != "eager" else None
+
+
+def can_multiply(precision: Precision, device: torch.device) -> bool:
+    """Whether a device can multiply in that precision."""
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _TENSOR_FLOAT
+    return able or precision != "tf32"
+
+
+def check_precision(flag: str, precision: Precision, device: torch.device) -> None:
+    """SettingsError, naming the flag, where a device cannot multiply in that precision."""
+    if not can_multiply(precision, device):
+        raise SettingsError(
+            f"{flag} tf32 needs an NVIDIA GPU of the Ampere generation or later, and this is {device}.",
+            hint=f"{flag} bf16, or fp32",
+        )
 
 
 def tell_doubt(engine: Engine, report: Report) -> None:

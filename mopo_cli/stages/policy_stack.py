@@ -24,7 +24,7 @@ from mopo_cli.engine.processes import LostError
 from mopo_cli.errors import DivergedError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.epochs import Epoch, columns, row
-from mopo_cli.stages.inputs import open_recorder, tell_doubt
+from mopo_cli.stages.inputs import check_precision, open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, policy_bytes
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import TIMING, keep_only
@@ -79,6 +79,7 @@ def train_stack(
     needed = policy_bytes(settings, rows, len(opened.world.real), horizons, max(1, processes))
     check_memory({name: size for name, size in needed.items() if name != "data"}, device)
     learner = learner_settings(algorithm.settings, settings, rows.act_dim)
+    check_precision("--update-precision", settings.update_precision, device)
     record = open_recorder(stage.options, device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
     trained = Trained(loop, [[] for _ in members], [False for _ in members])

@@ -11,7 +11,15 @@ from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
-from mopo_cli.stages.inputs import Data, dataset_path, open_data, open_device, open_recorder, tell_doubt
+from mopo_cli.stages.inputs import (
+    Data,
+    check_precision,
+    dataset_path,
+    open_data,
+    open_device,
+    open_recorder,
+    tell_doubt,
+)
 from mopo_cli.stages.memory import check_memory, model_bytes
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
@@ -25,6 +33,7 @@ _SAVE_SECONDS = 30.0
 def run_train_model(run: RunFolder, settings: TrainModel, options: Options, report: Report) -> dict[str, Any]:
     """Train one ensemble per seed as one stack, resuming what was interrupted; returns the result object."""
     device = open_device(options)
+    check_precision("--update-precision", settings.update_precision, device)
     path = dataset_path(run)
     with stage_envelope(run, "train-model", settings.model_dump(), {"dataset": path}, options, report) as stage:
         if stage.up_to_date:

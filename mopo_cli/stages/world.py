@@ -18,7 +18,15 @@ from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
-from mopo_cli.stages.inputs import Data, cpu_threads, dataset_path, model_position, open_data, open_model
+from mopo_cli.stages.inputs import (
+    Data,
+    check_precision,
+    cpu_threads,
+    dataset_path,
+    model_position,
+    open_data,
+    open_model,
+)
 from mopo_cli.stages.runner import Stage, check_lineage
 from mopo_cli.store.hdf5 import read_rollouts
 from mopo_cli.store.run import RunFolder
@@ -44,8 +52,9 @@ def imagining(settings: Imagination, data: Data) -> Imagining:
         deviation = targets.double().std(dim=0, correction=0).float()
         scale = torch.where(deviation > 0, deviation, 1.0)
     form = PenaltyForm(settings.penalty_members == "elite", scale, settings.penalty_reward == "included")
-    bf16 = settings.rollout_precision == "bf16"
-    return Imagining(form=form, reward_mean=settings.model_reward == "mean", bf16=bf16)
+    check_precision("--rollout-precision", settings.rollout_precision, data.observation.device)
+    mean = settings.model_reward == "mean"
+    return Imagining(form=form, reward_mean=mean, precision=settings.rollout_precision)
 
 
 @dataclass(frozen=True)

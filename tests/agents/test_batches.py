@@ -1,6 +1,7 @@
 """What the loop draws for a learner: which rows make a batch, and with which noise. The learner here only looks."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def start(world: World, members: tuple[Member, ...], settings: None) -> Onlooker
     return Onlooker(torch.zeros(len(members), 1))
 
 
+PLAIN = SimpleNamespace(update_precision="fp32")
 LOOK = Algorithm(type(None), (), start, look, lambda settings, work: 0, state=lambda agent: ({}, []))
 
 
@@ -75,7 +77,7 @@ def make_world(buffer: bool = True) -> World:
 
 def watched(members: tuple[Member, ...] = MEMBERS, steps: int = 300, settings: LoopSettings = SETTINGS) -> Onlooker:
     world = make_world()
-    loop = start_loop(world, members, None, settings, LOOK)
+    loop = start_loop(world, members, PLAIN, settings, LOOK)
     while loop.step < steps:
         advance(loop, world)
     return seen(loop)
@@ -148,7 +150,7 @@ def test_each_member_s_penalty_is_taken_off_model_rows_alone() -> None:
 
 def test_a_member_is_shown_its_own_pool_as_far_as_it_is_written() -> None:
     world = make_world(buffer=False)
-    loop = start_loop(world, MEMBERS, None, SETTINGS, LOOK)
+    loop = start_loop(world, MEMBERS, PLAIN, SETTINGS, LOOK)
     loop.pool.rows.fill_(torch.nan)
     for m, count in enumerate((3, 14, 8)):
         loop.pool.write(m, identified(-100.0 * (m + 1) - torch.arange(float(count)), UNCERTAINTY))

@@ -99,7 +99,7 @@ def test_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_predicting(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     observation, action, _, _ = transitions()
-    ask: Callable[[], tuple[Tensor, Tensor]] = lambda: model().predict(observation, action, bf16)  # noqa: E731
+    ask: Callable[[], tuple[Tensor, Tensor]] = lambda: model().predict(observation, action, "bf16" if bf16 else "fp32")  # noqa: E731
     mean, std = ask()
     with as_on_cuda(monkeypatch):
         other_mean, other_std = ask()

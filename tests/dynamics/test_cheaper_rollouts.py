@@ -15,7 +15,7 @@ from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.tasks.termination import never
 
 OBS, ACT, HIDDEN = 5, 2, 64
-BLIND, COARSE = replace(RELEASED, uncertain=False), replace(RELEASED, bf16=True)
+BLIND, COARSE = replace(RELEASED, uncertain=False), replace(RELEASED, precision="bf16")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_without_uncertainties_a_network_is_asked_about_its_own_rows_alone(
 
 def test_in_bf16_only_the_hidden_products_are_rounded(ensemble: Ensemble) -> None:
     observation, action = rows(700)
-    coarse = ensemble.predict(observation, action, bf16=True)
+    coarse = ensemble.predict(observation, action, precision="bf16")
     exact = ensemble.predict(observation, action)
     for k in range(4):
         wanted = by_hand(ensemble, k, torch.cat([observation, action], dim=1))
@@ -93,13 +93,13 @@ def test_a_coarse_step_is_a_step(ensemble: Ensemble) -> None:
     assert torch.equal(fine.member, coarse.member)
     difference = (fine.next_observation - coarse.next_observation).abs().mean()
     assert 0 < difference < 0.1 * (fine.next_observation - observation).abs().mean()
-    mean, std = ensemble.predict(observation, action, bf16=True)
+    mean, std = ensemble.predict(observation, action, precision="bf16")
     torch.testing.assert_close(coarse.uncertainty, uncertainties(mean, std))
 
 
 def test_coarse_and_blind_together(ensemble: Ensemble) -> None:
     observation, action = rows(3000)
-    both = Imagining(uncertain=False, bf16=True)
+    both = Imagining(uncertain=False, precision="bf16")
     coarse = sample_step(ensemble, observation, action, stream(3, "test/step"), COARSE)
     found = sample_step(ensemble, observation, action, stream(3, "test/step"), both)
     error = (found.mean - coarse.mean).abs()

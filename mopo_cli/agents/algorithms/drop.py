@@ -113,12 +113,12 @@ def start_drop(world: World, members: tuple[Member, ...], settings: DropSettings
 
 def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
     """One step of GradientDICE at rows of the data, `[S, B, ·]`, in place; the objectives `[S]`."""
-    settings, bf16 = drop.settings, drop.world.how.bf16
+    settings, precision = drop.settings, drop.world.how.precision
     rows, act_dim = action.shape[1:]
     (noise,) = draws.normal(1, (1 + len(drop.elites[0])) * rows, act_dim)
     inputs = []
     for m, ensemble in enumerate(drop.elites):
-        change, _ = ensemble.predict(observation[m], action[m], bf16)
+        change, _ = ensemble.predict(observation[m], action[m], precision)
         following = observation[m] + change[..., :-1]  # [K, B, obs_dim]
         states = torch.cat([observation[m], *following])
         acted = drop.sac.policy(m).act(states, noise[m])

@@ -71,7 +71,7 @@ def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor
 
     def most(i: int) -> Tensor:
         part = slice(i * size, (i + 1) * size)
-        mean, std = ensemble.predict(observation[part], action[part], how.bf16)
+        mean, std = ensemble.predict(observation[part], action[part], how.precision)
         return uncertainties(mean, std, how.form, ensemble.elites, (DISCREPANCY,)).amax()
 
     return torch.stack(spread(most, -(-len(observation) // size))).amax()
