@@ -39,7 +39,7 @@ Mopo = Callable[[str], Outcome]
 @pytest.fixture(autouse=True)
 def no_outside_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOPO_HOME", str(tmp_path_factory.mktemp("home") / "cache"))
-    for name in ("MOPO_RUN", "MOPO_DEBUG", "FORCE_COLOR", "MOPO_D4RL_MIRROR", "D4RL_DATASET_DIR"):
+    for name in ("MOPO_RUN", "MOPO_DEBUG", "FORCE_COLOR", "COLUMNS", "MOPO_D4RL_MIRROR", "D4RL_DATASET_DIR"):
         monkeypatch.delenv(name, raising=False)
     # Minari's folder and the place it downloads from.
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari") / "datasets"))

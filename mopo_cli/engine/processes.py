@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.workers import use_threads
+from mopo_cli.engine.workers import forget_threads, use_threads
 
 
 def can_fork() -> bool:
@@ -128,6 +128,7 @@ def _serve(
     for other in inherited:
         other.close()
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    forget_threads()
     use_threads(threads)
     torch.set_grad_enabled(False)
     with suppress(EOFError, OSError):

@@ -5,7 +5,6 @@ work that costs more than it gains, and how an operation is split shows in its l
 network or a block of rows, so that results are the same with any number of threads.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -32,9 +31,6 @@ class _Worker(Thread):
 
 _workers: list[_Worker] = []
 _busy = Lock()
-if hasattr(os, "register_at_fork"):
-    # Threads stay behind in the process that is forked.
-    os.register_at_fork(after_in_child=_workers.clear)
 
 
 def use_threads(count: int) -> None:
@@ -45,6 +41,11 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(1)
     del _workers[count - 1 :]
     _workers.extend(_Worker() for _ in range(count - 1 - len(_workers)))
+
+
+def forget_threads() -> None:
+    """In a process that was forked: the threads stayed behind."""
+    _workers.clear()
 
 
 def thread_count() -> int:

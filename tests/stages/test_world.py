@@ -41,7 +41,7 @@ def test_the_settings_become_the_form_of_the_penalty(tiny_run: Path) -> None:
     )
     other = imagining(Rollout(**OTHERWISE), data)  # type: ignore[arg-type]
     assert (other.form.elites_only, other.form.reward, other.reward_mean) == (True, False, True)
-    assert other.bf16 and not released.bf16
+    assert other.precision == "bf16" and released.precision == "fp32"
 
 
 def test_the_scale_is_the_deviation_of_what_the_model_predicts(tiny_run: Path) -> None:
