@@ -39,9 +39,8 @@ class Imagining:
     """What a branch tells of each step; the default is what MOPO's released code does.
 
     `uncertainties` are stored in that order, measured in the form `form`; where nobody asks for them (`uncertain`
-    false) a CPU evaluates the drawn network alone, and they are 0. The model's products are made in
-    `precision`. `reward_mean`: the reward is the
-    drawn network's mean instead of its sample. "oracle" is the error of the drawn network's mean (its sample,
+    false) a CPU evaluates the drawn network alone, and they are 0. The model's products are made in `precision`.
+    `reward_mean`: the reward is the drawn network's mean instead of its sample. "oracle" is the error of the drawn network's mean (its sample,
     where `oracle_sample`) by the `oracle`, and 0 without one; where the oracle knows nothing, max-var stands in.
     "ratio" is what `ratio` says of observations, actions `[B, ·]` and the drawn networks `[B]`, and 0 without it.
     A step whose uncertainty of the name in `halt` is above the number there ends its branch, with terminal = 1.

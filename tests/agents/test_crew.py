@@ -1,7 +1,9 @@
 """A stack trained by processes side by side: what it learns is what it learns in one process, bit for bit."""
 
+import gc
 import os
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -156,6 +158,30 @@ def test_a_lost_process_is_told() -> None:
         with pytest.raises(LostError):
             while loop.step < 1200:
                 crew.advance(never, nobody)
+
+
+def test_a_finished_stack_is_freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pools can be gigabytes, and an ablation trains one stack after another."""
+    begun, freed = crews.start_loop, []
+
+    def noted(*given: Any) -> Loop:
+        loop = begun(*given)
+        freed.append(weakref.ref(loop))
+        return loop
+
+    monkeypatch.setattr(crews, "start_loop", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        loop, world = start("sac", schedule=BLOCKS, members=THREE)
+        with open_crew(loop, world, learner_of(loop)) as crew:
+            assert crew is not None
+            crew.advance(never, nobody)
+        freed.append(weakref.ref(loop))
+        del loop, crew
+        assert len(freed) == 4 and all(one() is None for one in freed)
+    finally:
+        gc.enable()
 
 
 def test_who_trains_alone() -> None:
