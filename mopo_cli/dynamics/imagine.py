@@ -40,9 +40,10 @@ class Imagining:
 
     `uncertainties` are stored in that order, measured in the form `form`; where nobody asks for them (`uncertain`
     false) a CPU evaluates the drawn network alone, and they are 0. The model's products are made in `precision`.
-    `reward_mean`: the reward is the drawn network's mean instead of its sample. "oracle" is the error of the drawn network's mean (its sample,
-    where `oracle_sample`) by the `oracle`, and 0 without one; where the oracle knows nothing, max-var stands in.
-    "ratio" is what `ratio` says of observations, actions `[B, ·]` and the drawn networks `[B]`, and 0 without it.
+    `reward_mean`: the reward is the drawn network's mean instead of its sample. "oracle" is the error of the drawn
+    network's mean (its sample, where `oracle_sample`) by the `oracle`, and 0 without one; where the oracle knows
+    nothing, max-var stands in. "ratio" is what `ratio` says of observations, actions `[B, ·]` and the drawn networks
+    `[B]`, and 0 without it.
     A step whose uncertainty of the name in `halt` is above the number there ends its branch, with terminal = 1.
     """
 

@@ -87,6 +87,16 @@ def test_as_many_members_as_processes_or_many_more() -> None:
         assert_same(side_by_side("sac", 2, members)[0], in_one_process("sac", 2, members)[0])
 
 
+@pytest.mark.parametrize("name", ["sac", "drop"])
+def test_legs_of_many_blocks_end_where_rollouts_are_due(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "_STEPS", 100)
+    monkeypatch.setattr(crews, "_LEGS", 1)
+    assert_same(side_by_side(name, 3)[0], in_one_process(name, 3)[0])
+    loop, _ = start(name, schedule=BLOCKS)
+    assert [crews._goal(loop, step, 24) for step in (0, 4, 8, 12, 16)] == [8, 8, 16, 16, 24]
+    assert [crews._goal(loop, step, 12) for step in (-12, -4, 8)] == [-8, 0, 12]
+
+
 def stopping_after(polls: int) -> Callable[[], bool]:
     count = iter(range(1000))
     return lambda: next(count) >= polls

@@ -28,6 +28,12 @@ def test_pools_take_what_is_said() -> None:
     assert needed["pools"] == pool.rows.numel() * pool.rows.element_size()
 
 
+def test_every_process_makes_rollouts_of_its_own() -> None:
+    alone, together = (policy_bytes(POLICY, ROWS, 1000, [5, 2, 1], processes) for processes in (1, 3))
+    step = "a rollout step"
+    assert together[step] == 3 * alone[step] and together == alone | {step: together[step]}
+
+
 def test_what_imagines_nothing_needs_the_data_alone() -> None:
     assert list(policy_bytes(TrainPolicy(real_ratio=1.0), ROWS, 1000, [5])) == ["data"]
 
