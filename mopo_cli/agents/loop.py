@@ -108,6 +108,7 @@ def learned(loop: Loop) -> State:
 
 
 def put_back(loop: Loop, learned: State) -> None:
+    """Take over what `learned` gave, in place."""
     tensors, taken = learned
     loop.algorithm.restore(loop.agent, tensors, taken)
     loop.sums.copy_(tensors["sums"])
