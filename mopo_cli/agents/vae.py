@@ -10,7 +10,7 @@ from mopo_cli.engine.workers import spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.perceptron import Evaluated, differentiate, evaluate, first_slope
-from mopo_cli.nets.products import Precision
+from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout, Parameters, join, mlp_layout
 
 LATENT = 2

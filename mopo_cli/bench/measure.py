@@ -28,7 +28,8 @@ from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.evaluation.returns import open_environments
 from mopo_cli.nets.operations import mlp_flops
-from mopo_cli.nets.products import Precision, rounding
+from mopo_cli.nets.precision import Precision
+from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import DTYPES
 from mopo_cli.stages.inputs import can_multiply
 

@@ -9,7 +9,6 @@ from mopo_cli.config.axes import parse_axes
 
 Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
 Metric = Literal["mse", "nll"]
-Precision = Literal["fp32", "tf32", "bf16"]
 
 # A name becomes part of a path: no separator, no leading dot.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"

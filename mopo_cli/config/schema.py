@@ -22,7 +22,6 @@ from mopo_cli.config.fields import (
     Metric,
     Penalties,
     Penalty,
-    Precision,
     Seed,
     Seeds,
     Settings,
@@ -31,6 +30,7 @@ from mopo_cli.config.fields import (
     setting,
     unique,
 )
+from mopo_cli.nets.precision import Precision
 
 
 class FetchData(Settings):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mopo_cli.nets.gaussian import gaussian, gaussians
-from mopo_cli.nets.products import Precision, rounding
+from mopo_cli.nets.precision import Precision
+from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import Layout, Parameters
 
 

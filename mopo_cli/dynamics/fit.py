@@ -18,7 +18,8 @@ from mopo_cli.nets.gaussian import (
     gaussian_layout,
 )
 from mopo_cli.nets.init import initial, truncated_normal, zeros
-from mopo_cli.nets.products import Precision, rounding
+from mopo_cli.nets.precision import Precision
+from mopo_cli.nets.products import rounding
 from mopo_cli.nets.spectral import normalise_exactly, unit_vectors
 from mopo_cli.nets.stacked import Layout, Parameters
 

@@ -20,7 +20,7 @@ from mopo_cli.dynamics.penalties import (
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.workers import spread
 from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
-from mopo_cli.nets.products import Precision
+from mopo_cli.nets.precision import Precision
 
 # Rows predicted at once on CPU: the activations of all networks then stay in the processor's cache.
 _CPU_ROWS = 1024

@@ -7,13 +7,12 @@ operations a second where oneDNN, which torch multiplies bfloat16 with, reaches 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Precision = Literal["fp32", "tf32", "bf16"]
-"""What products are made in: float32, on a GPU TensorFloat-32 (10 of its 23 bits), or, of hidden layers, bfloat16."""
+from mopo_cli.nets.precision import Precision
 
 # MKL is several times slower for fewer columns than a vector has, unless transposed.
 _NARROW = 16

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from mopo_cli.engine.workers import spread
-from mopo_cli.nets.products import Precision, product, product_into
+from mopo_cli.nets.precision import Precision
+from mopo_cli.nets.products import product, product_into
 
 _ALIGNMENT = 64  # bytes; matrix kernels round differently where a matrix starts off this boundary
 _FLOATS = _ALIGNMENT // 4

@@ -18,7 +18,7 @@ from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
 from mopo_cli.engine.workers import use_threads
 from mopo_cli.errors import CorruptError, InputError, SettingsError, UsageError
 from mopo_cli.nets.gaussian import gaussian_layout
-from mopo_cli.nets.products import Precision
+from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, check_lineage

@@ -1,17 +1,21 @@
 """Rates are amounts by medians, shares are of the products, and a run is projected from them."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from mopo_cli.agents import brac as module
+from mopo_cli.agents.crew import Crew
 from mopo_cli.bench import timing
 from mopo_cli.bench.measure import Rate, Task, measure
 from mopo_cli.bench.projection import MODEL_EPOCHS, project
-from mopo_cli.bench.workloads import Shapes
+from mopo_cli.bench.workloads import Shapes, taking, warm_up_phases
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.engine.processes import can_fork
 
 CPU = torch.device("cpu")
 MODEL = TrainModel(networks=2, hidden=16, layers=1, weight_decay=(0.1, 0.1), batch_size=8)  # type: ignore[arg-type]
@@ -80,6 +84,42 @@ def test_what_comes_before_policy_updates_is_measured_by_phases_and_projected() 
     found = project(task, 2, list(rates.values()), episode=200)
     assert found.seconds["warm-up"] == pytest.approx(2 * 65 / rates["warm-up"].per_second)
     assert rates["warm-up"].ceiling is None
+
+
+@pytest.mark.skipif(not can_fork(), reason="needs processes that can be forked")
+def test_several_seeds_are_measured_as_they_are_trained(
+    use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, own = [], Crew.advance
+
+    def noted(crew: Crew, *given: Any) -> Any:
+        before = crew.loop.step
+        means = own(crew, *given)
+        taken.append((len(crew.helpers.each), before, crew.loop.step))
+        return means
+
+    monkeypatch.setattr(Crew, "advance", noted)
+    use_threads(2)
+    shapes = Shapes(4, 1, 1000)
+    for seeds, processes in ((1, 0), (3, 2)):
+        with taking(POLICY, shapes, seeds, CPU) as (loop, take, steps):
+            loop.step = 0
+            take(), take()
+            assert loop.step == 2 * steps
+        assert [count for count, _, _ in taken] == [processes] * (2 if processes else 0)
+    brac = with_own(TrainPolicy, "brac-p")(
+        **{**POLICY.model_dump(), "algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 130, "warmup_steps": 90}
+    )
+    with taking(brac, shapes, 2, CPU) as (loop, take, steps):
+        (first, count), (second, more) = warm_up_phases(loop, steps)
+        assert (count, more) == (130, 90) and -loop.warm_up <= first < second < 0
+        taken.clear()
+        for begin in (first, second):
+            loop.step = begin
+            take()
+        assert [(after - before, after <= 0) for _, before, after in taken] == [(steps, True)] * 2
+        # Each begins and ends within its phase.
+        assert first + steps <= 130 - loop.warm_up <= second
 
 
 def test_a_phase_is_measured_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from mopo_cli.agents.crew import Crew
 from mopo_cli.engine.processes import can_fork
+from mopo_cli.stages import policy_stack
 
 # Seed 1 stops before seed 2 does.
 MODEL = "train-model --config tiny.yaml --threads 1 --max-epochs 5 --patience 1 --min-gain 0.75 --batch-size 16"
@@ -168,6 +171,30 @@ def test_seeds_trained_by_processes_side_by_side_stopped_and_killed(
     last = finish(child, folder, line)
     assert last.code == 0 and "goes on at" in last.err
     assert digests(folder, files) == uninterrupted[stage] and nothing_left_over(folder)
+
+
+@pytest.mark.skipif(not can_fork(), reason="needs processes that can be forked")
+def test_one_of_these_processes_is_killed(
+    finished_run: Path, tmp_path: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Any]
+) -> None:
+    line, files = COMMANDS["train-policy"]
+    line = line.replace("--threads 1", "--threads 2")
+    monkeypatch.chdir(start(finished_run, tmp_path / "killed"))
+    monkeypatch.setattr(policy_stack, "_SAVE_SECONDS", 0.0)
+    advance, epochs = Crew.advance, iter(range(100))
+
+    def then_one_is_lost(crew: Crew, *given: Any) -> Any:
+        if next(epochs) == 2:
+            os.kill(crew.helpers.each[1].process.pid, signal.SIGKILL)
+        return advance(crew, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Crew, "advance", then_one_is_lost)
+        lost = mopo(line)
+    assert lost.code == 3 and "A process that trains has ended" in lost.err and "--threads 1" in lost.err
+    again = mopo(line.replace("--threads 2", "--threads 1"))
+    assert again.code == 0 and "goes on at gradient step 100" in again.err
+    assert digests(Path(), files) == uninterrupted["train-policy"]
 
 
 @pytest.mark.parametrize("stage", TRAINING)

@@ -224,6 +224,20 @@ def test_training_is_the_same_with_its_games_beside_it(
     ]
 
 
+def test_a_crew_leaves_room_for_its_games(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("mopo_cli.stages.policy_stack.crew_size", lambda members, *_: members - 1)
+
+    def free(options: Options, device: torch.device, members: int, crew: int) -> int:
+        asked.append((members, crew))
+        return 0
+
+    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", free)
+    for seeds in (1, 2):
+        assert mopo(f"train-policy --config tiny.yaml --threads 1 --name p{seeds} --seeds {seeds} --epochs 1").code == 0
+    assert asked == [(1, 0), (2, 1)]
+
+
 def test_what_is_stopped_waits_for_its_games_and_goes_on(
     tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
