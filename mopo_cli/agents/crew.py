@@ -7,7 +7,7 @@ time only.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from mopo_cli.agents.branching import remember
 from mopo_cli.agents.loop import advance, learned, put_back
 from mopo_cli.agents.runs import Loop, Past, RolloutTally, start_loop
 from mopo_cli.agents.world import World
-from mopo_cli.engine.processes import Helper, Helpers, can_fork, forked, shared_floats
+from mopo_cli.engine.processes import Helper, Helpers, can_fork, can_team, forked, shared_floats
 from mopo_cli.engine.workers import thread_count
 
 # A member is trained so many steps in one go, or a fifth of an epoch, in whole blocks: handing it on takes some ten
@@ -106,8 +106,37 @@ class Crew:
             for helper in self.helpers.answered():
                 trip = trips[away.pop(helper)]
                 before = trip.stand.step
-                trip.add(helper.answer())
+                trip.add(_whole(helper.answer()))
                 passed((trip.stand.step - before) / len(trips))
+
+
+@dataclass(frozen=True)
+class CrewSize:
+    """So many helpers, none where one process trains the stack as fast, each of so many processes."""
+
+    helpers: int
+    together: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many there are."""
+        return self.helpers * self.together
+
+    @property
+    def apart(self) -> int:
+        """How many there are of which some go on while others are held up."""
+        return self.processes if self.helpers > 1 else 0
+
+
+def crew_size(members: int, shares: int, device: torch.device, oracle: bool = False) -> CrewSize:
+    """Who should train so many members, where the gradient steps of one can be shared out among `shares` processes.
+
+    A simulator's threads cannot be forked, so those who ask the oracle stay together.
+    """
+    helpers = min(thread_count(), members)
+    together = min(thread_count() // helpers, shares) if can_team() else 1
+    able = can_fork() and device.type == "cpu" and not oracle
+    return CrewSize(helpers, together) if able and helpers * together > 1 else CrewSize(0)
 
 
 @contextmanager
@@ -116,8 +145,8 @@ def open_crew(loop: Loop, world: World, learner: Any) -> Iterator[Crew | None]:
 
     `loop` is fresh from `start_loop`, with `learner`, the algorithm's own settings.
     """
-    processes = crew_size(len(loop.members), world.real.device, world.how.oracle is not None)
-    if not processes:
+    size = crew_size(len(loop.members), loop.algorithm.shares, world.real.device, world.how.oracle is not None)
+    if not size.processes:
         yield None
         return
     loop.pool.rows = shared_floats(*loop.pool.rows.shape)
@@ -127,17 +156,8 @@ def open_crew(loop: Loop, world: World, learner: Any) -> Iterator[Crew | None]:
         m, goal, stand = question
         return _leg(alone[m], world, goal, stand)
 
-    with forked(processes, work, max(1, thread_count() // processes)) as helpers:
+    with forked(size.helpers, work, thread_count() // size.processes, size.together) as helpers:
         yield Crew(loop, helpers)
-
-
-def crew_size(members: int, device: torch.device, oracle: bool = False) -> int:
-    """How many processes should train so many members; 0: this one alone.
-
-    A simulator's threads cannot be forked, so those who ask the oracle stay together.
-    """
-    processes = min(thread_count(), members)
-    return processes if processes > 1 and can_fork() and device.type == "cpu" and not oracle else 0
 
 
 def _single(loop: Loop, m: int, world: World, learner: Any) -> Loop:
@@ -165,6 +185,15 @@ def _leg(alone: Loop, world: World, goal: int, stand: Stand) -> Leg:
         (past,), (tally,) = alone.past, alone.tallies
         rolled = Rolled(past.index, past.rolling.numpy(), past.positions[0], tally)
     return Leg(after, rolled, None if means is None else {name: mean.numpy() for name, mean in means.items()})
+
+
+def _whole(legs: list[Leg]) -> Leg:
+    """One leg of those that the processes of a team tell of, who each trained every so-manieth network of the agent."""
+    own, tensors = legs[0], dict(legs[0].stand.tensors)
+    for name, whole in tensors.items():
+        if len(legs) > 1 and len(whole) > 1:
+            tensors[name] = np.stack([legs[u % len(legs)].stand.tensors[name][u] for u in range(len(whole))])
+    return replace(own, stand=replace(own.stand, tensors=tensors))
 
 
 def _split(loop: Loop) -> list[Stand]:

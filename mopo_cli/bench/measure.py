@@ -111,9 +111,10 @@ def measure(
     per_step = model.batch_size * model.networks
     for precision in _precisions(device):
         settings = model.model_copy(update={"update_precision": precision})
-        work, engine = model_training(settings, shapes, device, record)
         name, amount = training_name(settings), MODEL_STEPS * per_step
-        yield rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
+        with model_training(settings, shapes, device, record) as (work, engine):
+            found = rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
+        yield found
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
         made = policy.rollout_batch * policy.h

@@ -56,6 +56,7 @@ def bench(
     compare: Compare = None,
 ) -> None:
     """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
+    from mopo_cli.agents.algorithms import load
     from mopo_cli.agents.crew import crew_size
     from mopo_cli.engine.workers import thread_count
     from mopo_cli.stages.inputs import open_device, open_recorder
@@ -79,7 +80,8 @@ def bench(
     }
     if compare is not None and before is not None:
         _check_alike(compare, before, about)
-    processes = free_processes(options, device, seeds, crew_size(seeds, device))
+    size = crew_size(seeds, load(task.policy.algorithm).shares, device)
+    processes = free_processes(options, device, seeds, size.apart)
     rates, projection = _measure(task, seeds, device, seconds, record, processes, call.report)
     result: dict[str, Any] = {
         **about,

@@ -41,11 +41,17 @@ def steps_per_epoch(fit: Fit) -> int:
 
 def advance(fit: Fit, data: FitData, steps: int) -> EpochReport | None:
     """Take up to `steps` gradient steps in place, not past the end of the epoch; a report where the epoch ends."""
+    last = steps_per_epoch(fit)
+    take_steps(fit, data, min(steps, last - fit.step))
+    return end_epoch(fit, data) if fit.step == last else None
+
+
+def take_steps(fit: Fit, data: FitData, steps: int) -> None:
+    """Take gradient steps of an epoch in place, at most as many as are left of it."""
     if fit.order is None:
         fit.order = _epoch_order(fit)
     changes = Changes(partial(learned, fit), partial(put_back, fit))
-    batch, last = fit.settings.batch_size, steps_per_epoch(fit)
-    steps = min(steps, last - fit.step)
+    batch = fit.settings.batch_size
     while steps:
         block = min(steps, _BLOCK)
         inputs, targets = _batches(fit, data, fit.order[:, fit.step * batch : (fit.step + block) * batch])
@@ -53,7 +59,6 @@ def advance(fit: Fit, data: FitData, steps: int) -> EpochReport | None:
             rows = slice(k * batch, (k + 1) * batch)
             fit.engine.take(partial(_step, fit), (inputs[:, rows], targets[:, rows]), Draws(()), ("fit",), changes)
         fit.step, steps = fit.step + block, steps - block
-    return _end_epoch(fit, data) if fit.step == last else None
 
 
 def _batches(fit: Fit, data: FitData, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,18 +76,19 @@ def _step(fit: Fit, inputs: Tensor, targets: Tensor, _draws: Draws) -> None:
         for name, vector in divided.vectors.items():
             fit.vectors[name].copy_(vector)
         networks = Parameters(fit.layout, fit.layout.pack(divided.params), fit.settings.update_precision)
-    fit.nll_sum += likelihood_gradient(networks, inputs, targets, into=fit.gradient)
+    found = likelihood_gradient(networks, inputs, targets, into=fit.gradient)
+    fit.nll_sum += found.loss
     views = fit.layout.views(fit.adam.grad)
     if divided is not None:
         normalised_gradient(divided, views)
     # The bounds are one pair per ensemble, and drawn together by 0.01 (max - min) in its loss. Each network carries a
     # copy, and the copies are kept equal.
-    for name, pull in (("max_logvar", 0.01), ("min_logvar", -0.01)):
-        shared = views[name].unflatten(0, (-1, fit.settings.networks))
+    for name, slope, pull in (("max_logvar", found.by_max, 0.01), ("min_logvar", found.by_min, -0.01)):
+        shared = slope.unflatten(0, (-1, fit.settings.networks))
         total = shared[:, 0] + pull
         for k in range(1, fit.settings.networks):
             total += shared[:, k]
-        shared.copy_(total[:, None].expand_as(shared))
+        views[name].unflatten(0, (-1, fit.settings.networks)).copy_(total[:, None].expand_as(shared))
     fit.adam.update(fit.flat, fit.settings.learning_rate, fit.decay)
 
 
@@ -112,7 +118,8 @@ def holdout_errors(fit: Fit, data: FitData, flat: Tensor, seed: int) -> tuple[Te
     return (mean - targets).square().mean(dim=1), nll(mean, variance, targets)
 
 
-def _end_epoch(fit: Fit, data: FitData) -> EpochReport:
+def end_epoch(fit: Fit, data: FitData) -> EpochReport:
+    """Judge all networks by their held-out rows, and let the ensembles go that have stopped."""
     settings = fit.settings
     flat = predicting(fit.layout, fit.flat, fit.vectors).unflatten(0, (-1, settings.networks))
     errors = []

@@ -1,6 +1,7 @@
 """Adam over a stack of flat parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class Adam:
     second: Tensor
     grad: Tensor
     steps: Tensor
+    # Of a unit: whose parameters, and views of every member of these and of the above, which take long to make.
+    _rows: dict[int, tuple[Any, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def like(cls, flat: Tensor) -> "Adam":
@@ -38,9 +41,11 @@ class Adam:
 
     def step(self, u: int, flat: Tensor, learning_rate: float, decay: Tensor | None = None) -> None:
         """Do the share of a unit in `update`; who calls it for every unit has counted the step before."""
-        # Member by member also on CPU: the kernel rounds the last few elements otherwise than the rest.
-        part = slice(None) if flat.is_cuda else slice(u, u + 1)
-        flats, grads, firsts, seconds = (list(s[part].unbind()) for s in (flat, self.grad, self.first, self.second))
+        if self._rows.get(u, (None,))[0] is not flat:
+            # Member by member also on CPU: the kernel rounds the last few elements otherwise than the rest.
+            part = slice(None) if flat.is_cuda else slice(u, u + 1)
+            self._rows[u] = flat, *(list(s[part].unbind()) for s in (flat, self.grad, self.first, self.second))
+        _, flats, grads, firsts, seconds = self._rows[u]
         if decay is not None:
             torch._foreach_addcmul_(grads, flats, [decay] * len(flats))
         torch._fused_adam_(

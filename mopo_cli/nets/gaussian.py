@@ -4,6 +4,8 @@ The log-variance is bounded from above and then from below by a softplus (Chua e
 for the variance itself that is e^min + e^max sigmoid(raw - max), which needs one exponential.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from mopo_cli.nets.stacked import (
     Parameters,
     affine,
     aligned,
+    cast,
     chain_gradient,
     input_gradient,
     join,
@@ -53,10 +56,10 @@ def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None
     """Evaluate a unit of the stack: scaled inputs `[…, B, in]` -> mean and variance, each `[…, B, out]`."""
     params, hidden = networks.parts[u], (networks if reduced is None else reduced).layers[u]
     # Inputs and heads keep all their bits: a state is worth more of them than bfloat16 has.
-    x = torch.nn.functional.silu(affine(x, *networks.layers[u][0]), inplace=True).to(hidden[0][0].dtype)
+    x = cast(torch.nn.functional.silu(affine(x, *networks.layers[u][0]), inplace=True), hidden[0][0].dtype)
     for weight, bias in hidden[1:]:
         x = torch.nn.functional.silu(affine(x, weight, bias), inplace=True)
-    x = x.to(params["w_mean"].dtype)
+    x = cast(x, params["w_mean"].dtype)
     both = (torch.cat(matrices, dim=-1) for matrices in zip(*(_head(params, head) for head in _HEADS), strict=True))
     mean, raw = affine(x, *both).chunk(2, dim=-1)
     high, low = params["max_logvar"], params["min_logvar"]
@@ -75,16 +78,26 @@ def nll(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
     return ((mean - target).square() / variance + variance.log()).mean(dim=(-2, -1))
 
 
-def likelihood_gradient(networks: Parameters, x: Tensor, target: Tensor, into: Parameters) -> Tensor:
-    """The losses `nll` of M networks, `[M]`; the gradient of their sum goes into `into`.
+@dataclass(frozen=True)
+class Likelihood:
+    """The losses `nll` `[M]` of M networks, and their slopes by the bounds of the log-variance, `[M, 1, D]`."""
+
+    loss: Tensor
+    by_max: Tensor
+    by_min: Tensor
+
+
+def likelihood_gradient(networks: Parameters, x: Tensor, target: Tensor, into: Parameters) -> Likelihood:
+    """The losses of M networks; the gradient of their sum goes into `into`.
 
     Scaled inputs x `[M, B, in]`, target `[M, B, D]`.
     """
-    return join(spread_evenly(lambda u: _loss(networks, u, unit(x, u), unit(target, u), into), len(networks.parts)))
+    found = spread_evenly(lambda u: _loss(networks, u, unit(x, u), unit(target, u), into), len(networks.parts))
+    return Likelihood(*(join(list(column)) for column in zip(*found, strict=True)))
 
 
-def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Parameters) -> Tensor:
-    """The loss `[…]` of a unit, and its gradient."""
+def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss `[…]` of a unit, and its slopes by the bounds; they and all others go into `into`."""
     params, grads = networks.parts[u], into.parts[u]
     inputs: list[Tensor] = [x]
     before: list[Tensor] = []
@@ -92,7 +105,7 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
     for layer, (weight, bias) in enumerate(layers, 1):
         before.append(affine(inputs[-1], weight, bias))
         dtype = DTYPES[networks.products] if layer < len(layers) else x.dtype
-        inputs.append(torch.nn.functional.silu(before[-1]).to(dtype))
+        inputs.append(cast(torch.nn.functional.silu(before[-1]), dtype))
     mean, raw = (affine(inputs[-1], *_head(params, head)) for head in _HEADS)
     high, low = params["max_logvar"], params["min_logvar"]
     gate = torch.sigmoid(raw - high)
@@ -119,10 +132,10 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
         lambda layer, slope: _silu_gradient(slope, before[layer - 1]),
         into.layers[u],
     )
-    return loss
+    return loss, grads["max_logvar"], grads["min_logvar"]
 
 
 def _silu_gradient(grad: Tensor, before: Tensor) -> Tensor:
-    grad = grad.to(before.dtype)
+    grad = cast(grad, before.dtype)
     result: Tensor = torch.ops.aten.silu_backward.grad_input(grad, before, grad_input=grad)
     return result

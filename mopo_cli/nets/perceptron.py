@@ -12,6 +12,7 @@ from mopo_cli.nets.stacked import (
     Layers,
     Parameters,
     affine,
+    cast,
     chain_gradient,
     input_gradient,
     join,
@@ -45,8 +46,29 @@ def evaluate(*asked: tuple[Parameters, tuple[Tensor, ...]]) -> list[Evaluated]:
     if asked[0][0].flat.is_cuda:
         return _evaluate_whole(asked)
     jobs = [(networks, u, inputs) for networks, inputs in asked for u in range(units(networks.flat))]
-    values = iter(spread(lambda job: forward(*jobs[job]), len(jobs)))
-    return [collect(networks, [next(values) for _ in range(units(networks.flat))]) for networks, _ in asked]
+    owners = [networks.owners[u] for networks, u, _ in jobs]
+    said = iter(observe(lambda job: forward(*jobs[job]), owners))
+    return [collect(networks, [next(said) for _ in range(units(networks.flat))]) for networks, _ in asked]
+
+
+def observe(ask: Callable[[int], list[Tensor]], owners: Sequence[int | None]) -> list[list[Tensor]]:
+    """`spread` what gives the inputs of a unit's layers and its values, as `forward` does; `owners` as of networks.
+
+    In a team the inputs stay with the process that changes the unit, and the others are told the values alone. Where
+    several are asked that all processes have, each asks some of them and tells everything.
+    """
+    inputs: list[list[Tensor]] = [[] for _ in owners]
+
+    def work(job: int) -> tuple[Tensor, ...]:
+        said = ask(job)
+        if owners[job] is None:
+            return tuple(said)
+        *inputs[job], values = said
+        return (values,)
+
+    everyones = owners.count(None)
+    told = spread(work, len(owners), lambda job: job if owners[job] is None and everyones > 1 else owners[job])
+    return [[*kept, *values] for kept, values in zip(inputs, told, strict=True)]
 
 
 def _evaluate_whole(asked: Sequence[tuple[Parameters, tuple[Tensor, ...]]]) -> list[Evaluated]:
@@ -66,7 +88,7 @@ def _evaluate_whole(asked: Sequence[tuple[Parameters, tuple[Tensor, ...]]]) -> l
 
 def forward(networks: Parameters, u: int, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Evaluate a unit as `evaluate` does: the inputs of every layer, and the values."""
-    layers, alike = networks.layers[u], len(networks.flat) // len(inputs[0])
+    layers, alike = networks.layers[u], networks.flat.shape[0] // inputs[0].shape[0]
     if networks.flat.is_cuda:
         values = [_beside(inputs, alike)]
     else:
@@ -74,7 +96,7 @@ def forward(networks: Parameters, u: int, inputs: tuple[Tensor, ...]) -> list[Te
     # Inputs and values keep all their bits: a state is worth more of them than bfloat16 has.
     for layer, (weight, bias) in enumerate(layers[:-1], 1):
         dtype = DTYPES[networks.products] if layer < len(layers) - 1 else values[0].dtype
-        values.append(torch.relu_(affine(values[-1], weight, bias)).to(dtype))
+        values.append(cast(torch.relu_(affine(values[-1], weight, bias)), dtype))
     values.append(affine(values[-1], *layers[-1]))
     return values
 
@@ -121,22 +143,24 @@ def differentiate_blocks(
     than that takes. Returns the values of every block, `[M, B, out]`; `block_count` tells how many there should be.
     """
     count = units(networks.flat)
+    terms: dict[int, Tensor] = {}
 
-    def work(job: int) -> tuple[Tensor, Tensor]:
+    def work(job: int) -> Tensor:
         k, u = divmod(job, count)
         *inputs, values = forward(networks, u, blocks[k])
         term = Parameters(networks.layout, torch.zeros_like(networks.flat[: len(networks.flat) // count]))
         _back(inputs, networks.layers[u], by_values(k, u, values), term.layers[0])
-        return values, part(term.flat, 0)
+        terms[job] = part(term.flat, 0)
+        return values
 
     def add(u: int) -> None:
         total = part(into.flat, u).copy_(terms[u])
-        for term in terms[u + count :: count]:
-            total.add_(term)
+        for k in range(1, len(blocks)):
+            total.add_(terms[k * count + u])
 
-    values, terms = zip(*spread(work, len(blocks) * count), strict=True)
+    values = spread(work, len(blocks) * count, lambda job: networks.owners[job % count])
     spread(add, count)
-    return [join(list(values[k : k + count])) for k in range(0, len(values), count)]
+    return [join(values[k : k + count]) for k in range(0, len(values), count)]
 
 
 def block_count(rows: int, like: Tensor) -> int:
@@ -150,17 +174,17 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
     def back(u: int) -> Tensor:
         layers, inputs, upstream = evaluated.networks.layers[u], evaluated.inputs[u], unit(grad, u)
         for layer in reversed(range(1, len(layers))):
-            by_inputs = input_gradient(upstream.to(inputs[layer].dtype), layers[layer][0])
+            by_inputs = input_gradient(cast(upstream, inputs[layer].dtype), layers[layer][0])
             upstream = _relu_gradient(by_inputs, inputs[layer])
         return first_slope(evaluated, u, upstream, first)
 
-    return join(spread(back, len(evaluated.inputs)))
+    return join(spread(back, len(evaluated.inputs), evaluated.networks.owners.__getitem__))
 
 
 def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> Tensor:
     """Of a unit, the gradient by its inputs from column `first` on, where that by its first layer is `upstream`."""
     weight = evaluated.networks.layers[u][0][0]
-    return input_gradient(upstream.to(weight.dtype), weight[..., first:, :])
+    return input_gradient(cast(upstream, weight.dtype), weight[..., first:, :])
 
 
 def _back(inputs: list[Tensor], layers: Layers, upstream: Tensor, into: Layers) -> Tensor:

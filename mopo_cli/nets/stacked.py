@@ -32,7 +32,7 @@ Layers = list[tuple[Tensor, Tensor]]
 
 def units(stack: Tensor) -> int:
     """In how many parts a stack `[M, …]` is computed."""
-    return 1 if stack.is_cuda else len(stack)
+    return 1 if stack.is_cuda else stack.shape[0]
 
 
 def part(stack: Tensor, u: int) -> Tensor:
@@ -56,9 +56,14 @@ def aligned(matrix: Tensor) -> Tensor:
     return dense if dense.data_ptr() % _ALIGNMENT == 0 else dense.clone()
 
 
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """X in these numbers; itself if it has them, without asking torch, which takes a microsecond to say so."""
+    return x if x.dtype is dtype else x.to(dtype)
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One layer of a unit, in x's numbers: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
-    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    weight, bias = cast(weight, x.dtype), cast(bias, x.dtype)
     return torch.baddbmm(bias, x, weight) if x.dim() == 3 else product(x, weight, bias)
 
 
@@ -75,7 +80,7 @@ def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) ->
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """Of a layer with weight `[…, I, O]` and gradient `[…, B, O]` of its output, in whose numbers: `[…, B, I]`."""
-    weight = weight.to(grad.dtype)
+    weight = cast(weight, grad.dtype)
     if weight.shape[-1] == 1:
         return grad * weight.mT
     return torch.bmm(grad, weight.mT) if grad.dim() == 3 else product(grad, weight.t())
@@ -96,7 +101,7 @@ def chain_gradient(
     """
 
     def step(layer: int, upstream: Tensor, job: int) -> Tensor:
-        upstream = upstream.to(inputs[layer].dtype)
+        upstream = cast(upstream, inputs[layer].dtype)
         if job:
             return through(layer, input_gradient(upstream, layers[layer][0]))
         parameter_gradient(inputs[layer], upstream, *grads[layer])
@@ -152,12 +157,20 @@ class Parameters:
 
     Views of it are made once, as making them takes as long as a small product. So `flat` may change in place, if it
     starts on an aligned address as what torch allocates does; of others the views are copies. Products of two hidden
-    layers are made in the numbers that `products` names.
+    layers are made in the numbers that `products` names. Where these are some of more networks, `places` says which.
     """
 
     layout: Layout
     flat: Tensor
     products: Precision = "fp32"
+    places: range | None = None
+
+    @cached_property
+    def owners(self) -> list[int | None]:
+        """As what unit `spread` should take each: none where there is but one, which every process has."""
+        if self.places is not None:
+            return list(self.places)
+        return list(range(units(self.flat))) if units(self.flat) > 1 else [None]
 
     @cached_property
     def parts(self) -> list[dict[str, Tensor]]:

@@ -1,12 +1,14 @@
 """Will it fit? Asked before training starts, as a process that outgrows its machine is killed without a word."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from mopo_cli.config.schema import PolicyTraining, TrainModel
+from mopo_cli.engine.processes import LostError
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
 from mopo_cli.nets.gaussian import gaussian_layout
@@ -38,14 +40,17 @@ def policy_bytes(
     return needed
 
 
-def model_bytes(settings: TrainModel, rows: int, inputs: int, outputs: int) -> dict[str, int]:
-    """Bytes that training a stack of ensembles on so many loaded rows takes, by what takes them."""
+def model_bytes(settings: TrainModel, rows: int, inputs: int, outputs: int, processes: int = 1) -> dict[str, int]:
+    """Bytes that training a stack of ensembles on so many loaded rows takes, by what takes them.
+
+    So many ``processes`` take its steps together, each with the order of the rows and room for a gradient.
+    """
     seeds, layout = len(settings.all_seeds()), gaussian_layout(inputs, outputs, settings.hidden, settings.layers)
     networks = seeds * settings.networks
     return {
-        "networks": _NETWORK_COPIES * networks * layout.size * _FLOAT,
+        "networks": (_NETWORK_COPIES + processes - 1) * networks * layout.size * _FLOAT,
         # A permutation per seed, and per network the rows of an epoch, gathered from one tensor each.
-        "orders": seeds * rows * _INDEX + 2 * networks * rows * _FLOAT,
+        "orders": seeds * rows * _INDEX + processes * 2 * networks * rows * _FLOAT,
         # Means and deviations are those of doubles.
         "scaling": 2 * rows * inputs * _DOUBLE,
     }
@@ -61,6 +66,18 @@ def check_memory(needed: Mapping[str, int], device: torch.device, hint: str = _H
             f"Training needs about {total / 1e9:.1f} GB ({parts}), and {device} has {free / 1e9:.1f} GB free.",
             hint=hint,
         )
+
+
+@contextmanager
+def explained_loss() -> Iterator[None]:
+    """SettingsError in the place of LostError: what most often ends a process that helps is too little memory."""
+    try:
+        yield
+    except LostError as error:
+        raise SettingsError(
+            "A process that trains has ended (out of memory?); what was saved before, at most minutes ago, is kept.",
+            hint="run the same command again to go on from there, with --threads 1 in less memory",
+        ) from error
 
 
 def _free_bytes(device: torch.device) -> int | None:

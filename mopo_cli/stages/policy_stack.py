@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.crew import Crew, crew_size, open_crew
+from mopo_cli.agents.crew import crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -20,12 +20,11 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.processes import LostError
-from mopo_cli.errors import DivergedError, SettingsError, Stopped
+from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.epochs import Epoch, columns, row
 from mopo_cli.stages.inputs import check_precision, open_recorder, tell_doubt
-from mopo_cli.stages.memory import check_memory, policy_bytes
+from mopo_cli.stages.memory import check_memory, explained_loss, policy_bytes
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import TIMING, keep_only
 from mopo_cli.stages.runner import Stage, same_settings
@@ -75,8 +74,8 @@ def train_stack(
     """
     algorithm, rows = load(settings.algorithm), opened.world.rows
     horizons, device = [member.h for member in members], opened.world.real.device
-    processes = crew_size(len(members), device, opened.world.how.oracle is not None)
-    needed = policy_bytes(settings, rows, len(opened.world.real), horizons, max(1, processes))
+    size = crew_size(len(members), algorithm.shares, device, opened.world.how.oracle is not None)
+    needed = policy_bytes(settings, rows, len(opened.world.real), horizons, max(1, size.processes))
     check_memory({name: size for name, size in needed.items() if name != "data"}, device)
     learner = learner_settings(algorithm.settings, settings, rows.act_dim)
     check_precision("--update-precision", settings.update_precision, device)
@@ -91,7 +90,7 @@ def train_stack(
         if loop.step < 0:
             report.say(f"warming up for {-loop.step:,} gradient steps")
         last_save = time.monotonic()
-        players = free_processes(stage.options, device, len(members), processes)
+        players = free_processes(stage.options, device, len(members), size.apart)
         watch = _watch(context, opened, settings, players, report)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
         table = context.enter_context(report.live_table(columns(loop)))
@@ -105,7 +104,8 @@ def train_stack(
         while loop.step < total:
             warming = loop.step < 0
             if crew is not None:
-                means = _together(crew, stage, passed)
+                with explained_loss():
+                    means = crew.advance(stage.should_stop, passed)
             else:
                 means = advance(loop, opened.world)
                 passed(loop.settings.block)
@@ -129,16 +129,6 @@ def train_stack(
                 raise Stopped(stage.signal)
     trained.seconds = time.monotonic() - started
     return trained
-
-
-def _together(crew: Crew, stage: Stage, passed: Callable[[float], None]) -> dict[str, torch.Tensor] | None:
-    try:
-        return crew.advance(stage.should_stop, passed)
-    except LostError as error:
-        raise SettingsError(
-            "A process that trains has ended (out of memory?); what was saved before, at most minutes ago, is kept.",
-            hint="run the same command again to go on from there, with --threads 1 in less memory",
-        ) from error
 
 
 def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:

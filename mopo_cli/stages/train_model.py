@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from mopo_cli.config.schema import TrainModel
+from mopo_cli.dynamics.crew import crew_size, open_crew
 from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import FitData
-from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
+from mopo_cli.dynamics.training import EpochReport, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.stages.inputs import (
@@ -20,7 +21,7 @@ from mopo_cli.stages.inputs import (
     open_recorder,
     tell_doubt,
 )
-from mopo_cli.stages.memory import check_memory, model_bytes
+from mopo_cli.stages.memory import check_memory, explained_loss, model_bytes
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
@@ -41,9 +42,10 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         data = open_data(path, device)
         fit_data = _learnable(data, report)
         rows, inputs = fit_data.inputs.shape
-        needed = model_bytes(settings, rows, inputs, fit_data.targets.shape[1])
+        how, seeds = fit_settings(settings), settings.all_seeds()
+        needed = model_bytes(settings, rows, inputs, fit_data.targets.shape[1], crew_size(how, len(seeds), device) or 1)
         check_memory(needed, device, hint="fewer --seeds at a time, or fewer --networks")
-        fit = start_fit(fit_data, fit_settings(settings), settings.all_seeds(), open_recorder(options, device))
+        fit = start_fit(fit_data, how, seeds, open_recorder(options, device))
         history = _train(stage, fit, fit_data, report)
         return _publish(stage, fit, fit_data, data, history, report)
 
@@ -75,10 +77,11 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
         report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
-    with report.live_table(columns) as table:
+    with report.live_table(columns) as table, open_crew(fit, data) as take:
         first_step = fit.step
         while not fit.done:
-            finished = advance(fit, data, _BLOCK)
+            with explained_loss():
+                finished = take(_BLOCK)
             tell_doubt(fit.engine, report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))

@@ -87,7 +87,7 @@ def child(processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Child:
         process.start()
         process.join(kill_after or 120)
         if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.join()
         moments = log.with_suffix(".moments")
         counted = int(moments.read_text()) if moments.exists() else 0

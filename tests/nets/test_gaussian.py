@@ -78,7 +78,11 @@ def autograd(networks: Parameters, x: Tensor, target: Tensor) -> tuple[Tensor, T
 def learned(networks: Parameters, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """What `likelihood_gradient` gives: losses, gradient."""
     into = Parameters(networks.layout, torch.zeros_like(networks.flat))
-    return likelihood_gradient(networks, x, target, into), into.flat
+    found = likelihood_gradient(networks, x, target, into)
+    views = networks.layout.views(into.flat)
+    for slope, view in ((found.by_max, views["max_logvar"]), (found.by_min, views["min_logvar"])):
+        assert torch.allclose(slope, view, rtol=0, atol=0, equal_nan=True)
+    return found.loss, into.flat
 
 
 @pytest.mark.parametrize(("hidden", "layers", "outputs"), [(9, 3, 4), (33, 1, 1), (16, 4, 18)])

@@ -109,6 +109,7 @@ ALGORITHM = Algorithm(
     sac.operations,
     learns_from="model",
     uncertainties=(DISCREPANCY,),
+    shares=2,
     imagining=halting,
     state=lambda morel: agent_state(morel.sac),
     restore=lambda morel, tensors, steps: restore_agent(morel.sac, tensors, steps),
