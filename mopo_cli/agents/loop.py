@@ -76,6 +76,7 @@ def _warm(loop: Loop, world: World, step: int, rows: Tensor, index: Tensor, nois
 def _train_block(loop: Loop, world: World) -> None:
     settings = loop.settings
     rows, index = _draw_block(loop, world, settings.real_rows)
+    _penalise(loop, world, rows)
     noise, changes = _draws(loop, world, "noise", loop.step // settings.block), _changes(loop)
     scale = settings.actor_scale(loop.step)
     loop.engine.keep({_REFRESH, *(("update", scale, phase) for phase in range(loop.cycle))})
@@ -86,15 +87,20 @@ def _train_block(loop: Loop, world: World) -> None:
         loop.engine.take(learn, (rows[k], index[k]), noise, key, changes)
 
 
-def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:
+def _penalise(loop: Loop, world: World, rows: Tensor) -> None:
+    """Take the penalties of a block off its rewards, in place, all at once: a step has enough small things to do."""
     drawn = world.rows.split(rows)
     penalty = (drawn.uncertainty * loop.penalty).sum(dim=-1)
-    columns = {**vars(drawn), "reward": drawn.reward - penalty}
-    info = loop.algorithm.update(
-        loop.agent, Batch(**columns, real=index.shape[1], index=index, step=step), noise, scale
-    )
-    info |= {"penalty": penalty.mean(dim=1), "reward": drawn.reward.mean(dim=1)}
-    loop.sums += torch.stack([info[name] for name in loop.metrics], dim=1)
+    for name, column in (("penalty", penalty), ("reward", drawn.reward)):
+        loop.sums[:, loop.metrics.index(name)] += column.mean(dim=-1).t().contiguous().sum(dim=-1)
+    drawn.reward.sub_(penalty)
+
+
+def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:
+    batch = Batch(**vars(world.rows.split(rows)), real=index.shape[1], index=index, step=step)
+    info = loop.algorithm.update(loop.agent, batch, noise, scale)
+    own = loop.algorithm.metrics
+    loop.sums[:, : len(own)] += torch.stack([info[name] for name in own], dim=1)
 
 
 def _changes(loop: Loop) -> Changes:

@@ -50,7 +50,7 @@ def look(agent: Onlooker, batch: Batch, draws: Draws, scale: float) -> dict[str,
     agent.rows.append(ids.clone())
     agent.gain.append(batch.reward - (100 + ids))
     agent.noise.append(draws.normal(2, *batch.action.shape[1:]))
-    return {}
+    return {"id": ids.mean(dim=1)}
 
 
 def start(world: World, members: tuple[Member, ...], settings: None) -> Onlooker:
@@ -58,7 +58,7 @@ def start(world: World, members: tuple[Member, ...], settings: None) -> Onlooker
 
 
 PLAIN = SimpleNamespace(update_precision="fp32")
-LOOK = Algorithm(type(None), (), start, look, lambda settings, work: 0, state=lambda agent: ({}, []))
+LOOK = Algorithm(type(None), ("id",), start, look, lambda settings, work: 0, state=lambda agent: ({}, []))
 
 
 def identified(ids: Tensor, uncertainty: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Commands in processes of their own that can be killed, without waiting for their imports each time."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
