@@ -15,10 +15,11 @@ from mopo_cli.dynamics.fit import Fit, learned, predicting, put_back
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.engine.capture import Changes
 from mopo_cli.engine.streams import Draws, stream
+from mopo_cli.engine.workers import spread
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.gaussian import gaussians, likelihood_gradient, nll
 from mopo_cli.nets.spectral import normalise, normalised_gradient
-from mopo_cli.nets.stacked import Parameters
+from mopo_cli.nets.stacked import Parameters, part, units
 
 # Steps whose batches are gathered at once.
 _BLOCK = 16
@@ -62,11 +63,22 @@ def take_steps(fit: Fit, data: FitData, steps: int) -> None:
 
 
 def _batches(fit: Fit, data: FitData, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What each network is shown: rows `[active * K, n]` -> scaled inputs and targets `[active * K, n, ·]`."""
+    """What each network is shown: rows `[active * K, n]` -> scaled inputs and targets `[active * K, n, ·]`.
+
+    In a team these are there for the networks that the process trains, and nothing for the others.
+    """
     splits = [fit.splits[s] for s in fit.active for _ in range(fit.settings.networks)]
     mean = torch.stack([split.input_mean for split in splits])[:, None]
     std = torch.stack([split.input_std for split in splits])[:, None]
-    return data.inputs[rows].sub_(mean).div_(std), data.targets[rows]
+    inputs, targets = (of.new_empty(*rows.shape, of.shape[1]) for of in (data.inputs, data.targets))
+
+    def gather(u: int) -> None:
+        own = part(rows, u)
+        torch.sub(data.inputs[own], part(mean, u), out=part(inputs, u)).div_(part(std, u))
+        part(targets, u).copy_(data.targets[own])
+
+    spread(gather, units(rows))
+    return inputs, targets
 
 
 def _step(fit: Fit, inputs: Tensor, targets: Tensor, _draws: Draws) -> None:
@@ -95,15 +107,18 @@ def _step(fit: Fit, inputs: Tensor, targets: Tensor, _draws: Draws) -> None:
 def _epoch_order(fit: Fit) -> Tensor:
     device = fit.flat.device
     length = steps_per_epoch(fit) * fit.settings.batch_size
-    orders = []
-    for s in fit.active:
-        train = fit.splits[s].train
-        wrap = torch.arange(length, device=device) % len(train)
-        for k in range(fit.settings.networks):
-            bootstrap = torch.randint(len(train), (len(train),), generator=stream(fit.seeds[s], "model/bootstrap", k))
-            shuffle = torch.randperm(len(train), generator=stream(fit.seeds[s], f"model/shuffle/{k}", fit.epoch))
-            orders.append(train[bootstrap[shuffle].to(device)][wrap].int())
-    return torch.stack(orders)
+    wrap = torch.arange(length, device=device) % len(fit.splits[0].train)
+    order = torch.empty(len(fit.flat), length, dtype=torch.int32, device=device)
+
+    def draw(m: int) -> None:
+        active, k = divmod(m, fit.settings.networks)
+        seed, train = fit.seeds[fit.active[active]], fit.splits[fit.active[active]].train
+        bootstrap = torch.randint(len(train), (len(train),), generator=stream(seed, "model/bootstrap", k))
+        shuffle = torch.randperm(len(train), generator=stream(seed, f"model/shuffle/{k}", fit.epoch))
+        order[m] = train[bootstrap[shuffle].to(device)][wrap]
+
+    spread(draw, len(order))
+    return order
 
 
 def holdout_errors(fit: Fit, data: FitData, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:

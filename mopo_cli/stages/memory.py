@@ -43,14 +43,14 @@ def policy_bytes(
 def model_bytes(settings: TrainModel, rows: int, inputs: int, outputs: int, processes: int = 1) -> dict[str, int]:
     """Bytes that training a stack of ensembles on so many loaded rows takes, by what takes them.
 
-    So many ``processes`` take its steps together, each with the order of the rows and room for a gradient.
+    So many ``processes`` take its steps together, each with room for a gradient.
     """
     seeds, layout = len(settings.all_seeds()), gaussian_layout(inputs, outputs, settings.hidden, settings.layers)
     networks = seeds * settings.networks
     return {
         "networks": (_NETWORK_COPIES + processes - 1) * networks * layout.size * _FLOAT,
         # A permutation per seed, and per network the rows of an epoch, gathered from one tensor each.
-        "orders": seeds * rows * _INDEX + processes * 2 * networks * rows * _FLOAT,
+        "orders": seeds * rows * _INDEX + 2 * networks * rows * _FLOAT,
         # Means and deviations are those of doubles.
         "scaling": 2 * rows * inputs * _DOUBLE,
     }
