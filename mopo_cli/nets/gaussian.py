@@ -15,6 +15,7 @@ from mopo_cli.nets.stacked import (
     Layout,
     Parameters,
     affine,
+    affine_silu,
     aligned,
     cast,
     chain_gradient,
@@ -56,9 +57,9 @@ def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None
     """Evaluate a unit of the stack: scaled inputs `[…, B, in]` -> mean and variance, each `[…, B, out]`."""
     params, hidden = networks.parts[u], (networks if reduced is None else reduced).layers[u]
     # Inputs and heads keep all their bits: a state is worth more of them than bfloat16 has.
-    x = cast(torch.nn.functional.silu(affine(x, *networks.layers[u][0]), inplace=True), hidden[0][0].dtype)
+    x = cast(affine_silu(x, *networks.layers[u][0]), hidden[0][0].dtype)
     for weight, bias in hidden[1:]:
-        x = torch.nn.functional.silu(affine(x, weight, bias), inplace=True)
+        x = affine_silu(x, weight, bias)
     x = cast(x, params["w_mean"].dtype)
     both = (torch.cat(matrices, dim=-1) for matrices in zip(*(_head(params, head) for head in _HEADS), strict=True))
     mean, raw = affine(x, *both).chunk(2, dim=-1)

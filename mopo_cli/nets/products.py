@@ -55,6 +55,14 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
 
 
+def product_silu(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+    """The SiLU of `product`. In bfloat16 oneDNN takes it of the sums themselves: less is rounded, in less time."""
+    if _onednn is not None and left.dtype == torch.bfloat16:
+        result: Tensor = _onednn(left, right.t(), bias[0], "swish", [], "")
+        return result
+    return torch.nn.functional.silu(product(left, right, bias), inplace=True)
+
+
 def product_into(out: Tensor, left: Tensor, right: Tensor) -> None:
     """Multiply `[B, I] @ [I, O]` into `out` `[B, O]`, which may be of another type."""
     if 1 < right.shape[1] < _NARROW:

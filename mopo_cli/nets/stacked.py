@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mopo_cli.engine.workers import spread
 from mopo_cli.nets.precision import Precision
-from mopo_cli.nets.products import product, product_into
+from mopo_cli.nets.products import product, product_into, product_silu
 
 _ALIGNMENT = 64  # bytes; matrix kernels round differently where a matrix starts off this boundary
 _FLOATS = _ALIGNMENT // 4
@@ -65,6 +65,13 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One layer of a unit, in x's numbers: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
     weight, bias = cast(weight, x.dtype), cast(bias, x.dtype)
     return torch.baddbmm(bias, x, weight) if x.dim() == 3 else product(x, weight, bias)
+
+
+def affine_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The SiLU of `affine`, which no gradient is wanted of; in the numbers of all three."""
+    if x.dim() == 3:
+        return torch.nn.functional.silu(torch.baddbmm(bias, x, weight), inplace=True)
+    return product_silu(x, weight, bias)
 
 
 def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) -> None:

@@ -10,6 +10,7 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch, sample_step, uniform_policy
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.streams import stream
+from mopo_cli.nets import products
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.tasks.termination import never
@@ -41,12 +42,12 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def by_hand(ensemble: Ensemble, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and std of a network in float64, where what bfloat16 holds is rounded to it."""
+    """Mean and std of a network in float64, where what bfloat16 holds is rounded to it: products too, or their SiLU."""
     p = {name: view[k].double() for name, view in ensemble.layout.views(ensemble.flat).items()}
     h = rounded(torch.nn.functional.silu(x.double() @ p["w0"] + p["b0"]))
     for i in (1, 2):
-        h = rounded(h @ rounded(p[f"w{i}"]) + rounded(p[f"b{i}"]))
-        h = rounded(torch.nn.functional.silu(h))
+        h = h @ rounded(p[f"w{i}"]) + rounded(p[f"b{i}"])
+        h = rounded(torch.nn.functional.silu(h if products._onednn is not None else rounded(h)))
     raw = h @ p["w_logvar"] + p["b_logvar"]
     softplus = torch.nn.functional.softplus
     below = p["max_logvar"] - softplus(p["max_logvar"] - raw)
@@ -73,7 +74,12 @@ def test_without_uncertainties_a_network_is_asked_about_its_own_rows_alone(
     assert set(steps[0].member.tolist()) == {0, 1, 3}
 
 
-def test_in_bf16_only_the_hidden_products_are_rounded(ensemble: Ensemble) -> None:
+@pytest.mark.parametrize("library", ["fastest", "torch.mm"])
+def test_in_bf16_only_the_hidden_products_are_rounded(
+    ensemble: Ensemble, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library == "torch.mm":
+        monkeypatch.setattr(products, "_onednn", None)
     observation, action = rows(700)
     coarse = ensemble.predict(observation, action, precision="bf16")
     exact = ensemble.predict(observation, action)

@@ -9,7 +9,7 @@ from probes.flops import counted
 from torch import Tensor
 
 from mopo_cli.nets import products
-from mopo_cli.nets.products import product, product_into
+from mopo_cli.nets.products import product, product_into, product_silu
 
 # Rows, inner dimension, columns: both narrow and wide, one alone, and one less than is narrow.
 SHAPES = [(1, 1, 1), (3, 5, 2), (256, 14, 256), (256, 256, 6), (256, 200, 1), (15, 64, 64), (16, 16, 16), (37, 130, 50)]
@@ -58,6 +58,21 @@ def test_of_coarser_numbers_and_of_finer_ones(shape: tuple[int, int, int]) -> No
     scale = 1 + np.abs(fine.numpy()).max()
     for found in (coarse.float(), out):
         np.testing.assert_allclose(found / scale, fine / scale, atol=0.02)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [*SHAPES, (0, 5, 3)])
+def test_silu_of_a_product(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """In bfloat16 right to half of its last digit, or, where the product itself is rounded, to that digit."""
+    rows, inner, columns = shape
+    left, right, bias = (draw(*size).to(dtype) for size in ((rows, inner), (inner, columns), (1, columns)))
+    found = product_silu(left, right / inner**0.5, bias)
+    exact = left.double() @ (right / inner**0.5).double() + bias.double()
+    wanted = exact * torch.sigmoid(exact)
+    assert found.dtype == dtype and found.shape == (rows, columns)
+    digit = 1e-5 if dtype == torch.float32 else 2.0**-8 if products._onednn is not None else 2.0**-7
+    np.testing.assert_allclose(found.double(), wanted, rtol=1.01 * digit, atol=1e-5 if digit < 2.0**-7 else digit)
 
 
 @pytest.mark.skipif(products._onednn is None, reason="MKL is as fast on this processor")
