@@ -76,19 +76,25 @@ def spread(work: Callable[[int], Result], count: int, unit: Callable[[int], int 
     if _team is None:
         return _spread_here(work, count)
     team, _team = _team, None
-    units = [unit(i) if unit is not None else i if count > 1 else None for i in range(count)]
-    owners = [None if place is None else place % team.size for place in units]
-    mine = [i for i in range(count) if owners[i] in (None, team.rank)]
     try:
-        found = dict(zip(mine, _spread_here(lambda j: work(mine[j]), len(mine)), strict=True))
-        if any(owner is not None for owner in owners):
-            own: list[Any] = [found[i] for i in mine if owners[i] is not None]
-            told: Any = team.exchange(own)
-            for rank, theirs in enumerate(told):
-                found |= zip((i for i in range(count) if owners[i] == rank), theirs, strict=True)
-        return [found[i] for i in range(count)]
+        return _spread_in(team, work, count, unit)
     finally:
         _team = team
+
+
+def _spread_in(
+    team: Team, work: Callable[[int], Result], count: int, unit: Callable[[int], int | None] | None
+) -> list[Result]:
+    units = [unit(i) if unit is not None else i if count > 1 else None for i in range(count)]
+    owners = [None if own is None else own % team.size for own in units]
+    mine = [i for i in range(count) if owners[i] in (None, team.rank)]
+    found = dict(zip(mine, _spread_here(lambda j: work(mine[j]), len(mine)), strict=True))
+    if owners.count(None) < count:
+        telling: list[Any] = [found[i] for i in mine if owners[i] is not None]
+        told: list[list[Any]] = team.exchange(telling)
+        for rank, theirs in enumerate(told):
+            found |= zip((i for i in range(count) if owners[i] == rank), theirs, strict=True)
+    return [found[i] for i in range(count)]
 
 
 def spread_evenly(work: Callable[[int], Result], count: int) -> list[Result]:
