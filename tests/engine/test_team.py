@@ -154,6 +154,20 @@ def test_results_are_the_same_bits_in_any_team() -> None:
             assert all((a == b).all() for a, b in zip(found, expected, strict=True))
 
 
+def test_what_was_heard_stays_while_others_are_ahead() -> None:
+    """Now one, now another process is late."""
+
+    def work(_: int) -> list[list[float]]:
+        def piece(i: int, turn: int) -> Tensor:
+            time.sleep(0.002 if (turn + i) % 3 == 0 else 0.0)
+            return torch.full((5000,), 10.0 * turn + i)
+
+        heard = [spread(lambda i, turn=turn: piece(i, turn), 3) for turn in range(40)]  # type: ignore[misc]
+        return [[float(found.min()), float(found.max())] for turn in heard for found in turn]
+
+    assert ask(3, work) == [[[[10.0 * turn + i] * 2 for turn in range(40) for i in range(3)]] * 3]
+
+
 def test_who_is_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by those who have stopped to look all the time."""
     monkeypatch.setattr(teams, "_LOOKS", 10)
