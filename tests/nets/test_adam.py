@@ -44,6 +44,17 @@ def test_adam_against_torch(decayed: bool) -> None:
     assert (found - flat).abs().mean() > 1e-2
 
 
+def test_each_step_is_of_the_parameters_it_is_given() -> None:
+    flat, other, grad = normal(3, 50), normal(3, 50, name="other"), normal(3, 50, name="g")
+    adam, before = Adam.like(flat), other.clone()
+    adam.grad.copy_(grad)
+    adam.update(flat, 0.1)
+    once = flat.clone()
+    adam.update(other, 0.1)
+    assert torch.equal(flat, once)
+    torch.testing.assert_close(before - other, 0.1 * grad.sign(), atol=1e-4, rtol=0)
+
+
 def test_two_steps_by_hand() -> None:
     """Kingma & Ba 2015, algorithm 1, in numpy."""
     flat, grads, decay = normal(2, 7), normal(2, 2, 7, name="g"), torch.linspace(0, 1, 7)

@@ -11,9 +11,10 @@ from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.fit import start_fit
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import advance
+from mopo_cli.engine.processes import can_team
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
-from mopo_cli.stages import memory
+from mopo_cli.stages import memory, train_model
 from mopo_cli.stages.memory import check_memory, model_bytes, policy_bytes
 from mopo_cli.stages.train_model import fit_settings
 
@@ -62,6 +63,19 @@ def test_a_model_that_does_not_fit_is_refused(tiny_run: Path, mopo: Any, monkeyp
     outcome = mopo("train-model --config tiny.yaml --threads 1 --force")
     assert outcome.code == 3 and "0.0 GB free" in outcome.err and "fewer --networks" in outcome.err
     assert (tiny_run / "model/ensemble.safetensors").is_file()
+
+
+def test_a_model_s_processes_are_counted(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def noted(*given: Any) -> dict[str, int]:
+        asked.append(given[4])
+        return model_bytes(*given)
+
+    monkeypatch.setattr(train_model, "model_bytes", noted)
+    for threads in (1, 2):
+        assert mopo(f"train-model --config tiny.yaml --threads {threads} --force").code == 0
+    assert asked == [1, 2 if can_team() else 1]
 
 
 @pytest.fixture
