@@ -1,1 +1,1 @@
-"""What drives the learners: named random streams and the members of a stack."""
+"""What drives the learners: random streams, recorded steps, threads and processes that help, members of a stack."""

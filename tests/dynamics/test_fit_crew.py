@@ -8,25 +8,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from probes.fits import TINY, make_data
 
 from mopo_cli.dynamics import crew as crews
 from mopo_cli.dynamics.crew import crew_size, open_crew
-from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, restore_fit, start_fit
+from mopo_cli.dynamics.fit import Fit, fit_state, restore_fit, start_fit
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import EpochReport, advance
 from mopo_cli.engine.processes import LostError, can_team
-from mopo_cli.engine.streams import stream
 
 pytestmark = pytest.mark.skipif(not can_team(), reason="needs processes that can take steps together")
-
-TINY = FitSettings(3, 9, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
-
-
-def make_data(rows: int = 400) -> FitData:
-    draw = stream(0, "test/data")
-    observation, action = torch.randn(rows, 3, generator=draw) * 2 + 1, torch.rand(rows, 2, generator=draw) * 2 - 1
-    reward = observation[:, 0].sin() + 0.1 * torch.randn(rows, generator=draw)
-    return FitData.of(observation, action, reward, observation + 0.3 * action[:, :1].tanh())
 
 
 def reports(fit: Fit, take: Callable[[int], EpochReport | None], steps: int) -> list[EpochReport]:
