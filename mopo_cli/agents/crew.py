@@ -1,8 +1,8 @@
 """The members of a stack trained side by side by processes, on a CPU with several cores.
 
 Who is free takes the member that is furthest behind, with all that it has learned, and brings it some steps on. The
-pools are in memory that all share. As a member learns what it would learn alone, where it was trained shows in the
-time only.
+pools are in memory that all share. With fewer members than threads, several processes may take a member's steps
+together (see `engine.team`). As a member learns what it would learn alone, where it was trained shows in the time only.
 """
 
 from collections.abc import Callable, Iterator

@@ -6,7 +6,6 @@ often to be woken up for it, so they keep looking.
 """
 
 import mmap
-import os
 import time
 from array import array
 from collections.abc import Sequence
@@ -21,10 +20,10 @@ from torch import Tensor
 Told = Tensor | tuple[Tensor, ...] | None
 """What can be told of a piece of work."""
 
-_ROOM, _HEAD, _PIECES = 1 << 25, 1 << 16, 100  # bytes, those that say what they are, and pieces told at once
+_ROOM, _HEAD = 1 << 25, 1 << 16  # bytes for what is told, and among them for what says what it is
 _LINE = 8  # counters of 8 bytes in a line of a cache, which no two processes should write to
-_LOOKS, _YIELDS = 2000, 20_000  # before the core is offered to others, and before it is left to them for a while
-_NAP = 0.0005  # seconds
+# Who is waited for longer may itself be waiting for a core, so that the own one is left for a while, in seconds.
+_LOOKS, _NAP = 2000, 5e-5
 _DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.bool]
 _ONE, _NOTHING = -1, -2
 
@@ -76,24 +75,25 @@ class Team:
         is, or that it is one, or nothing; of each tensor its type, its place, and its shape.
         """
         room = self._rooms[self.rank][(self._turn + 1) % 2]
-        head, at, count = array("q", (0, 0)), _HEAD, 0
-        for piece in pieces[:_PIECES]:
+        head, at, number = array("q", (0, 0)), _HEAD, 0
+        for piece in pieces:
             tensors = piece if isinstance(piece, tuple) else () if piece is None else (piece,)
-            if at + sum(_padded(tensor.nbytes) for tensor in tensors) > _ROOM:
+            words = len(head) + 1 + sum(3 + tensor.dim() for tensor in tensors)
+            if 8 * words > _HEAD or at + sum(_padded(tensor.nbytes) for tensor in tensors) > _ROOM:
                 break
             head.append(_NOTHING if piece is None else len(piece) if isinstance(piece, tuple) else _ONE)
             for tensor in tensors:
                 head.extend((_DTYPES.index(tensor.dtype), at, tensor.dim(), *tensor.shape))
                 _view(room, tensor.dtype, at, tensor.shape).copy_(tensor)
                 at += _padded(tensor.nbytes)
-            count += 1
-        if pieces and not count:
+            number += 1
+        if pieces and not number:
             raise RuntimeError(f"a piece of work takes more than {_ROOM} bytes to tell")
-        head[0], head[1] = count, count < len(pieces)
+        head[0], head[1] = number, number < len(pieces)
         memoryview(room).cast("q")[: len(head)] = memoryview(head)
         self._turn += 1
         self._counts[self.rank * _LINE] = self._turn
-        return pieces[count:]
+        return pieces[number:]
 
     def _hear(self, rank: int) -> tuple[list[Told], bool]:
         self._wait(rank)
@@ -110,18 +110,16 @@ class Team:
                 return None
             return read() if kind == _ONE else tuple(read() for _ in range(kind))
 
-        count, more = next(head), next(head)
-        return [piece() for _ in range(count)], bool(more)
+        number, more = next(head), next(head)
+        return [piece() for _ in range(number)], bool(more)
 
     def _wait(self, rank: int) -> None:
         place = rank * _LINE
         for looks in count():
             if self._counts[place] >= self._turn:
                 return
-            if looks > _LOOKS + _YIELDS:
+            if looks > _LOOKS:
                 time.sleep(_NAP)
-            elif looks > _LOOKS:
-                os.sched_yield()
 
 
 def _view(room: mmap.mmap, dtype: torch.dtype, at: int, shape: Sequence[int]) -> Tensor:

@@ -76,9 +76,9 @@ def test_what_is_told_is_heard_by_all(told: list[list[Told]]) -> None:
 
 
 def test_more_than_there_is_room_for_comes_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for two of these at a time, and for three pieces of any size; one process has little to tell."""
+    """Room for two of these at a time, and to say of three what they are; one process has little to tell."""
+    monkeypatch.setattr(teams, "_HEAD", 8 * (2 + 3 * 5) + 56)
     monkeypatch.setattr(teams, "_ROOM", teams._HEAD + 2 * 4096)
-    monkeypatch.setattr(teams, "_PIECES", 3)
     counts = (0, 1, 8, 3, 20)
 
     def work(question: int) -> list[float]:
@@ -171,7 +171,6 @@ def test_what_was_heard_stays_while_others_are_ahead() -> None:
 def test_who_is_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by those who have stopped to look all the time."""
     monkeypatch.setattr(teams, "_LOOKS", 10)
-    monkeypatch.setattr(teams, "_YIELDS", 10)
 
     def work(question: int) -> list[float]:
         def piece(i: int) -> Tensor:
