@@ -65,8 +65,8 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
         }
         _show(result, report)
         json, csv = (run.evaluation(f"{name}-bound").with_suffix(suffix) for suffix in (".json", ".csv"))
-        write_json(json, result)
-        write_csv(csv, _COLUMNS, _rows(played))
+        write_json(stage.out.stage(json), result)
+        write_csv(stage.out.stage(csv), _COLUMNS, _rows(played))
         return stage.finish({"bound": json, "episodes": csv}, result)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
-from mopo_cli.stages.policy_stack import publish_member, returns_of, train_stack
+from mopo_cli.stages.policy_stack import returns_of, stage_member, train_stack
 from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, read_cell, same_policy
 from mopo_cli.stages.runner import Stage
 from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
-from mopo_cli.store.atomic import read_json, read_jsonl, sha256_file, write_json
+from mopo_cli.store.atomic import sha256_file, write_json
+from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
+from mopo_cli.store.publication import Publication
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,21 @@ def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: R
         report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
     own, twins = _twins(missing)
     held = [] if stage.options.force else held_policies(stage.run)
-    left = {cell: _take_over(cell, stage, held, report) for cell in own}
-    for alike in _alike([cell for cell, seeds in left.items() if seeds]):
-        settings = alike[0].settings
-        oracle = any(cell.settings.penalty == ORACLE for cell in alike)
-        with open_world(stage, settings, policy_inputs(stage.run, settings), device, oracle) as opened:
-            for group in _groups(alike, opened):
-                _train_group({cell: left[cell] for cell in group}, stage, opened, report)
-    for cell, other in twins.items():
-        _copy(other, cell, stage)
+    out = {
+        cell: Publication(stage.run.state(stage.key) / "staged" / f"cell-{place}") for place, cell in enumerate(missing)
+    }
+    with ExitStack() as context:
+        for publication in out.values():
+            context.callback(publication.discard)
+        left = {cell: _take_over(cell, stage, out[cell], held, report) for cell in own}
+        for alike in _alike([cell for cell, seeds in left.items() if seeds]):
+            settings = alike[0].settings
+            oracle = any(cell.settings.penalty == ORACLE for cell in alike)
+            with open_world(stage, settings, policy_inputs(stage.run, settings), device, oracle) as opened:
+                for group in _groups(alike, opened):
+                    _train_group({cell: left[cell] for cell in group}, stage, out, opened, report)
+        for cell, other in twins.items():
+            _copy(other, cell, stage, out[cell])
     return [_record(cell) for cell in cells]
 
 
@@ -98,26 +107,26 @@ def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
     return own, twins
 
 
-def _take_over(cell: Cell, stage: Stage, held: list[Held], report: Report) -> tuple[int, ...]:
-    """Copy what the run holds of the cell's seeds; returns the seeds that are left to train."""
+def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held], report: Report) -> tuple[int, ...]:
+    """Stage what the run holds of the cell's seeds; returns the seeds that are left to train."""
     now, inputs = cell.settings.model_dump(), _inputs(cell, stage)
     fits = [one for one in held if one.inputs == inputs and same_policy(one.settings, now, of_seed=True)]
     left = tuple(
         seed
         for seed in cell.settings.all_seeds()
-        if not any(one.seed == seed and one.take_over(cell.folder / f"seed-{seed}") for one in fits)
+        if not any(one.seed == seed and one.take_over(out, cell.folder / f"seed-{seed}") for one in fits)
     )
     if taken := len(cell.settings.all_seeds()) - len(left):
         report.say(f"{cell.name}: {taken} of {taken + len(left)} seeds are in the run already and are taken over")
     if not left:
-        _describe(cell, stage, [])
+        _publish(cell, stage, out, [])
     return left
 
 
-def _copy(source: Cell, cell: Cell, stage: Stage) -> None:
+def _copy(source: Cell, cell: Cell, stage: Stage, out: Publication) -> None:
     for held in of_cell(source.description):
-        held.take_over(cell.folder / f"seed-{held.seed}")
-    _describe(cell, stage, read_json(source.description)["diverged"])
+        held.take_over(out, cell.folder / f"seed-{held.seed}")
+    _publish(cell, stage, out, read_document(source.description, CELL)["diverged"])
 
 
 def _alike(cells: list[Cell]) -> list[list[Cell]]:
@@ -157,7 +166,13 @@ def _memory_bytes(opened: OpenWorld) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _train_group(group: dict[Cell, tuple[int, ...]], stage: Stage, opened: OpenWorld, report: Report) -> None:
+def _train_group(
+    group: dict[Cell, tuple[int, ...]],
+    stage: Stage,
+    out: dict[Cell, Publication],
+    opened: OpenWorld,
+    report: Report,
+) -> None:
     """Train the seeds given of each cell as one stack, and publish the cells."""
     places = [(cell, seed) for cell, seeds in group.items() for seed in seeds]
     members = tuple(
@@ -171,26 +186,28 @@ def _train_group(group: dict[Cell, tuple[int, ...]], stage: Stage, opened: OpenW
         if trained.diverged[m]:
             lost[cell].append(seed)
         else:
-            publish_member(cell.folder / f"seed-{seed}", trained, m, opened, cell.settings, stage)
+            stage_member(out[cell], cell.folder / f"seed-{seed}", trained, m, opened, cell.settings, stage)
     for cell in group:
-        _describe(cell, stage, lost[cell])
+        _publish(cell, stage, out[cell], lost[cell])
 
 
-def _describe(cell: Cell, stage: Stage, lost: list[int]) -> None:
-    """Write the cell's description, once all its seeds but the lost ones are in its folder."""
+def _publish(cell: Cell, stage: Stage, out: Publication, lost: list[int]) -> None:
+    """Publish the cell with its description, once all its seeds but the lost ones are staged."""
     kept = [seed for seed in cell.settings.all_seeds() if seed not in lost]
-    histories = {str(seed): read_jsonl(cell.folder / f"seed-{seed}" / "metrics.jsonl") for seed in kept}
-    files = [f"seed-{seed}/{name}" for seed in kept for name in files_of(cell.folder / f"seed-{seed}")]
+    metrics = {str(seed): out.at_present(cell.folder / f"seed-{seed}" / "metrics.jsonl") for seed in kept}
+    histories = {seed: read_lines(path, EPOCH) for seed, path in metrics.items()}
+    files = [f"seed-{seed}/{name}" for seed in kept for name in files_of(out, cell.folder / f"seed-{seed}")]
     content: dict[str, Any] = {
         "settings": cell.settings.model_dump(mode="json"),
         "inputs": _inputs(cell, stage),
-        "files": {file: sha256_file(cell.folder / file) for file in files},
+        "files": {file: sha256_file(out.at_present(cell.folder / file)) for file in files},
         "returns": {seed: returns_of(history) for seed, history in histories.items()},
         "diverged": lost,
     }
     if cell.settings.penalty == ORACLE:
         content["unknown"] = _unknown(list(histories.values()))
-    write_json(cell.description, content)
+    write_json(out.stage(cell.description), content)
+    out.commit()
 
 
 def _unknown(histories: list[list[dict[str, Any]]]) -> float:
@@ -200,7 +217,7 @@ def _unknown(histories: list[list[dict[str, Any]]]) -> float:
 
 
 def _record(cell: Cell) -> dict[str, Any]:
-    recorded = read_json(cell.description)
+    recorded = read_document(cell.description, CELL)
     return {
         "cell": cell.name,
         "algorithm": cell.settings.algorithm,

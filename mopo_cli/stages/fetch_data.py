@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from mopo_cli.data.validate import Summary, summarise, validate
 from mopo_cli.errors import CorruptError, InputError, Stopped, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.store.atomic import read_json, sha256_file, write_json
+from mopo_cli.store.atomic import sha256_file, write_json
+from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.hdf5 import read_dataset, write_dataset
 from mopo_cli.store.lineage import describe_files
+from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
 from mopo_cli.tasks.termination import check_rule_width, termination_rule
 
@@ -103,8 +106,9 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
     transitions, info = make_dataset(name, settings, stage)
     validate(transitions, info)
     path, sidecar = _cache_files(name, settings, stage)
-    digest = write_dataset(path, transitions, info)
-    write_json(sidecar, {"dataset_id": info.dataset_id, "sha256": digest, "source": info.source})
+    with published_together(path.with_name(f".staged-{os.getpid()}")) as out:
+        digest = write_dataset(out.stage(path), transitions, info)
+        write_json(out.stage(sidecar), {"dataset_id": info.dataset_id, "sha256": digest, "source": info.source})
     return path, transitions, info
 
 
@@ -137,10 +141,10 @@ def _is_whole(path: Path, sidecar: Path) -> bool:
     if not (path.is_file() and sidecar.is_file()):
         return False
     try:
-        recorded = read_json(sidecar)
+        recorded = read_document(sidecar, CachedDataset)
     except CorruptError:
         return False
-    return isinstance(recorded, dict) and recorded.get("sha256") == sha256_file(path)
+    return bool(recorded["sha256"] == sha256_file(path))
 
 
 def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:

@@ -32,6 +32,7 @@ from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.world import OpenWorld, policy_inputs
 from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
+from mopo_cli.store.publication import Publication
 
 _SAVE_SECONDS = 60.0
 _ROUNDS = 2  # of games, that each process may be behind
@@ -233,10 +234,16 @@ def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
     return [shared, [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]]
 
 
-def publish_member(
-    folder: Path, trained: Trained, m: int, opened: OpenWorld, settings: PolicyTraining, stage: Stage
+def stage_member(
+    out: Publication,
+    folder: Path,
+    trained: Trained,
+    m: int,
+    opened: OpenWorld,
+    settings: PolicyTraining,
+    stage: Stage,
 ) -> dict[str, Path]:
-    """Write policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role.
+    """Stage policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role.
 
     Beside them, and not among them, is timing.json, the member's share of the stack's wall time: it tells of the
     machine, so that no two trainings agree in it.
@@ -261,13 +268,14 @@ def publish_member(
         "epochs": settings.epochs,
     }
     policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
-    save_policy(policy, trained.actor(m), meta)
-    write_jsonl(metrics, trained.histories[m])
+    save_policy(out.stage(policy), trained.actor(m), meta)
+    write_jsonl(out.stage(metrics), trained.histories[m])
     roles = {f"policy/seed-{member.seed}": policy, f"metrics/seed-{member.seed}": metrics}
     for name, tensors in trained.loop.algorithm.files(trained.loop.agent, m).items():
         path = folder / f"{name}.safetensors"
-        save_tensors(path, tensors, {"kind": name, **origin, "policy_sha256": sha256_file(policy)})
+        digest = sha256_file(out.at_present(policy))
+        save_tensors(out.stage(path), tensors, {"kind": name, **origin, "policy_sha256": digest})
         roles[f"{name}/seed-{member.seed}"] = path
-    keep_only(folder, [path.name for path in roles.values()])
-    write_json(folder / TIMING, {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
+    keep_only(out, folder, [path.name for path in roles.values()])
+    write_json(out.stage(folder / TIMING), {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
     return roles

@@ -57,7 +57,7 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
         if "ratio" in inputs:
             ratio = _ratio(inputs["ratio"], stage, settings, data, model)
             how = replace(how, uncertainties=(*how.uncertainties, RATIO), ratio=ratio)
-        tally = _write(stage, settings, data, model, policy, how, run.rollouts(name))
+        tally = _write(stage, settings, data, model, policy, how, stage.out.stage(run.rollouts(name)))
         tally.show(report)
         report.hint(f"mopo train-policy --rollouts {run.rollouts(name)}")
         return stage.finish({"rollouts": run.rollouts(name)}, tally.result())

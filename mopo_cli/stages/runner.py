@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,10 @@ from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.store.atomic import discard_leftovers, plain
+from mopo_cli.store.documents import CheckpointHeader, Files, checked
 from mopo_cli.store.lineage import (
-    Files,
     StageRecord,
+    check_recorded,
     describe_files,
     is_up_to_date,
     read_lineage,
@@ -27,7 +28,8 @@ from mopo_cli.store.lineage import (
     tool_versions,
 )
 from mopo_cli.store.lock import run_lock
-from mopo_cli.store.run import RunFolder, remember_run
+from mopo_cli.store.publication import Publication
+from mopo_cli.store.run import RunFolder, refuse_links, remember_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,9 +71,14 @@ class Stage:
     report: Report
     up_to_date: bool = False
     signal: int = 0
+    out: Publication = field(init=False)
+    """What the stage makes: write each file to ``out.stage(path)``; `finish` publishes them as one."""
     _started: float = field(default_factory=time.monotonic)
     _told: bool = False
     _resumed: bool = False
+
+    def __post_init__(self) -> None:
+        self.out = Publication(self.run.state(self.key) / "staged")
 
     def result(self) -> dict[str, Any]:
         """The result object of the finished stage, as --json prints it."""
@@ -122,25 +129,28 @@ class Stage:
             tensors, saved = load_tensors(self._state_file, device)
         except CorruptError as error:
             raise CorruptError(error.message, hint="--force starts afresh") from error
-        if not {"settings", "inputs", "wall_seconds", "meta"} <= set(saved):
-            raise CorruptError(f"{self._state_file} is no checkpoint of {self.key}.", hint="--force starts afresh")
+        saved = checked(self._state_file, CheckpointHeader, saved, hint="--force starts afresh")
         self._check_same(saved)
         if first:
             self._started -= saved["wall_seconds"]
         return tensors, saved["meta"]
 
     def finish(self, outputs: dict[str, Path], extra: dict[str, Any]) -> dict[str, Any]:
-        """Record the stage with its outputs' hashes, drop the resume state and return `result`."""
+        """Publish what was staged and the stage's record as one, drop the resume state and return `result`.
+
+        The record has the hashes of ``outputs``. InputError, and the run as it was, where that fails.
+        """
         record = StageRecord(
             settings=self.settings,
             inputs=self.inputs,
-            outputs=describe_files(self.run, outputs),
+            outputs=describe_files(self.run, outputs, self.out.at_present),
             versions=tool_versions(),
             wall_seconds=round(time.monotonic() - self._started, 3),
             finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
             extra={**extra, "origins": self.options.origins},
         )
-        record_stage(self.run, self.key, record)
+        record_stage(self.run, self.key, record, self.out.stage(self.run.lineage))
+        self.out.commit()
         self._remove_state()
         remember_run(self.run)
         return self.result()
@@ -163,21 +173,30 @@ class Stage:
                 hint="--force starts afresh; the old settings go on from where it stopped",
             )
         for role in sorted({*saved["inputs"], *self.inputs}):
-            old, new = (files.get(role, {}).get("sha256") for files in (saved["inputs"], self.inputs))
+            old, new = (files[role]["sha256"] if role in files else None for files in (saved["inputs"], self.inputs))
             if old != new:
                 raise InputError(
                     f"The {role} changed after {self.key} was interrupted: sha256 {old} -> {new}.",
                     hint="--force starts afresh",
                 )
 
+    def discard(self) -> None:
+        """Drop what was staged and not published; the resume state stays."""
+        self.out.discard()
+        self._prune()
+
     def _remove_state(self) -> None:
+        shutil.rmtree(self.run.state(self.key), ignore_errors=True)
+        self._prune()
+
+    def _prune(self) -> None:
         folder = self.run.state(self.key)
-        shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # other stages' states keep the folders above
-            for above in folder.parents:
-                if above == self.run.root:
+            for place in (folder, *folder.parents):
+                if place == self.run.root:
                     break
-                above.rmdir()
+                if place.exists():
+                    place.rmdir()
 
 
 @contextmanager
@@ -203,9 +222,13 @@ def stage_envelope(
             kind = role.split("/")[0]
             raise InputError(f"The {kind} {path} does not exist.", hint=_MAKES.get(kind, ""))
     stage = Stage(run, key, settings, {}, options, report)
-    with _catch_signals(stage), run_lock(run.root):
+    refuse_links(run)
+    with _catch_signals(stage), run_lock(run.root), ExitStack() as context:
         discard_leftovers(run.root)
+        stage.discard()
+        context.callback(stage.discard)
         stage.inputs = describe_files(run, inputs)
+        check_recorded(run, stage.inputs)
         defaults = setting_defaults(key, settings)
         stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs, defaults)
         stage.up_to_date = stage.up_to_date and complete(stage)

@@ -153,20 +153,20 @@ def _publish(
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
     }
     dimensions = _dimension_report(fit, fit_data, torch.stack(dimension_errors).mean(dim=0))
-    save_tensors(run.model, tensors, meta)
-    write_json(run.model_dir / "model.json", {**meta, "dimensions": dimensions})
-    write_jsonl(run.model_dir / "metrics.jsonl", history)
+    outputs = {
+        "model": run.model,
+        "description": run.model_dir / "model.json",
+        "metrics": run.model_dir / "metrics.jsonl",
+    }
+    save_tensors(stage.out.stage(outputs["model"]), tensors, meta)
+    write_json(stage.out.stage(outputs["description"]), {**meta, "dimensions": dimensions})
+    write_jsonl(stage.out.stage(outputs["metrics"]), history)
     report.table(
         "What the model predicts badly (hold-out, the worst first)",
         ("target", "RMSE", "std of target", "explained variance"),
         [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
     )
     report.hint("mopo select-elites")
-    outputs = {
-        "model": run.model,
-        "description": run.model_dir / "model.json",
-        "metrics": run.model_dir / "metrics.jsonl",
-    }
     extra = {"epochs": fit.epoch, "holdout_mse": mse, "holdout_nll": nll, "seeds": list(fit.seeds)}
     return stage.finish(outputs, extra)
 

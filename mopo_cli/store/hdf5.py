@@ -1,9 +1,10 @@
 """Transitions on disk, HDF5 schema v1: D4RL's column names, described by attributes.
 
-What is written carries a checksum on every block and on the structure, so that damage is found when it is
-read.
+What is written carries a checksum on every block and on the structure, and one of the whole content, so that damage
+is found when it is read.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -18,14 +19,17 @@ from numpy.typing import NDArray
 
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, check_finite
-from mopo_cli.errors import InputError
-from mopo_cli.store.atomic import publish, sha256_file
+from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.store.atomic import plain, publish, sha256_file
 from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
+from mopo_cli.store.sink import Sink
 
 SCHEMA_VERSION = 1
 UNCERTAINTY = "uncertainty"
 # Groups that a dataset may have besides.
 INFOS, BEHAVIOUR = "infos", "behaviour"
+_CONTENT = "content_sha256"
+_OF_FILE = ("schema_version", "kind", _CONTENT)
 
 # A block fits HDF5's block cache, and a file of few rows stays small.
 _BLOCK_BYTES, _BLOCK_ROWS = 1 << 20, 4096
@@ -61,7 +65,7 @@ def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> st
     columns |= {f"{BEHAVIOUR}/{name}": weights for name, weights in sorted(info.behaviour.items())}
     with publish(path) as temporary, _create(temporary, "dataset", attributes) as file:
         for name, column in columns.items():
-            _new_column(file, name, column, column.shape)[...] = column
+            file.append(name, column)
     return sha256_file(path)
 
 
@@ -74,12 +78,13 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
         attributes = _read_attributes(file, path, "dataset")
         names = {group: stored_names(file, group) for group in (INFOS, BEHAVIOUR)}
         columns = read_columns(file, [*COLUMNS, *(f"{group}/{name}" for group in names for name in names[group])])
-    infos, behaviour = ({name: columns.pop(f"{group}/{name}") for name in names[group]} for group in names)
+    infos, behaviour = ({name: columns[f"{group}/{name}"] for name in names[group]} for group in names)
     transitions = _transitions(columns, infos)
     check_columns(transitions, str(path))
     info = _dataset_info(attributes, behaviour, path)
     _check_termination(info.termination, transitions.obs_dim, path)
     check_bounds(info, transitions.act_dim)
+    _check_content(path, attributes, columns)
     return transitions, info
 
 
@@ -114,13 +119,10 @@ class RolloutWriter:
 
     def append(self, columns: dict[str, NDArray[Any]]) -> None:
         """Add n rows: every column `[n, ...]` of the first call, among them ``uncertainty/<penalty>``."""
-        (count,) = {len(column) for column in columns.values()}
+        if len({len(column) for column in columns.values()}) != 1:
+            raise ValueError("columns of different lengths")
         for name, column in columns.items():
-            if name not in self._file:
-                _new_column(self._file, name, column, (0, *column.shape[1:]), growing=True)
-            stored = self._file[name]
-            stored.resize(len(stored) + count, axis=0)
-            stored[len(stored) - count :] = column
+            self._file.append(name, column, growing=True)
 
 
 def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -140,7 +142,8 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             raise InputError(f"{path}: column {name} is not [{len(transitions)}] of {np.dtype(dtype)}.")
     for name in penalties:
         check_finite(name, columns[name], str(path))
-    return columns, attributes
+    _check_content(path, attributes, columns)
+    return columns, {name: value for name, value in attributes.items() if name not in _OF_FILE}
 
 
 def _transitions(columns: dict[str, NDArray[Any]], infos: dict[str, NDArray[Any]]) -> Transitions:
@@ -148,30 +151,71 @@ def _transitions(columns: dict[str, NDArray[Any]], infos: dict[str, NDArray[Any]
     return Transitions(**plain, infos=infos)
 
 
+class _File:
+    """A file in the making: columns that may grow, and the digest of what was written to each."""
+
+    def __init__(self, file: h5py.File, sink: Sink) -> None:
+        self._file, self._sink = file, sink
+        self.digests: dict[str, Any] = {}
+
+    def append(self, name: str, column: NDArray[Any], growing: bool = False) -> None:
+        """Add rows to a column, which is created first if need be; OSError where the disk is full."""
+        if name not in self.digests:
+            self.digests[name] = hashlib.sha256()
+            _new_column(self._file, name, column, growing)
+        self.digests[name].update(np.ascontiguousarray(column).data)
+        stored = self._file[name]
+        rows = len(stored)
+        if growing:
+            stored.resize(rows + len(column), axis=0)
+        stored[rows if growing else 0 :] = column
+        self._sink.check()
+
+
 @contextmanager
-def _create(path: Path, kind: str, attributes: dict[str, Any]) -> Iterator[h5py.File]:
-    # From v110 on the format has checksums on its own structure.
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        for name, value in {**attributes, "schema_version": SCHEMA_VERSION, "kind": kind}.items():
-            _write_attribute(file, name, value)
-        yield file
+def _create(path: Path, kind: str, attributes: dict[str, Any]) -> Iterator[_File]:
+    with Sink(path) as sink:
+        try:
+            # From v110 on the format has checksums on its own structure.
+            with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+                for name, value in {**attributes, "schema_version": SCHEMA_VERSION, "kind": kind}.items():
+                    _write_attribute(file, name, value)
+                made = _File(file, sink)
+                yield made
+                digests = {name: digest.hexdigest() for name, digest in made.digests.items()}
+                _write_attribute(file, _CONTENT, _content_digest(_plain_attributes(file, path), digests))
+        finally:
+            sink.check()
 
 
-def _new_column(
-    file: h5py.File, name: str, like: NDArray[Any], shape: tuple[int, ...], growing: bool = False
-) -> h5py.Dataset:
-    width = shape[1:]
+def _new_column(file: h5py.File, name: str, like: NDArray[Any], growing: bool) -> None:
+    width = like.shape[1:]
     row_bytes = max(1, math.prod(width) * like.dtype.itemsize)
     rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row_bytes))
-    return file.create_dataset(
+    file.create_dataset(
         name,
-        shape,
+        (0 if growing else len(like), *width),
         like.dtype,
-        chunks=(rows if growing else min(rows, shape[0]), *width),
-        maxshape=(None if growing else shape[0], *width),
+        chunks=(rows if growing else min(rows, len(like)), *width),
+        maxshape=(None if growing else len(like), *width),
         fletcher32=True,
         track_times=False,
     )
+
+
+def _content_digest(attributes: dict[str, Any], columns: dict[str, str]) -> str:
+    """SHA-256 of attributes and of the columns' own digests; independent of how the file is laid out."""
+    return hashlib.sha256(json.dumps([plain(attributes), columns], sort_keys=True).encode()).hexdigest()
+
+
+def _check_content(path: Path, attributes: dict[str, Any], columns: dict[str, NDArray[Any]]) -> None:
+    """CorruptError where the content is not what was written; files of older versions do not tell."""
+    if _CONTENT not in attributes:
+        return
+    digests = {name: hashlib.sha256(np.ascontiguousarray(column).data).hexdigest() for name, column in columns.items()}
+    described = {name: value for name, value in attributes.items() if name != _CONTENT}
+    if _content_digest(described, digests) != attributes[_CONTENT]:
+        raise CorruptError(f"{path} is damaged or was edited: its content is not what was written into it.")
 
 
 def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
@@ -185,13 +229,17 @@ def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
 
 
 def _read_attributes(file: h5py.File, path: Path, kind: str) -> dict[str, Any]:
-    attributes = {name: _read_attribute(file, path, name) for name in file.attrs}
-    version, found = attributes.pop("schema_version", None), attributes.pop("kind", None)
-    if version != SCHEMA_VERSION or found != kind:
+    attributes = _plain_attributes(file, path)
+    version, stated = attributes.get("schema_version"), attributes.get("kind")
+    if version != SCHEMA_VERSION or stated != kind:
         raise InputError(
-            f"{path} is not a {kind} file of schema {SCHEMA_VERSION}: it says kind {found!r}, schema {version!r}."
+            f"{path} is not a {kind} file of schema {SCHEMA_VERSION}: it says kind {stated!r}, schema {version!r}."
         )
     return attributes
+
+
+def _plain_attributes(file: h5py.File, path: Path) -> dict[str, Any]:
+    return {name: _read_attribute(file, path, name) for name in file.attrs}
 
 
 def _read_attribute(file: h5py.File, path: Path, name: str) -> Any:
