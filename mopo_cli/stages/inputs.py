@@ -219,12 +219,14 @@ def open_tensors(path: Path, kind: str, device: torch.device) -> tuple[dict[str,
 
 
 @contextmanager
-def described(path: Path) -> Iterator[None]:
+def described(path: Path, hint: str = "") -> Iterator[None]:
     """Around what takes a file at its word: content that does not fit its own description is a CorruptError."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{path} is damaged, its parts do not fit ({error!r}).") from error
+    # torch says RuntimeError of shapes that do not fit.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = " ".join(repr(error).split())[:300]
+        raise CorruptError(f"{path} is damaged, its parts do not fit ({what}).", hint) from error
 
 
 def pack(layout: Layout, matrices: dict[str, Tensor], members: int) -> Tensor:

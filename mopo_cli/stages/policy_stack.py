@@ -23,15 +23,16 @@ from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.epochs import Epoch, columns, row
-from mopo_cli.stages.inputs import check_precision, open_recorder, tell_doubt
+from mopo_cli.stages.inputs import check_precision, described, open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, explained_loss, policy_bytes
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import TIMING, keep_only
-from mopo_cli.stages.runner import Stage, same_settings
+from mopo_cli.stages.runner import AFRESH, Stage, same_settings
 from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.world import OpenWorld, policy_inputs
 from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
+from mopo_cli.store.documents import Progress, checked
 from mopo_cli.store.publication import Publication
 
 _SAVE_SECONDS = 60.0
@@ -209,13 +210,17 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
     if saved is None:
         return
     tensors, meta = saved
-    # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
-    (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
-    if members != others or not same_settings("train-policy", before, now):
-        return
-    restore_loop(trained.loop, world, tensors, meta["loop"])
-    trained.histories, trained.diverged = meta["histories"], meta["diverged"]
-    trained.seconds = meta.get("seconds", 0.0)
+    with described(stage.state_file, AFRESH):
+        # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
+        (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
+        if members != others or not same_settings("train-policy", before, now):
+            return
+        saved_progress = checked(stage.state_file, Progress, meta, AFRESH)
+        restore_loop(trained.loop, world, tensors, meta["loop"])
+        trained.histories, trained.diverged = saved_progress["histories"], saved_progress["diverged"]
+        trained.seconds = saved_progress.get("seconds", 0.0)
+        if not len(trained.histories) == len(trained.diverged) == len(members):
+            raise ValueError("histories of another number of members")
     report.say(f"training goes on at gradient step {trained.loop.step:,}")
 
 

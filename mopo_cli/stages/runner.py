@@ -34,6 +34,9 @@ from mopo_cli.store.run import RunFolder, refuse_links, remember_run
 if TYPE_CHECKING:
     from torch import Tensor
 
+AFRESH = "--force starts afresh"
+"""The way on from a checkpoint that cannot be used."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MAKES = {
     "dataset": "mopo fetch-data --dataset NAME",
@@ -109,7 +112,7 @@ class Stage:
             "wall_seconds": time.monotonic() - self._started,
             "meta": meta,
         }
-        save_tensors(self._state_file, tensors, envelope)
+        save_tensors(self.state_file, tensors, envelope)
 
     def load_state(self, device: str = "cpu") -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
         """The tensors and meta of an interrupted attempt, or None; --force discards them.
@@ -121,15 +124,15 @@ class Stage:
         first, self._resumed = not self._resumed, True
         if self.options.force:
             self._remove_state()
-        if not self._state_file.exists():
+        if not self.state_file.exists():
             return None
         from mopo_cli.store.checkpoint import load_tensors
 
         try:
-            tensors, saved = load_tensors(self._state_file, device)
+            tensors, saved = load_tensors(self.state_file, device)
         except CorruptError as error:
-            raise CorruptError(error.message, hint="--force starts afresh") from error
-        saved = checked(self._state_file, CheckpointHeader, saved, hint="--force starts afresh")
+            raise CorruptError(error.message, hint=AFRESH) from error
+        saved = checked(self.state_file, CheckpointHeader, saved, hint=AFRESH)
         self._check_same(saved)
         if first:
             self._started -= saved["wall_seconds"]
@@ -156,7 +159,8 @@ class Stage:
         return self.result()
 
     @property
-    def _state_file(self) -> Path:
+    def state_file(self) -> Path:
+        """The resume checkpoint."""
         return self.run.state(self.key) / "checkpoint.safetensors"
 
     def _check_same(self, saved: dict[str, Any]) -> None:
@@ -177,7 +181,7 @@ class Stage:
             if old != new:
                 raise InputError(
                     f"The {role} changed after {self.key} was interrupted: sha256 {old} -> {new}.",
-                    hint="--force starts afresh",
+                    hint=AFRESH,
                 )
 
     def discard(self) -> None:

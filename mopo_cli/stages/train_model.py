@@ -16,15 +16,17 @@ from mopo_cli.stages.inputs import (
     Data,
     check_precision,
     dataset_path,
+    described,
     open_data,
     open_device,
     open_recorder,
     tell_doubt,
 )
 from mopo_cli.stages.memory import check_memory, explained_loss, model_bytes
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
+from mopo_cli.store.documents import checked
 from mopo_cli.store.run import RunFolder
 
 _BLOCK = 50  # gradient steps between two looks at the signals
@@ -72,8 +74,9 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
     saved = stage.load_state(str(fit.flat.device))
     if saved is not None:
         tensors, meta = saved
-        restore_fit(fit, tensors, meta["fit"])
-        history = meta["history"]
+        with described(stage.state_file, AFRESH):
+            restore_fit(fit, tensors, meta["fit"])
+            history = checked(stage.state_file, list[dict[str, Any]], meta["history"], AFRESH)
         report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")

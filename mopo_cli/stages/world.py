@@ -28,6 +28,7 @@ from mopo_cli.stages.inputs import (
     open_model,
 )
 from mopo_cli.stages.runner import Stage, check_lineage
+from mopo_cli.store.documents import RolloutAttributes, checked
 from mopo_cli.store.hdf5 import read_rollouts
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.oracle import open_oracle
@@ -113,8 +114,14 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
     path = Path(stage.inputs["rollouts"]["path"])
     path = path if path.is_absolute() else stage.run.root / path
     columns, attributes = read_rollouts(path)
-    made_from = str(attributes.get("dataset_sha256"))
-    check_lineage(f"the rollout file {path}", made_from, stage.inputs["dataset"]["sha256"], stage.options, stage.report)
+    checked(path, RolloutAttributes, attributes)
+    check_lineage(
+        f"the rollout file {path}",
+        attributes["dataset_sha256"],
+        stage.inputs["dataset"]["sha256"],
+        stage.options,
+        stage.report,
+    )
     for name in Imagination.model_fields:
         now, then = getattr(settings, name), attributes.get(name, Imagination.model_fields[name].default)
         if then != now:

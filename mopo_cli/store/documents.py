@@ -106,6 +106,28 @@ class CheckpointHeader(TypedDict):
 
 
 @_typed
+class Progress(TypedDict):
+    """How far policies in training have come: per member the epochs, and whether it diverged."""
+
+    histories: list[list[dict[str, float | int | None]]]
+    diverged: list[bool]
+    seconds: NotRequired[Seconds]
+
+
+@_typed
+class RolloutAttributes(TypedDict):
+    """What a rollout file says of how it was made, as far as learning from it depends on that."""
+
+    dataset_sha256: Sha256
+    penalty_members: NotRequired[str]
+    penalty_scale: NotRequired[str]
+    penalty_reward: NotRequired[str]
+    model_reward: NotRequired[str]
+    rollout_precision: NotRequired[str]
+    termination_rules: NotRequired[str]
+
+
+@_typed
 class Elites(TypedDict):
     """elites.json: the networks that rollouts may use, by the seed of their ensemble."""
 
