@@ -108,8 +108,9 @@ def start_loop(
     names = world.how.uncertainties
     weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
     loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])
-    if max(capacities):
-        loop.after_guard = after_guard(world.least_reward, settings.gamma)
+    # A learner without a discount, such as cloning, learns from no reward.
+    if max(capacities) and (gamma := getattr(learner, "gamma", None)) is not None:
+        loop.after_guard = after_guard(world.least_reward, gamma)
     loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
     loop.engine = Engine(record, partial(rounding, learner.update_precision))
     loop.cycle = algorithm.cycle(learner)

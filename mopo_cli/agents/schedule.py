@@ -9,8 +9,7 @@ class LoopSettings:
     """The schedule: steps, rollouts, batches. `rollout_every` and `steps_per_epoch` are gradient steps.
 
     In rollouts acts the policy in training, or, where `rollout_actions` is "uniform", noise over [-1, 1].
-    `actor_schedule` "cosine" lets the actor's learning rate fall to 0 over `epochs`, once per epoch. `gamma` is the
-    learner's discount.
+    `actor_schedule` "cosine" lets the actor's learning rate fall to 0 over `epochs`, once per epoch.
     """
 
     steps_per_epoch: int
@@ -22,7 +21,6 @@ class LoopSettings:
     rollout_actions: str = "policy"
     actor_schedule: str = "constant"
     epochs: int = 1
-    gamma: float = 0.99
 
     @property
     def block(self) -> int:

@@ -69,7 +69,7 @@ def test_in_the_pool_a_guarded_row_pays_what_would_follow() -> None:
         one, other = (rows.split(loop.pool.rows[m, : loop.pool.sizes[m]]) for loop in (plain, charged))
         wild = one.next_observation[:, 0] > 0.5
         assert torch.equal(one.terminal, other.terminal) and (one.terminal[wild] == 1).all()
-        more = torch.where(wild, LOOP.gamma * -2.0 / (1 - LOOP.gamma), 0.0)
+        more = torch.where(wild, SAC.gamma * -2.0 / (1 - SAC.gamma), 0.0)
         torch.testing.assert_close(other.reward, one.reward + more)
         assert torch.equal(one.reward[~wild], other.reward[~wild])
         count += int(wild.sum())
@@ -86,8 +86,8 @@ def test_where_no_reward_is_negative_a_guarded_row_is_a_terminal_as_ever() -> No
 
 
 def test_the_least_reward_is_asked_for_only_where_rollouts_are_made() -> None:
-    endless = replace(LOOP, gamma=1.0)
+    endless = replace(SAC, gamma=1.0)
     with pytest.raises(SettingsError, match="gamma 1"):
-        start_loop(world_with(-2.0), MEMBERS, SAC, endless, ALGORITHM)
-    start_loop(world_with(0.0), MEMBERS, SAC, endless, ALGORITHM)
-    start_loop(world_with(-2.0), MEMBERS, SAC, replace(endless, real_ratio=1.0), ALGORITHM)
+        start_loop(world_with(-2.0), MEMBERS, endless, LOOP, ALGORITHM)
+    start_loop(world_with(0.0), MEMBERS, endless, LOOP, ALGORITHM)
+    start_loop(world_with(-2.0), MEMBERS, endless, replace(LOOP, real_ratio=1.0), ALGORITHM)
