@@ -268,8 +268,7 @@ def publish_member(
         "h": member.h,
         "epochs": settings.epochs,
     }
-    if chosen := trained.loop.algorithm.choices(trained.loop.agent):
-        meta["choices"] = {choice.setting: choice.value for choice in chosen}
+    meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
     policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
     save_policy(policy, trained.actor(m), meta)
     write_jsonl(metrics, trained.histories[m])
