@@ -50,6 +50,15 @@ Take = Callable[[Callable[[Draws], None], Draws], None]
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What an algorithm took, by the data, for a setting that was left to them: `why` goes on from "as"."""
+
+    setting: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Work:
     """How much a gradient step has to do: widths, rows of a batch and real ones among them, rows of the data.
 
@@ -65,12 +74,14 @@ class Work:
     elites: int
 
 
-def setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
+def setting(default: Any, description: str, source: str = "", before: Any = None, **bounds: Any) -> Any:
     """A field of an algorithm's settings that is its own: becomes a flag, a YAML key and a line of the help.
 
-    `bounds` are those of pydantic's Field, such as ge=0.
+    `before` is what was done when it was no setting yet, if not its default; `bounds` are those of pydantic's Field,
+    such as ge=0.
     """
-    return field(default=default, metadata={"description": description, "source": source, "bounds": bounds})
+    extra = {"source": source} | ({} if before is None else {"before": before})
+    return field(default=default, metadata={"description": description, "extra": extra, "bounds": bounds})
 
 
 def agent_state(agent: Any) -> tuple[dict[str, Tensor], list[int]]:
@@ -136,6 +147,7 @@ class Algorithm:
     - `uncertainties` are columns that model rows have for it, beside those of the penalties;
     - `rolling(agent)` `[S, ·]` are the parameters by which rollouts are made, the policies' first, and
       `imagining(agent, m, flat, how)` is how member m makes them, by parameters `flat` `[S, ·]`;
+    - `choices(agent)` is what it took for settings that were left to the data;
     - `files(agent, m)` is what is published of member m beside its policy: tensors by the name of their file;
     - `state(agent)` gives what a checkpoint must hold, tensors by name and plain numbers; `restore` puts it back.
     """
@@ -155,6 +167,7 @@ class Algorithm:
     shares: int = 1
     rolling: Callable[[Any], Tensor] = _actors
     imagining: Callable[[Any, int, Tensor, Imagining], Imagining] = _as_it_is
+    choices: Callable[[Any], tuple[Choice, ...]] = lambda agent: ()
     files: Callable[[Any, int], dict[str, dict[str, Tensor]]] = lambda agent, m: {}
     state: Callable[[Any], tuple[dict[str, Tensor], list[int]]] = agent_state
     restore: Callable[[Any, dict[str, Tensor], list[int]], None] = restore_agent

@@ -144,7 +144,10 @@ class Imagination(Settings):
         "numbers that the model's layers are multiplied in; bf16, and on a GPU tf32, is faster and coarser",
     )
     termination_rules: Literal["fixed", "paper"] = setting(
-        "fixed", "the task's rule without or with the slips of the released one", CODE
+        "fixed",
+        "the task's rule without or with the slips of the released one, which has no guard against states that no"
+        " body reaches; what follows a guarded row counts as the data's least reward, or 0, for ever",
+        CODE,
     )
 
 

@@ -104,7 +104,7 @@ def _line(table: PaperTable, part: Part, row: Row, info: DatasetInfo | None, dat
     if settings:
         line |= meant(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
         fewer = settings.updates < table.updates_for(family(dataset))
-        line["smaller"] = fewer or len(settings.all_seeds()) < table.seeds
+        line["smaller"] = fewer or len(settings.all_seeds()) < table.seeds_for(row)
     if row.method is None and row.data is None:
         line["notes"].append("in print only: mopo does not train it")
     elif info is not None and line["missing"] is None:

@@ -22,6 +22,7 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.stages.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.epochs import Epoch, columns, row
 from mopo_cli.stages.inputs import check_precision, described, open_recorder, tell_doubt
 from mopo_cli.stages.memory import check_memory, explained_loss, policy_bytes
@@ -100,6 +101,9 @@ def train_stack(
             report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
         )
 
+        tell_choices(loop, report)
+        looked = False
+
         def passed(steps: float) -> None:
             progress.update(0 if warming else steps / per_epoch)
 
@@ -112,6 +116,9 @@ def train_stack(
                 means = advance(loop, opened.world)
                 passed(loop.settings.block)
             tell_doubt(loop.engine, report)
+            if loop.tallies and not looked:
+                looked = True
+                look_at_rollouts(loop, report)
             if warming:
                 progress.update(0, warm_up_steps_left=-loop.step)
             if means is not None:
@@ -130,6 +137,7 @@ def train_stack(
             if stop:
                 raise Stopped(stage.signal)
     trained.seconds = time.monotonic() - started
+    look_back(trained.histories, trained.diverged, opened.world.least_reward, opened.data, report)
     return trained
 
 
@@ -171,7 +179,7 @@ def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> Epoch:
         record = {"epoch": epoch.number, **{name: value[m] for name, value in values.items()}}
         if loop.tallies:
             tally = loop.tallies[m]
-            dead = tally.terminated + tally.guarded + tally.dropped
+            dead = tally.terminated + tally.halted + tally.guarded + tally.dropped
             record |= {"dead": dead, "guarded": tally.guarded, "dropped": tally.dropped}
             if loop.members[m].penalty == ORACLE:
                 record["unknown"] = tally.unknown
@@ -272,6 +280,7 @@ def stage_member(
         "h": member.h,
         "epochs": settings.epochs,
     }
+    meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
     policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
     save_policy(out.stage(policy), trained.actor(m), meta)
     write_jsonl(out.stage(metrics), trained.histories[m])

@@ -250,10 +250,15 @@ def stage_envelope(
 
 
 def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The present defaults of those of a stage's settings, by its key "train-policy/NAME", as JSON has them."""
+    """What those of a stage's settings count as, by its key "train-policy/NAME", where a record has none, as in JSON.
+
+    It is their present default, but for those that say what was done before they were settings.
+    """
     fields = fitting(STAGES[key.split("/")[0]], settings).model_fields
     known = [name for name in settings if name in fields and not fields[name].is_required()]
-    return {name: plain(fields[name].default) for name in known}
+    extras = {name: fields[name].json_schema_extra for name in known}
+    past = {name: extra["before"] for name, extra in extras.items() if isinstance(extra, dict) and "before" in extra}
+    return {name: plain(fields[name].default) for name in known} | past
 
 
 def same_settings(
@@ -261,7 +266,7 @@ def same_settings(
 ) -> bool:
     """Whether two sets of a stage's settings agree in all but ``ignore``.
 
-    A setting that did not exist when the one was recorded counts with its present default.
+    A setting that did not exist when the one was recorded counts as `setting_defaults` says.
     """
     present = plain(dict(now))
     then = {**setting_defaults(stage, present), **plain(dict(recorded))}

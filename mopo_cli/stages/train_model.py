@@ -12,6 +12,7 @@ from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import EpochReport, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
+from mopo_cli.stages.alarms import model_alarm, rescale_hint
 from mopo_cli.stages.inputs import (
     Data,
     check_precision,
@@ -125,7 +126,7 @@ def _publish(
     if failed:
         raise DivergedError(
             f"The ensembles of seeds {failed} have networks whose hold-out error was never finite.",
-            hint="mopo show DATASET, then a lower --learning-rate",
+            hint=rescale_hint(data) or "mopo show DATASET, then a lower --learning-rate",
         )
     tensors: dict[str, torch.Tensor] = {}
     mse, nll = {}, {}
@@ -169,6 +170,8 @@ def _publish(
         ("target", "RMSE", "std of target", "explained variance"),
         [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
     )
+    if (alarm := model_alarm(dimensions)) is not None:
+        report.warn(alarm)
     report.hint("mopo select-elites")
     extra = {"epochs": fit.epoch, "holdout_mse": mse, "holdout_nll": nll, "seeds": list(fit.seeds)}
     return stage.finish(outputs, extra)
