@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import FetchData
-from mopo_cli.data.column_map import ONE_EPISODE, map_file, parse_column_map
+from mopo_cli.data.checks import Check
+from mopo_cli.data.column_map import map_file, parse_column_map
 from mopo_cli.data.registry import LEVELS, DatasetName, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.data.validate import Summary, summarise, validate
+from mopo_cli.data.validate import Summary, doubts, summarise, validate
 from mopo_cli.errors import CorruptError, InputError, Stopped, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
@@ -28,6 +30,9 @@ KEY = "fetch-data"
 
 # Settings that say where to look, not what the data are.
 _NOT_CONTENT = ("mirror",)
+
+# Raised whenever the same file comes to be read as other transitions, so that none is found as it was read before.
+_READING = 2
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -54,6 +59,7 @@ def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report
         path, transitions, info = _cached_dataset(name, settings, stage)
         summary = summarise(transitions)
         show(report, info, summary)
+        warn_of(doubts(transitions, info), report)
         report.hint("mopo train-model")
         described = {"dataset_id": info.dataset_id, "env_id": info.env_id, "source": info.source}
         return stage.finish({"dataset": path}, {**described, **asdict(summary)})
@@ -132,6 +138,8 @@ def _cache_name(name: DatasetName, settings: FetchData, stage: Stage) -> str:
     """A folder name that tells apart everything the content depends on."""
     unused = unused_settings(name)
     content = {key: value for key, value in settings.model_dump().items() if key not in unused}
+    if name.path is not None:
+        content["reading"] = _READING
     content |= {"dataset": dataset_slug(settings.dataset), "sources": [f["sha256"] for f in stage.inputs.values()]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{dataset_slug(settings.dataset)}-{digest[:12]}"
@@ -214,8 +222,10 @@ def show(report: Report, info: DatasetInfo, summary: Summary) -> None:
         )
     if info.env_id is None:
         report.say("No environment is named (--env ENV-ID): there will be none to play the policies in.")
-    if ONE_EPISODE in info.source:
-        report.warn(
-            f"Nothing in {info.dataset_id} marks where an episode ends, so it is taken for one long episode. If it "
-            'holds several, name the column that tells them apart: --columns "...,episode=...".'
-        )
+
+
+def warn_of(checks: Iterable[Check], report: Report) -> None:
+    """Tells the warnings among what was looked at."""
+    for check in checks:
+        if check.warning:
+            report.warn(check.warning)

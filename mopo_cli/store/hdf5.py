@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.checks import Check
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, check_finite
 from mopo_cli.errors import CorruptError, InputError
@@ -46,19 +48,23 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "env_kwargs": (dict,),
     "terminal_next_known": (bool,),
     "recipe": (dict, type(None)),
+    "doubts": (list,),
 }
 # Attributes kept as JSON text.
-_JSON = ("env_kwargs", "recipe")
+_JSON = ("env_kwargs", "recipe", "doubts")
 # What a file without them means.
-_ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None}
+_ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None, "doubts": []}
 _STEP_COLUMNS = {"step": np.int32, "member": np.int32}
 
 
 def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> str:
     """Publish a dataset and return its sha256; equal content gives equal bytes."""
     attributes = {name: getattr(info, name) for name in _INFO_TYPES}
+    attributes["doubts"] = [asdict(check) for check in info.doubts]
+    if not info.doubts:
+        del attributes["doubts"]
     for name in _JSON:
-        if attributes[name] is not None:
+        if attributes.get(name) is not None:
             attributes[name] = json.dumps(attributes[name], sort_keys=True, allow_nan=False)
     columns = {name: getattr(transitions, name) for name in COLUMNS}
     columns |= {f"{INFOS}/{name}": column for name, column in sorted(transitions.infos.items())}
@@ -271,7 +277,20 @@ def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]]
     for name in ("action_low", "action_high"):
         if attributes[name].dtype != np.float32:
             raise InputError(f"{path}: attribute {name} is of type {attributes[name].dtype}, not float32.")
+    attributes["doubts"] = tuple(_doubt(document, path) for document in attributes["doubts"])
     return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES}, behaviour=behaviour)
+
+
+def _doubt(document: Any, path: Path) -> Check:
+    texts = {"column", "what", "fault", "hint", "warning"}
+    if (
+        not isinstance(document, dict)
+        or set(document) != {*texts, "row"}
+        or not all(isinstance(document[name], str) for name in texts)
+        or type(document["row"]) not in (int, type(None))
+    ):
+        raise InputError(f"{path}: attribute doubts is not a list of checks.")
+    return Check(**document)
 
 
 def _check_termination(rule: str, obs_dim: int, path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mopo_cli.data.checks import Check
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import CorruptError, InputError, MopoError
 from mopo_cli.store.atomic import sha256_file
@@ -423,3 +424,20 @@ def test_broken_rollouts_are_named(tmp_path: Path, change: Callable[[h5py.File, 
         change(file, tmp_path)
     with pytest.raises(InputError, match=says):
         read_rollouts(tmp_path / "r.h5")
+
+
+def test_doubts_come_back_and_none_leave_no_trace(path: Path) -> None:
+    plain = path.read_bytes()
+    doubts = (Check("rewards", "varies", row=3, warning="odd – so"), Check("actions", "varies", warning="x"))
+    write_dataset(path, transitions(), replace(INFO, doubts=doubts))
+    assert read_dataset(path)[1].doubts == read_dataset_info(path).doubts == doubts
+    write_dataset(path, transitions(), INFO)
+    assert path.read_bytes() == plain
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "[{}]", '[{"column": 1}]', "[", "null"])
+def test_doubts_that_are_none_are_refused(path: Path, text: str) -> None:
+    with h5py.File(path, "a") as file:
+        file.attrs.create("doubts", text.encode())
+    with pytest.raises(InputError, match="attribute doubts"):
+        read_dataset(path)
