@@ -1,6 +1,6 @@
 """YAML that nobody vouches for: the one reader of settings files, presets and column maps.
 
-A document is small, flat, and a tree: what is larger, deeper, holds itself, or grows when it is written out, is refused.
+A document is small, flat, and a tree: what is larger, deeper, holds itself, or grows when written out, is refused.
 """
 
 from pathlib import Path

@@ -31,8 +31,9 @@ def check_file(path: Path, what: str = "") -> None:
 
 
 def check_folder(path: Path, what: str = "") -> None:
-    """InputError where ``path`` is there and is no folder, or cannot be one; it need not exist."""
+    """InputError where ``path`` is there and is no folder, or cannot be one that records name; it need not exist."""
     try:
+        str(path).encode()
         if not stat.S_ISDIR(path.stat().st_mode):
             raise InputError(f"{what}{path} is a file, not a folder.")
     except FileNotFoundError as error:
@@ -40,6 +41,8 @@ def check_folder(path: Path, what: str = "") -> None:
             raise InputError(f"{what}{path} is a link to what does not exist.") from error
     except OSError as error:
         raise InputError(f"{what}{path} cannot be a folder: {error.strerror}.") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}{str(path)!r} cannot be used: its name is not UTF-8 text here.") from error
     except ValueError as error:
         raise InputError(f"{what}{str(path)!r} cannot be a folder: it is no path.") from error
 
