@@ -6,10 +6,19 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
-from mopo_cli.errors import InputError, MopoError, UsageError
+from mopo_cli.errors import InputError, MopoError, SettingsError, UsageError
 
-_DISK = {errno.ENOSPC: "The disk is full", errno.EDQUOT: "The disk quota is used up"}
+_DISK = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "The disk quota is used up",
+    errno.EFBIG: "A file would be larger than the system lets it be",
+    errno.EIO: "The disk cannot be read or written",
+}
+_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SHOWN = 40
 INTERRUPTED = 130
 
 
@@ -18,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     MOPO_DEBUG=1 shows the traceback of a bug instead of writing it to a file.
     """
+    _prepare_streams()
+    return _flushed(_run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     import typer
 
     from mopo_cli.cli.app import app
@@ -32,13 +46,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        return _tell(_unexpected(error))
+        return _tell(_understood(error) or _bug(error))
+
+
+def _prepare_streams() -> None:
+    """What a stream's encoding lacks is shown as "?"; a closed one leads nowhere, and no file takes its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="replace")
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once nothing is left that the interpreter could fail to write as it ends."""
+    from mopo_cli.report.console import reader_has_gone, silence_stream, stdout_fault
+
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        reader_has_gone(sys.stdout)
+    except OSError as error:
+        code = code or _tell(stdout_fault(error))
+    try:
+        sys.stderr.flush()
+    except OSError:
+        silence_stream(sys.stderr)
+    return code
 
 
 def _tell(error: MopoError) -> int:
     from mopo_cli.report import Report
 
-    Report().error(error)
+    with suppress(Exception):  # what cannot be told is left to the exit code
+        Report().error(error)
     return error.exit_code
 
 
@@ -50,18 +93,49 @@ def _usage(error: Exception) -> UsageError:
     return UsageError(" ".join(message.split()), hint=f"{path} --help")
 
 
-def _unexpected(error: Exception) -> MopoError:
-    if isinstance(error, OSError) and error.errno in _DISK:
-        where = f" ({error.filename})" if error.filename else ""
-        return InputError(f"{_DISK[error.errno]}{where}.", hint="make room and run the same command again")
-    text = traceback.format_exc()
+def _understood(error: Exception) -> MopoError | None:
+    """What the machine or the input did not allow, in one sentence; None for what is a bug."""
+    match error:
+        case OSError(errno=number) if number in _DISK:
+            where = f" ({error.filename})" if error.filename else ""
+            hint = "make room and run the same command again" if number in _ROOM else ""
+            return InputError(f"{_DISK[number]}{where}.", hint)
+        case OSError() if error.filename is not None and error.strerror:
+            return InputError(f"{_shown(error.filename)} cannot be used: {error.strerror}.")
+        case UnicodeEncodeError():
+            text = error.object[max(0, error.start - _SHOWN) : error.end + _SHOWN]
+            return InputError(
+                f"The name {text!r} cannot be written as {error.encoding}.",
+                hint="rename the file or folder, or use a UTF-8 locale such as LC_ALL=C.UTF-8",
+            )
+        case ValueError() if "embedded null" in str(error):
+            return InputError("A path that was given, or read from a file, holds a NUL character and is none.")
+        case MemoryError():
+            hint = "smaller settings (--rollout-batch, --hidden, --seeds), fewer data, or a machine with more memory"
+            return SettingsError("There is not enough memory for this.", hint)
+        case RecursionError():
+            return InputError("Something that was given, or read from a file, is nested too deeply.")
+    return None
+
+
+def _shown(path: str | bytes | int) -> str:
+    return path if isinstance(path, str) and path.isprintable() else repr(path)
+
+
+def _bug(error: Exception) -> MopoError:
+    text = "".join(traceback.format_exception(error))
     if os.environ.get("MOPO_DEBUG"):
-        sys.stderr.write(text)
+        with suppress(OSError):
+            sys.stderr.write(text)
         return MopoError(f"This is a bug in mopo: {type(error).__name__}.")
-    with tempfile.NamedTemporaryFile("w", prefix="mopo-", suffix=".txt", delete=False) as file:
-        file.write(text)
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="mopo-", suffix=".txt", encoding="utf-8", delete=False) as file:
+            file.write(text.encode(errors="backslashreplace").decode())
+        told = f"its traceback is in {file.name}"
+    except OSError as fault:
+        told = f"its traceback could not be written ({fault.strerror})"
     return MopoError(
-        f"This is a bug in mopo: {type(error).__name__}; its traceback is in {file.name}.",
+        f"This is a bug in mopo: {type(error).__name__}; {told}.",
         hint="MOPO_DEBUG=1 with the same command shows it here",
     )
 

@@ -1,12 +1,15 @@
 """What ``mopo show`` knows of a path: its kind, what it says of itself, and the stages that made it."""
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import read_json, sha256_file
+from mopo_cli.store.files import check_file
 from mopo_cli.store.lineage import StageRecord, read_lineage
 from mopo_cli.store.run import RunFolder
 
@@ -18,6 +21,8 @@ _D4RL_LAYOUT = {f"column {name}" for name in ("observations", "actions", "reward
 # Attributes of a dataset that are JSON text.
 _NESTED = ("env_kwargs", "recipe")
 _TABLES = (".npz", ".csv", ".parquet")
+_LONGEST_ATTRIBUTE = 1 << 20
+_MOST_LISTED = 1000
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -25,18 +30,27 @@ def describe(path: Path) -> dict[str, Any]:
 
     Raises InputError for what is absent or of a kind unknown here, CorruptError for a damaged file.
     """
-    if not path.exists():
-        raise InputError(f"{path} does not exist.")
     if path.name == "run.json":
         path = path.parent
     if path.is_dir():
         return _run_folder(path)
-    readers = {".h5": _hdf5, ".hdf5": _hdf5, ".safetensors": _tensors, ".json": _json}
-    readers |= dict.fromkeys(_TABLES, _table)
-    if path.suffix not in readers:
-        raise InputError(f"{path} is not a kind of file that mopo makes.", hint="mopo show RUN-FOLDER")
-    kind, about = readers[path.suffix](path)
+    check_file(path)
+    kind, about = _reader(path)(path)
     return {"path": str(path), "kind": kind, "about": about, "stages": _makers(path)}
+
+
+def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
+    """What reads a file of this kind. InputError for a kind unknown here."""
+    readers = {".safetensors": _tensors, ".json": _json, **dict.fromkeys(_TABLES, _table)}
+    if (suffix := path.suffix.lower()) in readers:
+        return readers[suffix]
+    from mopo_cli.data.tables import check_kind
+
+    try:
+        check_kind(path)
+    except InputError as error:
+        raise InputError(error.message, hint="mopo show RUN-FOLDER, or a file that mopo made") from error
+    return _hdf5
 
 
 def open_dataset(found: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | None":
@@ -51,10 +65,14 @@ def open_dataset(found: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | No
         return read_dataset(path)
     if found["kind"] != TABLE and not (found["kind"] == FOREIGN and found["about"].keys() >= _D4RL_LAYOUT):
         return None
+    from mopo_cli.data.checks import UnusableData
     from mopo_cli.data.local import load_local
     from mopo_cli.data.validate import check_bounds, check_columns
 
-    transitions, info = load_local(path, None, sha256_file(path), None)
+    try:
+        transitions, info = load_local(path, None, sha256_file(path), None)
+    except UnusableData as error:  # what mends it are flags of another command
+        raise InputError(error.message, hint=f"mopo fetch-data --dataset {path} --columns ... --check") from error
     check_columns(transitions, str(path))
     check_bounds(info, transitions.act_dim)
     return transitions, info
@@ -98,25 +116,33 @@ def _makers(path: Path) -> list[dict[str, Any]]:
 
 
 def _hdf5(path: Path) -> tuple[str, dict[str, Any]]:
-    import h5py
-
-    about: dict[str, Any] = {}
-    columns: dict[str, str] = {}
-
-    def note(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            columns[f"column {name}"] = f"{' x '.join(map(str, node.shape))} {node.dtype}"
+    from mopo_cli.store.columns import column_names, open_hdf5
 
     try:
-        with h5py.File(path, "r") as file:
-            about.update((name, _plain(value)) for name, value in sorted(file.attrs.items()))
-            file.visititems(note)  # follows no link out of the file
-    except (OSError, RuntimeError) as error:
-        raise CorruptError(f"{path} is not a readable HDF5 file.", hint="mopo fetch-data --force") from error
+        with open_hdf5(path) as file:
+            about = {name: _attribute(file, name) for name in sorted(file.attrs)}
+            names = column_names(file)
+            listed = sorted(sorted(names, key=lambda name: name.count("/"))[:_MOST_LISTED])
+            columns = {f"column {name}": _shape(file[name]) for name in listed}
+    except CorruptError as error:
+        raise CorruptError(error.message, hint="mopo fetch-data --force") from error
+    if len(listed) < len(names):
+        columns["columns besides"] = f"{len(names) - len(listed):,}"
     kind = str(about.pop("kind", FOREIGN))
     if kind == DATASET:
         about |= {name: _parsed(about[name]) for name in _NESTED if name in about}
     return kind, about | columns
+
+
+def _attribute(file: Any, name: str) -> Any:
+    stored = file.attrs.get_id(name)
+    if (size := math.prod(stored.shape or ()) * stored.dtype.itemsize) > _LONGEST_ATTRIBUTE:
+        return f"{size:,} bytes"
+    return _plain(file.attrs[name])
+
+
+def _shape(column: Any) -> str:
+    return f"{' x '.join(map(str, column.shape or ()))} {column.dtype}"
 
 
 def _parsed(text: Any) -> Any:

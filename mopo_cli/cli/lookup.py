@@ -8,6 +8,7 @@ from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.report import Report
 from mopo_cli.store.documents import CachedDataset, read_document
+from mopo_cli.store.files import expand
 from mopo_cli.store.run import cache_dir, dataset_slug, resolve_run
 
 _SCHEMES = ("generate:", "minari:")
@@ -18,7 +19,7 @@ def find(text: str, report: Report) -> Path:
 
     ``report`` tells which file a name stood for. Raises InputError where there is neither.
     """
-    path = Path(text).expanduser()
+    path = expand(text)
     if path.exists():
         return path
     if not text.startswith(_SCHEMES) and path.name != text:

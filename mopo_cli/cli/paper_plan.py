@@ -14,7 +14,7 @@ from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import UsageError
 from mopo_cli.evaluation.published import family
 from mopo_cli.stages.runner import Options
-from mopo_cli.store.run import RunFolder, dataset_slug
+from mopo_cli.store.run import dataset_slug, named_run
 
 if TYPE_CHECKING:
     from mopo_cli.stages.paper_table import Part
@@ -43,7 +43,7 @@ def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: s
     from mopo_cli.stages.paper_table import Part
 
     name = parse_dataset(dataset)
-    run = RunFolder(root / dataset_slug(dataset))
+    run = named_run(root / dataset_slug(dataset))
     context = Context(call, run, dataset, call.preset)
     wanted = {"dataset": dataset} | ({"env": env} if env and name.path else {})
     fetching, options = settle(call, FetchData, dataset, call.preset, wanted)

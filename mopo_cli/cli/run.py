@@ -16,7 +16,7 @@ from mopo_cli.config.schema import Evaluate, FetchData, Rollout, SelectElites, T
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.report import Report
-from mopo_cli.store.run import RunFolder, dataset_slug
+from mopo_cli.store.run import RunFolder, dataset_slug, named_run
 
 if TYPE_CHECKING:
     from mopo_cli.stages.runner import Options
@@ -47,7 +47,7 @@ def _context(call: Call, name: str) -> Context:
     if preset is None:
         _check_dataset(name)
     dataset = preset_dataset(preset) if preset else name
-    run = RunFolder(call.run or Path("runs") / (preset or dataset_slug(name)))
+    run = named_run(call.run or Path("runs") / (preset or dataset_slug(name)))
     if call.run:
         refuse_other_data(run, dataset)
     return Context(call, run, dataset, preset)

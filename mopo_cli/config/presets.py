@@ -105,33 +105,16 @@ def parse_sections(text: str, label: str) -> Sections:
 
     Raises SettingsError, naming ``label``, when the text is not YAML or not sections of keys and values.
     """
-    import yaml
+    from mopo_cli.config.yaml_text import BadYamlError, parse_yaml
 
     try:
-        document, twice = yaml.safe_load(text), _twice(yaml.compose(text, yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise SettingsError(f"{label} is not valid YAML{where}.") from error
-    if twice:
-        raise SettingsError(f"{label} gives {twice[0]} twice (line {twice[1]}).", hint="one of the two is to go")
+        document = parse_yaml(text)
+    except BadYamlError as error:
+        raise SettingsError(f"{label} {error}.", error.hint) from error
     document = {} if document is None else document
     if not isinstance(document, dict):
         raise SettingsError(f"{label} must hold sections such as 'train-policy:', each with keys and values.")
     return {str(section): _keys(values, str(section), label) for section, values in document.items()}
-
-
-def _twice(node: Any) -> tuple[str, int] | None:
-    """A key that one mapping of a YAML document has a second time, and the line; YAML itself would drop the first."""
-    pairs = node.value if getattr(node, "id", "") == "mapping" else []
-    seen: set[str] = set()
-    for key, value in pairs:
-        if key.value in seen:
-            return key.value, key.start_mark.line + 1
-        seen.add(key.value)
-        if found := _twice(value):
-            return found
-    return None
 
 
 def _keys(values: Any, section: str, label: str) -> dict[str, Any]:

@@ -34,6 +34,8 @@ _NOT_INHERITED = ("method", "penalty", "name")
 # What a settings file must not change under a method's name; a flag may, as it is in sight.
 _MAKES_A_METHOD = ("algorithm", "penalty", "real_ratio", "spectral_norm", "networks", "n")
 
+_TOLD = 30  # of the faults of a file
+
 _WHICH_SEEDS = ("seeds", "seed_list")  # two ways to say one thing
 
 
@@ -176,12 +178,12 @@ def read_method(path: Path, method: str) -> Sections:
 
 def _read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
     """The sections of a user's YAML file, and what it says of single methods by their names."""
+    from mopo_cli.config.yaml_text import read_yaml_text
+
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"The settings file {path} does not exist.", hint="mopo presets ls") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The settings file {path} cannot be read: {error}.") from error
+        text = read_yaml_text(path, "The settings file ")
+    except InputError as error:
+        raise InputError(error.message, hint="mopo presets ls") from error
     sections, of_methods = parse_file(text, str(path))
     for method, own in of_methods.items():
         _check_method(method, own, path)
@@ -294,4 +296,6 @@ def _flag(field: str) -> str:
 def _sentence(where: str, faults: list[str]) -> str:
     if len(faults) == 1:
         return f"{where}: {faults[0]}." if where else f"{faults[0]}."
-    return f"{where or 'The command line'} has {len(faults)} faults:" + "".join(f"\n  {fault}" for fault in faults)
+    rest = [f"and {len(faults) - _TOLD} more"] if len(faults) > _TOLD else []
+    lines = "".join(f"\n  {fault}" for fault in [*faults[:_TOLD], *rest])
+    return f"{where or 'The command line'} has {len(faults)} faults:{lines}"

@@ -102,9 +102,9 @@ def table_text(name: str) -> str:
 
 def load_table(name: str) -> PaperTable:
     """A table of the papers. Raises what `table_text` raises."""
-    import yaml
+    from mopo_cli.config.yaml_text import parse_yaml
 
-    return PaperTable(name=name, **yaml.safe_load(table_text(name)))
+    return PaperTable(name=name, **parse_yaml(table_text(name)))
 
 
 def choose_rows(table: PaperTable, text: str) -> tuple[Row, ...]:

@@ -1,5 +1,9 @@
 """CSV and Parquet: the columns under a heading, read by pyarrow without a guess at what they hold."""
 
+import codecs
+import csv as plain_csv
+import io
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +14,12 @@ from numpy.typing import NDArray
 from mopo_cli.data.cells import BadCell, codes, is_text, numbers_of
 from mopo_cli.data.checks import Check, require
 from mopo_cli.errors import CorruptError, InputError, MopoError
-from mopo_cli.store.columns import check_declared
+from mopo_cli.store.columns import check_declared, check_room
+from mopo_cli.store.files import check_file
 
 _SEPARATORS = ",;\t"  # in doubt the first
 _HEADING_BYTES = 1 << 20
+_MOST_COLUMNS = 10_000
 
 
 def table_names(path: Path) -> list[str]:
@@ -28,7 +34,8 @@ def read_table(path: Path, numbers: Sequence[str], labels: Sequence[str]) -> dic
     missing or there twice, and for text that is no CSV; CorruptError for what is no Parquet file.
     """
     read = _read_csv if _is_csv(path) else _read_parquet
-    columns = read(path, _once_each(path, [*numbers, *labels]), labels)
+    heading = _heading(path)
+    columns = read(path, heading, _once_each(path, heading, [*numbers, *labels]), labels)
     found: dict[str, NDArray[Any]] = {}
     checks = []
     for name, column in columns.items():
@@ -49,17 +56,18 @@ def _heading(path: Path) -> list[str]:
     if _is_csv(path):
         from pyarrow import csv
 
-        with _opened(path, "CSV", InputError) as file, csv.open_csv(file, **_csv_options(path)) as reader:
+        options = _csv_options(path)
+        with _opened(path, "CSV", InputError) as file, csv.open_csv(file, **options) as reader:
             return [str(name) for name in reader.schema.names]
     from pyarrow import parquet
 
     with _opened(path, "Parquet", CorruptError) as file:
+        _refuse_many(path, parquet.read_metadata(file).num_columns)
         return [str(name) for name in parquet.read_schema(file).names]
 
 
-def _once_each(path: Path, names: Sequence[str]) -> dict[str, str]:
+def _once_each(path: Path, heading: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """Each of the names -> as the file writes it; InputError where the file has it twice or not at all."""
-    heading = _heading(path)
     found = {}
     for name in names:
         written = [other for other in heading if other.strip() == name]
@@ -70,7 +78,7 @@ def _once_each(path: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _read_csv(path: Path, written: dict[str, str], _labels: Sequence[str]) -> dict[str, Any]:
+def _read_csv(path: Path, heading: list[str], written: dict[str, str], _labels: Sequence[str]) -> dict[str, Any]:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -80,24 +88,39 @@ def _read_csv(path: Path, written: dict[str, str], _labels: Sequence[str]) -> di
         column_types=dict.fromkeys(written.values(), pa.string()),
         strings_can_be_null=False,
     )
+    options = _csv_options(path)
+    check_room(path, path.stat().st_size * len(written) // len(heading))
     with _opened(path, "CSV", InputError) as file:
-        table = csv.read_csv(file, convert_options=convert, **_csv_options(path))
+        table = csv.read_csv(file, convert_options=convert, **options)
     return {name: table[column] for name, column in written.items()}
 
 
 def _csv_options(path: Path) -> dict[str, Any]:
+    """How the file is to be read, by its first line. InputError where that is no heading of a log."""
     from pyarrow import csv
 
     with _opened(path, "CSV", InputError) as file:
-        heading = file.readline(_HEADING_BYTES).decode(errors="replace")
-    separator = max(_SEPARATORS, key=heading.count)
+        block = file.read(_HEADING_BYTES).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+        lines = block.splitlines()
+        if len(lines) == 1 and file.size() > _HEADING_BYTES:
+            raise InputError(f"{path.name} has no heading: its first line is longer than {_HEADING_BYTES:,} bytes.")
+        heading = lines[0].decode(errors="replace") if lines else ""
+        separator = max(_SEPARATORS, key=heading.count)
+        # The lines, as a quoted name may go on in the next one.
+        text = io.StringIO(block.decode(errors="replace"), newline="")
+        _refuse_many(path, len(next(plain_csv.reader(text, delimiter=separator), [])))
     return {
         "read_options": csv.ReadOptions(use_threads=False),
         "parse_options": csv.ParseOptions(delimiter=separator, newlines_in_values=True),
     }
 
 
-def _read_parquet(path: Path, written: dict[str, str], labels: Sequence[str]) -> dict[str, Any]:
+def _refuse_many(path: Path, columns: int) -> None:
+    if columns > _MOST_COLUMNS:
+        raise InputError(f"{path.name} has {columns:,} columns; a table of at most {_MOST_COLUMNS:,} is read.")
+
+
+def _read_parquet(path: Path, _heading: list[str], written: dict[str, str], labels: Sequence[str]) -> dict[str, Any]:
     from pyarrow import parquet
 
     with _opened(path, "Parquet", CorruptError) as source:
@@ -106,9 +129,17 @@ def _read_parquet(path: Path, written: dict[str, str], labels: Sequence[str]) ->
         # Text stays a dictionary, so that a word is held once however often it occurs.
         text = [written[name] for name, kind in types.items() if is_text(kind)]
         file = parquet.ParquetFile(source, read_dictionary=text)
-        check_declared(path, 8 * file.metadata.num_rows * len(written))
+        check_declared(path, max(8 * file.metadata.num_rows * len(written), _stored_bytes(file.metadata, written)))
         table = file.read(columns=list(written.values()), use_threads=False)
         return {name: _written_out(path, table[column]) for name, column in written.items()}
+
+
+def _stored_bytes(metadata: Any, written: dict[str, str]) -> int:
+    """What the file says that its columns take when they are no longer compressed."""
+    names = set(written.values())
+    places = [j for j in range(metadata.num_columns) if metadata.schema.column(j).path in names]
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return sum(group.column(j).total_uncompressed_size for group in groups for j in places)
 
 
 def _type_check(path: Path, name: str, kind: Any, label: bool) -> Check:
@@ -137,15 +168,16 @@ def _written_out(path: Path, column: Any) -> Any:
 @contextmanager
 def _opened(path: Path, kind: str, error_class: type[MopoError]) -> Iterator[Any]:
     """The file; whatever pyarrow finds wrong with it inside the block is an ``error_class``."""
+    import pyarrow as pa
+
+    check_file(path)
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    with file:
-        try:
+        # Not a file of Python's: the thread that reads ahead may outlive the block, and must not end in Python when
+        # the process does.
+        with pa.OSFile(os.fsencode(path)) as file:
             yield file
-        except MopoError:
-            raise
-        except Exception as error:  # pyarrow raises its own errors, Python's ValueError, OSError and more
-            told = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise error_class(f"{path.name} cannot be read as {kind}: {told[:200]}.") from error
+    except (MopoError, MemoryError):
+        raise
+    except Exception as error:  # pyarrow raises its own errors, Python's ValueError, OSError and more
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise error_class(f"{path.name} cannot be read as {kind}: {told[:200]}.") from error

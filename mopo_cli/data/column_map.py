@@ -19,6 +19,7 @@ from typing import Any
 
 from mopo_cli.data.checks import Check
 from mopo_cli.errors import InputError, UsageError
+from mopo_cli.store.files import expand
 
 _NAMES = {
     "obs": "observations",
@@ -32,6 +33,7 @@ _OURS = (*_NAMES.values(), "episode")
 _WIDE = ("observations", "actions", "next_observations")
 _BOUNDS = ("action_low", "action_high")
 _SHOWN = 20
+_MOST_NAMES = 50_000
 _EXAMPLE = '--columns "obs=temp+pressure,action=valve,reward=yield,episode=batch"'
 
 Sources = dict[str, tuple[str, ...]]
@@ -49,7 +51,7 @@ class ColumnMap:
 
 def map_file(text: str | None) -> Path | None:
     """The YAML file that ``--columns`` names, None where it is the map itself."""
-    return Path(text).expanduser() if text and "=" not in text else None
+    return expand(text) if text and "=" not in text else None
 
 
 def parse_column_map(text: str | None) -> ColumnMap:
@@ -152,19 +154,18 @@ def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
+    from mopo_cli.config.yaml_text import BadYamlError, parse_yaml, read_yaml_text
 
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path at all
-        told = getattr(error, "strerror", None) or "not UTF-8"
+        text = read_yaml_text(path)
+    except InputError as error:
         raise InputError(
-            f"--columns {path} is neither NAME=COLUMN... nor a YAML file that can be read: {told}.", _EXAMPLE
+            f"--columns {path} is neither NAME=COLUMN... nor a YAML file that can be read: {error.message}", _EXAMPLE
         ) from error
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"The column map {path} is not valid YAML.") from error
+        document = parse_yaml(text, _MOST_NAMES)
+    except BadYamlError as error:
+        raise InputError(f"The column map {path} {error}.", error.hint) from error
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
         raise UsageError(f"The column map {path} must hold names and columns such as 'obs: [temp, pressure]'.")
     return document
@@ -181,7 +182,10 @@ def _list(value: Any, name: str, path: Path) -> list[str]:
 def _numbers(value: Any, name: str, path: Path) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise UsageError(f"The column map {path} must give {name} a list of numbers, one per action.")
-    return tuple(map(float, value))
+    try:
+        return tuple(map(float, value))
+    except OverflowError as error:
+        raise UsageError(f"The column map {path} gives {name} a number that is too large.") from error
 
 
 def _check_number(ours: str, names: Sequence[str], where: str) -> None:

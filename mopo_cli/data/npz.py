@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.errors import CorruptError, InputError, MopoError
 from mopo_cli.store.columns import check_declared
+from mopo_cli.store.files import check_file
 
 _ENDING = ".npy"
 _HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -39,13 +40,14 @@ def read_npz(path: Path, names: Iterable[str], text: Container[str] = ()) -> dic
 
 @contextmanager
 def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    check_file(path)
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 if re.search(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)", member.filename):
                     raise InputError(f"{path} holds {member.filename!r}, a path that leads out of it: it is refused.")
             yield archive
-    except MopoError:
+    except (MopoError, MemoryError):
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error

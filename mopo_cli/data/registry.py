@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mopo_cli.errors import InputError
+from mopo_cli.store.files import expand
 
 Kind = Literal["local", "generate", "d4rl", "minari"]
 
@@ -72,7 +73,7 @@ def parse_dataset(name: str) -> DatasetName:
     if colon and scheme == "minari":
         return _parse_minari(name, rest)
     if name.lower().endswith(DATA_FILES) or "/" in name or os.sep in name:
-        path = Path(name).expanduser()
+        path = expand(name)
         return DatasetName("local", path.name, path=path)
     if name in _TASKS:
         return _task(name)

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data import arrow
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.npz import npz_names, read_npz
+from mopo_cli.data.registry import DATA_FILES
 from mopo_cli.errors import InputError
 from mopo_cli.store import columns as hdf5
+from mopo_cli.store.files import check_file
 
 
 def is_table(path: Path) -> bool:
@@ -19,8 +22,21 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".parquet")
 
 
+def check_kind(path: Path) -> None:
+    """InputError unless the file is of a kind that is read: by the end of its name, or HDF5 by what it holds."""
+    if path.suffix.lower() in DATA_FILES:
+        return
+    check_file(path)
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path} is of no kind that is read: HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet).",
+            hint="save it as one of these",
+        )
+
+
 def column_names(path: Path) -> list[str]:
-    """The names of all columns, in the order of the file (HDF5: sorted). Errors as `read_raw`."""
+    """The names of all columns, in the order of the file (HDF5: sorted). Errors as `check_kind` and `read_raw`."""
+    check_kind(path)
     if is_table(path):
         return arrow.table_names(path)
     if path.suffix.lower() == ".npz":

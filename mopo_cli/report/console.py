@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Real
-from typing import Any, Literal, NoReturn, TextIO
+from typing import Any, Literal, NoReturn, TextIO, cast
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mopo_cli.errors import MopoError
+from mopo_cli.errors import InputError, MopoError
 from mopo_cli.report.progress import Progress, bar, heartbeat, silence
 from mopo_cli.store.atomic import plain
 
@@ -32,7 +32,7 @@ class Report:
     def __init__(self, mode: Mode = "human", *, hints: bool = True) -> None:
         self.mode = mode
         self._hints = hints
-        self._screen = _Screen(stderr=True, highlight=False, markup=False, emoji=False)
+        self._screen = _Screen(file=cast(TextIO, _Stderr()), highlight=False, markup=False, emoji=False)
         if not self._screen.is_terminal and "COLUMNS" not in os.environ:
             self._screen.width = PIPED_WIDTH
 
@@ -102,7 +102,7 @@ class Report:
         """Prints a command's result on stdout: one JSON object, or for people ``text``.
 
         Where there is no text, people get ``name: value`` lines of what is not nested. Values that JSON has
-        no word for (NaN, infinity) become null.
+        no word for (NaN, infinity) become null. InputError where stdout cannot be written.
         """
         content = plain(dict(result))
         if self.mode == "json":
@@ -117,7 +117,33 @@ class Report:
 
 class _Screen(Console):
     def on_broken_pipe(self) -> None:
-        _reader_has_gone(sys.stderr)
+        reader_has_gone(sys.stderr)
+
+
+class _Stderr:
+    """What stderr is at the time; where it cannot be written, on a full disk, all goes on without a word."""
+
+    def write(self, text: str) -> int:
+        with _without_a_word():
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with _without_a_word():
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+@contextmanager
+def _without_a_word() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        silence_stream(sys.stderr)
 
 
 class LiveTable:
@@ -176,10 +202,23 @@ def _write_stdout(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        _reader_has_gone(sys.stdout)
+        reader_has_gone(sys.stdout)
+    except OSError as error:
+        raise stdout_fault(error) from error
 
 
-def _reader_has_gone(stream: TextIO) -> NoReturn:
+def stdout_fault(error: OSError) -> InputError:
+    """What is said where stdout cannot be written; what was in its way there goes nowhere."""
+    silence_stream(sys.stdout)
+    return InputError(f"The result cannot be written to the standard output: {error.strerror}.")
+
+
+def reader_has_gone(stream: TextIO) -> NoReturn:
     """Ends as a program should whose reader has (``mopo ... | head``): at once and without a word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter flushes it once more
+    silence_stream(stream)
     raise SystemExit(128 + 13)
+
+
+def silence_stream(stream: TextIO) -> None:
+    """Lets what is written to a stream go nowhere, also what the interpreter flushes as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,9 +1,7 @@
 """Will it fit? Asked before training starts, as a process that outgrows its machine is killed without a word."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -12,6 +10,7 @@ from mopo_cli.engine.processes import LostError
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
 from mopo_cli.nets.gaussian import gaussian_layout
+from mopo_cli.store.machine_memory import free_memory
 
 _FLOAT, _DOUBLE, _INDEX = 4, 8, 8
 # A rollout step holds its rows a few times over: as columns, packed, and those that go on.
@@ -21,7 +20,6 @@ _DATA_COPIES = 2
 # Parameters, their gradient, two moments, the best, and what is made of them in passing.
 _NETWORK_COPIES = 7
 _HINT = "a smaller --rollout-batch, --pool-epochs or --h, or fewer --seeds at a time"
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def policy_bytes(
@@ -83,27 +81,4 @@ def explained_loss() -> Iterator[None]:
 def _free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    known = [free for free in (_free_of_machine(), _free_of_container()) if free is not None]
-    return min(known, default=None)
-
-
-def _free_of_machine() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        # Elsewhere what is free is not told, only what there is.
-        names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
-        return os.sysconf(names[0]) * os.sysconf(names[1]) if set(names) <= set(os.sysconf_names) else None
-
-
-def _free_of_container() -> int | None:
-    try:
-        limit, used, parts = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
-    except OSError:
-        return None
-    if limit == "max":
-        return None
-    # Files read lately count as used, and give way to whoever needs the room.
-    files = dict(line.split() for line in parts.splitlines()).get("inactive_file", "0")
-    return int(limit) - int(used) + int(files)
+    return free_memory()

@@ -8,11 +8,11 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.store.files import check_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = ".mopo-tmp"
@@ -116,18 +116,12 @@ def read_jsonl(path: Path) -> list[Any]:
 
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes; InputError when it cannot be opened."""
+    check_file(path)
     try:
-        with open_regular(path) as file:
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _cannot_read(path, error) from error
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading. InputError for a pipe or a device, which may never end; OSError if it is not there."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a regular file.")
-    return path.open("rb")
 
 
 def fsync(path: Path) -> None:
@@ -140,9 +134,9 @@ def fsync(path: Path) -> None:
 
 
 def _read_text(path: Path) -> str:
+    check_file(path)
     try:
-        with open_regular(path) as file:
-            return file.read().decode("utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise _cannot_read(path, error) from error
 

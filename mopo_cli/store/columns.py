@@ -1,7 +1,7 @@
 """Reading columns out of HDF5 files that nobody vouches for.
 
 A column is a dataset stored in the file itself, of numbers, and not larger than such a file can hold; so
-reading one neither opens another file nor takes more memory than the file's size explains.
+reading one neither opens another file nor takes more memory than the file's size explains and the machine has.
 """
 
 import math
@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from h5py import h5l, h5o
 from numpy.typing import NDArray
 
 from mopo_cli.errors import CorruptError, InputError, MopoError
+from mopo_cli.store.files import check_file
+from mopo_cli.store.machine_memory import free_memory
 
-# No compression that HDF5 ships shrinks numbers further than this; more is a file that lies about its size.
-_LARGEST_RATIO = 1100
+# Logs do not shrink further than this by compression, but for what is small; more is made to fill the memory.
+_LARGEST_RATIO = 100
 _SMALL_BYTES = 64 << 20
+# Of the memory that is free: what is read is copied once, as it is put into columns of ours.
+_LARGEST_SHARE = 0.5
+# Of the groups and columns in a file, and of groups inside one another.
+_MOST_OBJECTS, _DEEPEST = 100_000, 64
 
 
 @contextmanager
@@ -26,17 +33,11 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
     InputError when it is not a file that can be opened.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    check_file(path)
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
-    except MopoError:
+    except (MopoError, MemoryError):
         raise
     except Exception as error:  # h5py has no error class of its own: damage shows as any of a dozen
         raise CorruptError(f"{path} is not an HDF5 file, is cut short or is damaged ({error}).") from error
@@ -51,10 +52,29 @@ def stored_names(file: h5py.File, group: str = "/") -> list[str]:
 
 
 def column_names(file: h5py.File) -> list[str]:
-    """The sorted paths of the datasets stored in the file; no link is followed."""
-    found = set(file)
-    file.visit(found.add)
-    return sorted(name for name in found if _is_stored(file, name) and isinstance(file[name], h5py.Dataset))
+    """The sorted paths of the datasets stored in the file; no link is followed.
+
+    InputError for a file of so many groups and columns, or so deep ones, as no log has.
+    """
+    names: list[str] = []
+    places, seen, count = [("", file.id)], set(), 0
+    while places:
+        folder, group = places.pop()
+        for link in group:
+            count += 1
+            if count > _MOST_OBJECTS:
+                raise InputError(f"{file.filename} holds more than {_MOST_OBJECTS:,} groups and columns.")
+            if group.links.get_info(link).type != h5l.TYPE_HARD:
+                continue
+            about, name = h5o.get_info(group, link), folder + link.decode(errors="surrogateescape")
+            if about.type == h5o.TYPE_DATASET:
+                names.append(name)
+            elif about.type == h5o.TYPE_GROUP and (about.fileno, about.addr) not in seen:
+                seen.add((about.fileno, about.addr))
+                if name.count("/") + 1 >= _DEEPEST:
+                    raise InputError(f"{file.filename} holds groups nested deeper than {_DEEPEST}.")
+                places.append((f"{name}/", h5o.open(group, link)))
+    return sorted(names)
 
 
 def read_columns(file: h5py.File, names: Iterable[str], text: Container[str] = ()) -> dict[str, NDArray[Any]]:
@@ -64,16 +84,27 @@ def read_columns(file: h5py.File, names: Iterable[str], text: Container[str] = (
     virtual dataset, external storage), or is declared larger than the file can hold.
     """
     columns = {name: _column(file, name, "fiubS" if name in text else "fiub") for name in names}
-    declared = sum(math.prod(column.shape) * column.dtype.itemsize for column in columns.values())
-    check_declared(Path(file.filename), declared)
+    check_declared(Path(file.filename), sum(map(_bytes, columns.values())))
     return {name: column[()] for name, column in columns.items()}
 
 
 def check_declared(path: Path, declared: int) -> None:
-    """InputError when a file declares more bytes of columns than any compression could have put into it."""
+    """InputError when a file declares more bytes of columns than a log of its size holds, or than memory has room."""
     held = path.stat().st_size
     if declared > max(_SMALL_BYTES, _LARGEST_RATIO * held):
         raise InputError(f"{path} declares {declared:,} bytes of columns but holds {held:,} bytes.")
+    check_room(path, declared)
+
+
+def check_room(path: Path, needed: int) -> None:
+    """InputError when what is read from ``path`` takes more than the share of the free memory that is for it."""
+    free = free_memory()
+    if needed > _SMALL_BYTES and free is not None and needed > _LARGEST_SHARE * free:
+        raise InputError(
+            f"{path} holds {needed / 1e9:.1f} GB of columns, more than half of the {free / 1e9:.1f} GB of memory "
+            "that are free.",
+            hint="a part of the file at a time, or a machine with more memory",
+        )
 
 
 def _column(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
@@ -89,6 +120,12 @@ def _column(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
     if column.is_virtual or column.external:
         raise InputError(f"{where} has its numbers outside the file.")
     return column
+
+
+def _bytes(column: h5py.Dataset) -> int:
+    """What reading it takes: of compressed columns at least one block, which may be larger than the column."""
+    entries = max(math.prod(column.shape), math.prod(column.chunks or (0,)))
+    return int(entries * column.dtype.itemsize)
 
 
 def _is_stored(file: h5py.File, name: str) -> bool:

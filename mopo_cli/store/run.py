@@ -11,11 +11,13 @@ from platformdirs import user_cache_path
 
 from mopo_cli.errors import InputError, SettingsError
 from mopo_cli.store.atomic import publish
+from mopo_cli.store.files import check_file, check_folder, read_text
 
 _RUNS = Path("runs")
 _CURRENT = _RUNS / "current"
 _VARIANTS = "variants"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,120}")
+_LONGEST_PATH, _SHOWN = 4096, 200
 _DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
 
 
@@ -107,23 +109,42 @@ def dataset_slug(dataset: str) -> str:
 def resolve_run(run: Path | None, dataset: str | None) -> RunFolder:
     """The run a command works on: --run, else runs/<slug of --dataset>, else $MOPO_RUN, else the current run.
 
-    The first two need not exist yet. InputError when none is named or the current run is gone.
+    The first two need not exist yet. InputError when none is named, the current run is gone, or it is no folder.
     """
     if run is not None:
-        return RunFolder(run)
+        return named_run(run)
     if dataset is not None:
-        return RunFolder(_RUNS / dataset_slug(dataset))
+        return named_run(_RUNS / dataset_slug(dataset))
     if named := os.environ.get("MOPO_RUN"):
-        return RunFolder(Path(named))
+        return named_run(Path(named))
+    return named_run(_current_run())
+
+
+def named_run(root: Path) -> RunFolder:
+    """The run in that folder, which need not exist yet. InputError where there is something else."""
+    check_folder(root, "The run folder ")
+    run = RunFolder(root)
+    if run.lineage.exists():
+        check_file(run.lineage)
+    return run
+
+
+def _current_run() -> Path:
     hint = "name one with --dataset NAME or --run PATH"
+    if not os.path.lexists(_CURRENT):
+        raise InputError("No run is named and there is no current run under this folder.", hint)
     try:
-        current = _CURRENT.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("No run is named and there is no current run under this folder.", hint) from error
-    root = _RUNS / current
-    if not current or not root.is_dir():
-        raise InputError(f"The current run {root}, remembered in {_CURRENT}, is gone.", hint)
-    return RunFolder(root)
+        current = read_text(_CURRENT, _LONGEST_PATH).strip()
+        root = _RUNS / current
+        is_there = bool(current) and root.is_dir()
+    except InputError as error:
+        raise InputError(f"The current run is not known: {error.message}", hint) from error
+    except OSError:  # too long for a path
+        is_there = False
+    if not is_there:
+        shown = str(root) if str(root).isprintable() else repr(str(root))
+        raise InputError(f"The current run {shown[:_SHOWN]}, remembered in {_CURRENT}, is gone.", hint)
+    return root
 
 
 def remember_run(run: RunFolder) -> None:
@@ -157,9 +178,11 @@ def current_run_kept() -> Iterator[None]:
 
 
 def cache_dir() -> Path:
-    """Where fetched datasets are kept: $MOPO_HOME, else the platform's user cache."""
+    """Where fetched datasets are kept: $MOPO_HOME, else the platform's user cache. InputError where it is no folder."""
     home = os.environ.get("MOPO_HOME")
-    return Path(home) if home else user_cache_path("mopo", appauthor=False)
+    folder = Path(home) if home else user_cache_path("mopo", appauthor=False)
+    check_folder(folder, "The cache folder ")
+    return folder
 
 
 def _checked(name: str) -> str:

@@ -117,7 +117,7 @@ def test_what_a_map_may_not_say(text: str, told: str) -> None:
     [
         ("obs: [a", InputError, "not valid YAML"),
         ("obs: !!python/object/apply:os.system ['x']", InputError, "not valid YAML"),
-        ("[" * 2000, InputError, "not valid YAML"),
+        ("[" * 2000, InputError, "nested deeper"),
         ("- obs", UsageError, "names and columns"),
         ("3: [a]", UsageError, "names and columns"),
         ("", UsageError, "names and columns"),

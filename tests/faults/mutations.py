@@ -175,7 +175,8 @@ def edit(path: Path, chance: random.Random) -> None:
         path.write_text(json.dumps(edited(read_json(path), chance)))
     elif path.suffix == ".jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(line) + "\n" for line in edited(lines, chance) or []))
+        odd = edited(lines, chance)
+        path.write_text("".join(json.dumps(line) + "\n" for line in (odd if isinstance(odd, list) else [odd])))
     elif path.suffix == ".safetensors":
         tensors, meta = load_tensors(path)
         if chance.random() < 0.2:

@@ -17,6 +17,7 @@ from mopo_cli.errors import SettingsError
 from mopo_cli.stages import memory, train_model
 from mopo_cli.stages.memory import check_memory, model_bytes, policy_bytes
 from mopo_cli.stages.train_model import fit_settings
+from mopo_cli.store import machine_memory
 
 CPU = torch.device("cpu")
 ROWS = Rows(11, 3, 3)
@@ -59,7 +60,7 @@ def test_ensembles_take_what_is_said() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_free_of_machine", lambda: 1000)
+    monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 1000)
     outcome = mopo("train-model --config tiny.yaml --threads 1 --force")
     assert outcome.code == 3 and "0.0 GB free" in outcome.err and "fewer --networks" in outcome.err
     assert (tiny_run / "model/ensemble.safetensors").is_file()
@@ -80,8 +81,8 @@ def test_a_model_s_processes_are_counted(tiny_run: Path, mopo: Any, monkeypatch:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    monkeypatch.setattr(memory, "_free_of_machine", lambda: 8_000_000_000)
+    monkeypatch.setattr(machine_memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 8_000_000_000)
     return tmp_path
 
 
