@@ -57,7 +57,8 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-        getattr(sys, name).reconfigure(errors="replace")
+        with suppress(AttributeError):  # of a stream that somebody has put in its place
+            getattr(sys, name).reconfigure(errors="replace")
 
 
 def _flushed(code: int) -> int:
