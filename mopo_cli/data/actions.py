@@ -57,7 +57,7 @@ def bounds_of(actions: Floats, names: list[str], where: str) -> tuple[Floats, Fl
 def bounds_in_words(actions: Floats, low: Floats, high: Floats, names: list[str]) -> str:
     """What `bounds_of` made of the actions `[N, A]`, with the margins."""
     parts = []
-    for i, name in enumerate(names[:_SHOWN]):
+    for i, name in enumerate(names[:_SHOWN] if len(actions) else []):
         column = actions[:, i]
         below, above = low[i] < column.min(), high[i] > column.max()
         if _is_plain(column):

@@ -46,6 +46,13 @@ def test_ends_in_the_row_beside_are_refused(moved: int, told: str, row: int, epi
     assert told in check.fault and check.row == row and "Mark the last row of every episode" in check.fault
 
 
+def test_a_crash_before_marked_ends_is_no_refusal() -> None:
+    observations, ends = smooth()
+    observations[ends] += 4  # the last step of every episode goes far, and so does the reset after it
+    check = check_jumps(observations, ends, "my.csv")
+    assert not check.fault and "stand out" in check.warning
+
+
 def test_one_unmarked_end_among_marked_ones_is_no_refusal() -> None:
     observations, ends = smooth()
     ends[119] = False

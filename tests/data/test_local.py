@@ -222,6 +222,7 @@ def test_terminals_alone_are_warned_of_where_next_states_are_guessed(tmp_path: P
         (np.linspace(-0.2, 0.2, 300), (-0.22, 0.22)),
         (np.linspace(-0.9, 1, 300), (-1, 1)),
         (np.linspace(-0.8, 1, 300), (-0.89, 1.09)),
+        (np.linspace(-3, 1, 300), (-3.2, 1.2)),
         (np.linspace(1, 101, 300), (0, 106)),
         (np.linspace(-3, -1, 300), (-3.1, -0.9)),
         (np.clip(np.linspace(-0.3, 0.4, 300), -0.2, 0.2), (-0.2, 0.2)),

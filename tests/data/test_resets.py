@@ -60,6 +60,18 @@ def test_a_record_that_is_cut_into_pieces_goes_on_rightly() -> None:
     assert check_resets(replace(pieces, terminals=cut, timeouts=~cut & cut), "my.npz").fault
 
 
+def test_an_end_at_rest_tells_nothing() -> None:
+    path = np.random.default_rng(1).normal(size=(121, 2)).cumsum(axis=0).astype(np.float32)
+    cut = np.arange(120) % 20 == 19
+    rest = np.flatnonzero(cut)
+    path[rest] = path[rest - 1]
+    path[rest + 1] = path[rest]
+    none = np.zeros(120, np.bool_)
+    assert not check_resets(
+        Transitions(path[:-1], np.zeros((120, 1), "f4"), np.zeros(120, "f4"), path[1:], cut, none), "my.npz"
+    ).fault
+
+
 @pytest.mark.parametrize("name", ["terminals", "timeouts"])
 @pytest.mark.parametrize("states", [np.ones((121, 2)), (np.arange(121) % 2)[:, None], np.zeros((121, 1))])
 def test_states_that_are_equal_anyway_tell_nothing(name: str, states: np.ndarray) -> None:

@@ -29,6 +29,14 @@ def test_a_value_far_outside_is_named(value: float, is_fault: bool) -> None:
     assert f"column temp holds {value:.4g} in row 123" in check.fault + check.warning
 
 
+@pytest.mark.parametrize(("count", "warned"), [(3, True), (4, False)])
+def test_only_single_values_are_taken_for_slips(count: int, warned: bool) -> None:
+    column = np.tile(usual(), 10)
+    column[100 : 100 + count] = 9999
+    (check,) = check_far_values([("x", column)], "my.csv")
+    assert bool(check.warning) == warned and not check.fault
+
+
 @pytest.mark.parametrize("kind", ["usual", "rare", "dust", "constant", "outcomes"])
 def test_usual_columns_are_silent(kind: str) -> None:
     column = {
