@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
 
 from mopo_cli.errors import InputError
@@ -108,6 +109,16 @@ def time_limit(env_id: str | None, kwargs: Mapping[str, Any]) -> int | None:
     spec = gym.registry.get(env_id or "")
     limit: int | None = kwargs.get("max_episode_steps", spec.max_episode_steps if spec else None)
     return limit
+
+
+def is_simulated(env_id: str) -> bool:
+    """Whether MuJoCo simulates a registered environment; none is made, and what cannot be made is not."""
+    spec = gym.registry.get(env_id)
+    try:
+        creator = load_env_creator(spec.entry_point) if spec and isinstance(spec.entry_point, str) else None
+    except Exception:  # whatever its module raises, who makes it is told
+        return False
+    return any(base.__name__ == "MujocoEnv" for base in getattr(creator, "__mro__", ()))
 
 
 def evaluate_returns(policy: Policy, environments: list[Environment], seed: int, gamma: float = 1.0) -> EpisodeResults:

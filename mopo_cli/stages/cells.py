@@ -9,14 +9,18 @@ from typing import Any
 
 import torch
 
+from mopo_cli.agents.crew import CrewSize
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
+from mopo_cli.stages.estimates import policy_bytes
+from mopo_cli.stages.inputs import dataset_path
 from mopo_cli.stages.policy_stack import returns_of, stage_member, train_stack
-from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, read_cell, same_policy
+from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, read_cell, same_policy, what_trains
 from mopo_cli.stages.runner import Stage
-from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
+from mopo_cli.stages.stack_memory import check_policies, shapes_of
+from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs, policy_roles
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
 from mopo_cli.store.publication import Publication
@@ -52,14 +56,18 @@ def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: R
         report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
     own, twins = _twins(missing)
     held = [] if stage.options.force else held_policies(stage.run)
-    out = {
-        cell: Publication(stage.run.state(stage.key) / "staged" / f"cell-{place}") for place, cell in enumerate(missing)
-    }
+    staged = stage.run.state(stage.key) / "staged"
+    out = {cell: Publication(staged / f"cell-{place}") for place, cell in enumerate(missing)}
     with ExitStack() as context:
         for publication in out.values():
             context.callback(publication.discard)
         left = {cell: _take_over(cell, stage, out[cell], held, report) for cell in own}
-        for alike in _alike([cell for cell, seeds in left.items() if seeds]):
+        stacks = _alike([cell for cell, seeds in left.items() if seeds])
+        shapes = shapes_of(dataset_path(stage.run))
+        for alike in stacks:
+            longest = max((cell.settings for cell in alike), key=lambda settings: settings.h)
+            check_policies(longest, shapes, stage.options, device)
+        for alike in stacks:
             settings = alike[0].settings
             oracle = any(cell.settings.penalty == ORACLE for cell in alike)
             with open_world(stage, settings, policy_inputs(stage.run, settings), device, oracle) as opened:
@@ -90,21 +98,18 @@ def _is_done(cell: Cell, stage: Stage) -> bool:
 
 def _inputs(cell: Cell, stage: Stage) -> dict[str, str]:
     """The sha256 of what the cell is made from, by role."""
-    return {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, cell.settings)}
+    return {role: stage.inputs[role]["sha256"] for role in policy_roles(cell.settings)}
 
 
 def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
     """The cells that differ, and each further one with the cell whose policies are also its own."""
-    own: list[Cell] = []
+    first: dict[str, Cell] = {}
     twins: dict[Cell, Cell] = {}
     for cell in cells:
-        now = cell.settings.model_dump()
-        same = (other for other in own if same_policy(other.settings.model_dump(), now))
-        if (other := next(same, None)) is None:
-            own.append(cell)
-        else:
+        other = first.setdefault(what_trains(cell.settings), cell)
+        if other is not cell:
             twins[cell] = other
-    return own, twins
+    return list(first.values()), twins
 
 
 def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held], report: Report) -> tuple[int, ...]:
@@ -139,25 +144,27 @@ def _alike(cells: list[Cell]) -> list[list[Cell]]:
 
 
 def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
-    """Whole cells whose pools fit into half of the memory together; at least one at a time.
+    """Whole cells that fit into half of the memory together; at least one at a time.
 
     Of all memory, not of what is free now: a stack that was interrupted must be grouped alike to be taken up again.
     """
     group: list[Cell] = []
+    longest, half = 0, _memory_bytes(opened) / 2
     for cell in cells:
-        if group and _pool_bytes([*group, cell], opened) > _memory_bytes(opened) / 2:
+        longest = max(longest, cell.settings.h)
+        if group and _bytes(cell.settings, len(group) + 1, longest, opened) > half:
             yield group
-            group = []
+            group, longest = [], cell.settings.h
         group.append(cell)
     if group:
         yield group
 
 
-def _pool_bytes(cells: list[Cell], opened: OpenWorld) -> int:
-    settings = cells[0].settings
-    members = len(cells) * len(settings.all_seeds())
-    longest = max(cell.settings.h for cell in cells) if settings.needs_model else 0
-    return 4 * opened.world.rows.width * settings.rollout_batch * settings.pool_epochs * longest * members
+def _bytes(settings: TrainPolicy, cells: int, longest: int, opened: OpenWorld) -> int:
+    """What so many cells take in one process, with however many threads: those must not change the groups either."""
+    members, world = cells * settings.seed_count, opened.world
+    needed = policy_bytes(settings, world.rows, 0, world.real.device, CrewSize(0), longest, members)
+    return sum(needed.values())
 
 
 def _memory_bytes(opened: OpenWorld) -> int:

@@ -18,7 +18,9 @@ from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_s
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
 from mopo_cli.report.tables import format_mean_std, write_csv
+from mopo_cli.stages.estimates import environment_bytes
 from mopo_cli.stages.inputs import check_dimensions, dataset_path, open_device
+from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.policies import greedy_policy, open_policy
 from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
 from mopo_cli.store.atomic import write_json
@@ -50,7 +52,8 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         transitions, info = read_dataset(inputs["dataset"])
         if info.env_id is None:
             return _skip(stage, name, info, next(iter(policies.values())))
-        per_seed = {}
+        env_id, per_seed = info.env_id, {}
+        check_memory(settings, lambda some: environment_bytes(env_id, some.episodes), torch.device("cpu"), "Evaluation")
         with (
             open_environments(info.env_id, settings.episodes, info.env_kwargs) as environments,
             report.progress("evaluate", len(policies)) as progress,

@@ -195,9 +195,19 @@ def _bring(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transi
 
 
 def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+    import torch
+
     from mopo_cli.data.generate import generate_random
+    from mopo_cli.data.spaces import spaces_of_id
+    from mopo_cli.stages.estimates import log_bytes
+    from mopo_cli.stages.memory import check_memory
 
     assert name.env_id is not None
+    kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
+    spaces = spaces_of_id(name.env_id, kwargs)
+    check_memory(
+        settings, lambda some: log_bytes(some.transitions, spaces.obs_dim, spaces.act_dim), torch.device("cpu")
+    )
     with stage.report.progress(f"random steps in {name.env_id}", settings.transitions) as progress:
 
         def on_progress(steps: int) -> None:
@@ -205,7 +215,6 @@ def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[T
             if stage.should_stop():
                 raise Stopped(stage.signal)
 
-        kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
         return generate_random(name.env_id, settings.transitions, settings.seed, on_progress, kwargs)
 
 

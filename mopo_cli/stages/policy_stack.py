@@ -15,7 +15,6 @@ from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.crew import crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
-from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
@@ -25,12 +24,14 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.epochs import Epoch, columns, row
 from mopo_cli.stages.inputs import check_precision, described, open_recorder, tell_doubt
-from mopo_cli.stages.memory import check_memory, explained_loss, policy_bytes
+from mopo_cli.stages.learners import learner_settings, loop_settings
+from mopo_cli.stages.memory import explained_loss
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import TIMING, keep_only
 from mopo_cli.stages.runner import AFRESH, Stage, same_settings
+from mopo_cli.stages.stack_memory import check_stack
 from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
-from mopo_cli.stages.world import OpenWorld, policy_inputs
+from mopo_cli.stages.world import OpenWorld, policy_roles
 from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import Progress, checked
@@ -75,12 +76,10 @@ def train_stack(
 
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
-    algorithm, rows = load(settings.algorithm), opened.world.rows
-    horizons, device = [member.h for member in members], opened.world.real.device
+    algorithm, device = load(settings.algorithm), opened.world.real.device
+    check_stack(opened, members, settings, device)
     size = crew_size(len(members), algorithm.shares, device, opened.world.how.oracle is not None)
-    needed = policy_bytes(settings, rows, len(opened.world.real), horizons, max(1, size.processes))
-    check_memory({name: size for name, size in needed.items() if name != "data"}, device)
-    learner = learner_settings(algorithm.settings, settings, rows.act_dim)
+    learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
     check_precision("--update-precision", settings.update_precision, device)
     record = open_recorder(stage.options, device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
@@ -139,19 +138,6 @@ def train_stack(
     trained.seconds = time.monotonic() - started
     look_back(trained.histories, trained.diverged, opened.world.least_reward, opened.data, report)
     return trained
-
-
-def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:
-    """An algorithm's own settings, of the dataclass `kind`; the target entropy is -act_dim where none is set."""
-    values = {name: getattr(settings, name) for name in kind.__dataclass_fields__}
-    if "target_entropy" in values and settings.target_entropy is None:
-        values["target_entropy"] = -float(act_dim)
-    return kind(**values)
-
-
-def loop_settings(settings: PolicyTraining) -> LoopSettings:
-    """The schedule."""
-    return LoopSettings(**{name: getattr(settings, name) for name in LoopSettings.__dataclass_fields__})
 
 
 def _watch(
@@ -268,7 +254,7 @@ def stage_member(
         "env_id": info.env_id,
         "seed": member.seed,
         "model_seed": opened.model_seed(member),
-        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, settings)},
+        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_roles(settings)},
     }
     meta = origin | {
         "hidden": settings.hidden,

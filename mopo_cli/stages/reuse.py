@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.stages.runner import same_settings
 from mopo_cli.store.atomic import publish, sha256_file
@@ -110,6 +111,11 @@ def of_cell(description: Path) -> list[Held]:
 def same_policy(recorded: dict[str, Any], now: dict[str, Any], *, of_seed: bool = False) -> bool:
     """Whether two settings of train-policy train the same policies; ``of_seed``: the same for a seed of both."""
     return same_settings("train-policy", recorded, now, ignore=(*_NAMES, *(_SEEDS if of_seed else ())))
+
+
+def what_trains(settings: TrainPolicy) -> str:
+    """The settings that are compared by `same_policy`, as text: it is the same where they train the same policies."""
+    return settings.model_dump_json(exclude={*_NAMES})
 
 
 def _of_record(run: RunFolder, key: str, record: StageRecord) -> Iterator[Held]:

@@ -17,6 +17,7 @@ from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.alarms import branches_alarm, guard_remark
+from mopo_cli.stages.estimates import rollout_bytes
 from mopo_cli.stages.inputs import (
     Data,
     Model,
@@ -27,6 +28,7 @@ from mopo_cli.stages.inputs import (
     open_device,
     open_model,
 )
+from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.policies import open_policy, open_ratio
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.stages.world import imagining
@@ -51,6 +53,7 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
     with stage_envelope(run, f"rollout/{name}", settings.model_dump(), inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
+        check_memory(settings, rollout_bytes, device, "The rollout")
         data = open_data(inputs["dataset"], device)
         model = open_model(stage, data, device)
         policy = _policy(inputs.get("policy"), data, device)

@@ -1,6 +1,7 @@
 """train-model: fit the dynamics ensembles to the dataset and publish them with a report of what they predict badly."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mopo_cli.dynamics.training import EpochReport, holdout_errors, steps_per_ep
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.stages.alarms import model_alarm, rescale_hint
+from mopo_cli.stages.estimates import Needed, model_bytes
 from mopo_cli.stages.inputs import (
     Data,
     check_precision,
@@ -23,11 +25,12 @@ from mopo_cli.stages.inputs import (
     open_recorder,
     tell_doubt,
 )
-from mopo_cli.stages.memory import check_memory, explained_loss, model_bytes
+from mopo_cli.stages.memory import check_memory, explained_loss
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import checked
+from mopo_cli.store.hdf5 import dataset_shape
 from mopo_cli.store.run import RunFolder
 
 _BLOCK = 50  # gradient steps between two looks at the signals
@@ -42,15 +45,23 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
     with stage_envelope(run, "train-model", settings.model_dump(), {"dataset": path}, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
+        _check_memory(settings, path, device)
         data = open_data(path, device)
         fit_data = _learnable(data, report)
-        rows, inputs = fit_data.inputs.shape
         how, seeds = fit_settings(settings), settings.all_seeds()
-        needed = model_bytes(settings, rows, inputs, fit_data.targets.shape[1], crew_size(how, len(seeds), device) or 1)
-        check_memory(needed, device, hint="fewer --seeds at a time, or fewer --networks")
         fit = start_fit(fit_data, how, seeds, open_recorder(options, device))
         history = _train(stage, fit, fit_data, report)
         return _publish(stage, fit, fit_data, data, history, report)
+
+
+def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> None:
+    rows, obs_dim, act_dim = dataset_shape(dataset)
+
+    def estimate(some: TrainModel) -> Needed:
+        processes = crew_size(fit_settings(some), some.seed_count, device) or 1
+        return model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device, processes)
+
+    check_memory(settings, estimate, device)
 
 
 def _learnable(data: Data, report: Report) -> FitData:

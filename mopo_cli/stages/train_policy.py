@@ -10,6 +10,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.inputs import open_device
 from mopo_cli.stages.policy_stack import stage_member, train_stack
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.stack_memory import check_policies, shapes_of
 from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
 from mopo_cli.store.run import RunFolder
 
@@ -26,6 +27,7 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
         if stage.up_to_date:
             result = stage.result()
         else:
+            check_policies(settings, shapes_of(inputs["dataset"]), options, device)
             with open_world(stage, settings, inputs, device, settings.penalty == ORACLE) as opened:
                 result = _train(stage, opened, settings, name, report)
             _show(result, report)

@@ -39,10 +39,15 @@ from mopo_cli.tasks.termination import guard_rule, termination_rule
 
 def policy_inputs(run: RunFolder, settings: PolicyTraining) -> dict[str, Path]:
     """What a policy is learned from: the dataset, and the model with its elites or a rollout file where one is used."""
-    dataset = {"dataset": dataset_path(run)}
+    paths = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
+    return {role: paths.get(role, Path(settings.rollouts)) for role in policy_roles(settings)}
+
+
+def policy_roles(settings: PolicyTraining) -> tuple[str, ...]:
+    """The roles of `policy_inputs`; nothing is read for them."""
     if settings.needs_model:
-        return dataset | {"model": run.model, "elites": run.elites}
-    return dataset if settings.rollouts == "fresh" else dataset | {"rollouts": Path(settings.rollouts)}
+        return "dataset", "model", "elites"
+    return ("dataset",) if settings.rollouts == "fresh" else ("dataset", "rollouts")
 
 
 def imagining(settings: Imagination, data: Data) -> Imagining:
@@ -78,6 +83,11 @@ class OpenWorld:
         return self.model_seeds[member.model] if self.model_seeds else None
 
 
+def uncertainty_names(settings: PolicyTraining, oracle: bool) -> tuple[str, ...]:
+    """The uncertainties that rows have a column for."""
+    return (*PENALTIES, *load(settings.algorithm).uncertainties, *((ORACLE,) if oracle else ()))
+
+
 @contextmanager
 def open_world(
     stage: Stage, settings: PolicyTraining, inputs: dict[str, Path], device: torch.device, oracle: bool = False
@@ -88,7 +98,7 @@ def open_world(
     were measured otherwise than the settings say.
     """
     data = open_data(inputs["dataset"], device)
-    names = (*PENALTIES, *load(settings.algorithm).uncertainties, *((ORACLE,) if oracle else ()))
+    names = uncertainty_names(settings, oracle)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)

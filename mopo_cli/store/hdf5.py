@@ -23,7 +23,7 @@ from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, check_finite
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import plain, publish, sha256_file
-from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
+from mopo_cli.store.columns import column_shape, open_hdf5, read_columns, stored_names
 from mopo_cli.store.sink import Sink
 
 SCHEMA_VERSION = 1
@@ -92,6 +92,18 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     check_bounds(info, transitions.act_dim)
     _check_content(path, attributes, columns)
     return transitions, info
+
+
+def dataset_shape(path: Path) -> tuple[int, int, int]:
+    """How many transitions a dataset has, and how wide observations and actions are; no column is read.
+
+    Raises what `read_dataset` raises for a file that has no such columns.
+    """
+    with open_hdf5(path) as file:
+        observations, actions = (column_shape(file, name) for name in ("observations", "actions"))
+    if len(observations) != 2 or len(actions) != 2:
+        raise InputError(f"{path}: observations {observations} and actions {actions} are not [N, ·].")
+    return observations[0], observations[1], actions[1]
 
 
 def read_dataset_info(path: Path) -> DatasetInfo:

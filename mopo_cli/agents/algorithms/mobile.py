@@ -209,12 +209,21 @@ def operations(settings: MobileSettings, work: Work) -> int:
     return sac.operations(settings, work) + imagined * work.elites * (work.network + settings.mobile_samples * look)
 
 
+def held(settings: MobileSettings, work: Work) -> int:
+    """The next states that the elites draw for each of the model's rows, and their noise; at once, layer by layer."""
+    actor, critic = sac.sac_sizes(settings, work)
+    drawn = (work.batch - work.real) * work.elites * settings.mobile_samples
+    return drawn * (2 * critic[0] + (sum(actor) + 2 * sum(critic) if work.at_once else 0))
+
+
 ALGORITHM = Algorithm(
     MobileSettings,
     (*sac.ALGORITHM.metrics, "inconsistency"),
     begin,
     update,
     operations,
+    sac.networks,
+    held,
     learns_from="model",
     choices=choices,
     state=lambda mobile: agent_state(mobile.sac),

@@ -133,6 +133,7 @@ ALGORITHM = Algorithm(
     begin,
     update,
     sac.operations,
+    sac.networks,
     learns_from="model",
     uncertainties=(DISCREPANCY,),
     shares=2,
