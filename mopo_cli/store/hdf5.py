@@ -1,40 +1,29 @@
 """Transitions on disk, HDF5 schema v1: D4RL's column names, described by attributes.
 
-What is written carries a checksum on every block and on the structure, and one of the whole content, so that damage
-is found when it is read.
+See `store.sealed` for what keeps damage from passing unseen.
 """
 
-import hashlib
 import json
-import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, check_finite
-from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.store.atomic import plain, publish, sha256_file
+from mopo_cli.errors import InputError
+from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.columns import column_shape, open_hdf5, read_columns, stored_names
-from mopo_cli.store.sink import Sink
+from mopo_cli.store.sealed import OF_FILE, check_content, create, read_attributes
 
-SCHEMA_VERSION = 1
 UNCERTAINTY = "uncertainty"
 # Groups that a dataset may have besides.
 INFOS, BEHAVIOUR = "infos", "behaviour"
-_CONTENT = "content_sha256"
-_OF_FILE = ("schema_version", "kind", _CONTENT)
-
-# A block fits HDF5's block cache, and a file of few rows stays small.
-_BLOCK_BYTES, _BLOCK_ROWS = 1 << 20, 4096
 _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "dataset_id": (str,),
     "env_id": (str, type(None)),
@@ -69,7 +58,7 @@ def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> st
     columns = {name: getattr(transitions, name) for name in COLUMNS}
     columns |= {f"{INFOS}/{name}": column for name, column in sorted(transitions.infos.items())}
     columns |= {f"{BEHAVIOUR}/{name}": weights for name, weights in sorted(info.behaviour.items())}
-    with publish(path) as temporary, _create(temporary, "dataset", attributes) as file:
+    with publish(path) as temporary, create(temporary, "dataset", attributes) as file:
         for name, column in columns.items():
             file.append(name, column)
     return sha256_file(path)
@@ -81,7 +70,7 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
     """
     with open_hdf5(path) as file:
-        attributes = _read_attributes(file, path, "dataset")
+        attributes = read_attributes(file, path, "dataset")
         names = {group: stored_names(file, group) for group in (INFOS, BEHAVIOUR)}
         columns = read_columns(file, [*COLUMNS, *(f"{group}/{name}" for group in names for name in names[group])])
     infos, behaviour = ({name: columns[f"{group}/{name}"] for name in names[group]} for group in names)
@@ -90,7 +79,7 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     info = _dataset_info(attributes, behaviour, path)
     _check_termination(info.termination, transitions.obs_dim, path)
     check_bounds(info, transitions.act_dim)
-    _check_content(path, attributes, columns)
+    check_content(path, attributes, columns)
     return transitions, info
 
 
@@ -109,7 +98,7 @@ def dataset_shape(path: Path) -> tuple[int, int, int]:
 def read_dataset_info(path: Path) -> DatasetInfo:
     """What `read_dataset` tells besides the transitions, without reading them or the behaviour; it raises the same."""
     with open_hdf5(path) as file:
-        return _dataset_info(_read_attributes(file, path, "dataset"), {}, path)
+        return _dataset_info(read_attributes(file, path, "dataset"), {}, path)
 
 
 class RolloutWriter:
@@ -126,7 +115,7 @@ class RolloutWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             temporary = stack.enter_context(publish(self._path))
-            self._file = stack.enter_context(_create(temporary, "rollouts", self._attributes))
+            self._file = stack.enter_context(create(temporary, "rollouts", self._attributes))
             self._stack = stack.pop_all()
         return self
 
@@ -149,7 +138,7 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
     """
     with open_hdf5(path) as file:
-        attributes = _read_attributes(file, path, "rollouts")
+        attributes = read_attributes(file, path, "rollouts")
         penalties = [f"{UNCERTAINTY}/{name}" for name in stored_names(file, UNCERTAINTY)]
         columns = read_columns(file, [*COLUMNS, *_STEP_COLUMNS, *penalties])
     transitions = _transitions(columns, {})
@@ -160,119 +149,13 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             raise InputError(f"{path}: column {name} is not [{len(transitions)}] of {np.dtype(dtype)}.")
     for name in penalties:
         check_finite(name, columns[name], str(path))
-    _check_content(path, attributes, columns)
-    return columns, {name: value for name, value in attributes.items() if name not in _OF_FILE}
+    check_content(path, attributes, columns)
+    return columns, {name: value for name, value in attributes.items() if name not in OF_FILE}
 
 
 def _transitions(columns: dict[str, NDArray[Any]], infos: dict[str, NDArray[Any]]) -> Transitions:
     plain: dict[str, Any] = {name: columns[name] for name in COLUMNS}
     return Transitions(**plain, infos=infos)
-
-
-class _File:
-    """A file in the making: columns that may grow, and the digest of what was written to each."""
-
-    def __init__(self, file: h5py.File, sink: Sink) -> None:
-        self._file, self._sink = file, sink
-        self.digests: dict[str, Any] = {}
-
-    def append(self, name: str, column: NDArray[Any], growing: bool = False) -> None:
-        """Add rows to a column, which is created first if need be; OSError where the disk is full."""
-        if name not in self.digests:
-            self.digests[name] = hashlib.sha256()
-            _new_column(self._file, name, column, growing)
-        self.digests[name].update(np.ascontiguousarray(column).data)
-        stored = self._file[name]
-        rows = len(stored)
-        if growing:
-            stored.resize(rows + len(column), axis=0)
-        stored[rows if growing else 0 :] = column
-        self._sink.check()
-
-
-@contextmanager
-def _create(path: Path, kind: str, attributes: dict[str, Any]) -> Iterator[_File]:
-    with Sink(path) as sink:
-        try:
-            # From v110 on the format has checksums on its own structure.
-            with h5py.File(sink, "w", libver=("v110", "v110")) as file:
-                for name, value in {**attributes, "schema_version": SCHEMA_VERSION, "kind": kind}.items():
-                    _write_attribute(file, name, value)
-                made = _File(file, sink)
-                yield made
-                digests = {name: digest.hexdigest() for name, digest in made.digests.items()}
-                _write_attribute(file, _CONTENT, _content_digest(_plain_attributes(file, path), digests))
-        finally:
-            sink.check()
-
-
-def _new_column(file: h5py.File, name: str, like: NDArray[Any], growing: bool) -> None:
-    width = like.shape[1:]
-    row_bytes = max(1, math.prod(width) * like.dtype.itemsize)
-    rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row_bytes))
-    file.create_dataset(
-        name,
-        (0 if growing else len(like), *width),
-        like.dtype,
-        chunks=(rows if growing else min(rows, len(like)), *width),
-        maxshape=(None if growing else len(like), *width),
-        fletcher32=True,
-        track_times=False,
-    )
-
-
-def _content_digest(attributes: dict[str, Any], columns: dict[str, str]) -> str:
-    """SHA-256 of attributes and of the columns' own digests; independent of how the file is laid out."""
-    return hashlib.sha256(json.dumps([plain(attributes), columns], sort_keys=True).encode()).hexdigest()
-
-
-def _check_content(path: Path, attributes: dict[str, Any], columns: dict[str, NDArray[Any]]) -> None:
-    """CorruptError where the content is not what was written; files of older versions do not tell."""
-    if _CONTENT not in attributes:
-        return
-    digests = {name: hashlib.sha256(np.ascontiguousarray(column).data).hexdigest() for name, column in columns.items()}
-    described = {name: value for name, value in attributes.items() if name != _CONTENT}
-    if _content_digest(described, digests) != attributes[_CONTENT]:
-        raise CorruptError(f"{path} is damaged or was edited: its content is not what was written into it.")
-
-
-def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
-    if isinstance(value, str):
-        # Text of its own fixed length lies under the header's checksum. Variable-length text does not, and
-        # damage to it can keep the HDF5 library reading for ever.
-        text = value.encode(errors="backslashreplace")
-        file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
-    else:
-        file.attrs[name] = h5py.Empty("f4") if value is None else value
-
-
-def _read_attributes(file: h5py.File, path: Path, kind: str) -> dict[str, Any]:
-    attributes = _plain_attributes(file, path)
-    version, stated = attributes.get("schema_version"), attributes.get("kind")
-    if version != SCHEMA_VERSION or stated != kind:
-        raise InputError(
-            f"{path} is not a {kind} file of schema {SCHEMA_VERSION}: it says kind {stated!r}, schema {version!r}."
-        )
-    return attributes
-
-
-def _plain_attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    return {name: _read_attribute(file, path, name) for name in file.attrs}
-
-
-def _read_attribute(file: h5py.File, path: Path, name: str) -> Any:
-    """An attribute in Python's own types; h5py gives numpy scalars, and Empty for what was None."""
-    if file.attrs.get_id(name).dtype.kind not in "fiubS":
-        raise InputError(f"{path}: attribute {name} is neither numbers nor text of fixed length.")
-    value = file.attrs[name]
-    if isinstance(value, h5py.Empty):
-        return None
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: attribute {name} is not UTF-8 text.") from error
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]], path: Path) -> DatasetInfo:
