@@ -51,7 +51,7 @@ class NewFile:
 
 @contextmanager
 def create(path: Path, kind: str, attributes: dict[str, Any]) -> Iterator[NewFile]:
-    """Make a file of that kind; values of ``attributes`` are str, int, float, None or arrays. OSError on a full disk."""
+    """Make a file of that kind; ``attributes`` are str, int, float, None or arrays. OSError on a full disk."""
     with Sink(path) as sink:
         try:
             # From v110 on the format has checksums on its own structure.
@@ -107,7 +107,7 @@ def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
 
 
 def read_attributes(file: h5py.File, path: Path, kind: str) -> dict[str, Any]:
-    """All attributes in Python's own types. InputError where the file is of another kind or version, or they are odd."""
+    """All attributes in Python's own types. InputError where the file is of another kind or they are odd."""
     attributes = _plain_attributes(file, path)
     version, stated = attributes.get("schema_version"), attributes.get("kind")
     if version != SCHEMA_VERSION or stated != kind:
