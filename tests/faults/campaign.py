@@ -44,8 +44,7 @@ LINES = {
     "evaluate": f"evaluate {RUN}",
     "ablate": f"ablate {RUN} --threads 2 --seeds 2 --name grid --penalty max-var --lam 1,5 --epochs 3",
 }
-HELPED = ("train-model", "train-policy", "ablate")
-"""The stages that start processes of their own."""
+HELPED = ("train-model", "train-policy", "ablate")  # they start processes of their own
 
 # How the command may end after a signal, which may come before it listens, and after the loss of a helper.
 ENDINGS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGUSR1: (-10,)}
@@ -81,8 +80,7 @@ def start(place: Path, line: str, *, fresh: bool, save_always: bool) -> int:
         if fresh:
             os.execv(sys.executable, [sys.executable, "-m", "mopo_cli", *line.split()])
         for name in SAVING if save_always else ():
-            stage = import_module(f"mopo_cli.stages.{name}")
-            stage.__dict__.update(_SAVE_SECONDS=-1.0, _SAVE_SHARE=float("inf"))
+            vars(import_module(f"mopo_cli.stages.{name}")).update(_SAVE_SECONDS=-1.0, _SAVE_SHARE=float("inf"))
         code = import_module("mopo_cli.__main__").main(line.split())
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else int(end.code or 0)
@@ -101,7 +99,11 @@ def wait(pid: int, seconds: float) -> int | None:
 
 def at_work(place: Path) -> set[int]:
     """The processes whose working directory is the place."""
-    return {int(entry.name) for entry in Path("/proc").glob("[0-9]*") if os.path.realpath(entry / "cwd") == str(place)}
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found |= {int(entry.name)} if os.readlink(entry / "cwd") == str(place) else set()
+    return found
 
 
 def attempt(site: Site, line: str, chance: random.Random, moment: float, signum: int, helper: bool) -> Any:
