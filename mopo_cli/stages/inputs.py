@@ -224,7 +224,7 @@ def described(path: Path, hint: str = "") -> Iterator[None]:
     try:
         yield
     # torch says RuntimeError of shapes that do not fit.
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         what = " ".join(repr(error).split())[:300]
         raise CorruptError(f"{path} is damaged, its parts do not fit ({what}).", hint) from error
 

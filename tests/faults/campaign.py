@@ -1,7 +1,7 @@
-"""Faults in bulk, to be run by hand: `python tests/faults/campaign.py kills --count 300`.
+"""Faults in bulk, to be run by hand: `python tests/faults/campaign.py kills --count 300`, `... mutations --count 5000`.
 
-Every stage is started, killed at random moments and started again until it ends. Then all that it made must have the
-bytes of a run that nobody disturbed, and nothing else may be left, on disk or as a process.
+Kills: every stage is started, killed at random moments and started again until it ends. Then all that it made must have
+the bytes of a run that nobody disturbed, and nothing else may be left, on disk or as a process.
 """
 
 import argparse
@@ -229,6 +229,11 @@ def kills(options: argparse.Namespace) -> int:
     return int(kept > 0)
 
 
+def mutations(options: argparse.Namespace) -> int:
+    """See `mutations.py`."""
+    return int(import_module("mutations").mutations(options))
+
+
 def main() -> int:
     """Parse the command line and run what it names."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -238,8 +243,13 @@ def main() -> int:
     command.add_argument("--seed", type=int, default=0, help="of the moments, signals and processes (default 0)")
     command.add_argument("--stages", nargs="+", choices=LINES, default=list(LINES), help="default: all")
     command.set_defaults(run=kills)
+    command = commands.add_parser("mutations", help="damage or edit files in bulk, each before a command that reads it")
+    command.add_argument("--count", type=int, default=5000, help="files (default 5000)")
+    command.add_argument("--seed", type=int, default=0, help="of the changes (default 0)")
+    command.add_argument("--limit", type=int, default=60, help="seconds after which a command hangs (default 60)")
+    command.set_defaults(run=mutations)
     options = parser.parse_args()
-    sys.path.insert(0, str(TREE))
+    sys.path[:0] = [str(TREE), str(TREE / "tests")]
     for module in ("torch._dynamo", "mujoco", "matplotlib.figure", *(f"mopo_cli.stages.{name}" for name in IMPORTS)):
         import_module(module)
     return int(options.run(options))

@@ -1,19 +1,15 @@
-"""Damaged and edited files by the thousand, each before the command that reads it. To be run by hand:
-
-    python tests/faults/mutations.py --count 5000
+"""Damaged and edited files in bulk, each before a command that reads it; see `campaign.py`.
 
 Every outcome must be right: done (exit 0) where the damage is of no consequence, else an exit code from 2 to 5 with one
 sentence; never a traceback, a hang, or a result made from a file that is not what its producer recorded.
 """
 
-import argparse
 import io
 import json
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -21,13 +17,13 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import h5py
 import numpy as np
+import pyarrow as pa
 import torch
 from conftest import DATASET, STAGES, TINY
 from probes.runs import record_anew
+from pyarrow import csv, parquet
 
 from mopo_cli.__main__ import main as mopo
 from mopo_cli.store.atomic import read_json
@@ -36,7 +32,6 @@ from mopo_cli.store.checkpoint import load_tensors, save_tensors
 RUN = Path("runs/tiny")
 POLICY = "policies/mopo_max-var_lam1_h2/seed-0/policy.safetensors"
 ROLLOUTS = "rollouts/uniform_h2.h5"
-CELLS = "ablations/mopo_max-var_lam1_h2+mopo_none_lam1_h2"
 TINY_STEPS = "--config tiny.yaml --threads 1"
 TRAIN = f"train-policy {TINY_STEPS} --epochs 1 --steps-per-epoch 10 --eval-every 0 --name new"
 ROLLOUT = f"rollout {TINY_STEPS} --batch 20 --name new"
@@ -65,10 +60,15 @@ READERS: list[tuple[str, str]] = [
     ("cache/dataset.h5", "show {path}"),
     ("cache/dataset.h5", f"train-model {TINY_STEPS} --max-epochs 1 --force"),
     ("cache/dataset.json", f"fetch-data --dataset {DATASET} --run runs/other {TINY_STEPS}"),
+    *((f"own.{kind}", "fetch-data --dataset ./{path} --check") for kind in ("h5", "npz", "csv", "parquet")),
+    ("own.h5", "show {path}"),
+    ("map.yaml", "fetch-data --dataset ./own.csv --columns {path} --check"),
+    ("tiny.yaml", ROLLOUT),
 ]
 ABLATE = (
     f"{TINY_STEPS} --penalty max-var,none --lam 1 --h 2 --epochs 1 --steps-per-epoch 10 --eval-every 0 --name table"
 )
+OWN = ("own.h5", "own.npz", "own.csv", "own.parquet", "map.yaml", "tiny.yaml")
 STOPPED = f"{TINY_STEPS} --name stopped"
 BEHAVIOUR = "--dataset generate:InvertedPendulum-v5:full-replay --run runs/replay --threads 1 --behaviour-steps"
 # What people and programs put where something else belongs.
@@ -121,9 +121,27 @@ def stop_after(looks: int, line: str) -> None:
     assert code == 143, told
 
 
+def write_own_logs() -> None:
+    """A log of somebody's own in every kind of file that is read, and a column map."""
+    draws = np.random.default_rng(0)
+    columns = {"obs_0": draws.normal(size=60), "action_0": draws.uniform(-1, 1, 60)}
+    columns |= {"reward": draws.normal(size=60), "episode": np.arange(60) // 20}
+    arrays = {"observations": columns["obs_0"][:, None], "actions": columns["action_0"][:, None]}
+    arrays |= {"rewards": columns["reward"], "terminals": np.arange(60) % 20 == 19}
+    np.savez_compressed("own.npz", **arrays)
+    with h5py.File("own.h5", "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, compression="gzip")
+    table = pa.table(columns)
+    csv.write_csv(table, "own.csv")
+    parquet.write_table(table, "own.parquet")
+    Path("map.yaml").write_text("obs: [obs_0]\naction: action_0\nreward: reward\nepisode: episode\n")
+
+
 def prepare() -> dict[str, Path]:
     """A finished run with unfinished stages beside it, in the working directory; the place of each file by its name."""
     Path("tiny.yaml").write_text(TINY)
+    write_own_logs()
     for stage in STAGES:
         data = f" --dataset {DATASET}" if stage == "fetch-data" else " --threads 1"
         code, told = run(f"{stage} --run runs/tiny --config tiny.yaml{data}")
@@ -134,7 +152,7 @@ def prepare() -> dict[str, Path]:
     (RUN.parent / "current").write_text("tiny\n")
     stop_after(2, f"train-policy {STOPPED}")
     stop_after(2, f"train-model {TINY_STEPS} --max-epochs 3 --force")
-    places = {name: RUN / name for name, _ in READERS}
+    places = {name: Path(name) if name in OWN else RUN / name for name, _ in READERS}
     (places["ablations/table/cells/CELL/cell.json"],) = sorted(RUN.glob("ablations/table/cells/*/cell.json"))[:1]
     dataset = Path(read_json(RUN / "run.json")["stages"]["fetch-data"]["outputs"]["dataset"]["path"])
     places |= {"cache/dataset.h5": dataset, "cache/dataset.json": dataset.with_suffix(".json")}
@@ -235,55 +253,56 @@ def restore(kept: Path) -> None:
         shutil.copytree(copy, place)
 
 
-def main() -> int:
+def mutate(name: str, path: Path, chance: random.Random) -> str:
+    """Change a file in one way or another, which is returned in words."""
+    ways = ["damaged"] if name in OWN else ["damaged", "edited"] + ["edited and recorded"] * (name != "run.json")
+    way = chance.choice(ways)
+    if way == "damaged":
+        path.write_bytes(damaged(path.read_bytes(), chance))
+    else:
+        edit(path, chance)
+    if way == "edited and recorded":
+        record_anew(RUN)
+    return way
+
+
+def is_used(name: str, line: str) -> bool:
+    """Whether a command that ends well has made its result from the file, and has neither shown nor remade it."""
+    others = ("show", "ablate", "fetch-data", f"rollout {TINY_STEPS} --map")
+    return not line.startswith(others) and ".state" not in name and name not in (*OWN, "run.json")
+
+
+def mutations(options: Any) -> int:
     """Run the campaign; 1 where an outcome was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=60, help="seconds after which a command hangs")
-    asked = parser.parse_args()
     torch.set_num_threads(1)
-    chance = random.Random(asked.seed)
-    work = Path(tempfile.mkdtemp(prefix="mutations-"))
+    chance, work = random.Random(options.seed), Path(tempfile.mkdtemp(prefix="mutations-"))
     os.chdir(work)
     os.environ["MOPO_HOME"] = str(work / "home")
     places = prepare()
     shutil.copytree("runs", work / "kept/runs")
     shutil.copytree("home", work / "kept/home")
     counts: dict[str, Counter[str]] = {}
-    wrong: list[str] = []
-    for turn in range(asked.count):
+    faults = 0
+    for turn in range(options.count):
         name, template = READERS[turn % len(READERS)]
-        path, how = places[name], chance.choice(["damaged", "edited", "edited and recorded"])
+        path = places[name]
         before = path.read_bytes()
-        path.write_bytes(damaged(before, chance)) if how == "damaged" else edit(path, chance)
-        changed = path.read_bytes() != before
-        recorded = name != "run.json" and how != "edited and recorded"
-        if how == "edited and recorded" and name != "run.json":
-            record_anew(RUN)
-        line = template.format(path=path).replace("ABLATE", ABLATE).replace("STOPPED", STOPPED)
-        word, told = outcome(line.replace("BEHAVIOUR", BEHAVIOUR), asked.limit)
-        # Looking at a file is allowed, and so is making it anew; learning from it is not.
-        reads = (
-            not line.startswith(("show", "ablate", "fetch-data", f"rollout {TINY_STEPS} --map"))
-            and ".state" not in name
-        )
-        if word == "done" and changed and recorded and reads:
-            word = "accepted"
-        counts.setdefault(name, Counter())[word] += 1
-        if word not in ("done", "refused"):
-            wrong.append(f"{name} {how} ({turn}): {word}: {line}\n{told[-1500:]}")
+        way, changed = mutate(name, path, chance), path.read_bytes() != before
+        line = template.format(path=path)
+        for word, meant in (("ABLATE", ABLATE), ("STOPPED", STOPPED), ("BEHAVIOUR", BEHAVIOUR)):
+            line = line.replace(word, meant)
+        came, told = outcome(line, options.limit)
+        if came == "done" and changed and way != "edited and recorded" and is_used(name, line):
+            came = "accepted"
+        counts.setdefault(name, Counter())[came] += 1
+        if came not in ("done", "refused"):
+            faults += 1
             shutil.copy(path, work / f"wrong-{turn}{path.suffix}")
+            print(f"{work}/wrong-{turn}: {name} {way}: {came}: {line}\n{told[-600:]}", flush=True)
+        path.write_bytes(before)
         restore(work / "kept")
-    width = max(map(len, counts))
     for name, words in counts.items():
-        print(
-            f"{name:{width}}  {sum(words.values()):5}  " + ", ".join(f"{word} {n}" for word, n in words.most_common())
-        )
-    print(*wrong[:60], sep="\n---\n")
-    print(f"{sum(sum(words.values()) for words in counts.values())} tried, {len(wrong)} wrong; files in {work}")
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        shares = ", ".join(f"{word} {n}" for word, n in words.most_common())
+        print(f"{name:{max(map(len, counts))}}  {sum(words.values()):5}  {shares}")
+    print(f"seed {options.seed}: {options.count} files, {faults} faults")
+    return int(faults > 0)
