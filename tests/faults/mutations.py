@@ -299,8 +299,8 @@ def mutations(options: Any) -> int:
             faults += 1
             shutil.copy(path, work / f"wrong-{turn}{path.suffix}")
             print(f"{work}/wrong-{turn}: {name} {way}: {came}: {line}\n{told[-600:]}", flush=True)
-        path.write_bytes(before)
         restore(work / "kept")
+        path.write_bytes(before)
     for name, words in counts.items():
         shares = ", ".join(f"{word} {n}" for word, n in words.most_common())
         print(f"{name:{max(map(len, counts))}}  {sum(words.values()):5}  {shares}")
