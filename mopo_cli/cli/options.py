@@ -167,7 +167,9 @@ def _call(given: dict[str, Any], settings: set[str]) -> Call:
         raise UsageError(f"--device must be auto, cpu, cuda or cuda:NUMBER, not {device!r}.")
     if execution.get("engine", "auto") not in ENGINES:
         raise UsageError(f"--engine must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {execution['engine']!r}.")
-    if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise UsageError(f"--threads must be from 1 to {_MOST_THREADS}, not {threads}.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be at least 1, not {threads}.")
+    if threads is not None and threads > _MOST_THREADS:
+        raise UsageError(f"--threads must be at most {_MOST_THREADS}, not {threads}.")
     report = Report("json" if given.get("json") else "human")
     return Call(report=report, flags=flags, **execution)

@@ -27,7 +27,7 @@ from mopo_cli.stages import memory
         ("train-policy --device gpu", "--device"),
         ("train-policy --threads 0", "--threads"),
         ("train-policy --threads many", "--threads"),
-        ("train-policy --threads 1000000", "--threads must be from 1 to 4096"),
+        ("train-policy --threads 1000000", "--threads must be at most 4096"),
         ("train-policy --layers 100000", "--layers must be less than or equal to 1000"),
         ("train-policy --seeds 1000000000", "--seeds must be less than or equal to 1000000"),
         ("train-policy --epochs 10000000000000000000", "--epochs must be at most 9223372036854775807"),
