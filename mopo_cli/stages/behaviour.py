@@ -44,6 +44,7 @@ from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import discard_leftovers
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
+from mopo_cli.store.documents import BehaviourProgress, checked
 from mopo_cli.store.lineage import tool_versions
 from mopo_cli.store.lock import run_lock
 from mopo_cli.store.run import cache_dir, dataset_slug
@@ -144,10 +145,12 @@ def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stag
 
 
 def _load(path: Path, device: torch.device) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    anew = "--force trains the behaviour anew"
     try:
-        return load_tensors(path, str(device))
+        tensors, numbers = load_tensors(path, str(device))
     except CorruptError as error:
-        raise CorruptError(error.message, hint="--force trains the behaviour anew") from error
+        raise CorruptError(error.message, anew) from error
+    return tensors, checked(path, BehaviourProgress, numbers, anew)
 
 
 _COLUMNS = ("steps", "return", "episodes", "Q", "entropy", "alpha", "steps/s")

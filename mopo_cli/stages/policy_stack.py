@@ -209,10 +209,10 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
         (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
         if members != others or not same_settings("train-policy", before, now):
             return
-        saved_progress = checked(stage.state_file, Progress, meta, AFRESH)
-        restore_loop(trained.loop, world, tensors, meta["loop"])
-        trained.histories, trained.diverged = saved_progress["histories"], saved_progress["diverged"]
-        trained.seconds = saved_progress.get("seconds", 0.0)
+        progress = checked(stage.state_file, Progress, meta, AFRESH)
+        restore_loop(trained.loop, world, tensors, progress["loop"])
+        trained.histories, trained.diverged = progress["histories"], progress["diverged"]
+        trained.seconds = progress.get("seconds", 0.0)
         if not len(trained.histories) == len(trained.diverged) == len(members):
             raise ValueError("histories of another number of members")
     report.say(f"training goes on at gradient step {trained.loop.step:,}")

@@ -29,7 +29,7 @@ from mopo_cli.stages.memory import check_memory, explained_loss
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
-from mopo_cli.store.documents import checked
+from mopo_cli.store.documents import FitProgress, checked
 from mopo_cli.store.hdf5 import dataset_shape
 from mopo_cli.store.run import RunFolder
 
@@ -87,8 +87,9 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
     if saved is not None:
         tensors, meta = saved
         with described(stage.state_file, AFRESH):
-            restore_fit(fit, tensors, meta["fit"])
-            history = checked(stage.state_file, list[dict[str, Any]], meta["history"], AFRESH)
+            progress = checked(stage.state_file, FitProgress, meta, AFRESH)
+            restore_fit(fit, tensors, progress["fit"])
+            history = progress["history"]
         report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")

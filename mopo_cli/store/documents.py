@@ -18,6 +18,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 Count = Annotated[int, Field(ge=1, le=10**7)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Counted = Annotated[int, Field(ge=0, lt=2**62)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 SeedKey = Annotated[str, Field(pattern=r"^\d{1,19}$")]
@@ -106,9 +107,50 @@ class CheckpointHeader(TypedDict):
 
 
 @_typed
+class FitNumbers(TypedDict):
+    """The numbers of `dynamics.fit.fit_state`."""
+
+    stale: list[int]
+    active: list[Counted]
+    epoch: Counted
+    step: Counted
+    adam: Counted
+
+
+@_typed
+class FitProgress(TypedDict):
+    """How far a model in training has come, with a record per epoch."""
+
+    fit: FitNumbers
+    history: list[dict[str, Any]]
+
+
+@_typed
+class LoopNumbers(TypedDict):
+    """The numbers of `agents.loop.loop_state`."""
+
+    step: Annotated[int, Field(gt=-(2**62), lt=2**62)]
+    adam: list[Counted]
+    past: list[list[Any]]
+    positions: list[Counted]
+    sizes: list[Counted]
+
+
+@_typed
+class BehaviourProgress(TypedDict):
+    """The numbers of `data.behaviour.behaviour_state`: `curve` has pairs of steps and mean return."""
+
+    steps: Counted
+    episode: Counted
+    adam: list[Counted]
+    curve: list[Annotated[list[int | float], Field(min_length=2, max_length=2)]]
+
+
+@_typed
 class Progress(TypedDict):
     """How far policies in training have come: per member the epochs, and whether it diverged."""
 
+    loop: LoopNumbers
     histories: list[list[dict[str, float | int | None]]]
     diverged: list[bool]
     seconds: NotRequired[Seconds]
