@@ -36,17 +36,16 @@ from mopo_cli.data.scores import reference_scores
 from mopo_cli.data.spaces import Spaces, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
-from mopo_cli.errors import CorruptError, LockedError, Stopped
+from mopo_cli.errors import CorruptError, Stopped
 from mopo_cli.evaluation.returns import Environment, open_environments
 from mopo_cli.stages.estimates import behaviour_bytes, log_bytes
+from mopo_cli.stages.fetch_data import alone_in
 from mopo_cli.stages.inputs import described, open_device
 from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.runner import Stage
-from mopo_cli.store.atomic import discard_leftovers
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import BehaviourProgress, checked
 from mopo_cli.store.lineage import tool_versions
-from mopo_cli.store.lock import run_lock
 from mopo_cli.store.run import cache_dir, dataset_slug
 from mopo_cli.tasks.termination import termination_for_env
 
@@ -118,12 +117,8 @@ def _trainings_file(name: DatasetName, seed: int, kwargs: dict[str, Any]) -> Ite
     content = {"env_id": name.env_id, "kwargs": kwargs, "seed": seed, "recipe": asdict(RECIPE), "versions": versions}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     folder = cache_dir() / "behaviours" / f"{dataset_slug(str(name.env_id))}-seed{seed}-{digest[:12]}"
-    try:
-        with run_lock(folder):
-            discard_leftovers(folder)
-            yield folder / "behaviour.safetensors"
-    except LockedError as error:
-        raise LockedError(error.message, hint="wait until it ends or stop it") from error
+    with alone_in(folder):
+        yield folder / "behaviour.safetensors"
 
 
 def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stage, device: torch.device) -> Behaviour:

@@ -18,6 +18,10 @@ def made(folder: Path) -> tuple[bytes, bytes]:
     return dataset.read_bytes(), training.read_bytes()
 
 
+def nothing_left_over(folder: Path) -> bool:
+    return not any("mopo-tmp" in path.name or "staged" in path.name for path in folder.rglob("*"))
+
+
 def start(child: Any, folder: Path, **how: Any) -> Any:
     folder.mkdir(exist_ok=True)
     ended = child(folder, LINE, **how)
@@ -55,7 +59,7 @@ def test_killed_at_random_moments_and_started_again_it_ends_with_the_same_bytes(
     last = start(child, tmp_path / "killed")
     assert last.code == 0 and went_on + ("goes on at" in last.err) >= 2
     assert made(tmp_path / "killed") == whole
-    assert not any("mopo-tmp" in path.name for path in (tmp_path / "killed").rglob("*"))
+    assert nothing_left_over(tmp_path / "killed")
 
 
 def test_killed_while_publishing(
@@ -66,7 +70,7 @@ def test_killed_while_publishing(
         ended = start(child, folder, fatal=uninterrupted["moments"] - before_the_end)
         assert ended.code == -signal.SIGKILL
         assert start(child, folder).code == 0
-        assert made(folder) == whole
+        assert made(folder) == whole and nothing_left_over(folder)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -10,10 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import mopo_cli.stages.fetch_data as stage
 from mopo_cli.config.schema import FetchData
-from mopo_cli.errors import CorruptError, InputError, MopoError, Stopped, UsageError
+from mopo_cli.errors import CorruptError, InputError, LockedError, MopoError, Stopped, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options
 from mopo_cli.store.atomic import sha256_file
@@ -107,6 +108,27 @@ def test_a_damaged_cache_is_made_anew(damage: str) -> None:
         file.truncate(10)
     assert fetch(run="runs/two")["outputs"]["dataset"] == str(path)
     assert contents(path.parent) == good
+
+
+def test_what_a_killed_process_left_in_the_cache_goes() -> None:
+    path = Path(fetch()["outputs"]["dataset"])
+    good = contents(path.parent)
+    path.with_name("dataset.json").unlink()
+    for leftover in (".staged/0/dataset.h5", ".staged/7/other", ".dataset.1234.mopo-tmp.h5"):
+        (path.parent / leftover).parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / leftover).write_text("half")
+    fetch(run="runs/two")
+    assert contents(path.parent) == good
+
+
+def test_two_processes_do_not_write_the_same_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mopo_cli.store.lock._WAIT_SECONDS", 0.0)
+    path = Path(fetch()["outputs"]["dataset"])
+    path.unlink()
+    with FileLock(path.with_name(".lock")), pytest.raises(LockedError, match="Another mopo process") as error:
+        fetch(run="runs/two")
+    assert "wait until it ends" in error.value.hint and "--run" not in error.value.hint
+    assert not path.exists() and not Path("runs/two").exists()
 
 
 def test_a_vanished_dataset_is_made_anew() -> None:
