@@ -229,8 +229,8 @@ def test_yaml_that_is_no_small_tree(refuses: Any, fault: str) -> None:
 
 def test_yaml_of_many_megabytes(refuses: Any) -> None:
     Path("mine.yaml").write_text("# nothing\n" * 200_000)
-    refuses("train-policy --run tiny --config mine.yaml", 4, "mine.yaml is larger than 1 MB")
-    refuses(f"{MAP} mine.yaml", 4, "mine.yaml is larger than 1 MB")
+    refuses("train-policy --run tiny --config mine.yaml", 4, "mine.yaml is larger than 1,000,000 bytes")
+    refuses(f"{MAP} mine.yaml", 4, "mine.yaml is larger than 1,000,000 bytes")
 
 
 @pytest.mark.parametrize("bound", ["1" + "0" * 90, "1.0e+50", "-4.0e+38"])
