@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -50,10 +51,20 @@ Take = Callable[[Callable[[Draws], None], Draws], None]
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What an algorithm took, by the data, for a setting that was left to them: `why` goes on from "as"."""
+
+    setting: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Work:
     """How much a gradient step has to do: widths, rows of a batch and real ones among them, rows of the data.
 
     `network` is what one row through one network of the dynamics costs, in operations; of these, `elites` are used.
+    On a GPU the actions that are sampled for a batch are looked at all at once, `at_once`, and not block by block.
     """
 
     obs_dim: int
@@ -63,14 +74,36 @@ class Work:
     data: int
     network: int
     elites: int
+    at_once: bool = False
 
 
-def setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
+@dataclass(frozen=True)
+class Networks:
+    """Networks of a member that are alike: the widths of their layers, inputs and outputs included, and how many.
+
+    Those that are `learned` have Adam's moments and a gradient beside their parameters. `looks` is how often a gradient
+    step holds, at its height, what all their layers say of a batch.
+    """
+
+    sizes: tuple[int, ...]
+    count: int = 1
+    learned: bool = True
+    looks: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """Of one of them."""
+        return sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.sizes))
+
+
+def setting(default: Any, description: str, source: str = "", before: Any = None, **bounds: Any) -> Any:
     """A field of an algorithm's settings that is its own: becomes a flag, a YAML key and a line of the help.
 
-    `bounds` are those of pydantic's Field, such as ge=0.
+    `before` is what was done when it was no setting yet, if not its default; `bounds` are those of pydantic's Field,
+    such as ge=0.
     """
-    return field(default=default, metadata={"description": description, "source": source, "bounds": bounds})
+    extra = {"source": source} | ({} if before is None else {"before": before})
+    return field(default=default, metadata={"description": description, "extra": extra, "bounds": bounds})
 
 
 def agent_state(agent: Any) -> tuple[dict[str, Tensor], list[int]]:
@@ -124,6 +157,8 @@ class Algorithm:
     - `cycle(settings)` is after how many steps `update` does the same again, by `batch.step`: what it launches must
       depend on nothing else, and be launched on tensors that stay where they are (see `engine.capture`);
     - `operations(settings, work)` counts the floating-point operations of its matrix products, for one member;
+    - `networks(settings, work)` are all those of one member, and `held(settings, work)` counts the numbers that a
+      gradient step samples and holds for one member beside what these say: by both, memory is asked for;
     - `learns_from` tells of which rows: "any", those of the data alone ("real"), in each batch some of the data and
       some of the model ("both"), or also of fresh rollouts, as it asks the model itself ("model");
     - `warm_up(settings)` is how many gradient steps come first, on real rows, phase after phase, each by
@@ -136,6 +171,7 @@ class Algorithm:
     - `uncertainties` are columns that model rows have for it, beside those of the penalties;
     - `rolling(agent)` `[S, ·]` are the parameters by which rollouts are made, the policies' first, and
       `imagining(agent, m, flat, how)` is how member m makes them, by parameters `flat` `[S, ·]`;
+    - `choices(agent)` is what it took for settings that were left to the data;
     - `files(agent, m)` is what is published of member m beside its policy: tensors by the name of their file;
     - `state(agent)` gives what a checkpoint must hold, tensors by name and plain numbers; `restore` puts it back.
     """
@@ -145,6 +181,8 @@ class Algorithm:
     start: Callable[[World, tuple[Member, ...], Any], Agent]
     update: Callable[[Any, Batch, Draws, float], dict[str, Tensor]]
     operations: Callable[[Any, Work], int]
+    networks: Callable[[Any, Work], tuple[Networks, ...]] = lambda settings, work: ()
+    held: Callable[[Any, Work], int] = lambda settings, work: 0
     cycle: Callable[[Any], int] = lambda settings: 1
     learns_from: Literal["any", "real", "both", "model"] = "any"
     warm_up: Callable[[Any], tuple[int, ...]] = lambda settings: ()
@@ -155,6 +193,7 @@ class Algorithm:
     shares: int = 1
     rolling: Callable[[Any], Tensor] = _actors
     imagining: Callable[[Any, int, Tensor, Imagining], Imagining] = _as_it_is
+    choices: Callable[[Any], tuple[Choice, ...]] = lambda agent: ()
     files: Callable[[Any, int], dict[str, dict[str, Tensor]]] = lambda agent, m: {}
     state: Callable[[Any], tuple[dict[str, Tensor], list[int]]] = agent_state
     restore: Callable[[Any, dict[str, Tensor], list[int]], None] = restore_agent

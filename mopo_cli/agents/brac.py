@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import squash, squash_gradient
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.divergences import kl_divergence, squared_mmd
@@ -187,6 +187,18 @@ def operations(settings: BracSettings, work: Work, *, value_penalty: bool) -> in
     return sac.operations(settings, work) + work.batch * (1 + value_penalty) * mlp_flops(actor)
 
 
+def networks(settings: BracSettings, work: Work) -> tuple[Networks, ...]:
+    """Soft actor-critic's, and the behaviour policy."""
+    actor, _ = sac.sac_sizes(settings, work)
+    return *sac.networks(settings, work), Networks(actor, looks=1)
+
+
+def held(settings: BracSettings, work: Work) -> int:
+    """For the MMD, both policies' samples by pairs, dimension by dimension: their distances, and how these change."""
+    pairs = (2 * _MMD_SAMPLES) ** 2
+    return work.batch * work.act_dim * 3 * pairs if settings.divergence == "mmd" else 0
+
+
 def algorithm(*, value_penalty: bool) -> Algorithm:
     """BRAC with or without the value penalty."""
     return Algorithm(
@@ -195,6 +207,8 @@ def algorithm(*, value_penalty: bool) -> Algorithm:
         _begin,
         partial(update, value_penalty=value_penalty),
         partial(operations, value_penalty=value_penalty),
+        networks,
+        held,
         learns_from="real",
         warm_up=lambda settings: (settings.behaviour_steps, settings.warmup_steps),
         warm=partial(warm, value_penalty=value_penalty),

@@ -5,9 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.guard import charge
 from mopo_cli.agents.runs import Loop, Past, RolloutTally
 from mopo_cli.agents.world import World
-from mopo_cli.dynamics.imagine import branch, uniform_policy
+from mopo_cli.dynamics.imagine import ENDS, branch, uniform_policy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.streams import stream
 
@@ -39,27 +40,31 @@ def _covered(loop: Loop, skip: int) -> bool:
 
 
 def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor) -> RolloutTally:
-    """Write the `index`-th rollouts of member m, made by the parameters `rolling` `[S, ·]`, into its pool."""
+    """Write the `index`-th rollouts of member m, made by the parameters `rolling` `[S, ·]`, into its pool.
+
+    A row that the guard ended has there what follows it in its reward, see `agents.guard`.
+    """
     member = loop.members[m]
     device = world.start.device
     generator = stream(member.seed, "policy/rollout", index, device)
     chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
     uniform = loop.settings.rollout_actions == "uniform"
     policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, rolling).sample
-    made = terminated = guarded = dropped = unknown = 0
+    made, unknown, ended, at_once = 0, 0, dict.fromkeys(ENDS, 0), dict.fromkeys(ENDS, 0)
     how = replace(world.how, uncertain=bool(loop.penalty[m].any()))
     how = how if member.penalty == ORACLE else replace(how, oracle=None)
     how = loop.algorithm.imagining(loop.agent, m, rolling, how)
     ensemble, start = world.ensembles[member.model], world.start[chosen]
     for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how):
-        loop.pool.write(m, imagined.rows)
+        loop.pool.write(m, charge(world.rows, imagined.rows, imagined.wild, loop.after_guard))
         made += len(imagined.rows)
-        terminated += imagined.terminated
-        guarded += imagined.guarded
-        dropped += imagined.dropped
         unknown += imagined.unknown
+        ends = imagined.ends()
+        ended = {name: count + ends[name] for name, count in ended.items()}
+        at_once = ends if imagined.step == 0 else at_once
     if not loop.pool.sizes[m]:
         # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
         loop.pool.write(m, torch.full((1, world.rows.width), torch.nan, device=device))
     total = loop.settings.rollout_batch
-    return RolloutTally(made, terminated / total, guarded / total, dropped / total, unknown / max(made, 1))
+    shares, first = ({name: count / total for name, count in counts.items()} for counts in (ended, at_once))
+    return RolloutTally(made, unknown=unknown / max(made, 1), at_once=first, **shares)

@@ -27,6 +27,12 @@ def episode_returns(reward: Tensor, last: Tensor) -> Tensor:
     return torch.diff(sums, prepend=sums.new_zeros(1))
 
 
+def returns_to_end(logged: Transition, gamma: float) -> Tensor:
+    """What N logged steps, in order, return from each to the end of its episode, discounted, f8 `[N]`."""
+    reward = logged.reward.double()
+    return lambda_returns(reward, torch.zeros_like(reward), last_steps(logged), gamma, 1.0)
+
+
 def lambda_returns(reward: Tensor, next_value: Tensor, last: Tensor, gamma: float, weight: float) -> Tensor:
     """The returns of TD(lambda) of N logged steps `[N]`, lambda being `weight` (Sutton & Barto 2018, section 12.1).
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Agent, Algorithm
+from mopo_cli.agents.guard import after_guard
 from mopo_cli.agents.replay import Pool
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
@@ -25,8 +26,9 @@ _ALWAYS = ("penalty", "reward")
 class RolloutTally:
     """What a member's latest rollouts did: rows made, and the shares of the start states whose branch ended early.
 
-    A branch ends by the task's rule (terminated), by the guard, or dropped as not finite. `unknown` is the share
-    of rows that the oracle knew nothing of.
+    A branch ends by the task's rule (terminated), halted by an uncertainty, by the guard, or dropped as not finite.
+    `at_once` are the same shares, by name, of the branches that ended in their first step. `unknown` is the share of
+    rows that the oracle knew nothing of.
     """
 
     rows: int
@@ -34,6 +36,8 @@ class RolloutTally:
     guarded: float
     dropped: float
     unknown: float = 0.0
+    halted: float = 0.0
+    at_once: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,7 +55,10 @@ class Past:
 
 @dataclass
 class Loop:
-    """A stack of runs in progress; `step` is below 0 while the agents warm up."""
+    """A stack of runs in progress; `step` is below 0 while the agents warm up.
+
+    `after_guard` is added to the rewards of rows that the guard ended, as they are written into the pool.
+    """
 
     settings: LoopSettings
     members: tuple[Member, ...]
@@ -59,6 +66,7 @@ class Loop:
     agent: Agent
     pool: Pool
     penalty: Tensor  # [S, 1, U]
+    after_guard: float = 0.0
     step: int = 0
     past: deque[Past] = field(default_factory=deque)
     tallies: list[RolloutTally] = field(default_factory=list)
@@ -88,7 +96,8 @@ def start_loop(
 ) -> Loop:
     """Build the stack with fresh agents and empty pools; `learner` are the algorithm's own settings.
 
-    With a recorder its gradient steps are replayed (see `engine.capture`).
+    With a recorder its gradient steps are replayed (see `engine.capture`). SettingsError where rollouts are made, the
+    discount is 1 and a reward is negative (see `agents.guard`).
     """
     device = world.real.device
     agent = algorithm.start(world, members, learner)
@@ -99,6 +108,9 @@ def start_loop(
     names = world.how.uncertainties
     weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
     loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])
+    # A learner without a discount, such as cloning, learns from no reward.
+    if max(capacities) and (gamma := getattr(learner, "gamma", None)) is not None:
+        loop.after_guard = after_guard(world.least_reward, gamma)
     loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
     loop.engine = Engine(record, partial(rounding, learner.update_precision))
     loop.cycle = algorithm.cycle(learner)

@@ -1,6 +1,7 @@
 """What a learner may look at."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -23,3 +24,8 @@ class World:
     ensembles: tuple[Ensemble, ...] = ()
     buffer: Tensor | None = None
     how: Imagining = RELEASED
+
+    @cached_property
+    def least_reward(self) -> float:
+        """The least reward of the data."""
+        return float(self.rows.split(self.real).reward.amin())

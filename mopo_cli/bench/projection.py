@@ -3,15 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.crew import CrewSize
 from mopo_cli.bench.measure import WARM_UP, Rate, Task, rollouts_name, training_name, updates_name
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
-from mopo_cli.stages.memory import policy_bytes
-from mopo_cli.stages.policy_stack import learner_settings
+from mopo_cli.stages.estimates import policy_bytes
+from mopo_cli.stages.learners import learner_settings
 
 MODEL_EPOCHS = 100
 """Epochs of model training that a projection assumes: where its early stop comes, no one knows before."""
+_BUFFERS = ("data", "pools", "a rollout step")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     meanwhile = seconds["rollouts"] + seconds["policy updates"]
     seconds["evaluation"] = max(played / processes - meanwhile, 0.0) if processes else played
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
-    return Projection(seconds, policy_bytes(policy, rows, shapes.rows, [policy.h] * seeds))
+    alone = policy_bytes(policy, rows, shapes.rows, torch.device("cpu"), CrewSize(0), policy.h, seeds)
+    return Projection(seconds, {name: size for name, size in alone.items() if name in _BUFFERS})
 
 
 def _imagined(task: Task, seeds: int) -> float:

@@ -8,6 +8,7 @@ import typer
 
 from mopo_cli.agents.algorithms import NAMES
 from mopo_cli.cli.options import Call, command
+from mopo_cli.config.fields import MOST_SEEDS
 from mopo_cli.config.presets import find_preset, method_names, preset_dataset
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainModel, TrainPolicy
@@ -30,8 +31,10 @@ EXAMPLES = (
 
 _PRESET = "hopper-medium-replay"
 
-Seeds = Annotated[int, typer.Option("--seeds", help="policies in the larger stack", metavar="INT", min=1)]
-Rows = Annotated[int, typer.Option("--rows", help="transitions in the data", metavar="INT", min=1000)]
+Seeds = Annotated[
+    int, typer.Option("--seeds", help="policies in the larger stack", metavar="INT", min=1, max=MOST_SEEDS)
+]
+Rows = Annotated[int, typer.Option("--rows", help="transitions in the data", metavar="INT", min=1000, max=2**62)]
 Seconds = Annotated[float, typer.Option("--seconds", help="how long to measure each rate", metavar="FLOAT", min=0.1)]
 Methods = Annotated[
     str | None,
@@ -58,6 +61,7 @@ def bench(
     """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
     from mopo_cli.agents.algorithms import load
     from mopo_cli.agents.crew import crew_size
+    from mopo_cli.bench.room import check_room
     from mopo_cli.engine.workers import thread_count
     from mopo_cli.stages.inputs import open_device, open_recorder
     from mopo_cli.stages.runner import Options
@@ -68,6 +72,7 @@ def bench(
     task, preset = _task(call, rows, methods)
     options = Options(device=call.device, threads=call.threads, engine=call.engine)
     device = open_device(options)
+    check_room(task, seeds, device)
     record, threads = open_recorder(options, device), thread_count()
     engine = "eager" if record is None else "cudagraph"
     about = {

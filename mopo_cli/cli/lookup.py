@@ -7,7 +7,7 @@ from mopo_cli.cli.context import fetched
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.report import Report
-from mopo_cli.store.atomic import read_json
+from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.files import expand
 from mopo_cli.store.run import cache_dir, dataset_slug, resolve_run
 
@@ -57,10 +57,10 @@ def _in_cache(name: str) -> list[Path]:
 
 def _is_of(file: Path, dataset_id: str) -> bool:
     try:
-        sidecar = read_json(file.with_name("dataset.json"))
+        recorded = read_document(file.with_name("dataset.json"), CachedDataset)
     except (InputError, CorruptError):
         return False
-    return isinstance(sidecar, dict) and sidecar.get("dataset_id") == dataset_id
+    return bool(recorded["dataset_id"] == dataset_id)
 
 
 def _absent(text: str) -> InputError:

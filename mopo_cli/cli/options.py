@@ -16,6 +16,7 @@ from mopo_cli.config.resolve import check_flags
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 
+_MOST_THREADS = 4096  # more than any machine has CPUs for
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B,..."}
 
@@ -168,5 +169,7 @@ def _call(given: dict[str, Any], settings: set[str]) -> Call:
         raise UsageError(f"--engine must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {execution['engine']!r}.")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, not {threads}.")
+    if threads is not None and threads > _MOST_THREADS:
+        raise UsageError(f"--threads must be at most {_MOST_THREADS}, not {threads}.")
     report = Report("json" if given.get("json") else "human")
     return Call(report=report, flags=flags, **execution)

@@ -51,11 +51,13 @@ def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: s
     if call.preset:  # the run keeps it, as after fetch-data --preset
         options = replace(options, origins={**options.origins, "preset": f"preset {call.preset}"})
     ablation, how = context.settle(Ablate, call.flags)
-    shared = _shared(call, ablation, how.origins, table)
+    shared, seeded = _shared(call, ablation, how.origins, table), bool({"seeds", "seed_list"} & given(how.origins))
     rows = [row for row in table.rows_for(family(name.dataset_id)) if row.method]
     for row in rows:
         refuse_contradiction(TrainPolicy, str(row.method), {**shared, **row.settings}, f"The table {table.name}")
-    cells = {row.label: _cell(context.settle(TrainPolicy, {**shared, **_own(row)})[0], row) for row in rows}
+    # The paper's number of seeds where the user named none.
+    asked = {row.label: shared if seeded else {**shared, "seeds": table.seeds_for(row)} for row in rows}
+    cells = {row.label: _cell(context.settle(TrainPolicy, {**asked[row.label], **_own(row)})[0], row) for row in rows}
     return Plan(
         Part(dataset, run, cells),
         {row.label: plain_settings(TrainPolicy, context, _own(row)) for row in rows},
@@ -68,8 +70,7 @@ def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: s
 
 
 def _shared(call: Call, ablation: Ablate, origins: dict[str, str], table: PaperTable) -> dict[str, Any]:
-    """What the user said of every cell, and the paper's number of seeds where the user named none."""
-    own = given(origins)
+    """What the user said of every cell."""
     for_all = given_for_all(origins)
     shared = {name: getattr(ablation, name) for name in PolicyTraining.model_fields if name in for_all}
     for name in ("lam", "h"):
@@ -77,7 +78,7 @@ def _shared(call: Call, ablation: Ablate, origins: dict[str, str], table: PaperT
             if len(values := getattr(ablation, name)) > 1:
                 raise UsageError(f"--{name}: a cell of {table.name} has one {name}, not {show(values)}.")
             shared[name] = values[0]
-    return shared if {"seeds", "seed_list"} & own else {**shared, "seeds": table.seeds}
+    return shared
 
 
 def _own(row: Row) -> dict[str, Any]:

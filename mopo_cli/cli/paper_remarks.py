@@ -23,7 +23,8 @@ def table_remarks(full: PaperTable, table: PaperTable, plans: list[Plan]) -> lis
 
 
 def _smaller(full: PaperTable, table: PaperTable, plans: list[Plan]) -> list[str]:
-    cells = [cell for plan in plans for cell in plan.part.cells.values()]
+    wanted = {row.label: full.seeds_for(row) for row in full.rows}
+    seeds = {(len(cell.all_seeds()), wanted[label]) for plan in plans for label, cell in plan.part.cells.items()}
     families = {plan.part.dataset: family(parse_dataset(plan.part.dataset).dataset_id) for plan in plans}
     updates = {
         (cell.updates, full.updates_for(families[plan.part.dataset]))
@@ -32,7 +33,7 @@ def _smaller(full: PaperTable, table: PaperTable, plans: list[Plan]) -> list[str
     }
     found = {plan.part.dataset for plan in plans} & set(full.datasets)
     counts = [
-        *((seeds, full.seeds, "seeds") for seeds in sorted({len(cell.all_seeds()) for cell in cells})),
+        *((*pair, "seeds") for pair in sorted(seeds)),
         *((*steps, "updates") for steps in sorted(updates)),
         (len(found), len(full.datasets), "data sets"),
         (len(table.rows), len(full.rows), "rows"),

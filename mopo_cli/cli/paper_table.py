@@ -78,7 +78,7 @@ def _announce(report: Report, table: PaperTable, plans: list[Plan]) -> None:
     cells = [cell for plan in plans for cell in plan.part.cells.values()]
     policies = sum(len(cell.all_seeds()) for cell in cells)
     there = sum(plan.part.already_there(table.name) for plan in plans)
-    seeds = len(cells[0].all_seeds()) if cells else 0
+    seeds = " or ".join(str(count) for count in sorted({len(cell.all_seeds()) for cell in cells})) or "0"
     sets = f"{len(plans)} data set{'s' if len(plans) > 1 else ''}"
     already = f", {there} of them there already" if there else ""
     report.say(f"{table.name}: {sets}, {len(cells)} cells x {seeds} seeds = {policies} policies{already}")

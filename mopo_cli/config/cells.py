@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from mopo_cli.config.learners import of_algorithms, own_settings, with_own
 from mopo_cli.config.presets import find_preset, load_method, load_preset_method
 from mopo_cli.config.resolve import INHERITED, build, check_flags, read_method, refuse_contradiction, suggestion
 from mopo_cli.config.schema import STAGES, Ablate, Imagination, PolicyTraining, TrainPolicy
-from mopo_cli.errors import UsageError
+from mopo_cli.errors import SettingsError, UsageError
+
+MOST_CELLS = 10_000
+"""So many that years go by before all are trained; each needs a folder, and to be compared with all others."""
 
 Settle = Callable[[dict[str, object]], TrainPolicy]
 """From flags of train-policy to its settings."""
@@ -55,7 +59,10 @@ def given_for_all(origins: dict[str, str]) -> set[str]:
 
 
 def check_grid(settings: Ablate, origins: dict[str, str]) -> None:
-    """Raises UsageError for an axis of the grid that can be none, or is given a value that is not allowed."""
+    """Raises UsageError for an axis of the grid that can be none, or is given a value that is not allowed.
+
+    SettingsError where there are more points than anybody could train a policy for.
+    """
     for name, values in settings.grid.items():
         if name not in TrainPolicy.model_fields and not of_algorithms(name):
             own = {own for algorithm in NAMES for own in own_settings(algorithm)}
@@ -69,6 +76,14 @@ def check_grid(settings: Ablate, origins: dict[str, str]) -> None:
             check_flags(TrainPolicy, {name: value}, "--grid ")
         if len({word(value) for value in values}) < len(values):
             raise UsageError(f"--grid {_key(name)} must not have a value twice.")
+    lists = ("method", *({"lam", "h"} & given_for_all(origins))) if settings.method else ("penalty", "lam", "h")
+    axes = {name: getattr(settings, name) for name in lists} | settings.grid
+    if (count := prod(map(len, axes.values()))) > MOST_CELLS:
+        longest = max(axes, key=lambda name: len(axes[name]))
+        raise SettingsError(
+            f"The grid has {count:,} cells, and at most {MOST_CELLS:,} can be compared.",
+            hint=f"fewer values of {_key(longest)}, which has {len(axes[longest]):,}",
+        )
 
 
 def grid(settings: Ablate) -> tuple[TrainPolicy, ...]:

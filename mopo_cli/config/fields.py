@@ -14,6 +14,10 @@ Metric = Literal["mse", "nll"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"
 CODE = "MOPO code"
 ENSEMBLE = "MOPO App. G.2"
+# Far beyond what anybody trains, and so few that one can list them.
+MOST_LAYERS, MOST_SEEDS = 1000, 1_000_000
+# Of any setting that is a whole number: what a tensor's index can be.
+_LARGEST = 2**63 - 1
 
 
 def _split(value: Any) -> Any:
@@ -29,7 +33,7 @@ def _known_algorithm(name: str) -> str:
     return name
 
 
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Field(ge=0, le=_LARGEST)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
 Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
 Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
@@ -74,3 +78,13 @@ class Settings(BaseModel):
             raise ValueError("must not be true or false")
         optional = info.field_name is not None and cls.model_fields[info.field_name].default is None
         return None if optional and value == "none" else value
+
+    @field_validator("*")
+    @classmethod
+    def _number_that_tensors_can_have(cls, value: Any) -> Any:
+        if any(
+            isinstance(number, int) and number > _LARGEST
+            for number in (value if isinstance(value, tuple) else (value,))
+        ):
+            raise ValueError(f"must be at most {_LARGEST}")
+        return value

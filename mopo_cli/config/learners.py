@@ -30,8 +30,8 @@ def own_settings(algorithm: str) -> dict[str, tuple[Any, FieldInfo]]:
 
 def _field(part: Any) -> FieldInfo:
     about = part.metadata
-    extra = {"source": about["source"]}
-    field: FieldInfo = Field(part.default, description=about["description"], json_schema_extra=extra, **about["bounds"])
+    described = {"description": about["description"], "json_schema_extra": about["extra"]}
+    field: FieldInfo = Field(part.default, **described, **about["bounds"])
     return field
 
 

@@ -13,6 +13,8 @@ from mopo_cli.config.axes import mark
 from mopo_cli.config.fields import (
     CODE,
     ENSEMBLE,
+    MOST_LAYERS,
+    MOST_SEEDS,
     NAME,
     Algorithm,
     Axes,
@@ -74,7 +76,7 @@ class TrainModel(Settings):
 
     networks: int = setting(7, "networks in the ensemble", ENSEMBLE, ge=1)
     hidden: int = setting(200, "units per hidden layer", ENSEMBLE, ge=1)
-    layers: int = setting(4, "hidden layers", ENSEMBLE, ge=1)
+    layers: int = setting(4, "hidden layers", ENSEMBLE, ge=1, le=MOST_LAYERS)
     batch_size: int = setting(256, "rows per network and gradient step", CODE, ge=1)
     learning_rate: float = setting(1e-3, "Adam step size", CODE, gt=0)
     weight_decay: Weights = setting(
@@ -97,7 +99,7 @@ class TrainModel(Settings):
         "fp32",
         "numbers that layers are multiplied in while they are fitted; bf16, and on a GPU tf32, is faster and coarser",
     )
-    seeds: int = setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1)
+    seeds: int = setting(1, "number of ensembles trained as one stack, seeds 0, 1, ...", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
 
     _check_seeds = field_validator("seed_list")(unique)
@@ -114,6 +116,11 @@ class TrainModel(Settings):
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds to train: ``seed_list`` if given, else 0, 1, ... seeds-1."""
         return self.seed_list or tuple(range(self.seeds))
+
+    @property
+    def seed_count(self) -> int:
+        """How many these are."""
+        return len(self.seed_list) if self.seed_list else self.seeds
 
 
 class SelectElites(Settings):
@@ -146,7 +153,10 @@ class Imagination(Settings):
         "numbers that the model's layers are multiplied in; bf16, and on a GPU tf32, is faster and coarser",
     )
     termination_rules: Literal["fixed", "paper"] = setting(
-        "fixed", "the task's rule without or with the slips of the released one", CODE
+        "fixed",
+        "the task's rule without or with the slips of the released one, which has no guard against states that no"
+        " body reaches; what follows a guarded row counts as the data's least reward, or 0, for ever",
+        CODE,
     )
 
 
@@ -171,7 +181,7 @@ class PolicyTraining(Imagination):
 
     epochs: int = setting(1000, "epochs to train", CODE, ge=1)
     steps_per_epoch: int = setting(1000, "gradient steps per epoch", CODE, ge=1)
-    seeds: int = setting(1, "number of policies trained as one stack, seeds 0, 1, ... (MOPO: 6)", ge=1)
+    seeds: int = setting(1, "number of policies trained as one stack, seeds 0, 1, ... (MOPO: 6)", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "the seeds themselves, e.g. 0,3,7 (instead of --seeds)")
     rollouts: str = setting("fresh", "fresh, or a rollout file to use instead of the model", min_length=1)
     rollout_actions: Literal["policy", "uniform"] = setting(
@@ -187,7 +197,7 @@ class PolicyTraining(Imagination):
     real_ratio: float = setting(0.05, "share of real data in a batch", ENSEMBLE, ge=0, le=1)
     batch_size: int = setting(256, "rows per gradient step", CODE, ge=1)
     hidden: int = setting(256, "units per hidden layer of actor and critics", CODE, ge=1)
-    layers: int = setting(2, "hidden layers of actor and critics", CODE, ge=1)
+    layers: int = setting(2, "hidden layers of actor and critics", CODE, ge=1, le=MOST_LAYERS)
     actor_lr: float = setting(3e-4, "Adam step size of the actor", CODE, gt=0)
     actor_schedule: Literal["constant", "cosine"] = setting(
         "constant",
@@ -243,6 +253,11 @@ class PolicyTraining(Imagination):
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds to train: ``seed_list`` if given, else 0, 1, ... seeds-1."""
         return self.seed_list or tuple(range(self.seeds))
+
+    @property
+    def seed_count(self) -> int:
+        """How many these are."""
+        return len(self.seed_list) if self.seed_list else self.seeds
 
 
 class TrainPolicy(PolicyTraining):

@@ -33,6 +33,8 @@ class Row(_Frozen):
     """Its name in print, where it is not the label."""
     table: str | None = None
     """Where it is printed, if not in the paper's table."""
+    seeds: int | None = None
+    """Policies per cell in the paper, where they are not as many as the table's."""
 
     @field_validator("settings", mode="before")
     @classmethod
@@ -55,7 +57,7 @@ class PaperTable(_Frozen):
     table: str
     unit: Literal["score", "return"]
     seeds: int
-    """Policies per cell in the paper."""
+    """Policies per cell in the paper, where a row has no number of its own."""
     updates: int | dict[str, int]
     """Gradient steps of each in the paper; where these differ, by the first word of a data set's family."""
     datasets: tuple[str, ...]
@@ -74,6 +76,10 @@ class PaperTable(_Frozen):
     def rows_for(self, family: str) -> tuple[Row, ...]:
         """The rows that a data set of this family has."""
         return tuple(row for row in self.rows if not row.datasets or family in row.datasets)
+
+    def seeds_for(self, row: Row) -> int:
+        """Policies per cell of a row in the paper."""
+        return row.seeds or self.seeds
 
     def updates_for(self, family: str) -> int:
         """Gradient steps in the paper on a data set of this family; the most of any, where it has none of its own."""

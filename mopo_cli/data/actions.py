@@ -7,6 +7,9 @@ from mopo_cli.data.checks import Check
 from mopo_cli.data.transitions import Floats
 
 _FEW = 20
+_NEAR, _MARGIN = 0.9, 0.05
+_HELD_ROWS, _HELD_SHARE = 2, 0.001
+_SHOWN = 12
 
 
 def check_continuous(column: NDArray[np.generic], name: str, where: str) -> Check:
@@ -28,23 +31,62 @@ def check_continuous(column: NDArray[np.generic], name: str, where: str) -> Chec
 
 
 def bounds_of(actions: Floats, names: list[str], where: str) -> tuple[Floats, Floats, list[Check]]:
-    """Bounds `[A]` from the data: a dimension on both sides of 0 has [-1, 1] or as far as it goes either way; one
-    that keeps to one side, as a valve does, has its least and greatest value.
+    """Bounds `[A]` from the data `[N, A]`: how far each dimension goes, and a little further.
 
-    A dimension that never changes fails its check: nothing is known of what it does, so a policy must not move it.
+    A dimension that stays within [-1, 1] and comes near both has [-1, 1]. Others have their least and greatest value
+    and a margin beyond it, but not across 0, as a valve does not go below shut, and not beyond a value that many rows
+    hold, which is a bound. A dimension that never changes fails its check: nothing is known of what it does, so a
+    policy must not move it.
     """
-    least, greatest = actions.min(axis=0, initial=np.inf), actions.max(axis=0, initial=-np.inf)
-    reach = np.maximum(np.abs(actions).max(axis=0, initial=0.0), 1).astype(np.float32)
-    both = (least < 0) & (greatest > 0)
     checks = [
         Check(
             name,
             "varies",
-            f"{where}: column {name} is {least[i]:g} in every row, so nothing is known of what it does: leave it "
+            f"{where}: column {name} is {column[0]:g} in every row, so nothing is known of what it does: leave it "
             "out, or give its bounds (action_low and action_high in a --columns YAML, or --env ENV-ID)."
-            if len(actions) and least[i] == greatest[i]
+            if len(column) and (column == column[0]).all()
             else "",
         )
-        for i, name in enumerate(names)
+        for name, column in zip(names, actions.T, strict=True)
     ]
-    return np.where(both, -reach, least), np.where(both, reach, greatest), checks
+    bounds = [_bounds(column) if len(column) else (np.inf, -np.inf) for column in actions.T]
+    low, high = np.array(bounds, np.float32).reshape(-1, 2).T
+    return low, high, checks
+
+
+def bounds_in_words(actions: Floats, low: Floats, high: Floats, names: list[str]) -> str:
+    """What `bounds_of` made of the actions `[N, A]`, with the margins."""
+    parts = []
+    for i, name in enumerate(names[:_SHOWN] if len(actions) else []):
+        column = actions[:, i]
+        below, above = low[i] < column.min(), high[i] > column.max()
+        if _is_plain(column):
+            margin = "the data come near both"
+        elif below and above:
+            margin = "with a margin of up to 5 % of the range on both sides"
+        elif below or above:
+            margin = f"with a margin of up to 5 % of the range {'below' if below else 'above'}"
+        else:
+            margin = "without a margin"
+        parts.append(f"{name} from {low[i]:g} to {high[i]:g}, {margin}")
+    more = f" (and {len(names) - _SHOWN} more)" if len(names) > _SHOWN else ""
+    return f"no environment named: action bounds taken from the data: {', '.join(parts)}{more}"
+
+
+def _bounds(column: Floats) -> tuple[float, float]:
+    least, greatest = float(column.min()), float(column.max())
+    if _is_plain(column):
+        return -1.0, 1.0
+    margin = _MARGIN * (greatest - least)
+    low = least if _is_held(column, least) else least - margin
+    high = greatest if _is_held(column, greatest) else greatest + margin
+    return (max(low, 0.0) if least >= 0 else low), (min(high, 0.0) if greatest <= 0 else high)
+
+
+def _is_plain(column: Floats) -> bool:
+    return bool(-1 <= column.min() <= -_NEAR and _NEAR <= column.max() <= 1)
+
+
+def _is_held(column: Floats, value: float) -> bool:
+    """Whether so many rows have exactly this value that it must be a bound."""
+    return int((column == value).sum()) >= max(_HELD_ROWS, _HELD_SHARE * len(column))

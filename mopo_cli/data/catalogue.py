@@ -9,7 +9,7 @@ from mopo_cli.data.d4rl_files import downloads_dir, table
 from mopo_cli.data.minari_sets import local_sets, minari_root, open_set, stored_environment
 from mopo_cli.data.registry import LEVELS, TASKS, parse_dataset
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.store.atomic import read_json
+from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.run import cache_dir
 
 KINDS = {
@@ -79,13 +79,12 @@ def _fetched() -> Iterator[Entry]:
     for sidecar in sorted((cache_dir() / "datasets").glob("*/dataset.json")):
         path = sidecar.with_name("dataset.h5")
         try:
-            recorded = read_json(sidecar)
+            recorded = read_document(sidecar, CachedDataset)
             size = path.stat().st_size
         except (OSError, InputError, CorruptError):
             continue
-        if isinstance(recorded, dict) and isinstance(recorded.get("dataset_id"), str):
-            name, source = recorded["dataset_id"], str(recorded.get("source", ""))
-            yield Entry("fetched", name, bytes=size, here=True, path=str(path), note=source)
+        note = str(recorded.get("source", ""))
+        yield Entry("fetched", recorded["dataset_id"], bytes=size, here=True, path=str(path), note=note)
 
 
 def _minari_here() -> Iterator[Entry]:

@@ -18,6 +18,8 @@ class Check:
     row: int | None = None
     """The first row at fault."""
     hint: str = ""
+    warning: str = ""
+    """What deserves a look, whole sentences; the data can be used all the same."""
 
 
 class UnusableData(InputError):

@@ -13,7 +13,7 @@ Written ``obs=temp+pressure,action=valve_*,reward=yield,episode=batch``, or as Y
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,6 @@ _BOUNDS = ("action_low", "action_high")
 _SHOWN = 20
 _MOST_NAMES = 50_000
 _LARGEST = 3.4e38  # a float32
-ONE_EPISODE = "nothing marks where an episode ends: one long episode"
-"""What ``DatasetInfo.source`` says of a log without next states and without any mark of an end."""
 _EXAMPLE = '--columns "obs=temp+pressure,action=valve,reward=yield,episode=batch"'
 
 Sources = dict[str, tuple[str, ...]]
@@ -75,17 +73,21 @@ def parse_column_map(text: str | None) -> ColumnMap:
     return ColumnMap(_columns(items, str(path)), **bounds)
 
 
-def resolve(wanted: Sources, here: Sequence[str], file: str, absent: str = "is missing") -> tuple[Sources, list[Check]]:
+def resolve(
+    wanted: Sources, here: Sequence[str], file: str, absent: str = "is missing", in_groups: bool = True
+) -> tuple[Sources, list[Check]]:
     """The file's columns that a map stands for: globs are filled in, in the order of ``here``, the file's own.
 
-    Second, a failed check for each column that is not ``here``; ``absent`` says what that means. UsageError for
-    one that is used twice.
+    Second, a failed check for each column that is not ``here``; ``absent`` says what that means. ``in_groups``: whether
+    a name is a path, as in HDF5. UsageError for a column that is used twice, a glob that stands for columns of several
+    groups, and one that gives several columns where one is needed.
     """
     found: Sources = {}
     faults = []
     user: dict[str, str] = {}
     for ours, patterns in wanted.items():
-        names = [name for pattern in patterns for name in _matching(pattern, here)]
+        names = [name for pattern in patterns for name in _matching(pattern, here, ours, in_groups)]
+        _check_number(ours, names, "--columns")
         faults += [_missing(name, ours, here, f"{file}: column {name} {absent}") for name in names if name not in here]
         for name in names:
             if name in user:
@@ -122,7 +124,7 @@ def in_full(name: str, ours: str) -> str:
 
 def missing_target(ours: str, here: Sequence[str], file: str) -> Check:
     """The check of a column that no map can do without."""
-    short = next(name for name, long in _NAMES.items() if long == ours)
+    short = _short(ours)
     named = f"{short}_0, {short}_1, ..." if ours in _WIDE else short
     fault = f"{file}: there is no column {named} for {ours}, and --columns names none; {_holds(here)}."
     return Check(ours, "there", fault, hint=_EXAMPLE)
@@ -148,8 +150,7 @@ def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
             raise UsageError(f"{where} gives {ours} twice.", _EXAMPLE)
         if not names or not all(names):
             raise UsageError(f"{where} gives {name} an empty column name.", _EXAMPLE)
-        if len(names) > 1 and ours not in _WIDE:
-            raise UsageError(f"{where} gives {name} {len(names)} columns, where one is needed.", _EXAMPLE)
+        _check_number(ours, names, where)
         columns[ours] = tuple(names)
     return columns
 
@@ -188,12 +189,55 @@ def _numbers(value: Any, name: str, path: Path) -> tuple[float, ...]:
     return tuple(map(float, value))
 
 
-def _matching(pattern: str, here: Sequence[str]) -> list[str]:
+def _check_number(ours: str, names: Sequence[str], where: str) -> None:
+    if len(names) > 1 and ours not in _WIDE:
+        several = f"{len(names)} columns ({_joined(tuple(names))})"
+        raise UsageError(f"{where} gives {_short(ours)} {several}, where one is needed.", _EXAMPLE)
+
+
+def _matching(pattern: str, here: Sequence[str], ours: str, in_groups: bool) -> list[str]:
     """What a name with ``*`` stands for; itself where it is a column, or where there is none."""
     if "*" not in pattern or pattern in here:
         return [pattern]
-    glob = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-    return [name for name in here if glob.fullmatch(name)] or [pattern]
+    names = [name for name in here if _fits(name, pattern.split("*"))] or [pattern]
+    groups = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
+    if in_groups and len(groups) > 1:
+        shown = ", ".join(group or "/" for group in groups[:3]) + (", ..." if len(groups) > 3 else "")
+        raise UsageError(
+            f"--columns {_short(ours)}={pattern} stands for columns of {len(groups)} groups ({shown}). A star sets "
+            "columns side by side, as dimensions of the same rows; it does not put the rows of one group after those "
+            "of another. If the groups are episodes, write their rows one after the other into columns of one file, "
+            "with a column that numbers the episodes; if they are dimensions, name each column without a star.",
+            _EXAMPLE,
+        )
+    return names
+
+
+def _fits(name: str, parts: Sequence[str]) -> bool:
+    """Whether a name is made of the parts, in their order, with anything between them; linear in its length."""
+    first, *inner, last = parts
+    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
+        return False
+    place, end = len(first), len(name) - len(last)
+    for part in inner:
+        place = name.find(part, place, end)
+        if place < 0:
+            return False
+        place += len(part)
+    return True
+
+
+def list_once(checks: Sequence[Check], here: Sequence[str]) -> list[Check]:
+    """The checks, of which only the first that fails names what the file holds."""
+    listing, listed, shorter = f"; {_holds(here)}", False, []
+    for check in checks:
+        shorter.append(replace(check, fault=check.fault.replace(listing, "")) if listed else check)
+        listed = listed or listing in check.fault
+    return shorter
+
+
+def _short(ours: str) -> str:
+    return next((name for name, long in _NAMES.items() if long == ours), ours)
 
 
 def _missing(name: str, ours: str, here: Sequence[str], told: str) -> Check:

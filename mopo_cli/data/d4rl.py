@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mopo_cli.data.checks import require
+from mopo_cli.data.checks import Check, require
 from mopo_cli.data.d4rl_files import published
+from mopo_cli.data.ends import guess_next
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.scores import reference_scores
-from mopo_cli.data.shift import shift
 from mopo_cli.data.spaces import Spaces, spaces_of_id
 from mopo_cli.data.tidy import tidy_column
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
@@ -28,7 +28,7 @@ def load_d4rl(path: Path, dataset_id: str) -> tuple[Transitions, DatasetInfo]:
     """Read ``path``, which the caller knows to be the published file of ``dataset_id``; all rows, no infos.
 
     - v2 holds next_observations: they are kept, also where a timeout ends the record.
-    - v0 does not: see `shift`. Its terminals stay, with ``terminal_next_known`` False.
+    - v0 does not: see `ends.guess_next`. Its terminals stay, with ``terminal_next_known`` False.
     - Rows that the next row does not continue, as where the halves of medium-expert meet, are marked as timeouts.
     - Ant's 84 contact forces are left out where they are all zero, as in the -v4 environment.
 
@@ -37,7 +37,7 @@ def load_d4rl(path: Path, dataset_id: str) -> tuple[Transitions, DatasetInfo]:
     file = published(dataset_id)
     env_id = parse_dataset(dataset_id).env_id
     assert env_id is not None
-    transitions, notes = _read(path)
+    transitions, notes, checks = _read(path)
     shifted = bool(notes)
     if shifted and "-medium-expert-" in dataset_id:
         notes.append("where its halves meet, one next state is wrong unless the file marks an end there")
@@ -56,18 +56,26 @@ def load_d4rl(path: Path, dataset_id: str) -> tuple[Transitions, DatasetInfo]:
         seed=None,
         env_kwargs=env_kwargs,
         terminal_next_known=not (shifted and transitions.terminals.any()),
+        doubts=tuple(_as_warning(check) for check in checks if check.fault or check.warning),
     )
     return transitions, info
 
 
-def _read(path: Path) -> tuple[Transitions, list[str]]:
+def _read(path: Path) -> tuple[Transitions, list[str], list[Check]]:
     with open_hdf5(path) as file:
         here = [name for name in COLUMNS if name != _NEXT or name in stored_names(file)]
         raw = read_columns(file, here)
     tidied = {name: tidy_column(column, name, name, path.name, flat=False) for name, column in raw.items()}
     require([check for _, check in tidied.values()])
     columns: dict[str, Any] = {name: column for name, (column, _) in tidied.items()}
-    return (Transitions(**columns), []) if _NEXT in columns else shift(**columns)
+    if _NEXT in columns:
+        return Transitions(**columns), [], []
+    return guess_next(**columns, stated=columns["timeouts"], labelled=False, where=path.name)
+
+
+def _as_warning(check: Check) -> Check:
+    """What would refuse somebody's log is told of a published set, which everybody uses as it is."""
+    return replace(check, fault="", warning=check.fault or check.warning)
 
 
 def _mark_seams(transitions: Transitions, notes: list[str]) -> Transitions:

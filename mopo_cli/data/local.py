@@ -6,31 +6,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.actions import bounds_of, check_continuous
+from mopo_cli.data.actions import bounds_in_words, bounds_of, check_continuous
 from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
-    ONE_EPISODE,
     ColumnMap,
     Sources,
     conventional,
     in_full,
     in_words,
+    list_once,
     missing_target,
     parse_column_map,
     resolve,
 )
+from mopo_cli.data.ends import guess_next
 from mopo_cli.data.scores import reference_scores
-from mopo_cli.data.shift import shift
 from mopo_cli.data.spaces import spaces_of_id
 from mopo_cli.data.tables import column_names, is_table, read_raw
 from mopo_cli.data.tidy import end_episodes, tidy_column
-from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions
+from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
+from mopo_cli.data.values import check_actions_vary, check_far_values
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.tasks.termination import termination_for_env
 
 _NEEDED = ("observations", "actions", "rewards")
 _D4RL = (*_NEEDED, "terminals")
 _D4RL_OPTIONAL = ("timeouts", "next_observations")
+_D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
 def load_local(
@@ -43,23 +45,29 @@ def load_local(
 
     - Rewards and flags may be `[N, 1]`, floats of any width, flags anything that is 0 or 1.
     - An episode ends where the value of ``episode`` changes: as a timeout, unless the row is terminal.
-    - Without timeouts, all are False.
+    - Without timeouts, episode_terminals that are no terminals are; without these, all are False.
     - Without next_observations, they are the next row's observations. Rows that end the record (timeouts, the
-      last) are dropped and the rows before them marked as timeouts; terminals keep their own observation as a
-      filler, and ``info.terminal_next_known`` is False.
+      last) are dropped and the rows before them marked as timeouts, unless they hold outcomes: see `data.ends`.
+      Terminals keep their own observation as a filler, and ``info.terminal_next_known`` is False.
     - Without ``env_id`` and without bounds in the map, the action bounds are those of `actions.bounds_of`.
 
-    Raises UnusableData, an InputError, for missing, misshapen and unreadable columns and discrete actions; InputError
-    where the environment has other spaces; UsageError for a map that is wrong in itself; CorruptError for a
-    damaged file. Call `validate` on what comes back.
+    ``info.doubts`` are the warnings. Raises UnusableData, an InputError, for missing, misshapen and unreadable columns,
+    discrete actions, values far outside and ends in other rows; InputError where the environment has other spaces;
+    UsageError for a map that is wrong in itself; CorruptError for a damaged file. Call `validate` on what comes back.
     """
     column_map = parse_column_map(columns)
     if env_id is not None and column_map.action_low is not None:
         raise UsageError(f"--env {env_id} tells the action bounds: leave action_low and action_high out of --columns.")
     sources, raw, notes = _read(path, column_map)
-    transitions = _tidy(path.name, sources, raw, notes, flat=bool(column_map.columns) or is_table(path))
-    actions = {name: raw[name] for name in sources["actions"]}
-    low, high = _bounds(path.name, transitions, env_id, column_map, actions, notes)
+    joined = _join(path.name, sources, raw, flat=bool(column_map.columns) or is_table(path))
+    names = {ours: _dimension_names(sources[ours], raw) for ours in sources}
+    transitions, checks = _tidy(path.name, sources, joined, names, notes)
+    if len(sources["actions"]) == 1 and env_id is None and column_map.action_low is None:
+        (only,) = sources["actions"]
+        require([check_continuous(raw[only], only, path.name)])
+    low, high = _bounds(path.name, transitions, env_id, column_map, names["actions"], notes)
+    if env_id is not None or column_map.action_low is not None:
+        checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), path.name)
     reference = reference_scores(env_id) or (None, None)
     info = DatasetInfo(
         dataset_id=path.name,
@@ -72,6 +80,7 @@ def load_local(
         reference_max=reference[1],
         seed=None,
         terminal_next_known="next_observations" in sources or not transitions.terminals.any(),
+        doubts=tuple(check for check in checks if check.warning),
     )
     return transitions, info
 
@@ -90,8 +99,11 @@ def _read(path: Path, column_map: ColumnMap) -> tuple[Sources, dict[str, NDArray
         wanted = conventional(here)
     else:
         wanted = {name: (name,) for name in (*_D4RL, *(name for name in _D4RL_OPTIONAL if name in here))}
+        if "timeouts" not in here and _D3RLPY_ENDS in here:
+            wanted["timeouts"] = (_D3RLPY_ENDS,)
+            notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
     absent = "is missing" if is_table(path) or path.suffix.lower() == ".npz" else "is missing, or a link and not stored"
-    sources, checks = resolve(wanted, here, path.name, absent)
+    sources, checks = resolve(wanted, here, path.name, absent, in_groups=not is_table(path))
     checks += [missing_target(ours, here, path.name) for ours in _NEEDED if ours not in sources]
     if column_map.columns or is_table(path):
         notes.append(in_words(sources))
@@ -102,7 +114,7 @@ def _read(path: Path, column_map: ColumnMap) -> tuple[Sources, dict[str, NDArray
         raw = read_raw(path, [name for name in present if name not in labels], labels)
     except UnusableData as error:
         checks += error.checks
-    require(checks)
+    require(list_once(checks, here))
     return sources, raw, notes
 
 
@@ -113,26 +125,75 @@ def _refuse_ways_out(wanted: Sources, where: str) -> None:
                 raise InputError(f"{where}: {name!r} in --columns is no path inside the file, such as group/column.")
 
 
-def _tidy(where: str, sources: Sources, raw: dict[str, NDArray[Any]], notes: list[str], flat: bool) -> Transitions:
-    """``flat``: whether a column of `[N]` counts as one entry of the observations or actions."""
-    columns = _join(where, sources, raw, flat)
+def _tidy(
+    where: str,
+    sources: Sources,
+    columns: dict[str, NDArray[Any]],
+    names: dict[str, list[str]],
+    notes: list[str],
+) -> tuple[Transitions, list[Check]]:
+    """Our columns as transitions, and what was looked at, of which nothing failed.
+
+    ``names``: what each dimension is called in the file.
+    """
     rows = len(columns["observations"])
     terminals = columns.get("terminals", np.zeros(rows, np.bool_))
-    timeouts = columns.get("timeouts", np.zeros(rows, np.bool_))
+    stated = columns.get("timeouts", np.zeros(rows, np.bool_)) & ~terminals
+    timeouts = stated
+    checks = _far_values(where, columns, names)
     if "episode" in columns:
         name = in_full(sources["episode"][0], "episode")
-        timeouts, check = end_episodes(columns["episode"], terminals, timeouts, name, where)
-        require([check])
+        timeouts, check = end_episodes(columns["episode"], terminals, stated, name, where)
+        checks.append(check)
     elif "timeouts" not in columns:
         notes.append("no timeouts column: none assumed")
+    require(checks)
     observations, actions, rewards = (columns[ours] for ours in _NEEDED)
     if "next_observations" in columns:
-        return Transitions(observations, actions, rewards, columns["next_observations"], terminals, timeouts)
-    if "episode" not in columns and not (terminals | timeouts).any():
-        notes.append(ONE_EPISODE)
-    transitions, told = shift(observations, actions, rewards, terminals, timeouts)
+        following = columns["next_observations"]
+        return Transitions(observations, actions, rewards, following, terminals, timeouts), checks
+    if "episode" not in columns:
+        checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
+    labelled = "episode" in columns
+    transitions, told, more = guess_next(observations, actions, rewards, terminals, timeouts, stated, labelled, where)
+    require([*checks, *more])
     notes += told
-    return transitions
+    return transitions, [*checks, *more]
+
+
+def _unmarked_ends(where: str, terminals: Bools, timeouts: Bools, may_time_out: bool, notes: list[str]) -> list[Check]:
+    """Warnings that ends may be missing in a log without next states and without a column of episodes."""
+    if not (terminals | timeouts).any():
+        notes.append("nothing marks where an episode ends: one long episode")
+        warning = (
+            f"Nothing in {where} marks where an episode ends, so it is taken for one long episode. If it "
+            'holds several, name the column that tells them apart: --columns "...,episode=...".'
+        )
+    elif not may_time_out:
+        warning = (
+            f"{where} marks terminals ({int(terminals.sum())}), but has neither timeouts nor a column of episodes. If "
+            "an episode ended by time, without a terminal, its last step leads into the next episode: mark its last "
+            'row in timeouts, or name the column that tells episodes apart: --columns "...,episode=...".'
+        )
+    else:
+        return []
+    return [Check("timeouts", "ends of the record", warning=warning)]
+
+
+def _far_values(where: str, columns: dict[str, NDArray[Any]], names: dict[str, list[str]]) -> list[Check]:
+    dimensions = (
+        (in_full(name, ours), dimension)
+        for ours in (*_NEEDED, "next_observations")
+        if ours in columns
+        for name, dimension in zip(names[ours], np.atleast_2d(columns[ours].T), strict=True)
+    )
+    return check_far_values(dimensions, where)
+
+
+def _dimension_names(names: tuple[str, ...], raw: dict[str, NDArray[Any]]) -> list[str]:
+    """The file's columns as dimensions: ``temp`` and ``valve``, or ``observations[0]``, ``observations[1]``, ..."""
+    widths = {name: raw[name].shape[1] if raw[name].ndim > 1 else 1 for name in names}
+    return [name if widths[name] == 1 else f"{name}[{i}]" for name in names for i in range(widths[name])]
 
 
 def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool) -> dict[str, NDArray[Any]]:
@@ -160,7 +221,7 @@ def _bounds(
     transitions: Transitions,
     env_id: str | None,
     column_map: ColumnMap,
-    actions: dict[str, NDArray[Any]],
+    names: list[str],
     notes: list[str],
 ) -> tuple[Floats, Floats]:
     if env_id is not None:
@@ -168,12 +229,9 @@ def _bounds(
     if column_map.action_low is not None and column_map.action_high is not None:
         notes.append("action bounds from the column map")
         return np.array(column_map.action_low, np.float32), np.array(column_map.action_high, np.float32)
-    names = [name for name, column in actions.items() for _ in range(column.shape[1] if column.ndim > 1 else 1)]
-    if len(names) == 1:
-        require([check_continuous(actions[names[0]], names[0], where)])
-    notes.append("no environment named: action bounds taken from the data")
     low, high, checks = bounds_of(transitions.actions, names, where)
     require(checks)
+    notes.append(bounds_in_words(transitions.actions, low, high, names))
     return low, high
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from mopo_cli.data.checks import Check, require
 from mopo_cli.data.minari_environment import dataset_spaces, rebuild_environment
 from mopo_cli.data.minari_episodes import INFOS, Episode, read_episodes
 from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, open_set
 from mopo_cli.data.spaces import Spaces
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
+from mopo_cli.data.values import check_actions_vary, check_far_values, dimensions
 from mopo_cli.errors import InputError
 from mopo_cli.store.columns import check_declared
 
@@ -40,6 +42,8 @@ def load_minari(
     spaces = dataset_spaces(found)
     rebuilt = rebuild_environment(found, spaces, env_id)
     transitions = _join(found, spaces, on_progress)
+    checks = _look_at(transitions, f"minari:{dataset_id}")
+    require(checks)
     reference_min, reference_max = _reference(found.metadata)
     info = DatasetInfo(
         dataset_id=f"minari:{dataset_id}",
@@ -52,8 +56,20 @@ def load_minari(
         reference_max=reference_max,
         seed=None,
         env_kwargs=rebuilt.kwargs,
+        doubts=tuple(check for check in checks if check.warning),
     )
     return transitions, info
+
+
+def _look_at(transitions: Transitions, where: str) -> list[Check]:
+    actions = list(dimensions("actions", transitions.actions))
+    columns = [
+        *dimensions("observations", transitions.observations),
+        *actions,
+        *dimensions("rewards", transitions.rewards),
+        *dimensions("next_observations", transitions.next_observations),
+    ]
+    return [*check_far_values(columns, where), *check_actions_vary(actions, where)]
 
 
 def fingerprint(transitions: Transitions) -> str:

@@ -14,8 +14,7 @@ def shift(
     rows before them marked as timeouts. Terminals stay, and their own observation fills the place of the next,
     which nothing holds: the dataset's ``terminal_next_known`` must then be False.
     """
-    dropped = timeouts & ~terminals
-    dropped[-1:] = ~terminals[-1:]
+    dropped = record_ends(terminals, timeouts)
     kept = ~dropped
     following = np.concatenate([observations[1:], observations[-1:]])
     following[terminals] = observations[terminals]
@@ -27,6 +26,8 @@ def shift(
     if terminals.any():
         count = int(terminals.sum())
         notes.append(f"the states after its {count} terminals are unknown: no model is trained on those rows")
+    if dropped.any():
+        notes.append(f"the dropped rows held {reward_share(rewards, dropped):.3g} % of all reward (sum of |r|)")
     shifted = Transitions(
         observations=observations[kept],
         actions=actions[kept],
@@ -36,3 +37,16 @@ def shift(
         timeouts=cut[kept],
     )
     return shifted, notes
+
+
+def record_ends(terminals: Bools, timeouts: Bools) -> Bools:
+    """The rows `[N]` whose next state no row holds and the task does not end in: timeouts, and the last."""
+    ends: Bools = timeouts & ~terminals
+    ends[-1:] = ~terminals[-1:]
+    return ends
+
+
+def reward_share(rewards: Floats, rows: Bools) -> float:
+    """How much of all reward `[N]`, by magnitude, the rows `[N]` hold, in percent; 0 where there is none."""
+    sizes = np.abs(rewards.astype(np.float64))
+    return 100 * float(sizes[rows].sum()) / float(sizes.sum()) if sizes.any() else 0.0

@@ -50,8 +50,9 @@ def end_episodes(
     if len(known) < len(first):
         row = int(np.delete(first, known)[0])
         told = (
-            f"{where}: column {name}: row {row} goes on with an episode that ended before: sort the rows by episode "
-            "and by time."
+            f"{where}: column {name}: row {row} goes on with an episode that ended before. If several episodes share "
+            "this value, as those of two workers may, give every episode its own, such as worker and episode together. "
+            "Only where the rows of one episode were spread, sort the rows by episode and by time."
         )
         check = Check(name, check.what, told, row)
     elif (terminals & ~last).any():

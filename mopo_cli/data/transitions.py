@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.checks import Check
+
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
@@ -68,6 +70,8 @@ class DatasetInfo:
     """What the environment is made with, as JSON has it: `gymnasium.make(env_id, **env_kwargs)`."""
     terminal_next_known: bool = True
     """False where the log does not hold the state after a terminal: those rows' next_observations are fillers."""
+    doubts: tuple[Check, ...] = ()
+    """The warnings of what was looked at as the data were read, told whenever they are shown."""
     recipe: dict[str, Any] | None = None
     """How the behaviour of a generated set was made, as JSON has it: settings, thresholds, learning curve."""
     behaviour: dict[str, NDArray[Any]] = field(default_factory=dict)

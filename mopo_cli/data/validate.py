@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check, require
+from mopo_cli.data.resets import check_resets
 from mopo_cli.data.transitions import (
     DatasetInfo,
     Floats,
@@ -14,6 +15,7 @@ from mopo_cli.data.transitions import (
     episode_lengths,
     episode_returns,
 )
+from mopo_cli.data.values import check_rewards
 
 _ACTION_TOLERANCE = 1e-5
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
@@ -76,6 +78,13 @@ def checks(transitions: Transitions, info: DatasetInfo) -> Iterator[Check]:
     if not bounds.fault:
         yield _check_actions(transitions.actions, info)
     yield _check_boundaries(transitions, info.dataset_id)
+    yield check_resets(transitions, info.dataset_id)
+    yield from doubts(transitions, info)
+
+
+def doubts(transitions: Transitions, info: DatasetInfo) -> list[Check]:
+    """Those of `checks` that warn: what was doubtful as the data were read, and rewards that tell little."""
+    return [*info.doubts, *check_rewards(transitions, info.dataset_id)]
 
 
 def fit_together(found: Iterable[Check]) -> bool:

@@ -27,6 +27,9 @@ _CPU_ROWS = 1024
 # A state further than this many standard deviations from the data's mean is no state: the rollout ends there.
 _GUARD = 100.0
 
+ENDS = ("terminated", "halted", "guarded", "dropped")
+"""What may end a branch before its horizon, see `Imagined`."""
+
 TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
 Policy = Callable[[Tensor, torch.Generator], Tensor]
 Oracle = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -40,6 +43,7 @@ class Imagining:
 
     `uncertainties` are stored in that order, measured in the form `form`; where nobody asks for them (`uncertain`
     false) a CPU evaluates the drawn network alone, and they are 0. The model's products are made in `precision`.
+    `guard` says of which next states no task can be in, besides those too far from the data; they end a branch.
     `reward_mean`: the reward is the drawn network's mean instead of its sample. "oracle" is the error of the drawn
     network's mean (its sample, where `oracle_sample`) by the `oracle`, and 0 without one; where the oracle knows
     nothing, max-var stands in. "ratio" is what `ratio` says of observations, actions `[B, ·]` and the drawn networks
@@ -56,6 +60,7 @@ class Imagining:
     precision: Precision = "fp32"
     ratio: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     halt: tuple[str, float] | None = None
+    guard: TerminationRule | None = None
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -72,9 +77,10 @@ class Imagined:
     """One step of a branch: n packed rows `[n, width]`, the elite of each `[n]`, and what became of them.
 
     `start` `[n]` is the position of the start state that a row's rollout began in.
-    `terminated` counts rows the task's rule ended, `guarded` rows ended because the prediction left every
-    plausible range, `dropped` rows with a number that is not finite, which are not among `rows`;
-    `unknown` those of the `rows` that the oracle knows nothing of.
+    `terminated` counts rows the task's rule ended, `halted` others that an uncertainty ended, `guarded` others ended
+    because the prediction left every plausible range, `dropped` rows with a number that is not finite, which are not
+    among `rows`; `unknown` those of the `rows` that the oracle knows nothing of.
+    `wild` `[n]` says which rows are the guarded ones: no state of the task is an end there, see `agents.guard`.
     """
 
     step: int
@@ -84,7 +90,13 @@ class Imagined:
     terminated: int
     guarded: int
     dropped: int
+    wild: Tensor
     unknown: int = 0
+    halted: int = 0
+
+    def ends(self) -> dict[str, int]:
+        """How many branches ended in this step, by the cause."""
+        return {name: getattr(self, name) for name in ENDS}
 
 
 @dataclass(frozen=True)
@@ -153,7 +165,7 @@ def branch(
 ) -> Iterator[Imagined]:
     """Roll out from `start` `[N, obs_dim]` for up to `horizon` steps, yielding the transitions of each step.
 
-    A row that ends, by the rule on the predicted next state or by the guard, is stored with terminal = 1
+    A row that ends, by the rule on the predicted next state, by `how.halt` or by the guard, is stored with terminal = 1
     and goes no further. Iteration stops early when no row is left.
     """
     layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(how.uncertainties))
@@ -169,10 +181,13 @@ def branch(
         next_observation = came.next_observation
         uncertainty, blank = _stored(came, observation, action, how)
         terminal = rule(observation, action, next_observation)
-        if how.halt is not None:
-            terminal = terminal | (uncertainty[:, how.uncertainties.index(how.halt[0])] > how.halt[1])
+        halted = _halted(uncertainty, how) & ~terminal
         wild = ((next_observation - centre) / scale).abs().amax(dim=-1) > _GUARD
-        rows = layout.pack(observation, action, came.reward, terminal | wild, next_observation, uncertainty)
+        if how.guard is not None:
+            wild = wild | how.guard(observation, action, next_observation)
+        wild = wild & ~terminal & ~halted
+        ended = terminal | halted | wild
+        rows = layout.pack(observation, action, came.reward, ended, next_observation, uncertainty)
         finite = torch.isfinite(rows).all(dim=-1)
         yield Imagined(
             step,
@@ -180,12 +195,22 @@ def branch(
             came.member[finite],
             origin[finite],
             terminated=int((terminal & finite).sum()),
-            guarded=int((wild & ~terminal & finite).sum()),
+            guarded=int((wild & finite).sum()),
             dropped=int((~finite).sum()),
+            wild=wild[finite],
             unknown=int((blank & finite).sum()),
+            halted=int((halted & finite).sum()),
         )
-        alive = finite & ~terminal & ~wild
+        alive = finite & ~ended
         observation, origin = next_observation[alive], origin[alive]
+
+
+def _halted(uncertainty: Tensor, how: Imagining) -> Tensor:
+    """Which rows `how.halt` ends, bool `[B]`, by their uncertainties `[B, U]`."""
+    if how.halt is None:
+        return torch.zeros(len(uncertainty), dtype=torch.bool, device=uncertainty.device)
+    name, threshold = how.halt
+    return uncertainty[:, how.uncertainties.index(name)] > threshold
 
 
 def _stored(came: Step, observation: Tensor, action: Tensor, how: Imagining) -> tuple[Tensor, Tensor]:

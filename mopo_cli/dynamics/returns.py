@@ -32,7 +32,8 @@ class ModelReturns:
 
     Of the rollouts, `terminated` is the share that the task's rule ended, `guarded` that the guard ended as the
     state left every plausible range, `dropped` that broke off at a number that is not finite (its step is not
-    counted); all others reached the horizon. `unknown` is the share of steps that the oracle knows nothing of.
+    counted); all others reached the horizon. The steps are those taken in the model. `unknown` is the share of them
+    that the oracle knows nothing of.
     """
 
     total: Sums
@@ -53,9 +54,12 @@ def model_returns(
     gamma: float,
     generator: torch.Generator,
     how: Imagining = RELEASED,
+    least: float = 0.0,
 ) -> ModelReturns:
     """Roll out one episode of at most `horizon` steps from each of `start` `[N, obs_dim]`, as `branch` does.
 
+    What left every plausible range, or is not finite, is no end of the task: as if in an absorbing state, every step
+    that is left up to the horizon pays min(0, `least`), `least` being the data's least reward (see `agents.guard`).
     The sums of uncertainties are in the order of `how.uncertainties`. A deterministic policy leaves `generator` to
     the model's noise.
     """
@@ -64,6 +68,7 @@ def model_returns(
     total = torch.zeros(count, 1 + rows.uncertainties, dtype=torch.float64, device=start.device)
     discounted = torch.zeros_like(total)
     length = torch.zeros(count, dtype=torch.int64, device=start.device)
+    over = torch.zeros(count, dtype=torch.bool, device=start.device)
     terminated = guarded = dropped = unknown = 0
     for imagined in branch(ensemble, rule, start, policy, horizon, generator, how):
         came, place = rows.split(imagined.rows), imagined.start
@@ -71,10 +76,17 @@ def model_returns(
         total[place] += values
         discounted[place] += gamma**imagined.step * values
         length[place] += 1
+        over[place] = (came.terminal > 0) & ~imagined.wild
         terminated += imagined.terminated
         guarded += imagined.guarded
         dropped += imagined.dropped
         unknown += imagined.unknown
+    if least < 0:
+        left = torch.where(over, 0, horizon - length)
+        total[:, 0] += least * left
+        # gamma^length + ... + gamma^(horizon - 1), also for gamma = 1.
+        sums = torch.cat([total.new_zeros(1), (gamma ** torch.arange(horizon).double()).cumsum(dim=0).to(total)])
+        discounted[:, 0] += least * torch.where(over, 0.0, sums[horizon] - sums[length])
     return ModelReturns(
         Sums(total[:, 0], total[:, 1:]),
         Sums(discounted[:, 0], discounted[:, 1:]),

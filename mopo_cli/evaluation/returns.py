@@ -4,10 +4,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
 
 from mopo_cli.errors import InputError
@@ -19,6 +21,11 @@ Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Observations `[n, O]` to actions `[n, A]` in the environment's own units."""
 
 gym.register_envs(registration)
+
+# A seeded reset of these puts back all that a simulator holds. Of others that is not known: Box2D's walkers, for one,
+# move a little differently after another episode.
+_FORGETFUL = ("gymnasium.envs.mujoco.", "gymnasium.envs.classic_control.", "mopo_cli.tasks.")
+_TRANSPARENT = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing)
 
 KNOWN_IDS = 'list the known ids with: python -c "import gymnasium; gymnasium.pprint_registry()"'
 
@@ -32,17 +39,41 @@ class EpisodeResults:
     discounted: NDArray[np.float64]
 
 
+class MadeAnew(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment that may remember what was played in it: each seeded reset but the first replaces it by a new one.
+
+    Thus what follows a seeded reset depends on the seed and the actions alone, as it does in a fresh process.
+    """
+
+    def __init__(self, environment: Environment, make: Callable[[], Environment]) -> None:
+        super().__init__(environment)
+        self._make = make
+        self._new = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As of any environment. Raises what making a new one does."""
+        if seed is not None and not self._new:
+            self.env.close()
+            self.env = self._make()
+        self._new = False
+        return self.env.reset(seed=seed, options=options)
+
+
 def make_environments(env_id: str, n: int, kwargs: dict[str, Any] | None = None) -> list[Environment]:
     """`n` copies of a registered environment made with `kwargs`, for as many episodes side by side.
+
+    What follows a seeded reset depends on the seed and the actions alone, whatever was played before.
 
     Raises `InputError` if the id is unknown, its simulator is missing, the spaces are not flat boxes, or
     the environment has no time limit (an episode might then never end).
     """
     environments: list[Environment] = []
+    make = partial(_make, env_id, kwargs or {})
     try:
         for _ in range(n):
-            environments.append(_make(env_id, kwargs or {}))
-            _check(env_id, environments[-1])
+            environment = make()
+            environments.append(environment if _forgets(environment) else MadeAnew(environment, make))
+            _check(env_id, environment)
     except BaseException:
         close_environments(environments)
         raise
@@ -78,6 +109,16 @@ def time_limit(env_id: str | None, kwargs: Mapping[str, Any]) -> int | None:
     spec = gym.registry.get(env_id or "")
     limit: int | None = kwargs.get("max_episode_steps", spec.max_episode_steps if spec else None)
     return limit
+
+
+def is_simulated(env_id: str) -> bool:
+    """Whether MuJoCo simulates a registered environment; none is made, and what cannot be made is not."""
+    spec = gym.registry.get(env_id)
+    try:
+        creator = load_env_creator(spec.entry_point) if spec and isinstance(spec.entry_point, str) else None
+    except Exception:  # whatever its module raises, who makes it is told
+        return False
+    return any(base.__name__ == "MujocoEnv" for base in getattr(creator, "__mro__", ()))
 
 
 def evaluate_returns(policy: Policy, environments: list[Environment], seed: int, gamma: float = 1.0) -> EpisodeResults:
@@ -123,6 +164,13 @@ def _make(env_id: str, kwargs: dict[str, Any]) -> Environment:
             return gym.make(env_id, disable_env_checker=True, **kwargs)
         except (gym.error.Error, ImportError, TypeError, ValueError) as error:
             raise InputError(f"The environment {env_id!r} cannot be made: {error}", KNOWN_IDS) from error
+
+
+def _forgets(environment: Environment) -> bool:
+    """Whether all of an environment, its wrappers included, is known to be put back by a seeded reset."""
+    while isinstance(environment, _TRANSPARENT):
+        environment = environment.env
+    return type(environment).__module__.startswith(_FORGETFUL)
 
 
 def _check(env_id: str, environment: Environment) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
 from mopo_cli.report.tables import format_mean_std, format_number, markdown_table, write_csv
-from mopo_cli.store.atomic import publish
+from mopo_cli.store.atomic import write_text
 
 Line = dict[str, Any]
 
@@ -31,9 +31,7 @@ def write_comparison(paths: dict[str, Path], title: str, remarks: Sequence[str],
     spread = "Mean ± population standard deviation over seeds; IQM with a 95 % bootstrap interval over seeds."
     listed = "".join(f"- {remark}\n" for remark in remarks)
     footnotes = "".join(f"{place}. {note}\n" for place, note in enumerate(notes, start=1))
-    with publish(paths["md"]) as temporary:
-        text = f"# {title}\n\n{spread}\n\n{listed}\n{markdown_table(_WIDE, rows)}\n{footnotes}"
-        temporary.write_text(text, encoding="utf-8")
+    write_text(paths["md"], f"# {title}\n\n{spread}\n\n{listed}\n{markdown_table(_WIDE, rows)}\n{footnotes}")
     write_csv(paths["csv"], _CSV, [row for line in lines for row in _per_seed(line)])
     ours = {_name(line): [value["last"] for value in line["values"].values()] for line in lines if line.get("values")}
     printed = {_name(line): line["published"] for line in lines if line["published"]}

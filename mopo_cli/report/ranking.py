@@ -6,7 +6,7 @@ from typing import Any
 from mopo_cli.evaluation.ranking import LEAST
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import markdown_table, write_csv
-from mopo_cli.store.atomic import publish
+from mopo_cli.store.atomic import write_text
 
 
 def show_ranking(result: dict[str, Any], report: Report) -> None:
@@ -28,8 +28,7 @@ def write_ranking(markdown: Path, csv: Path, result: dict[str, Any], returns: di
     write_csv(csv, ("cell", "seed", "return_last", *result["criteria"]), rows)
     tables = (markdown_table(*table) for table in _tables(result))
     notes = "\n".join([*_notes(result), _choice(result)]) + "\n"
-    with publish(markdown) as temporary:
-        temporary.write_text("\n".join([f"# {result['dataset']}: {result['table']}\n", *tables, notes]), "utf-8")
+    write_text(markdown, "\n".join([f"# {result['dataset']}: {result['table']}\n", *tables, notes]))
 
 
 def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:

@@ -16,7 +16,8 @@ from mopo_cli.stages.inputs import dataset_path, open_device
 from mopo_cli.stages.reuse import wall_seconds
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.stages.world import policy_inputs
-from mopo_cli.store.atomic import publish, read_json, write_json
+from mopo_cli.store.atomic import write_json, write_text
+from mopo_cli.store.documents import TableDocument, read_document
 from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.run import RunFolder
 
@@ -56,7 +57,9 @@ def run_ablate(
         records = train_cells(own, stage, device, report)
         made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, own, strict=True)]
         for part in parts:
-            made += [(other, part.parent / "cells" / other["cell"]) for other in read_json(part)["cells"]]
+            made += [
+                (other, part.parent / "cells" / other["cell"]) for other in read_document(part, TableDocument)["cells"]
+            ]
         if settings.method:
             made.sort(key=lambda cell: settings.method.index(cell[0]["method"]))
         return _publish_table(stage, name, own, made, report)
@@ -79,12 +82,11 @@ def _publish_table(
     data = f"data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}"
     report.table(f"{info.dataset_id}: returns, mean ± standard deviation over seeds; {data}", columns, rows)
     paths = {kind: folder / f"table.{kind}" for kind in ("md", "csv", "json", "png")}
-    with publish(paths["md"]) as temporary:
-        temporary.write_text(_markdown(info, references, columns, rows), encoding="utf-8")
-    write_csv(paths["csv"], *per_seed(timed, axes))
-    write_json(paths["json"], {"dataset": info.dataset_id, "references": references, "cells": records})
+    write_text(stage.out.stage(paths["md"]), _markdown(info, references, columns, rows))
+    write_csv(stage.out.stage(paths["csv"]), *per_seed(timed, axes))
+    write_json(stage.out.stage(paths["json"]), {"dataset": info.dataset_id, "references": references, "cells": records})
     returns = {r["cell"]: [v["last"] for v in r["returns"].values() if "last" in v] for r in records}
-    ablation_plot(paths["png"], info.dataset_id, returns, references)
+    ablation_plot(stage.out.stage(paths["png"]), info.dataset_id, returns, references)
     lost = [f"{record['cell']} seed {seed}" for record in records for seed in record["diverged"]]
     outputs = paths | {f"cell/{cell.name}": cell.description for cell in cells}
     return stage.finish(outputs, {"table": name, "cells": timed, "diverged": lost})

@@ -38,7 +38,9 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import CorruptError, LockedError, Stopped
 from mopo_cli.evaluation.returns import Environment, open_environments
+from mopo_cli.stages.estimates import behaviour_bytes, log_bytes
 from mopo_cli.stages.inputs import described, open_device
+from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import discard_leftovers
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
@@ -65,6 +67,7 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
     kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
     with open_environments(name.env_id, 1 + RECIPE.episodes, kwargs) as (environment, *judges):
         spaces = spaces_of(name.env_id, environment)
+        _check_memory(name, settings, spaces, device)
         goal = Goal(RECIPE, name.level, settings.behaviour_steps, _threshold(name, settings, spaces, judges))
         with _trainings_file(name, settings.seed, kwargs) as path:
             behaviour = _open(path, goal, _info(name, spaces, settings.seed), spaces, stage, device)
@@ -73,6 +76,13 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
         with _told(stage, f"rows by {name.level}", settings.transitions) as tell:
             logged = make_transitions(goal, behaviour, environment, spaces, settings.transitions, tell)
         return logged, replace(behaviour.info, **describe(goal, behaviour, name.env_id, tool_versions()))
+
+
+def _check_memory(name: DatasetName, settings: FetchData, spaces: Spaces, device: torch.device) -> None:
+    dims = spaces.obs_dim, spaces.act_dim
+    check_memory(settings, lambda some: behaviour_bytes(some.behaviour_steps, *dims), device)
+    if not str(name.level).endswith("replay"):
+        check_memory(settings, lambda some: log_bytes(some.transitions, *dims), torch.device("cpu"))
 
 
 def _threshold(name: DatasetName, settings: FetchData, spaces: Spaces, judges: list[Environment]) -> Threshold | None:

@@ -49,7 +49,7 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
         if stage.up_to_date:
             return stage.result()
         with open_world(stage, training, world, device, training.penalty == ORACLE) as opened:
-            horizon = longest_episode(opened.data)
+            horizon, least = longest_episode(opened.data), min(0.0, opened.world.least_reward)
             played, ends = _play_all(stage, settings, training, policies, opened, horizon, report)
         result = {
             "policy": name,
@@ -60,13 +60,14 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
             "gamma": training.gamma,
             "starts": STARTS,
             "horizon": horizon,
+            "reward_after_guard": least,
             **summary(played),
             "rollouts": ends,
         }
         _show(result, report)
         json, csv = (run.evaluation(f"{name}-bound").with_suffix(suffix) for suffix in (".json", ".csv"))
-        write_json(json, result)
-        write_csv(csv, _COLUMNS, _rows(played))
+        write_json(stage.out.stage(json), result)
+        write_csv(stage.out.stage(csv), _COLUMNS, _rows(played))
         return stage.finish({"bound": json, "episodes": csv}, result)
 
 
@@ -161,6 +162,9 @@ def _show(result: dict[str, Any], report: Report) -> None:
         f"data's begin; {_mean_share(result, 'terminated')} were ended by the task's rule, "
         f"{_mean_share(result, 'guarded')} by the guard, {_mean_share(result, 'dropped')} broke off as not finite."
     )
+    if any(each["guarded"] or each["dropped"] for each in result["rollouts"].values()):
+        paid = format_number(result["reward_after_guard"])
+        report.say(f"After these two, every step that is left counts as the data's least reward or 0: {paid}.")
     if result["penalty"] == "none":
         report.say("The policy has no penalty, so the penalised model is the plain one.")
     if result["penalty"] == ORACLE:

@@ -2,21 +2,28 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mopo_cli.agents.crew import CrewSize
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
-from mopo_cli.stages.policy_stack import publish_member, returns_of, train_stack
-from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, read_cell, same_policy
+from mopo_cli.stages.estimates import policy_bytes
+from mopo_cli.stages.inputs import dataset_path
+from mopo_cli.stages.policy_stack import returns_of, stage_member, train_stack
+from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, read_cell, same_policy, what_trains
 from mopo_cli.stages.runner import Stage
-from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
-from mopo_cli.store.atomic import read_json, read_jsonl, sha256_file, write_json
+from mopo_cli.stages.stack_memory import check_policies, shapes_of
+from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs, policy_roles
+from mopo_cli.store.atomic import sha256_file, write_json
+from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
+from mopo_cli.store.publication import Publication
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,25 @@ def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: R
         report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
     own, twins = _twins(missing)
     held = [] if stage.options.force else held_policies(stage.run)
-    left = {cell: _take_over(cell, stage, held, report) for cell in own}
-    for alike in _alike([cell for cell, seeds in left.items() if seeds]):
-        settings = alike[0].settings
-        oracle = any(cell.settings.penalty == ORACLE for cell in alike)
-        with open_world(stage, settings, policy_inputs(stage.run, settings), device, oracle) as opened:
-            for group in _groups(alike, opened):
-                _train_group({cell: left[cell] for cell in group}, stage, opened, report)
-    for cell, other in twins.items():
-        _copy(other, cell, stage)
+    staged = stage.run.state(stage.key) / "staged"
+    out = {cell: Publication(staged / f"cell-{place}") for place, cell in enumerate(missing)}
+    with ExitStack() as context:
+        for publication in out.values():
+            context.callback(publication.discard)
+        left = {cell: _take_over(cell, stage, out[cell], held, report) for cell in own}
+        stacks = _alike([cell for cell, seeds in left.items() if seeds])
+        shapes = shapes_of(dataset_path(stage.run))
+        for alike in stacks:
+            longest = max((cell.settings for cell in alike), key=lambda settings: settings.h)
+            check_policies(longest, shapes, stage.options, device)
+        for alike in stacks:
+            settings = alike[0].settings
+            oracle = any(cell.settings.penalty == ORACLE for cell in alike)
+            with open_world(stage, settings, policy_inputs(stage.run, settings), device, oracle) as opened:
+                for group in _groups(alike, opened):
+                    _train_group({cell: left[cell] for cell in group}, stage, out, opened, report)
+        for cell, other in twins.items():
+            _copy(other, cell, stage, out[cell])
     return [_record(cell) for cell in cells]
 
 
@@ -81,43 +98,40 @@ def _is_done(cell: Cell, stage: Stage) -> bool:
 
 def _inputs(cell: Cell, stage: Stage) -> dict[str, str]:
     """The sha256 of what the cell is made from, by role."""
-    return {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, cell.settings)}
+    return {role: stage.inputs[role]["sha256"] for role in policy_roles(cell.settings)}
 
 
 def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
     """The cells that differ, and each further one with the cell whose policies are also its own."""
-    own: list[Cell] = []
+    first: dict[str, Cell] = {}
     twins: dict[Cell, Cell] = {}
     for cell in cells:
-        now = cell.settings.model_dump()
-        same = (other for other in own if same_policy(other.settings.model_dump(), now))
-        if (other := next(same, None)) is None:
-            own.append(cell)
-        else:
+        other = first.setdefault(what_trains(cell.settings), cell)
+        if other is not cell:
             twins[cell] = other
-    return own, twins
+    return list(first.values()), twins
 
 
-def _take_over(cell: Cell, stage: Stage, held: list[Held], report: Report) -> tuple[int, ...]:
-    """Copy what the run holds of the cell's seeds; returns the seeds that are left to train."""
+def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held], report: Report) -> tuple[int, ...]:
+    """Stage what the run holds of the cell's seeds; returns the seeds that are left to train."""
     now, inputs = cell.settings.model_dump(), _inputs(cell, stage)
     fits = [one for one in held if one.inputs == inputs and same_policy(one.settings, now, of_seed=True)]
     left = tuple(
         seed
         for seed in cell.settings.all_seeds()
-        if not any(one.seed == seed and one.take_over(cell.folder / f"seed-{seed}") for one in fits)
+        if not any(one.seed == seed and one.take_over(out, cell.folder / f"seed-{seed}") for one in fits)
     )
     if taken := len(cell.settings.all_seeds()) - len(left):
         report.say(f"{cell.name}: {taken} of {taken + len(left)} seeds are in the run already and are taken over")
     if not left:
-        _describe(cell, stage, [])
+        _publish(cell, stage, out, [])
     return left
 
 
-def _copy(source: Cell, cell: Cell, stage: Stage) -> None:
+def _copy(source: Cell, cell: Cell, stage: Stage, out: Publication) -> None:
     for held in of_cell(source.description):
-        held.take_over(cell.folder / f"seed-{held.seed}")
-    _describe(cell, stage, read_json(source.description)["diverged"])
+        held.take_over(out, cell.folder / f"seed-{held.seed}")
+    _publish(cell, stage, out, read_document(source.description, CELL)["diverged"])
 
 
 def _alike(cells: list[Cell]) -> list[list[Cell]]:
@@ -130,25 +144,27 @@ def _alike(cells: list[Cell]) -> list[list[Cell]]:
 
 
 def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
-    """Whole cells whose pools fit into half of the memory together; at least one at a time.
+    """Whole cells that fit into half of the memory together; at least one at a time.
 
     Of all memory, not of what is free now: a stack that was interrupted must be grouped alike to be taken up again.
     """
     group: list[Cell] = []
+    longest, half = 0, _memory_bytes(opened) / 2
     for cell in cells:
-        if group and _pool_bytes([*group, cell], opened) > _memory_bytes(opened) / 2:
+        longest = max(longest, cell.settings.h)
+        if group and _bytes(cell.settings, len(group) + 1, longest, opened) > half:
             yield group
-            group = []
+            group, longest = [], cell.settings.h
         group.append(cell)
     if group:
         yield group
 
 
-def _pool_bytes(cells: list[Cell], opened: OpenWorld) -> int:
-    settings = cells[0].settings
-    members = len(cells) * len(settings.all_seeds())
-    longest = max(cell.settings.h for cell in cells) if settings.needs_model else 0
-    return 4 * opened.world.rows.width * settings.rollout_batch * settings.pool_epochs * longest * members
+def _bytes(settings: TrainPolicy, cells: int, longest: int, opened: OpenWorld) -> int:
+    """What so many cells take in one process, with however many threads: those must not change the groups either."""
+    members, world = cells * settings.seed_count, opened.world
+    needed = policy_bytes(settings, world.rows, 0, world.real.device, CrewSize(0), longest, members)
+    return sum(needed.values())
 
 
 def _memory_bytes(opened: OpenWorld) -> int:
@@ -157,7 +173,13 @@ def _memory_bytes(opened: OpenWorld) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _train_group(group: dict[Cell, tuple[int, ...]], stage: Stage, opened: OpenWorld, report: Report) -> None:
+def _train_group(
+    group: dict[Cell, tuple[int, ...]],
+    stage: Stage,
+    out: dict[Cell, Publication],
+    opened: OpenWorld,
+    report: Report,
+) -> None:
     """Train the seeds given of each cell as one stack, and publish the cells."""
     places = [(cell, seed) for cell, seeds in group.items() for seed in seeds]
     members = tuple(
@@ -171,26 +193,28 @@ def _train_group(group: dict[Cell, tuple[int, ...]], stage: Stage, opened: OpenW
         if trained.diverged[m]:
             lost[cell].append(seed)
         else:
-            publish_member(cell.folder / f"seed-{seed}", trained, m, opened, cell.settings, stage)
+            stage_member(out[cell], cell.folder / f"seed-{seed}", trained, m, opened, cell.settings, stage)
     for cell in group:
-        _describe(cell, stage, lost[cell])
+        _publish(cell, stage, out[cell], lost[cell])
 
 
-def _describe(cell: Cell, stage: Stage, lost: list[int]) -> None:
-    """Write the cell's description, once all its seeds but the lost ones are in its folder."""
+def _publish(cell: Cell, stage: Stage, out: Publication, lost: list[int]) -> None:
+    """Publish the cell with its description, once all its seeds but the lost ones are staged."""
     kept = [seed for seed in cell.settings.all_seeds() if seed not in lost]
-    histories = {str(seed): read_jsonl(cell.folder / f"seed-{seed}" / "metrics.jsonl") for seed in kept}
-    files = [f"seed-{seed}/{name}" for seed in kept for name in files_of(cell.folder / f"seed-{seed}")]
+    metrics = {str(seed): out.at_present(cell.folder / f"seed-{seed}" / "metrics.jsonl") for seed in kept}
+    histories = {seed: read_lines(path, EPOCH) for seed, path in metrics.items()}
+    files = [f"seed-{seed}/{name}" for seed in kept for name in files_of(out, cell.folder / f"seed-{seed}")]
     content: dict[str, Any] = {
         "settings": cell.settings.model_dump(mode="json"),
         "inputs": _inputs(cell, stage),
-        "files": {file: sha256_file(cell.folder / file) for file in files},
+        "files": {file: sha256_file(out.at_present(cell.folder / file)) for file in files},
         "returns": {seed: returns_of(history) for seed, history in histories.items()},
         "diverged": lost,
     }
     if cell.settings.penalty == ORACLE:
         content["unknown"] = _unknown(list(histories.values()))
-    write_json(cell.description, content)
+    write_json(out.stage(cell.description), content)
+    out.commit()
 
 
 def _unknown(histories: list[list[dict[str, Any]]]) -> float:
@@ -200,7 +224,7 @@ def _unknown(histories: list[list[dict[str, Any]]]) -> float:
 
 
 def _record(cell: Cell) -> dict[str, Any]:
-    recorded = read_json(cell.description)
+    recorded = read_document(cell.description, CELL)
     return {
         "cell": cell.name,
         "algorithm": cell.settings.algorithm,

@@ -13,7 +13,7 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
-from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, source_files
+from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, source_files, warn_of
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.lineage import describe_files
@@ -24,7 +24,7 @@ _PART = 100_000  # rows the rule looks at together
 
 
 def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
-    """Read the dataset as fetch-data would, look at everything and tell all faults at once; nothing is written.
+    """Read the dataset as fetch-data would, look at everything and tell all faults and warnings; nothing is written.
 
     The result says whether the dataset is ``usable``, with ``checks``, and where it can be read the ``summary``
     and how ``termination`` agrees with the stored terminals. Faults of single columns come first: where there
@@ -53,7 +53,16 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
         found = list(checks(transitions, info))
         result |= _describe(transitions, info, report) if fit_together(found) else {}
     _show(settings.dataset, found, report)
-    rows = [{"column": c.column, "check": c.what, "fault": c.fault or None, "first_bad_row": c.row} for c in found]
+    rows = [
+        {
+            "column": check.column,
+            "check": check.what,
+            "fault": check.fault or None,
+            "warning": check.warning or None,
+            "first_bad_row": check.row,
+        }
+        for check in found
+    ]
     return {**result, "usable": not any(check.fault for check in found), "checks": rows}
 
 
@@ -113,5 +122,10 @@ def _describe(transitions: Transitions, info: DatasetInfo, report: Report) -> di
 
 
 def _show(dataset: str, found: list[Check], report: Report) -> None:
-    rows = [(check.column, check.what, check.fault or "ok", check.row) for check in found]
+    warn_of(found, report)
+    rows = [(check.column, check.what, check.fault or _verdict(check), check.row) for check in found]
     report.table(f"Checks of {dataset}", ("column", "check", "result", "first bad row"), rows)
+
+
+def _verdict(check: Check) -> str:
+    return "warning, told above" if check.warning else "ok"

@@ -80,11 +80,12 @@ def run_density_map(run: RunFolder, settings: Rollout, options: Options, report:
         _show(found, maps, report)
         json, csv, picture = (inputs["rollouts"].with_name(f"{name}-map.{kind}") for kind in ("json", "csv", "png"))
         origin = {"dataset": info.dataset_id, "rollouts_sha256": stage.inputs["rollouts"]["sha256"]}
-        write_json(json, result | origin)
-        _write_rows(csv, places, columns["step"], distance, maps, uncertainties)
-        departure_plot(picture, f"{name}: {info.dataset_id}", found, maps, uncertainties)
+        write_json(stage.out.stage(json), result | origin)
+        _write_rows(stage.out.stage(csv), places, columns["step"], distance, maps, uncertainties)
+        departure_plot(stage.out.stage(picture), f"{name}: {info.dataset_id}", found, maps, uncertainties)
+        finished = stage.finish({"map": json, "rows": csv, "picture": picture}, result)
         report.say(f"Drawn: {picture}")
-        return stage.finish({"map": json, "rows": csv, "picture": picture}, result)
+        return finished
 
 
 def _joint(columns: Columns) -> Values:

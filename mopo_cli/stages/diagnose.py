@@ -63,10 +63,11 @@ def run_diagnose(run: RunFolder, settings: Rollout, options: Options, report: Re
         _show(found, report)
         json, picture = (path.with_name(f"{name}-diagnosis.{kind}") for kind in ("json", "png"))
         origin = {"dataset": data.info.dataset_id, "rollouts_sha256": stage.inputs["rollouts"]["sha256"]}
-        write_json(json, result | origin)
-        diagnosis_plot(picture, f"{name}: {data.info.dataset_id}", found, uncertainties, error)
+        write_json(stage.out.stage(json), result | origin)
+        diagnosis_plot(stage.out.stage(picture), f"{name}: {data.info.dataset_id}", found, uncertainties, error)
+        finished = stage.finish({"diagnosis": json, "picture": picture}, result)
         report.say(f"Drawn: {picture}")
-        return stage.finish({"diagnosis": json, "picture": picture}, result)
+        return finished
 
 
 def _errors(

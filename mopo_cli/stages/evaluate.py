@@ -1,6 +1,6 @@
 """evaluate: the deterministic policies in the real environment, beside the data's returns and published numbers."""
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_s
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
 from mopo_cli.report.tables import format_mean_std, write_csv
+from mopo_cli.stages.estimates import environment_bytes
 from mopo_cli.stages.inputs import check_dimensions, dataset_path, open_device
+from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.policies import greedy_policy, open_policy
 from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
 from mopo_cli.store.atomic import write_json
+from mopo_cli.store.documents import EPOCH, read_lines
 from mopo_cli.store.hdf5 import read_dataset
-from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
 from mopo_cli.store.run import RunFolder
 
 _PREFIX = "train-policy/"
@@ -49,7 +52,8 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         transitions, info = read_dataset(inputs["dataset"])
         if info.env_id is None:
             return _skip(stage, name, info, next(iter(policies.values())))
-        per_seed = {}
+        env_id, per_seed = info.env_id, {}
+        check_memory(settings, lambda some: environment_bytes(env_id, some.episodes), torch.device("cpu"), "Evaluation")
         with (
             open_environments(info.env_id, settings.episodes, info.env_kwargs) as environments,
             report.progress("evaluate", len(policies)) as progress,
@@ -107,11 +111,10 @@ def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
 
 def files_by_seed(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
     """The files of one role, "policy" or "metrics", that train-policy made, by seed in their order."""
-    prefix = f"{role}/seed-"
     found = {
-        key.removeprefix(prefix): run.root / file["path"]
+        match[1]: run.root / file["path"]
         for key, file in record.outputs.items()
-        if key.startswith(prefix)
+        if (match := re.fullmatch(rf"{role}/seed-(\d{{1,19}})", key))
     }
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
@@ -186,10 +189,11 @@ def _write(
     per_seed: dict[str, NDArray[np.float64]],
     metrics: dict[str, Path],
 ) -> dict[str, Path]:
-    write_json(path, result)
+    write_json(stage.out.stage(path), result)
     rows = [(int(seed), k, float(value)) for seed, values in per_seed.items() for k, value in enumerate(values)]
-    write_csv(path.with_suffix(".csv"), ("seed", "episode", "return"), rows)
+    write_csv(stage.out.stage(path.with_suffix(".csv")), ("seed", "episode", "return"), rows)
     outputs = {"evaluation": path, "episodes": path.with_suffix(".csv")}
+    check_recorded(stage.run, describe_files(stage.run, metrics))
     epochs, curves = _curves(metrics)
     if epochs:
         references = {
@@ -197,8 +201,10 @@ def _write(
             "data, best episode": result["dataset_return_max"],
         }
         title = f"{result['policy']}: {result['dataset']}"
-        learning_curve(path.with_suffix(".png"), title, {"policy": (epochs, curves)}, references)
+        learning_curve(stage.out.stage(path.with_suffix(".png")), title, {"policy": (epochs, curves)}, references)
         outputs["learning_curve"] = path.with_suffix(".png")
+    else:
+        stage.out.remove(path.with_suffix(".png"))
     return outputs
 
 
@@ -206,7 +212,7 @@ def _curves(metrics: dict[str, Path]) -> tuple[list[int], list[list[float]]]:
     """Epochs evaluated by every seed, and the returns `[E][S]` at each."""
     by_seed = []
     for path in metrics.values():
-        records = [json.loads(line) for line in path.read_text().splitlines()]
+        records = read_lines(path, EPOCH)
         by_seed.append({r["epoch"]: r["return"] for r in records if r.get("return") is not None})
     epochs = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     return epochs, [[seed[epoch] for seed in by_seed] for epoch in epochs]

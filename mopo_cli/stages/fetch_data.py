@@ -2,22 +2,27 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import FetchData
-from mopo_cli.data.column_map import ONE_EPISODE, map_file, parse_column_map
+from mopo_cli.data.checks import Check
+from mopo_cli.data.column_map import map_file, parse_column_map
 from mopo_cli.data.registry import LEVELS, DatasetName, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.data.validate import Summary, summarise, validate
+from mopo_cli.data.validate import Summary, doubts, summarise, validate
 from mopo_cli.errors import CorruptError, InputError, Stopped, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.store.atomic import read_json, sha256_file, write_json
+from mopo_cli.store.atomic import sha256_file, write_json
+from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.hdf5 import read_dataset, write_dataset
 from mopo_cli.store.lineage import describe_files
+from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
 from mopo_cli.tasks.termination import check_rule_width, termination_rule
 
@@ -25,6 +30,9 @@ KEY = "fetch-data"
 
 # Settings that say where to look, not what the data are.
 _NOT_CONTENT = ("mirror",)
+
+# Raised whenever the same file comes to be read as other transitions, so that none is found as it was read before.
+_READING = 2
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -51,6 +59,7 @@ def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report
         path, transitions, info = _cached_dataset(name, settings, stage)
         summary = summarise(transitions)
         show(report, info, summary)
+        warn_of(doubts(transitions, info), report)
         report.hint("mopo train-model")
         described = {"dataset_id": info.dataset_id, "env_id": info.env_id, "source": info.source}
         return stage.finish({"dataset": path}, {**described, **asdict(summary)})
@@ -104,8 +113,9 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
     transitions, info = make_dataset(name, settings, stage)
     validate(transitions, info)
     path, sidecar = _cache_files(name, settings, stage)
-    digest = write_dataset(path, transitions, info)
-    write_json(sidecar, {"dataset_id": info.dataset_id, "sha256": digest, "source": info.source})
+    with published_together(path.with_name(f".staged-{os.getpid()}")) as out:
+        digest = write_dataset(out.stage(path), transitions, info)
+        write_json(out.stage(sidecar), {"dataset_id": info.dataset_id, "sha256": digest, "source": info.source})
     return path, transitions, info
 
 
@@ -129,6 +139,8 @@ def _cache_name(name: DatasetName, settings: FetchData, stage: Stage) -> str:
     """A folder name that tells apart everything the content depends on."""
     unused = unused_settings(name)
     content = {key: value for key, value in settings.model_dump().items() if key not in unused}
+    if name.path is not None:
+        content["reading"] = _READING
     content |= {"dataset": dataset_slug(settings.dataset), "sources": [f["sha256"] for f in stage.inputs.values()]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{dataset_slug(settings.dataset)}-{digest[:12]}"
@@ -138,10 +150,10 @@ def _is_whole(path: Path, sidecar: Path) -> bool:
     if not (path.is_file() and sidecar.is_file()):
         return False
     try:
-        recorded = read_json(sidecar)
+        recorded = read_document(sidecar, CachedDataset)
     except CorruptError:
         return False
-    return isinstance(recorded, dict) and recorded.get("sha256") == sha256_file(path)
+    return bool(recorded["sha256"] == sha256_file(path))
 
 
 def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
@@ -184,9 +196,19 @@ def _bring(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transi
 
 
 def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+    import torch
+
     from mopo_cli.data.generate import generate_random
+    from mopo_cli.data.spaces import spaces_of_id
+    from mopo_cli.stages.estimates import log_bytes
+    from mopo_cli.stages.memory import check_memory
 
     assert name.env_id is not None
+    kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
+    spaces = spaces_of_id(name.env_id, kwargs)
+    check_memory(
+        settings, lambda some: log_bytes(some.transitions, spaces.obs_dim, spaces.act_dim), torch.device("cpu")
+    )
     with stage.report.progress(f"random steps in {name.env_id}", settings.transitions) as progress:
 
         def on_progress(steps: int) -> None:
@@ -194,7 +216,6 @@ def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[T
             if stage.should_stop():
                 raise Stopped(stage.signal)
 
-        kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
         return generate_random(name.env_id, settings.transitions, settings.seed, on_progress, kwargs)
 
 
@@ -211,8 +232,10 @@ def show(report: Report, info: DatasetInfo, summary: Summary) -> None:
         )
     if info.env_id is None:
         report.say("No environment is named (--env ENV-ID): there will be none to play the policies in.")
-    if ONE_EPISODE in info.source:
-        report.warn(
-            f"Nothing in {info.dataset_id} marks where an episode ends, so it is taken for one long episode. If it "
-            'holds several, name the column that tells them apart: --columns "...,episode=...".'
-        )
+
+
+def warn_of(checks: Iterable[Check], report: Report) -> None:
+    """Tells the warnings among what was looked at."""
+    for check in checks:
+        if check.warning:
+            report.warn(check.warning)

@@ -22,10 +22,10 @@ from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, check_lineage
-from mopo_cli.store.atomic import read_json
 from mopo_cli.store.checkpoint import load_tensors
+from mopo_cli.store.documents import HEADERS, Elites, checked, read_document
 from mopo_cli.store.hdf5 import read_dataset
-from mopo_cli.store.lineage import read_lineage
+from mopo_cli.store.lineage import output_of
 from mopo_cli.store.run import RunFolder
 
 # From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped on its own and given back.
@@ -104,10 +104,9 @@ def _keep_freed_memory() -> None:
 
 def dataset_path(run: RunFolder) -> Path:
     """The dataset the run works on; InputError where none was fetched or it is gone."""
-    record = read_lineage(run).get("fetch-data")
-    if record is None:
+    path = output_of(run, "fetch-data", "dataset")
+    if path is None:
         raise InputError(f"The run {run.root} has no dataset yet.", hint="mopo fetch-data --dataset NAME")
-    path = run.root / record.outputs["dataset"]["path"]
     if not path.is_file():
         raise InputError(f"The dataset {path} of the run {run.root} is gone.", hint="mopo fetch-data --force")
     return path
@@ -200,32 +199,34 @@ def open_model(stage: Stage, data: Data, device: torch.device) -> Model:
 
 def _open_elites(stage: Stage, meta: dict[str, Any]) -> dict[int, tuple[int, ...]]:
     path = stage.run.elites
-    chosen = read_json(path)
+    chosen = read_document(path, Elites)
     with described(path):
         if chosen["model_sha256"] != stage.inputs["model"]["sha256"]:
             raise InputError(f"{path} was made for another model.", hint="mopo select-elites")
         elites = {seed: tuple(chosen["elites"][str(seed)]) for seed in meta["seeds"]}
         networks = range(meta["networks"])
-        if not all(members and all(type(k) is int and k in networks for k in members) for members in elites.values()):
+        if not all(k in networks for members in elites.values() for k in members):
             raise ValueError(f"elites must be among the networks 0 to {networks[-1]}")
         return elites
 
 
 def open_tensors(path: Path, kind: str, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file of one kind, such as "model"; InputError when it is of another."""
+    """The tensors and the header of a file of one kind, see `HEADERS`; InputError when it is of another."""
     tensors, meta = load_tensors(path, str(device))
     if meta.get("kind") != kind:
         raise InputError(f"{path} is not a {kind} but a {meta.get('kind', 'file of another kind')}.")
-    return tensors, meta
+    return tensors, checked(path, HEADERS[kind], meta)
 
 
 @contextmanager
-def described(path: Path) -> Iterator[None]:
+def described(path: Path, hint: str = "") -> Iterator[None]:
     """Around what takes a file at its word: content that does not fit its own description is a CorruptError."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{path} is damaged, its parts do not fit ({error!r}).") from error
+    # torch says RuntimeError of shapes that do not fit.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError) as error:
+        what = " ".join(repr(error).split())[:300]
+        raise CorruptError(f"{path} is damaged, its parts do not fit ({what}).", hint) from error
 
 
 def pack(layout: Layout, matrices: dict[str, Tensor], members: int) -> Tensor:

@@ -1,69 +1,105 @@
 """Will it fit? Asked before training starts, as a process that outgrows its machine is killed without a word."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
+from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import PolicyTraining, TrainModel
 from mopo_cli.engine.processes import LostError
-from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
-from mopo_cli.nets.gaussian import gaussian_layout
+from mopo_cli.stages.estimates import Needed
 from mopo_cli.store.machine_memory import free_memory
 
-_FLOAT, _DOUBLE, _INDEX = 4, 8, 8
-# A rollout step holds its rows a few times over: as columns, packed, and those that go on.
-_STEP_COPIES = 4
-# The data are held as columns and as packed rows.
-_DATA_COPIES = 2
-# Parameters, their gradient, two moments, the best, and what is made of them in passing.
-_NETWORK_COPIES = 7
-_HINT = "a smaller --rollout-batch, --pool-epochs or --h, or fewer --seeds at a time"
+S = TypeVar("S", bound=Settings)
+
+# A setting without which a stage would take more than this share of what it takes matters little.
+_MATTERS = 0.9
+# They say when, not how much.
+_SCHEDULE = ("steps_per_epoch", "rollout_every", "epochs", "seed")
 
 
-def policy_bytes(
-    settings: PolicyTraining, rows: Rows, data_rows: int, horizons: Sequence[int], processes: int = 1
-) -> dict[str, int]:
-    """Bytes that training a stack of policies takes, by what takes them; ``horizons`` has an entry per policy.
+def check_memory(settings: S, estimate: Callable[[S], Needed], device: torch.device, what: str = "Training") -> None:
+    """SettingsError where what a stage takes with its settings, by the ``estimate``, is not free on a device.
 
-    So many ``processes`` make rollouts side by side.
+    It names the setting that matters most, and what of it would fit.
     """
-    row = rows.width * _FLOAT
-    needed = {"data": _DATA_COPIES * data_rows * row}
-    if settings.needs_model:
-        # All pools of a stack are as large as the largest.
-        needed["pools"] = len(horizons) * max(horizons) * settings.rollout_batch * settings.pool_epochs * row
-        needed["a rollout step"] = processes * _STEP_COPIES * settings.rollout_batch * row
-    return needed
-
-
-def model_bytes(settings: TrainModel, rows: int, inputs: int, outputs: int, processes: int = 1) -> dict[str, int]:
-    """Bytes that training a stack of ensembles on so many loaded rows takes, by what takes them.
-
-    So many ``processes`` take its steps together, each with room for a gradient.
-    """
-    seeds, layout = len(settings.all_seeds()), gaussian_layout(inputs, outputs, settings.hidden, settings.layers)
-    networks = seeds * settings.networks
-    return {
-        "networks": (_NETWORK_COPIES + processes - 1) * networks * layout.size * _FLOAT,
-        # A permutation per seed, and per network the rows of an epoch, gathered from one tensor each.
-        "orders": seeds * rows * _INDEX + 2 * networks * rows * _FLOAT,
-        # Means and deviations are those of doubles.
-        "scaling": 2 * rows * inputs * _DOUBLE,
-    }
-
-
-def check_memory(needed: Mapping[str, int], device: torch.device, hint: str = _HINT) -> None:
-    """SettingsError where a device has not the room; the hint says what needs less."""
     free = _free_bytes(device)
+    needed = estimate(settings)
     total = sum(needed.values())
-    if free is not None and total > free:
-        parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in needed.items())
-        raise SettingsError(
-            f"Training needs about {total / 1e9:.1f} GB ({parts}), and {device} has {free / 1e9:.1f} GB free.",
-            hint=hint,
+    if free is None or total <= free:
+        return
+    least = {name: _with(settings, name, floor) for name, floor in _floors(settings).items()}
+    by_name = {name: sum(estimate(low).values()) for name, low in least.items()}
+    matter = sorted((name for name, left in by_name.items() if left < _MATTERS * total), key=lambda name: by_name[name])
+    rest = f"needs about {_gigabytes(total)} GB ({_parts(needed)}), and {device} has {_gigabytes(free)} GB free."
+    if not matter:
+        raise SettingsError(f"{what} {rest}", hint="a machine with more memory, or fewer data")
+    name, floor = matter[0], _floors(settings)[matter[0]]
+    if by_name[name] > free:
+        hint = f"smaller {' and '.join(map(_flag, matter[:3]))}"
+    else:
+        fits = _greatest(
+            floor, _value(settings, name), lambda n: sum(estimate(_with(settings, name, n)).values()) <= free
         )
+        hint = f"{_flag(name)} of at most about {fits:,}"
+    raise SettingsError(f"{_told(settings, name)} {rest}", hint=hint)
+
+
+def _floors(settings: Settings) -> dict[str, int]:
+    """What each setting that is a number of things could be lowered to: its default, or from there on one."""
+    numbers = {name: value for name in type(settings).model_fields if type(value := getattr(settings, name)) is int}
+    if getattr(settings, "seed_list", None):
+        numbers["seed_list"] = len(settings.seed_list)  # type: ignore[attr-defined]
+    fields = type(settings).model_fields
+    floors: dict[str, int] = {}
+    for name, value in numbers.items():
+        default = fields[name].default
+        floors[name] = default if type(default) is int and default < value else 1
+    return {name: floor for name, floor in floors.items() if floor < numbers[name] and name not in _SCHEDULE}
+
+
+def _value(settings: Settings, name: str) -> int:
+    value = getattr(settings, name)
+    return len(value) if isinstance(value, tuple) else int(value)
+
+
+def _with(settings: S, name: str, value: int) -> S:
+    return settings.model_copy(update={"seeds": value, "seed_list": None} if name == "seed_list" else {name: value})
+
+
+def _greatest(fits: int, not_any_more: int, enough: Callable[[int], bool]) -> int:
+    """The greatest number that is enough, to two digits, where ``fits`` is and ``not_any_more`` is not."""
+    while not_any_more - fits > 1:
+        middle = (fits + not_any_more) // 2
+        fits, not_any_more = (middle, not_any_more) if enough(middle) else (fits, middle)
+    return fits - fits % int(10 ** max(0, len(str(fits)) - 2))
+
+
+def _told(settings: Settings, name: str) -> str:
+    """The setting and its value, and with how many seeds."""
+    value = getattr(settings, name)
+    told = f"{_flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{_flag(name)} {value}"
+    seeds = settings.seed_count if isinstance(settings, TrainModel | PolicyTraining) else 0
+    with_seeds = f" with {seeds} seed{'s' if seeds > 1 else ''}" if seeds and name not in ("seeds", "seed_list") else ""
+    return told + with_seeds
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f}" if size < 1e12 else f"{size / 1e9:,.0f}"
+
+
+def _parts(needed: Needed) -> str:
+    """What takes most, and what is not little beside it."""
+    total = sum(needed.values())
+    some = sorted((part for part in needed.items() if part[1] > total / 50), key=lambda part: -part[1])
+    return ", ".join(f"{name} {_gigabytes(size)}" for name, size in some)
 
 
 @contextmanager

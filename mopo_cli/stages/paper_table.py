@@ -27,9 +27,11 @@ from mopo_cli.stages.ablate import statistics
 from mopo_cli.stages.cells import meant
 from mopo_cli.stages.inputs import dataset_path
 from mopo_cli.stages.reuse import of_cell, same_policy
-from mopo_cli.store.atomic import read_json, write_json
+from mopo_cli.store.atomic import write_json
+from mopo_cli.store.documents import TableDocument, read_document
 from mopo_cli.store.hdf5 import read_dataset_info
 from mopo_cli.store.lineage import read_lineage
+from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder
 
 Line = dict[str, Any]
@@ -102,7 +104,7 @@ def _line(table: PaperTable, part: Part, row: Row, info: DatasetInfo | None, dat
     if settings:
         line |= meant(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
         fewer = settings.updates < table.updates_for(family(dataset))
-        line["smaller"] = fewer or len(settings.all_seeds()) < table.seeds
+        line["smaller"] = fewer or len(settings.all_seeds()) < table.seeds_for(row)
     if row.method is None and row.data is None:
         line["notes"].append("in print only: mopo does not train it")
     elif info is not None and line["missing"] is None:
@@ -126,10 +128,14 @@ def _ours(table: PaperTable, part: Part, row: Row, info: DatasetInfo, settings: 
     """What we have of a row on a data set that was fetched, in the table's unit where there is one."""
     unit, convert = _unit(table, info)
     if row.data is not None:
-        value = read_lineage(part.run)["fetch-data"].extra[f"return_{row.data}"]
+        value = read_lineage(part.run)["fetch-data"].extra.get(f"return_{row.data}")
+        if not isinstance(value, int | float):
+            return {"missing": f"{part.run.lineage} does not tell the data's return"}
         return {"unit": unit, "last": [convert(value), None]}
     path = part.run.ablation_dir(table.name) / "table.json"
-    records = {record["cell"]: record for record in read_json(path)["cells"]} if path.is_file() else {}
+    records = (
+        {record["cell"]: record for record in read_document(path, TableDocument)["cells"]} if path.is_file() else {}
+    )
     record = records.get(settings.policy_name()) if settings else None
     if record is None:
         return {"missing": "not trained"}
@@ -196,9 +202,11 @@ def publish_paper_table(
     remarks = [*remarks, *_comparison(table, lines), *_elsewhere(table)]
     title = f"{table.name}: {table.title} ({table.paper}, {table.table}; {_UNITS[table.unit]})"
     paths = {kind: root / f"{table.name}.{kind}" for kind in ("md", "csv", "json", "png")}
-    write_comparison(paths, title, remarks, lines)
     result = {"table": table.name, "title": title, "remarks": remarks, "lines": lines}
-    write_json(paths["json"], result)
+    with published_together(root / f".{table.name}.staged") as out:
+        staged = {kind: out.stage(path) for kind, path in paths.items()}
+        write_comparison(staged, title, remarks, lines)
+        write_json(staged["json"], result)
     if report is not None:
         show_comparison(report, title, remarks, lines)
     return {**result, "outputs": {kind: str(path) for kind, path in paths.items()}}

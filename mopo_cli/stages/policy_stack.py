@@ -15,23 +15,27 @@ from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.crew import crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
-from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.stages.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.epochs import Epoch, columns, row
-from mopo_cli.stages.inputs import check_precision, open_recorder, tell_doubt
-from mopo_cli.stages.memory import check_memory, explained_loss, policy_bytes
+from mopo_cli.stages.inputs import check_precision, described, open_recorder, tell_doubt
+from mopo_cli.stages.learners import learner_settings, loop_settings
+from mopo_cli.stages.memory import explained_loss
 from mopo_cli.stages.policies import save_policy
 from mopo_cli.stages.reuse import TIMING, keep_only
-from mopo_cli.stages.runner import Stage, same_settings
+from mopo_cli.stages.runner import AFRESH, Stage, same_settings
+from mopo_cli.stages.stack_memory import check_stack
 from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
-from mopo_cli.stages.world import OpenWorld, policy_inputs
+from mopo_cli.stages.world import OpenWorld, policy_roles
 from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
+from mopo_cli.store.documents import Progress, checked
+from mopo_cli.store.publication import Publication
 
 _SAVE_SECONDS = 60.0
 _ROUNDS = 2  # of games, that each process may be behind
@@ -72,12 +76,10 @@ def train_stack(
 
     A member whose numbers stop being finite is flagged and watched no more; the others go on.
     """
-    algorithm, rows = load(settings.algorithm), opened.world.rows
-    horizons, device = [member.h for member in members], opened.world.real.device
+    algorithm, device = load(settings.algorithm), opened.world.real.device
+    check_stack(opened, members, settings, device)
     size = crew_size(len(members), algorithm.shares, device, opened.world.how.oracle is not None)
-    needed = policy_bytes(settings, rows, len(opened.world.real), horizons, max(1, size.processes))
-    check_memory({name: size for name, size in needed.items() if name != "data"}, device)
-    learner = learner_settings(algorithm.settings, settings, rows.act_dim)
+    learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
     check_precision("--update-precision", settings.update_precision, device)
     record = open_recorder(stage.options, device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
@@ -98,6 +100,9 @@ def train_stack(
             report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
         )
 
+        tell_choices(loop, report)
+        looked = False
+
         def passed(steps: float) -> None:
             progress.update(0 if warming else steps / per_epoch)
 
@@ -110,6 +115,9 @@ def train_stack(
                 means = advance(loop, opened.world)
                 passed(loop.settings.block)
             tell_doubt(loop.engine, report)
+            if loop.tallies and not looked:
+                looked = True
+                look_at_rollouts(loop, report)
             if warming:
                 progress.update(0, warm_up_steps_left=-loop.step)
             if means is not None:
@@ -128,20 +136,8 @@ def train_stack(
             if stop:
                 raise Stopped(stage.signal)
     trained.seconds = time.monotonic() - started
+    look_back(trained.histories, trained.diverged, opened.world.least_reward, opened.data, report)
     return trained
-
-
-def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:
-    """An algorithm's own settings, of the dataclass `kind`; the target entropy is -act_dim where none is set."""
-    values = {name: getattr(settings, name) for name in kind.__dataclass_fields__}
-    if "target_entropy" in values and settings.target_entropy is None:
-        values["target_entropy"] = -float(act_dim)
-    return kind(**values)
-
-
-def loop_settings(settings: PolicyTraining) -> LoopSettings:
-    """The schedule."""
-    return LoopSettings(**{name: getattr(settings, name) for name in LoopSettings.__dataclass_fields__})
 
 
 def _watch(
@@ -169,7 +165,7 @@ def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> Epoch:
         record = {"epoch": epoch.number, **{name: value[m] for name, value in values.items()}}
         if loop.tallies:
             tally = loop.tallies[m]
-            dead = tally.terminated + tally.guarded + tally.dropped
+            dead = tally.terminated + tally.halted + tally.guarded + tally.dropped
             record |= {"dead": dead, "guarded": tally.guarded, "dropped": tally.dropped}
             if loop.members[m].penalty == ORACLE:
                 record["unknown"] = tally.unknown
@@ -208,13 +204,17 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
     if saved is None:
         return
     tensors, meta = saved
-    # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
-    (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
-    if members != others or not same_settings("train-policy", before, now):
-        return
-    restore_loop(trained.loop, world, tensors, meta["loop"])
-    trained.histories, trained.diverged = meta["histories"], meta["diverged"]
-    trained.seconds = meta.get("seconds", 0.0)
+    with described(stage.state_file, AFRESH):
+        # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
+        (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
+        if members != others or not same_settings("train-policy", before, now):
+            return
+        saved_progress = checked(stage.state_file, Progress, meta, AFRESH)
+        restore_loop(trained.loop, world, tensors, meta["loop"])
+        trained.histories, trained.diverged = saved_progress["histories"], saved_progress["diverged"]
+        trained.seconds = saved_progress.get("seconds", 0.0)
+        if not len(trained.histories) == len(trained.diverged) == len(members):
+            raise ValueError("histories of another number of members")
     report.say(f"training goes on at gradient step {trained.loop.step:,}")
 
 
@@ -233,10 +233,16 @@ def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
     return [shared, [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]]
 
 
-def publish_member(
-    folder: Path, trained: Trained, m: int, opened: OpenWorld, settings: PolicyTraining, stage: Stage
+def stage_member(
+    out: Publication,
+    folder: Path,
+    trained: Trained,
+    m: int,
+    opened: OpenWorld,
+    settings: PolicyTraining,
+    stage: Stage,
 ) -> dict[str, Path]:
-    """Write policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role.
+    """Stage policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role.
 
     Beside them, and not among them, is timing.json, the member's share of the stack's wall time: it tells of the
     machine, so that no two trainings agree in it.
@@ -248,7 +254,7 @@ def publish_member(
         "env_id": info.env_id,
         "seed": member.seed,
         "model_seed": opened.model_seed(member),
-        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_inputs(stage.run, settings)},
+        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_roles(settings)},
     }
     meta = origin | {
         "hidden": settings.hidden,
@@ -260,14 +266,16 @@ def publish_member(
         "h": member.h,
         "epochs": settings.epochs,
     }
+    meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
     policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
-    save_policy(policy, trained.actor(m), meta)
-    write_jsonl(metrics, trained.histories[m])
+    save_policy(out.stage(policy), trained.actor(m), meta)
+    write_jsonl(out.stage(metrics), trained.histories[m])
     roles = {f"policy/seed-{member.seed}": policy, f"metrics/seed-{member.seed}": metrics}
     for name, tensors in trained.loop.algorithm.files(trained.loop.agent, m).items():
         path = folder / f"{name}.safetensors"
-        save_tensors(path, tensors, {"kind": name, **origin, "policy_sha256": sha256_file(policy)})
+        digest = sha256_file(out.at_present(policy))
+        save_tensors(out.stage(path), tensors, {"kind": name, **origin, "policy_sha256": digest})
         roles[f"{name}/seed-{member.seed}"] = path
-    keep_only(folder, [path.name for path in roles.values()])
-    write_json(folder / TIMING, {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
+    keep_only(out, folder, [path.name for path in roles.values()])
+    write_json(out.stage(folder / TIMING), {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
     return roles

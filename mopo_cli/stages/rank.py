@@ -14,7 +14,8 @@ from mopo_cli.stages.inputs import dataset_path, open_device
 from mopo_cli.stages.rank_in_model import judging, model_judge
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.stages.world import open_world
-from mopo_cli.store.atomic import plain, read_json, read_jsonl, write_json
+from mopo_cli.store.atomic import plain, write_json
+from mopo_cli.store.documents import EPOCH, TableDocument, read_document, read_lines
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 
@@ -67,7 +68,7 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
     with stage_envelope(run, f"ablate/{name}/rank{suffix}", asked, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
-        about: dict[str, Any] = {"table": name, "dataset": read_json(table)["dataset"]}
+        about: dict[str, Any] = {"table": name, "dataset": read_document(table, TableDocument)["dataset"]}
         if acts:
             with open_world(stage, settings, world, open_device(options)) as opened:
                 in_model = model_judge(opened, settings)
@@ -78,18 +79,23 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
         result = {**about, **asked, **judge(ranking, entries, scores)}
         show_ranking(result, report)
         paths = {kind: table.with_name(f"ranking{suffix}.{kind}") for kind in ("json", "csv", "md")}
-        write_json(paths["json"], result)
-        write_ranking(paths["md"], paths["csv"], result, {entry.name: entry.record["returns"] for entry in entries})
+        write_json(stage.out.stage(paths["json"]), result)
+        write_ranking(
+            stage.out.stage(paths["md"]),
+            stage.out.stage(paths["csv"]),
+            result,
+            {entry.name: entry.record["returns"] for entry in entries},
+        )
         return stage.finish(paths, result)
 
 
 def _entries(run: RunFolder, name: str, table: Path) -> list[Entry]:
     made_from = read_lineage(run)[f"ablate/{name}"].inputs
     parts = [run.root / file["path"] for role, file in made_from.items() if role.startswith("part/")]
-    elsewhere = {cell["cell"]: part.parent for part in parts for cell in read_json(part)["cells"]}
+    elsewhere = {cell["cell"]: part.parent for part in parts for cell in read_document(part, TableDocument)["cells"]}
     return [
         Entry(cell, elsewhere.get(cell["cell"], table.parent) / "cells" / cell["cell"], cell["cell"] not in elsewhere)
-        for cell in read_json(table)["cells"]
+        for cell in read_document(table, TableDocument)["cells"]
     ]
 
 
@@ -116,7 +122,7 @@ def _score_all(
 
 
 def _logged(folder: Path, _seed: int) -> Evidence:
-    return Evidence(read_jsonl(folder / "metrics.jsonl")[-1])
+    return Evidence(read_lines(folder / "metrics.jsonl", EPOCH)[-1])
 
 
 def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mopo_cli.stages.inputs import Data
 from mopo_cli.stages.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
 from mopo_cli.stages.policies import open_policy
 from mopo_cli.stages.world import OpenWorld
-from mopo_cli.store.atomic import read_jsonl
+from mopo_cli.store.documents import EPOCH, read_lines
 
 PENALTY = "max-var"
 _SEED = 0  # of the start states and of the rows that actions are compared in
@@ -49,7 +49,7 @@ class ModelJudge:
         names = self.opened.world.how.uncertainties
         weights = penalty_weights(PENALTY, common_lam(self.settings), names)
         return Evidence(
-            read_jsonl(folder / "metrics.jsonl")[-1],
+            read_lines(folder / "metrics.jsonl", EPOCH)[-1],
             float(came.discounted.penalised(weights).mean()),
             float(came.discounted.reward.mean()),
             float(came.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(came.length.sum()), 1),

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.stages.runner import same_settings
-from mopo_cli.store.atomic import publish, read_json, sha256_file
-from mopo_cli.store.lineage import Files, StageRecord, read_lineage
+from mopo_cli.store.atomic import publish, sha256_file
+from mopo_cli.store.documents import CELL, Files, Timing, read_document
+from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.publication import Publication
 from mopo_cli.store.run import RunFolder
 
 FILES = ("policy.safetensors", "metrics.jsonl")
@@ -19,7 +21,7 @@ FILES = ("policy.safetensors", "metrics.jsonl")
 TIMING = "timing.json"
 """How long a seed took: it goes along with the others, but is neither compared nor required."""
 
-_FILE = re.compile(r"seed-\d+/[^/]+")
+_ROLE = re.compile(r"[^/]+/seed-\d{1,19}")
 
 # A seed's policy depends neither on what it is called nor on what was trained beside it.
 _NAMES = ("method", "name")
@@ -39,16 +41,16 @@ class Held:
     folder: Path
     files: Hashes
 
-    def take_over(self, folder: Path) -> bool:
-        """Copy the files, and how long they took, to ``folder``, unless they are not what was recorded."""
+    def take_over(self, out: Publication, folder: Path) -> bool:
+        """Stage a copy of the files, and how long they took, for ``folder``, unless they are not what was recorded."""
         if any(self._digest(name) != digest for name, digest in self.files.items()):
             return False
         if folder != self.folder:
-            (folder / TIMING).unlink(missing_ok=True)
+            out.remove(folder / TIMING)
             for name in (*self.files, *([TIMING] if (self.folder / TIMING).is_file() else [])):
-                with publish(folder / name) as temporary:
+                with publish(out.stage(folder / name)) as temporary:
                     temporary.write_bytes((self.folder / name).read_bytes())
-        keep_only(folder, self.files)
+        keep_only(out, folder, self.files)
         return True
 
     def _digest(self, name: str) -> str | None:
@@ -56,25 +58,24 @@ class Held:
         return sha256_file(path) if path.is_file() else None
 
 
-def files_of(folder: Path) -> list[str]:
+def files_of(out: Publication, folder: Path) -> list[str]:
     """The names of the files of one seed: `FILES`, and the weights that its algorithm publishes beside the policy."""
-    return [*FILES, *sorted({path.name for path in folder.glob("*.safetensors")} - {*FILES})]
+    return [*FILES, *sorted(name for name in out.names(folder) - {*FILES} if name.endswith(".safetensors"))]
 
 
 def wall_seconds(folder: Path) -> float | None:
     """How long the seed in ``folder`` took to train [s], of a stack its equal share; None where nothing tells."""
     try:
-        told = read_json(folder / TIMING)["wall_seconds"]
-    except (InputError, CorruptError, LookupError, TypeError):
+        return float(read_document(folder / TIMING, Timing)["wall_seconds"])
+    except (InputError, CorruptError):
         return None
-    return float(told) if isinstance(told, int | float) and 0 <= told < inf else None
 
 
-def keep_only(folder: Path, names: Collection[str]) -> None:
+def keep_only(out: Publication, folder: Path, names: Collection[str]) -> None:
     """Remove all weights but those of these names: they went with a policy that was in the folder before."""
     for path in folder.glob("*.safetensors"):
         if path.name not in names:
-            path.unlink()
+            out.remove(path)
 
 
 def held_policies(run: RunFolder) -> list[Held]:
@@ -88,13 +89,10 @@ def held_policies(run: RunFolder) -> list[Held]:
 def read_cell(description: Path) -> dict[str, Any] | None:
     """What a cell.json tells; None where it is damaged, or was written before cells were taken over."""
     try:
-        recorded = read_json(description)
+        recorded: dict[str, Any] = read_document(description, CELL)
     except CorruptError:
         return None
-    shapes = {"settings": dict, "inputs": dict, "files": dict, "returns": dict, "diverged": list}
-    if not isinstance(recorded, dict) or not all(isinstance(recorded.get(name), kind) for name, kind in shapes.items()):
-        return None
-    return recorded if all(_FILE.fullmatch(place) for place in recorded["files"]) else None
+    return recorded
 
 
 def of_cell(description: Path) -> list[Held]:
@@ -115,13 +113,19 @@ def same_policy(recorded: dict[str, Any], now: dict[str, Any], *, of_seed: bool 
     return same_settings("train-policy", recorded, now, ignore=(*_NAMES, *(_SEEDS if of_seed else ())))
 
 
+def what_trains(settings: TrainPolicy) -> str:
+    """The settings that are compared by `same_policy`, as text: it is the same where they train the same policies."""
+    return settings.model_dump_json(exclude={*_NAMES})
+
+
 def _of_record(run: RunFolder, key: str, record: StageRecord) -> Iterator[Held]:
     if not key.startswith("train-policy/"):
         return
     inputs = {role: file["sha256"] for role, file in record.inputs.items()}
     seeds: dict[str, Files] = {}
     for role, file in record.outputs.items():
-        seeds.setdefault(role.partition("/")[2], {})[Path(file["path"]).name] = file
+        if _ROLE.fullmatch(role):
+            seeds.setdefault(role.partition("/")[2], {})[Path(file["path"]).name] = file
     for seed, files in seeds.items():
         if {*FILES} <= files.keys():
             folder = (run.root / files[FILES[0]]["path"]).parent

@@ -10,12 +10,14 @@ import torch
 from mopo_cli.agents.dice import Ratio
 from mopo_cli.config.schema import Imagination, Rollout
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
-from mopo_cli.dynamics.imagine import Imagined, Imagining, Policy, branch, uniform_policy
+from mopo_cli.dynamics.imagine import ENDS, Imagined, Imagining, Policy, branch, uniform_policy
 from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.stages.alarms import branches_alarm, guard_remark
+from mopo_cli.stages.estimates import rollout_bytes
 from mopo_cli.stages.inputs import (
     Data,
     Model,
@@ -26,6 +28,7 @@ from mopo_cli.stages.inputs import (
     open_device,
     open_model,
 )
+from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.policies import open_policy, open_ratio
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.stages.world import imagining
@@ -50,6 +53,7 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
     with stage_envelope(run, f"rollout/{name}", settings.model_dump(), inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
+        check_memory(settings, rollout_bytes, device, "The rollout")
         data = open_data(inputs["dataset"], device)
         model = open_model(stage, data, device)
         policy = _policy(inputs.get("policy"), data, device)
@@ -57,8 +61,15 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
         if "ratio" in inputs:
             ratio = _ratio(inputs["ratio"], stage, settings, data, model)
             how = replace(how, uncertainties=(*how.uncertainties, RATIO), ratio=ratio)
-        tally = _write(stage, settings, data, model, policy, how, run.rollouts(name))
+        tally = _write(stage, settings, data, model, policy, how, stage.out.stage(run.rollouts(name)))
         tally.show(report)
+        if tally.guarded:
+            report.say(
+                "They are stored as timeouts, with the model's own reward. For train-policy --rollouts: "
+                + guard_remark(float(data.reward.amin()))
+            )
+        if (alarm := branches_alarm(tally.at_once)) is not None:
+            report.warn(alarm)
         report.hint(f"mopo train-policy --rollouts {run.rollouts(name)}")
         return stage.finish({"rollouts": run.rollouts(name)}, tally.result())
 
@@ -103,10 +114,16 @@ class _Tally:
         self.uncertainty: dict[int, list[np.ndarray[Any, Any]]] = {}
         self.step_rows: dict[int, int] = {}
         self.terminated = self.guarded = self.dropped = 0
+        self._branches, self._first = 0, dict.fromkeys(ENDS, 0)
 
     @property
     def rows(self) -> int:
         return sum(self.step_rows.values())
+
+    @property
+    def at_once(self) -> dict[str, float]:
+        """The shares of the branches that ended in their first step, by the cause."""
+        return {name: count / max(self._branches, 1) for name, count in self._first.items()}
 
     def add(self, imagined: Imagined, uncertainty: np.ndarray[Any, Any]) -> None:
         parts = self.uncertainty.setdefault(imagined.step, [])
@@ -117,6 +134,9 @@ class _Tally:
         self.terminated += imagined.terminated
         self.guarded += imagined.guarded
         self.dropped += imagined.dropped
+        if imagined.step == 0:
+            self._branches += len(imagined.rows) + imagined.dropped
+            self._first = {name: self._first[name] + count for name, count in imagined.ends().items()}
 
     def quantiles(self) -> list[dict[str, Any]]:
         out = []
@@ -135,6 +155,7 @@ class _Tally:
             "terminated_share": self.terminated / total,
             "guarded_share": self.guarded / total,
             "dropped_share": self.dropped / total,
+            "ended_at_once": self.at_once,
             "quantiles": self.quantiles(),
         }
 
@@ -194,14 +215,15 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
 
 def _columns(rows: Rows, names: tuple[str, ...], imagined: Imagined, info: DatasetInfo) -> dict[str, Any]:
     transition = rows.split(imagined.rows.cpu())
-    count = len(imagined.rows)
+    count, wild = len(imagined.rows), imagined.wild.cpu().numpy()
     columns = {
         "observations": transition.observation.numpy(),
         "actions": denormalise_actions(transition.action.numpy(), info),
         "rewards": transition.reward.numpy(),
         "next_observations": transition.next_observation.numpy(),
-        "terminals": transition.terminal.numpy() > 0,
-        "timeouts": np.zeros(count, dtype=bool),
+        # The guard ends the record and not the task.
+        "terminals": (transition.terminal.numpy() > 0) & ~wild,
+        "timeouts": wild,
         "step": np.full(count, imagined.step, dtype=np.int32),
         "member": imagined.member.cpu().numpy().astype(np.int32),
     }

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,10 @@ from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.store.atomic import discard_leftovers, plain
+from mopo_cli.store.documents import CheckpointHeader, Files, checked
 from mopo_cli.store.lineage import (
-    Files,
     StageRecord,
+    check_recorded,
     describe_files,
     is_up_to_date,
     read_lineage,
@@ -27,10 +28,14 @@ from mopo_cli.store.lineage import (
     tool_versions,
 )
 from mopo_cli.store.lock import run_lock
-from mopo_cli.store.run import RunFolder, remember_run
+from mopo_cli.store.publication import Publication
+from mopo_cli.store.run import RunFolder, refuse_links, remember_run
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+AFRESH = "--force starts afresh"
+"""The way on from a checkpoint that cannot be used."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MAKES = {
@@ -69,9 +74,14 @@ class Stage:
     report: Report
     up_to_date: bool = False
     signal: int = 0
+    out: Publication = field(init=False)
+    """What the stage makes: write each file to ``out.stage(path)``; `finish` publishes them as one."""
     _started: float = field(default_factory=time.monotonic)
     _told: bool = False
     _resumed: bool = False
+
+    def __post_init__(self) -> None:
+        self.out = Publication(self.run.state(self.key) / "staged")
 
     def result(self) -> dict[str, Any]:
         """The result object of the finished stage, as --json prints it."""
@@ -102,7 +112,7 @@ class Stage:
             "wall_seconds": time.monotonic() - self._started,
             "meta": meta,
         }
-        save_tensors(self._state_file, tensors, envelope)
+        save_tensors(self.state_file, tensors, envelope)
 
     def load_state(self, device: str = "cpu") -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
         """The tensors and meta of an interrupted attempt, or None; --force discards them.
@@ -114,39 +124,43 @@ class Stage:
         first, self._resumed = not self._resumed, True
         if self.options.force:
             self._remove_state()
-        if not self._state_file.exists():
+        if not self.state_file.exists():
             return None
         from mopo_cli.store.checkpoint import load_tensors
 
         try:
-            tensors, saved = load_tensors(self._state_file, device)
+            tensors, saved = load_tensors(self.state_file, device)
         except CorruptError as error:
-            raise CorruptError(error.message, hint="--force starts afresh") from error
-        if not {"settings", "inputs", "wall_seconds", "meta"} <= set(saved):
-            raise CorruptError(f"{self._state_file} is no checkpoint of {self.key}.", hint="--force starts afresh")
+            raise CorruptError(error.message, hint=AFRESH) from error
+        saved = checked(self.state_file, CheckpointHeader, saved, hint=AFRESH)
         self._check_same(saved)
         if first:
             self._started -= saved["wall_seconds"]
         return tensors, saved["meta"]
 
     def finish(self, outputs: dict[str, Path], extra: dict[str, Any]) -> dict[str, Any]:
-        """Record the stage with its outputs' hashes, drop the resume state and return `result`."""
+        """Publish what was staged and the stage's record as one, drop the resume state and return `result`.
+
+        The record has the hashes of ``outputs``. InputError, and the run as it was, where that fails.
+        """
         record = StageRecord(
             settings=self.settings,
             inputs=self.inputs,
-            outputs=describe_files(self.run, outputs),
+            outputs=describe_files(self.run, outputs, self.out.at_present),
             versions=tool_versions(),
             wall_seconds=round(time.monotonic() - self._started, 3),
             finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
             extra={**extra, "origins": self.options.origins},
         )
-        record_stage(self.run, self.key, record)
+        record_stage(self.run, self.key, record, self.out.stage(self.run.lineage))
+        self.out.commit()
         self._remove_state()
         remember_run(self.run)
         return self.result()
 
     @property
-    def _state_file(self) -> Path:
+    def state_file(self) -> Path:
+        """The resume checkpoint."""
         return self.run.state(self.key) / "checkpoint.safetensors"
 
     def _check_same(self, saved: dict[str, Any]) -> None:
@@ -163,21 +177,30 @@ class Stage:
                 hint="--force starts afresh; the old settings go on from where it stopped",
             )
         for role in sorted({*saved["inputs"], *self.inputs}):
-            old, new = (files.get(role, {}).get("sha256") for files in (saved["inputs"], self.inputs))
+            old, new = (files[role]["sha256"] if role in files else None for files in (saved["inputs"], self.inputs))
             if old != new:
                 raise InputError(
                     f"The {role} changed after {self.key} was interrupted: sha256 {old} -> {new}.",
-                    hint="--force starts afresh",
+                    hint=AFRESH,
                 )
 
+    def discard(self) -> None:
+        """Drop what was staged and not published; the resume state stays."""
+        self.out.discard()
+        self._prune()
+
     def _remove_state(self) -> None:
+        shutil.rmtree(self.run.state(self.key), ignore_errors=True)
+        self._prune()
+
+    def _prune(self) -> None:
         folder = self.run.state(self.key)
-        shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # other stages' states keep the folders above
-            for above in folder.parents:
-                if above == self.run.root:
+            for place in (folder, *folder.parents):
+                if place == self.run.root:
                     break
-                above.rmdir()
+                if place.exists():
+                    place.rmdir()
 
 
 @contextmanager
@@ -203,9 +226,13 @@ def stage_envelope(
             kind = role.split("/")[0]
             raise InputError(f"The {kind} {path} does not exist.", hint=_MAKES.get(kind, ""))
     stage = Stage(run, key, settings, {}, options, report)
-    with _catch_signals(stage), run_lock(run.root):
+    refuse_links(run)
+    with _catch_signals(stage), run_lock(run.root), ExitStack() as context:
         discard_leftovers(run.root)
+        stage.discard()
+        context.callback(stage.discard)
         stage.inputs = describe_files(run, inputs)
+        check_recorded(run, stage.inputs)
         defaults = setting_defaults(key, settings)
         stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs, defaults)
         stage.up_to_date = stage.up_to_date and complete(stage)
@@ -223,10 +250,15 @@ def stage_envelope(
 
 
 def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The present defaults of those of a stage's settings, by its key "train-policy/NAME", as JSON has them."""
+    """What those of a stage's settings count as, by its key "train-policy/NAME", where a record has none, as in JSON.
+
+    It is their present default, but for those that say what was done before they were settings.
+    """
     fields = fitting(STAGES[key.split("/")[0]], settings).model_fields
     known = [name for name in settings if name in fields and not fields[name].is_required()]
-    return {name: plain(fields[name].default) for name in known}
+    extras = {name: fields[name].json_schema_extra for name in known}
+    past = {name: extra["before"] for name, extra in extras.items() if isinstance(extra, dict) and "before" in extra}
+    return {name: plain(fields[name].default) for name in known} | past
 
 
 def same_settings(
@@ -234,7 +266,7 @@ def same_settings(
 ) -> bool:
     """Whether two sets of a stage's settings agree in all but ``ignore``.
 
-    A setting that did not exist when the one was recorded counts with its present default.
+    A setting that did not exist when the one was recorded counts as `setting_defaults` says.
     """
     present = plain(dict(now))
     then = {**setting_defaults(stage, present), **plain(dict(recorded))}

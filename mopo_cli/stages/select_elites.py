@@ -33,7 +33,7 @@ def run_select_elites(run: RunFolder, settings: SelectElites, options: Options, 
                 rows,
             )
         content = {"elites": elites, "metric": settings.metric, "model_sha256": stage.inputs["model"]["sha256"]}
-        write_json(run.elites, content)
+        write_json(stage.out.stage(run.elites), content)
         report.hint("mopo train-policy --penalty max-var --lam 1 --h 5, or mopo rollout")
         return stage.finish({"elites": run.elites}, {"elites": elites})
 

@@ -1,6 +1,7 @@
 """train-model: fit the dynamics ensembles to the dataset and publish them with a report of what they predict badly."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,19 +13,24 @@ from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import EpochReport, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
+from mopo_cli.stages.alarms import model_alarm, rescale_hint
+from mopo_cli.stages.estimates import Needed, model_bytes
 from mopo_cli.stages.inputs import (
     Data,
     check_precision,
     dataset_path,
+    described,
     open_data,
     open_device,
     open_recorder,
     tell_doubt,
 )
-from mopo_cli.stages.memory import check_memory, explained_loss, model_bytes
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.memory import check_memory, explained_loss
+from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
+from mopo_cli.store.documents import checked
+from mopo_cli.store.hdf5 import dataset_shape
 from mopo_cli.store.run import RunFolder
 
 _BLOCK = 50  # gradient steps between two looks at the signals
@@ -39,15 +45,23 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
     with stage_envelope(run, "train-model", settings.model_dump(), {"dataset": path}, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
+        _check_memory(settings, path, device)
         data = open_data(path, device)
         fit_data = _learnable(data, report)
-        rows, inputs = fit_data.inputs.shape
         how, seeds = fit_settings(settings), settings.all_seeds()
-        needed = model_bytes(settings, rows, inputs, fit_data.targets.shape[1], crew_size(how, len(seeds), device) or 1)
-        check_memory(needed, device, hint="fewer --seeds at a time, or fewer --networks")
         fit = start_fit(fit_data, how, seeds, open_recorder(options, device))
         history = _train(stage, fit, fit_data, report)
         return _publish(stage, fit, fit_data, data, history, report)
+
+
+def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> None:
+    rows, obs_dim, act_dim = dataset_shape(dataset)
+
+    def estimate(some: TrainModel) -> Needed:
+        processes = crew_size(fit_settings(some), some.seed_count, device) or 1
+        return model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device, processes)
+
+    check_memory(settings, estimate, device)
 
 
 def _learnable(data: Data, report: Report) -> FitData:
@@ -72,8 +86,9 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
     saved = stage.load_state(str(fit.flat.device))
     if saved is not None:
         tensors, meta = saved
-        restore_fit(fit, tensors, meta["fit"])
-        history = meta["history"]
+        with described(stage.state_file, AFRESH):
+            restore_fit(fit, tensors, meta["fit"])
+            history = checked(stage.state_file, list[dict[str, Any]], meta["history"], AFRESH)
         report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
@@ -122,7 +137,7 @@ def _publish(
     if failed:
         raise DivergedError(
             f"The ensembles of seeds {failed} have networks whose hold-out error was never finite.",
-            hint="mopo show DATASET, then a lower --learning-rate",
+            hint=rescale_hint(data) or "mopo show DATASET, then a lower --learning-rate",
         )
     tensors: dict[str, torch.Tensor] = {}
     mse, nll = {}, {}
@@ -153,20 +168,22 @@ def _publish(
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
     }
     dimensions = _dimension_report(fit, fit_data, torch.stack(dimension_errors).mean(dim=0))
-    save_tensors(run.model, tensors, meta)
-    write_json(run.model_dir / "model.json", {**meta, "dimensions": dimensions})
-    write_jsonl(run.model_dir / "metrics.jsonl", history)
-    report.table(
-        "What the model predicts badly (hold-out, the worst first)",
-        ("target", "RMSE", "std of target", "explained variance"),
-        [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
-    )
-    report.hint("mopo select-elites")
     outputs = {
         "model": run.model,
         "description": run.model_dir / "model.json",
         "metrics": run.model_dir / "metrics.jsonl",
     }
+    save_tensors(stage.out.stage(outputs["model"]), tensors, meta)
+    write_json(stage.out.stage(outputs["description"]), {**meta, "dimensions": dimensions})
+    write_jsonl(stage.out.stage(outputs["metrics"]), history)
+    report.table(
+        "What the model predicts badly (hold-out, the worst first)",
+        ("target", "RMSE", "std of target", "explained variance"),
+        [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
+    )
+    if (alarm := model_alarm(dimensions)) is not None:
+        report.warn(alarm)
+    report.hint("mopo select-elites")
     extra = {"epochs": fit.epoch, "holdout_mse": mse, "holdout_nll": nll, "seeds": list(fit.seeds)}
     return stage.finish(outputs, extra)
 

@@ -8,8 +8,9 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.inputs import open_device
-from mopo_cli.stages.policy_stack import publish_member, train_stack
+from mopo_cli.stages.policy_stack import stage_member, train_stack
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.stack_memory import check_policies, shapes_of
 from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
 from mopo_cli.store.run import RunFolder
 
@@ -26,6 +27,7 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
         if stage.up_to_date:
             result = stage.result()
         else:
+            check_policies(settings, shapes_of(inputs["dataset"]), options, device)
             with open_world(stage, settings, inputs, device, settings.penalty == ORACLE) as opened:
                 result = _train(stage, opened, settings, name, report)
             _show(result, report)
@@ -42,7 +44,7 @@ def _train(stage: Stage, opened: OpenWorld, settings: TrainPolicy, name: str, re
     for m, member in enumerate(members):
         if not trained.diverged[m]:
             folder = stage.run.policy(name, member.seed).parent
-            outputs |= publish_member(folder, trained, m, opened, settings, stage)
+            outputs |= stage_member(stage.out, folder, trained, m, opened, settings, stage)
             returns[str(member.seed)] = trained.returns(m)
     lost = [f"seed {member.seed}" for m, member in enumerate(members) if trained.diverged[m]]
     model_seeds = {str(member.seed): opened.model_seed(member) for member in members}

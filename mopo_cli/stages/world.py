@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.guard import after_guard, charge
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.transitions import normalise_actions
@@ -18,6 +19,7 @@ from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
+from mopo_cli.stages.alarms import guard_remark
 from mopo_cli.stages.inputs import (
     Data,
     check_precision,
@@ -28,18 +30,24 @@ from mopo_cli.stages.inputs import (
     open_model,
 )
 from mopo_cli.stages.runner import Stage, check_lineage
+from mopo_cli.store.documents import RolloutAttributes, checked
 from mopo_cli.store.hdf5 import read_rollouts
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.oracle import open_oracle
-from mopo_cli.tasks.termination import termination_rule
+from mopo_cli.tasks.termination import guard_rule, termination_rule
 
 
 def policy_inputs(run: RunFolder, settings: PolicyTraining) -> dict[str, Path]:
     """What a policy is learned from: the dataset, and the model with its elites or a rollout file where one is used."""
-    dataset = {"dataset": dataset_path(run)}
+    paths = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
+    return {role: paths.get(role, Path(settings.rollouts)) for role in policy_roles(settings)}
+
+
+def policy_roles(settings: PolicyTraining) -> tuple[str, ...]:
+    """The roles of `policy_inputs`; nothing is read for them."""
     if settings.needs_model:
-        return dataset | {"model": run.model, "elites": run.elites}
-    return dataset if settings.rollouts == "fresh" else dataset | {"rollouts": Path(settings.rollouts)}
+        return "dataset", "model", "elites"
+    return ("dataset",) if settings.rollouts == "fresh" else ("dataset", "rollouts")
 
 
 def imagining(settings: Imagination, data: Data) -> Imagining:
@@ -54,7 +62,8 @@ def imagining(settings: Imagination, data: Data) -> Imagining:
     form = PenaltyForm(settings.penalty_members == "elite", scale, settings.penalty_reward == "included")
     check_precision("--rollout-precision", settings.rollout_precision, data.observation.device)
     mean = settings.model_reward == "mean"
-    return Imagining(form=form, reward_mean=mean, precision=settings.rollout_precision)
+    guard = guard_rule(data.info.termination, settings.termination_rules == "paper")
+    return Imagining(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard)
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,11 @@ class OpenWorld:
         return self.model_seeds[member.model] if self.model_seeds else None
 
 
+def uncertainty_names(settings: PolicyTraining, oracle: bool) -> tuple[str, ...]:
+    """The uncertainties that rows have a column for."""
+    return (*PENALTIES, *load(settings.algorithm).uncertainties, *((ORACLE,) if oracle else ()))
+
+
 @contextmanager
 def open_world(
     stage: Stage, settings: PolicyTraining, inputs: dict[str, Path], device: torch.device, oracle: bool = False
@@ -84,7 +98,7 @@ def open_world(
     were measured otherwise than the settings say.
     """
     data = open_data(inputs["dataset"], device)
-    names = (*PENALTIES, *load(settings.algorithm).uncertainties, *((ORACLE,) if oracle else ()))
+    names = uncertainty_names(settings, oracle)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
@@ -113,8 +127,14 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
     path = Path(stage.inputs["rollouts"]["path"])
     path = path if path.is_absolute() else stage.run.root / path
     columns, attributes = read_rollouts(path)
-    made_from = str(attributes.get("dataset_sha256"))
-    check_lineage(f"the rollout file {path}", made_from, stage.inputs["dataset"]["sha256"], stage.options, stage.report)
+    checked(path, RolloutAttributes, attributes)
+    check_lineage(
+        f"the rollout file {path}",
+        attributes["dataset_sha256"],
+        stage.inputs["dataset"]["sha256"],
+        stage.options,
+        stage.report,
+    )
     for name in Imagination.model_fields:
         now, then = getattr(settings, name), attributes.get(name, Imagination.model_fields[name].default)
         if then != now:
@@ -122,10 +142,15 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
             raise InputError(
                 f"The rollout file {path} was made with {flag} {then}, not {now}.", hint=f"mopo rollout {flag} {now}"
             )
-    return _pack_rollouts(path, world, columns, data)
+    packed, wild = _pack_rollouts(path, world, columns, data), torch.from_numpy(columns["timeouts"])
+    if bool(wild.any()):
+        stage.report.say(guard_remark(world.least_reward))
+        packed = charge(world.rows, packed, wild, after_guard(world.least_reward, settings.gamma))
+    return packed.to(world.real.device)
 
 
 def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data) -> torch.Tensor:
+    """The rows of a rollout file. Those that the guard ended, its timeouts, are terminal as in a pool."""
     rows, names = world.rows, world.how.uncertainties
     shape = columns["observations"].shape[1], columns["actions"].shape[1]
     if shape != (rows.obs_dim, rows.act_dim):
@@ -143,12 +168,11 @@ def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
     uncertainty = np.stack([columns[f"uncertainty/{name}"] for name in names], axis=1)
-    packed = rows.pack(
+    return rows.pack(
         tensor(columns["observations"]),
         tensor(normalise_actions(columns["actions"], data.info)),
         tensor(columns["rewards"]),
-        tensor(columns["terminals"]),
+        tensor(columns["terminals"] | columns["timeouts"]),
         tensor(columns["next_observations"]),
         tensor(uncertainty),
     )
-    return packed.to(world.real.device)

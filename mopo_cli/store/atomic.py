@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.store.files import check_file
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = ".mopo-tmp"
 
 
@@ -22,7 +23,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 @contextmanager
@@ -37,13 +38,13 @@ def publish(path: Path) -> Iterator[Path]:
     try:
         temporary.touch(exist_ok=False)
     except OSError as error:
-        raise _cannot_write(path.parent, error) from error
+        raise cannot_write(path.parent, error) from error
     try:
         yield temporary
         move_into_place(temporary, path)
     except OSError as error:
         if error.errno in _FULL or str(error.filename) == str(temporary):
-            raise _cannot_write(path.parent, error) from error
+            raise cannot_write(path.parent, error) from error
         raise
     finally:
         with suppress(FileNotFoundError):
@@ -52,9 +53,9 @@ def publish(path: Path) -> Iterator[Path]:
 
 def move_into_place(temporary: Path, path: Path) -> None:
     """Rename a finished file to ``path`` in the same folder, on disk before it bears that name; OSError if it fails."""
-    _fsync(temporary)
+    fsync(temporary)
     os.replace(temporary, path)
-    _fsync(path.parent)
+    fsync(path.parent)
 
 
 def discard_leftovers(folder: Path) -> None:
@@ -79,26 +80,28 @@ def plain(value: Any) -> Any:
     return value
 
 
+def write_text(path: Path, text: str) -> None:
+    """Publish text as UTF-8."""
+    with publish(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Publish ``plain(value)`` as JSON: sorted keys, two spaces, a trailing newline."""
     text = json.dumps(plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    with publish(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
     """Publish one JSON object per line, `plain` and with sorted keys."""
     lines = [json.dumps(plain(record), sort_keys=True, allow_nan=False) + "\n" for record in records]
-    with publish(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+    write_text(path, "".join(lines))
 
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file; InputError when it cannot be opened, CorruptError when it does not parse."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _cannot_read(path, error) from error
+        return json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         raise CorruptError(f"{path} is not valid JSON ({error}).") from error
 
@@ -106,15 +109,14 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> list[Any]:
     """The value of every line; InputError when the file cannot be opened, CorruptError when a line does not parse."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise _cannot_read(path, error) from error
+        return [json.loads(line) for line in _read_text(path).splitlines()]
     except (ValueError, RecursionError) as error:
         raise CorruptError(f"{path} is not valid JSON lines ({error}).") from error
 
 
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes; InputError when it cannot be opened."""
+    check_file(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -122,7 +124,8 @@ def sha256_file(path: Path) -> str:
         raise _cannot_read(path, error) from error
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Bring a file or folder to the disk; OSError if that fails."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -130,11 +133,20 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _read_text(path: Path) -> str:
+    check_file(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+
+
 def _cannot_read(path: Path, error: OSError) -> InputError:
     return InputError(f"{path} cannot be read: {error.strerror}.")
 
 
-def _cannot_write(folder: Path, error: OSError) -> InputError:
+def cannot_write(folder: Path, error: OSError) -> InputError:
+    """What to tell of a folder in which nothing can be written."""
     return InputError(
         f"The folder {folder} cannot be written: {error.strerror}.",
         hint="free it or name another run folder with --run",

@@ -1,5 +1,6 @@
 """Tensors with their JSON in one safetensors file; nothing in it can run code."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import publish
 
-_HEADER_KEY = "mopo"
+_HEADER_KEY, _CONTENT = "mopo", "content_sha256"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -25,7 +26,10 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    content = save(copies, metadata={_HEADER_KEY: json.dumps(meta, sort_keys=True)})
+    meta = json.loads(json.dumps(meta))  # keys as they come back
+    # All in one entry: safetensors writes several in a random order.
+    text = json.dumps(meta | {_CONTENT: _content_digest(copies, meta)}, sort_keys=True)
+    content = save(copies, metadata={_HEADER_KEY: text})
     with publish(path) as temporary:
         temporary.write_bytes(content)
 
@@ -38,7 +42,7 @@ def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
     if not path.is_file():
         raise InputError(f"{path} does not exist.")
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             # A mapped tensor may be aligned otherwise than a fresh one, and then sums differ in the last bit.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -52,4 +56,17 @@ def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
         raise CorruptError(f"The header of {path} is damaged ({error}).") from error
     if not isinstance(meta, dict):
         raise CorruptError(f"The header of {path} is damaged (not an object).")
-    return tensors, meta
+    # Older versions wrote no digest.
+    written = meta.pop(_CONTENT, None)
+    if written is not None and written != _content_digest(tensors, meta):
+        raise CorruptError(f"{path} is damaged or was edited: its content is not what was written into it.")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
+
+
+def _content_digest(tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
+    """SHA-256 of the meta and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

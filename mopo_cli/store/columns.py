@@ -88,6 +88,11 @@ def read_columns(file: h5py.File, names: Iterable[str], text: Container[str] = (
     return {name: column[()] for name, column in columns.items()}
 
 
+def column_shape(file: h5py.File, name: str) -> tuple[int, ...]:
+    """The shape of a column of numbers, which is not read; raises what `read_columns` does."""
+    return tuple(_column(file, name, "fiub").shape)
+
+
 def check_declared(path: Path, declared: int) -> None:
     """InputError when a file declares more bytes of columns than a log of its size holds, or than memory has room."""
     held = path.stat().st_size

@@ -1,34 +1,29 @@
 """Transitions on disk, HDF5 schema v1: D4RL's column names, described by attributes.
 
-What is written carries a checksum on every block and on the structure, so that damage is found when it is
-read.
+See `store.sealed` for what keeps damage from passing unseen.
 """
 
 import json
-import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.checks import Check
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, check_finite
 from mopo_cli.errors import InputError
 from mopo_cli.store.atomic import publish, sha256_file
-from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
+from mopo_cli.store.columns import column_shape, open_hdf5, read_columns, stored_names
+from mopo_cli.store.sealed import OF_FILE, check_content, create, read_attributes
 
-SCHEMA_VERSION = 1
 UNCERTAINTY = "uncertainty"
 # Groups that a dataset may have besides.
 INFOS, BEHAVIOUR = "infos", "behaviour"
-
-# A block fits HDF5's block cache, and a file of few rows stays small.
-_BLOCK_BYTES, _BLOCK_ROWS = 1 << 20, 4096
 _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "dataset_id": (str,),
     "env_id": (str, type(None)),
@@ -42,26 +37,30 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "env_kwargs": (dict,),
     "terminal_next_known": (bool,),
     "recipe": (dict, type(None)),
+    "doubts": (list,),
 }
 # Attributes kept as JSON text.
-_JSON = ("env_kwargs", "recipe")
+_JSON = ("env_kwargs", "recipe", "doubts")
 # What a file without them means.
-_ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None}
+_ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None, "doubts": []}
 _STEP_COLUMNS = {"step": np.int32, "member": np.int32}
 
 
 def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> str:
     """Publish a dataset and return its sha256; equal content gives equal bytes."""
     attributes = {name: getattr(info, name) for name in _INFO_TYPES}
+    attributes["doubts"] = [asdict(check) for check in info.doubts]
+    if not info.doubts:
+        del attributes["doubts"]
     for name in _JSON:
-        if attributes[name] is not None:
+        if attributes.get(name) is not None:
             attributes[name] = json.dumps(attributes[name], sort_keys=True, allow_nan=False)
     columns = {name: getattr(transitions, name) for name in COLUMNS}
     columns |= {f"{INFOS}/{name}": column for name, column in sorted(transitions.infos.items())}
     columns |= {f"{BEHAVIOUR}/{name}": weights for name, weights in sorted(info.behaviour.items())}
-    with publish(path) as temporary, _create(temporary, "dataset", attributes) as file:
+    with publish(path) as temporary, create(temporary, "dataset", attributes) as file:
         for name, column in columns.items():
-            _new_column(file, name, column, column.shape)[...] = column
+            file.append(name, column)
     return sha256_file(path)
 
 
@@ -71,22 +70,35 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
     """
     with open_hdf5(path) as file:
-        attributes = _read_attributes(file, path, "dataset")
+        attributes = read_attributes(file, path, "dataset")
         names = {group: stored_names(file, group) for group in (INFOS, BEHAVIOUR)}
         columns = read_columns(file, [*COLUMNS, *(f"{group}/{name}" for group in names for name in names[group])])
-    infos, behaviour = ({name: columns.pop(f"{group}/{name}") for name in names[group]} for group in names)
+    infos, behaviour = ({name: columns[f"{group}/{name}"] for name in names[group]} for group in names)
     transitions = _transitions(columns, infos)
     check_columns(transitions, str(path))
     info = _dataset_info(attributes, behaviour, path)
     _check_termination(info.termination, transitions.obs_dim, path)
     check_bounds(info, transitions.act_dim)
+    check_content(path, attributes, columns)
     return transitions, info
+
+
+def dataset_shape(path: Path) -> tuple[int, int, int]:
+    """How many transitions a dataset has, and how wide observations and actions are; no column is read.
+
+    Raises what `read_dataset` raises for a file that has no such columns.
+    """
+    with open_hdf5(path) as file:
+        observations, actions = (column_shape(file, name) for name in ("observations", "actions"))
+    if len(observations) != 2 or len(actions) != 2:
+        raise InputError(f"{path}: observations {observations} and actions {actions} are not [N, ·].")
+    return observations[0], observations[1], actions[1]
 
 
 def read_dataset_info(path: Path) -> DatasetInfo:
     """What `read_dataset` tells besides the transitions, without reading them or the behaviour; it raises the same."""
     with open_hdf5(path) as file:
-        return _dataset_info(_read_attributes(file, path, "dataset"), {}, path)
+        return _dataset_info(read_attributes(file, path, "dataset"), {}, path)
 
 
 class RolloutWriter:
@@ -103,7 +115,7 @@ class RolloutWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             temporary = stack.enter_context(publish(self._path))
-            self._file = stack.enter_context(_create(temporary, "rollouts", self._attributes))
+            self._file = stack.enter_context(create(temporary, "rollouts", self._attributes))
             self._stack = stack.pop_all()
         return self
 
@@ -114,13 +126,10 @@ class RolloutWriter:
 
     def append(self, columns: dict[str, NDArray[Any]]) -> None:
         """Add n rows: every column `[n, ...]` of the first call, among them ``uncertainty/<penalty>``."""
-        (count,) = {len(column) for column in columns.values()}
+        if len({len(column) for column in columns.values()}) != 1:
+            raise ValueError("columns of different lengths")
         for name, column in columns.items():
-            if name not in self._file:
-                _new_column(self._file, name, column, (0, *column.shape[1:]), growing=True)
-            stored = self._file[name]
-            stored.resize(len(stored) + count, axis=0)
-            stored[len(stored) - count :] = column
+            self._file.append(name, column, growing=True)
 
 
 def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -129,7 +138,7 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
     """
     with open_hdf5(path) as file:
-        attributes = _read_attributes(file, path, "rollouts")
+        attributes = read_attributes(file, path, "rollouts")
         penalties = [f"{UNCERTAINTY}/{name}" for name in stored_names(file, UNCERTAINTY)]
         columns = read_columns(file, [*COLUMNS, *_STEP_COLUMNS, *penalties])
     transitions = _transitions(columns, {})
@@ -140,73 +149,13 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             raise InputError(f"{path}: column {name} is not [{len(transitions)}] of {np.dtype(dtype)}.")
     for name in penalties:
         check_finite(name, columns[name], str(path))
-    return columns, attributes
+    check_content(path, attributes, columns)
+    return columns, {name: value for name, value in attributes.items() if name not in OF_FILE}
 
 
 def _transitions(columns: dict[str, NDArray[Any]], infos: dict[str, NDArray[Any]]) -> Transitions:
     plain: dict[str, Any] = {name: columns[name] for name in COLUMNS}
     return Transitions(**plain, infos=infos)
-
-
-@contextmanager
-def _create(path: Path, kind: str, attributes: dict[str, Any]) -> Iterator[h5py.File]:
-    # From v110 on the format has checksums on its own structure.
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        for name, value in {**attributes, "schema_version": SCHEMA_VERSION, "kind": kind}.items():
-            _write_attribute(file, name, value)
-        yield file
-
-
-def _new_column(
-    file: h5py.File, name: str, like: NDArray[Any], shape: tuple[int, ...], growing: bool = False
-) -> h5py.Dataset:
-    width = shape[1:]
-    row_bytes = max(1, math.prod(width) * like.dtype.itemsize)
-    rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row_bytes))
-    return file.create_dataset(
-        name,
-        shape,
-        like.dtype,
-        chunks=(rows if growing else min(rows, shape[0]), *width),
-        maxshape=(None if growing else shape[0], *width),
-        fletcher32=True,
-        track_times=False,
-    )
-
-
-def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
-    if isinstance(value, str):
-        # Text of its own fixed length lies under the header's checksum. Variable-length text does not, and
-        # damage to it can keep the HDF5 library reading for ever.
-        text = value.encode(errors="backslashreplace")
-        file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
-    else:
-        file.attrs[name] = h5py.Empty("f4") if value is None else value
-
-
-def _read_attributes(file: h5py.File, path: Path, kind: str) -> dict[str, Any]:
-    attributes = {name: _read_attribute(file, path, name) for name in file.attrs}
-    version, found = attributes.pop("schema_version", None), attributes.pop("kind", None)
-    if version != SCHEMA_VERSION or found != kind:
-        raise InputError(
-            f"{path} is not a {kind} file of schema {SCHEMA_VERSION}: it says kind {found!r}, schema {version!r}."
-        )
-    return attributes
-
-
-def _read_attribute(file: h5py.File, path: Path, name: str) -> Any:
-    """An attribute in Python's own types; h5py gives numpy scalars, and Empty for what was None."""
-    if file.attrs.get_id(name).dtype.kind not in "fiubS":
-        raise InputError(f"{path}: attribute {name} is neither numbers nor text of fixed length.")
-    value = file.attrs[name]
-    if isinstance(value, h5py.Empty):
-        return None
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: attribute {name} is not UTF-8 text.") from error
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]], path: Path) -> DatasetInfo:
@@ -223,7 +172,20 @@ def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]]
     for name in ("action_low", "action_high"):
         if attributes[name].dtype != np.float32:
             raise InputError(f"{path}: attribute {name} is of type {attributes[name].dtype}, not float32.")
+    attributes["doubts"] = tuple(_doubt(document, path) for document in attributes["doubts"])
     return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES}, behaviour=behaviour)
+
+
+def _doubt(document: Any, path: Path) -> Check:
+    texts = {"column", "what", "fault", "hint", "warning"}
+    if (
+        not isinstance(document, dict)
+        or set(document) != {*texts, "row"}
+        or not all(isinstance(document[name], str) for name in texts)
+        or type(document["row"]) not in (int, type(None))
+    ):
+        raise InputError(f"{path}: attribute doubts is not a list of checks.")
+    return Check(**document)
 
 
 def _check_termination(rule: str, obs_dim: int, path: Path) -> None:

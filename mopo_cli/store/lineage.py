@@ -3,8 +3,9 @@
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,10 @@ from typing import Any
 from mopo_cli import __version__
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import plain, read_json, sha256_file, write_json
+from mopo_cli.store.documents import CELL, Files, RunDocument, checked
 from mopo_cli.store.run import RunFolder
 
 _FORMAT = 1
-
-Files = dict[str, dict[str, str]]
-"""Files by role: ``{"model": {"path": …, "sha256": …}}``; a path inside the run is relative to it."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,18 @@ class StageRecord:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def describe_files(run: RunFolder, files: Mapping[str, Path]) -> Files:
-    """Path and hash of each file; InputError for one that cannot be read."""
-    return {role: {"path": stored_path(run, path), "sha256": sha256_file(path)} for role, path in files.items()}
+_FIELDS = tuple(StageRecord.__dataclass_fields__)
+# A file of a seed of an ablation's cell; the cell's own description holds its hash.
+_CELL = re.compile(r"ablations/[^/]+/cells/[^/]+/seed-\d+/[^/]+")
+
+
+def describe_files(
+    run: RunFolder, files: Mapping[str, Path], at_present: Callable[[Path], Path] = lambda path: path
+) -> Files:
+    """Path and hash of each file; ``at_present`` says where its content is now. InputError if it cannot be read."""
+    return {
+        role: {"path": stored_path(run, path), "sha256": sha256_file(at_present(path))} for role, path in files.items()
+    }
 
 
 def stored_path(run: RunFolder, path: Path) -> str:
@@ -52,17 +60,53 @@ def read_lineage(run: RunFolder) -> dict[str, StageRecord]:
     if not run.lineage.exists():
         return {}
     document = read_json(run.lineage)
-    if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
-        raise CorruptError(f"{run.lineage} is not a lineage file.")
-    if document.get("format") != _FORMAT:
+    if isinstance(document, dict) and isinstance(document.get("stages"), dict) and document.get("format") != _FORMAT:
         raise InputError(f"{run.lineage} has format {document.get('format')!r}; this mopo reads {_FORMAT}.")
-    return {key: _record(run, key, entry) for key, entry in document["stages"].items()}
+    stages = checked(run.lineage, RunDocument, document)["stages"]
+    return {key: StageRecord(**{name: entry[name] for name in _FIELDS}) for key, entry in stages.items()}
 
 
-def record_stage(run: RunFolder, key: str, record: StageRecord) -> None:
-    """Write ``record`` under ``key`` in run.json; the other stages' records stay."""
+def record_stage(run: RunFolder, key: str, record: StageRecord, path: Path | None = None) -> None:
+    """Write run.json with ``record`` under ``key`` and the other records as they are; ``path`` is another place."""
     stages = {**read_lineage(run), key: record}
-    write_json(run.lineage, {"format": _FORMAT, "stages": {name: asdict(item) for name, item in stages.items()}})
+    document = {"format": _FORMAT, "stages": {name: asdict(item) for name, item in stages.items()}}
+    write_json(path or run.lineage, document)
+
+
+def output_of(run: RunFolder, key: str, role: str) -> Path | None:
+    """The file of that role which a stage made, None where it is not finished; CorruptError where none is named."""
+    record = read_lineage(run).get(key)
+    if record is None:
+        return None
+    if role not in record.outputs:
+        raise CorruptError(f"{run.lineage} is damaged or was edited: it names no {role} that {key} made.")
+    return run.root / record.outputs[role]["path"]
+
+
+def check_recorded(run: RunFolder, files: Files) -> None:
+    """CorruptError where a stage of this run made one of the files and it is no longer what the stage wrote."""
+    present = {file["path"]: file["sha256"] for file in files.values()}
+    for key, path, digest in _written(run, present):
+        if present[path] != digest:
+            raise CorruptError(
+                f"{run.root / path} is not what {key} wrote (sha256 {present[path]}, recorded {digest}): "
+                "it was damaged or changed since.",
+                hint=f"bring the file back, or make it anew: mopo {key.split('/')[0]} --force",
+            )
+
+
+def _written(run: RunFolder, paths: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """Of those of the ``paths`` that the run's records name: the stage's key, the path, the hash."""
+    for key, record in read_lineage(run).items():
+        for file in record.outputs.values():
+            if file["path"] in paths:
+                yield key, file["path"], file["sha256"]
+    for description in {run.root / Path(path).parents[1] / "cell.json" for path in paths if _CELL.fullmatch(path)}:
+        if description.is_file():
+            folder = description.parent.relative_to(run.root)
+            for name, digest in checked(description, CELL, read_json(description))["files"].items():
+                if (path := (folder / name).as_posix()) in paths:
+                    yield f"ablate/{folder.parts[1]}", path, digest
 
 
 def fingerprint(stage: str, settings: Mapping[str, Any], inputs: Files) -> str:
@@ -102,20 +146,3 @@ def tool_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
-
-
-def _record(run: RunFolder, key: str, entry: Any) -> StageRecord:
-    wanted = {item.name for item in fields(StageRecord)}
-    shapes = {"settings": dict, "inputs": dict, "outputs": dict, "versions": dict, "extra": dict}
-    if (
-        not isinstance(entry, dict)
-        or set(entry) != wanted
-        or not all(isinstance(entry[name], kind) for name, kind in shapes.items())
-        or not all(_is_file(file) for files in (entry["inputs"], entry["outputs"]) for file in files.values())
-    ):
-        raise CorruptError(f"{run.lineage} holds a damaged record of {key}.")
-    return StageRecord(**entry)
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("path", "sha256"))

@@ -79,6 +79,20 @@ class RunFolder:
         return self.root.joinpath(".state", *(_checked(part) for part in key.split("/")))
 
 
+def refuse_links(run: RunFolder) -> None:
+    """InputError where anything inside the run folder is a symbolic link; the folder itself may be one.
+
+    What is written or deleted through a link would be somebody else's.
+    """
+    for folder, folders, files in os.walk(run.root):
+        for name in (*folders, *files):
+            if (path := Path(folder, name)).is_symlink():
+                raise InputError(
+                    f"{path} is a symbolic link, and links inside a run folder are not followed.",
+                    hint="put what it points to in its place, or remove it",
+                )
+
+
 def dataset_slug(dataset: str) -> str:
     """A dataset's name as one readable folder name; of a data file, its stem. No separators, no "..".
 

@@ -2,7 +2,7 @@
 
 The bounds are those of the Gymnasium MuJoCo environments, v4 and v5 alike, for observations without the
 root's horizontal position. Where the simulator would never leave a plausible range but a learned model may,
-a guard ends the episode as well: see each rule.
+there is a guard besides, which is no part of the task: see `guard_rule`.
 """
 
 import re
@@ -40,15 +40,9 @@ def hopper(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> T
 
 
 def walker2d(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
-    """Height outside (0.8, 2), |pitch| >= 1; guard: any magnitude >= 100 or not a number."""
+    """Height outside (0.8, 2) or |pitch| >= 1, or one of them not a number."""
     z, pitch = next_observation[..., 0], next_observation[..., 1]
-    plausible = (next_observation.abs() < _PLAUSIBLE).all(dim=-1)
-    return ~(plausible & (z > 0.8) & (z < 2.0) & (pitch.abs() < 1.0))
-
-
-def halfcheetah(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
-    """Never in the simulator; guard: any magnitude >= 100 or not a number."""
-    return ~(next_observation.abs() < _PLAUSIBLE).all(dim=-1)
+    return ~((z > 0.8) & (z < 2.0) & (pitch.abs() < 1.0))
 
 
 def ant(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
@@ -58,7 +52,7 @@ def ant(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tens
 
 
 def humanoid(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
-    """Height outside (1, 2); guard: a number that is not finite."""
+    """Height outside (1, 2) or a number that is not finite."""
     z = next_observation[..., 0]
     return ~(torch.isfinite(next_observation).all(dim=-1) & (z > 1.0) & (z < 2.0))
 
@@ -79,7 +73,7 @@ def inverted_double_pendulum(_observation: Tensor, _action: Tensor, next_observa
 TERMINATION_RULES: dict[str, TerminationRule] = {
     "hopper": hopper,
     "walker2d": walker2d,
-    "halfcheetah": halfcheetah,
+    "halfcheetah": never,
     "ant": ant,
     "humanoid": humanoid,
     "inverted-pendulum": inverted_pendulum,
@@ -96,19 +90,20 @@ def released_hopper(_observation: Tensor, _action: Tensor, next_observation: Ten
     return ~(finite & bounded & (z > 0.7) & (pitch.abs() < 0.2))
 
 
-def released_walker2d(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
-    """As MOPO's released code has it: height and pitch only, no guard."""
-    z, pitch = next_observation[..., 0], next_observation[..., 1]
-    return ~((z > 0.8) & (z < 2.0) & (pitch.abs() < 1.0))
-
-
-RELEASED_RULES: dict[str, TerminationRule] = {
-    **TERMINATION_RULES,
-    "hopper": released_hopper,
-    "walker2d": released_walker2d,
-    "halfcheetah": never,
-}
+RELEASED_RULES: dict[str, TerminationRule] = {**TERMINATION_RULES, "hopper": released_hopper}
 """The rules of MOPO's released code where they differ, by the name of the rule they stand for."""
+
+
+def implausible(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    """Any magnitude >= 100 or not a number."""
+    return ~(next_observation.abs() < _PLAUSIBLE).all(dim=-1)
+
+
+GUARDS: dict[str, TerminationRule] = {"walker2d": implausible, "halfcheetah": implausible}
+"""What ends an imagined episode besides the rule of that name, as OfflineRL-Kit has it; the simulator has no such end.
+
+The hopper's magnitude is not among them: it is a rule of its simulator.
+"""
 
 _RULE_OF_ENVIRONMENT = {
     "Hopper": "hopper",
@@ -140,6 +135,14 @@ def termination_rule(text: str, released: bool = False) -> TerminationRule:
             hint="or an expression over the predicted observation: --termination 'abs(obs[1]) > 0.2'",
         )
     return parse_expression(text)
+
+
+def guard_rule(text: str, released: bool = False) -> TerminationRule:
+    """The guard that goes with a termination rule: where an imagined state is none that the task can be in.
+
+    `never` where the rule has none, and where it is `released`: MOPO's released code has no guards.
+    """
+    return never if released else GUARDS.get(text, never)
 
 
 def check_rule_width(text: str, obs_dim: int) -> None:

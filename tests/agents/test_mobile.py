@@ -31,6 +31,7 @@ from mopo_cli.agents.algorithms import mobile as module
 from mopo_cli.agents.algorithms.mobile import ALGORITHM, Mobile, MobileSettings, begin, inconsistency, update
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.algorithms.sac import update as update_sac
+from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -40,6 +41,7 @@ from mopo_cli.errors import SettingsError
 from mopo_cli.nets.stacked import Layout
 
 SETTINGS = MobileSettings(**vars(SAC), mobile_coefficient=0.7, mobile_samples=3)
+ZERO = replace(SETTINGS, target_floor="zero")
 PLAIN = replace(SETTINGS, backup="soft", target_floor="none")
 # (h, coefficient) for the v2 sets: OfflineRL-Kit's README.
 KIT = {
@@ -257,11 +259,80 @@ def test_a_floor_of_zero_is_refused_where_returns_are_negative() -> None:
     below = replace(world, real=world.real.clone())
     below.real[:, OBS + ACT] = -below.real[:, OBS + ACT].abs()
     with pytest.raises(SettingsError, match="no reward of the data is positive") as caught:
-        begin(below, MEMBERS, SETTINGS)
-    assert caught.value.hint == "--target-floor none"
+        begin(below, MEMBERS, ZERO)
+    assert caught.value.hint == "--target-floor auto"
     begin(below, MEMBERS, replace(SETTINGS, target_floor="none"))
     below.real[7, OBS + ACT] = 0.1
-    begin(below, MEMBERS, SETTINGS)
+    begin(below, MEMBERS, ZERO)
+
+
+def chained(rewards: list[list[float]]) -> World:
+    """A world whose data are these episodes' rewards, one after another, each row going on where the last one led."""
+    world, count = make_world(ALGORITHM), sum(map(len, rewards))
+    states = torch.arange(count + len(rewards), dtype=torch.float32)[:, None].repeat(1, OBS)
+    ends = torch.tensor([len(episode) for episode in rewards]).cumsum(0) + torch.arange(len(rewards))
+    stays = torch.tensor([i for i in range(len(states)) if i not in ends.tolist()])
+    real = world.rows.pack(
+        states[stays],
+        torch.zeros(count, ACT),
+        torch.tensor([reward for episode in rewards for reward in episode]),
+        torch.zeros(count),  # every episode ends by a timeout
+        states[stays + 1],
+        torch.zeros(count, world.rows.uncertainties),
+    )
+    return replace(world, real=real)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "lowest"),
+    [
+        ([[1.0, 2.0], [0.0]], 0.0),
+        ([[-1.0, 4.0], [3.0]], 1.0),  # -1 + 0.5 * 4: a negative reward, and no negative return
+        ([[-1.0, 1.5], [3.0]], -0.25),
+        ([[5.0, -1.0], [3.0]], -1.0),  # from the second row on
+        ([[5.0, 5.0, -1.0, 6.0], [-3.0]], -3.0),
+        ([[-1.0, 4.0] * 20, [1.0]], 1.0),
+        ([[4.0], [-1.0], [9.0]], -1.0),  # the next episode's reward does not make up for it
+    ],
+)
+def test_the_floor_is_there_where_no_return_of_the_data_is_negative(rewards: list[list[float]], lowest: float) -> None:
+    """Discounted returns from every row to its episode's end, summed backwards here."""
+    returns = []
+    for episode in rewards:
+        total = 0.0
+        for reward in reversed(episode):
+            total = reward + 0.5 * total
+            returns.append(total)
+    assert min(returns) == pytest.approx(lowest, abs=0.01 if len(rewards[0]) > 9 else 1e-9) or lowest > 0
+    mobile = begin(chained(rewards), MEMBERS, replace(SETTINGS, gamma=0.5, target_floor="auto"))
+    assert mobile.lowest_return == pytest.approx(min(returns), abs=1e-6)
+    assert mobile.floor == (lowest >= 0)
+    (choice,) = ALGORITHM.choices(mobile)
+    assert (choice.setting, choice.value) == ("target_floor", "zero" if lowest >= 0 else "none")
+    assert choice.why == f"the data's lowest discounted return is {min(returns):.4g}"
+
+
+@pytest.mark.parametrize(("floor", "there"), [("zero", True), ("none", False)])
+def test_a_floor_that_was_asked_for_is_not_left_to_the_data(floor: Any, there: bool) -> None:
+    mobile = begin(chained([[-1.0, 0.5], [3.0]]), MEMBERS, replace(SETTINGS, target_floor=floor))
+    assert mobile.floor == there and ALGORITHM.choices(mobile) == ()
+
+
+def test_values_below_0_are_learned_where_returns_are_negative() -> None:
+    """Every step pays -1 and none ends: Q is -1 / (1 - gamma) = -2, which a floor would make 0."""
+    rewards = [[-1.0] * 60 + [0.5]]
+    ends = {}
+    for floor in ("auto", "zero"):
+        settings = replace(SETTINGS, target_floor=floor, gamma=0.5, critic_lr=5e-3, tau=0.1, mobile_coefficient=0.0)
+        world = chained(rewards)
+        mobile = begin(world, MEMBERS[:1], settings)
+        state, following = torch.zeros(1, 32, OBS), torch.zeros(1, 32, OBS)
+        for i in range(300):
+            action = 2 * torch.rand(1, 32, ACT, generator=stream(i, "test/negative")) - 1
+            columns = (state, action, -torch.ones(1, 32), torch.zeros(1, 32), following, torch.zeros(1, 32, 3))
+            batch = Batch(*columns, real=16, index=torch.zeros(1, 16))
+            ends[floor] = update(mobile, batch, draws((0,), "test/negative", i, "cpu"), 0.0)["q"].item()
+    assert ends["auto"] == pytest.approx(-2.0, abs=0.1) and ends["zero"] == pytest.approx(0.0, abs=0.1)
 
 
 def test_a_member_alone_is_the_same_bit_for_bit() -> None:
@@ -309,7 +380,7 @@ def test_the_method_has_the_kit_s_settings_for_its_data(dataset: str) -> None:
     settings: Any = resolve(TrainPolicy, dataset=dataset, flags={"method": "mobile"}).settings
     assert (settings.h, settings.mobile_coefficient) == KIT[dataset]
     assert (settings.algorithm, settings.penalty, settings.mobile_samples) == ("mobile", "none", 10)
-    assert (settings.backup, settings.target_floor, settings.real_ratio) == ("deterministic", "zero", 0.05)
+    assert (settings.backup, settings.target_floor, settings.real_ratio) == ("deterministic", "auto", 0.05)
     assert (settings.actor_lr, settings.alpha_lr, settings.epochs, settings.target_entropy) == (1e-4, 1e-4, 3000, None)
 
 

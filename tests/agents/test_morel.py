@@ -49,6 +49,8 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining, branch
 from mopo_cli.dynamics.penalties import PENALTIES, PenaltyForm
 from mopo_cli.engine.streams import draws, stream
+from mopo_cli.errors import SettingsError
+from mopo_cli.stages.runner import same_settings
 from mopo_cli.tasks.termination import never
 
 SETTINGS = MorelSettings(**vars(SAC), pessimism=1.6, halt_penalty=7.0)
@@ -117,7 +119,7 @@ def test_a_rollout_ends_where_the_discrepancy_is_above_the_threshold() -> None:
         assert (rows.terminal.numpy() == (far > 0.8))[sure].all()
         on = rows.terminal == 0
         expected, state, halted = expected[on], rows.next_observation[on], halted + int((~on).sum())
-        assert imagined.terminated == int((~on).sum()) and imagined.guarded == 0
+        assert imagined.halted == int((~on).sum()) and imagined.terminated == imagined.guarded == 0
     assert imagined.step == 3 and 50 < halted < 300, "some halt, some do not"
 
 
@@ -154,12 +156,40 @@ def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
     assert set(told) == set(ALGORITHM.metrics)
 
 
-def test_the_halting_reward_is_below_all_of_the_data_s() -> None:
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("shift", [-100.0, 0.0, 100.0])
+def test_a_row_that_halts_pays_what_halt_would_pay_for_ever(gamma: float, shift: float) -> None:
+    """HALT is never left and pays r_min - kappa at each step; the sum is made step by step here."""
     world = make_world(ALGORITHM)
-    morel = begin(world, MEMBERS, SETTINGS)
-    assert morel.halt_reward.item() == pytest.approx(world.real[:, OBS + ACT].min().item() - 7)
-    free = begin(world, MEMBERS, replace(SETTINGS, halt_penalty=0.0))
-    assert free.halt_reward == world.real[:, OBS + ACT].min()
+    world.real[:, OBS + ACT] += shift
+    lowest = world.real[:, OBS + ACT].min().item() - 7
+    absorbing = begin(world, MEMBERS, replace(SETTINGS, gamma=gamma))
+    assert absorbing.halt_reward.item() == pytest.approx(sum(gamma**t * lowest for t in range(1000)), rel=1e-5)
+    once = begin(world, MEMBERS, replace(SETTINGS, gamma=gamma, halt_value="once"))
+    assert once.halt_reward.item() == pytest.approx(lowest, rel=1e-6)
+    assert begin(world, MEMBERS, replace(SETTINGS, halt_penalty=0.0, halt_value="once")).halt_reward == lowest + 7
+
+
+def test_without_a_discount_halt_has_no_value() -> None:
+    with pytest.raises(SettingsError, match=r"gamma 1 gives no finite value"):
+        begin(make_world(ALGORITHM), MEMBERS, replace(SETTINGS, gamma=1.0))
+    begin(make_world(ALGORITHM), MEMBERS, replace(SETTINGS, gamma=1.0, halt_value="once"))
+
+
+def test_halting_is_no_way_out_of_negative_returns() -> None:
+    """All rewards are -1, so that going on for ever is worth -1 / (1 - gamma): paid once, halting would be better."""
+    world = make_world(ALGORITHM)
+    world.real[:, OBS + ACT] = -1.0
+    own = replace(SETTINGS, gamma=0.99, halt_penalty=50.0)
+    absorbing, once = (begin(world, MEMBERS, replace(own, halt_value=value)) for value in ("absorbing", "once"))
+    assert absorbing.halt_reward.item() < -1 / (1 - 0.99) < once.halt_reward.item()
+
+
+def test_a_policy_from_before_halting_had_two_values_is_one_that_paid_once() -> None:
+    """What a record lacks counts as what was done then, so that such a policy is not taken for up to date."""
+    now = {"algorithm": "morel", "halt_value": "absorbing"}
+    assert not same_settings("train-policy", {"algorithm": "morel"}, now)
+    assert same_settings("train-policy", {"algorithm": "morel"}, now | {"halt_value": "once"})
 
 
 def test_in_training_what_halted_is_terminal_and_counted() -> None:
@@ -233,7 +263,7 @@ def test_its_operations_are_counted() -> None:
 def test_the_method_is_sac_in_a_model_that_halts() -> None:
     settings: Any = resolve(TrainPolicy, dataset="walker2d-medium-replay", flags={"method": "morel"}).settings
     assert (settings.algorithm, settings.penalty, settings.h, settings.real_ratio) == ("morel", "none", 5, 0.05)
-    assert (settings.pessimism, settings.halt_penalty) == (3.0, 50.0)
+    assert (settings.pessimism, settings.halt_penalty, settings.halt_value) == (3.0, 50.0, "absorbing")
 
 
 def test_it_asks_for_the_discrepancy_and_for_a_model() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mopo_cli.__main__ import main
+from mopo_cli.stages import memory
 
 TINY = """
 train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [0.1, 0.1], batch-size: 8}
@@ -67,3 +68,23 @@ def test_what_was_measured_otherwise_is_not_compared(shell: Shell) -> None:
     assert shell(f"bench {QUICK} --seeds 2 --output before.json")[0] == 0
     code, _, err = shell(f"bench {QUICK} --seeds 3 --compare before.json")
     assert code == 2 and "before.json was measured with seeds 2, this would be with seeds 3" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--rows 100000000000", "--rows 100000000000 needs about"),
+        ("--rows 1000 --seeds 1000000", "--seeds 1000000 needs about"),
+        ("--rows 1000 --config wide.yaml", "--hidden 1000000 with 1 seed needs about"),
+        ("--rows 1000 --config mobile.yaml --methods mobile", "--mobile-samples 10000000 with 1 seed needs about"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, flags: str, said: str
+) -> None:
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: 8_000_000_000)
+    Path("wide.yaml").write_text("train-policy: {hidden: 1000000}")
+    Path("mobile.yaml").write_text("methods: {mobile: {train-policy: {mobile-samples: 10000000}}}")
+    code, out, err = shell(f"bench --seconds 0.1 --preset generate-InvertedPendulum-v5-random {flags}")
+    assert (code, out) == (3, "")
+    assert f"Error: {said}" in err

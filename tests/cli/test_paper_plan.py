@@ -55,6 +55,25 @@ def test_budgets_are_compared_with_those_of_the_body() -> None:
     assert not any("Smaller" in remark for remark in table_remarks(table, table, enough))
 
 
+def test_rows_have_the_seeds_of_the_paper_s_unless_the_user_says_how_many() -> None:
+    table = load_table("mopo-2").model_copy(update={"datasets": ("ant-angle",)})
+    counts = {label: len(cell.all_seeds()) for label, cell in cells("mopo-2", "ant-angle").items()}
+    assert counts == {"MOPO": 6} | dict.fromkeys(("MBPO", "SAC", "BEAR", "BRAC-p", "BRAC-v"), 3)
+    assert not any("Smaller" in remark for remark in table_remarks(table, table, [plan("mopo-2", "ant-angle")]))
+    for seeds, smaller in (("3", "3 of 6 seeds"), ("2", "2 of 3 seeds, 2 of 6 seeds")):
+        asked = plan("mopo-2", "ant-angle", {"seeds": seeds})
+        assert {len(cell.all_seeds()) for cell in asked.part.cells.values()} == {int(seeds)}
+        assert table_remarks(table, table, [asked])[0] == f"Smaller than the paper's (*): {smaller}"
+
+
+def test_drop_trains_as_long_as_its_authors_do() -> None:
+    """On every D4RL set, by the body: hopper 1500 epochs of 1000 steps, halfcheetah 500, walker2d 3000."""
+    for dataset in load_table("drop-1").datasets:
+        cell = cells("drop-1", dataset)["DROP"]
+        epochs = {"hopper": 1500, "halfcheetah": 500, "walker2d": 3000}[dataset.split("-")[0]]
+        assert (cell.epochs, cell.steps_per_epoch) == (epochs, 1000), dataset
+
+
 def test_the_out_of_distribution_tasks_roll_out_at_random() -> None:
     jump, ant = cells("mopo-2", "halfcheetah-jump"), cells("mopo-4", "ant-angle-60")
     assert [(c.h, c.lam, c.rollout_actions) for c in (jump["MOPO"], ant["MOPO"])] == [

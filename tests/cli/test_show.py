@@ -52,7 +52,7 @@ def cached(folder: str, dataset_id: str = GENERATED, age: int = 0, **changes: An
     """A dataset in the cache, as fetch-data leaves it there ``age`` seconds ago."""
     path = cache_dir() / "datasets" / folder / "dataset.h5"
     write_dataset(path, rows(**changes), replace(INFO, dataset_id=dataset_id))
-    write_json(path.with_name("dataset.json"), {"dataset_id": dataset_id, "sha256": "0", "source": "s"})
+    write_json(path.with_name("dataset.json"), {"dataset_id": dataset_id, "sha256": "0" * 64, "source": "s"})
     os.utime(path, (1e9 - age, 1e9 - age))
     return path
 

@@ -69,7 +69,10 @@ def test_rows_name_known_methods_and_settings_and_data_sets_are_known(name):
     assert table_text(name).startswith(f"# {name.split('-')[0].upper()}, ")
     assert max(Counter(row.slug for row in table.rows).values()) == 1
     assert {row.method for row in table.rows if row.method} <= set(method_names())
-    assert table.seeds == (3 if name == "mopo-3-v1" else 6)
+    assert table.seeds == (3 if name in ("mopo-3-v1", "mopo-5", "mopo-h-lam") else 6)
+    fewer = {row.label for row in table.rows if row.method and table.seeds_for(row) < table.seeds}
+    of_fewer = {row.label for row in table.rows if row.method} - {"MOPO"} if name in ("mopo-2", "mopo-3") else set()
+    assert fewer == of_fewer and {table.seeds_for(row) for row in table.rows if row.label in fewer} <= {3}
     assert name == "drop-1" or table.updates == 1_000_000
     labels = {row.label for row in table.rows}
     families = {family(parse_dataset(dataset).dataset_id) for dataset in table.datasets}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from probes.behaviours import TINY, Bench, bench
+from probes.worn import WORN, registered_worn
 
 from mopo_cli.data.behaviour import (
     behaviour_state,
@@ -108,10 +109,11 @@ def test_the_seed_decides_everything(context: ExitStack) -> None:
     assert all(one != other for one, other in list(zip(logs[0], logs[2], strict=True))[:4])
 
 
-@pytest.mark.parametrize(("env_id", "end"), [("InvertedPendulum-v5", 260), ("Pendulum-v1", 410)])
+@pytest.mark.parametrize(("env_id", "end"), [("InvertedPendulum-v5", 260), ("Pendulum-v1", 410), (WORN, 260)])
 def test_taken_up_at_the_start_of_an_episode_it_ends_with_the_same_bytes(
     env_id: str, end: int, context: ExitStack
 ) -> None:
+    context.enter_context(registered_worn())
     made = bench(context, env_id, end)
     evaluations, states = (50, 200), {}
     while made.behaviour.online.steps < end:

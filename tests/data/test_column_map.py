@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.data.column_map import ColumnMap, conventional, in_words, map_file, parse_column_map, resolve
+from mopo_cli.data.column_map import ColumnMap, conventional, in_words, list_once, map_file, parse_column_map, resolve
 from mopo_cli.errors import InputError, UsageError
 
 HERE = ["time", "temp", "sensor_2", "sensor_10", "sensor_1", "valve", "yield", "batch id", "a*b", "aXb"]
@@ -175,3 +175,53 @@ def test_a_gap_among_the_conventional_names_is_told(numbers: tuple[int, ...], la
     here = [f"obs_{i}" for i in numbers]
     _, faults = resolve(conventional(here), here, "my.csv")
     assert [check.column for check in faults] == [f"{lacking} (observations)"]
+
+
+DEMOS = [f"data/demo_{i}/{name}" for i in range(4) for name in ("actions", "obs/pos", "obs/object", "rewards")]
+
+
+@pytest.mark.parametrize("text", ["obs=data/*/obs/pos", "obs=data/*/obs/*", "reward=data/*/rewards", "obs=*"])
+def test_a_glob_over_groups_is_no_widening(text: str) -> None:
+    with pytest.raises(UsageError, match=r"[48] groups \(data/demo_0.*side by side.*episodes") as caught:
+        resolve(parse_column_map(text).columns, DEMOS, "my.h5")
+    assert caught.value.exit_code == 2
+
+
+def test_a_glob_inside_a_group_is_filled_in_and_tables_have_no_groups() -> None:
+    sources, _ = resolve(parse_column_map("obs=data/demo_1/obs/*").columns, DEMOS, "my.h5")
+    assert sources == {"observations": ("data/demo_1/obs/pos", "data/demo_1/obs/object")}
+    sources, _ = resolve({"observations": ("speed*",)}, ["speed m/s", "speed km/h"], "my.csv", in_groups=False)
+    assert sources == {"observations": ("speed m/s", "speed km/h")}
+
+
+@pytest.mark.parametrize("name", ["reward", "terminal", "timeout", "episode"])
+def test_a_glob_gives_one_column_where_one_is_needed(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"--columns gives {name} 3 columns \(sensor_2 \+ .*\), where one is needed"):
+        resolve(parse_column_map(f"{name}=sensor_*").columns, HERE, "my.csv")
+    assert resolved(f"{name}=yie*") == {parse_column_map(f"{name}=a").columns.popitem()[0]: ("yield",)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("*ab*ab*", "abab", True),
+        ("*ab*ab*", "aab", False),
+        ("a*b*c", "abc", True),
+        ("a*b*c", "acb", False),
+        ("a.*", "abc", False),
+        ("*", "", True),
+        ("*\n*", "a\nb", True),
+        ("*a" * 12 + "*b", "a" * 5000, False),
+    ],
+)
+def test_a_star_stands_for_anything(pattern: str, name: str, fits: bool) -> None:
+    sources, faults = resolve({"observations": (pattern,)}, [name], "my.csv")
+    assert (faults == [], sources["observations"]) == (fits, (name if fits else pattern,))
+
+
+def test_what_the_file_holds_is_listed_once() -> None:
+    _, faults = resolve(parse_column_map("obs=a,action=b,reward=c").columns, HERE, "my.csv")
+    told = [check.fault.count("the file holds") for check in list_once(faults, HERE)]
+    assert told == [1, 0, 0]

@@ -118,11 +118,13 @@ def test_without_an_environment_the_bounds_come_from_the_data(tmp_path: Path, lo
     actions = logged.actions * np.float32([1, 3, 50])
     actions[:, 2] = np.abs(actions[:, 2])  # a valve, from shut to open
     _, info = load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
-    reach = np.abs(actions[:, 1]).max()
-    assert info.action_high.tolist() == [1, reach, actions[:, 2].max()]
-    assert info.action_low.tolist() == [-1, -reach, actions[:, 2].min()]
+    least, greatest = actions[:, 1:].min(axis=0), actions[:, 1:].max(axis=0)
+    margin = 0.05 * (greatest - least)
+    assert info.action_high == pytest.approx([1, *(greatest + margin)])
+    assert info.action_low == pytest.approx([-1, least[0] - margin[0], 0])
     assert (info.env_id, info.termination) == (None, "none")
-    assert "action bounds taken from the data" in info.source
+    assert "action bounds taken from the data: actions[0] from -1 to 1, the data come near both" in info.source
+    assert "a margin of up to 5 % of the range on both sides" in info.source
 
 
 @pytest.mark.parametrize("column", ["observations", "actions", "rewards", "terminals"])
@@ -189,3 +191,68 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         pass
     with pytest.raises(InputError, match="the file holds nothing"):
         load(tmp_path / "empty.h5")
+
+
+def test_ends_of_d3rlpy_are_timeouts_where_no_terminal_is(tmp_path: Path, logged: Transitions) -> None:
+    ends = logged.terminals | logged.timeouts
+    ends[100] |= True  # by time
+    data = columns(logged, timeouts=None, next_observations=None, episode_terminals=ends.astype(np.float32)[:, None])
+    found, info = load(save(tmp_path / "v1.h5", data))
+    by_time = ends & ~logged.terminals
+    kept = ~by_time
+    assert np.array_equal(found.observations, logged.observations[kept])
+    assert np.array_equal(found.terminals, logged.terminals[kept])
+    assert np.flatnonzero(found.timeouts).tolist() == [99, len(found) - 1]
+    assert "timeouts = episode_terminals where no terminal is" in info.source
+    assert info.doubts == ()
+    whole, _ = load(save(tmp_path / "next.h5", columns(logged, timeouts=None, episode_terminals=ends)))
+    assert np.array_equal(whole.timeouts, by_time)
+
+
+def test_terminals_alone_are_warned_of_where_next_states_are_guessed(tmp_path: Path, logged: Transitions) -> None:
+    bare = {"timeouts": None, "next_observations": None}
+    (doubt,) = load(save(tmp_path / "my.h5", columns(logged, **bare)))[1].doubts
+    assert doubt.warning.startswith(f"my.h5 marks terminals ({logged.terminals.sum()}), but has neither timeouts nor")
+    assert load(save(tmp_path / "known.h5", columns(logged, timeouts=None)))[1].doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "bounds"),
+    [
+        (np.linspace(-0.2, 0.2, 300), (-0.22, 0.22)),
+        (np.linspace(-0.9, 1, 300), (-1, 1)),
+        (np.linspace(-0.8, 1, 300), (-0.89, 1.09)),
+        (np.linspace(-3, 1, 300), (-3.2, 1.2)),
+        (np.linspace(1, 101, 300), (0, 106)),
+        (np.linspace(-3, -1, 300), (-3.1, -0.9)),
+        (np.clip(np.linspace(-0.3, 0.4, 300), -0.2, 0.2), (-0.2, 0.2)),
+        (np.clip(np.linspace(0, 60, 300), 0, 50), (0, 50)),
+        (np.array([2] * 299 + [4]), (2, 4.1)),
+    ],
+)
+def test_bounds_are_those_of_the_data_with_a_margin(
+    tmp_path: Path, logged: Transitions, column: Any, bounds: tuple[float, float]
+) -> None:
+    actions = np.random.default_rng(0).permutation(column)[:, None].astype(np.float32)
+    _, info = load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
+    assert (float(info.action_low[0]), float(info.action_high[0])) == pytest.approx(bounds)
+    assert f"actions from {info.action_low[0]:g} to {info.action_high[0]:g}, " in info.source
+
+
+def test_an_action_that_stays_the_same_is_warned_of_where_its_bounds_are_given(
+    tmp_path: Path, logged: Transitions
+) -> None:
+    actions = logged.actions.copy()
+    actions[:, 1] = 0.5
+    (doubt,) = load(save(tmp_path / "my.h5", columns(logged, actions=actions)))[1].doubts
+    assert "column actions[1] is 0.5 in every row" in doubt.warning
+    with pytest.raises(InputError, match=r"column actions\[1\] is 0.5 in every row"):
+        load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
+
+
+def test_a_value_that_swamps_its_column_is_refused_by_the_row_of_the_file(tmp_path: Path, logged: Transitions) -> None:
+    observations = logged.observations.copy()
+    observations[200, 4] = 1e30
+    bare = {"next_observations": None, "observations": observations}
+    with pytest.raises(InputError, match=r"column observations\[4\] \(observations\) holds 1e\+30 in row 200"):
+        load(save(tmp_path / "my.h5", columns(logged, **bare)))

@@ -21,6 +21,7 @@ def test_rows_that_end_the_record_are_dropped_and_terminals_stay() -> None:
     assert episode_returns(found).tolist() == [0 + 1, 3 + 4, 5 + 6]
     assert notes[0].endswith("2 rows that end the record dropped and the rows before them marked as timeouts")
     assert notes[1].startswith("the states after its 1 terminals are unknown")
+    assert notes[2] == f"the dropped rows held {100 * (2 + 7) / 28:.3g} % of all reward (sum of |r|)"
     assert (terminals.sum(), timeouts.sum()) == (1, 1)  # what was given is left alone
 
 

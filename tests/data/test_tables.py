@@ -98,11 +98,11 @@ def test_every_format_gives_the_same_transitions(tmp_path: Path) -> None:
     assert np.flatnonzero(transitions.timeouts).tolist() == [8, 19 + 8, 28 + 8]
     assert not info.terminal_next_known
 
-    assert info.action_low.tolist() == [
-        raw["valve"][kept].min(),
-        -1,
-    ]  # a valve keeps to its side, a pump turns both ways
-    assert info.action_high.tolist() == [raw["valve"][kept].max(), 1]
+    logged = transitions.actions.astype(np.float64)
+    margin = 0.05 * np.ptp(logged, axis=0)
+    # a valve does not go below shut, a pump turns both ways
+    assert info.action_low == pytest.approx([max(0, logged[:, 0].min() - margin[0]), logged[:, 1].min() - margin[1]])
+    assert info.action_high == pytest.approx(logged.max(axis=0) + margin)
     assert (info.dataset_id, info.env_id, info.termination) == ("my.csv", None, "none")
     for piece in ("observations = temp + flow; actions = valve + pump", "bounds taken from the data", "sha256 0000"):
         assert piece in info.source

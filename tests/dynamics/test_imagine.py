@@ -173,6 +173,26 @@ def test_a_state_beyond_a_hundred_standard_deviations_ends_the_rollout() -> None
 
     both = roll(still, start, 1, rule)[0]
     assert (both.terminated, both.guarded) == (2, 1), "a row that both would end is counted once"
+    assert first.wild.tolist() == [False, True, False, True, False]
+    assert both.wild.tolist() == [False, False, False, True, False], "where the rule ends it, it is the task's end"
+
+
+def test_the_guard_of_a_task_ends_rollouts_as_the_distance_does() -> None:
+    """What the task's rule, an uncertainty and both guards would end is counted once each, in that order."""
+    still = linear_ensemble(torch.zeros(1, 3, 3), torch.zeros(1, 3), torch.full((1, 3), 1e-6), (0,), *SCALE)
+    start = torch.tensor([[0.0, 48.1], [7.0, 0.0], [9.0, 0.0], [3.0, 0.0], [3.5, 0.0], [0.0, 0.0]])
+
+    def beyond(bound: float) -> imagine.TerminationRule:
+        return lambda _, __, next_observation: next_observation[:, 0] > bound
+
+    how = Imagining(guard=beyond(5.0), halt=("ens", -1.0))
+    first = roll(still, start, 1, beyond(8.0), how=replace(how, halt=None))[0]
+    assert first.ends() == {"terminated": 1, "halted": 0, "guarded": 2, "dropped": 0}
+    assert first.wild.tolist() == [True, True, False, False, False, False]
+    assert ROWS.split(first.rows).terminal.tolist() == [1, 1, 1, 0, 0, 0]
+    halted = roll(still, start, 2, beyond(8.0), how=how)
+    assert [i.ends() for i in halted] == [{"terminated": 1, "halted": 5, "guarded": 0, "dropped": 0}]
+    assert not halted[0].wild.any()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

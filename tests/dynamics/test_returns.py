@@ -167,6 +167,35 @@ def test_the_guard_s_share_is_told_apart_from_the_rule_s() -> None:
     assert came.discounted.reward.tolist() == pytest.approx([3.5, 2, 2, 2])
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0])
+@pytest.mark.parametrize("least", [-3.0, 0.0, 2.0])
+def test_what_leaves_every_range_or_is_not_finite_earns_the_least_reward_to_the_horizon(
+    gamma: float, least: float
+) -> None:
+    """One goes all the way, the rule ends one, the guard one at its second step, and a NaN one at its third."""
+    move = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 60.0, 0.0]]])  # the action moves the second entry
+    model = linear_ensemble(move, torch.tensor([[1.0, 0.0, -2.0]]), torch.full((1, 3), 1e-9), (0,))
+    start = torch.tensor([[0.0, 0.0], [10.0, 0.0], [20.0, 0.0], [30.0, 0.0]])
+
+    def rule(_: Tensor, __: Tensor, next_observation: Tensor) -> Tensor:
+        return (next_observation[:, 0] > 10.5) & (next_observation[:, 0] < 15)
+
+    def policy(observation: Tensor, _: torch.Generator) -> Tensor:
+        action = torch.zeros(len(observation), 1)
+        action[(observation[:, 0] - 20).abs() < 5] = 1.0
+        action[(observation[:, 0] - 32).abs() < 0.5] = torch.nan
+        return action
+
+    came = model_returns(model, rule, start, policy, 6, gamma, stream(0, "test"), least=least)
+    assert came.length.tolist() == [6, 1, 2, 2]
+    assert (came.terminated, came.guarded, came.dropped) == (0.25, 0.25, 0.25)
+    paid = min(0.0, least)
+    steps = [[-2.0] * 6, [-2.0], [-2.0] * 2 + [paid] * 4, [-2.0] * 2 + [paid] * 4]
+    assert came.total.reward.tolist() == pytest.approx([sum(own) for own in steps], abs=1e-5)
+    worth = [sum(gamma**t * reward for t, reward in enumerate(own)) for own in steps]
+    assert came.discounted.reward.tolist() == pytest.approx(worth, abs=1e-5)
+
+
 def test_the_mean_over_noise_and_elites_is_the_linear_system_s() -> None:
     """E[s'] and E[r] of a linear system need only the mean state, whatever the noise and whoever is drawn."""
     count, elites = 20_000, (0, 2)

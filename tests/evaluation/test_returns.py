@@ -5,6 +5,7 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+from probes.worn import registered_worn
 
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.returns import (
@@ -15,6 +16,7 @@ from mopo_cli.evaluation.returns import (
     open_environments,
     time_limit,
 )
+from mopo_cli.tasks.registration import ENV_IDS
 
 LIMIT = 8
 
@@ -157,6 +159,44 @@ def test_environments_can_be_used_again():
         evaluate_returns(lean, environments, seed=1)
         again = evaluate_returns(lean, environments, seed=0)
     assert first.returns.tolist() == again.returns.tolist()
+
+
+def swing(observations):
+    return np.sin(observations[:, :1]).astype(np.float32)
+
+
+def test_an_environment_that_remembers_is_made_anew_for_every_evaluation():
+    with registered_worn() as worn, open_environments(worn, 3) as used, open_environments(worn, 3) as fresh:
+        evaluate_returns(swing, used, seed=1)
+        before = [environment.unwrapped for environment in used]
+        again, reference = (evaluate_returns(swing, environments, seed=0) for environments in (used, fresh))
+        assert again.returns.tolist() == reference.returns.tolist()
+        assert all(environment.unwrapped is not old for environment, old in zip(used, before, strict=True))
+        used[0].reset()
+        assert used[0].unwrapped.wear > 0, "only a seed asks for a fresh start"
+        assert used[0].spec.max_episode_steps == 20
+
+
+FORGETFUL = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "InvertedPendulum-v5", "Pendulum-v1", *ENV_IDS)
+
+
+@pytest.mark.parametrize("env_id", FORGETFUL)
+def test_what_was_played_before_does_not_show(env_id):
+    def episode(environment, seed, steps):
+        draw = np.random.default_rng(seed)
+        seen = [environment.reset(seed=seed)[0].tolist()]
+        for _ in range(steps):
+            action = draw.uniform(environment.action_space.low, environment.action_space.high).astype(np.float32)
+            observation, reward, *_ = environment.step(action)
+            seen.append([*observation.tolist(), reward])
+        return seen
+
+    with open_environments(env_id, 2) as (used, fresh):
+        simulator = used.unwrapped
+        for seed in range(3):
+            episode(used, seed, 30)
+        assert episode(used, 7, 40) == episode(fresh, 7, 40)
+        assert used.unwrapped is simulator, "to make it anew takes time"
 
 
 def test_the_global_generators_are_left_alone(countdown):

@@ -17,12 +17,13 @@ def good_columns() -> Columns:
     """Forty steps of a four-dimensional state that moves on, four episodes of ten."""
     rng = np.random.default_rng(0)
     states = rng.normal(size=(41, 4)).astype(np.float32)
+    terminals = np.arange(40) % 10 == 9
     return {
         "observations": states[:-1],
         "actions": rng.uniform(-3, 3, size=(40, 1)).astype(np.float32),
         "rewards": np.ones(40, np.float32),
-        "next_observations": states[1:],
-        "terminals": np.arange(40) % 10 == 9,
+        "next_observations": states[1:] + terminals[:, None],
+        "terminals": terminals,
         "timeouts": np.zeros(40, bool),
     }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import h5py
 import pytest
+from probes.runs import record_anew
 
 from mopo_cli.config.schema import Imagination
 
@@ -50,8 +51,9 @@ def test_a_file_from_before_these_settings_counts_as_made_with_their_defaults(
     tiny_run: Path, mopo: Any, refuses: Any
 ) -> None:
     with h5py.File(tiny_run / "rollouts/uniform_h2.h5", "r+") as file:
-        for name in OTHERWISE:
+        for name in (*OTHERWISE, "content_sha256"):
             del file.attrs[name]
+    record_anew(tiny_run)
     assert mopo(LINE).code == 0
     refuses(f"{LINE} --penalty-members elite", 4, "was made with --penalty-members all, not elite")
 

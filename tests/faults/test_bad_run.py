@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from probes.runs import record_anew
 
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
@@ -69,6 +70,8 @@ def test_a_flipped_bit_in_a_rollout_file(tiny_run: Path, refuses: Any) -> None:
 @pytest.mark.parametrize("name", ["elites.json", "run.json"])
 def test_json_of_another_shape(tiny_run: Path, refuses: Any, name: str, content: str) -> None:
     (tiny_run / name).write_text(content)
+    if name != "run.json":
+        record_anew(tiny_run)
     refuses(TRAIN, 5, name)
 
 
@@ -76,6 +79,7 @@ def test_json_of_another_shape(tiny_run: Path, refuses: Any, name: str, content:
 def test_elites_that_the_model_does_not_have(tiny_run: Path, refuses: Any, elites: Any) -> None:
     path = tiny_run / "elites.json"
     write_json(path, read_json(path) | {"elites": {"0": elites}})
+    record_anew(tiny_run)
     refuses(ROLLOUT, 5, "elites.json")
 
 
@@ -120,6 +124,8 @@ def test_files_that_hold_something_else(tiny_run: Path, refuses: Any) -> None:
     dataset = json.loads((tiny_run / "run.json").read_text())["stages"]["fetch-data"]["outputs"]["dataset"]["path"]
     refuses(f"{TRAIN} --rollouts {dataset}", 4, "is not a rollouts file")
     shutil.copy(tiny_run / POLICY, tiny_run / "model/ensemble.safetensors")
+    refuses("select-elites --n 1", 5, "is not what train-model wrote")
+    record_anew(tiny_run)
     refuses("select-elites --n 1", 4, "is not a model but a policy")
     refuses("show tiny.yaml", 4, "tiny.yaml")
 
@@ -129,14 +135,15 @@ def test_tensors_that_do_not_fit_what_the_header_says(tiny_run: Path, refuses: A
         path, elites = tiny_run / name, tiny_run / "elites.json"
         tensors, meta = load_tensors(path)
         first = min(tensors)
-        save_tensors(path, tensors | {first: tensors[first][..., :-1]}, meta)
-        if name != POLICY:
-            write_json(elites, read_json(elites) | {"model_sha256": sha256_file(path)})
-        refuses(line, 5, path.name)
-        save_tensors(path, {name: tensor for name, tensor in tensors.items() if name != first}, meta)
-        if name != POLICY:
-            write_json(elites, read_json(elites) | {"model_sha256": sha256_file(path)})
-        refuses(line, 5, path.name)
+        for others in (
+            tensors | {first: tensors[first][..., :-1]},
+            {name: tensor for name, tensor in tensors.items() if name != first},
+        ):
+            save_tensors(path, others, meta)
+            if name != POLICY:
+                write_json(elites, read_json(elites) | {"model_sha256": sha256_file(path)})
+            record_anew(tiny_run)
+            refuses(line, 5, f"{path.name} is damaged, its parts do not fit")
 
 
 def test_elites_of_a_model_that_was_trained_anew(tiny_run: Path, mopo: Any, refuses: Any) -> None:
@@ -174,7 +181,8 @@ def test_what_was_made_for_other_dimensions_is_of_no_use_even_where_allowed(
 def test_a_policy_of_other_dimensions(tiny_run: Path, refuses: Any) -> None:
     tensors, meta = load_tensors(tiny_run / POLICY)
     wide = {"w0": torch.zeros(1, 11, 16), "w2": torch.zeros(1, 16, 6), "b2": torch.zeros(1, 1, 6)}
-    save_tensors(Path("hopper.safetensors"), tensors | wide, meta | {"obs_dim": 11, "act_dim": 3})
+    made_for = {"obs_dim": 11, "act_dim": 3, "action_low": [-1.0] * 3, "action_high": [1.0] * 3}
+    save_tensors(Path("hopper.safetensors"), tensors | wide, meta | made_for)
     refuses(f"{ROLLOUT} --actions hopper.safetensors", 4, "is for 11 observations and 3 actions")
 
 

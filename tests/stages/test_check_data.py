@@ -187,3 +187,36 @@ def test_a_file_in_d4rls_layout_is_checked(check: Any) -> None:
         file["terminals"], file["timeouts"] = np.zeros(10), np.full(9, False)
     code, result, _ = check("--dataset my.h5")
     assert code == 4 and faults(result) == [("rewards", 0), ("timeouts", None)]
+
+
+def warnings(result: dict[str, Any]) -> list[tuple[str, int | None]]:
+    return [(check["column"], check["first_bad_row"]) for check in result["checks"] if check["warning"]]
+
+
+def test_warnings_are_told_and_leave_the_data_usable(check: Any, mopo: Any) -> None:
+    write(r=[7 if i in (9, 29) else -7 if i == 19 else 0 for i in range(30)])
+    code, result, told = check(f"--dataset my.csv --columns {MAP}")
+    assert code == 0 and result["usable"] and faults(result) == []
+    assert warnings(result) == [("rewards", 9)]
+    (said,) = (row["warning"] for row in result["checks"] if row["warning"])
+    assert "2 rows at the end of episodes" in said and f"Warning: {said}" in told
+    assert result["summary"]["transitions"] == 30 and result["summary"]["return_mean"] == pytest.approx(7 / 3)
+
+    shown = mopo(f"fetch-data --check --dataset my.csv --columns {MAP}")
+    assert f"Warning: {said}" in shown.err and "warning, told above" in shown.err
+    for run in ("one", "two"):  # made, and taken from the cache
+        fetched = mopo(f"fetch-data --dataset my.csv --columns {MAP} --run {run} --json")
+        assert fetched.code == 0 and f"Warning: {said}" in fetched.err
+
+
+def test_a_constant_reward_is_told_of_any_set(check: Any) -> None:
+    write()
+    _, result, told = check(f"--dataset my.csv --columns {MAP}")
+    assert ("rewards", 0) in warnings(result) and "column rewards is 1 in every row" in told
+
+
+def test_next_states_of_the_next_episode_are_refused(check: Any) -> None:
+    write(nx=[(i + 1) % 10 for i in range(30)])  # back to x = 0 in the same step
+    Path("map.yaml").write_text("obs: [x, y]\nnext_obs: [nx, ny]\naction: a\nreward: r\nepisode: e\nterminal: t\n")
+    code, result, _ = check("--dataset my.csv --columns map.yaml")
+    assert code == 4 and faults(result) == [("next_observations", 19)]

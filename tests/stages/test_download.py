@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Mopo, Outcome
+from probes.runs import record_anew
 from probes.web import Handler, file, serving, status
 
 from mopo_cli.data import d4rl_files
@@ -184,6 +185,7 @@ def test_a_model_leaves_out_rows_whose_next_state_is_unknown(mopo: Mopo, content
 
     def trained(data: Transitions, info: DatasetInfo) -> dict[str, Any]:
         write_dataset(path, data, info)
+        record_anew(Path("runs/one"))
         small = "--networks 2 --hidden 8 --layers 1 --weight-decay 0,0 --max-epochs 1 --threads 1"
         assert mopo(f"train-model --run runs/one --force {small}").code == 0
         tensors, meta = load_tensors(Path("runs/one/model/ensemble.safetensors"))

@@ -1,4 +1,4 @@
-"""What training takes in memory, and that it is refused where that is not there."""
+"""Whether it fits: what is free, and what is said of settings that need more."""
 
 from pathlib import Path
 from typing import Any
@@ -6,92 +6,108 @@ from typing import Any
 import pytest
 import torch
 
-from mopo_cli.agents.replay import Pool
-from mopo_cli.config.schema import TrainModel, TrainPolicy
-from mopo_cli.dynamics.fit import start_fit
-from mopo_cli.dynamics.split import FitData
-from mopo_cli.dynamics.training import advance
-from mopo_cli.engine.processes import can_team
-from mopo_cli.engine.rows import Rows
+from mopo_cli.config.schema import Rollout, TrainModel, TrainPolicy
 from mopo_cli.errors import SettingsError
-from mopo_cli.stages import memory, train_model
-from mopo_cli.stages.memory import check_memory, model_bytes, policy_bytes
-from mopo_cli.stages.train_model import fit_settings
+from mopo_cli.stages import memory
+from mopo_cli.stages.memory import check_memory
 from mopo_cli.store import machine_memory
 
 CPU = torch.device("cpu")
-ROWS = Rows(11, 3, 3)
-POLICY = TrainPolicy(rollout_batch=700, pool_epochs=3)
+GB = 1_000_000_000
 
 
-def test_pools_take_what_is_said() -> None:
-    needed = policy_bytes(POLICY, ROWS, 1000, [5, 2, 1])
-    pool = Pool([700 * 3 * h for h in (5, 2, 1)], ROWS.width)
-    assert needed["pools"] == pool.rows.numel() * pool.rows.element_size()
-
-
-def test_every_process_makes_rollouts_of_its_own() -> None:
-    alone, together = (policy_bytes(POLICY, ROWS, 1000, [5, 2, 1], processes) for processes in (1, 3))
-    step = "a rollout step"
-    assert together[step] == 3 * alone[step] and together == alone | {step: together[step]}
-
-
-def test_what_imagines_nothing_needs_the_data_alone() -> None:
-    assert list(policy_bytes(TrainPolicy(real_ratio=1.0), ROWS, 1000, [5])) == ["data"]
-
-
-def test_ensembles_take_what_is_said() -> None:
-    settings, rows = TrainModel(networks=3, hidden=20, layers=2, weight_decay=(0, 0, 0), seeds=2), 1000  # type: ignore[arg-type]
-    needed = model_bytes(settings, rows, 6, 5)
-    columns = torch.randn(rows, 4), torch.randn(rows, 2), torch.randn(rows), torch.randn(rows, 4)
-    data = FitData.of(*columns)
-    fit = start_fit(data, fit_settings(settings), (0, 1))
-    advance(fit, data, 1)
-    assert fit.order is not None
-    permuted = sum(part.numel() * part.element_size() for split in fit.splits for part in (split.train, split.holdout))
-    in_order = fit.order.numel() * fit.order.element_size()
-    assert needed["orders"] == permuted + 2 * in_order * rows // fit.order.shape[1]
-    assert needed["networks"] == 7 * fit.flat.numel() * fit.flat.element_size()
-    assert needed["scaling"] == 2 * data.inputs.double().nbytes
-    together = model_bytes(settings, rows, 6, 5, processes=3)
-    networks = "networks"
-    assert together[networks] == needed[networks] + 2 * fit.adam.grad.nbytes
-    assert together == needed | {networks: together[networks]}
+def by_rows(settings: TrainPolicy) -> dict[str, int]:
+    """A kilobyte per row of a batch and seed, and a hundred kilobytes per unit."""
+    return {"steps": settings.seed_count * settings.batch_size * 1000, "networks": settings.hidden * 100_000}
 
 
 def test_a_model_that_does_not_fit_is_refused(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 1000)
     outcome = mopo("train-model --config tiny.yaml --threads 1 --force")
-    assert outcome.code == 3 and "0.0 GB free" in outcome.err and "fewer --networks" in outcome.err
+    assert outcome.code == 3 and "0.0 GB free" in outcome.err
     assert (tiny_run / "model/ensemble.safetensors").is_file()
-
-
-def test_a_model_s_processes_are_counted(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def noted(*given: Any) -> dict[str, int]:
-        asked.append(given[4])
-        return model_bytes(*given)
-
-    monkeypatch.setattr(train_model, "model_bytes", noted)
-    for threads in (1, 2):
-        assert mopo(f"train-model --config tiny.yaml --threads {threads} --force").code == 0
-    assert asked == [1, 2 if can_team() else 1]
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(machine_memory, "_CGROUP", tmp_path)
-    monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 8_000_000_000)
+    monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 8 * GB)
     return tmp_path
 
 
-def test_too_much_is_refused_by_name_and_with_the_mend(machine: Path) -> None:
-    check_memory({"data": 1_000_000_000, "pools": 6_900_000_000}, CPU)
+@pytest.mark.parametrize(
+    ("given", "said", "hint"),
+    [
+        (
+            {"batch_size": 10_000_000},
+            "--batch-size 10000000 with 1 seed needs about 10.0 GB (steps 10.0), and cpu has 8.0 GB free.",
+            "--batch-size of at most about 7,900,000",  # 7,974,400 by the formula, to two digits
+        ),
+        (
+            {"batch_size": 1_000_000, "seeds": 20},
+            "--batch-size 1000000 with 20 seeds needs about 20.0 GB (steps 20.0), and cpu has 8.0 GB free.",
+            "--batch-size of at most about 390,000",
+        ),
+        (
+            {"seeds": 100_000},
+            "--seeds 100000 needs about 25.6 GB (steps 25.6), and cpu has 8.0 GB free.",
+            "--seeds of at most about 31,000",
+        ),
+        (
+            {"seed_list": tuple(range(40_000))},
+            "--seed-list of 40000 seeds needs about 10.3 GB (steps 10.2), and cpu has 8.0 GB free.",
+            "--seed-list of at most about 31,000",
+        ),
+        (
+            {"hidden": 2**60},
+            "--hidden 1152921504606846976 with 1 seed needs about 115,292,150,460,685 GB (networks 115,292,150,460,685)"
+            ", and cpu has 8.0 GB free.",
+            "--hidden of at most about 79,000",
+        ),
+        (
+            {"batch_size": 10**10, "hidden": 10**9},
+            "--hidden 1000000000 with 1 seed needs about 110,000 GB (networks 100,000, steps 10,000), and cpu has 8.0"
+            " GB free.",
+            "smaller --hidden",
+        ),
+    ],
+)
+def test_the_setting_that_matters_most_is_named(machine: Path, given: dict[str, Any], said: str, hint: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        check_memory({"data": 1_000_000_000, "pools": 7_100_000_000}, CPU)
-    assert caught.value.message == "Training needs about 8.1 GB (data 1.0, pools 7.1), and cpu has 8.0 GB free."
-    assert "--rollout-batch" in caught.value.hint
+        check_memory(TrainPolicy(**given), by_rows, CPU)
+    assert (caught.value.message, caught.value.hint) == (said, hint)
+
+
+def test_what_is_said_to_fit_fits_and_a_little_more_does_not(machine: Path) -> None:
+    def size(batch: int) -> TrainPolicy:
+        return TrainPolicy(batch_size=batch, seeds=3)
+
+    with pytest.raises(SettingsError) as caught:
+        check_memory(size(10**7), by_rows, CPU)
+    fits = int(caught.value.hint.rpartition(" ")[2].replace(",", ""))
+    check_memory(size(fits), by_rows, CPU)
+    with pytest.raises(SettingsError):
+        check_memory(size(fits * 11 // 10), by_rows, CPU)
+
+
+def test_where_no_setting_matters_none_is_named(machine: Path) -> None:
+    needed = {"data": 8 * GB, "pools": GB // 10, "orders": 1}
+    for settings in (Rollout(), TrainModel(seeds=2)):
+        with pytest.raises(SettingsError) as caught:
+            check_memory(settings, lambda some: needed, CPU)
+        assert caught.value.message == "Training needs about 8.1 GB (data 8.0), and cpu has 8.0 GB free."
+        assert "--" not in caught.value.hint
+    check_memory(Rollout(), lambda some: {"data": 8 * GB}, CPU)
+
+
+def test_the_schedule_is_not_what_is_named(machine: Path) -> None:
+    settings = TrainPolicy(batch_size=300, epochs=10**9, steps_per_epoch=10**9)
+
+    def estimate(some: TrainPolicy) -> dict[str, int]:
+        return {"steps": some.epochs * some.steps_per_epoch * some.batch_size}
+
+    with pytest.raises(SettingsError, match=r"^--batch-size 300 with 1 seed needs"):
+        check_memory(settings, estimate, CPU)
 
 
 @pytest.mark.parametrize(("limit", "refused"), [("4000000000", True), ("max", False), ("5100000000", False)])
@@ -101,9 +117,9 @@ def test_a_containers_limit_counts(machine: Path, limit: str, refused: bool) -> 
     (machine / "memory.stat").write_text("anon 90000000\ninactive_file 1000000000\nactive_file 10000000\n")
     if refused:
         with pytest.raises(SettingsError, match=r"3\.9 GB free"):
-            check_memory({"pools": 4_000_000_000}, CPU)
+            check_memory(Rollout(), lambda some: {"rows": 4 * GB}, CPU)
     else:
-        check_memory({"pools": 4_000_000_000}, CPU)
+        check_memory(Rollout(), lambda some: {"rows": 4 * GB}, CPU)
 
 
 def test_this_machine_has_memory() -> None:

@@ -88,6 +88,27 @@ def test_a_smaller_budget_is_marked(tmp_path: Path, seeds: int, epochs: int, sma
     assert (f"| {seeds} x {epochs}* " in (tmp_path / "mopo-1.md").read_text()) == smaller
 
 
+@pytest.mark.parametrize(
+    ("table", "dataset", "row", "seeds"),
+    [
+        ("mopo-2", "ant-angle", "MOPO", 6),
+        ("mopo-2", "ant-angle", "BEAR", 3),
+        ("mopo-3", "ant-angle", "MOPO, avg. var.", 3),
+        ("mopo-3-v1", "ant-angle", "MOPO", 3),
+        ("mopo-5", "hiv", "MOPO", 3),
+        ("mopo-h-lam", "hopper-medium-v0", "h 1, lam 1", 3),
+        ("drop-1", "hopper-medium-v0", "DROP", 6),
+    ],
+)
+def test_a_row_is_as_the_paper_s_with_as_many_seeds_as_it_had(
+    tmp_path: Path, table: str, dataset: str, row: str, seeds: int
+) -> None:
+    for count in (seeds, seeds - 1):
+        ours = part(tmp_path / str(count), table, dataset, {row: [(1.0, 2.0)] * count}, epochs=1500)
+        fetched(ours.run, dataset)
+        assert lines(table, ours)[dataset, row]["smaller"] == (count < seeds)
+
+
 def test_known_errors_and_other_versions_of_the_data_are_noted(tmp_path: Path) -> None:
     first = part(tmp_path, "mopo-1", "hopper-random-v0", {"BC": [(1.0, 2.0)]})
     other = part(tmp_path, "mopo-1", "hopper-random-v2", {"BC": [(1.0, 2.0)]})

@@ -11,11 +11,20 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mopo_cli.data.checks import Check
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import CorruptError, InputError, MopoError
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.columns import open_hdf5, read_columns
-from mopo_cli.store.hdf5 import COLUMNS, RolloutWriter, read_dataset, read_dataset_info, read_rollouts, write_dataset
+from mopo_cli.store.hdf5 import (
+    COLUMNS,
+    RolloutWriter,
+    dataset_shape,
+    read_dataset,
+    read_dataset_info,
+    read_rollouts,
+    write_dataset,
+)
 
 N = 40
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -70,6 +79,17 @@ def test_a_dataset_comes_back_as_it_was(tmp_path: Path, info: DatasetInfo, n: in
     assert equal(found_info, info) and equal(read_dataset_info(path), replace(info, behaviour={}))
     assert digest == sha256_file(path)
     assert [p.name for p in tmp_path.iterdir()] == ["dataset.h5"]
+
+
+def test_a_dataset_s_shape_is_told_without_reading_it(path: Path, tmp_path: Path) -> None:
+    assert dataset_shape(path) == (N, 3, 2)
+    with h5py.File(path, "a") as file:
+        del file["actions"]
+        file["actions"] = np.zeros(N, np.float32)
+    with pytest.raises(InputError, match="are not"):
+        dataset_shape(path)
+    with pytest.raises(InputError, match="does not exist"):
+        dataset_shape(tmp_path / "absent.h5")
 
 
 def test_the_layout_is_d4rl_s_with_its_schema_in_the_attributes(path: Path) -> None:
@@ -423,3 +443,20 @@ def test_broken_rollouts_are_named(tmp_path: Path, change: Callable[[h5py.File, 
         change(file, tmp_path)
     with pytest.raises(InputError, match=says):
         read_rollouts(tmp_path / "r.h5")
+
+
+def test_doubts_come_back_and_none_leave_no_trace(path: Path) -> None:
+    with h5py.File(path) as file:
+        assert "doubts" not in file.attrs
+    assert read_dataset(path)[1].doubts == ()
+    doubts = (Check("rewards", "varies", row=3, warning="odd – so"), Check("actions", "varies", warning="x"))
+    write_dataset(path, transitions(), replace(INFO, doubts=doubts))
+    assert read_dataset(path)[1].doubts == read_dataset_info(path).doubts == doubts
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "[{}]", '[{"column": 1}]', "[", "null"])
+def test_doubts_that_are_none_are_refused(path: Path, text: str) -> None:
+    with h5py.File(path, "a") as file:
+        file.attrs.create("doubts", text.encode())
+    with pytest.raises(InputError, match="attribute doubts"):
+        read_dataset(path)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Take, Work, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Take, Work, setting
 from mopo_cli.agents.returns import lambda_returns, last_steps
 from mopo_cli.agents.standardise import Standard, standard_of
 from mopo_cli.agents.world import World
@@ -201,12 +201,24 @@ def _refresh_operations(settings: AwrSettings, work: Work) -> int:
     return work.data * mlp_flops((work.obs_dim, *(settings.hidden,) * settings.layers, 1))
 
 
+def _networks(settings: AwrSettings, work: Work) -> tuple[Networks, ...]:
+    hidden = (settings.hidden,) * settings.layers
+    return Networks((work.obs_dim, *hidden, 2 * work.act_dim), looks=1), Networks((work.obs_dim, *hidden, 1), looks=1)
+
+
+def _held(_settings: AwrSettings, work: Work) -> int:
+    """The return and the weight of every row of the data."""
+    return 2 * work.data
+
+
 ALGORITHM = Algorithm(
     AwrSettings,
     ("value", "value_loss", "actor_loss", "weight"),
     _begin,
     _step,
     _operations,
+    _networks,
+    _held,
     learns_from="real",
     refresh=_refresh,
     refresh_operations=_refresh_operations,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
@@ -89,4 +89,8 @@ def _operations(settings: BcSettings, work: Work) -> int:
     return work.batch * (mlp_flops(actor) + backward_flops(actor))
 
 
-ALGORITHM = Algorithm(BcSettings, ("actor_loss",), _begin, _step, _operations, learns_from="real")
+def _networks(settings: BcSettings, work: Work) -> tuple[Networks, ...]:
+    return (Networks((work.obs_dim, *(settings.hidden,) * settings.layers, 2 * work.act_dim), looks=1),)
+
+
+ALGORITHM = Algorithm(BcSettings, ("actor_loss",), _begin, _step, _operations, _networks, learns_from="real")

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, agent_state, restore_agent, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, agent_state, restore_agent, setting
 from mopo_cli.agents.algorithms.sac import (
     Sac,
     SacSettings,
@@ -205,6 +205,25 @@ def operations(settings: BearSettings, work: Work) -> int:
     return work.batch * (target + critic_loss + actor_loss + vae_loss + _MMD_SAMPLES * mlp_flops(decoder))
 
 
+def networks(settings: BearSettings, work: Work) -> tuple[Networks, ...]:
+    """Soft actor-critic's, its targets asked about all target actions side by side, and the behaviour model."""
+    actor, critic = sac_sizes(settings, work)
+    encoder, decoder = vae_sizes(work.obs_dim, work.act_dim, settings.behaviour_hidden)
+    targets = Networks(critic, 2, learned=False, looks=_TARGET_SAMPLES)
+    return (
+        Networks(actor, looks=2),
+        Networks(critic, 2, looks=1),
+        targets,
+        Networks(encoder, looks=1),
+        Networks(decoder, looks=1),
+    )
+
+
+def held(_settings: BearSettings, work: Work) -> int:
+    """For the MMD, both policies' samples by pairs, dimension by dimension: their distances, and how these change."""
+    return work.batch * work.act_dim * 3 * (2 * _MMD_SAMPLES) ** 2
+
+
 def state(bear: Bear) -> tuple[dict[str, Tensor], list[int]]:
     """See `Algorithm`."""
     (tensors, taken), (modelled, more) = agent_state(bear), agent_state(bear.vae)
@@ -224,6 +243,8 @@ ALGORITHM = Algorithm(
     _begin,
     update,
     operations,
+    networks,
+    held,
     learns_from="real",
     warm_up=lambda settings: (settings.warmup_steps,),
     warm=_warm,

@@ -51,4 +51,9 @@ def operations(settings: ComboSettings, work: Work) -> int:
     return cql.operations(settings, work, len(range(work.batch)[rho(settings, work.real)]))
 
 
-ALGORITHM = Algorithm(ComboSettings, cql.METRICS, sac.begin, step, operations, learns_from="both")
+def held(settings: ComboSettings, work: Work) -> int:
+    """What CQL holds, of the states of rho."""
+    return cql.held(settings, work, len(range(work.batch)[rho(settings, work.real)]))
+
+
+ALGORITHM = Algorithm(ComboSettings, cql.METRICS, sac.begin, step, operations, sac.networks, held, learns_from="both")

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import squash, squash_gradient
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.conservative import KINDS, differentiate_critics, propose, soft_maximum
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.operations import backward_flops, mlp_flops
-from mopo_cli.nets.perceptron import evaluate
+from mopo_cli.nets.perceptron import block_count, evaluate
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,18 @@ def operations(settings: CqlSettings, work: Work, states: int | None = None) -> 
     return sac.operations(settings, work) + 2 * sampled * (mlp_flops(critic) + backward_flops(critic))
 
 
+def held(settings: CqlSettings, work: Work, states: int | None = None) -> int:
+    """Of every action: noise, itself twice, its state. Of every block of them: the gradient of both critics.
+
+    At once, what the layers of both say of every action.
+    """
+    _, sizes = sac.sac_sizes(settings, work)
+    critics = Networks(sizes, 2)
+    sampled = KINDS * settings.actions * (work.batch if states is None else states)
+    blocks = 0 if work.at_once else block_count(sampled, torch.empty(0))
+    said = critics.count * sum(critics.sizes) if work.at_once else 0
+    return sampled * (sizes[0] + 3 * work.act_dim + said) + blocks * critics.count * critics.parameters
+
+
 METRICS = ("q", "critic_loss", "conservative", "regulariser", "entropy", "alpha")
-ALGORITHM = Algorithm(CqlSettings, METRICS, sac.begin, step, operations, learns_from="real")
+ALGORITHM = Algorithm(CqlSettings, METRICS, sac.begin, step, operations, sac.networks, held, learns_from="real")

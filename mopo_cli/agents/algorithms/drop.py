@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Take, Work, agent_state, restore_agent, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Take, Work, agent_state, restore_agent, setting
 from mopo_cli.agents.algorithms import sac as soft
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, standardise, start_dice, step_dice
@@ -181,6 +181,11 @@ def refresh_operations(settings: DropSettings, work: Work) -> int:
     return settings.dice_steps * work.batch * row
 
 
+def networks(settings: DropSettings, work: Work) -> tuple[Networks, ...]:
+    """Soft actor-critic's, and for every elite those for tau and f, which have steps of their own."""
+    return *soft.networks(settings, work), Networks(ratio_sizes(work.obs_dim + work.act_dim), 2 * work.elites)
+
+
 def _warm(drop: Drop, batch: Batch, draws: Draws) -> None:
     learn_ratios(drop, batch.observation, batch.action, draws)
 
@@ -218,6 +223,7 @@ ALGORITHM = Algorithm(
     start_drop,
     update,
     soft.operations,
+    networks,
     learns_from="model",
     warm_up=lambda settings: (settings.dice_pretrain,),
     warm=_warm,

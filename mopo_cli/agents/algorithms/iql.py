@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.returns import episode_returns, last_steps, one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
@@ -238,11 +238,21 @@ def _operations(settings: IqlSettings, work: Work) -> int:
     )
 
 
+def _networks(settings: IqlSettings, work: Work) -> tuple[Networks, ...]:
+    """V is looked at three times: at the batch's states, and once improved, there and at those that follow."""
+    hidden = (settings.hidden,) * settings.layers
+    actor, value = (work.obs_dim, *hidden, 2 * work.act_dim), (work.obs_dim, *hidden, 1)
+    critic = work.obs_dim + work.act_dim, *hidden, 1
+    critics = Networks(critic, 2, looks=1), Networks(critic, 2, learned=False, looks=1)
+    return Networks(actor, looks=1), Networks(value, looks=3), *critics
+
+
 ALGORITHM = Algorithm(
     IqlSettings,
     ("q", "critic_loss", "value_loss", "actor_loss", "weight"),
     _begin,
     _step,
     _operations,
+    _networks,
     learns_from="real",
 )

@@ -3,6 +3,10 @@
 The model-Bellman inconsistency u(s, a) is the standard deviation over the elites k of E[min(Q1', Q2')(s', a')], the
 expectation over s' from elite k and a' from the policy. It depends on the critics, so it is estimated anew at every
 gradient step, for the model's rows of the batch; the data's rows have none.
+
+The authors' code lets no target be below 0. That is right where no return is negative; where some are, all of what is
+worse than nothing would be worth 0, and nothing could be learned of it. So there is a floor only where the data's
+discounted returns, from every row to the end of its episode, are none of them negative.
 """
 
 from dataclasses import dataclass
@@ -12,9 +16,9 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor, squash, squash_gradient
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, agent_state, restore_agent, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Choice, Work, agent_state, restore_agent, setting
 from mopo_cli.agents.algorithms import sac
-from mopo_cli.agents.returns import one_step_return
+from mopo_cli.agents.returns import one_step_return, returns_to_end
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
@@ -42,18 +46,33 @@ class MobileSettings(sac.SacSettings):
         "whether the critics' target counts the entropy: soft, or not",
         "OfflineRL-Kit; MOBILE code: soft",
     )
-    target_floor: Literal["zero", "none"] = setting(
-        "zero", "least value of the critics' target; zero presumes that returns are not negative", "MOBILE code"
+    target_floor: Literal["auto", "zero", "none"] = setting(
+        "auto",
+        "least value of the critics' target: zero, none, or auto: zero where no discounted return of the data is"
+        " negative, else none",
+        "MOBILE code: zero",
     )
 
 
 @dataclass
 class Mobile:
-    """S agents, and the elites alone of the ensemble that each branches in."""
+    """S agents, and the elites alone of the ensemble that each branches in.
+
+    `lowest_return` is the least discounted return of the data, where the floor was left to them. `floor` says whether
+    targets are at least 0.
+    """
 
     sac: sac.Sac
     settings: MobileSettings
     elites: list[Ensemble]
+    lowest_return: float | None = None
+
+    @property
+    def floor(self) -> bool:
+        """Whether no target is below 0."""
+        if self.lowest_return is None:
+            return self.settings.target_floor == "zero"
+        return self.lowest_return >= 0
 
     @property
     def actor(self) -> Tensor:
@@ -140,7 +159,7 @@ def update(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> di
     if settings.backup == "soft":
         next_value = next_value - alpha * next_log_prob
     target = one_step_return(reward, batch.terminal, next_value, settings.gamma)
-    if settings.target_floor == "zero":
+    if mobile.floor:
         target = target.clamp(min=0)
     q = known.out.view(members, 2, rows)
     error = q - target[:, None]
@@ -159,14 +178,27 @@ def update(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> di
 
 
 def begin(world: World, members: tuple[Member, ...], settings: MobileSettings) -> Mobile:
-    """Fresh agents. SettingsError for a floor of zero where no return is above it."""
-    if settings.target_floor == "zero" and (world.rows.split(world.real).reward <= 0).all():
+    """Fresh agents; where the floor is left to the data, one look at all real rows decides on it.
+
+    SettingsError for a floor of zero where no return is above it.
+    """
+    real = world.rows.split(world.real)
+    if settings.target_floor == "zero" and (real.reward <= 0).all():
         raise SettingsError(
             "target-floor zero presumes that returns are not negative, but no reward of the data is positive.",
-            hint="--target-floor none",
+            hint="--target-floor auto",
         )
+    lowest = float(returns_to_end(real, settings.gamma).amin()) if settings.target_floor == "auto" else None
     elites = [world.ensembles[member.model].only_elites() for member in members]
-    return Mobile(sac.begin(world, members, settings), settings, elites)
+    return Mobile(sac.begin(world, members, settings), settings, elites, lowest)
+
+
+def choices(mobile: Mobile) -> tuple[Choice, ...]:
+    """Whether there is a floor, where that was left to the data."""
+    if mobile.lowest_return is None:
+        return ()
+    worst = f"the data's lowest discounted return is {mobile.lowest_return:.4g}"
+    return (Choice("target_floor", "zero" if mobile.floor else "none", worst),)
 
 
 def operations(settings: MobileSettings, work: Work) -> int:
@@ -177,13 +209,23 @@ def operations(settings: MobileSettings, work: Work) -> int:
     return sac.operations(settings, work) + imagined * work.elites * (work.network + settings.mobile_samples * look)
 
 
+def held(settings: MobileSettings, work: Work) -> int:
+    """The next states that the elites draw for each of the model's rows, and their noise; at once, layer by layer."""
+    actor, critic = sac.sac_sizes(settings, work)
+    drawn = (work.batch - work.real) * work.elites * settings.mobile_samples
+    return drawn * (2 * critic[0] + (sum(actor) + 2 * sum(critic) if work.at_once else 0))
+
+
 ALGORITHM = Algorithm(
     MobileSettings,
     (*sac.ALGORITHM.metrics, "inconsistency"),
     begin,
     update,
     operations,
+    sac.networks,
+    held,
     learns_from="model",
+    choices=choices,
     state=lambda mobile: agent_state(mobile.sac),
     restore=lambda mobile, tensors, steps: restore_agent(mobile.sac, tensors, steps),
 )

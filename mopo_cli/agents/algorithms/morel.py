@@ -1,12 +1,19 @@
 """MOReL: a model that stops where its networks contradict each other (Kidambi et al. 2020), planned in by SAC.
 
 A state and action are unknown where two networks' expected next states lie further apart than a threshold, which
-the data set. Going there ends the branch with a reward below all of the data's (HALT). The paper plans in this
-pessimistic model by natural policy gradient, in episodes of 500 steps and more from the data's initial states; here
-the planner is soft actor-critic on branches of h steps from any of the data's states, as of all methods here.
+the data set. They lead to HALT, a state that is never left and pays r_min - kappa, less than all of the data, at every
+step. So the branch ends there, and its last reward is the value of HALT,
+
+    (r_min - kappa) / (1 - gamma)
+
+with terminal = 1. Libraries that pay r_min - kappa once (halt-value once) make HALT worth less than nothing only where
+returns are positive; where they are negative, it is the best place to go. The paper plans in this pessimistic model by
+natural policy gradient, in episodes of 500 steps and more from the data's initial states; here the planner is soft
+actor-critic on branches of h steps from any of the data's states, as of all methods here.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +21,7 @@ from torch import Tensor
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithm import Algorithm, Batch, agent_state, restore_agent, setting
 from mopo_cli.agents.algorithms import sac
+from mopo_cli.agents.guard import absorbing_value
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining
@@ -40,11 +48,20 @@ class MorelSettings(sac.SacSettings):
     halt_penalty: float = setting(
         50.0, "how far the reward of halting is below the lowest of the data", "Unifloral: 30 to 200", ge=0
     )
+    halt_value: Literal["absorbing", "once"] = setting(
+        "absorbing",
+        "whether halting pays its reward at every step for ever, or once, which rewards it where returns are negative",
+        "MOReL; once: offline RL libraries such as Unifloral",
+        before="once",
+    )
 
 
 @dataclass
 class Morel:
-    """S agents; `threshold` `[S]` is of the discrepancy, `column` where it stands among a row's uncertainties."""
+    """S agents; `threshold` `[S]` is of the discrepancy, `column` where it stands among a row's uncertainties.
+
+    `halt_reward` `[]` is what a row that halts pays, all that HALT would pay later included.
+    """
 
     sac: sac.Sac
     threshold: Tensor
@@ -78,14 +95,23 @@ def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor
 
 
 def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) -> Morel:
-    """Fresh agents; one look at all real rows tells each member's threshold, by the ensemble that it branches in."""
+    """Fresh agents; one look at all real rows tells each member's threshold, by the ensemble that it branches in.
+
+    SettingsError where HALT is absorbing and the discount is 1.
+    """
     real = world.rows.split(world.real)
     used = {member.model for member in members}
     most = {k: greatest_discrepancy(world.ensembles[k], real.observation, real.action, world.how) for k in used}
     threshold = torch.stack([most[member.model] for member in members]) / settings.pessimism
     column = world.how.uncertainties.index(DISCREPANCY)
-    halt_reward = real.reward.amin() - settings.halt_penalty
-    return Morel(sac.begin(world, members, settings), threshold, column, halt_reward)
+    agents, lowest = sac.begin(world, members, settings), world.least_reward - settings.halt_penalty
+    return Morel(agents, threshold, column, real.reward.new_tensor(halt_reward(lowest, settings)))
+
+
+def halt_reward(lowest: float, settings: MorelSettings) -> float:
+    """What a row that halts pays, HALT's reward at each step being `lowest`, r_min - kappa."""
+    # Absorbing: sum over t of gamma^t (r_min - kappa) = (r_min - kappa) / (1 - gamma).
+    return absorbing_value(lowest, settings.gamma) if settings.halt_value == "absorbing" else lowest
 
 
 def halting(morel: Morel, m: int, _flat: Tensor, how: Imagining) -> Imagining:
@@ -107,6 +133,7 @@ ALGORITHM = Algorithm(
     begin,
     update,
     sac.operations,
+    sac.networks,
     learns_from="model",
     uncertainties=(DISCREPANCY,),
     shares=2,

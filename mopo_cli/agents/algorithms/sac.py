@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor, squash, squash_gradient
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
@@ -219,4 +219,15 @@ def sac_sizes(settings: SacSettings, work: Work) -> tuple[tuple[int, ...], tuple
     return (work.obs_dim, *hidden, 2 * work.act_dim), (work.obs_dim + work.act_dim, *hidden, 1)
 
 
-ALGORITHM = Algorithm(SacSettings, ("q", "critic_loss", "entropy", "alpha"), begin, step, operations, shares=2)
+def networks(settings: SacSettings, work: Work) -> tuple[Networks, ...]:
+    """Actor, critics and targets: a step looks twice at the first, at the states that follow and at the batch's own.
+
+    It also looks twice at the critics, before and after they are improved.
+    """
+    actor, critic = sac_sizes(settings, work)
+    return Networks(actor, looks=2), Networks(critic, 2, looks=2), Networks(critic, 2, learned=False)
+
+
+ALGORITHM = Algorithm(
+    SacSettings, ("q", "critic_loss", "entropy", "alpha"), begin, step, operations, networks, shares=2
+)

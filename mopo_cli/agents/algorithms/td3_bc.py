@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Work, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.standardise import Standard, standard_of
 from mopo_cli.agents.world import World
@@ -39,7 +39,7 @@ class Td3BcSettings:
     log_std_max: float
     update_precision: Precision = field(default="fp32", kw_only=True)
     bc_alpha: float = setting(2.5, "weight of the critic beside the cloning of actions", "TD3+BC", ge=0)
-    policy_delay: int = setting(2, "critics' steps to one of the actor and of the targets", "TD3", ge=1)
+    policy_delay: int = setting(2, "critics' steps to one of the actor and of the targets", "TD3", ge=1, le=1000)
     target_noise: float = setting(0.2, "standard deviation of the noise on the target's actions", "TD3", ge=0)
     target_noise_clip: float = setting(0.5, "greatest noise on the target's actions", "TD3", ge=0)
 
@@ -192,12 +192,20 @@ def _operations(settings: Td3BcSettings, work: Work) -> int:
     return work.batch * always + work.batch * delayed // settings.policy_delay
 
 
+def _networks(settings: Td3BcSettings, work: Work) -> tuple[Networks, ...]:
+    hidden = (settings.hidden,) * settings.layers
+    actor, critic = (work.obs_dim, *hidden, 2 * work.act_dim), (work.obs_dim + work.act_dim, *hidden, 1)
+    learned = Networks(actor, looks=1), Networks(critic, 2, looks=1)
+    return *learned, Networks(actor, learned=False, looks=1), Networks(critic, 2, learned=False, looks=1)
+
+
 ALGORITHM = Algorithm(
     Td3BcSettings,
     ("q", "critic_loss", "imitation"),
     _begin,
     _step,
     _operations,
+    _networks,
     cycle=lambda settings: int(settings.policy_delay),
     learns_from="real",
     shares=2,

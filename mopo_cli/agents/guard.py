@@ -1,0 +1,46 @@
+"""What follows a step after which the guard ended a branch: nothing that the model knows, and no end of the task.
+
+Of a state outside every plausible range a model says nothing. A terminal there would be worth 0, which is a gift
+wherever returns are negative. So that state counts as MOReL's HALT does (Kidambi et al. 2020): absorbing, with the
+data's least reward at every step for ever, or 0 where that is lower. The row stays terminal, and its reward is
+
+    r + gamma min(0, r_min) / (1 - gamma)
+
+so that nothing changes where no reward is negative.
+"""
+
+import torch
+from torch import Tensor
+
+from mopo_cli.engine.rows import Rows
+from mopo_cli.errors import SettingsError
+
+
+def absorbing_value(reward: float, gamma: float) -> float:
+    """reward + gamma reward + gamma^2 reward + ... = reward / (1 - gamma): the value of a state that is never left.
+
+    SettingsError where that is not finite: a discount of 1, and a reward that is not 0.
+    """
+    if not reward:
+        return 0.0
+    if gamma == 1:
+        raise SettingsError(
+            f"gamma 1 gives no finite value to a state that is never left and pays {reward:g} at every step.",
+            hint="a --gamma below 1",
+        )
+    return reward / (1 - gamma)
+
+
+def after_guard(least: float, gamma: float) -> float:
+    """What is added to the reward of a guarded row where the data's least reward is `least`; see above."""
+    return gamma * absorbing_value(min(0.0, least), gamma)
+
+
+def charge(rows: Rows, packed: Tensor, wild: Tensor, more: float) -> Tensor:
+    """The packed rows `[n, width]`, with `more` added to the reward of those that are `wild` `[n]`."""
+    if not more:
+        return packed
+    charged = packed.clone()
+    reward = rows.split(charged).reward
+    reward.copy_(torch.where(wild, reward + more, reward))
+    return charged

@@ -1,0 +1,108 @@
+"""The ends of episodes in a log that does not hold next states: what is kept there, and what is dropped."""
+
+import numpy as np
+
+from mopo_cli.data.checks import Check
+from mopo_cli.data.jumps import check_jumps
+from mopo_cli.data.shift import record_ends, reward_share, shift
+from mopo_cli.data.transitions import Bools, Floats, Transitions
+
+# Rewards are outcomes where they lie more than as many times further from the median than those inside episodes.
+_TIMES = 5
+_LARGE_PERCENT = 5
+_WHAT = "rewards of the last rows"
+
+
+def guess_next(
+    observations: Floats,
+    actions: Floats,
+    rewards: Floats,
+    terminals: Bools,
+    timeouts: Bools,
+    stated: Bools,
+    labelled: bool,
+    where: str,
+) -> tuple[Transitions, list[str], list[Check]]:
+    """Transitions whose next states are the next row's observations; what was done, in words; and what was looked at.
+
+    Columns as in `Transitions`, over N rows, with `settle_ends` before `shift`. ``stated`` `[N]`: the timeouts that the
+    log marks itself; ``labelled``: whether a column of episodes marks the ends. The caller must `checks.require` what
+    comes back: outcomes that were dropped, and ends that are marked a row beside the true ones, are faults.
+    """
+    is_marked = labelled or bool((terminals | timeouts).any())
+    settled, checks = settle_ends(rewards, terminals, timeouts, stated, is_marked, where)
+    checks.append(check_jumps(observations, settled | timeouts, where))
+    transitions, notes = shift(observations, actions, rewards, settled, timeouts)
+    added = int(settled.sum() - terminals.sum())
+    if added:
+        notes.append(f"{added} rows that end the record and hold outcomes kept as terminals")
+    return transitions, notes, checks
+
+
+def settle_ends(
+    rewards: Floats, terminals: Bools, timeouts: Bools, stated: Bools, is_marked: bool, where: str
+) -> tuple[Bools, list[Check]]:
+    """The terminals `[N]` of a log without next states, and what is said of rewards in rows that end its record.
+
+    Where these rewards are outcomes, the rows end the task as well: they become terminals, with a warning. Where the
+    rows are ``stated`` to end the record only, that is a fault. Other rewards are dropped with their rows, with a
+    warning where they are much. ``is_marked``: whether anything marks ends; else the log is one long episode.
+    """
+    dropped = record_ends(terminals, timeouts)
+    inside = rewards[~dropped & ~terminals]
+    if _are_outcomes(rewards[dropped & stated], inside):
+        return terminals, [_stated(rewards, dropped & stated, where)]
+    checks = []
+    outcomes = dropped & ~stated
+    if is_marked and _are_outcomes(rewards[outcomes], inside):
+        terminals, dropped = terminals | outcomes, dropped & stated
+        checks.append(_kept(rewards, outcomes, where))
+    if reward_share(rewards, dropped) > _LARGE_PERCENT:
+        checks.append(_lost(rewards, dropped, where))
+    return terminals, checks or [Check("rewards", _WHAT)]
+
+
+def _are_outcomes(last: Floats, inside: Floats) -> bool:
+    if not len(last) or not len(inside):
+        return False
+    middle = float(np.median(inside))
+    far, near = (float(np.abs(part.astype(np.float64) - middle).mean()) for part in (last, inside))
+    return far > _TIMES * near
+
+
+def _stated(rewards: Floats, rows: Bools, where: str) -> Check:
+    fault = (
+        f"{where}: {_held(rewards, rows, 'that timeouts marks')}; their next states are not given, so they would be "
+        "dropped with it. If the task ends there, mark them in terminals and not in timeouts; else give "
+        "next_observations."
+    )
+    return Check("rewards", _WHAT, fault, _first(rows))
+
+
+def _kept(rewards: Floats, rows: Bools, where: str) -> Check:
+    warning = (
+        f"{where}: {_held(rewards, rows, 'at the end of episodes')}; their next states are not given, so they are kept "
+        "as ends of the task (terminals), and the model does not learn from them. If the record merely stops there, "
+        "mark them in timeouts and give next_observations."
+    )
+    return Check("rewards", _WHAT, row=_first(rows), warning=warning)
+
+
+def _lost(rewards: Floats, rows: Bools, where: str) -> Check:
+    warning = (
+        f"{where}: {_held(rewards, rows, 'that end the record')}; their next states are not given, so they are "
+        "dropped. Give next_observations to keep them, or mark those in terminals that end the task."
+    )
+    return Check("rewards", _WHAT, row=_first(rows), warning=warning)
+
+
+def _held(rewards: Floats, rows: Bools, which: str) -> str:
+    count = int(rows.sum())
+    return (
+        f"{count} row{'s' * (count > 1)} {which} (first row {_first(rows)}) hold{'s' * (count == 1)} "
+        f"{reward_share(rewards, rows):.3g} % of all reward (sum of |r|)"
+    )
+
+
+def _first(rows: Bools) -> int:
+    return int(np.flatnonzero(rows)[0])

@@ -1,0 +1,103 @@
+"""Values from which nothing, or little, can be learnt: columns that stay the same, single values far outside."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.data.checks import Check
+from mopo_cli.data.transitions import Floats, Transitions
+
+Named = Iterable[tuple[str, Floats]]
+"""Columns `[N]`, each with the name that people are told."""
+
+# Distance from the median, in spreads of the rest of the column: what is odd, and what no float32 sum survives. Where
+# the rest is dust, rounding about zero, the distance itself must be large as well.
+_FAR, _SWAMPS = 50, 1e6
+_SINGLE = 3  # as many such values; more of them are no slip, as outcomes among small rewards
+_LARGE = 1e6
+_SHOWN = 10
+_WITHIN, _VARIES, _SIZE = "no value far outside", "varies", "of a size to learn"
+
+
+def dimensions(name: str, column: Floats) -> Iterator[tuple[str, Floats]]:
+    """The dimensions of a column `[N, width]` as ``name[0]``, ...; one `[N]`, or of width 1, under its plain name."""
+    if column.ndim == 1 or column.shape[1] == 1:
+        yield name, column.reshape(len(column))
+    else:
+        yield from ((f"{name}[{i}]", column[:, i]) for i in range(column.shape[1]))
+
+
+def check_far_values(columns: Named, where: str) -> list[Check]:
+    """The values far outside the rest of their column: a fault where float32 sums would keep nothing of the rest."""
+    checks = [check for name, column in columns if (check := _far(name, column, where))]
+    faults, warnings = ([c for c in checks if bool(c.fault) == is_fault] for is_fault in (True, False))
+    return [*faults[:_SHOWN], *warnings[:_SHOWN]] or [Check("all", _WITHIN)]
+
+
+def check_actions_vary(actions: Named, where: str) -> list[Check]:
+    """A warning for each action that never changes, where its bounds are given and a policy could move it."""
+    return [
+        Check(
+            name,
+            _VARIES,
+            row=0,
+            warning=f"{where}: column {name} is {column[0]:g} in every row (0 to {len(column) - 1}), so nothing is "
+            "known of what this action does, and a policy may take it anywhere within its bounds: leave it out, or log "
+            "it at other values.",
+        )
+        for name, column in columns_that_stay(actions)
+    ][:_SHOWN]
+
+
+def columns_that_stay(columns: Named) -> Iterator[tuple[str, Floats]]:
+    """Those with the same value in all of at least two rows."""
+    return ((name, column) for name, column in columns if len(column) > 1 and (column == column[0]).all())
+
+
+def check_rewards(transitions: Transitions, where: str) -> list[Check]:
+    """Warnings for rewards that never change, and for rewards so large that the model's error stays flat."""
+    rewards = transitions.rewards.astype(np.float64)
+    if (rewards == rewards[0]).all():
+        learns = "only how long an episode lasts" if transitions.terminals.any() else "nothing"
+        warning = (
+            f"{where}: column rewards is {rewards[0]:g} in every row (0 to {len(rewards) - 1}): {learns} tells a good "
+            "policy from a bad one. Name another column for the reward."
+        )
+        return [Check("rewards", _VARIES, row=0, warning=warning)]
+    mean, spread = float(rewards.mean()), float(rewards.std())
+    if max(abs(mean), spread) < _LARGE:
+        return [Check("rewards", _SIZE)]
+    largest = int(np.abs(rewards).argmax())
+    power = int(np.floor(np.log10(max(abs(mean), spread))))
+    warning = (
+        f"{where}: column rewards has mean {mean:.3g} and standard deviation {spread:.3g}, the largest in row "
+        f"{largest} ({rewards[largest]:.3g}): so large that the model's error stays flat. Divide the rewards, here by "
+        f"1e{power}; the best policy stays the same."
+    )
+    return [Check("rewards", _SIZE, row=largest, warning=warning)]
+
+
+def _far(name: str, column: Floats, where: str) -> Check | None:
+    if len(column) < 2 or not np.isfinite(column).all():
+        return None
+    values: NDArray[np.float64] = column.astype(np.float64)
+    middle = float(np.median(values))
+    distances = np.abs(values - middle)
+    count = len(values) - max(1, len(values) // 1000)
+    near = distances <= np.partition(distances, count - 1)[count - 1]
+    rest = values[near]
+    spread = float(rest.max() - rest.min()) or max(abs(middle), 1.0)
+    rows = np.flatnonzero(distances > _FAR * spread)
+    swamping = np.flatnonzero(distances > max(_SWAMPS * spread, _LARGE))
+    if not len(swamping) and not 0 < len(rows) <= _SINGLE:
+        return None
+    rows = swamping if len(swamping) else rows
+    row = int(rows[distances[rows].argmax()])
+    text = (
+        f"{where}: column {name} holds {values[row]:.4g} in row {row}, where the rest lies between {rest.min():.4g} "
+        f"and {rest.max():.4g}"
+    )
+    if len(swamping):
+        return Check(name, _WITHIN, f"{text}: the rest would be lost in rounding. Remove or repair its episode.", row)
+    return Check(name, _WITHIN, row=row, warning=f"{text}: if it is an error of the log, remove or repair its episode.")

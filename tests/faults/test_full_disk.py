@@ -1,0 +1,73 @@
+"""A disk that is full at any moment of any stage: the run is as it was or as it should be, nothing between."""
+
+import os
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DATASET
+
+from mopo_cli.__main__ import main
+from mopo_cli.store.atomic import read_json, sha256_file
+
+TINY = "--config tiny.yaml --threads 1"
+LINES = {
+    "fetch-data": f"fetch-data --dataset {DATASET} --run runs/tiny {TINY} --seed 1",
+    "train-model": f"train-model {TINY} --max-epochs 1",
+    "select-elites": "select-elites --n 1",
+    "rollout": f"rollout {TINY} --h 3 --name uniform_h2",
+    "map": f"rollout {TINY} --map",
+    "train-policy": f"train-policy {TINY} --seeds 2 --epochs 1 --name mopo_max-var_lam1_h2",
+    "evaluate": "evaluate --episodes 1 --threads 1",
+    "ablate": f"ablate {TINY} --penalty max-var,none --epochs 1",
+}
+# Bytes that a file may have; the least are not enough for the lock, the most for all files but the largest.
+LIMITS = (0, 300, 3_000, 12_000, 60_000)
+
+
+def limited(line: str, limit: int) -> tuple[int, str]:
+    """Exit code of a command in a process whose files may have so many bytes, and what it told."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.dup2(writer, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        code = 1
+        try:
+            code = main(line.split())
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with open(reader) as pipe:
+        told = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("stage", LINES)
+def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: str, limit: int, capfd: Any) -> None:
+    before = tree(tiny_run)
+    with capfd.disabled():
+        code, told = limited(LINES[stage], limit)
+    assert code in (0, 4), told
+    assert "Traceback" not in told and told.count("Error: ") == (code == 4), told
+    if code == 0:
+        for record in read_json(tiny_run / "run.json")["stages"].values():
+            for file in record["outputs"].values():
+                assert sha256_file(tiny_run / file["path"]) == file["sha256"]
+        return
+    cells = str(tiny_run / "ablations")  # every cell is published when it is done
+    left = {name: content for name, content in tree(tiny_run).items() if ".state" not in name and cells not in name}
+    assert left == before
+    shutil.rmtree(tiny_run / ".state", ignore_errors=True)
+    assert main(LINES[stage].split()) == 0
