@@ -7,7 +7,6 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from mopo_cli.errors import InputError, MopoError, SettingsError, UsageError
 
@@ -52,11 +51,11 @@ def _run(argv: Sequence[str] | None) -> int:
 def _prepare_streams() -> None:
     """What a stream's encoding lacks is shown as "?"; a closed one leads nowhere, and no file takes its number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)  # as streams are
     os.close(descriptor)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
         with suppress(AttributeError):  # of a stream that somebody has put in its place
             getattr(sys, name).reconfigure(errors="replace")
 

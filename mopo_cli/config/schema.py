@@ -43,7 +43,9 @@ class FetchData(Settings):
         "which data: walker2d-medium, minari:mujoco/hopper/medium-v0, generate:ENV-ID:LEVEL, hiv, or a file",
         min_length=1,
     )
-    env: str | None = setting(None, "environment a file was logged in, e.g. Hopper-v5", min_length=1)
+    env: str | None = setting(
+        None, "environment a file, or a Minari set that names none, was logged in, e.g. Hopper-v5", min_length=1
+    )
     columns: str | None = setting(
         None, "where a file's columns are: obs=..., action=..., ... or a YAML file (files only)", min_length=1
     )

@@ -129,17 +129,20 @@ def _read_parquet(path: Path, _heading: list[str], written: dict[str, str], labe
         # Text stays a dictionary, so that a word is held once however often it occurs.
         text = [written[name] for name, kind in types.items() if is_text(kind)]
         file = parquet.ParquetFile(source, read_dictionary=text)
-        check_declared(path, max(8 * file.metadata.num_rows * len(written), _stored_bytes(file.metadata, written)))
-        table = file.read(columns=list(written.values()), use_threads=False)
+        check_declared(path, 8 * file.metadata.num_rows * len(written))
+        table = _read_in_parts(path, file, list(written.values()))
         return {name: _written_out(path, table[column]) for name, column in written.items()}
 
 
-def _stored_bytes(metadata: Any, written: dict[str, str]) -> int:
-    """What the file says that its columns take when they are no longer compressed."""
-    names = set(written.values())
-    places = [j for j in range(metadata.num_columns) if metadata.schema.column(j).path in names]
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    return sum(group.column(j).total_uncompressed_size for group in groups for j in places)
+def _read_in_parts(path: Path, file: Any, columns: list[str]) -> Any:
+    """The columns as a table; InputError once they have taken more memory than the file explains."""
+    import pyarrow as pa
+
+    before, parts = pa.total_allocated_bytes(), []
+    for part in file.iter_batches(columns=columns, use_threads=False):
+        parts.append(part)
+        check_declared(path, pa.total_allocated_bytes() - before)
+    return pa.Table.from_batches(parts) if parts else file.read(columns=columns)
 
 
 def _type_check(path: Path, name: str, kind: Any, label: bool) -> Check:

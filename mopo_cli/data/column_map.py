@@ -10,6 +10,7 @@ Written ``obs=temp+pressure,action=valve_*,reward=yield,episode=batch``, or as Y
     action_high: [100, 1]
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ _WIDE = ("observations", "actions", "next_observations")
 _BOUNDS = ("action_low", "action_high")
 _SHOWN = 20
 _MOST_NAMES = 50_000
+_LARGEST = 3.4e38  # a float32
 _EXAMPLE = '--columns "obs=temp+pressure,action=valve,reward=yield,episode=batch"'
 
 Sources = dict[str, tuple[str, ...]]
@@ -182,10 +184,9 @@ def _list(value: Any, name: str, path: Path) -> list[str]:
 def _numbers(value: Any, name: str, path: Path) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise UsageError(f"The column map {path} must give {name} a list of numbers, one per action.")
-    try:
-        return tuple(map(float, value))
-    except OverflowError as error:
-        raise UsageError(f"The column map {path} gives {name} a number that is too large.") from error
+    if any(_LARGEST < abs(number) < math.inf for number in value):
+        raise UsageError(f"The column map {path} gives {name} a number that is too large.")
+    return tuple(map(float, value))
 
 
 def _check_number(ours: str, names: Sequence[str], where: str) -> None:

@@ -12,11 +12,12 @@ import numpy as np
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.minari_environment import dataset_spaces, rebuild_environment
 from mopo_cli.data.minari_episodes import INFOS, Episode, read_episodes
-from mopo_cli.data.minari_sets import MinariSet, open_set
+from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, open_set
 from mopo_cli.data.spaces import Spaces
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.values import check_actions_vary, check_far_values, dimensions
 from mopo_cli.errors import InputError
+from mopo_cli.store.columns import check_declared
 
 _REPORT_EVERY = 10_000
 _LONGEST_TEXT = 200
@@ -24,20 +25,22 @@ _LARGEST = 1e300
 
 
 def load_minari(
-    dataset_id: str, on_progress: Callable[[int], None] = lambda _: None
+    dataset_id: str, on_progress: Callable[[int], None] = lambda _: None, env_id: str | None = None
 ) -> tuple[Transitions, DatasetInfo]:
     """Read the set ``dataset_id`` (without "minari:") that lies under Minari's root, all episodes in their order.
 
     Terminations are terminals, truncations without one are timeouts, and so is the last row of an episode that
     has neither. ``on_progress(n)`` is told of n more transitions read, and may raise to stop. ``info.source`` says
-    who made the set, what is known of its environment, and the `fingerprint` of what was read.
+    who made the set, what is known of its environment, and the `fingerprint` of what was read. ``env_id`` is the
+    environment of a set that names none; then its action bounds count.
 
     Raises InputError for a missing set, spaces that are not flat and continuous, an environment that differs
-    from the data; CorruptError for a damaged or incomplete set. Call `validate` on what comes back.
+    from the data; UsageError where the set names another one than ``env_id``; CorruptError for a damaged or
+    incomplete set. Call `validate` on what comes back.
     """
     found = open_set(dataset_id)
     spaces = dataset_spaces(found)
-    rebuilt = rebuild_environment(found, spaces)
+    rebuilt = rebuild_environment(found, spaces, env_id)
     transitions = _join(found, spaces, on_progress)
     checks = _look_at(transitions, f"minari:{dataset_id}")
     require(checks)
@@ -46,8 +49,8 @@ def load_minari(
         dataset_id=f"minari:{dataset_id}",
         env_id=rebuilt.env_id,
         source="; ".join([*_origin(found), *rebuilt.notes, f"sha256 of the columns {fingerprint(transitions)}"]),
-        action_low=spaces.action_low,
-        action_high=spaces.action_high,
+        action_low=rebuilt.spaces.action_low,
+        action_high=rebuilt.spaces.action_high,
         termination=rebuilt.termination,
         reference_min=reference_min,
         reference_max=reference_max,
@@ -99,6 +102,9 @@ def _join(found: MinariSet, spaces: Spaces, on_progress: Callable[[int], None]) 
 def _empty(found: MinariSet, spaces: Spaces) -> Transitions:
     """Columns of the length that the metadata say. The system gives the memory as they are filled."""
     n = found.steps
+    floats = n * (2 * spaces.obs_dim + spaces.act_dim + 1 + len(INFOS))
+    if found.data_format == "hdf5":
+        check_declared(found.data / HDF5_FILE, np.dtype(np.float32).itemsize * floats)
     try:
         return Transitions(
             observations=np.empty((n, spaces.obs_dim), np.float32),

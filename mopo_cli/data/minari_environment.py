@@ -15,7 +15,7 @@ import numpy as np
 
 from mopo_cli.data.minari_sets import METADATA, MinariSet, mend
 from mopo_cli.data.spaces import Spaces, spaces_of_id
-from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.tasks.termination import termination_for_env
 
 _ENV_ID = re.compile(r"(?:[\w:-]+/)?[\w.:-]+")
@@ -36,13 +36,15 @@ _LOOKS = ("render_mode",)
 class RebuiltEnvironment:
     """Where to evaluate: ``gymnasium.make(env_id, **kwargs)``; ``env_id`` is None where there is nowhere.
 
-    ``termination`` is the rule of the environment that the data were logged in, ``notes`` say what was done.
+    ``termination`` is the rule of the environment that the data were logged in, ``notes`` say what was done;
+    ``spaces`` tell the action bounds.
     """
 
     env_id: str | None
     kwargs: dict[str, Any]
     termination: str
     notes: tuple[str, ...]
+    spaces: Spaces
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,24 @@ def _flat_box(found: MinariSet, role: str) -> gym.spaces.Box:
     raise InputError(f"The Minari set {found.dataset_id} has {what}; mopo learns from flat continuous ones only.")
 
 
-def rebuild_environment(found: MinariSet, spaces: Spaces) -> RebuiltEnvironment:
+def rebuild_environment(found: MinariSet, spaces: Spaces, env_id: str | None = None) -> RebuiltEnvironment:
     """The environment to evaluate in: the set's own for evaluation, else the one it was logged in.
 
-    Where it cannot be made here, ``notes`` say why. Raises InputError when the environment's spaces are not
-    those of the data (`spaces`), or its keyword arguments are nothing that JSON can keep.
+    ``env_id`` is that of a set which names none. Where it cannot be made here, ``notes`` say why. Raises InputError
+    when the environment's spaces are not those of the data (`spaces`), or its keyword arguments are nothing that JSON
+    can keep; UsageError where the set names another environment than ``env_id``.
     """
     logged = _read_spec(found, "env_spec")
     spec = _read_spec(found, "eval_env_spec") or logged
     if spec is None:
-        return RebuiltEnvironment(None, {}, "none", ("the set names no environment: no evaluation",))
+        return _named(found, spaces, env_id)
     logged = logged or spec
+    if env_id not in (None, logged.env_id, spec.env_id):
+        raise UsageError(
+            f"--env {env_id} contradicts the Minari set {found.dataset_id}, which names its environment "
+            f"{logged.env_id}.",
+            hint="leave --env out; it belongs to sets and files that name none",
+        )
     notes = [f"environment {spec.env_id}" + (f", logged in {logged.env_id}" if logged.env_id != spec.env_id else "")]
     if spec.wrappers:
         notes.append(f"its wrappers are not applied: {', '.join(spec.wrappers)}")
@@ -112,9 +121,20 @@ def rebuild_environment(found: MinariSet, spaces: Spaces) -> RebuiltEnvironment:
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
     if reason is not None:
         notes.append(f"it cannot be made here, so there is no evaluation: {reason}")
-        return RebuiltEnvironment(None, {}, termination, tuple(notes))
+        return RebuiltEnvironment(None, {}, termination, tuple(notes), spaces)
     _check_spaces(found, spec, spaces, present)
-    return RebuiltEnvironment(spec.env_id, kwargs, termination, tuple(notes))
+    return RebuiltEnvironment(spec.env_id, kwargs, termination, tuple(notes), spaces)
+
+
+def _named(found: MinariSet, spaces: Spaces, env_id: str | None) -> RebuiltEnvironment:
+    """The environment that was named for a set that names none: its bounds and rule count, as they do for a file."""
+    if env_id is None:
+        return RebuiltEnvironment(None, {}, "none", ("the set names no environment: no evaluation",), spaces)
+    present = spaces_of_id(env_id)
+    if differences := _other_widths(spaces, present):
+        raise InputError(f"The Minari set {found.dataset_id} does not fit {env_id}, which has {differences}.")
+    note = f"the set names no environment: {env_id} was named"
+    return RebuiltEnvironment(env_id, {}, termination_for_env(env_id), (note,), present)
 
 
 def _read_spec(found: MinariSet, name: str) -> _Spec | None:
@@ -172,26 +192,28 @@ def _termination(spec: _Spec) -> tuple[str, list[str]]:
 
 def _check_spaces(found: MinariSet, spec: _Spec, data: Spaces, present: Spaces) -> None:
     wrapped = f" without its wrappers ({', '.join(spec.wrappers)})" if spec.wrappers else ""
-    differences = [
-        f"{name} {in_data} wide, where the data's are {in_env}"
-        for name, in_env, in_data in (
-            ("observations", data.obs_dim, present.obs_dim),
-            ("actions", data.act_dim, present.act_dim),
-        )
-        if in_data != in_env
-    ]
+    differences = _other_widths(data, present)
     if not differences and not (
         np.allclose(data.action_low, present.action_low) and np.allclose(data.action_high, present.action_high)
     ):
-        differences = [
-            f"actions in {_interval(present)}, where the data's are in {_interval(data)}",
-        ]
+        differences = f"actions in {_interval(present)}, where the data's are in {_interval(data)}"
     if differences:
         raise InputError(
             f"The Minari set {found.dataset_id} does not fit its own environment: {spec.env_id}, as made here"
-            f"{wrapped}, has {' and '.join(differences)}.",
+            f"{wrapped}, has {differences}.",
             hint="install the versions that the set was made with, or write its columns to a file: --dataset ./file.h5",
         )
+
+
+def _other_widths(data: Spaces, present: Spaces) -> str:
+    """How the widths in an environment differ from the data's, in words; empty where they do not."""
+    widths = (
+        ("observations", data.obs_dim, present.obs_dim),
+        ("actions", data.act_dim, present.act_dim),
+    )
+    return " and ".join(
+        f"{name} {in_env} wide, where the data's are {in_data}" for name, in_data, in_env in widths if in_data != in_env
+    )
 
 
 def _interval(spaces: Spaces) -> str:

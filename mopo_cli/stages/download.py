@@ -90,11 +90,11 @@ def download_minari(name: DatasetName, stage: Stage) -> None:
             minari_remote.download(dataset_id, _counting(progress, stage))
 
 
-def bring_minari(name: DatasetName, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+def bring_minari(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
     """The Minari set in Minari's own folder, see `load_minari`."""
     dataset_id = name.dataset_id.removeprefix("minari:")
     with stage.report.progress(f"reading {name.dataset_id}", open_set(dataset_id).steps) as progress:
-        return load_minari(dataset_id, _counting(progress, stage))
+        return load_minari(dataset_id, _counting(progress, stage), settings.env)
 
 
 def _counting(progress: Progress, stage: Stage) -> Callable[[int], None]:

@@ -85,7 +85,8 @@ def check_request(name: DatasetName, settings: FetchData) -> None:
             f"The dataset file {name.path} does not exist or is not a file.",
             hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
         )
-    if name.path is None and settings.env not in (None, name.env_id):
+    # Whether a Minari set names its environment shows when it is opened.
+    if name.path is None and name.kind != "minari" and settings.env not in (None, name.env_id):
         raise UsageError(
             f"--env {settings.env} contradicts --dataset {settings.dataset}, which names its environment.",
             hint="leave --env out; it belongs to files",
@@ -199,7 +200,7 @@ def _bring(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transi
     if name.kind == "minari":
         from mopo_cli.stages.download import bring_minari
 
-        return bring_minari(name, stage)
+        return bring_minari(name, settings, stage)
     if name.level == "random":
         return _log_random(name, settings, stage)
     from mopo_cli.stages.behaviour import generate_by_recipe

@@ -53,7 +53,7 @@ def read_text(path: Path, most: int, what: str = "") -> str:
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise InputError(f"{what}{path} is larger than {most / 1e6:g} MB.")
+        raise InputError(f"{what}{path} is larger than {most:,} bytes.")
     try:
         return content.decode()
     except UnicodeDecodeError as error:

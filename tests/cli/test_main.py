@@ -122,3 +122,36 @@ def test_a_full_disk_is_no_bug(shell: Any, monkeypatch: pytest.MonkeyPatch) -> N
     let_stage_raise(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "dataset.h5"))
     assert shell("fetch-data --dataset hopper-medium") == 4
     assert "The disk is full (dataset.h5)." in shell.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), 4, "aaa cannot be used: File name too long."),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "a\x1bb"), 4, r"'a\x1bb' cannot be used: Too many"),
+        (OSError(errno.EFBIG, "File too large"), 4, "A file would be larger than the system lets it be."),
+        (OSError(errno.EIO, "Input/output error", 3), 4, "The disk cannot be read or written (3)."),
+        (UnicodeEncodeError("utf-8", "runs/a\udcffb", 6, 7, "surrogates not allowed"), 4, r"'runs/a\udcffb'"),
+        (ValueError("embedded null byte"), 4, "NUL character"),
+        (MemoryError(), 3, "There is not enough memory for this."),
+        (RecursionError("maximum recursion depth exceeded"), 4, "nested too deeply"),
+    ],
+)
+def test_what_the_machine_or_the_input_does_not_allow_is_no_bug(
+    shell: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, said: str
+) -> None:
+    let_stage_raise(monkeypatch, error)
+    assert shell("fetch-data --dataset hopper-medium") == code
+    assert said in shell.err and "bug" not in shell.err and "Traceback" not in shell.err
+
+
+def test_a_bug_is_told_where_no_file_can_be_written(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_stage_raise(monkeypatch, ZeroDivisionError("by nought"))
+
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", nowhere)
+    assert shell("fetch-data --dataset hopper-medium") == 1
+    told = "ZeroDivisionError; its traceback could not be written (No usable temporary directory found)."
+    assert told in shell.err and "MOPO_DEBUG=1" in shell.err
