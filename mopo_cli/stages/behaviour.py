@@ -39,13 +39,13 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import CorruptError, Stopped
 from mopo_cli.evaluation.returns import Environment, open_environments
 from mopo_cli.stages.estimates import behaviour_bytes, log_bytes
-from mopo_cli.stages.fetch_data import alone_in
 from mopo_cli.stages.inputs import described, open_device
 from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import BehaviourProgress, checked
 from mopo_cli.store.lineage import tool_versions
+from mopo_cli.store.lock import alone_in
 from mopo_cli.store.run import cache_dir, dataset_slug
 from mopo_cli.tasks.termination import termination_for_env
 

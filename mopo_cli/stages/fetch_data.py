@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from mopo_cli.data.registry import LEVELS, DatasetName, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
-from mopo_cli.errors import CorruptError, InputError, LockedError, Stopped, UsageError
+from mopo_cli.errors import CorruptError, InputError, Stopped, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.store.atomic import discard_leftovers, sha256_file, write_json
+from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.hdf5 import read_dataset, write_dataset
 from mopo_cli.store.lineage import describe_files
-from mopo_cli.store.lock import run_lock
+from mopo_cli.store.lock import alone_in
 from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
 from mopo_cli.tasks.termination import check_rule_width, termination_rule
@@ -119,17 +118,6 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
         digest = write_dataset(out.stage(path), transitions, info)
         write_json(out.stage(sidecar), {"dataset_id": info.dataset_id, "sha256": digest, "source": info.source})
     return path, transitions, info
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder of the cache, without what killed processes left half written. LockedError where another has it."""
-    try:
-        with run_lock(folder):
-            discard_leftovers(folder)
-            yield
-    except LockedError as error:
-        raise LockedError(error.message, hint="wait until it ends or stop it") from error
 
 
 def cached_file(name: DatasetName, settings: FetchData, stage: Stage) -> Path | None:

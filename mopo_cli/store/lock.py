@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mopo_cli.errors import InputError, LockedError
-from mopo_cli.store.atomic import make_folder
+from mopo_cli.store.atomic import discard_leftovers, make_folder
 
 _WAIT_SECONDS = 3.0
 
@@ -39,6 +39,17 @@ def run_lock(folder: Path) -> Iterator[None]:
             path.unlink()
             _remove_empty(created)
         lock.release()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder of the cache, without what killed processes left half written. LockedError where another has it."""
+    try:
+        with run_lock(folder):
+            discard_leftovers(folder)
+            yield
+    except LockedError as error:
+        raise LockedError(error.message, hint="wait until it ends or stop it") from error
 
 
 def _remove_empty(folders: list[Path]) -> None:
