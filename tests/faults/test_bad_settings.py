@@ -118,7 +118,7 @@ LOGGED = "fetch-data --run runs/new --dataset generate:InvertedPendulum-v5"
         ("train-policy --eval-episodes 1000000000", "--eval-episodes 1000000000"),
         ("train-policy --method cql --actions 1000000", "--actions 1000000"),
         ("train-policy --method combo --actions 1000000", "--actions 1000000"),
-        ("train-policy --method mobile --mobile-samples 10000000", "--mobile-samples 10000000"),
+        ("train-policy --algorithm mobile --mobile-samples 10000000", "--mobile-samples 10000000"),
         ("train-policy --method bear --behaviour-hidden 1000000", "--behaviour-hidden 1000000"),
         ("train-policy --method brac-v --divergence mmd --batch-size 100000000", "--batch-size 100000000"),
         ("train-model --batch-size 100000000", "--batch-size 100000000"),

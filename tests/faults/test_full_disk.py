@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def limited(line: str, limit: int) -> tuple[int, str]:
         code = 1
         try:
             code = main(line.split())
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
     os.close(writer)
