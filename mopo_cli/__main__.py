@@ -56,7 +56,7 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
-        with suppress(AttributeError):  # of a stream that somebody has put in its place
+        with suppress(AttributeError, OSError, ValueError):  # of a stream that somebody has put in its place
             getattr(sys, name).reconfigure(errors="replace")
 
 

@@ -106,7 +106,7 @@ def test_a_current_run_that_is_none(refuses: Any, content: bytes | None, said: s
 def test_a_record_that_names_no_path(tiny_run: Path, refuses: Any) -> None:
     record = tiny_run / "run.json"
     record.write_text(record.read_text().replace("dataset.h5", "data\\u0000set.h5"))
-    refuses("train-policy --config tiny.yaml --force", 5, "field stages.fetch-data.outputs.dataset.path")
+    refuses("train-policy --config tiny.yaml --force", 5, "inputs.dataset.path: ")
 
 
 def test_a_kind_of_file_that_is_not_read(refuses: Any, mopo: Any) -> None:
