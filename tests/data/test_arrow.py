@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
+from mopo_cli.data import arrow
 from mopo_cli.data.arrow import read_table, table_names
 from mopo_cli.errors import InputError
 
@@ -66,10 +67,12 @@ def test_rows_of_many_parts_come_in_order(tmp_path: Path) -> None:
     assert {name: len(column) for name, column in read_table(path, ["a"], ["b"]).items()} == {"a": 0, "b": 0}
 
 
-def test_text_that_grows_is_refused_as_it_is_read(tmp_path: Path) -> None:
+def test_text_that_grows_is_refused_before_all_of_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "_written_out", lambda *_: pytest.fail("it was read"))
     path = tmp_path / "t.parquet"
-    long = pa.table({"a": ["x" * 1000 + str(i % 2) for i in range(300_000)]})
+    long = pa.table({"a": ["x" * 30_000 + str(i) for i in range(4000)], "b": [0.0] * 4000})
     parquet.write_table(long, path, compression="zstd", use_dictionary=False)
     assert path.stat().st_size < 1_000_000
-    with pytest.raises(InputError, match=r"declares .* bytes of columns"):
-        read_table(path, [], ["a"])
+    for numbers, labels in ((["b"], ["a"]), (["a", "b"], [])):
+        with pytest.raises(InputError, match=r"declares .* bytes of columns"):
+            read_table(path, numbers, labels)
