@@ -9,7 +9,7 @@ from mopo_cli.config.fields import Settings
 from mopo_cli.config.presets import preset_names
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import FetchData, SelectElites
-from mopo_cli.errors import InputError
+from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.report import Report
 from mopo_cli.store.lineage import StageRecord, read_lineage
 from mopo_cli.store.run import RunFolder, dataset_slug, resolve_run
@@ -124,8 +124,11 @@ def execution(call: Call, origins: dict[str, str]) -> "Options":
 
 
 def fetched(run: RunFolder) -> StageRecord | None:
-    """The record of a run's fetch-data, None when it has no data yet."""
-    return read_lineage(run).get("fetch-data")
+    """The record of a run's fetch-data, None when it has no data yet. CorruptError where it names no data set."""
+    record = read_lineage(run).get("fetch-data")
+    if record is not None and "dataset" not in record.settings:
+        raise CorruptError(f"{run.lineage} holds a damaged record of fetch-data.")
+    return record
 
 
 def _remembered_preset(record: StageRecord | None) -> str | None:

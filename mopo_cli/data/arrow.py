@@ -20,6 +20,7 @@ from mopo_cli.store.files import check_file
 _SEPARATORS = ",;\t"  # in doubt the first
 _HEADING_BYTES = 1 << 20
 _MOST_COLUMNS = 10_000
+_TEXT_ROWS = 1024
 
 
 def table_names(path: Path) -> list[str]:
@@ -130,19 +131,20 @@ def _read_parquet(path: Path, _heading: list[str], written: dict[str, str], labe
         text = [written[name] for name, kind in types.items() if is_text(kind)]
         file = parquet.ParquetFile(source, read_dictionary=text)
         check_declared(path, 8 * file.metadata.num_rows * len(written))
-        table = _read_in_parts(path, file, list(written.values()))
+        _check_text(path, source, text)
+        table = file.read(columns=list(written.values()), use_threads=False)
         return {name: _written_out(path, table[column]) for name, column in written.items()}
 
 
-def _read_in_parts(path: Path, file: Any, columns: list[str]) -> Any:
-    """The columns as a table; InputError once they have taken more memory than the file explains."""
-    import pyarrow as pa
+def _check_text(path: Path, source: Any, columns: list[str]) -> None:
+    """InputError where text takes more memory, written out, than the file explains; little of it is held at a time."""
+    from pyarrow import parquet
 
-    before, parts = pa.total_allocated_bytes(), []
-    for part in file.iter_batches(columns=columns, use_threads=False):
-        parts.append(part)
-        check_declared(path, pa.total_allocated_bytes() - before)
-    return pa.Table.from_batches(parts) if parts else file.read(columns=columns)
+    held = 0
+    if columns:
+        for part in parquet.ParquetFile(source).iter_batches(_TEXT_ROWS, columns=columns, use_threads=False):
+            held += part.nbytes
+            check_declared(path, held)
 
 
 def _type_check(path: Path, name: str, kind: Any, label: bool) -> Check:

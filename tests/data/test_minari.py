@@ -22,7 +22,7 @@ from mopo_cli.data.minari import fingerprint, load_minari
 from mopo_cli.data.minari_sets import local_sets
 from mopo_cli.data.transitions import COLUMNS, Transitions, episode_returns
 from mopo_cli.data.validate import validate
-from mopo_cli.errors import CorruptError, InputError, MopoError
+from mopo_cli.errors import CorruptError, InputError, MopoError, UsageError
 from mopo_cli.evaluation.returns import open_environments
 
 HOPPER = {"env": "Hopper-v5", "observation_space": Box(-9, 9, (2,)), "action_space": Box(-1, 1, (1,))}
@@ -197,6 +197,32 @@ def test_arguments_that_json_cannot_keep_are_refused() -> None:
     change_spec(data, kwargs={"ctrl_cost_weight": float("nan")})
     with pytest.raises(InputError, match="JSON cannot keep"):
         load_minari("toy-v0")
+
+
+def test_the_environment_of_a_set_that_names_none_can_be_named() -> None:
+    environment = gym.make("InvertedPendulum-v5", max_episode_steps=6)
+    spaces = {"observation_space": Box(-9, 9, (4,), np.float64), "action_space": Box(-2.5, 2.5, (1,))}
+    logged = [[(s, a * 0.5, *rest) for s, a, *rest in steps] for steps in log(environment, 4)]
+    write("pend-v0", buffers(logged), **spaces)  # type: ignore[arg-type]
+    assert load_minari("pend-v0")[1].env_id is None
+    transitions, info = load_minari("pend-v0", env_id="InvertedPendulum-v5")
+    assert (info.env_id, info.env_kwargs, info.termination) == ("InvertedPendulum-v5", {}, "inverted-pendulum")
+    assert (info.action_low.tolist(), info.action_high.tolist()) == ([-3.0], [3.0])
+    assert "the set names no environment: InvertedPendulum-v5 was named" in info.source
+    validate(transitions, info)
+
+
+def test_an_environment_that_does_not_go_with_the_set_is_refused() -> None:
+    write("walk-v0", buffers(walk()))
+    with pytest.raises(InputError, match=r"walk-v0 does not fit Hopper-v5, which has observations 11 wide, where"):
+        load_minari("walk-v0", env_id="Hopper-v5")
+    with pytest.raises(InputError, match="NoSuchTask-v1"):
+        load_minari("walk-v0", env_id="NoSuchTask-v1")
+    environment = gym.make("InvertedPendulum-v5", max_episode_steps=6)
+    write("pend-v0", buffers(log(environment, 2)), env=environment)
+    assert load_minari("pend-v0", env_id="InvertedPendulum-v5")[1].env_kwargs == {"max_episode_steps": 6}
+    with pytest.raises(UsageError, match="--env Hopper-v5 contradicts the Minari set pend-v0, which names its"):
+        load_minari("pend-v0", env_id="Hopper-v5")
 
 
 def test_data_that_the_environment_does_not_fit_are_refused() -> None:

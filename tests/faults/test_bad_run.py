@@ -255,3 +255,12 @@ def test_learning_from_a_file_has_no_rollouts_to_count(tiny_run: Path, mopo: Any
     outcome = mopo(FROM_FILE)
     assert outcome.code == 0
     assert "nan" not in outcome.err
+
+
+def test_a_record_without_the_data_set_s_name(tiny_run: Path, refuses: Any) -> None:
+    path = tiny_run / "run.json"
+    document = read_json(path)
+    del document["stages"]["fetch-data"]["settings"]["dataset"]
+    write_json(path, document)
+    refuses(TRAIN, 5, "run.json holds a damaged record of fetch-data")
+    refuses("select-elites --n 1", 5, "run.json holds a damaged record of fetch-data")

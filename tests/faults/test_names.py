@@ -1,10 +1,12 @@
 """Names that cannot be opened, written or understood: one sentence says what the path is."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 
 LONG = "a" * 300
@@ -115,6 +117,29 @@ def test_a_kind_of_file_that_is_not_read(refuses: Any, mopo: Any) -> None:
     refuses("show logs.foo", 4, f"logs.foo is of no kind that is read: {kinds}")
     outcome = mopo("fetch-data --check --dataset ./logs.foo")
     assert outcome.code == 4 and kinds in outcome.err
+
+
+@pytest.mark.parametrize("name", ["logs.mat", "logs.HDF", "logs", "logs.H5"])
+def test_an_hdf5_file_of_another_name_is_read(mopo: Any, name: str) -> None:
+    with h5py.File(name, "w") as file:
+        rng = np.random.default_rng(0)
+        file["observations"], file["actions"] = rng.normal(size=(40, 4)), rng.uniform(-3, 3, size=(40, 1))
+        file["rewards"], file["terminals"] = np.ones(40), np.arange(40) % 10 == 9
+    assert mopo(f"fetch-data --check --dataset ./{name}").code == 0
+    outcome = mopo(f"show {name} --json")
+    assert outcome.code == 0 and json.loads(outcome.out)["portrait"]["summary"]["transitions"] == 40
+
+
+def test_not_all_of_very_many_columns_are_listed(mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mopo_cli.cli.describe._MOST_LISTED", 3)
+    with h5py.File("logs.h5", "w") as file:
+        for name in ("a/a", "a/b", "b", "c", "d/e/f"):
+            file[name] = 0
+        file.attrs["long"] = np.zeros(8000)
+    outcome = mopo("show logs.h5")
+    listed = [line for line in outcome.out.splitlines() if "column" in line]
+    assert [line.split(":")[0].strip() for line in listed] == ["column a/a", "column b", "column c", "columns besides"]
+    assert listed[-1].endswith(": 2")
 
 
 def test_advice_on_a_table_is_for_the_command_that_has_the_flag(refuses: Any) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from probes.minari_sets import buffers, log, walk, write
 
 from mopo_cli.data.minari_sets import minari_root
@@ -56,6 +58,19 @@ def test_from_the_librarys_set_to_an_evaluated_policy(mopo: Any) -> None:
 def test_a_set_without_an_environment_trains_a_model(mopo: Any) -> None:
     write("toy-v0", buffers(walk(20)))
     assert mopo(f"train-model --dataset minari:toy-v0 {TINY}").code == 0
+
+
+def test_an_environment_named_for_a_set_that_names_none(mopo: Any) -> None:
+    environment = gym.make("InvertedPendulum-v5", max_episode_steps=6)
+    spaces = {"observation_space": Box(-9, 9, (4,), np.float64), "action_space": Box(-3, 3, (1,))}
+    write("pend-v0", buffers(log(environment, 4)), **spaces)
+    outcome = mopo("fetch-data --dataset minari:pend-v0 --env InvertedPendulum-v5 --json")
+    assert outcome.code == 0 and json.loads(outcome.out)["env_id"] == "InvertedPendulum-v5"
+    assert mopo("fetch-data --dataset minari:pend-v0 --env InvertedPendulum-v5 --check").code == 0
+    write("own-v0", buffers(log(environment, 2)), env=environment)
+    outcome = mopo("fetch-data --dataset minari:own-v0 --env Hopper-v5")
+    assert outcome.code == 2 and "which names its environment InvertedPendulum-v5" in outcome.err
+    assert not Path("runs/minari-own-v0").exists()
 
 
 def test_the_same_set_is_up_to_date_and_a_changed_one_is_read_anew(mopo: Any) -> None:
