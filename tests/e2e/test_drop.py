@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from probes.runs import record_anew
 from safetensors.numpy import load_file
 
 import mopo_cli.stages.cells as cells
@@ -149,6 +150,7 @@ def test_a_ratio_file_that_does_not_go_with_the_rest_is_refused(run: Path, mopo:
     path = run / SEED / "ratio.safetensors"
     tensors, meta = load_tensors(path)
     save_tensors(path, tensors, change(meta))
+    record_anew(run)
     done = mopo(roll("with"))
     assert done.code == code and sentence in done.err.replace("\n", " ") and str(path) in done.err.replace("\n", "")
     assert "Traceback" not in done.err and not (run / "rollouts/with.h5").exists()
@@ -160,6 +162,7 @@ def test_a_ratio_file_of_other_dimensions_is_refused(run: Path, mopo: Any) -> No
     wider = {name: tensor[..., [0, 0, 1, 2, 3, 4]] for name, tensor in tensors.items() if name.startswith("input")}
     wider["w0"] = tensors["w0"][:, [0, 0, 1, 2, 3, 4]]
     save_tensors(path, tensors | wider, meta | {"obs_dim": 5})
+    record_anew(run)
     done = mopo(roll("with"))
     assert done.code == 4 and "is for 5 observations and 1 actions, the dataset has 4 and 1" in done.err
     assert "The ratio file" in done.err and "Try: give --actions a policy" in done.err
@@ -169,6 +172,7 @@ def test_a_ratio_file_without_the_elites_in_use_is_refused(run: Path, mopo: Any)
     path = run / SEED / "ratio.safetensors"
     tensors, meta = load_tensors(path)
     save_tensors(path, tensors | {"networks": tensors["networks"] + 5}, meta)
+    record_anew(run)
     done = mopo(roll("with"))
     assert done.code == 4 and "was made with other elites: network" in " ".join(done.err.split())
 
@@ -182,6 +186,7 @@ def test_a_damaged_ratio_file_is_named(run: Path, mopo: Any, how: str) -> None:
         tensors, meta = load_tensors(path)
         name = "input_std" if "scaler" in how else "networks"
         save_tensors(path, tensors | {name: tensors[name][:1]}, meta)
+        record_anew(run)
     done = mopo(roll("with"))
     assert done.code == 5 and "ratio.safetensors" in done.err and "Traceback" not in done.err
 
