@@ -10,5 +10,6 @@ def record_anew(run: Path) -> None:
     document = read_json(run / "run.json")
     for stage in document["stages"].values():
         for file in stage["outputs"].values():
-            file["sha256"] = sha256_file(run / file["path"])
+            if (path := run / file["path"]).is_file():
+                file["sha256"] = sha256_file(path)
     write_json(run / "run.json", document)
