@@ -17,7 +17,7 @@ from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.branching import branch_member, fill_pools
 from mopo_cli.agents.runs import Loop, Past
 from mopo_cli.agents.world import World
-from mopo_cli.engine.capture import Changes, State
+from mopo_cli.engine.capture import Changes, State, check_shapes
 from mopo_cli.engine.streams import Draws, draws, stream
 
 _REFRESH = ("refresh",)
@@ -158,7 +158,12 @@ def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Put a checkpoint back into a freshly started loop of the same world, members and settings."""
+    """Put a checkpoint back into a freshly started loop of the same world, members and settings.
+
+    KeyError or ValueError where the checkpoint is of something else.
+    """
+    check_shapes(tensors, {name: tensor.shape for name, tensor in learned(loop)[0].items()})
+    check_shapes(tensors, {f"past/{i}": loop.algorithm.rolling(loop.agent).shape for i, *_ in numbers["past"]})
     put_back(loop, (tensors, numbers["adam"]))
     loop.step = numbers["step"]
     loop.past = deque(Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])

@@ -17,6 +17,7 @@ from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.online import Online, act, learn
 from mopo_cli.data.generate import LOGGED_INFOS, info_columns, logged_infos
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions, denormalise_actions
+from mopo_cli.engine.capture import check_shapes
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError
 from mopo_cli.evaluation.returns import Environment, evaluate_returns
@@ -159,9 +160,11 @@ def restore_behaviour(behaviour: Behaviour, tensors: dict[str, Tensor], numbers:
     KeyError or ValueError where the checkpoint is of something else.
     """
     online, steps = behaviour.online, numbers["steps"]
-    expected = {**agent_state(online.sac)[0], "replay": online.replay[:steps]}
-    if any(tensors[name].shape != tensor.shape for name, tensor in expected.items()):
-        raise ValueError("its tensors are of another size")
+    actors = {f"actors/{steps}": online.sac.actor for steps, _ in numbers["curve"]}
+    logged = {"timeouts": torch.from_numpy(behaviour.timeouts), "infos": torch.from_numpy(behaviour.infos)}
+    rows = {name: tensor[:steps] for name, tensor in {"replay": online.replay, **logged}.items()}
+    expected = agent_state(online.sac)[0] | actors | rows
+    check_shapes(tensors, {name: tensor.shape for name, tensor in expected.items()})
     restore_agent(online.sac, tensors, numbers["adam"])
     online.replay[:steps], online.steps = tensors["replay"], steps
     behaviour.timeouts[:steps] = tensors["timeouts"].cpu().numpy()

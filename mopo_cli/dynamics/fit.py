@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.split import FitData, Split, split_data
-from mopo_cli.engine.capture import Engine, Recorder, State
+from mopo_cli.engine.capture import Engine, Recorder, State, check_shapes
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.gaussian import (
@@ -176,7 +176,16 @@ def put_back(fit: Fit, state: State) -> None:
 
 
 def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Put a checkpoint back into a freshly started fit of the same data, settings and seeds."""
+    """Put a checkpoint back into a freshly started fit of the same data, settings and seeds.
+
+    KeyError or ValueError where the checkpoint is of something else.
+    """
+    active, seeds = list(numbers["active"]), range(len(fit.seeds))
+    if active != sorted({*active} & {*seeds}) or len(numbers["stale"]) != len(seeds):
+        raise ValueError("it is of other ensembles")
+    # A fresh fit has rows for every seed, a checkpoint those of the seeds that are still active.
+    rows = {name: _active_rows(tensor, len(active), len(seeds)) for name, tensor in learned(fit)[0].items()}
+    check_shapes(tensors, rows | {"best": fit.best.shape, "best_mse": fit.best_mse.shape})
     # In memory of their own, aligned as products need it: `Parameters` would hold copies of rows that are not.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     fit.best, fit.best_mse = tensors["best"], tensors["best_mse"]
@@ -186,5 +195,9 @@ def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -
     fit.hold(flat, adam)
     fit.nll_sum = tensors["nll_sum"]
     fit.vectors = {name: tensors[f"spectral/{name}"] for name in fit.vectors}
-    fit.stale, fit.active = list(numbers["stale"]), list(numbers["active"])
+    fit.stale, fit.active = list(numbers["stale"]), active
     fit.epoch, fit.step, fit.order = numbers["epoch"], numbers["step"], None
+
+
+def _active_rows(tensor: Tensor, active: int, seeds: int) -> torch.Size:
+    return torch.Size((len(tensor) * active // seeds, *tensor.shape[1:]))

@@ -31,6 +31,13 @@ _CHECKS = 3
 _TOLERANCE = 0.01  # of what a step changes
 
 
+def check_shapes(tensors: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:
+    """KeyError or ValueError where tensors that are to be put back are missing or have other shapes than expected."""
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} has shape {list(tensors[name].shape)}, not {list(shape)}")
+
+
 def cuda_graph(work: Callable[[], None]) -> Callable[[], object]:
     """The `Recorder` of a GPU, the current one; RuntimeError where something in `work` cannot be recorded."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()

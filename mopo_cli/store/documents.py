@@ -84,6 +84,8 @@ class PolicyHeader(Origin):
 
 
 def _check_bounds(header: PolicyHeader) -> PolicyHeader:
+    if "dataset" not in header["inputs"]:
+        raise ValueError("inputs names no dataset")
     if not len(header["action_low"]) == len(header["action_high"]) == header["act_dim"]:
         raise ValueError("the action bounds are not as many as the actions")
     return header
@@ -229,7 +231,7 @@ class TableDocument(TypedDict):
     """table.json of an ablation."""
 
     dataset: str
-    cells: list[TableCell]
+    cells: Annotated[list[TableCell], Field(min_length=1)]
 
 
 @_typed
@@ -282,7 +284,14 @@ HEADERS: dict[str, Any] = {
 }
 """What a file of tensors says of itself, by its kind."""
 
-EPOCH: Any = Annotated[dict[str, float | int | None], Field(min_length=1)]
+
+def _check_epoch(numbers: dict[str, float | int | None]) -> dict[str, float | int | None]:
+    if not isinstance(numbers.get("epoch"), int):
+        raise ValueError("it does not say which epoch it is of")
+    return numbers
+
+
+EPOCH: Any = Annotated[dict[str, float | int | None], AfterValidator(_check_epoch)]
 """A line of a policy's metrics.jsonl: numbers by name."""
 
 

@@ -223,6 +223,17 @@ def test_a_checkpoint_that_cannot_be_used(tiny_run: Path, mopo: Any, refuses: An
     assert not (tiny_run / ".state").exists()
 
 
+@pytest.mark.parametrize("command", [TRAIN, "train-model --config tiny.yaml --max-epochs 3"])
+def test_a_checkpoint_whose_tensors_have_other_shapes(tiny_run: Path, refuses: Any, command: str) -> None:
+    stopped = subprocess.run([sys.executable, "-c", STOP, *command.split()], capture_output=True)
+    assert stopped.returncode == 143
+    (checkpoint,) = (tiny_run / ".state").rglob("*.safetensors")
+    tensors, meta = load_tensors(checkpoint)
+    for name, tensor in tensors.items():
+        save_tensors(checkpoint, tensors | {name: tensor[None].expand(2, *tensor.shape).contiguous()}, meta)
+        refuses(command, 5, "checkpoint.safetensors")
+
+
 HOLD = """\
 import sys
 from pathlib import Path

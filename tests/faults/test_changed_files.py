@@ -125,6 +125,7 @@ def test_a_run_folder_may_itself_be_a_link(tiny_run: Path, mopo: Any) -> None:
         ("model/ensemble.safetensors", ROLLOUT, "seeds", 0),
         (POLICY, "evaluate --episodes 1 --threads 1", "action_low", ["a"]),
         (POLICY, "evaluate --episodes 1 --threads 1", "inputs", []),
+        (POLICY, "evaluate --episodes 1 --threads 1", "inputs", {"model": "0" * 64}),
         (POLICY, "evaluate --episodes 1 --threads 1", "log_std_min", "low"),
         ("elites.json", ROLLOUT, "elites.0", 5),
         ("elites.json", ROLLOUT, "model_sha256", 1),
@@ -148,6 +149,22 @@ def test_metadata_of_the_wrong_type(tiny_run: Path, refuses: Any, name: str, lin
     refuses(line, 5, path.name)
     if value != {}:
         refuses(line, 5, above[-1] if last == "0" else last)
+
+
+def test_epochs_that_have_no_number(tiny_run: Path, refuses: Any) -> None:
+    path = tiny_run / METRICS
+    path.write_text('{"return": 1.0}\n' * 2)
+    record_anew(tiny_run)
+    refuses("evaluate --episodes 1 --threads 1", 5, "metrics.jsonl")
+
+
+def test_a_table_without_cells_is_not_ranked(tiny_run: Path, mopo: Any, refuses: Any) -> None:
+    line = f"ablate {TINY} --penalty max-var --epochs 1 --name table"
+    assert mopo(line).code == 0
+    path = tiny_run / "ablations/table/table.json"
+    write_json(path, read_json(path) | {"cells": []})
+    record_anew(tiny_run)
+    refuses(f"{line} --rank offline", 5, "field cells")
 
 
 def test_a_cell_whose_description_is_of_the_wrong_type_is_made_anew(tiny_run: Path, mopo: Any) -> None:
