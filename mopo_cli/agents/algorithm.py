@@ -166,8 +166,6 @@ class Algorithm:
     - `refresh(agent, draws, take)` is called whenever rollouts are due, before them; gradient steps of its own, which
       all launch the same, it has taken by `take(step, draws)`. `refresh_operations(settings, work)` counts its
       products, for one member;
-    - `shares` is among how many processes the steps of one member can be shared out: by its networks that are one of
-      several, of which `spread` changes each by work of its own;
     - `uncertainties` are columns that model rows have for it, beside those of the penalties;
     - `rolling(agent)` `[S, ·]` are the parameters by which rollouts are made, the policies' first, and
       `imagining(agent, m, flat, how)` is how member m makes them, by parameters `flat` `[S, ·]`;
@@ -190,7 +188,6 @@ class Algorithm:
     refresh: Callable[[Any, Draws, Take], None] = lambda agent, draws, take: None
     refresh_operations: Callable[[Any, Work], int] = lambda settings, work: 0
     uncertainties: tuple[str, ...] = ()
-    shares: int = 1
     rolling: Callable[[Any], Tensor] = _actors
     imagining: Callable[[Any, int, Tensor, Imagining], Imagining] = _as_it_is
     choices: Callable[[Any], tuple[Choice, ...]] = lambda agent: ()

@@ -1,13 +1,13 @@
 """The members of a stack trained side by side by processes, on a CPU with several cores.
 
-Who is free takes the member that is furthest behind, with all that it has learned, and brings it some steps on. The
-pools are in memory that all share. With fewer members than threads, several processes may take a member's steps
-together (see `engine.team`). As a member learns what it would learn alone, where it was trained shows in the time only.
+Who is free takes the member that is furthest behind and brings it some steps on. What the members have learned, and
+their pools, are in memory that all share. As a member learns what it would learn alone, where it was trained shows in
+the time only.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from mopo_cli.agents.branching import remember
 from mopo_cli.agents.loop import advance, learned, put_back
 from mopo_cli.agents.runs import Loop, Past, RolloutTally, start_loop
 from mopo_cli.agents.world import World
-from mopo_cli.engine.processes import Helper, Helpers, can_fork, can_team, forked, shared_floats
+from mopo_cli.engine.processes import Helper, Helpers, can_fork, forked, shared_floats
 from mopo_cli.engine.workers import thread_count
 
 # A member is trained so many steps in one go, or a fifth of an epoch, in whole blocks: handing it on takes some ten
@@ -27,59 +27,30 @@ from mopo_cli.engine.workers import thread_count
 _STEPS, _LEGS = 200, 5
 
 Arrays = dict[str, NDArray[np.float32]]
+Rollouts = tuple[int, NDArray[np.float32], int, RolloutTally]
+"""Of a member: index, parameters that made them, position in the pool (see `Past`), and what they did."""
 
 
 @dataclass(frozen=True)
-class Stand:
-    """Where a member stands: after `step` steps, with what it has learned, and so many rows in its pool."""
+class Progress:
+    """How far a member is: gradient steps, the steps of its Adams, and the next row and the rows of its pool."""
 
     step: int
-    tensors: Arrays
-    taken: list[int]
+    adam_steps: list[int]
     position: int
     size: int
 
 
 @dataclass(frozen=True)
-class Rolled:
-    """A member's rollouts: see `Past` and `RolloutTally`."""
-
-    index: int
-    rolling: NDArray[np.float32]
-    position: int
-    tally: RolloutTally
-
-
-@dataclass(frozen=True)
-class Leg:
-    """Some steps of a member: where it stands after them, the rollouts before them, the means of an epoch's end."""
-
-    stand: Stand
-    rolled: Rolled | None
-    means: Arrays | None
-
-
-@dataclass
-class Trip:
-    """A member on its way: where it stands, to which step it was sent, and what came of it."""
-
-    stand: Stand
-    goal: int
-    rolled: list[Rolled] = field(default_factory=list)
-    means: Arrays | None = None
-
-    def add(self, leg: Leg) -> None:
-        """Go on from the end of a leg."""
-        self.stand, self.means = leg.stand, leg.means
-        self.rolled += [leg.rolled] if leg.rolled is not None else []
-
-
-@dataclass(frozen=True)
 class Crew:
-    """Processes that train the members of `loop`, which holds what they learned whenever none is on its way."""
+    """Processes that train the members of `loop`, which holds what they learned whenever none of them is at work.
+
+    `shared` are the tensors of `loop.learned` in memory of all processes, `[S * ·, …]`.
+    """
 
     loop: Loop
     helpers: Helpers
+    shared: dict[str, Tensor]
 
     def advance(self, stopping: Callable[[], bool], passed: Callable[[float], None]) -> dict[str, Tensor] | None:
         """Train all members to the end of the epoch, or of as many steps or fewer of the warm-up.
@@ -87,56 +58,62 @@ class Crew:
         If `stopping()`, they are only brought to the same step. `passed` is told of steps of the stack as they are
         taken. At the end of an epoch returns what `loop.advance` does. Raises LostError where a process has ended.
         """
-        loop = self.loop
+        loop, count = self.loop, len(self.loop.members)
         until = (loop.step // loop.settings.steps_per_epoch + 1) * loop.settings.steps_per_epoch
         until = min(until, 0) if loop.step < 0 else until
-        trips = [Trip(stand, stand.step) for stand in _split(loop)]
-        away: dict[Helper, int] = {}
+        progress = self._share_out()
+        goals, means = [loop.step] * count, [dict[str, Any]()] * count
+        rollouts: list[list[Rollouts]] = [[] for _ in range(count)]
+        at_work: dict[Helper, int] = {}
         while True:
-            until = max(trip.goal for trip in trips) if stopping() else until
+            until = max(goals) if stopping() else until
             for helper in self.helpers.idle():
-                waiting = [m for m, trip in enumerate(trips) if trip.goal < until and m not in away.values()]
+                waiting = [m for m in range(count) if goals[m] < until and m not in at_work.values()]
                 if waiting:
-                    m = min(waiting, key=lambda m: trips[m].goal)
-                    trips[m].goal = _goal(loop, trips[m].goal, until)
-                    helper.ask((m, trips[m].goal, trips[m].stand))
-                    away[helper] = m
-            if not away:
-                return _join(loop, trips)
+                    m = min(waiting, key=goals.__getitem__)
+                    goals[m] = _goal(loop, goals[m], until)
+                    helper.ask((m, goals[m], progress[m]))
+                    at_work[helper] = m
+            if not at_work:
+                break
             for helper in self.helpers.answered():
-                trip = trips[away.pop(helper)]
-                before = trip.stand.step
-                trip.add(_whole(helper.answer()))
-                passed((trip.stand.step - before) / len(trips))
+                m = at_work.pop(helper)
+                reached, made, means[m] = helper.answer()
+                passed((reached.step - progress[m].step) / count)
+                progress[m] = reached
+                rollouts[m] += made
+        self._collect(progress, rollouts)
+        return _cat(means) if all(means) else None
+
+    def _share_out(self) -> list[Progress]:
+        tensors, adam_steps = learned(self.loop)
+        for name, tensor in tensors.items():
+            self.shared[name].copy_(tensor)
+        pool = self.loop.pool
+        return [
+            Progress(self.loop.step, adam_steps, position, size)
+            for position, size in zip(pool.positions, pool.sizes, strict=True)
+        ]
+
+    def _collect(self, progress: list[Progress], rollouts: list[list[Rollouts]]) -> None:
+        """Let the loop be where all its members are."""
+        loop = self.loop
+        put_back(loop, (self.shared, progress[0].adam_steps))
+        loop.step = progress[0].step
+        loop.pool.positions, loop.pool.sizes = [one.position for one in progress], [one.size for one in progress]
+        for made in zip(*rollouts, strict=True):
+            indices, rolling, positions, tallies = zip(*made, strict=True)
+            loop.tallies, rows = list(tallies), [tally.rows for tally in tallies]
+            remember(loop, Past(indices[0], torch.from_numpy(np.concatenate(rolling)), list(positions), rows))
 
 
-@dataclass(frozen=True)
-class CrewSize:
-    """So many helpers, none where one process trains the stack as fast, each of so many processes."""
-
-    helpers: int
-    together: int = 1
-
-    @property
-    def processes(self) -> int:
-        """How many there are."""
-        return self.helpers * self.together
-
-    @property
-    def apart(self) -> int:
-        """How many there are of which some go on while others are held up."""
-        return self.processes if self.helpers > 1 else 0
-
-
-def crew_size(members: int, shares: int, device: torch.device, oracle: bool = False) -> CrewSize:
-    """Who should train so many members, where the gradient steps of one can be shared out among `shares` processes.
+def crew_size(members: int, device: torch.device, oracle: bool = False) -> int:
+    """How many processes should train so many members; 0: this one alone.
 
     A simulator's threads cannot be forked, so those who ask the oracle stay together.
     """
-    helpers = min(thread_count(), members)
-    together = min(thread_count() // helpers, shares) if can_team() else 1
-    able = can_fork() and device.type == "cpu" and not oracle
-    return CrewSize(helpers, together) if able and helpers * together > 1 else CrewSize(0)
+    processes = min(thread_count(), members)
+    return processes if processes > 1 and can_fork() and device.type == "cpu" and not oracle else 0
 
 
 @contextmanager
@@ -145,19 +122,22 @@ def open_crew(loop: Loop, world: World, learner: Any) -> Iterator[Crew | None]:
 
     `loop` is fresh from `start_loop`, with `learner`, the algorithm's own settings.
     """
-    size = crew_size(len(loop.members), loop.algorithm.shares, world.real.device, world.how.oracle is not None)
-    if not size.processes:
+    processes = crew_size(len(loop.members), world.real.device, world.how.oracle is not None)
+    if not processes:
         yield None
         return
+    count = len(loop.members)
+    shared = {name: shared_floats(*tensor.shape) for name, tensor in learned(loop)[0].items()}
     loop.pool.rows = shared_floats(*loop.pool.rows.shape)
-    alone = [_single(loop, m, world, learner) for m in range(len(loop.members))]
+    alone = [_single(loop, m, world, learner) for m in range(count)]
 
-    def work(question: tuple[int, int, Stand]) -> Leg:
-        m, goal, stand = question
-        return _leg(alone[m], world, goal, stand)
+    def work(question: tuple[int, int, Progress]) -> tuple[Progress, list[Rollouts], Arrays]:
+        m, goal, progress = question
+        rows = {name: tensor.unflatten(0, (count, -1))[m] for name, tensor in shared.items()}
+        return _train(alone[m], world, rows, goal, progress)
 
-    with forked(size.helpers, work, thread_count() // size.processes, size.together) as helpers:
-        yield Crew(loop, helpers)
+    with forked(processes, work, thread_count() // processes) as helpers:
+        yield Crew(loop, helpers, shared)
 
 
 def _single(loop: Loop, m: int, world: World, learner: Any) -> Loop:
@@ -167,59 +147,29 @@ def _single(loop: Loop, m: int, world: World, learner: Any) -> Loop:
 
 
 def _goal(loop: Loop, step: int, until: int) -> int:
-    """Where a leg from a step ends: rollouts are made only where one begins."""
+    """Up to which step a member is trained in one go: rollouts are made only where one begins."""
     settings = loop.settings
     blocks = max(1, min(_STEPS, settings.steps_per_epoch // _LEGS) // settings.block)
     return min(step + blocks * settings.block, (step // settings.rollout_every + 1) * settings.rollout_every, until)
 
 
-def _leg(alone: Loop, world: World, goal: int, stand: Stand) -> Leg:
-    put_back(alone, ({name: torch.from_numpy(array) for name, array in stand.tensors.items()}, stand.taken))
-    alone.step, alone.pool.positions, alone.pool.sizes = stand.step, [stand.position], [stand.size]
+def _train(
+    alone: Loop, world: World, shared: dict[str, Tensor], goal: int, progress: Progress
+) -> tuple[Progress, list[Rollouts], Arrays]:
+    """Bring a member on; how far it is then, the rollouts made, and at the end of an epoch the means of its metrics."""
+    put_back(alone, (shared, progress.adam_steps))
+    alone.step, alone.pool.positions, alone.pool.sizes = progress.step, [progress.position], [progress.size]
     alone.past.clear()
     means = None
     while alone.step < goal:
         means = advance(alone, world)
-    (after,), rolled = _split(alone), None
-    if alone.past:
-        (past,), (tally,) = alone.past, alone.tallies
-        rolled = Rolled(past.index, past.rolling.numpy(), past.positions[0], tally)
-    return Leg(after, rolled, None if means is None else {name: mean.numpy() for name, mean in means.items()})
-
-
-def _whole(legs: list[Leg]) -> Leg:
-    """One leg of those that the processes of a team tell of, who each trained every so-manieth network of the agent."""
-    own, tensors = legs[0], dict(legs[0].stand.tensors)
-    for name, whole in tensors.items():
-        if len(legs) > 1 and len(whole) > 1:
-            tensors[name] = np.stack([legs[u % len(legs)].stand.tensors[name][u] for u in range(len(whole))])
-    return replace(own, stand=replace(own.stand, tensors=tensors))
-
-
-def _split(loop: Loop) -> list[Stand]:
-    tensors, taken = learned(loop)
-    count, pool = len(loop.members), loop.pool
-    parts = {name: tensor.unflatten(0, (count, -1)).numpy() for name, tensor in tensors.items()}
-    return [
-        Stand(loop.step, {name: part[m] for name, part in parts.items()}, taken, pool.positions[m], pool.sizes[m])
-        for m in range(count)
-    ]
-
-
-def _join(loop: Loop, trips: list[Trip]) -> dict[str, Tensor] | None:
-    """Let the loop stand where all its members do."""
-    stands = [trip.stand for trip in trips]
-    loop.step = stands[0].step
-    loop.pool.positions, loop.pool.sizes = [own.position for own in stands], [own.size for own in stands]
-    put_back(loop, (_cat([own.tensors for own in stands]), stands[0].taken))
-    for own in zip(*(trip.rolled for trip in trips), strict=True):
-        rolling = torch.from_numpy(np.concatenate([rolled.rolling for rolled in own]))
-        loop.tallies = [rolled.tally for rolled in own]
-        rows = [tally.rows for tally in loop.tallies]
-        remember(loop, Past(own[0].index, rolling, [rolled.position for rolled in own], rows))
-    means = [trip.means for trip in trips if trip.means is not None]
-    return _cat(means) if len(means) == len(trips) else None
+    tensors, adam_steps = learned(alone)
+    for name, tensor in tensors.items():
+        shared[name].copy_(tensor)
+    made = [(past.index, past.rolling.numpy(), past.positions[0], alone.tallies[0]) for past in alone.past]
+    reached = Progress(alone.step, adam_steps, alone.pool.positions[0], alone.pool.sizes[0])
+    return reached, made, {name: mean.numpy() for name, mean in (means or {}).items()}
 
 
 def _cat(parts: list[Arrays]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.concatenate([own[name] for own in parts])) for name in parts[0]}
+    return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}

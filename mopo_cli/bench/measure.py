@@ -112,8 +112,8 @@ def measure(
     for precision in _precisions(device):
         settings = model.model_copy(update={"update_precision": precision})
         name, amount = training_name(settings), MODEL_STEPS * per_step
-        with model_training(settings, shapes, device, record) as (work, engine):
-            found = rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
+        work, engine = model_training(settings, shapes, device, record)
+        found = rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
         yield found
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)

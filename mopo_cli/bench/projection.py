@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.crew import CrewSize
 from mopo_cli.bench.measure import WARM_UP, Rate, Task, rollouts_name, training_name, updates_name
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
@@ -60,7 +59,7 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     meanwhile = seconds["rollouts"] + seconds["policy updates"]
     seconds["evaluation"] = max(played / processes - meanwhile, 0.0) if processes else played
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
-    alone = policy_bytes(policy, rows, shapes.rows, torch.device("cpu"), CrewSize(0), policy.h, seeds)
+    alone = policy_bytes(policy, rows, shapes.rows, torch.device("cpu"), 0, policy.h, seeds)
     return Projection(seconds, {name: size for name, size in alone.items() if name in _BUFFERS})
 
 

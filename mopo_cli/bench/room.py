@@ -27,7 +27,7 @@ def check_room(task: Task, seeds: int, device: torch.device) -> None:
     def stack(settings: TrainPolicy, members: int, rows: int) -> Needed:
         algorithm = load(settings.algorithm)
         row = Rows(task.shapes.obs_dim, task.shapes.act_dim, len(PENALTIES) + len(algorithm.uncertainties))
-        size = crew_size(members, algorithm.shares, device)
+        size = crew_size(members, device)
         needed = policy_bytes(settings, row, rows, device, size, settings.h, members)
         return {name: taken for name, taken in needed.items() if name != "pools"}  # batches are drawn from the data
 

@@ -22,12 +22,11 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import ELITES
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
-from mopo_cli.dynamics.crew import open_crew as open_fit_crew
 from mopo_cli.dynamics.fit import fitted, start_fit
 from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.dynamics.split import FitData
-from mopo_cli.dynamics.training import steps_per_epoch
+from mopo_cli.dynamics.training import advance, steps_per_epoch
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -74,26 +73,23 @@ def product(
     return lambda: spread(many, count), PRODUCTS * count
 
 
-@contextmanager
 def model_training(
     settings: TrainModel, shapes: Shapes, device: torch.device, record: Recorder | None = None
-) -> Iterator[tuple[Callable[[], object], Engine]]:
+) -> tuple[Callable[[], object], Engine]:
     """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained; also what takes them."""
     observation, action, reward, following = _transitions(shapes, device)
     data = FitData.of(observation, action, reward, following)
     endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
     fit = start_fit(data, fit_settings(endless), (0,), record)
 
-    with open_fit_crew(fit, data) as take:
+    def work() -> None:
+        left = MODEL_STEPS
+        while left:
+            done = fit.step
+            report = advance(fit, data, left)
+            left -= steps_per_epoch(fit) - done if report else fit.step - done
 
-        def work() -> None:
-            left = MODEL_STEPS
-            while left:
-                done = fit.step
-                report = take(left)
-                left -= steps_per_epoch(fit) - done if report else fit.step - done
-
-        yield work, fit.engine
+    return work, fit.engine
 
 
 def rollouts(
@@ -135,7 +131,7 @@ def taking(
     """
     world, loop = _policy_stack(settings, shapes, members, device, model)
     loop.engine.record = record
-    if crew_size(members, loop.algorithm.shares, device).processes:
+    if crew_size(members, device):
         # Two legs of each agent in an epoch, so that the processes can share out any number of agents.
         loop.settings = replace(loop.settings, steps_per_epoch=2 * loop.settings.block)
     with open_crew(loop, world, _learner(settings, shapes)) as crew:

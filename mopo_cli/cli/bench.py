@@ -59,7 +59,6 @@ def bench(
     compare: Compare = None,
 ) -> None:
     """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
-    from mopo_cli.agents.algorithms import load
     from mopo_cli.agents.crew import crew_size
     from mopo_cli.bench.room import check_room
     from mopo_cli.engine.workers import thread_count
@@ -85,8 +84,8 @@ def bench(
     }
     if compare is not None and before is not None:
         _check_alike(compare, before, about)
-    size = crew_size(seeds, load(task.policy.algorithm).shares, device)
-    processes = free_processes(options, device, seeds, size.apart)
+    size = crew_size(seeds, device)
+    processes = free_processes(options, device, seeds, size)
     rates, projection = _measure(task, seeds, device, seconds, record, processes, call.report)
     result: dict[str, Any] = {
         **about,

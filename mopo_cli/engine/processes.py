@@ -7,7 +7,6 @@ changed, and what is in `shared_floats` as it is now.
 
 import mmap
 import os
-import platform
 import signal
 import sys
 import threading
@@ -24,18 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.team import Team
-from mopo_cli.engine.workers import forget_threads, join_team, use_threads
+from mopo_cli.engine.workers import forget_threads, use_threads
 
 
 def can_fork() -> bool:
     """Whether processes can be forked here: on macOS they could not use its numerical libraries."""
     return sys.platform == "linux"
-
-
-def can_team() -> bool:
-    """Whether they can take steps together: elsewhere a write may be seen before one that was made earlier."""
-    return can_fork() and platform.machine() in ("x86_64", "AMD64")
 
 
 def shared_floats(*shape: int) -> Tensor:
@@ -50,34 +43,26 @@ class LostError(Exception):
 
 @dataclass(eq=False)
 class Helper:
-    """A forked process, or several that take their steps together; `busy` from being asked until it has answered."""
+    """A forked process; `busy` from being asked until it has answered."""
 
-    processes: list[Any] = field(default_factory=list)
-    connections: list[Connection] = field(default_factory=list)
+    process: Any
+    connection: Connection
     busy: bool = False
 
     def ask(self, question: Any) -> None:
         """Have it work on something, which is sent to it; LostError where it has ended."""
         self.busy = True
         with _noticing():
-            for connection in self.connections:
-                connection.send(question)
+            self.connection.send(question)
 
-    def answer(self) -> list[Any]:
-        """What each of its processes answers, waited for, or raise what one raised; LostError where one has ended."""
-        found: dict[Connection, Any] = {}
-        while left := [connection for connection in self.connections if connection not in found]:
-            with _noticing():
-                # Who has failed answers, and those who wait for it never will.
-                ready = wait(left)
-                came = {connection: connection.recv() for connection in left if connection in ready}
-            for connection, (failure, answer) in came.items():
-                if failure is not None:
-                    self.busy = False
-                    raise failure
-                found[connection] = answer
+    def answer(self) -> Any:
+        """What it answers, waited for, or raise what it raised; LostError where it has ended."""
+        with _noticing():
+            failure, answer = self.connection.recv()
         self.busy = False
-        return [found[connection] for connection in self.connections]
+        if failure is not None:
+            raise failure
+        return answer
 
 
 @dataclass
@@ -92,38 +77,30 @@ class Helpers:
 
     def answered(self) -> list[Helper]:
         """Wait for any that is busy, and return those whose answer is there, or who have ended."""
-        busy = {own: helper for helper in self.each if helper.busy for own in helper.connections}
-        return list(dict.fromkeys(busy[own] for own in wait(list(busy))))  # type: ignore[index]
+        busy = {helper.connection: helper for helper in self.each if helper.busy}
+        return [busy[connection] for connection in wait(list(busy))]  # type: ignore[index]
 
 
 @contextmanager
-def forked(count: int, work: Callable[[Any], Any], threads: int = 1, together: int = 1) -> Iterator[Helpers]:
+def forked(count: int, work: Callable[[Any], Any], threads: int = 1) -> Iterator[Helpers]:
     """Helpers that answer every question by `work(question)` on so many threads; they end with the block.
 
-    Each has `together` processes, which share out what `work` spreads (see `engine.workers.spread`). Questions and
-    answers are pickled. Signals are for this process, and if it ends, however it does, so do they.
+    Questions and answers are pickled. Signals are for this process, and if it ends, however it does, so do they.
     """
     helpers = Helpers()
     lifeline, held = os.pipe()
     try:
         for _ in range(count):
-            helper, team = Helper(), Team(together) if together > 1 else None
-            helpers.each.append(helper)
-            for rank in range(together):
-                ours, theirs = Pipe()
-                helper.connections.append(ours)
-                inherited = [connection for own in helpers.each for connection in own.connections]
-                place = team.at(rank) if team is not None else None
-                helper.processes.append(_fork(theirs, inherited, lifeline, held, work, threads, place))
-                theirs.close()
+            ours, theirs = Pipe()
+            inherited = [ours, *(helper.connection for helper in helpers.each)]
+            helpers.each.append(Helper(_fork(theirs, inherited, lifeline, held, work, threads), ours))
+            theirs.close()
         yield helpers
     finally:
         for helper in helpers.each:
-            for process in helper.processes:
-                process.kill()
-                process.join()
-            for connection in helper.connections:
-                connection.close()
+            helper.process.kill()
+            helper.process.join()
+            helper.connection.close()
         os.close(lifeline)
         os.close(held)
 
@@ -144,7 +121,6 @@ def _serve(
     held: int,
     work: Callable[[Any], Any],
     threads: int,
-    team: Team | None,
 ) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
@@ -154,7 +130,6 @@ def _serve(
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     forget_threads()
     use_threads(threads)
-    join_team(team)
     torch.set_grad_enabled(False)
     with suppress(EOFError, OSError):
         while True:

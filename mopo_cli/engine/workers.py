@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from mopo_cli.engine.team import Team
-
 Result = TypeVar("Result")
 
 
@@ -33,7 +31,6 @@ class _Worker(Thread):
 
 _workers: list[_Worker] = []
 _busy = Lock()
-_team: Team | None = None
 
 
 def use_threads(count: int) -> None:
@@ -51,65 +48,29 @@ def forget_threads() -> None:
     _workers.clear()
 
 
-def join_team(team: Team | None) -> None:
-    """Let `spread` share out its work with the other processes of a team, which do all that this one does."""
-    global _team
-    _team = team
-
-
 def thread_count() -> int:
     """How many threads `spread` uses."""
     return len(_workers) + 1
 
 
-def spread(work: Callable[[int], Result], count: int, unit: Callable[[int], int | None] | None = None) -> list[Result]:
+def spread(work: Callable[[int], Result], count: int) -> list[Result]:
     """Compute `[work(0), …, work(count - 1)]`, each by whichever thread is free. Autograd is off on all but this one.
 
     An exception of any of them is raised here once all threads have stopped. Within `work`, and on any thread
     but one at a time, `spread` computes alone.
-
-    In a team of processes each has units of its own. Piece i is computed by the process that `unit(i)` belongs to,
-    the only one where what it changes is changed, and its result (see `Told`) is told to the others; a piece of no
-    unit by each of them for itself. If not told otherwise, piece i is of unit i, and a single one of none.
     """
-    global _team
-    if _team is None:
-        return _spread_here(work, count)
-    team, _team = _team, None
-    try:
-        return _spread_in(team, work, count, unit)
-    finally:
-        _team = team
-
-
-def _spread_in(
-    team: Team, work: Callable[[int], Result], count: int, unit: Callable[[int], int | None] | None
-) -> list[Result]:
-    units = [unit(i) if unit is not None else i if count > 1 else None for i in range(count)]
-    owners = [None if own is None else own % team.size for own in units]
-    mine = [i for i in range(count) if owners[i] in (None, team.rank)]
-    found = dict(zip(mine, _spread_here(lambda j: work(mine[j]), len(mine)), strict=True))
-    if owners.count(None) < count:
-        telling: list[Any] = [found[i] for i in mine if owners[i] is not None]
-        told: list[list[Any]] = team.exchange(telling)
-        for rank, theirs in enumerate(told):
-            found |= zip((i for i in range(count) if owners[i] == rank), theirs, strict=True)
-    return [found[i] for i in range(count)]
-
-
-def spread_evenly(work: Callable[[int], Result], count: int) -> list[Result]:
-    """As `spread`, but a piece that would be left over for one thread alone comes last, free to use all of them."""
-    even = count - 1 if count % thread_count() == 1 and _team is None else count
-    return spread(work, even) + [work(i) for i in range(even, count)]
-
-
-def _spread_here(work: Callable[[int], Result], count: int) -> list[Result]:
     if count < 2 or not _workers or not _busy.acquire(blocking=False):
         return [work(i) for i in range(count)]
     try:
         return _share_out(work, count)
     finally:
         _busy.release()
+
+
+def spread_evenly(work: Callable[[int], Result], count: int) -> list[Result]:
+    """As `spread`, but a piece that would be left over for one thread alone comes last, free to use all of them."""
+    even = count - 1 if count % thread_count() == 1 else count
+    return spread(work, even) + [work(i) for i in range(even, count)]
 
 
 def _share_out(work: Callable[[int], Result], count: int) -> list[Result]:

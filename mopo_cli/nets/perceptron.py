@@ -46,29 +46,8 @@ def evaluate(*asked: tuple[Parameters, tuple[Tensor, ...]]) -> list[Evaluated]:
     if asked[0][0].flat.is_cuda:
         return _evaluate_whole(asked)
     jobs = [(networks, u, inputs) for networks, inputs in asked for u in range(units(networks.flat))]
-    owners = [networks.owners[u] for networks, u, _ in jobs]
-    said = iter(observe(lambda job: forward(*jobs[job]), owners))
+    said = iter(spread(lambda job: forward(*jobs[job]), len(jobs)))
     return [collect(networks, [next(said) for _ in range(units(networks.flat))]) for networks, _ in asked]
-
-
-def observe(ask: Callable[[int], list[Tensor]], owners: Sequence[int | None]) -> list[list[Tensor]]:
-    """`spread` what gives the inputs of a unit's layers and its values, as `forward` does; `owners` as of networks.
-
-    In a team the inputs stay with the process that changes the unit, and the others are told the values alone. Where
-    several are asked that all processes have, each asks some of them and tells everything.
-    """
-    inputs: list[list[Tensor]] = [[] for _ in owners]
-
-    def work(job: int) -> tuple[Tensor, ...]:
-        said = ask(job)
-        if owners[job] is None:
-            return tuple(said)
-        *inputs[job], values = said
-        return (values,)
-
-    everyones = owners.count(None)
-    told = spread(work, len(owners), lambda job: job if owners[job] is None and everyones > 1 else owners[job])
-    return [[*kept, *values] for kept, values in zip(inputs, told, strict=True)]
 
 
 def _evaluate_whole(asked: Sequence[tuple[Parameters, tuple[Tensor, ...]]]) -> list[Evaluated]:
@@ -158,7 +137,7 @@ def differentiate_blocks(
         for k in range(1, len(blocks)):
             total.add_(terms[k * count + u])
 
-    values = spread(work, len(blocks) * count, lambda job: networks.owners[job % count])
+    values = spread(work, len(blocks) * count)
     spread(add, count)
     return [join(values[k : k + count]) for k in range(0, len(values), count)]
 
@@ -178,7 +157,7 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
             upstream = _relu_gradient(by_inputs, inputs[layer])
         return first_slope(evaluated, u, upstream, first)
 
-    return join(spread(back, len(evaluated.inputs), evaluated.networks.owners.__getitem__))
+    return join(spread(back, len(evaluated.inputs)))
 
 
 def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> Tensor:

@@ -164,20 +164,12 @@ class Parameters:
 
     Views of it are made once, as making them takes as long as a small product. So `flat` may change in place, if it
     starts on an aligned address as what torch allocates does; of others the views are copies. Products of two hidden
-    layers are made in the numbers that `products` names. Where these are some of more networks, `places` says which.
+    layers are made in the numbers that `products` names.
     """
 
     layout: Layout
     flat: Tensor
     products: Precision = "fp32"
-    places: range | None = None
-
-    @cached_property
-    def owners(self) -> list[int | None]:
-        """As what unit `spread` should take each: none where there is but one, which every process has."""
-        if self.places is not None:
-            return list(self.places)
-        return list(range(units(self.flat))) if units(self.flat) > 1 else [None]
 
     @cached_property
     def parts(self) -> list[dict[str, Tensor]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from mopo_cli.agents.crew import CrewSize
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
@@ -163,7 +162,7 @@ def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
 def _bytes(settings: TrainPolicy, cells: int, longest: int, opened: OpenWorld) -> int:
     """What so many cells take in one process, with however many threads: those must not change the groups either."""
     members, world = cells * settings.seed_count, opened.world
-    needed = policy_bytes(settings, world.rows, 0, world.real.device, CrewSize(0), longest, members)
+    needed = policy_bytes(settings, world.rows, 0, world.real.device, 0, longest, members)
     return sum(needed.values())
 
 

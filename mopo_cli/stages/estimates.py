@@ -8,7 +8,6 @@ import torch
 
 from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.crew import CrewSize
 from mopo_cli.config.schema import PolicyTraining, Rollout, TrainModel
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.workers import thread_count
@@ -44,14 +43,14 @@ def policy_bytes(
     rows: Rows,
     data_rows: int,
     device: torch.device,
-    size: CrewSize,
+    processes: int,
     horizon: int,
     members: int,
     elites: int = ELITES,
 ) -> Needed:
     """What training a stack of so many ``members`` on so many rows of data takes.
 
-    They imagine at most ``horizon`` steps, and are trained by a crew of that size.
+    They imagine at most ``horizon`` steps, and are trained by so many ``processes``, 0: by this one.
     """
     algorithm, schedule = load(settings.algorithm), loop_settings(settings)
     cuda, batch = device.type == "cuda", settings.batch_size
@@ -62,27 +61,22 @@ def policy_bytes(
     if settings.needs_model:
         # All pools of a stack are as large as the largest.
         needed["pools"] = members * horizon * settings.rollout_batch * settings.pool_epochs * row
-        needed["a rollout step"] = max(1, size.processes) * _STEP_COPIES * settings.rollout_batch * row
+        needed["a rollout step"] = max(1, processes) * _STEP_COPIES * settings.rollout_batch * row
     floats = sum(each.count * each.parameters * (_LEARNED_COPIES if each.learned else 1) for each in networks)
     matrices = sum(each.count * (len(each.sizes) - 1) for each in networks)
-    # A crew has every member in the process that it is for, and those that train it.
-    needed["networks"] = members * ((1 + (size.helpers > 0)) * floats * _FLOAT + matrices * _VIEWS)
+    # A crew has every member in the process that it is for, in those that train it, and in memory that they share.
+    needed["networks"] = members * ((1 + 2 * (processes > 0)) * floats * _FLOAT + matrices * _VIEWS)
     # All batches of a block are drawn at once; where some rows are the model's, both kinds are put together.
     drawn = schedule.block * batch * row
     joined = drawn if schedule.real_rows < batch else 0
     said = batch * sum(each.count * each.looks * sum(each.sizes) for each in networks)
     step = _FLOAT * (said + algorithm.held(learner, work))
-    needed["gradient steps"] = (size.helpers or members) * (drawn + max(joined, step))
+    needed["gradient steps"] = (processes or members) * (drawn + max(joined, step))
     return needed
 
 
-def model_bytes(
-    settings: TrainModel, rows: int, inputs: int, outputs: int, device: torch.device, processes: int = 1
-) -> Needed:
-    """What training a stack of ensembles on so many loaded rows takes.
-
-    So many ``processes`` take its steps together, each with room for a gradient.
-    """
+def model_bytes(settings: TrainModel, rows: int, inputs: int, outputs: int, device: torch.device) -> Needed:
+    """What training a stack of ensembles on so many loaded rows takes."""
     seeds, hidden, batch = settings.seed_count, settings.hidden, settings.batch_size
     layout = gaussian_layout(inputs, outputs, hidden, settings.layers)
     networks = seeds * settings.networks
@@ -92,8 +86,7 @@ def model_bytes(
     width = inputs + outputs + 2 * settings.layers * hidden + 6 * outputs
     at_once = networks if device.type == "cuda" else min(thread_count(), networks)
     return {
-        "networks": networks
-        * ((_MODEL_COPIES + processes - 1) * layout.size * _FLOAT + (settings.layers + 2) * _VIEWS),
+        "networks": networks * (_MODEL_COPIES * layout.size * _FLOAT + (settings.layers + 2) * _VIEWS),
         # A permutation per seed, and per network the rows of an epoch.
         "orders": seeds * rows * _INDEX + networks * shown * _FLOAT + shown * _INDEX,
         "gradient steps": _FLOAT

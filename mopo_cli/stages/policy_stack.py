@@ -78,7 +78,7 @@ def train_stack(
     """
     algorithm, device = load(settings.algorithm), opened.world.real.device
     check_stack(opened, members, settings, device)
-    size = crew_size(len(members), algorithm.shares, device, opened.world.how.oracle is not None)
+    size = crew_size(len(members), device, opened.world.how.oracle is not None)
     learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
     check_precision("--update-precision", settings.update_precision, device)
     record = open_recorder(stage.options, device)
@@ -92,7 +92,7 @@ def train_stack(
         if loop.step < 0:
             report.say(f"warming up for {-loop.step:,} gradient steps")
         last_save = time.monotonic()
-        players = free_processes(stage.options, device, len(members), size.apart)
+        players = free_processes(stage.options, device, len(members), size)
         watch = _watch(context, opened, settings, players, report)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
         table = context.enter_context(report.live_table(columns(loop)))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.crew import crew_size
 from mopo_cli.config.schema import PolicyTraining, TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
@@ -41,7 +40,7 @@ def check_policies(settings: TrainPolicy, shapes: Shapes, options: Options, devi
 
     def estimate(some: TrainPolicy) -> Needed:
         members = some.seed_count
-        size = crew_size(members, load(some.algorithm).shares, device, oracle)
+        size = crew_size(members, device, oracle)
         return policy_bytes(some, rows, shapes.rows, device, size, some.h, members)
 
     check_memory(settings, estimate, device)
@@ -58,7 +57,7 @@ def check_stack(opened: OpenWorld, members: tuple[Member, ...], settings: Policy
     )
 
     def estimate(some: PolicyTraining) -> Needed:
-        size = crew_size(len(members), load(some.algorithm).shares, device, world.how.oracle is not None)
+        size = crew_size(len(members), device, world.how.oracle is not None)
         needed = policy_bytes(some, world.rows, len(world.real), device, size, longest, len(members), elites)
         del needed["data"]
         return needed
@@ -69,8 +68,8 @@ def check_stack(opened: OpenWorld, members: tuple[Member, ...], settings: Policy
 def _check_played(settings: TrainPolicy, env_id: str, options: Options, device: torch.device, oracle: bool) -> None:
     """The same of the environments that the policies are evaluated in while they train."""
     members = settings.seed_count
-    size = crew_size(members, load(settings.algorithm).shares, device, oracle)
-    players = max(1, free_processes(options, device, members, size.apart))
+    size = crew_size(members, device, oracle)
+    players = max(1, free_processes(options, device, members, size))
     check_memory(
         settings,
         lambda some: environment_bytes(env_id, players * some.eval_episodes),

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 
 from mopo_cli.config.schema import TrainModel
-from mopo_cli.dynamics.crew import crew_size, open_crew
 from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import FitData
-from mopo_cli.dynamics.training import EpochReport, holdout_errors, steps_per_epoch
+from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.stages.alarms import model_alarm, rescale_hint
@@ -25,7 +24,7 @@ from mopo_cli.stages.inputs import (
     open_recorder,
     tell_doubt,
 )
-from mopo_cli.stages.memory import check_memory, explained_loss
+from mopo_cli.stages.memory import check_memory
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
@@ -58,8 +57,7 @@ def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> 
     rows, obs_dim, act_dim = dataset_shape(dataset)
 
     def estimate(some: TrainModel) -> Needed:
-        processes = crew_size(fit_settings(some), some.seed_count, device) or 1
-        return model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device, processes)
+        return model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device)
 
     check_memory(settings, estimate, device)
 
@@ -93,11 +91,10 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
         report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
-    with report.live_table(columns) as table, open_crew(fit, data) as take:
+    with report.live_table(columns) as table:
         first_step = fit.step
         while not fit.done:
-            with explained_loss():
-                finished = take(_BLOCK)
+            finished = advance(fit, data, _BLOCK)
             tell_doubt(fit.engine, report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))

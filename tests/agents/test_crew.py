@@ -14,13 +14,13 @@ from probes.stacks import MEMBERS, SCHEDULE, assert_same, start
 from torch import Tensor
 
 from mopo_cli.agents import crew as crews
-from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.agents.crew import Crew, CrewSize, crew_size, open_crew
+from mopo_cli.agents.algorithms import NAMES
+from mopo_cli.agents.crew import Crew, crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.processes import LostError, can_fork, can_team
+from mopo_cli.engine.processes import LostError, can_fork
 from mopo_cli.engine.workers import use_threads
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs processes that can be forked")
@@ -28,8 +28,6 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="needs processes that can
 # Blocks of 4 steps, three in an epoch, rollouts before the first and the second of an epoch, or the third.
 BLOCKS = replace(SCHEDULE, steps_per_epoch=12, rollout_every=8)
 THREE = (*MEMBERS, Member(5, "ensemble-std", 2.0, 1, 0))
-TEAMS = [name for name in NAMES if load(name).shares > 1]
-needs_teams = pytest.mark.skipif(not can_team(), reason="needs processes that can take steps together")
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +55,8 @@ def learner_of(loop: Loop) -> Any:
 def side_by_side(name: str, epochs: int, members: tuple[Member, ...] = THREE) -> tuple[Loop, dict[str, Tensor] | None]:
     loop, world = start(name, schedule=BLOCKS, members=members)
     means = None
-    size = crew_size(len(members), loop.algorithm.shares, torch.device("cpu"))
     with open_crew(loop, world, learner_of(loop)) as crew:
-        assert crew is not None and [len(own.processes) for own in crew.helpers.each] == [size.together] * size.helpers
+        assert crew is not None and len(crew.helpers.each) == min(len(members), 2)
         while loop.step < 12 * epochs:
             means = crew.advance(never, nobody)
     return loop, means
@@ -76,24 +73,6 @@ def in_one_process(name: str, epochs: int, members: tuple[Member, ...] = THREE) 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_learned_is_what_is_learned_in_one_process(name: str) -> None:
     assert_as_in_one_process(name, THREE)
-
-
-@needs_teams
-@pytest.mark.parametrize("name", TEAMS)
-@pytest.mark.parametrize("steps", [4, 100])
-def test_two_processes_learn_together_what_one_does(name: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "_STEPS", steps)
-    monkeypatch.setattr(crews, "_LEGS", 1)
-    assert crew_size(1, load(name).shares, torch.device("cpu")) == CrewSize(1, 2)
-    assert_as_in_one_process(name, MEMBERS[:1])
-
-
-@needs_teams
-@pytest.mark.parametrize("threads", [4, 8])
-def test_as_many_pairs_as_members(threads: int) -> None:
-    use_threads(threads)
-    assert crew_size(2, load("sac").shares, torch.device("cpu")) == CrewSize(2, 2)
-    assert_as_in_one_process("sac", MEMBERS)
 
 
 def assert_as_in_one_process(name: str, members: tuple[Member, ...]) -> None:
@@ -131,13 +110,6 @@ def stopping_after(polls: int) -> Callable[[], bool]:
 @pytest.mark.parametrize("polls", [0, 1, 2, 4, 6])
 def test_stopped_at_any_moment_all_stand_at_the_same_step_and_go_on_elsewhere(name: str, polls: int) -> None:
     assert_stopped_and_taken_up(name, polls, THREE)
-
-
-@needs_teams
-@pytest.mark.parametrize("name", TEAMS)
-@pytest.mark.parametrize("polls", [0, 1, 2])
-def test_those_who_learn_together_stop_together(name: str, polls: int) -> None:
-    assert_stopped_and_taken_up(name, polls, MEMBERS[1:])
 
 
 def assert_stopped_and_taken_up(name: str, polls: int, members: tuple[Member, ...]) -> None:
@@ -195,14 +167,12 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
         assert torch.equal(together.agent.actor[m], alone.agent.actor[m])
 
 
-@pytest.mark.parametrize("members", [THREE, MEMBERS[:1]], ids=["side by side", "together"])
-def test_a_lost_process_is_told(members: tuple[Member, ...]) -> None:
-    loop, world = start("sac", schedule=BLOCKS, members=members)
+def test_a_lost_process_is_told() -> None:
+    loop, world = start("sac", schedule=BLOCKS, members=THREE)
     with open_crew(loop, world, learner_of(loop)) as crew:
-        if crew is None:
-            pytest.skip("needs processes that can take steps together")
+        assert crew is not None
         crew.advance(never, nobody)
-        os.kill(crew.helpers.each[0].processes[-1].pid, signal.SIGKILL)
+        os.kill(crew.helpers.each[0].process.pid, signal.SIGKILL)
         with pytest.raises(LostError):
             while loop.step < 1200:
                 crew.advance(never, nobody)
@@ -232,21 +202,15 @@ def test_a_finished_stack_is_freed_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         gc.enable()
 
 
-def test_who_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_trains_alone() -> None:
     cpu = torch.device("cpu")
-    assert [crew_size(members, 1, cpu).helpers for members in (1, 2, 3, 9)] == [0, 2, 2, 2]
-    assert crew_size(3, 2, torch.device("cuda")) == CrewSize(0)
-    assert crew_size(3, 2, cpu, oracle=True) == CrewSize(0), "a simulator's threads cannot be forked"
+    assert [crew_size(members, cpu) for members in (1, 2, 3, 9)] == [0, 2, 2, 2]
+    assert crew_size(3, torch.device("cuda")) == 0
+    assert crew_size(3, cpu, oracle=True) == 0, "a simulator's threads cannot be forked"
     use_threads(4)
-    assert [crew_size(members, 1, cpu).helpers for members in (1, 3, 9)] == [0, 3, 4]
-    if can_team():
-        assert [crew_size(members, 2, cpu) for members in (1, 2, 3)] == [CrewSize(1, 2), CrewSize(2, 2), CrewSize(3)]
-    monkeypatch.setattr(crews, "can_team", lambda: False)
-    assert [crew_size(members, 2, cpu) for members in (1, 2, 3)] == [CrewSize(0), CrewSize(2), CrewSize(3)]
-    sizes = CrewSize(0), CrewSize(3), CrewSize(1, 2), CrewSize(2, 2)
-    assert [size.processes for size in sizes] == [0, 3, 2, 4] and [size.apart for size in sizes] == [0, 3, 0, 4]
+    assert [crew_size(members, cpu) for members in (1, 3, 9)] == [0, 3, 4]
     use_threads(1)
-    assert crew_size(3, 2, cpu) == CrewSize(0)
+    assert crew_size(3, cpu) == 0
     loop, world = start("sac", members=THREE)
     with open_crew(loop, world, learner_of(loop)) as crew:
         assert crew is None

@@ -15,7 +15,7 @@ from mopo_cli.bench.projection import MODEL_EPOCHS, project
 from mopo_cli.bench.workloads import Shapes, taking, warm_up_phases
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
-from mopo_cli.engine.processes import can_fork, can_team
+from mopo_cli.engine.processes import can_fork
 
 CPU = torch.device("cpu")
 MODEL = TrainModel(networks=2, hidden=16, layers=1, weight_decay=(0.1, 0.1), batch_size=8)  # type: ignore[arg-type]
@@ -95,14 +95,14 @@ def test_several_seeds_are_measured_as_they_are_trained(
     def noted(crew: Crew, *given: Any) -> Any:
         before = crew.loop.step
         means = own(crew, *given)
-        taken.append((sum(len(helper.processes) for helper in crew.helpers.each), before, crew.loop.step))
+        taken.append((len(crew.helpers.each), before, crew.loop.step))
         return means
 
     monkeypatch.setattr(Crew, "advance", noted)
     use_threads(2)
     shapes = Shapes(4, 1, 1000)
     bc = with_own(TrainPolicy, "bc")(**{**POLICY.model_dump(), "algorithm": "bc", "real_ratio": 1.0})
-    for policy, seeds, processes in ((bc, 1, 0), (bc, 3, 2), (POLICY, 1, 2 if can_team() else 0), (POLICY, 3, 2)):
+    for policy, seeds, processes in ((bc, 1, 0), (bc, 3, 2), (POLICY, 1, 0), (POLICY, 3, 2)):
         taken.clear()
         with taking(policy, shapes, seeds, CPU) as (loop, take, steps):
             loop.step = 0

@@ -13,10 +13,8 @@ import pytest
 import torch
 
 from mopo_cli.agents.crew import Crew
-from mopo_cli.dynamics import crew
-from mopo_cli.dynamics.fit import Fit
-from mopo_cli.engine.processes import can_fork, can_team
-from mopo_cli.stages import policy_stack, train_model
+from mopo_cli.engine.processes import can_fork
+from mopo_cli.stages import policy_stack
 
 # Seed 1 stops before seed 2 does.
 MODEL = "train-model --config tiny.yaml --threads 1 --max-epochs 5 --patience 1 --min-gain 0.75 --batch-size 16"
@@ -176,29 +174,6 @@ def test_trained_by_several_processes_stopped_and_killed(
     assert digests(folder, files) == uninterrupted[stage] and nothing_left_over(folder)
 
 
-@pytest.mark.skipif(not can_team(), reason="needs processes that can take steps together")
-def test_a_process_that_trains_the_model_is_killed(
-    finished_run: Path, tmp_path: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Any]
-) -> None:
-    line, files = COMMANDS["train-model"]
-    monkeypatch.chdir(start(finished_run, tmp_path / "killed"))
-    monkeypatch.setattr(train_model, "_SAVE_SECONDS", 0.0)
-    take_steps, parent = crew.take_steps, os.getpid()
-
-    def then_it_is_lost(fit: Fit, *given: Any) -> None:
-        take_steps(fit, *given)
-        if fit.epoch == 2 and os.getpid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(crew, "take_steps", then_it_is_lost)
-        lost = mopo(line.replace("--threads 1", "--threads 2"))
-    assert lost.code == 3 and "A process that trains has ended" in lost.err and "--threads 1" in lost.err
-    again = mopo(line)
-    assert again.code == 0 and "goes on at epoch" in again.err
-    assert digests(Path(), files) == uninterrupted["train-model"]
-
-
 @pytest.mark.skipif(not can_fork(), reason="needs processes that can be forked")
 def test_one_of_these_processes_is_killed(
     finished_run: Path, tmp_path: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Any]
@@ -211,7 +186,7 @@ def test_one_of_these_processes_is_killed(
 
     def then_one_is_lost(own: Crew, *given: Any) -> Any:
         if next(epochs) == 2:
-            os.kill(own.helpers.each[1].processes[0].pid, signal.SIGKILL)
+            os.kill(own.helpers.each[1].process.pid, signal.SIGKILL)
         return advance(own, *given)
 
     with monkeypatch.context() as patch:

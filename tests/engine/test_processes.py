@@ -38,7 +38,7 @@ def ask_each(count: int, work: Callable[[Any], Any], question: Any = None) -> li
         for helper in helpers.idle():
             helper.ask(question)
         assert not helpers.idle()
-        return [answer for helper in helpers.each for answer in helper.answer()]
+        return [helper.answer() for helper in helpers.each]
 
 
 def test_each_is_a_process_of_its_own_and_ends_with_the_block() -> None:
@@ -60,10 +60,10 @@ def test_they_see_what_was_here_when_they_were_forked_and_shared_memory_as_it_is
         first, second = helpers.each
         own[2] = 5
         first.ask(0)
-        assert first.answer() == [[7, 1, 0, 0]]
+        assert first.answer() == [7, 1, 0, 0]
         shared[0, 1] = 9
         second.ask(1)
-        assert second.answer() == [[7, 1, 0, 11]]
+        assert second.answer() == [7, 1, 0, 11]
     assert shared.tolist() == [[1, 9, 1], [1, 1, 1]] and own.tolist() == [7, 0, 5]
 
 
@@ -79,7 +79,7 @@ def test_who_answers_first_is_told_first() -> None:
         slow.ask(0.5)
         fast.ask(0.0)
         assert helpers.answered() == [fast] and not helpers.idle()
-        assert fast.answer() == [0.0] and helpers.idle() == [fast]
+        assert fast.answer() == 0.0 and helpers.idle() == [fast]
         assert helpers.answered() == [slow]
 
 
@@ -92,7 +92,7 @@ def test_they_compute_on_threads_of_their_own() -> None:
         for threads in (1, 2):
             with forked(1, work, threads) as helpers:
                 helpers.each[0].ask(None)
-                assert helpers.each[0].answer() == [(threads, 1, [0, 1, 4, 9, 16])]
+                assert helpers.each[0].answer() == (threads, 1, [0, 1, 4, 9, 16])
         assert thread_count() == 4 and spread(lambda i: i, 5) == [0, 1, 2, 3, 4]
     finally:
         use_threads(1)
@@ -109,7 +109,7 @@ def test_an_error_is_raised_here_with_where_it_came_from_and_the_process_goes_on
             helper.answer()
         assert "return 1 / question" in "".join(caught.value.__notes__)
         helper.ask(2)
-        assert helper.answer() == [0.5]
+        assert helper.answer() == 0.5
 
 
 def test_a_process_that_ends_by_itself_is_noticed() -> None:

@@ -1,7 +1,6 @@
 """Many rows differentiated block by block are the same rows differentiated at once, on any number of threads."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mopo_cli.engine.processes import can_team, forked
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets import perceptron
-from mopo_cli.nets.perceptron import block_count, differentiate, differentiate_blocks, evaluate, input_slope
+from mopo_cli.nets.perceptron import block_count, differentiate, differentiate_blocks, evaluate
 from mopo_cli.nets.stacked import Parameters, mlp_layout, part
 
 Array = NDArray[np.float32]
@@ -66,31 +64,6 @@ def test_a_network_is_told_which_it_is() -> None:
     ones = Parameters(of.layout, torch.zeros_like(of.flat))
     differentiate_blocks(of, blocks, lambda k, u, values: torch.ones_like(values), ones)
     torch.testing.assert_close(into.flat, weights[:, 0] * ones.flat, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.skipif(not can_team(), reason="needs processes that can take steps together")
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_in_a_team_every_network_is_learned_where_it_belongs(count: int, size: int) -> None:
-    """All hear its values and slopes; a single network is learned by each."""
-    of, blocks = networks(count), asked(1)
-
-    def work(_: Any) -> list[list[Array]]:
-        values, gradient = learn(of, blocks)
-        twice = evaluate((of, blocks[3]), (of, blocks[3]))
-        slopes = [input_slope(evaluated, torch.ones_like(evaluated.out), 2) for evaluated in twice]
-        heard = [*values, *(evaluated.out for evaluated in twice), *slopes]
-        return [[tensor.numpy() for tensor in heard], list(gradient.numpy())]
-
-    wanted, gradients = work(None)
-    with forked(1, work, together=size) as helpers:
-        helpers.each[0].ask(None)
-        answers = helpers.each[0].answer()
-    for rank, (heard, found) in enumerate(answers):
-        assert all((one == other).all() for one, other in zip(heard, wanted, strict=True))
-        for u in range(count):
-            if count == 1 or u % size == rank:
-                assert (found[u] == gradients[u]).all()
 
 
 def test_alone_as_in_a_stack_bit_for_bit_on_any_number_of_threads(use_threads: Callable[[int], None]) -> None:

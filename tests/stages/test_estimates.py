@@ -1,7 +1,6 @@
 """What stages take in memory: as much as what they hold."""
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from probes.stacks import ROWS as ROWS_OF_DATA
 
 from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.agents.crew import CrewSize
 from mopo_cli.agents.loop import learned
 from mopo_cli.agents.replay import Pool
 from mopo_cli.agents.runs import Loop
@@ -23,22 +21,20 @@ from mopo_cli.data.spaces import spaces_of
 from mopo_cli.dynamics.fit import start_fit
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import advance
-from mopo_cli.engine.processes import can_team
 from mopo_cli.engine.rows import Rows
 from mopo_cli.evaluation.returns import make_environments
 from mopo_cli.nets.stacked import Layout
-from mopo_cli.stages import train_model
 from mopo_cli.stages.estimates import behaviour_bytes, environment_bytes, log_bytes, model_bytes, policy_bytes
 from mopo_cli.stages.learners import learner_settings
 from mopo_cli.stages.train_model import fit_settings
 
-CPU, CUDA, ALONE = torch.device("cpu"), torch.device("cuda"), CrewSize(0)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ROWS = Rows(11, 3, 3)
 POLICY = TrainPolicy(rollout_batch=700, pool_epochs=3)
 
 
-def needs(settings: TrainPolicy, members: int = 3, size: CrewSize = ALONE, **how: Any) -> dict[str, int]:
-    return policy_bytes(settings, ROWS, 1000, how.pop("device", CPU), size, 5, members, **how)
+def needs(settings: TrainPolicy, members: int = 3, processes: int = 0, **how: Any) -> dict[str, int]:
+    return policy_bytes(settings, ROWS, 1000, how.pop("device", CPU), processes, 5, members, **how)
 
 
 def test_pools_take_what_is_said() -> None:
@@ -47,7 +43,7 @@ def test_pools_take_what_is_said() -> None:
 
 
 def test_every_process_makes_rollouts_and_takes_steps_of_its_own() -> None:
-    alone, together = needs(POLICY, 6), needs(POLICY, 6, CrewSize(3))
+    alone, together = needs(POLICY, 6), needs(POLICY, 6, 3)
     assert together["a rollout step"] == 3 * alone["a rollout step"]
     assert 2 * together["gradient steps"] == alone["gradient steps"]
     assert together["pools"] == alone["pools"] and together["networks"] > alone["networks"]
@@ -120,27 +116,12 @@ def test_ensembles_take_what_is_said() -> None:
     views = 6 * 4 * 8000
     assert needed["networks"] == 7 * fit.flat.nbytes + views
     assert needed["scaling"] == 2 * data.inputs.double().nbytes
-    together = model_bytes(settings, rows, 6, 5, CPU, processes=3)
-    assert together == needed | {"networks": needed["networks"] + 2 * fit.adam.grad.nbytes}
 
 
 def test_a_batch_of_a_model_that_is_longer_than_its_data_counts_whole() -> None:
     small, large = (model_bytes(TrainModel(batch_size=batch), 1000, 14, 12, CPU) for batch in (10**6, 10**7))
     assert large["gradient steps"] == 10 * small["gradient steps"]
     assert large["gradient steps"] > 10**7 * 2 * 4 * 200 * 4  # what four layers of 200 say, before and after
-
-
-def test_a_model_s_processes_are_counted(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def noted(*given: Any) -> dict[str, int]:
-        asked.append(given[5])
-        return model_bytes(*given)
-
-    monkeypatch.setattr(train_model, "model_bytes", noted)
-    for threads in (1, 2):
-        assert mopo(f"train-model --config tiny.yaml --threads {threads} --force").code == 0
-    assert asked == [1, 2 if can_team() else 1]
 
 
 def test_logging_takes_what_is_logged() -> None:

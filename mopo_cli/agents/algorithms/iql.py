@@ -21,9 +21,9 @@ from mopo_cli.engine.workers import spread, spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops
-from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward, observe
+from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward
 from mopo_cli.nets.precision import Precision
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part
+from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part, units
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _step_value(iql: Iql, valued: Evaluated, by_value: Tensor, asked: Tensor) ->
         return forward(iql.valuing, u, (asked,))
 
     iql.value_adam.steps += 1
-    values = collect(iql.valuing, observe(improve, iql.valuing.owners))
+    values = collect(iql.valuing, spread(improve, units(iql.value)))
     return values.out[..., 0]
 
 

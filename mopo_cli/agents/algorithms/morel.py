@@ -136,7 +136,6 @@ ALGORITHM = Algorithm(
     sac.networks,
     learns_from="model",
     uncertainties=(DISCREPANCY,),
-    shares=2,
     imagining=halting,
     state=lambda morel: agent_state(morel.sac),
     restore=lambda morel, tensors, steps: restore_agent(morel.sac, tensors, steps),

@@ -17,13 +17,13 @@ from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
-from mopo_cli.engine.workers import spread_evenly
+from mopo_cli.engine.workers import spread, spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.operations import backward_flops, mlp_flops, slope_flops
-from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward, input_slope, observe
+from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward, input_slope
 from mopo_cli.nets.precision import Precision
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part
+from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part, units
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def move_critics(sac: Sac, asked: tuple[Tensor, ...], gradient: Callable[[int], 
         return forward(sac.judging, u, asked)
 
     sac.critic_adam.steps += 1
-    return collect(sac.judging, observe(improve, sac.judging.owners))
+    return collect(sac.judging, spread(improve, units(sac.critic)))
 
 
 def lower_slope(judged: Evaluated, obs_dim: int) -> Tensor:
@@ -228,6 +228,4 @@ def networks(settings: SacSettings, work: Work) -> tuple[Networks, ...]:
     return Networks(actor, looks=2), Networks(critic, 2, looks=2), Networks(critic, 2, learned=False)
 
 
-ALGORITHM = Algorithm(
-    SacSettings, ("q", "critic_loss", "entropy", "alpha"), begin, step, operations, networks, shares=2
-)
+ALGORITHM = Algorithm(SacSettings, ("q", "critic_loss", "entropy", "alpha"), begin, step, operations, networks)

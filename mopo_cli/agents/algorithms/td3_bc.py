@@ -67,10 +67,7 @@ class Td3Bc:
         self.acting = Parameters(self.actor_layout, self.actor, self.settings.update_precision)
         self.acting_ahead = Parameters(self.actor_layout, self.actor_target, self.settings.update_precision)
         self.judging = Parameters(self.critic_layout, self.critic, self.settings.update_precision)
-        firsts = range(0, len(self.critic), 2)
-        self.judging_first = Parameters(
-            self.critic_layout, self.critic[::2], self.settings.update_precision, places=firsts
-        )
+        self.judging_first = Parameters(self.critic_layout, self.critic[::2], self.settings.update_precision)
         self.aiming = Parameters(self.critic_layout, self.critic_target, self.settings.update_precision)
         self.actor_gradient = Parameters(self.actor_layout, self.actor_adam.grad)
         self.critic_gradient = Parameters(self.critic_layout, self.critic_adam.grad)
@@ -208,5 +205,4 @@ ALGORITHM = Algorithm(
     _networks,
     cycle=lambda settings: int(settings.policy_delay),
     learns_from="real",
-    shares=2,
 )
