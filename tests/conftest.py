@@ -50,7 +50,7 @@ def no_outside_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 def evaluated_here() -> Iterator[None]:
     """Policies in training are played in this process: to start others takes longer than the games of these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: 0)
+        patch.setattr("mopo_cli.stages.common.policy_stack.free_processes", lambda *_: 0)
         yield
 
 

@@ -24,8 +24,8 @@ from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.engine.workers import spread_evenly
 from mopo_cli.nets.adam import Adam
+from mopo_cli.nets.flops import mlp_flops
 from mopo_cli.nets.init import initial, uniform
-from mopo_cli.nets.operations import mlp_flops
 from mopo_cli.nets.perceptron import differentiate, evaluate
 from mopo_cli.nets.stacked import Parameters
 

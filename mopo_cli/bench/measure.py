@@ -26,12 +26,12 @@ from mopo_cli.bench.workloads import (
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.engine.capture import Engine, Recorder
-from mopo_cli.evaluation.returns import open_environments
-from mopo_cli.nets.operations import mlp_flops
+from mopo_cli.evaluation.play import open_environments
+from mopo_cli.nets.flops import mlp_flops
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import DTYPES
-from mopo_cli.stages.inputs import can_multiply
+from mopo_cli.stages.common.inputs import can_multiply
 
 _BILLION = 1e9
 _IN: dict[Precision, str] = {"fp32": "", "tf32": " in tf32", "bf16": " in bf16"}

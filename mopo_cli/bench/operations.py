@@ -3,8 +3,8 @@
 from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import load
 from mopo_cli.config.schema import PolicyTraining, TrainModel
-from mopo_cli.nets.operations import mlp_flops
-from mopo_cli.stages.learners import learner_settings, loop_settings
+from mopo_cli.nets.flops import mlp_flops
+from mopo_cli.stages.common.learner import learner_settings, loop_settings
 
 ELITES = 5
 """Networks of an ensemble that generate, where it has as many."""

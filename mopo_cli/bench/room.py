@@ -9,8 +9,8 @@ from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
-from mopo_cli.stages.estimates import Needed, model_bytes, policy_bytes
-from mopo_cli.stages.memory import check_memory
+from mopo_cli.stages.common.memory import check_memory
+from mopo_cli.stages.common.memory_estimates import Needed, model_bytes, policy_bytes
 
 
 class Sizes(Settings):

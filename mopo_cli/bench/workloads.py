@@ -32,10 +32,10 @@ from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.engine.workers import spread, thread_count
-from mopo_cli.evaluation.returns import Environment, evaluate_returns
+from mopo_cli.evaluation.play import Environment, evaluate_returns
 from mopo_cli.nets import products
-from mopo_cli.stages.learners import learner_settings, loop_settings
-from mopo_cli.stages.policies import greedy_policy
+from mopo_cli.stages.common.learner import learner_settings, loop_settings
+from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.train_model import fit_settings
 from mopo_cli.tasks.termination import never
 

@@ -7,7 +7,7 @@ import typer
 from mopo_cli.cli.context import Context, open_context
 from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call, command
-from mopo_cli.config.cells import check_grid, grid, method_cells
+from mopo_cli.config.ablation import check_grid, grid, method_cells
 from mopo_cli.config.schema import Ablate, TrainPolicy
 from mopo_cli.errors import UsageError
 
@@ -67,7 +67,7 @@ def ablate(
         return _table(call, table, datasets, only, env, rank)
     if stray := [f"--{name}" for name, value in (("datasets", datasets), ("only", only), ("env", env)) if value]:
         raise UsageError(f"{stray[0]} is for --table NAME only.", hint="mopo presets tables")
-    from mopo_cli.stages.policy_stack import raise_if_diverged
+    from mopo_cli.stages.common.policy_stack import raise_if_diverged
 
     _check_ranking(rank)
     context = open_context(call)
@@ -79,7 +79,7 @@ def ablate(
         context.select_elites_if_missing()
     result = ablate_by_model(context, settings, cells, options, call.report)
     if rank:
-        from mopo_cli.stages.rank import run_rank
+        from mopo_cli.stages.analysis.rank import run_rank
 
         result["ranking"] = run_rank(context.run, settings, rank, options, call.report)
     call.report.result(result)

@@ -19,7 +19,7 @@ from mopo_cli.store.atomic import read_json, write_json
 
 if TYPE_CHECKING:
     from mopo_cli.bench.measure import Rate, Task
-    from mopo_cli.bench.projection import Projection
+    from mopo_cli.bench.run_time import Projection
 
 EXAMPLES = (
     "mopo bench",
@@ -62,9 +62,9 @@ def bench(
     from mopo_cli.agents.crew import crew_size
     from mopo_cli.bench.room import check_room
     from mopo_cli.engine.workers import thread_count
-    from mopo_cli.stages.inputs import open_device, open_recorder
+    from mopo_cli.stages.common.inputs import open_device, open_recorder
+    from mopo_cli.stages.common.watch import free_processes
     from mopo_cli.stages.runner import Options
-    from mopo_cli.stages.watch import free_processes
     from mopo_cli.store.lineage import tool_versions
 
     before = _earlier(compare)
@@ -133,8 +133,8 @@ def _measure(
     task: "Task", seeds: int, device: Any, seconds: float, record: Any, processes: int, report: Report
 ) -> "tuple[list[Rate], Projection]":
     from mopo_cli.bench.measure import measure
-    from mopo_cli.bench.projection import project
-    from mopo_cli.evaluation.returns import time_limit
+    from mopo_cli.bench.run_time import project
+    from mopo_cli.evaluation.play import time_limit
 
     rates = []
     with report.live_table(("what", "per second", "of the ceiling")) as table:

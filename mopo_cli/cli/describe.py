@@ -44,7 +44,7 @@ def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
     readers = {".safetensors": _tensors, ".json": _json, **dict.fromkeys(_TABLES, _table)}
     if (suffix := path.suffix.lower()) in readers:
         return readers[suffix]
-    from mopo_cli.data.tables import check_kind
+    from mopo_cli.data.raw_columns import check_kind
 
     try:
         check_kind(path)
@@ -60,7 +60,7 @@ def open_dataset(found: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | No
     """
     path = Path(found["path"])
     if found["kind"] == DATASET:
-        from mopo_cli.store.hdf5 import read_dataset
+        from mopo_cli.data.transition_files import read_dataset
 
         return read_dataset(path)
     if found["kind"] != TABLE and not (found["kind"] == FOREIGN and found["about"].keys() >= _D4RL_LAYOUT):

@@ -37,7 +37,7 @@ def evaluate(call: Call, bound: Bound = False) -> None:
         context.select_elites_if_missing()
     result = run_evaluate(context.run, settings, options, call.report)
     if bound:
-        from mopo_cli.stages.bound import run_bound
+        from mopo_cli.stages.analysis.return_bound import run_bound
 
         result["bound"] = run_bound(context.run, settings, options, call.report)
     call.report.result(result, result.get("reason"))

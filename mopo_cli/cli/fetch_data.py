@@ -62,7 +62,7 @@ def fetch_data(
 
 
 def _check(call: Call, settings: FetchData) -> None:
-    from mopo_cli.stages.check_data import run_check_data
+    from mopo_cli.stages.common.check_data import run_check_data
 
     if call.force:
         raise UsageError("--check writes nothing: --force does not go with it.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.cli.context import Context, execution
-from mopo_cli.config.cells import method_demands
+from mopo_cli.config.ablation import method_demands
 from mopo_cli.config.schema import Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError
 from mopo_cli.report import Report

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.context import Context, settle
 from mopo_cli.cli.options import Call, show
-from mopo_cli.config.cells import given, given_for_all, named_after
+from mopo_cli.config.ablation import given, given_for_all, named_after
+from mopo_cli.config.paper_tables import PaperTable, Row
 from mopo_cli.config.resolve import refuse_contradiction, resolve
 from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElites, TrainModel, TrainPolicy
-from mopo_cli.config.tables import PaperTable, Row
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import UsageError
 from mopo_cli.evaluation.published import family
@@ -17,7 +17,7 @@ from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import dataset_slug, named_run
 
 if TYPE_CHECKING:
-    from mopo_cli.stages.paper_table import Part
+    from mopo_cli.stages.ablation.paper_table import Part
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: s
 
     Raises what settling the settings raises, InputError for an unknown data set or a file that is not there.
     """
+    from mopo_cli.stages.ablation.paper_table import Part
     from mopo_cli.stages.fetch_data import check_request
-    from mopo_cli.stages.paper_table import Part
 
     name = parse_dataset(dataset)
     run = named_run(root / dataset_slug(dataset))

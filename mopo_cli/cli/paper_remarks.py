@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from mopo_cli.cli.options import show
 from mopo_cli.cli.paper_plan import Plan, plain_settings
 from mopo_cli.config.fields import Settings
+from mopo_cli.config.paper_tables import PaperTable
 from mopo_cli.config.resolve import stage_name
 from mopo_cli.config.schema import FetchData, SelectElites, TrainModel
-from mopo_cli.config.tables import PaperTable
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.evaluation.published import family
 

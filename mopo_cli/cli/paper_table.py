@@ -7,14 +7,14 @@ from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call
 from mopo_cli.cli.paper_plan import Plan, plan_dataset
 from mopo_cli.cli.paper_remarks import table_remarks
-from mopo_cli.config.tables import PaperTable, choose_rows, load_table
+from mopo_cli.config.paper_tables import PaperTable, choose_rows, load_table
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, DivergedError, InputError, LockedError, MopoError, NetworkError, UsageError
 from mopo_cli.report import Report
 from mopo_cli.store.run import current_run_kept, dataset_slug
 
 if TYPE_CHECKING:
-    from mopo_cli.stages.paper_table import Part
+    from mopo_cli.stages.ablation.paper_table import Part
 
 _ROOT = Path("runs/papers")
 
@@ -28,7 +28,7 @@ def paper_table(call: Call, name: str, datasets: str | None, only: str | None, e
     A data set or cell that cannot be had is marked with the reason. Raises UsageError for an unknown table or row
     and for flags that do not go with a table, what fetching or training raised when nothing could be had.
     """
-    from mopo_cli.stages.paper_table import publish_paper_table, table_lines
+    from mopo_cli.stages.ablation.paper_table import publish_paper_table, table_lines
 
     full = load_table(name)
     _refuse(call, full, datasets, env)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mopo_cli.config.paper_tables import load_table, table_names, table_text
 from mopo_cli.config.presets import (
     load_method,
     load_preset,
@@ -14,7 +15,6 @@ from mopo_cli.config.presets import (
     preset_text,
     summary,
 )
-from mopo_cli.config.tables import load_table, table_names, table_text
 from mopo_cli.report import Report
 
 app = typer.Typer(help="The settings that ship with mopo, a preset per data set and per method.", no_args_is_help=False)

@@ -43,7 +43,7 @@ def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
     settings, options = context.settle(Rollout, call.flags)
     context.needs("train-model", "model")
     if diagnose:
-        from mopo_cli.stages.diagnose import check_diagnosis, run_diagnose
+        from mopo_cli.stages.analysis.diagnose import check_diagnosis, run_diagnose
 
         check_diagnosis(context.run)
     context.select_elites_if_missing()
@@ -51,7 +51,7 @@ def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
     if diagnose:
         result["diagnosis"] = run_diagnose(context.run, settings, options, call.report)
     if map:
-        from mopo_cli.stages.density_map import run_density_map
+        from mopo_cli.stages.analysis.density_map import run_density_map
 
         result["map"] = run_density_map(context.run, settings, options, call.report)
     call.report.result(result)

@@ -66,9 +66,9 @@ def _check_dataset(name: str) -> None:
 
 def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     """The result of every stage by its command."""
+    from mopo_cli.stages.common.policy_stack import raise_if_diverged
     from mopo_cli.stages.evaluate import run_evaluate
     from mopo_cli.stages.fetch_data import run_fetch_data
-    from mopo_cli.stages.policy_stack import raise_if_diverged
     from mopo_cli.stages.rollout import run_rollout
     from mopo_cli.stages.select_elites import run_select_elites
     from mopo_cli.stages.train_model import run_train_model

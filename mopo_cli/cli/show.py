@@ -12,10 +12,10 @@ from mopo_cli.cli.options import show as show_setting
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 from mopo_cli.report.console import format_value
-from mopo_cli.report.portrait import portrait_text, recipe_text, wrap
+from mopo_cli.report.dataset import portrait_text, recipe_text, wrap
 
 if TYPE_CHECKING:
-    from mopo_cli.data.portrait import Portrait
+    from mopo_cli.data.statistics import Portrait
 
 EXAMPLES = (
     "mopo show runs/quickstart",
@@ -43,7 +43,7 @@ def show(
     found = describe(find(path, report))
     picture = None
     if dataset := open_dataset(found):
-        from mopo_cli.data.portrait import portrait
+        from mopo_cli.data.statistics import portrait
 
         found["about"].setdefault("source", dataset[1].source)  # what was done to a foreign file to read it
         picture = portrait(*dataset)

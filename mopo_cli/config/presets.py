@@ -105,7 +105,7 @@ def parse_sections(text: str, label: str) -> Sections:
 
     Raises SettingsError, naming ``label``, when the text is not YAML or not sections of keys and values.
     """
-    from mopo_cli.config.yaml_text import BadYamlError, parse_yaml
+    from mopo_cli.store.yaml_text import BadYamlError, parse_yaml
 
     try:
         document = parse_yaml(text)

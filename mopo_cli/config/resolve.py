@@ -178,7 +178,7 @@ def read_method(path: Path, method: str) -> Sections:
 
 def _read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
     """The sections of a user's YAML file, and what it says of single methods by their names."""
-    from mopo_cli.config.yaml_text import read_yaml_text
+    from mopo_cli.store.yaml_text import read_yaml_text
 
     try:
         text = read_yaml_text(path, "The settings file ")

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mopo_cli.data.cells import BadCell, codes, is_text, numbers_of
+from mopo_cli.data.arrow_values import BadCell, codes, is_text, numbers_of
 from mopo_cli.data.checks import Check, require
 from mopo_cli.errors import CorruptError, InputError, MopoError
 from mopo_cli.store.columns import check_declared, check_room

@@ -20,7 +20,7 @@ from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions, d
 from mopo_cli.engine.capture import check_shapes
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError
-from mopo_cli.evaluation.returns import Environment, evaluate_returns
+from mopo_cli.evaluation.play import Environment, evaluate_returns
 
 
 @dataclass

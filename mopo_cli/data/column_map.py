@@ -156,7 +156,7 @@ def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    from mopo_cli.config.yaml_text import BadYamlError, parse_yaml, read_yaml_text
+    from mopo_cli.store.yaml_text import BadYamlError, parse_yaml, read_yaml_text
 
     try:
         text = read_yaml_text(path)

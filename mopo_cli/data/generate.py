@@ -9,7 +9,7 @@ import numpy as np
 from mopo_cli.data.scores import reference_scores
 from mopo_cli.data.spaces import Spaces, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions
-from mopo_cli.evaluation.returns import Environment, open_environments
+from mopo_cli.evaluation.play import Environment, open_environments
 from mopo_cli.tasks.termination import termination_for_env
 
 _REPORT_EVERY = 1000

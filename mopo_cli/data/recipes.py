@@ -26,7 +26,7 @@ from mopo_cli.data.spaces import Spaces
 from mopo_cli.data.transitions import Floats, Transitions
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import Environment, evaluate_returns
+from mopo_cli.evaluation.play import Environment, evaluate_returns
 
 # Which behaviours a level is about; "expert" is whatever the training ends with.
 _PARTS = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from mopo_cli.data.transitions import Floats
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import Environment, open_environments
+from mopo_cli.evaluation.play import Environment, open_environments
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from mopo_cli.report.canvas import few, finish, grey, new_figure, save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mopo_cli.data.portrait import Column, Histogram, Portrait
+    from mopo_cli.data.statistics import Column, Histogram, Portrait
 
 Curve = tuple[ArrayLike, ArrayLike]
 """Epochs `[E]` and the return of every seed at each of them `[E, S]`."""

@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.config.cells import axis_values
+from mopo_cli.config.ablation import axis_values
 from mopo_cli.config.schema import Ablate, TrainPolicy
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, episode_returns
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
 from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
-from mopo_cli.stages.cells import Cell, missing_cells, train_cells
-from mopo_cli.stages.inputs import dataset_path, open_device
-from mopo_cli.stages.reuse import wall_seconds
+from mopo_cli.stages.ablation.reuse import wall_seconds
+from mopo_cli.stages.ablation.train_cells import Cell, missing_cells, train_cells
+from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.open_world import policy_inputs
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.stages.world import policy_inputs
 from mopo_cli.store.atomic import write_json, write_text
 from mopo_cli.store.documents import TableDocument, read_document
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.run import RunFolder
 
 _SETTINGS = ("method", "penalty", "lam", "h")

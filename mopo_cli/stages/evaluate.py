@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
 from mopo_cli.errors import InputError, Stopped
+from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.evaluation.published import published, published_factor
-from mopo_cli.evaluation.returns import evaluate_returns, open_environments
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
 from mopo_cli.report.tables import format_mean_std, write_csv
-from mopo_cli.stages.estimates import environment_bytes
-from mopo_cli.stages.inputs import check_dimensions, dataset_path, open_device
-from mopo_cli.stages.memory import check_memory
-from mopo_cli.stages.policies import greedy_policy, open_policy
+from mopo_cli.stages.common.inputs import check_dimensions, dataset_path, open_device
+from mopo_cli.stages.common.memory import check_memory
+from mopo_cli.stages.common.memory_estimates import environment_bytes
+from mopo_cli.stages.common.policies import greedy_policy, open_policy
 from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import EPOCH, read_lines
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
 from mopo_cli.store.run import RunFolder
 

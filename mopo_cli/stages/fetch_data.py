@@ -12,6 +12,7 @@ from mopo_cli.data.checks import Check
 from mopo_cli.data.column_map import map_file, parse_column_map
 from mopo_cli.data.registry import LEVELS, DatasetName, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
+from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
 from mopo_cli.errors import CorruptError, InputError, Stopped, UsageError
@@ -19,7 +20,6 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CachedDataset, read_document
-from mopo_cli.store.hdf5 import read_dataset, write_dataset
 from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.lock import alone_in
 from mopo_cli.store.publication import published_together
@@ -102,7 +102,7 @@ def check_request(name: DatasetName, settings: FetchData) -> None:
 def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Transitions, DatasetInfo]:
     """The dataset from the cache if it is there whole, else made and put there."""
     if name.kind == "minari":
-        from mopo_cli.stages.download import download_minari
+        from mopo_cli.stages.common.fetch_published import download_minari
 
         download_minari(name, stage)
         stage.inputs = describe_files(stage.run, source_files(name, settings))
@@ -176,22 +176,22 @@ def _bring(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transi
     """The dataset as its source has it."""
     if name.path is not None:
         from mopo_cli.data.local import load_local
-        from mopo_cli.stages.download import read_if_d4rl
+        from mopo_cli.stages.common.fetch_published import read_if_d4rl
 
         if known := read_if_d4rl(name.path, settings, stage):
             return known
         return load_local(name.path, settings.env, stage.inputs["source"]["sha256"], settings.columns)
     if name.kind == "d4rl":
-        from mopo_cli.stages.download import bring_d4rl
+        from mopo_cli.stages.common.fetch_published import bring_d4rl
 
         return bring_d4rl(name, settings, stage)
     if name.kind == "minari":
-        from mopo_cli.stages.download import bring_minari
+        from mopo_cli.stages.common.fetch_published import bring_minari
 
         return bring_minari(name, settings, stage)
     if name.level == "random":
         return _log_random(name, settings, stage)
-    from mopo_cli.stages.behaviour import generate_by_recipe
+    from mopo_cli.stages.common.train_behaviour import generate_by_recipe
 
     return generate_by_recipe(name, settings, stage)
 
@@ -201,8 +201,8 @@ def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[T
 
     from mopo_cli.data.generate import generate_random
     from mopo_cli.data.spaces import spaces_of_id
-    from mopo_cli.stages.estimates import log_bytes
-    from mopo_cli.stages.memory import check_memory
+    from mopo_cli.stages.common.memory import check_memory
+    from mopo_cli.stages.common.memory_estimates import log_bytes
 
     assert name.env_id is not None
     kwargs = {**name.env_kwargs, **name.behaviour_kwargs}

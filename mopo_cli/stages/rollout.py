@@ -9,6 +9,7 @@ import torch
 
 from mopo_cli.agents.dice import Ratio
 from mopo_cli.config.schema import Imagination, Rollout
+from mopo_cli.data.transition_files import RolloutWriter
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.dynamics.imagine import ENDS, Imagined, Imagining, Policy, branch, uniform_policy
 from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
@@ -16,9 +17,8 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.alarms import branches_alarm, guard_remark
-from mopo_cli.stages.estimates import rollout_bytes
-from mopo_cli.stages.inputs import (
+from mopo_cli.stages.common.alarms import branches_alarm, guard_remark
+from mopo_cli.stages.common.inputs import (
     Data,
     Model,
     check_dimensions,
@@ -28,11 +28,11 @@ from mopo_cli.stages.inputs import (
     open_device,
     open_model,
 )
-from mopo_cli.stages.memory import check_memory
-from mopo_cli.stages.policies import open_policy, open_ratio
+from mopo_cli.stages.common.memory import check_memory
+from mopo_cli.stages.common.memory_estimates import rollout_bytes
+from mopo_cli.stages.common.open_world import imagining
+from mopo_cli.stages.common.policies import open_policy, open_ratio
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.stages.world import imagining
-from mopo_cli.store.hdf5 import RolloutWriter
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.termination import termination_rule
 

@@ -8,7 +8,7 @@ from mopo_cli.config.schema import SelectElites
 from mopo_cli.dynamics.elites import rank, select_elites
 from mopo_cli.errors import SettingsError
 from mopo_cli.report.console import Report
-from mopo_cli.stages.inputs import open_tensors
+from mopo_cli.stages.common.inputs import open_tensors
 from mopo_cli.stages.runner import Options, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder

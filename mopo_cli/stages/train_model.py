@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from mopo_cli.config.schema import TrainModel
+from mopo_cli.data.transition_files import dataset_shape
 from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
-from mopo_cli.stages.alarms import model_alarm, rescale_hint
-from mopo_cli.stages.estimates import Needed, model_bytes
-from mopo_cli.stages.inputs import (
+from mopo_cli.stages.common.alarms import model_alarm, rescale_hint
+from mopo_cli.stages.common.inputs import (
     Data,
     check_precision,
     dataset_path,
@@ -24,12 +24,12 @@ from mopo_cli.stages.inputs import (
     open_recorder,
     tell_doubt,
 )
-from mopo_cli.stages.memory import check_memory
+from mopo_cli.stages.common.memory import check_memory
+from mopo_cli.stages.common.memory_estimates import Needed, model_bytes
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import FitProgress, checked
-from mopo_cli.store.hdf5 import dataset_shape
 from mopo_cli.store.run import RunFolder
 
 _BLOCK = 50  # gradient steps between two looks at the signals

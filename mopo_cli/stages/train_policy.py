@@ -7,11 +7,11 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
-from mopo_cli.stages.inputs import open_device
-from mopo_cli.stages.policy_stack import stage_member, train_stack
+from mopo_cli.stages.common.inputs import open_device
+from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs
+from mopo_cli.stages.common.policy_stack import stage_member, train_stack
+from mopo_cli.stages.common.stack_memory import check_policies, shapes_of
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.stages.stack_memory import check_policies, shapes_of
-from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs
 from mopo_cli.store.run import RunFolder
 
 

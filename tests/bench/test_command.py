@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mopo_cli.__main__ import main
-from mopo_cli.stages import memory
+from mopo_cli.stages.common import memory
 
 TINY = """
 train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [0.1, 0.1], batch-size: 8}

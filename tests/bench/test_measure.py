@@ -11,7 +11,7 @@ from mopo_cli.agents import brac as module
 from mopo_cli.agents.crew import Crew
 from mopo_cli.bench import timing
 from mopo_cli.bench.measure import Rate, Task, measure
-from mopo_cli.bench.projection import MODEL_EPOCHS, project
+from mopo_cli.bench.run_time import MODEL_EPOCHS, project
 from mopo_cli.bench.workloads import Shapes, taking, warm_up_phases
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy

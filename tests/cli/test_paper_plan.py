@@ -8,8 +8,8 @@ import pytest
 from mopo_cli.cli.options import Call
 from mopo_cli.cli.paper_plan import Plan, plan_dataset
 from mopo_cli.cli.paper_remarks import table_remarks
+from mopo_cli.config.paper_tables import load_table, table_names
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.config.tables import load_table, table_names
 from mopo_cli.errors import SettingsError
 from mopo_cli.report import Report
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.config.tables import table_names
+from mopo_cli.config.paper_tables import table_names
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from mopo_cli.data.transition_files import write_dataset
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.store.atomic import write_json
-from mopo_cli.store.hdf5 import write_dataset
 from mopo_cli.store.lineage import StageRecord, describe_files, record_stage
 from mopo_cli.store.run import RunFolder, cache_dir
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.config.cells import axis_values, check_grid, grid, method_cells
+from mopo_cli.config.ablation import axis_values, check_grid, grid, method_cells
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import Ablate, TrainPolicy
 from mopo_cli.errors import UsageError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mopo_cli.config.cells import method_cells, method_demands
+from mopo_cli.config.ablation import method_cells, method_demands
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.presets import load_method, method_names, method_text, parse_sections, preset_names, preset_text
 from mopo_cli.config.resolve import resolve

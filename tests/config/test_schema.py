@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mopo_cli.config.cells import grid
+from mopo_cli.config.ablation import grid
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import STAGES, Ablate, Evaluate, Rollout, TrainModel, TrainPolicy
 

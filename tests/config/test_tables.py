@@ -7,10 +7,10 @@ from math import isnan
 
 import pytest
 
+from mopo_cli.config.paper_tables import choose_rows, load_table, table_names, table_text
 from mopo_cli.config.presets import method_names
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.config.tables import choose_rows, load_table, table_names, table_text
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import UsageError
 from mopo_cli.evaluation.published import chosen_pair, family, in_print

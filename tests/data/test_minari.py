@@ -23,7 +23,7 @@ from mopo_cli.data.minari_sets import local_sets
 from mopo_cli.data.transitions import COLUMNS, Transitions, episode_returns
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError, MopoError, UsageError
-from mopo_cli.evaluation.returns import open_environments
+from mopo_cli.evaluation.play import open_environments
 
 HOPPER = {"env": "Hopper-v5", "observation_space": Box(-9, 9, (2,)), "action_space": Box(-1, 1, (1,))}
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from mopo_cli.data.portrait import BINS, Copy, Portrait, portrait
+from mopo_cli.data.statistics import BINS, Copy, Portrait, portrait
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import summarise
 

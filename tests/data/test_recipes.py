@@ -26,11 +26,11 @@ from mopo_cli.data.recipes import (
     random_return,
 )
 from mopo_cli.data.registry import LEVELS
+from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import Transitions, episode_ends
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import open_environments
-from mopo_cli.store.hdf5 import read_dataset, write_dataset
+from mopo_cli.evaluation.play import open_environments
 
 TRAINED = [level for level in LEVELS if level != "random"]
 

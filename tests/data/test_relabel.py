@@ -11,7 +11,7 @@ from mopo_cli.data.relabel import RULES, relabel
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_ends
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import open_environments
+from mopo_cli.evaluation.play import open_environments
 
 JUMP, ANT = "mopo/HalfCheetahJump-v0", "mopo/AntAngle-v0"
 SHORT = {"max_episode_steps": 150}  # several episodes, each with a start of its own

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mopo_cli.data.checks import UnusableData
 from mopo_cli.data.local import load_local
-from mopo_cli.data.tables import column_names, read_raw
+from mopo_cli.data.raw_columns import column_names, read_raw
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError, MopoError, UsageError

@@ -11,9 +11,9 @@ from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.episodes import ModelReturns, model_returns
 from mopo_cli.dynamics.imagine import Imagining, TerminationRule, branch
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, penalty_weights
-from mopo_cli.dynamics.returns import ModelReturns, model_returns
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.tasks.termination import never

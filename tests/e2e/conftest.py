@@ -23,7 +23,9 @@ os.chdir(folder)
 os.environ["MOPO_HOME"] = str(folder / "cache")
 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-from mopo_cli.stages import behaviour, policy_stack, runner, train_model
+from mopo_cli.stages import runner, train_model
+from mopo_cli.stages.common import train_behaviour as behaviour
+from mopo_cli.stages.common import policy_stack
 behaviour.RECIPE = tiny_recipe
 policy_stack.free_processes = lambda *_: 0
 if checkpoint_always:

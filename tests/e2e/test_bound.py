@@ -14,10 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.engine.streams import stream
-from mopo_cli.evaluation.returns import episode_seed
+from mopo_cli.evaluation.play import episode_seed
 from mopo_cli.store.checkpoint import load_tensors
-from mopo_cli.store.hdf5 import read_dataset
 
 Floats = NDArray[np.float64]
 SMALL = "--config tiny.yaml --threads 1"

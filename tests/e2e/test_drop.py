@@ -12,7 +12,7 @@ import pytest
 from probes.runs import record_anew
 from safetensors.numpy import load_file
 
-import mopo_cli.stages.cells as cells
+import mopo_cli.stages.ablation.train_cells as cells
 from mopo_cli.__main__ import main
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.checkpoint import load_tensors, save_tensors

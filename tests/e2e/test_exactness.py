@@ -14,7 +14,7 @@ import torch
 
 from mopo_cli.agents.crew import Crew
 from mopo_cli.engine.processes import can_fork
-from mopo_cli.stages import policy_stack
+from mopo_cli.stages.common import policy_stack
 
 # Seed 1 stops before seed 2 does.
 MODEL = "train-model --config tiny.yaml --threads 1 --max-epochs 5 --patience 1 --min-gain 0.75 --batch-size 16"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-import mopo_cli.stages.cells as cells
-import mopo_cli.stages.rank as rank
+import mopo_cli.stages.ablation.train_cells as cells
+import mopo_cli.stages.analysis.rank as rank
 
 LINE = "--config tiny.yaml --threads 1"
 GRID = f"ablate {LINE} --name rates --method sac-off,bc --grid critic-lr=1e-3,1e-2 --seeds 2"

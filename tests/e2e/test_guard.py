@@ -13,9 +13,9 @@ from probes.runs import record_anew
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.report.console import Report
-from mopo_cli.stages import world as module
+from mopo_cli.stages.common import open_world as module
+from mopo_cli.stages.common.open_world import open_world, policy_inputs
 from mopo_cli.stages.runner import Options, stage_envelope
-from mopo_cli.stages.world import open_world, policy_inputs
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.run import RunFolder
 

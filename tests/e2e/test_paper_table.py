@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from probes.web import serving, status
 
-import mopo_cli.stages.cells as cells
+import mopo_cli.stages.ablation.train_cells as cells
 from mopo_cli.__main__ import main
 
 POLE, PENDULUM = "generate:InvertedPendulum-v5:random", "generate:Pendulum-v1:random"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from mopo_cli.store.hdf5 import read_dataset, read_rollouts
+from mopo_cli.data.transition_files import read_dataset, read_rollouts
 
 MAP = "obs=temp+pressure,action=valve_*,reward=yield,episode=batch,terminal=failed"
 LIMIT = 75.0

@@ -12,9 +12,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.engine.streams import stream
 from mopo_cli.store.checkpoint import load_tensors
-from mopo_cli.store.hdf5 import read_dataset
 
 SMALL = "--config tiny.yaml --threads 1"
 METHODS = ("mopo", "mbpo", "mbpo-no-ens", "sac-off", "bc")

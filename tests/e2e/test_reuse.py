@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import mopo_cli.stages.cells as cells
+import mopo_cli.stages.ablation.train_cells as cells
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 

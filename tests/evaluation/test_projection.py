@@ -6,8 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from mopo_cli.evaluation import projection
-from mopo_cli.evaluation.projection import fit_scaler, principal_components, umap_projection, umap_version
+from mopo_cli.evaluation import principal_components as projection
+from mopo_cli.evaluation.principal_components import fit_scaler, principal_components, umap_projection, umap_version
 
 
 def rows(n=500, width=6):

@@ -8,7 +8,7 @@ import pytest
 from probes.worn import registered_worn
 
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import (
+from mopo_cli.evaluation.play import (
     close_environments,
     episode_seed,
     evaluate_returns,

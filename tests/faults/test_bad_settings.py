@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.stages import memory
+from mopo_cli.stages.common import memory
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mopo_cli.config.yaml_text import BadYamlError, parse_yaml
 from mopo_cli.store import columns, machine_memory
+from mopo_cli.store.yaml_text import BadYamlError, parse_yaml
 
 CHECK = "fetch-data --check --dataset"
 MAP = "fetch-data --check --dataset ./table.csv --columns"

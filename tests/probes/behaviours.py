@@ -10,7 +10,7 @@ from mopo_cli.data.recipes import Recipe
 from mopo_cli.data.spaces import Spaces, spaces_of
 from mopo_cli.data.transitions import DatasetInfo
 from mopo_cli.engine.rows import Rows
-from mopo_cli.evaluation.returns import Environment, open_environments
+from mopo_cli.evaluation.play import Environment, open_environments
 
 TINY = Recipe(
     hidden=16,

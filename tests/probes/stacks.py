@@ -20,7 +20,7 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
-from mopo_cli.stages.learners import learner_settings
+from mopo_cli.stages.common.learner import learner_settings
 from mopo_cli.tasks.termination import never
 
 OBS, ACT, ROWS = 4, 2, 120

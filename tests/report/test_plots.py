@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mopo_cli.data.portrait import portrait
+from mopo_cli.data.statistics import portrait
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.report import plots
 from mopo_cli.report.canvas import DOTS_PER_INCH

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mopo_cli.data.portrait import Portrait, portrait
+from mopo_cli.data.statistics import Portrait, portrait
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.report.portrait import portrait_text, recipe_text, wrap
+from mopo_cli.report.dataset import portrait_text, recipe_text, wrap
 
 
 def known(obs_dim: int = 3, act_dim: int = 1, episodes: int = 4) -> Portrait:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from mopo_cli.stages.alarms import branches_alarm, guard_remark, model_alarm, rescale_hint
-from mopo_cli.stages.inputs import Data
+from mopo_cli.stages.common.alarms import branches_alarm, guard_remark, model_alarm, rescale_hint
+from mopo_cli.stages.common.inputs import Data
 
 
 def dimensions(*explained: float | None) -> list[dict[str, Any]]:

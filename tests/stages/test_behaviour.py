@@ -9,13 +9,13 @@ import pytest
 from filelock import FileLock
 from probes.behaviours import TINY
 
-import mopo_cli.stages.behaviour as stage
+import mopo_cli.stages.common.train_behaviour as stage
 from mopo_cli.config.schema import FetchData
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.errors import CorruptError, DivergedError, InputError, LockedError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.fetch_data import run_fetch_data
 from mopo_cli.stages.runner import Options
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.run import RunFolder
 
 POLE = "generate:InvertedPendulum-v5"

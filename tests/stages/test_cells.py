@@ -9,8 +9,8 @@ import torch
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.rows import Rows
-from mopo_cli.stages import cells
-from mopo_cli.stages.cells import Cell
+from mopo_cli.stages.ablation import train_cells as cells
+from mopo_cli.stages.ablation.train_cells import Cell
 
 SETTINGS = TrainPolicy(rollout_batch=100, pool_epochs=2, h=1, batch_size=4, hidden=4, seeds=2)
 

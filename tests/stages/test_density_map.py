@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from scipy.spatial.distance import cdist
 
 from mopo_cli.report.plots_rollouts import departure_plot
-from mopo_cli.stages import density_map
+from mopo_cli.stages.analysis import density_map
 
 LINE = "rollout --map --run runs/tiny --config tiny.yaml --threads 1"
 NAMES = ["max-var", "avg-var", "ens", "discrepancy"]

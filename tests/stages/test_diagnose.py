@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from mopo_cli.__main__ import main
-from mopo_cli.stages import diagnose
+from mopo_cli.stages.analysis import diagnose
 
 TINY = """\
 fetch-data: {transitions: 600}

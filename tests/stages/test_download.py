@@ -20,11 +20,11 @@ from probes.web import Handler, file, serving, status
 from mopo_cli.data import d4rl_files
 from mopo_cli.data.d4rl_files import D4rlFile, table
 from mopo_cli.data.generate import generate_random
+from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.report import progress
-from mopo_cli.stages.inputs import open_data
+from mopo_cli.stages.common.inputs import open_data
 from mopo_cli.store.checkpoint import load_tensors
-from mopo_cli.store.hdf5 import read_dataset, write_dataset
 
 FETCH = "fetch-data --dataset hopper-medium-v2"
 AT = "/gym_mujoco_v2/hopper_medium-v2.hdf5"

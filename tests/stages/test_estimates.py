@@ -22,10 +22,16 @@ from mopo_cli.dynamics.fit import start_fit
 from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.rows import Rows
-from mopo_cli.evaluation.returns import make_environments
+from mopo_cli.evaluation.play import make_environments
 from mopo_cli.nets.stacked import Layout
-from mopo_cli.stages.estimates import behaviour_bytes, environment_bytes, log_bytes, model_bytes, policy_bytes
-from mopo_cli.stages.learners import learner_settings
+from mopo_cli.stages.common.learner import learner_settings
+from mopo_cli.stages.common.memory_estimates import (
+    behaviour_bytes,
+    environment_bytes,
+    log_bytes,
+    model_bytes,
+    policy_bytes,
+)
 from mopo_cli.stages.train_model import fit_settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -14,11 +14,11 @@ from filelock import FileLock
 
 import mopo_cli.stages.fetch_data as stage
 from mopo_cli.config.schema import FetchData
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.errors import CorruptError, InputError, LockedError, MopoError, Stopped, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options
 from mopo_cli.store.atomic import sha256_file
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 

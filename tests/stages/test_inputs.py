@@ -5,7 +5,7 @@ import torch
 
 from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.errors import UsageError
-from mopo_cli.stages.inputs import open_device, open_recorder
+from mopo_cli.stages.common.inputs import open_device, open_recorder
 from mopo_cli.stages.runner import Options
 
 

@@ -8,8 +8,8 @@ import torch
 
 from mopo_cli.config.schema import Rollout, TrainModel, TrainPolicy
 from mopo_cli.errors import SettingsError
-from mopo_cli.stages import memory
-from mopo_cli.stages.memory import check_memory
+from mopo_cli.stages.common import memory
+from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.store import machine_memory
 
 CPU = torch.device("cpu")

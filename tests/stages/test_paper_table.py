@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mopo_cli.config.paper_tables import load_table
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.config.tables import load_table
+from mopo_cli.data.transition_files import write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.stages.cells import meant
-from mopo_cli.stages.paper_table import Part, publish_paper_table, table_lines
+from mopo_cli.stages.ablation.paper_table import Part, publish_paper_table, table_lines
+from mopo_cli.stages.ablation.train_cells import meant
 from mopo_cli.store.atomic import write_json
-from mopo_cli.store.hdf5 import write_dataset
 from mopo_cli.store.lineage import StageRecord, describe_files, record_stage
 from mopo_cli.store.run import RunFolder
 

@@ -8,12 +8,12 @@ import pytest
 
 import mopo_cli.stages.fetch_data as stage
 from mopo_cli.config.schema import FetchData
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.published import published
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.run import RunFolder
 
 

@@ -17,13 +17,13 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import evaluate_returns, open_environments
+from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.report.console import Report
-from mopo_cli.stages import watch as watching
-from mopo_cli.stages.policies import greedy_policy
+from mopo_cli.stages.common import watch as watching
+from mopo_cli.stages.common.policies import greedy_policy
+from mopo_cli.stages.common.watch import Game, Outcome, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import Options, Stage
-from mopo_cli.stages.watch import Game, Outcome, Watch, free_processes, open_watch
 
 ENV = "InvertedPendulum-v5"
 LAYOUT = mlp_layout((4, 8, 2))
@@ -121,7 +121,7 @@ PARENT = """
 import sys
 import numpy as np
 from mopo_cli.report.console import Report
-from mopo_cli.stages.watch import Game, open_watch
+from mopo_cli.stages.common.watch import Game, open_watch
 if __name__ == "__main__":
     with open_watch(Game("InvertedPendulum-v5", {}, 1, np.float32([-3]), np.float32([3])), 1, Report()) as watch:
         print(watch.players[0].process.pid, flush=True)
@@ -213,7 +213,7 @@ def test_training_is_the_same_with_its_games_beside_it(
     processes: int, tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mopo(TRAIN.format("here")).code == 0
-    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: processes)
+    monkeypatch.setattr("mopo_cli.stages.common.policy_stack.free_processes", lambda *_: processes)
     outcome = mopo(TRAIN.format("beside"))
     assert outcome.code == 0 and records(tiny_run, "here") == records(tiny_run, "beside")
     # Every epoch has its row, in order, with its returns.
@@ -227,13 +227,13 @@ def test_training_is_the_same_with_its_games_beside_it(
 def test_a_crew_leaves_room_for_its_games(tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
     sizes = {1: 0, 2: 2}
-    monkeypatch.setattr("mopo_cli.stages.policy_stack.crew_size", lambda members, *_: sizes[members])
+    monkeypatch.setattr("mopo_cli.stages.common.policy_stack.crew_size", lambda members, *_: sizes[members])
 
     def free(options: Options, device: torch.device, members: int, crew: int) -> int:
         asked.append((members, crew))
         return 0
 
-    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", free)
+    monkeypatch.setattr("mopo_cli.stages.common.policy_stack.free_processes", free)
     for seeds in (1, 2):
         assert mopo(f"train-policy --config tiny.yaml --threads 1 --name p{seeds} --seeds {seeds} --epochs 1").code == 0
     assert asked == [(1, 0), (2, 2)]
@@ -243,7 +243,7 @@ def test_what_is_stopped_waits_for_its_games_and_goes_on(
     tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mopo(TRAIN.format("here")).code == 0
-    monkeypatch.setattr("mopo_cli.stages.policy_stack.free_processes", lambda *_: 1)
+    monkeypatch.setattr("mopo_cli.stages.common.policy_stack.free_processes", lambda *_: 1)
     looks = iter(range(1000))
 
     def stop(stage: Stage) -> bool:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mopo_cli.config.schema import Imagination, Rollout, TrainPolicy
-from mopo_cli.stages.inputs import Data, dataset_path, open_data
-from mopo_cli.stages.world import imagining, policy_inputs
+from mopo_cli.stages.common.inputs import Data, dataset_path, open_data
+from mopo_cli.stages.common.open_world import imagining, policy_inputs
 from mopo_cli.store.run import RunFolder
 
 OTHERWISE = {
@@ -84,5 +84,5 @@ def test_what_a_policy_is_learned_from() -> None:
 
 def _roles(settings: TrainPolicy) -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mopo_cli.stages.world.dataset_path", lambda run: Path("data.h5"))
+        patch.setattr("mopo_cli.stages.common.open_world.dataset_path", lambda run: Path("data.h5"))
         return set(policy_inputs(RunFolder(Path("r")), settings))

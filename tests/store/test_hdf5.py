@@ -12,11 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mopo_cli.data.checks import Check
-from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.errors import CorruptError, InputError, MopoError
-from mopo_cli.store.atomic import sha256_file
-from mopo_cli.store.columns import open_hdf5, read_columns
-from mopo_cli.store.hdf5 import (
+from mopo_cli.data.transition_files import (
     COLUMNS,
     RolloutWriter,
     dataset_shape,
@@ -25,6 +21,10 @@ from mopo_cli.store.hdf5 import (
     read_rollouts,
     write_dataset,
 )
+from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.errors import CorruptError, InputError, MopoError
+from mopo_cli.store.atomic import sha256_file
+from mopo_cli.store.columns import open_hdf5, read_columns
 
 N = 40
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

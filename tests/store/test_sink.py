@@ -15,7 +15,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from mopo_cli.errors import InputError
-from mopo_cli.store.hdf5 import RolloutWriter
+from mopo_cli.data.transition_files import RolloutWriter
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 rows = {"observations": np.ones((10_000, 11), np.float32), "rewards": np.ones(10_000, np.float32)}

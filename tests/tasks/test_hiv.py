@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
-from mopo_cli.evaluation.returns import open_environments
+from mopo_cli.evaluation.play import open_environments
 
 Floats = NDArray[np.float64]
 FULL = np.array([0.7, 0.3])

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import open_environments
+from mopo_cli.evaluation.play import open_environments
 from mopo_cli.tasks.registration import ENV_IDS
 
 JUMP, ANT = "mopo/HalfCheetahJump-v0", "mopo/AntAngle-v0"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.returns import open_environments
+from mopo_cli.evaluation.play import open_environments
 from mopo_cli.tasks.oracle import check_oracle, open_oracle
 
 CHEETAH, HOPPER, WALKER, ANT, PENDULUM = (

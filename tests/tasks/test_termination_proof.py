@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mopo_cli.evaluation.returns import open_environments
+from mopo_cli.evaluation.play import open_environments
 from mopo_cli.tasks.termination import TERMINATION_RULES, termination_for_env
 
 STEPS = 50_000  # of each kind of actions

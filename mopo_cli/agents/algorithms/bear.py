@@ -30,7 +30,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.adam import Adam
-from mopo_cli.nets.operations import backward_flops, mlp_flops, slope_flops
+from mopo_cli.nets.flops import backward_flops, mlp_flops, slope_flops
 from mopo_cli.nets.perceptron import evaluate
 from mopo_cli.nets.stacked import Parameters
 

@@ -20,7 +20,7 @@ from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.conservative import KINDS, differentiate_critics, propose, soft_maximum
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.streams import Draws
-from mopo_cli.nets.operations import backward_flops, mlp_flops
+from mopo_cli.nets.flops import backward_flops, mlp_flops
 from mopo_cli.nets.perceptron import block_count, evaluate
 
 

@@ -32,7 +32,7 @@ from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import RATIO
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws
-from mopo_cli.nets.operations import backward_flops, mlp_flops
+from mopo_cli.nets.flops import backward_flops, mlp_flops
 
 _QUANTILES = (0.1, 0.5, 0.9)
 _RATIOS = tuple(f"ratio_p{100 * level:.0f}" for level in _QUANTILES)

@@ -25,7 +25,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws
 from mopo_cli.engine.workers import spread
 from mopo_cli.errors import SettingsError
-from mopo_cli.nets.operations import mlp_flops
+from mopo_cli.nets.flops import mlp_flops
 from mopo_cli.nets.perceptron import evaluate, forward
 from mopo_cli.nets.stacked import units
 

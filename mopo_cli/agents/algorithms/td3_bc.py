@@ -18,8 +18,8 @@ from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.engine.workers import spread, spread_evenly
 from mopo_cli.nets.adam import Adam
+from mopo_cli.nets.flops import backward_flops, mlp_flops, slope_flops
 from mopo_cli.nets.init import initial, uniform
-from mopo_cli.nets.operations import backward_flops, mlp_flops, slope_flops
 from mopo_cli.nets.perceptron import Evaluated, differentiate, evaluate, input_slope
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part, units

@@ -7,15 +7,15 @@ import torch
 
 from mopo_cli.agents.crew import crew_size
 from mopo_cli.config.schema import PolicyTraining, TrainPolicy
+from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
-from mopo_cli.stages.estimates import Needed, environment_bytes, policy_bytes
-from mopo_cli.stages.memory import check_memory
+from mopo_cli.stages.common.memory import check_memory
+from mopo_cli.stages.common.memory_estimates import Needed, environment_bytes, policy_bytes
+from mopo_cli.stages.common.open_world import OpenWorld, uncertainty_names
+from mopo_cli.stages.common.watch import free_processes
 from mopo_cli.stages.runner import Options
-from mopo_cli.stages.watch import free_processes
-from mopo_cli.stages.world import OpenWorld, uncertainty_names
-from mopo_cli.store.hdf5 import dataset_shape, read_dataset_info
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mopo_cli.data.transition_files import UNCERTAINTY, read_rollouts
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
-from mopo_cli.store.hdf5 import UNCERTAINTY, read_rollouts
 
 Columns = dict[str, NDArray[Any]]
 

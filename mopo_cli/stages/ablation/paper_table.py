@@ -6,9 +6,10 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.paper_tables import NOT_PRINTED, PaperTable, Row
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.config.tables import NOT_PRINTED, PaperTable, Row
 from mopo_cli.data.registry import parse_dataset
+from mopo_cli.data.transition_files import read_dataset_info
 from mopo_cli.data.transitions import DatasetInfo
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.evaluation.published import (
@@ -24,12 +25,11 @@ from mopo_cli.report.comparison import show_comparison, write_comparison
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_mean_std
 from mopo_cli.stages.ablate import statistics
-from mopo_cli.stages.cells import meant
-from mopo_cli.stages.inputs import dataset_path
-from mopo_cli.stages.reuse import of_cell, same_policy
+from mopo_cli.stages.ablation.reuse import of_cell, same_policy
+from mopo_cli.stages.ablation.train_cells import meant
+from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import TableDocument, read_document
-from mopo_cli.store.hdf5 import read_dataset_info
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder

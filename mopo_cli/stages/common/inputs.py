@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
@@ -24,7 +25,6 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, check_lineage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import HEADERS, Elites, checked, read_document
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.lineage import output_of
 from mopo_cli.store.run import RunFolder
 

@@ -102,7 +102,7 @@ def table_text(name: str) -> str:
 
 def load_table(name: str) -> PaperTable:
     """A table of the papers. Raises what `table_text` raises."""
-    from mopo_cli.config.yaml_text import parse_yaml
+    from mopo_cli.store.yaml_text import parse_yaml
 
     return PaperTable(name=name, **parse_yaml(table_text(name)))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mopo_cli.agents.runs import Loop
-from mopo_cli.stages.watch import Played
+from mopo_cli.stages.common.watch import Played
 
 
 @dataclass

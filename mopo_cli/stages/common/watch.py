@@ -18,11 +18,11 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.data.transitions import Floats
-from mopo_cli.evaluation.returns import Environment, close_environments, evaluate_returns, make_environments
+from mopo_cli.evaluation.play import Environment, close_environments, evaluate_returns, make_environments
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
-from mopo_cli.stages.inputs import cpu_threads
-from mopo_cli.stages.policies import greedy_policy
+from mopo_cli.stages.common.inputs import cpu_threads
+from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.runner import Options
 
 # A member in training keeps about so many threads busy: two critics and an actor.
@@ -31,7 +31,7 @@ _MOST_PROCESSES = 16
 # Ten episodes after every thousand gradient steps take a seventh of the time of these.
 _CREW_PER_PROCESS = 4
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_SERVE = "import sys; from mopo_cli.stages.watch import serve; serve(int(sys.argv[1]))"
+_SERVE = "import sys; from mopo_cli.stages.common.watch import serve; serve(int(sys.argv[1]))"
 
 
 @dataclass(frozen=True)

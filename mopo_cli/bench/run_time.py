@@ -9,8 +9,8 @@ from mopo_cli.agents.algorithms import load
 from mopo_cli.bench.measure import WARM_UP, Rate, Task, rollouts_name, training_name, updates_name
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
-from mopo_cli.stages.estimates import policy_bytes
-from mopo_cli.stages.learners import learner_settings
+from mopo_cli.stages.common.learner import learner_settings
+from mopo_cli.stages.common.memory_estimates import policy_bytes
 
 MODEL_EPOCHS = 100
 """Epochs of model training that a projection assumes: where its early stop comes, no one knows before."""

@@ -9,11 +9,11 @@ from mopo_cli.config.schema import Ablate
 from mopo_cli.errors import Stopped
 from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
 from mopo_cli.report.console import Report
-from mopo_cli.report.ranking import show_ranking, write_ranking
-from mopo_cli.stages.inputs import dataset_path, open_device
-from mopo_cli.stages.rank_in_model import judging, model_judge
+from mopo_cli.report.ranking_table import show_ranking, write_ranking
+from mopo_cli.stages.analysis.rank_in_model import judging, model_judge
+from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.open_world import open_world
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.stages.world import open_world
 from mopo_cli.store.atomic import plain, write_json
 from mopo_cli.store.documents import EPOCH, TableDocument, read_document, read_lines
 from mopo_cli.store.lineage import read_lineage

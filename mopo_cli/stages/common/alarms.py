@@ -7,7 +7,7 @@ from mopo_cli.agents.runs import Loop
 from mopo_cli.dynamics.imagine import ENDS
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_number
-from mopo_cli.stages.inputs import Data
+from mopo_cli.stages.common.inputs import Data
 
 HUGE = 1e6
 """Where an observation or a reward is as large as this, networks learn badly whatever their step size."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.dice import Ratio, ratio_layout
 from mopo_cli.nets.stacked import mlp_layout
-from mopo_cli.stages.inputs import described, open_tensors, pack
+from mopo_cli.stages.common.inputs import described, open_tensors, pack
 from mopo_cli.store.checkpoint import save_tensors
 
 

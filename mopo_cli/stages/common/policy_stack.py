@@ -21,17 +21,17 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.alarms import look_at_rollouts, look_back, tell_choices
-from mopo_cli.stages.epochs import Epoch, columns, row
-from mopo_cli.stages.inputs import check_precision, described, open_recorder, tell_doubt
-from mopo_cli.stages.learners import learner_settings, loop_settings
-from mopo_cli.stages.memory import explained_loss
-from mopo_cli.stages.policies import save_policy
-from mopo_cli.stages.reuse import TIMING, keep_only
+from mopo_cli.stages.ablation.reuse import TIMING, keep_only
+from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
+from mopo_cli.stages.common.epochs import Epoch, columns, row
+from mopo_cli.stages.common.inputs import check_precision, described, open_recorder, tell_doubt
+from mopo_cli.stages.common.learner import learner_settings, loop_settings
+from mopo_cli.stages.common.memory import explained_loss
+from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
+from mopo_cli.stages.common.policies import save_policy
+from mopo_cli.stages.common.stack_memory import check_stack
+from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import AFRESH, Stage, same_settings
-from mopo_cli.stages.stack_memory import check_stack
-from mopo_cli.stages.watch import Game, Watch, free_processes, open_watch
-from mopo_cli.stages.world import OpenWorld, policy_roles
 from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import Progress, checked

@@ -37,10 +37,10 @@ from mopo_cli.data.spaces import Spaces, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import CorruptError, Stopped
-from mopo_cli.evaluation.returns import Environment, open_environments
-from mopo_cli.stages.estimates import behaviour_bytes, log_bytes
-from mopo_cli.stages.inputs import described, open_device
-from mopo_cli.stages.memory import check_memory
+from mopo_cli.evaluation.play import Environment, open_environments
+from mopo_cli.stages.common.inputs import described, open_device
+from mopo_cli.stages.common.memory import check_memory
+from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import BehaviourProgress, checked

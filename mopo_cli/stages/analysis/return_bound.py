@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainPolicy
+from mopo_cli.dynamics.episodes import ModelReturns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
-from mopo_cli.dynamics.returns import ModelReturns
 from mopo_cli.errors import InputError, Stopped
 from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, Played, summary
-from mopo_cli.evaluation.returns import Environment, evaluate_returns, open_environments
+from mopo_cli.evaluation.play import Environment, evaluate_returns, open_environments
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.tables import format_number, write_csv
+from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
+from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.open_world import OpenWorld, open_world
+from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
-from mopo_cli.stages.inputs import dataset_path, open_device
-from mopo_cli.stages.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.policies import greedy_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
-from mopo_cli.stages.world import OpenWorld, open_world
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder
 

@@ -13,13 +13,22 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
-from mopo_cli.stages.estimates import policy_bytes
-from mopo_cli.stages.inputs import dataset_path
-from mopo_cli.stages.policy_stack import returns_of, stage_member, train_stack
-from mopo_cli.stages.reuse import FILES, Held, files_of, held_policies, of_cell, read_cell, same_policy, what_trains
+from mopo_cli.stages.ablation.reuse import (
+    FILES,
+    Held,
+    files_of,
+    held_policies,
+    of_cell,
+    read_cell,
+    same_policy,
+    what_trains,
+)
+from mopo_cli.stages.common.inputs import dataset_path
+from mopo_cli.stages.common.memory_estimates import policy_bytes
+from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs, policy_roles
+from mopo_cli.stages.common.policy_stack import returns_of, stage_member, train_stack
+from mopo_cli.stages.common.stack_memory import check_policies, shapes_of
 from mopo_cli.stages.runner import Stage
-from mopo_cli.stages.stack_memory import check_policies, shapes_of
-from mopo_cli.stages.world import OpenWorld, open_world, policy_inputs, policy_roles
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
 from mopo_cli.store.publication import Publication

@@ -11,10 +11,10 @@ from mopo_cli.config.schema import Ablate, Imagination
 from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.ranking import Evidence
-from mopo_cli.stages.inputs import Data
-from mopo_cli.stages.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.policies import open_policy
-from mopo_cli.stages.world import OpenWorld
+from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
+from mopo_cli.stages.common.inputs import Data
+from mopo_cli.stages.common.open_world import OpenWorld
+from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.store.documents import EPOCH, read_lines
 
 PENALTY = "max-var"

@@ -9,13 +9,13 @@ import torch
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check, UnusableData
 from mopo_cli.data.registry import DatasetName, parse_dataset
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, source_files, warn_of
 from mopo_cli.stages.runner import Options, Stage
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.termination import termination_rule

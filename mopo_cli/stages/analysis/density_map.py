@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from mopo_cli.config.schema import Rollout
+from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import Transitions
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import InputError, Stopped
 from mopo_cli.evaluation.density import NEIGHBOURS, Departure, Map, density_map, departure, neighbour_distance
-from mopo_cli.evaluation.projection import (
+from mopo_cli.evaluation.principal_components import (
     Projection,
     fit_scaler,
     principal_components,
@@ -24,11 +25,10 @@ from mopo_cli.evaluation.projection import (
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots_rollouts import departure_plot
 from mopo_cli.report.tables import write_csv
-from mopo_cli.stages.inputs import dataset_path
-from mopo_cli.stages.rollout_rows import Columns, draw_rows, uncertainties_of
+from mopo_cli.stages.common.inputs import dataset_path
+from mopo_cli.stages.common.rollout_rows import Columns, draw_rows, uncertainties_of
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
-from mopo_cli.store.hdf5 import read_dataset
 from mopo_cli.store.run import RunFolder
 
 _ROWS = 10_000  # of the rollouts, drawn from all

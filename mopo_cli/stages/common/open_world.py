@@ -13,14 +13,15 @@ from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.guard import after_guard, charge
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
+from mopo_cli.data.transition_files import read_rollouts
 from mopo_cli.data.transitions import normalise_actions
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
-from mopo_cli.stages.alarms import guard_remark
-from mopo_cli.stages.inputs import (
+from mopo_cli.stages.common.alarms import guard_remark
+from mopo_cli.stages.common.inputs import (
     Data,
     check_precision,
     cpu_threads,
@@ -31,7 +32,6 @@ from mopo_cli.stages.inputs import (
 )
 from mopo_cli.stages.runner import Stage, check_lineage
 from mopo_cli.store.documents import RolloutAttributes, checked
-from mopo_cli.store.hdf5 import read_rollouts
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.oracle import open_oracle
 from mopo_cli.tasks.termination import guard_rule, termination_rule

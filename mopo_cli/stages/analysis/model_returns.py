@@ -5,11 +5,11 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.data.transitions import episode_lengths, episode_starts
-from mopo_cli.dynamics.returns import ModelReturns, model_returns
+from mopo_cli.dynamics.episodes import ModelReturns, model_returns
 from mopo_cli.engine.streams import stream
-from mopo_cli.evaluation.returns import time_limit
-from mopo_cli.stages.inputs import Data
-from mopo_cli.stages.world import OpenWorld
+from mopo_cli.evaluation.play import time_limit
+from mopo_cli.stages.common.inputs import Data
+from mopo_cli.stages.common.open_world import OpenWorld
 
 STARTS = 100  # rollouts per policy: of 1000 steps in 7 networks, about 10 s of one CPU core
 _LONGEST = 1000

@@ -11,9 +11,9 @@ from mopo_cli.agents.algorithms import load
 from mopo_cli.config.schema import PolicyTraining, Rollout, TrainModel
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.workers import thread_count
-from mopo_cli.evaluation.returns import is_simulated
+from mopo_cli.evaluation.play import is_simulated
 from mopo_cli.nets.gaussian import gaussian_layout
-from mopo_cli.stages.learners import learner_settings, loop_settings
+from mopo_cli.stages.common.learner import learner_settings, loop_settings
 
 Needed = dict[str, int]
 """Bytes by what takes them."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mopo_cli.config.schema import Rollout
+from mopo_cli.data.transition_files import read_dataset_info
 from mopo_cli.data.transitions import DatasetInfo, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.streams import stream
@@ -16,11 +17,10 @@ from mopo_cli.errors import InputError, Stopped
 from mopo_cli.evaluation.diagnosis import Diagnosis, diagnose
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots_rollouts import diagnosis_plot
-from mopo_cli.stages.inputs import cpu_threads, dataset_path, open_data, open_device, open_model
-from mopo_cli.stages.rollout_rows import Columns, draw_rows, uncertainties_of
+from mopo_cli.stages.common.inputs import cpu_threads, dataset_path, open_data, open_device, open_model
+from mopo_cli.stages.common.rollout_rows import Columns, draw_rows, uncertainties_of
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
-from mopo_cli.store.hdf5 import read_dataset_info
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.oracle import Oracle, check_oracle, open_oracle
 

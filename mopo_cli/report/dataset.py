@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mopo_cli.report.console import format_value
 
 if TYPE_CHECKING:
-    from mopo_cli.data.portrait import Column, Histogram, Portrait
+    from mopo_cli.data.statistics import Column, Histogram, Portrait
 
 WIDTH = 120
 _BAR = 40

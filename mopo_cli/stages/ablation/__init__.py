@@ -1,0 +1,1 @@
+"""What `ablate` plans, trains and prints."""

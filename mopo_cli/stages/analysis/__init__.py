@@ -1,0 +1,1 @@
+"""What `rollout`, `evaluate` and `ablate` can tell besides their results."""
