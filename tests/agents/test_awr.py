@@ -1,4 +1,4 @@
-"""AWR: returns, weights and updates against their definitions, closed forms, alone as in a stack, stopped as not."""
+"""AWR: returns, weights and updates against their definitions, closed forms."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +12,6 @@ from probes.offline import (
     MEMBERS,
     OBS,
     assert_gradient,
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
-    check_whole_stacks_are_the_same,
     doubles,
     leaves,
     make_world,
@@ -184,18 +178,6 @@ def test_the_published_policy_is_for_observations_as_they_are() -> None:
         torch.testing.assert_close(awr.policy(m).greedy(observation), torch.tanh(out[:, :2]).float())
 
 
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
-    check_alone_as_stacked(SETTINGS, ALGORITHM)
-
-
-def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
-    check_threads_change_nothing(replace(SETTINGS, hidden=33), ALGORITHM, use_threads)
-
-
-def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
-    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
-
-
 def test_a_checkpoint_holds_returns_and_weights_and_none_of_the_data() -> None:
     world = make_world()
     loop = start_loop(world, MEMBERS, SETTINGS, LOOP, ALGORITHM)
@@ -203,18 +185,6 @@ def test_a_checkpoint_holds_returns_and_weights_and_none_of_the_data() -> None:
     tensors, _ = loop_state(loop)
     rows = len(world.real)
     assert {name for name, tensor in tensors.items() if rows in tensor.shape} == {"returns", "weights"}
-
-
-def test_all_members_at_once_are_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_whole_stacks_are_the_same(SETTINGS, ALGORITHM, monkeypatch)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
-
-
-def test_its_operations_are_those_that_torch_counts() -> None:
-    check_operations("awr")
 
 
 def test_the_method_is_that_of_the_paper() -> None:

@@ -1,7 +1,5 @@
-"""Behaviour cloning: one update re-derived, a known policy found again, alone as in a stack, stopped as not."""
+"""Behaviour cloning: one update re-derived, a known policy found again."""
 
-from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import agent_state, restore_agent
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, update
-from mopo_cli.agents.loop import advance, loop_state, restore_loop
-from mopo_cli.agents.runs import Loop, start_loop
+from mopo_cli.agents.loop import advance
+from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
@@ -117,14 +114,6 @@ def make_world(rows: int = 500) -> tuple[World, Tensor]:
     return World(layout, real, observation, never), action.T
 
 
-def train(members: tuple[Member, ...], blocks: int, settings: BcSettings = SETTINGS, loop: LoopSettings = LOOP) -> Loop:
-    world, _ = make_world()
-    run = start_loop(world, members, settings, loop, ALGORITHM)
-    for _ in range(blocks):
-        advance(run, world)
-    return run
-
-
 def test_a_known_policy_is_found_again() -> None:
     world, expected = make_world()
     quick = replace(SETTINGS, hidden=64, actor_lr=3e-3)
@@ -143,87 +132,6 @@ def test_a_known_policy_is_found_again() -> None:
         assert (policy.greedy(world.start) - expected).square().mean() < 0.002
         assert (policy.greedy(fresh) - truth).square().mean() < 0.01
     assert loop.pool.sizes == [0, 0] and not loop.tallies, "nothing was imagined"
-
-
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
-    stack = train(MEMBERS, 6)
-    assert len({tuple(row.tolist()) for row in stack.agent.actor}) == 3
-    for m, member in enumerate(MEMBERS):
-        alone = train((member,), 6)
-        assert torch.equal(alone.agent.actor[0], stack.agent.actor[m])
-        assert torch.equal(alone.sums[0], stack.sums[m])
-
-
-def member(bc: Bc, m: int, act_dim: int) -> Bc:
-    alone, (tensors, steps) = start_bc(OBS, act_dim, bc.settings, [99], "cpu"), agent_state(bc)
-    restore_agent(alone, {name: tensor[m : m + 1] for name, tensor in tensors.items()}, steps)
-    return alone
-
-
-@pytest.mark.parametrize("members", [1, 3, 4])
-@pytest.mark.parametrize(("rows", "act_dim", "hidden"), [(7, 1, 17), (37, 2, 16), (1, 1, 5), (256, 8, 64)])
-def test_an_update_of_a_stack_is_bit_for_bit_that_of_each_alone(
-    members: int, rows: int, act_dim: int, hidden: int
-) -> None:
-    stack = start_bc(OBS, act_dim, replace(SETTINGS, hidden=hidden), list(range(members)), "cpu")
-    batch = make_batch(members, rows=rows, act_dim=act_dim)
-    alone = [member(stack, m, act_dim) for m in range(members)]
-    for _ in range(4):
-        losses = learn(stack, batch)["actor_loss"]
-    for m, bc in enumerate(alone):
-        own = Transition(*(getattr(batch, name)[m : m + 1].clone() for name in Transition.__dataclass_fields__))
-        for _ in range(4):
-            loss = learn(bc, own)["actor_loss"]
-        assert torch.equal(bc.actor[0], stack.actor[m]) and torch.equal(loss[0], losses[m])
-
-
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize(("rows", "act_dim"), [(7, 1), (256, 3)])
-def test_the_number_of_threads_changes_no_byte(
-    members: int, rows: int, act_dim: int, use_threads: Callable[[int], None]
-) -> None:
-    ends = []
-    for threads in (1, 2, 3):
-        use_threads(threads)
-        bc = start_bc(OBS, act_dim, replace(SETTINGS, hidden=33), list(range(members)), "cpu")
-        for _ in range(5):
-            learn(bc, make_batch(members, rows=rows, act_dim=act_dim))
-        ends.append(bc.actor)
-    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
-
-
-@pytest.mark.parametrize("stop_after", [1, 5])
-def test_a_resumed_loop_ends_as_the_uninterrupted_one(stop_after: int) -> None:
-    cosine = replace(LOOP, actor_schedule="cosine", epochs=4)
-    whole, stopped = train(MEMBERS, 8, loop=cosine), train(MEMBERS, stop_after, loop=cosine)
-    resumed = train(MEMBERS, 0, loop=cosine)
-    world, _ = make_world()
-    restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
-    while resumed.step < whole.step:
-        advance(resumed, world)
-    (tensors, numbers), (found, found_numbers) = loop_state(whole), loop_state(resumed)
-    assert tensors.keys() == found.keys() and numbers == found_numbers
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, found[name]), name
-
-
-def test_the_state_is_all_of_it() -> None:
-    bc, batch = start_bc(OBS, ACT, SETTINGS, [0], "cpu"), make_batch(1)
-    learn(bc, batch)
-    other = start_bc(OBS, ACT, SETTINGS, [9], "cpu")
-    restore_agent(other, *deepcopy(agent_state(bc)))
-    learn(bc, make_batch(1, 1)), learn(other, make_batch(1, 1))
-    assert torch.equal(bc.actor, other.actor)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    healthy, broken, batch = *(start_bc(OBS, ACT, SETTINGS, [0, 1, 2], "cpu") for _ in range(2)), make_batch(3)
-    spoilt = replace(batch, action=batch.action.clone())
-    spoilt.action[1, 3, 0] = torch.nan
-    for _ in range(2):
-        learn(healthy, batch), learn(broken, spoilt)
-    assert broken.finite().tolist() == [True, False, True] and healthy.finite().all()
-    assert torch.equal(broken.actor[[0, 2]], healthy.actor[[0, 2]])
 
 
 def test_it_is_an_algorithm_by_name() -> None:

@@ -1,6 +1,6 @@
-"""BRAC: its updates re-derived, a behaviour found again, held to it or not, alone as in a stack, stopped as not."""
+"""BRAC: its updates re-derived, a behaviour found again, held to it or not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import fields, replace
 from functools import partial
@@ -15,18 +15,12 @@ from probes.offline import (
     OBS,
     Layer,
     assert_gradient,
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
     doubles,
     leaves,
     make_batch,
     make_world,
     normal,
     perceptron,
-    train,
 )
 from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
@@ -34,7 +28,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from mopo_cli.agents.algorithms import brac_p, brac_v, load, sac
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.brac import Brac, BracSettings, imitate, start_brac, update
-from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
@@ -239,57 +233,6 @@ def test_the_behaviour_is_learned_first_and_then_kept(algorithm: Any) -> None:
         advance(loop, world)
     assert loop.agent.behaviour_adam.steps == 10 and loop.agent.critic_adam.steps == 18
     assert torch.equal(loop.agent.behaviour, kept) and not torch.equal(loop.agent.actor, fresh.actor)
-
-
-LEARNERS = pytest.mark.parametrize(
-    ("algorithm", "settings"),
-    [(brac_p.ALGORITHM, SETTINGS), (brac_v.ALGORITHM, MMD)],
-    ids=["p-kl", "v-mmd"],
-)
-
-
-@LEARNERS
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone(algorithm: Any, settings: BracSettings) -> None:
-    check_alone_as_stacked(settings, algorithm)
-
-
-@LEARNERS
-def test_the_number_of_threads_changes_no_byte(
-    algorithm: Any, settings: BracSettings, use_threads: Callable[[int], None]
-) -> None:
-    check_threads_change_nothing(settings, algorithm, use_threads)
-
-
-def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
-    check_resumed_as_uninterrupted(MMD, brac_v.ALGORITHM)
-
-
-@pytest.mark.parametrize("stop", [-21, -7])
-def test_a_loop_resumed_while_it_warms_up_ends_as_the_uninterrupted_one(stop: int) -> None:
-    world, long = make_world(), replace(SETTINGS, behaviour_steps=17, warmup_steps=11)
-    short = replace(LOOP, steps_per_epoch=7, rollout_every=7)
-    whole, stopped = (train(world, long, brac_v.ALGORITHM, end, loop=short) for end in (14, stop))
-    resumed = start_loop(world, MEMBERS, long, short, brac_v.ALGORITHM)
-    restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
-    assert resumed.step == stop
-    while resumed.step < 14:
-        advance(resumed, world)
-    assert loop_state(whole)[1] == loop_state(resumed)[1]
-    for name, tensor in loop_state(whole)[0].items():
-        assert torch.equal(tensor, loop_state(resumed)[0][name]), name
-
-
-@LEARNERS
-def test_what_is_not_a_number_stays_in_its_member(algorithm: Any, settings: BracSettings) -> None:
-    check_nan_stays_in_its_member(settings, algorithm)
-    brac = make(3)
-    brac.behaviour[1, 0] = torch.nan
-    assert brac.finite().tolist() == [True, False, True]
-
-
-@pytest.mark.parametrize(("name", "divergence"), [("brac-p", "kl"), ("brac-v", "mmd")])
-def test_operations_are_those_that_torch_counts(name: str, divergence: str) -> None:
-    check_operations(name, divergence=divergence, behaviour_steps=1, warmup_steps=0)
 
 
 @pytest.mark.parametrize(("name", "module"), [("brac-p", brac_p), ("brac-v", brac_v)])

@@ -1,6 +1,5 @@
-"""COMBO: an update against losses written out, values that are known, its two kinds of rows, alone as in a stack."""
+"""COMBO: an update against losses written out, values that are known, its two kinds of rows."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,13 +7,6 @@ import torch
 from probes.agents import SETTINGS as SAC
 from probes.agents import make_batch, make_sac
 from probes.conservative import PLAIN, chain_errors, check_fixed_point, check_update
-from probes.models import (
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
-)
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import cql, load
@@ -74,27 +66,6 @@ def test_a_model_too_good_to_be_true_is_not_believed() -> None:
     plain_out, _ = chain_errors(ALGORITHM, 0.5, 1.0, beta=0.0)
     assert plain_out.min() > 0.5 and out.max() < -0.2
     assert within.abs().max() < 2 and within.abs().mean() < 1
-
-
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
-    check_alone_as_stacked(SETTINGS, ALGORITHM)
-
-
-def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
-    check_threads_change_nothing(SETTINGS, ALGORITHM, use_threads)
-
-
-def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
-    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
-
-
-@pytest.mark.parametrize("where", ["mix", "model"])
-def test_operations(where: str) -> None:
-    check_operations("combo", actions=4, rho=where)
 
 
 @pytest.mark.parametrize(("dataset", "expected"), KIT.items())

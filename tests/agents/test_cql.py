@@ -1,6 +1,5 @@
-"""CQL: an update against losses written out, values that are known, alone as in a stack, stopped as not."""
+"""CQL: an update against losses written out, values that are known."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +9,6 @@ from probes.agents import SETTINGS as SAC
 from probes.conservative import PLAIN, chain_errors, check_fixed_point, check_update
 from probes.offline import (
     LOOP,
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
-    check_whole_stacks_are_the_same,
     make_world,
     train,
 )
@@ -25,7 +18,6 @@ from mopo_cli.agents.algorithms.cql import ALGORITHM, CqlSettings
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import UsageError
-from mopo_cli.nets import perceptron
 
 SETTINGS = CqlSettings(**vars(SAC), beta=2.0, actions=3)
 
@@ -47,36 +39,6 @@ def test_values_out_of_the_data_fall_below_the_truth_and_within_do_not_explode()
     plain_out, plain_within = chain_errors(ALGORITHM, 1.0, 0.0, beta=0.0)
     assert out.max() < -3 and (out < plain_out - 2).all()
     assert within.abs().max() < 2 and within.abs().mean() < 1 and plain_within.abs().mean() < 1
-
-
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perceptron, "_CPU_BLOCK", 100)
-    check_alone_as_stacked(SETTINGS, ALGORITHM)
-
-
-@pytest.mark.parametrize("block", [2048, 100])
-def test_the_number_of_threads_changes_no_byte(
-    monkeypatch: pytest.MonkeyPatch, block: int, use_threads: Callable[[int], None]
-) -> None:
-    monkeypatch.setattr(perceptron, "_CPU_BLOCK", block)
-    check_threads_change_nothing(SETTINGS, ALGORITHM, use_threads)
-
-
-def test_whole_stacks_as_on_cuda_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_whole_stacks_are_the_same(SETTINGS, ALGORITHM, monkeypatch)
-
-
-def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
-    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
-
-
-@pytest.mark.parametrize("actions", [1, 4])
-def test_operations(actions: int) -> None:
-    check_operations("cql", actions=actions)
 
 
 def test_every_step_draws_anew_and_differently_for_every_seed() -> None:

@@ -1,4 +1,4 @@
-"""GradientDICE: objective and gradients re-derived, a ratio known in closed form found, alone as in a stack."""
+"""GradientDICE: objective and gradients re-derived, a ratio known in closed form found."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import relu
 
-from mopo_cli.agents.algorithm import agent_state, restore_agent
 from mopo_cli.agents.dice import Dice, Ratio, Saddle, saddle, standardise, start_dice, step_dice
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.perceptron import evaluate
@@ -193,29 +192,6 @@ def test_the_ratio_of_a_small_process_is_learned() -> None:
     np.testing.assert_allclose((found * COUNTS.ravel()).sum(axis=1) / COUNTS.sum(), 1, rtol=0.02)
 
 
-def own(dice: Dice, m: int, networks: int) -> Dice:
-    alone, (tensors, steps) = start_dice(5, networks, [99], "cpu"), agent_state(dice)
-    part = slice(m * networks, (m + 1) * networks)
-    restore_agent(alone, {name: tensor[part] for name, tensor in tensors.items()}, steps)
-    return alone
-
-
-@pytest.mark.parametrize(("networks", "rows"), [(1, 1), (3, 7), (7, 256)])
-def test_the_pairs_of_a_seed_are_bit_for_bit_the_same_alone(networks: int, rows: int) -> None:
-    seeds = [4, 0, 9]
-    stack = make_dice(seeds, networks)
-    alone = [own(stack, m, networks) for m in range(3)]
-    for _ in range(4):
-        values = step_dice(stack, *make_batch(seeds, networks, rows=rows), GAMMA, NORM, RATE)
-    for m, dice in enumerate(alone):
-        for _ in range(4):
-            value = step_dice(dice, *make_batch([seeds[m]], networks, rows=rows), GAMMA, NORM, RATE)
-        part = slice(m * networks, (m + 1) * networks)
-        assert torch.equal(value, values[part])
-        for name, tensor in agent_state(dice)[0].items():
-            assert torch.equal(tensor, agent_state(stack)[0][name][part]), name
-
-
 def test_a_seed_starts_with_the_same_pairs_wherever_it_stands() -> None:
     both, alone = start_dice(5, 3, [4, 8], "cpu"), start_dice(5, 3, [8], "cpu")
     assert torch.equal(both.tau[3:], alone.tau) and torch.equal(both.f[3:], alone.f)
@@ -223,18 +199,6 @@ def test_a_seed_starts_with_the_same_pairs_wherever_it_stands() -> None:
     views = both.layout.views(both.tau)
     assert [tuple(views[name].shape[1:]) for name in ("w0", "w1", "w2")] == [(5, 64), (64, 64), (64, 1)]
     assert (both.nu == 0).all() and (views["b0"] == 0).all()
-
-
-def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
-    ends = []
-    for threads in (1, 2, 3):
-        use_threads(threads)
-        dice = make_dice([0, 1])
-        for _ in range(3):
-            values = step_dice(dice, *make_batch([0, 1], rows=64), GAMMA, NORM, RATE)
-        ends.append(agent_state(dice)[0] | {"value": values})
-    for other in ends[1:]:
-        assert all(torch.equal(tensor, other[name]) for name, tensor in ends[0].items())
 
 
 def test_what_is_not_a_number_stays_in_its_pair() -> None:

@@ -1,27 +1,23 @@
 """DROP: what a ratio costs, which inputs the ratios learn from, and rollouts that hold the ratio of what drew them."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from probes.flops import counted
 from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import drop, load, sac
 from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start_drop, update
-from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import update_flops
-from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining, branch
 from mopo_cli.dynamics.penalties import PENALTIES
@@ -251,87 +247,6 @@ def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
             expected = (hidden @ weights["w2"] + weights["b2"])[:, 0]
             np.testing.assert_allclose(pool.uncertainty[network == k, COLUMN], expected, rtol=1e-4, atol=1e-5)
         assert (pool.uncertainty[:, :COLUMN] == 0).all() and pool.uncertainty[:, COLUMN].abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("position", range(3))
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone(position: int) -> None:
-    stack, alone = stacked(5), train((MEMBERS[position],), 5)
-    (found, _), (whole, _) = loop_state(alone), loop_state(stack)
-    for name, tensor in found.items():
-        count = len(tensor)
-        assert torch.equal(tensor, whole[name][position * count : (position + 1) * count]), name
-    size = alone.pool.sizes[0]
-    assert torch.equal(stack.pool.rows[position, :size], alone.pool.rows[0, :size])
-
-
-def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
-    expected = stacked(5)
-    for threads in (2, 3):
-        use_threads(threads)
-        other = train(MEMBERS, 5)
-        assert all(torch.equal(tensor, loop_state(other)[0][name]) for name, tensor in loop_state(expected)[0].items())
-        for m, size in enumerate(expected.pool.sizes):
-            assert torch.equal(expected.pool.rows[m, :size], other.pool.rows[m, :size])
-
-
-@pytest.mark.parametrize("stop_after", [1, 2, 5])
-def test_a_resumed_loop_ends_as_the_uninterrupted_one_and_has_the_same_pool(stop_after: int) -> None:
-    whole, (resumed, world) = stacked(7), start()
-    restore_loop(resumed, world, *deepcopy(loop_state(stacked(stop_after))))
-    for m, size in enumerate(stacked(stop_after).pool.sizes):
-        assert torch.equal(resumed.pool.rows[m, :size], stacked(stop_after).pool.rows[m, :size])
-    while resumed.step < whole.step:
-        advance(resumed, world)
-    (tensors, numbers), (found, found_numbers) = loop_state(whole), loop_state(resumed)
-    assert tensors.keys() == found.keys() and numbers == found_numbers
-    assert {"actor", "critic", "tau", "f", "nu", "objective", "tau/first"} <= tensors.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, found[name]), name
-    for m, size in enumerate(whole.pool.sizes):
-        assert torch.equal(whole.pool.rows[m, :size], resumed.pool.rows[m, :size])
-
-
-def test_the_state_is_all_of_it() -> None:
-    """Also what was told last of the ratios: a run may be stopped between two rollouts."""
-    agents, other = stacked(3).agent, start_drop(make_world(), MEMBERS, SETTINGS)
-    assert isinstance(agents, Drop)
-    ALGORITHM.restore(other, *deepcopy(ALGORITHM.state(agents)))
-    told = [update(deepcopy(one), make_batch(3), noise((0, 5, 7)), 1.0) for one in (agents, other)]
-    assert all(torch.equal(told[0][name], told[1][name]) for name in ALGORITHM.metrics)
-    assert (told[0]["dice_loss"] != 0).all() and ALGORITHM.state(other)[1] == ALGORITHM.state(agents)[1]
-    rows = make_batch(3)
-    ends = [learn_ratios(deepcopy(one), rows.observation, rows.action, noise((0, 5, 7))) for one in (agents, other)]
-    assert torch.equal(*ends)
-
-
-@pytest.mark.parametrize("part", ["tau", "f", "nu"])
-def test_what_is_not_a_number_stays_in_its_member_and_is_flagged(part: str) -> None:
-    healthy, (loop, world) = stacked(5), start()
-    for _ in range(2):
-        advance(loop, world)
-    assert loop.agent.finite().all()
-    getattr(loop.agent.dice, part)[2:4] = torch.nan  # type: ignore[attr-defined]
-    for _ in range(3):
-        advance(loop, world)
-    assert loop.agent.finite().tolist() == [True, False, True]
-    for m in (0, 2):
-        assert torch.equal(loop.agent.actor[m], healthy.agent.actor[m])
-        size = healthy.pool.sizes[m]
-        assert torch.equal(loop.pool.rows[m, :size], healthy.pool.rows[m, :size])
-
-
-def test_the_operations_are_those_that_torch_counts() -> None:
-    policy = TrainPolicy(algorithm="drop", hidden=16, layers=2, batch_size=24, real_ratio=0.25)
-    for members in (1, 2):
-        agents, batch = start_drop(make_world(), MEMBERS[:members], SETTINGS), make_batch(members)
-        flops = counted(partial(update, agents, batch, noise((0, 5)[:members]), 1.0))
-        assert flops == members * update_flops(TrainModel(), with_own(policy), OBS, ACT)
-
-
-def with_own(policy: TrainPolicy) -> Any:
-    from mopo_cli.config.learners import with_own as kind
-
-    return kind(TrainPolicy, "drop")(**policy.model_dump())
 
 
 def test_what_is_published_beside_a_policy_are_its_ratios() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from probes.agents import SETTINGS as SAC
-from probes.models import ACT, LOOP, MEMBERS, OBS, assert_equal_loops, make_world, train
+from probes.models import ACT, LOOP, MEMBERS, OBS, make_world, train
+from probes.stacks import assert_same
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM
@@ -82,7 +83,7 @@ def test_where_no_reward_is_negative_a_guarded_row_is_a_terminal_as_ever() -> No
     as_rule = replace(world_with(0.25, guard=False), rule=shy)
     loop, other = (train(one, SAC, ALGORITHM, 2) for one in (world, as_rule))
     assert loop.tallies[0].guarded > 0 == loop.tallies[0].terminated
-    assert_equal_loops(loop, other)
+    assert_same(loop, other)
 
 
 def test_the_least_reward_is_asked_for_only_where_rollouts_are_made() -> None:

@@ -1,6 +1,5 @@
-"""IQL: its updates re-derived, expectiles and weights in closed form, alone as in a stack, stopped as not."""
+"""IQL: its updates re-derived, expectiles and weights in closed form."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +12,6 @@ from probes.offline import (
     OBS,
     assert_gradient,
     bandit,
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
-    check_whole_stacks_are_the_same,
     doubles,
     expectile,
     leaves,
@@ -182,30 +175,6 @@ def test_rewards_are_scaled_by_the_returns_of_the_episodes() -> None:
     for left, settings in ((world, replace(SETTINGS, return_range=0.0)), (make_world((9,)), SETTINGS)):
         iql = start_loop(left, MEMBERS, settings, LOOP, ALGORITHM).agent
         assert iql.reward_scale == 1.0  # type: ignore[attr-defined]
-
-
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
-    check_alone_as_stacked(SETTINGS, ALGORITHM)
-
-
-def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
-    check_threads_change_nothing(replace(SETTINGS, hidden=33), ALGORITHM, use_threads)
-
-
-def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
-    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
-
-
-def test_all_members_at_once_are_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_whole_stacks_are_the_same(SETTINGS, ALGORITHM, monkeypatch)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
-
-
-def test_its_operations_are_those_that_torch_counts() -> None:
-    check_operations("iql")
 
 
 def test_the_method_is_that_of_the_paper() -> None:

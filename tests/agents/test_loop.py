@@ -1,4 +1,4 @@
-"""A member of a stack is what it would be alone, and a loop taken up again is what it would have been."""
+"""Rollouts in the training loop: who acts, in which model, what is kept of them, and members that diverge."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -75,39 +75,6 @@ def stacked(blocks: int) -> Loop:
     return train(make_world(2), MEMBERS, blocks)
 
 
-def assert_member_equals(stack: Loop, m: int, alone: Loop) -> None:
-    assert torch.equal(stack.agent.actor[m], alone.agent.actor[0])
-    assert torch.equal(stack.agent.critic[2 * m : 2 * m + 2], alone.agent.critic)
-    assert torch.equal(stack.agent.target[2 * m : 2 * m + 2], alone.agent.target)
-    assert torch.equal(stack.agent.log_alpha[m], alone.agent.log_alpha[0])
-    size = alone.pool.sizes[0]
-    assert stack.pool.sizes[m] == size > 0
-    assert torch.equal(stack.pool.rows[m, :size], alone.pool.rows[0, :size])
-
-
-@pytest.mark.parametrize("position", range(4))
-def test_a_member_of_a_stack_equals_the_same_member_alone(position: int) -> None:
-    assert_member_equals(stacked(6), position, train(make_world(2), (MEMBERS[position],), 6))
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_make_a_stack_and_a_member_alone_no_different(threads: int, use_threads: Callable[[int], None]) -> None:
-    expected = stacked(4)
-    use_threads(threads)
-    stack = train(make_world(2), MEMBERS, 4)
-    for name, tensor in loop_state(expected)[0].items():
-        assert torch.equal(tensor, loop_state(stack)[0][name]), name
-    for m, size in enumerate(expected.pool.sizes):
-        assert torch.equal(expected.pool.rows[m, :size], stack.pool.rows[m, :size])
-    assert_member_equals(expected, 1, train(make_world(2), MEMBERS[1:2], 4))
-
-
-def test_a_run_is_taken_up_with_any_number_of_threads(use_threads: Callable[[int], None]) -> None:
-    whole, stopped = stacked(6), stacked(4)
-    use_threads(3)
-    assert_resumes(whole, stopped)
-
-
 def test_the_full_size_update_is_the_same_alone_and_stacked() -> None:
     world = make_world()
     sac = replace(SAC, hidden=256)
@@ -133,11 +100,6 @@ def assert_resumes(whole: Loop, stopped: Loop) -> None:
         assert torch.equal(whole.pool.rows[m, :size], second.pool.rows[m, :size])
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 7])
-def test_a_resumed_loop_ends_as_the_uninterrupted_one(stop_after: int) -> None:
-    assert_resumes(stacked(10), stacked(stop_after))
-
-
 def test_uniform_rollouts_act_at_random_whatever_the_policy_and_resume_exactly() -> None:
     world, settings = make_world(2), replace(SETTINGS, rollout_actions="uniform")
     loop = start_loop(world, MEMBERS[:2], SAC, settings, ALGORITHM)
@@ -158,18 +120,6 @@ def test_rollouts_that_no_longer_matter_are_forgotten() -> None:
     assert len(loop.past) < 20 * loop.settings.block // SETTINGS.rollout_every
     for m, capacity in enumerate(loop.pool.capacities):
         assert sum(past.rows[m] for past in loop.past) >= capacity == loop.pool.sizes[m]
-
-
-def test_a_member_that_is_not_finite_leaves_the_others_alone() -> None:
-    world, healthy = make_world(2), stacked(6)
-    loop = start_loop(world, MEMBERS, SAC, SETTINGS, ALGORITHM)
-    advance(loop, world)
-    loop.agent.critic[2:4] = float("nan")
-    for _ in range(5):
-        advance(loop, world)
-    assert not torch.isfinite(loop.agent.actor[1]).all()
-    for m in (0, 2, 3):
-        assert torch.equal(loop.agent.actor[m], healthy.agent.actor[m])
 
 
 def test_a_diverged_member_neither_keeps_old_rollouts_nor_prevents_a_resume() -> None:

@@ -14,11 +14,6 @@ from probes.models import (
     ELITES,
     MEMBERS,
     Array,
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
     make_ensemble,
     make_world,
     numbers,
@@ -221,12 +216,6 @@ def test_the_target_by_hand(backup: str, floor: str) -> None:
     assert clipped > 5, "the floor matters"
 
 
-def test_a_step_leaves_the_batch_as_it_was() -> None:
-    batch, kept = make_rows(), make_rows()
-    update(make_mobile(), batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
-    assert all(torch.equal(getattr(batch, name), getattr(kept, name)) for name in ("reward", "observation", "action"))
-
-
 def test_values_are_lower_where_the_networks_disagree() -> None:
     """The networks part company where the action is positive, and there the critics learn to expect less."""
     maps = torch.zeros(3, OBS + ACT, OBS + 1)
@@ -335,10 +324,6 @@ def test_values_below_0_are_learned_where_returns_are_negative() -> None:
     assert ends["auto"] == pytest.approx(-2.0, abs=0.1) and ends["zero"] == pytest.approx(0.0, abs=0.1)
 
 
-def test_a_member_alone_is_the_same_bit_for_bit() -> None:
-    check_alone_as_stacked(SETTINGS, ALGORITHM)
-
-
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize(("rows", "act_dim", "hidden"), [(61, 1, 17), (52, 3, 64), (300, 2, 16)])
 def test_the_inconsistency_is_bit_for_bit_that_of_each_alone(
@@ -356,23 +341,6 @@ def test_the_inconsistency_is_bit_for_bit_that_of_each_alone(
         one, own = slice(m, m + 1), begin(world, (member,), settings)
         alone = inconsistency(own, observation[one].clone(), action[one].clone(), noise[one].clone())
         assert torch.equal(alone[0], found[m])
-
-
-def test_threads_change_nothing(use_threads: Callable[[int], None]) -> None:
-    check_threads_change_nothing(SETTINGS, ALGORITHM, use_threads)
-
-
-def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
-    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
-
-
-@pytest.mark.parametrize("samples", [10, 3])
-def test_its_operations_are_counted(samples: int) -> None:
-    check_operations("mobile", mobile_samples=samples)
 
 
 @pytest.mark.parametrize("dataset", sorted(KIT))

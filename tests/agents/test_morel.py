@@ -1,6 +1,5 @@
 """MOReL: where the networks contradict each other rollouts end, at a price, and SAC learns from just that."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -17,11 +16,6 @@ from probes.models import (
     MEMBERS,
     OBS,
     Array,
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
     make_ensemble,
     make_world,
     numbers,
@@ -238,26 +232,6 @@ def test_the_policy_stays_where_the_model_knows_what_happens() -> None:
     morel = Morel(wary, torch.tensor([0.5]), 3, torch.tensor(-8.0))
     assert greedy_after(None, bold) > 0.6
     assert -0.7 < greedy_after(morel, wary) < 0.15
-
-
-def test_a_member_alone_is_the_same_bit_for_bit() -> None:
-    check_alone_as_stacked(SETTINGS, ALGORITHM)
-
-
-def test_threads_change_nothing(use_threads: Callable[[int], None]) -> None:
-    check_threads_change_nothing(SETTINGS, ALGORITHM, use_threads)
-
-
-def test_a_resumed_loop_ends_as_the_uninterrupted_one() -> None:
-    check_resumed_as_uninterrupted(SETTINGS, ALGORITHM)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
-
-
-def test_its_operations_are_counted() -> None:
-    check_operations("morel")
 
 
 def test_the_method_is_sac_in_a_model_that_halts() -> None:

@@ -1,7 +1,5 @@
-"""TD3+BC: its updates re-derived, delay, noise and standardisation, a balance in closed form, alone as in a stack."""
+"""TD3+BC: its updates re-derived, delay, noise and standardisation, a balance in closed form."""
 
-from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +12,6 @@ from probes.offline import (
     OBS,
     assert_gradient,
     bandit,
-    check_alone_as_stacked,
-    check_nan_stays_in_its_member,
-    check_operations,
-    check_resumed_as_uninterrupted,
-    check_threads_change_nothing,
-    check_whole_stacks_are_the_same,
     doubles,
     leaves,
     make_batch,
@@ -189,42 +181,6 @@ def test_the_policy_leaves_the_data_s_actions_as_far_as_the_balance_says() -> No
         for m in range(2):
             found = loop.agent.policy(m).greedy(states)
             torch.testing.assert_close(found, wanted * states.double(), atol=0.06, rtol=0, check_dtype=False)
-
-
-def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
-    check_alone_as_stacked(SETTINGS, ALGORITHM)
-
-
-def test_the_number_of_threads_changes_no_byte(use_threads: Callable[[int], None]) -> None:
-    check_threads_change_nothing(replace(SETTINGS, hidden=33), ALGORITHM, use_threads)
-
-
-@pytest.mark.parametrize("delay", [2, 3])
-def test_a_resumed_loop_ends_as_the_uninterrupted_one(delay: int) -> None:
-    """Also where it stops between two steps of the actor."""
-    check_resumed_as_uninterrupted(replace(SETTINGS, policy_delay=delay), ALGORITHM)
-
-
-def test_all_members_at_once_are_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_whole_stacks_are_the_same(SETTINGS, ALGORITHM, monkeypatch)
-
-
-def test_what_is_not_a_number_stays_in_its_member() -> None:
-    check_nan_stays_in_its_member(SETTINGS, ALGORITHM)
-
-
-@pytest.mark.parametrize("delay", [1, 2, 3])
-def test_its_operations_are_those_that_torch_counts(delay: int) -> None:
-    check_operations("td3-bc", policy_delay=delay)
-
-
-def test_a_step_leaves_the_batch_as_it_was_and_what_it_told() -> None:
-    td3, batch, kept = make(settings=replace(SETTINGS, policy_delay=1)), make_batch(2), deepcopy(make_batch(2))
-    info = update(td3, batch, normal(2, 37, 2), True)
-    told = {name: value.clone() for name, value in info.items()}
-    update(td3, make_batch(2, seed=1), normal(2, 37, 2), True)
-    assert all(torch.equal(value, told[name]) for name, value in info.items())
-    assert all(torch.equal(value, getattr(kept, name)) for name, value in vars(batch).items())
 
 
 def test_the_method_is_that_of_the_paper() -> None:

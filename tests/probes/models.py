@@ -1,25 +1,17 @@
-"""Untrained ensembles to learn in, what they predict in numpy, and what has to be true of learners that ask them."""
+"""Untrained ensembles to learn in, and what they predict in numpy."""
 
-from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from probes.flops import counted
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Algorithm
-from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import update_flops
-from mopo_cli.bench.workloads import Shapes, taking
-from mopo_cli.config.learners import with_own
-from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import PENALTIES
@@ -89,87 +81,6 @@ def train(
     for _ in range(blocks):
         advance(run, world)
     return run
-
-
-def assert_equal_loops(one: Loop, other: Loop) -> None:
-    (tensors, numbers), (found, found_numbers) = loop_state(one), loop_state(other)
-    assert tensors.keys() == found.keys() and numbers == found_numbers
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, found[name]), name
-    for m, size in enumerate(one.pool.sizes):
-        assert torch.equal(one.pool.rows[m, :size], other.pool.rows[m, :size])
-
-
-# What holds of every learner.
-
-
-def check_alone_as_stacked(settings: Any, algorithm: Algorithm) -> None:
-    """Bit for bit, for sizes at which the matrix kernels differ, members with other models and horizons beside it."""
-    for rows, act_dim, hidden in ((8, 1, 17), (37, 2, 16), (64, 6, 32)):
-        world, own = make_world(algorithm, act_dim), replace(settings, hidden=hidden)
-        loop = replace(LOOP, batch_size=rows)
-        stack = train(world, own, algorithm, 3, loop=loop)
-        assert len({tuple(row.tolist()) for row in stack.agent.actor}) == 3
-        found = algorithm.state(stack.agent)[0]
-        for m, member in enumerate(MEMBERS):
-            alone = train(world, own, algorithm, 3, (member,), loop)
-            for name, tensor in algorithm.state(alone.agent)[0].items():
-                count = len(tensor)
-                assert torch.equal(tensor, found[name][m * count : (m + 1) * count]), (m, name)
-            size = alone.pool.sizes[0]
-            assert size and torch.equal(alone.pool.rows[0, :size], stack.pool.rows[m, :size])
-            assert torch.equal(alone.sums[0], stack.sums[m])
-
-
-def check_threads_change_nothing(settings: Any, algorithm: Algorithm, use_threads: Callable[[int], None]) -> None:
-    for members in (MEMBERS[:1], MEMBERS):
-        ends = []
-        for threads in (1, 2, 3):
-            use_threads(threads)
-            ends.append(train(make_world(algorithm), settings, algorithm, 2, members))
-        assert_equal_loops(ends[0], ends[1]), assert_equal_loops(ends[0], ends[2])
-
-
-def check_resumed_as_uninterrupted(settings: Any, algorithm: Algorithm) -> None:
-    """Also where it stops within an epoch, and where the pool holds rows of several rollouts."""
-    world, loop = make_world(algorithm), replace(LOOP, steps_per_epoch=20, rollout_every=10)
-    assert loop.block == 10
-    whole = train(world, settings, algorithm, 6, loop=loop)
-    for stop_after in (1, 3):
-        stopped = train(world, settings, algorithm, stop_after, loop=loop)
-        resumed = start_loop(make_world(algorithm), MEMBERS, settings, loop, algorithm)
-        restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
-        while resumed.step < whole.step:
-            advance(resumed, world)
-        assert_equal_loops(whole, resumed)
-
-
-def check_nan_stays_in_its_member(settings: Any, algorithm: Algorithm) -> None:
-    """One member's actor is spoilt; the others learn on as if nothing had happened."""
-    world = make_world(algorithm)
-    healthy, broken = (train(world, settings, algorithm, 1) for _ in range(2))
-    broken.agent.actor[1, 3] = torch.nan
-    for _ in range(2):
-        advance(healthy, world), advance(broken, world)
-    assert broken.agent.finite().tolist() == [True, False, True] and healthy.agent.finite().all()
-    others = algorithm.state(broken.agent)[0]
-    for name, tensor in algorithm.state(healthy.agent)[0].items():
-        one, other = (t.unflatten(0, (len(MEMBERS), -1))[[0, 2]] for t in (tensor, others[name]))
-        assert torch.equal(one, other) and one.isfinite().all(), name
-
-
-def check_operations(name: str, **own: Any) -> None:
-    """By formula as many as torch counts, per gradient step and member."""
-    kind: Any = with_own(TrainPolicy, name)
-    sizes = {"hidden": 24, "layers": 2, "batch_size": 32, "steps_per_epoch": 4}
-    policy = kind(algorithm=name, penalty="none", real_ratio=0.1, **sizes, **own)
-    model = TrainModel(networks=6, hidden=12, layers=3, weight_decay=(0.1,) * 4)
-    shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
-    for members in (1, 3):
-        with taking(policy, shapes, members, torch.device("cpu"), model) as (loop, take, steps):
-            loop.step = 0
-            take()  # what is done once per rollout is in the first call only
-            assert counted(take) == members * steps * update_flops(model, policy, shapes.obs_dim, shapes.act_dim)
 
 
 def numbers(*tensors: Tensor) -> list[Array]:

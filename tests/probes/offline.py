@@ -1,27 +1,19 @@
-"""Logged episodes for the learners of data alone, and what has to be true of every such learner."""
+"""Logged episodes for the learners of data alone, and the textbook in float64."""
 
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
-from probes.flops import counted
 from torch import Tensor
 from torch.nn.functional import relu
 
-from mopo_cli.agents.algorithm import Algorithm, agent_state
-from mopo_cli.agents.algorithms import NAMES
-from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.algorithm import Algorithm
+from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import update_flops
-from mopo_cli.bench.workloads import Shapes, taking
-from mopo_cli.config.learners import with_own
-from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows, Transition
 from mopo_cli.engine.streams import stream
@@ -95,110 +87,6 @@ def train(
     while run.step < steps:
         advance(run, world)
     return run
-
-
-def equal_states(one: Any, other: Any, state: Any = agent_state) -> bool:
-    (tensors, steps), (others, other_steps) = state(one), state(other)
-    return steps == other_steps and all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
-
-
-# What holds of every learner.
-
-
-def check_alone_as_stacked(settings: Any, algorithm: Algorithm) -> None:
-    """Bit for bit, for sizes at which the matrix kernels differ."""
-    for rows, act_dim, hidden in ((7, 1, 17), (37, 2, 16), (64, 6, 32)):
-        world, own = make_world(act_dim=act_dim), replace(settings, hidden=hidden)
-        loop = replace(LOOP, batch_size=rows)
-        stack = train(world, own, algorithm, 28, loop=loop)
-        assert len({tuple(row.tolist()) for row in stack.agent.actor}) == 3
-        found = algorithm.state(stack.agent)[0]
-        for m, member in enumerate(MEMBERS):
-            alone = train(world, own, algorithm, 28, (member,), loop)
-            for name, tensor in algorithm.state(alone.agent)[0].items():
-                count = len(tensor)
-                assert torch.equal(tensor, found[name][m * count : (m + 1) * count]), (m, name)
-            assert torch.equal(alone.sums[0], stack.sums[m])
-
-
-def check_threads_change_nothing(settings: Any, algorithm: Algorithm, use_threads: Callable[[int], None]) -> None:
-    for members in (MEMBERS[:1], MEMBERS):
-        ends = []
-        for threads in (1, 2, 3):
-            use_threads(threads)
-            ends.append(train(make_world(), settings, algorithm, 14, members).agent)
-        assert all(equal_states(ends[0], end, algorithm.state) for end in ends[1:])
-
-
-def check_whole_stacks_are_the_same(settings: Any, algorithm: Algorithm, patch: pytest.MonkeyPatch) -> None:
-    """All members at once, as on CUDA: the same numbers but for rounding."""
-    apart = train(make_world(), settings, algorithm, 14).agent
-    with patch.context() as patched:
-        patched.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
-        together = train(make_world(), settings, algorithm, 14).agent
-        policy = together.policy(1)
-    others, steps = agent_state(together)
-    assert steps == agent_state(apart)[1]
-    for name, tensor in agent_state(apart)[0].items():
-        # Adam makes every first step as long as the rate: where a gradient is rounding alone, its sign is free.
-        assert ((tensor - others[name]).abs() > 1e-4).float().mean() < 0.01, name
-    where = make_world().start
-    torch.testing.assert_close(apart.policy(1).greedy(where), policy.greedy(where), atol=1e-3, rtol=0)
-
-
-def check_resumed_as_uninterrupted(settings: Any, algorithm: Algorithm) -> None:
-    """Also where it stops within an epoch, between two rollouts: the same is told and the same is left."""
-    world, loop = make_world(), replace(LOOP, steps_per_epoch=21, rollout_every=14, actor_schedule="cosine", epochs=3)
-
-    def finish(run: Loop) -> list[dict[str, Tensor]]:
-        told = []
-        while run.step < 56:
-            told.append(advance(run, world))
-        return [means for means in told if means is not None]
-
-    whole = start_loop(world, MEMBERS, settings, loop, algorithm)
-    told = finish(whole)
-    for stop_after in (7, 21, 35):
-        stopped = train(world, settings, algorithm, stop_after, loop=loop)
-        assert stopped.step == stop_after
-        resumed = start_loop(world, MEMBERS, settings, loop, algorithm)
-        restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
-        rest = finish(resumed)
-        for means, found in zip(told[-len(rest) :], rest, strict=True):
-            assert all(torch.equal(mean, found[name]) for name, mean in means.items())
-        (tensors, numbers), (others, found_numbers) = loop_state(whole), loop_state(resumed)
-        assert tensors.keys() == others.keys() and numbers == found_numbers
-        assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
-
-
-def check_nan_stays_in_its_member(settings: Any, algorithm: Algorithm) -> None:
-    """One member's actor is spoilt; the others learn on as if nothing had happened."""
-    world = make_world()
-    healthy, broken = (train(world, settings, algorithm, 14) for _ in range(2))
-    broken.agent.actor[1, 3] = torch.nan
-    for _ in range(2):
-        advance(healthy, world), advance(broken, world)
-    assert broken.agent.finite().tolist() == [True, False, True] and healthy.agent.finite().all()
-    others, count = algorithm.state(broken.agent)[0], len(MEMBERS)
-    for name, tensor in algorithm.state(healthy.agent)[0].items():
-        one, other = (t.unflatten(0, (count, -1))[[0, 2]] for t in (tensor, others[name]))
-        assert torch.equal(one, other) and one.isfinite().all(), name
-
-
-def check_operations(name: str, **own: Any) -> None:
-    """By formula as many as torch counts, per gradient step and member."""
-    assert name in NAMES
-    kind: Any = with_own(TrainPolicy, name)
-    schedule = {"steps_per_epoch": 12, "rollout_every": 12, "real_ratio": 1}
-    policy = kind(algorithm=name, penalty="none", hidden=24, layers=2, batch_size=32, **schedule, **own)
-    shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
-    for members in (1, 3):
-        with taking(policy, shapes, members, torch.device("cpu")) as (loop, take, steps):
-            loop.step = 0
-            take()  # what is done once per rollout is in the first call only
-            assert steps == 12 and counted(take) == members * steps * update_flops(
-                TrainModel(), policy, shapes.obs_dim, shapes.act_dim
-            )
 
 
 # The textbook, in float64 and by autograd.
