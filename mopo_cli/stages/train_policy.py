@@ -38,7 +38,7 @@ def _train(stage: Stage, opened: OpenWorld, settings: TrainPolicy, name: str, re
     members = tuple(
         Member(seed, settings.penalty, settings.lam, settings.h, opened.model_of(seed)) for seed in settings.all_seeds()
     )
-    trained = train_stack(stage, opened, members, settings, report)
+    trained = train_stack(stage, opened, members, [f"seed-{member.seed}" for member in members], settings, report)
     outputs: dict[str, Path] = {}
     returns = {}
     for m, member in enumerate(members):

@@ -195,7 +195,8 @@ def _train_group(
         for cell, seed in places
     )
     report.say(f"Training {', '.join(cell.name for cell in group)}: {len(members)} policies as one stack")
-    trained = train_stack(stage, opened, members, next(iter(group)).settings, report)
+    names = [f"{cell.name}/seed-{seed}" for cell, seed in places]
+    trained = train_stack(stage, opened, members, names, next(iter(group)).settings, report)
     lost: dict[Cell, list[int]] = {cell: [] for cell in group}
     for m, (cell, seed) in enumerate(places):
         if trained.diverged[m]:

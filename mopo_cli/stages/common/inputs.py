@@ -22,7 +22,7 @@ from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
-from mopo_cli.stages.runner import Options, Stage, check_lineage
+from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import HEADERS, Elites, checked, read_document
 from mopo_cli.store.lineage import output_of
@@ -235,6 +235,20 @@ def pack(layout: Layout, matrices: dict[str, Tensor], members: int) -> Tensor:
         if matrices[name].shape != (members, *shape):
             raise ValueError(f"{name} has shape {tuple(matrices[name].shape)}, not {(members, *shape)}")
     return layout.pack(matrices)
+
+
+def check_lineage(what: str, recorded: str, present: str, options: Options, report: Report) -> None:
+    """Refuse ``what`` ("the model model/ensemble.safetensors") when it was made from another dataset.
+
+    ``recorded`` is the dataset's sha256 in its metadata, ``present`` the one at hand. Raises InputError
+    naming both; with --allow-mismatch it warns instead.
+    """
+    if recorded == present:
+        return
+    message = f"{what[:1].upper()}{what[1:]} was made from other data: sha256 {recorded}, now {present}."
+    if not options.allow_mismatch:
+        raise InputError(message, hint="make it anew from this dataset, or use it as it is with --allow-mismatch")
+    report.warn(message)
 
 
 def check_dimensions(what: str, meta: dict[str, Any], transitions: Transitions, hint: str) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.common.epochs import Epoch, columns, row
@@ -32,7 +33,7 @@ from mopo_cli.stages.common.policies import save_policy
 from mopo_cli.stages.common.stack_memory import check_stack
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import AFRESH, Stage, same_settings
-from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
+from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import Progress, checked
 from mopo_cli.store.publication import Publication
@@ -43,16 +44,19 @@ _ROUNDS = 2  # of games, that each process may be behind
 
 @dataclass
 class Trained:
-    """A stack after training: the loop, one record per epoch and member, and which members diverged.
+    """A stack in training and after it: the loop, one record per epoch and member, and which members diverged.
 
-    `pending` are the latest epochs, whose evaluation goes on; `seconds` is the wall time of all attempts.
+    `names` are the members' in `metrics`. `pending` are the latest epochs, still being evaluated; `seconds` is the
+    wall time of all attempts.
     """
 
     loop: Loop
+    names: Sequence[str]
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     diverged: list[bool] = field(default_factory=list)
     pending: deque[Epoch] = field(default_factory=deque)
     seconds: float = 0.0
+    metrics: Metrics = field(init=False)
 
     def actor(self, m: int) -> Actor:
         """The trained policy of one member."""
@@ -70,11 +74,17 @@ def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def train_stack(
-    stage: Stage, opened: OpenWorld, members: tuple[Member, ...], settings: PolicyTraining, report: Report
+    stage: Stage,
+    opened: OpenWorld,
+    members: tuple[Member, ...],
+    names: Sequence[str],
+    settings: PolicyTraining,
+    report: Report,
 ) -> Trained:
     """Train the members side by side to the end, from the stage's checkpoint where there is one.
 
-    A member whose numbers stop being finite is flagged and watched no more; the others go on.
+    Metrics are logged by the members' `names`. A member that diverges (NaN or infinity) is flagged and no longer
+    evaluated; the others go on.
     """
     algorithm, device = load(settings.algorithm), opened.world.real.device
     check_stack(opened, members, settings, device)
@@ -83,10 +93,13 @@ def train_stack(
     check_precision("--update-precision", settings.update_precision, device)
     record = open_recorder(stage.options, device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
-    trained = Trained(loop, [[] for _ in members], [False for _ in members])
+    trained = Trained(loop, names, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
         crew = context.enter_context(open_crew(loop, opened.world, learner))
         _resume(stage, trained, opened.world, settings, report)
+        trained.metrics = context.enter_context(open_metrics(stage.live, names, report))
+        for name, history in zip(names, trained.histories, strict=True):
+            trained.metrics.log_records(stage.key, name, history)
         started = time.monotonic() - trained.seconds
         per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
         if loop.step < 0:
@@ -129,6 +142,8 @@ def train_stack(
             trained.seconds = time.monotonic() - started
             save = stop or time.monotonic() - last_save > _SAVE_SECONDS
             for epoch in _complete(trained, keep=0 if save or end else backlog):
+                for name, numbers in zip(names, epoch.records, strict=True):
+                    trained.metrics.log_records(stage.key, name, [numbers] if numbers is not None else [])
                 table.row(*row(loop, epoch, settings.epochs))
             if save:
                 _save(stage, trained, settings)
@@ -267,15 +282,13 @@ def stage_member(
         "epochs": settings.epochs,
     }
     meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
-    policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
+    policy = folder / "policy.safetensors"
     save_policy(out.stage(policy), trained.actor(m), meta)
-    write_jsonl(out.stage(metrics), trained.histories[m])
-    roles = {f"policy/seed-{member.seed}": policy, f"metrics/seed-{member.seed}": metrics}
+    files = {"policy": policy} | trained.metrics.stage_files(trained.names[m], out, folder)
     for name, tensors in trained.loop.algorithm.files(trained.loop.agent, m).items():
-        path = folder / f"{name}.safetensors"
+        files[name] = folder / f"{name}.safetensors"
         digest = sha256_file(out.at_present(policy))
-        save_tensors(out.stage(path), tensors, {"kind": name, **origin, "policy_sha256": digest})
-        roles[f"{name}/seed-{member.seed}"] = path
-    keep_only(out, folder, [path.name for path in roles.values()])
+        save_tensors(out.stage(files[name]), tensors, {"kind": name, **origin, "policy_sha256": digest})
+    keep_only(out, folder, [path.name for path in files.values()])
     write_json(out.stage(folder / TIMING), {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
-    return roles
+    return {f"{name}/seed-{member.seed}": path for name, path in files.items()}
