@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class JsonLines:
     def log(self, stage: str, member: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a line; see `metrics.Sink`."""
         line = json.dumps(plain({**values, "epoch": step}), sort_keys=True, allow_nan=False) + "\n"
-        self._write(self._paths[member], "ab", line.encode())
+        self._write(self._paths[member], "r+b", line.encode())
 
     def files(self, member: str) -> list[Path]:
         """The member's one file."""
@@ -40,6 +41,7 @@ class JsonLines:
     def _write(path: Path, mode: str, content: bytes) -> None:
         try:
             with open(path, mode, buffering=0) as file:
+                file.seek(0, SEEK_END)
                 while content:  # once, unless the disk fills up meanwhile
                     content = content[file.write(content) :]
         except OSError as error:
