@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,10 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mopo_cli.config.learners import fitting
-from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.same_settings import setting_defaults
 from mopo_cli.store.atomic import discard_leftovers, plain
 from mopo_cli.store.documents import CheckpointHeader, Files, checked
 from mopo_cli.store.lineage import (
@@ -101,6 +100,20 @@ class Stage:
             self._announced = True
             self.report.say(f"{signal.Signals(self.signal).name}: saving, then stopping (again: quit at once)")
         return self.signal != 0
+
+    @contextmanager
+    def progress(
+        self, what: str, total: float | None, done: int = 0, in_bytes: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        """`Report.progress` as a function to call with the number of further steps done; Stopped after a signal."""
+        with self.report.progress(what, total, done, in_bytes) as progress:
+
+            def count(n: int) -> None:
+                progress.update(n)
+                if self.should_stop():
+                    raise Stopped(self.signal)
+
+            yield count
 
     def save_state(self, tensors: "dict[str, Tensor]", meta: dict[str, Any]) -> None:
         """Publish the resume checkpoint; ``meta`` is JSON."""
@@ -249,30 +262,6 @@ def stage_envelope(
         except Stopped:
             remember_run(run)
             raise
-
-
-def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of settings that an older record lacks, as in JSON; ``key`` is the stage's, as "train-policy/NAME".
-
-    It is the present default, or what was done before there was such a setting, where the setting says it ("before").
-    """
-    fields = fitting(STAGES[key.split("/")[0]], settings).model_fields
-    optional = {name: fields[name] for name in settings if name in fields and not fields[name].is_required()}
-    extras = {name: setting.json_schema_extra for name, setting in optional.items()}
-    past = {name: extra["before"] for name, extra in extras.items() if isinstance(extra, dict) and "before" in extra}
-    return {name: plain(setting.default) for name, setting in optional.items()} | past
-
-
-def same_settings(
-    stage: str, recorded: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str] = ()
-) -> bool:
-    """Whether two sets of a stage's settings agree in all but ``ignore``.
-
-    A setting that did not exist when the one was recorded counts as `setting_defaults` says.
-    """
-    present = plain(dict(now))
-    then = {**setting_defaults(stage, present), **plain(dict(recorded))}
-    return all(then.get(name) == present.get(name) for name in {*then, *present} - {*ignore})
 
 
 @contextmanager

@@ -71,12 +71,12 @@ def _learnable(data: Data, report: Report) -> FitData:
     """All rows, to train on and to hold out, but those whose next state the log does not hold."""
     if data.info.terminal_next_known:
         return FitData.of(data.observation, data.action, data.reward, data.next_observation)
-    known = data.terminal == 0
-    rows = int(known.sum())
+    kept = data.terminal == 0
+    rows = int(kept.sum())
     if rows < 2:
         raise InputError(f"{data.info.dataset_id}: the next state is known in {rows} rows, 2 are needed.")
-    report.say(f"{len(known) - rows:,} terminal rows are left out: the log does not hold the state after them")
-    return FitData.of(data.observation[known], data.action[known], data.reward[known], data.next_observation[known])
+    report.say(f"{len(kept) - rows:,} terminal rows are left out: the log does not hold the state after them")
+    return FitData.of(data.observation[kept], data.action[kept], data.reward[kept], data.next_observation[kept])
 
 
 def fit_settings(settings: TrainModel) -> FitSettings:

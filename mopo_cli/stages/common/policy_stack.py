@@ -30,9 +30,10 @@ from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
+from mopo_cli.stages.common.same_settings import same_settings
 from mopo_cli.stages.common.stack_memory import check_stack
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
-from mopo_cli.stages.runner import AFRESH, Stage, same_settings
+from mopo_cli.stages.runner import AFRESH, Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import Progress, checked
@@ -61,10 +62,6 @@ class Trained:
     def actor(self, m: int) -> Actor:
         """The trained policy of one member."""
         return self.loop.agent.policy(m)
-
-    def returns(self, m: int) -> dict[str, Any]:
-        """See `returns_of`."""
-        return returns_of(self.histories[m])
 
 
 def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -199,7 +196,7 @@ def _complete(trained: Trained, keep: int) -> Iterator[Epoch]:
     """The epochs whose evaluation is complete, in their order; all but the last `keep` are waited for."""
     while trained.pending:
         epoch = trained.pending[0]
-        if len(trained.pending) <= keep and not all(played.known for played in epoch.played.values()):
+        if len(trained.pending) <= keep and not all(played.done for played in epoch.played.values()):
             return
         for m, played in epoch.played.items():
             outcome, record = played.result(), epoch.records[m]
