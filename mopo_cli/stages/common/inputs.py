@@ -93,8 +93,8 @@ def cpu_threads(options: Options) -> int:
 
 
 def _keep_freed_memory() -> None:
-    # glibc gives freed megabytes back to the system and asks for them anew a millisecond later; every such
-    # page is then cleared again. Kept, an update takes a fifth less time.
+    # glibc returns freed megabytes to the system and requests them again a millisecond later; every such page is
+    # then cleared again. If they are kept, an update takes a fifth less time.
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
@@ -247,7 +247,7 @@ def check_lineage(what: str, recorded: str, present: str, options: Options, repo
         return
     message = f"{what[:1].upper()}{what[1:]} was made from other data: sha256 {recorded}, now {present}."
     if not options.allow_mismatch:
-        raise InputError(message, hint="make it anew from this dataset, or use it as it is with --allow-mismatch")
+        raise InputError(message, hint="make it again from this dataset, or use it as it is with --allow-mismatch")
     report.warn(message)
 
 

@@ -1,4 +1,4 @@
-"""What train-policy and ablate share: train a stack of members, watched and checkpointed, and publish each."""
+"""What train-policy and ablate share: train a stack of members, evaluated and checkpointed, and publish each."""
 
 import time
 from collections import deque
@@ -40,7 +40,7 @@ from mopo_cli.store.documents import Progress, checked
 from mopo_cli.store.publication import Publication
 
 _SAVE_SECONDS = 60.0
-_ROUNDS = 2  # of games, that each process may be behind
+_ROUNDS = 2  # evaluations that each process may be behind
 
 
 @dataclass
@@ -88,8 +88,8 @@ def train_stack(
     size = crew_size(len(members), device, opened.world.how.oracle is not None)
     learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
     check_precision("--update-precision", settings.update_precision, device)
-    record = open_recorder(stage.options, device)
-    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
+    recorder = open_recorder(stage.options, device)
+    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, recorder)
     trained = Trained(loop, names, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
         crew = context.enter_context(open_crew(loop, opened.world, learner))
@@ -102,8 +102,8 @@ def train_stack(
         if loop.step < 0:
             report.say(f"warming up for {-loop.step:,} gradient steps")
         last_save = time.monotonic()
-        players = free_processes(stage.options, device, len(members), size)
-        watch = _watch(context, opened, settings, players, report)
+        processes = free_processes(stage.options, device, len(members), size)
+        watch = _watch(context, opened, settings, processes, report)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
         table = context.enter_context(report.live_table(columns(loop)))
         progress = context.enter_context(
@@ -111,22 +111,22 @@ def train_stack(
         )
 
         tell_choices(loop, report)
-        looked = False
+        checked_rollouts = False
 
-        def passed(steps: float) -> None:
+        def on_steps(steps: float) -> None:
             progress.update(0 if warming else steps / per_epoch)
 
         while loop.step < total:
             warming = loop.step < 0
             if crew is not None:
                 with explained_loss():
-                    means = crew.advance(stage.should_stop, passed)
+                    means = crew.advance(stage.should_stop, on_steps)
             else:
                 means = advance(loop, opened.world)
-                passed(loop.settings.block)
+                on_steps(loop.settings.block)
             tell_doubt(loop.engine, report)
-            if loop.tallies and not looked:
-                looked = True
+            if loop.tallies and not checked_rollouts:
+                checked_rollouts = True
                 look_at_rollouts(loop, report)
             if warming:
                 progress.update(0, warm_up_steps_left=-loop.step)
@@ -193,7 +193,7 @@ def _evaluate(trained: Trained, epoch: Epoch, watch: Watch) -> None:
 
 
 def _complete(trained: Trained, keep: int) -> Iterator[Epoch]:
-    """The epochs whose evaluation is complete, in their order; all but the last `keep` are waited for."""
+    """The epochs whose evaluation is complete, in order; waits for all but the last `keep`."""
     while trained.pending:
         epoch = trained.pending[0]
         if len(trained.pending) <= keep and not all(played.done for played in epoch.played.values()):
@@ -217,7 +217,7 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
         return
     tensors, meta = saved
     with described(stage.state_file, AFRESH):
-        # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
+        # An ablation trains one stack after another; the checkpoint may be of one that is published already.
         (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
         if members != others or not same_settings("train-policy", before, now):
             return
@@ -240,7 +240,7 @@ def raise_if_diverged(result: dict[str, Any]) -> None:
 
 
 def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
-    """What tells this stack from another one of the same stage, as JSON has it."""
+    """What identifies this stack among those of the same stage, as JSON."""
     shared = settings.model_dump(mode="json", include=settings.shared())
     return [shared, [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]]
 
@@ -254,10 +254,10 @@ def stage_member(
     settings: PolicyTraining,
     stage: Stage,
 ) -> dict[str, Path]:
-    """Stage policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role.
+    """Stage policy.safetensors, the metrics and the algorithm's further files of one member; returns them by role.
 
-    Beside them, and not among them, is timing.json, the member's share of the stack's wall time: it tells of the
-    machine, so that no two trainings agree in it.
+    timing.json, the member's share of the stack's wall time, is published too but not returned: it depends on the
+    machine, so no two trainings agree in it.
     """
     member, info = trained.loop.members[m], opened.data.info
     origin = {
