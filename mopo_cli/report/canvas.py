@@ -112,8 +112,8 @@ def _round_numbers(low: float, high: float) -> list[float]:
         return []
     decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     digits = (1, 2, 5) if high < 300 * low else (1,)
-    found = [float(f"{digit}e{decade:.0f}") for decade in decades[:: -(-len(decades) // 8)] for digit in digits]
-    return [number for number in found if low <= number <= high]
+    ticks = [float(f"{digit}e{decade:.0f}") for decade in decades[:: -(-len(decades) // 8)] for digit in digits]
+    return [number for number in ticks if low <= number <= high]
 
 
 def scale_for(values: ArrayLike) -> Scale:
@@ -121,13 +121,13 @@ def scale_for(values: ArrayLike) -> Scale:
 
     Values that span decades and are not all positive get the one that is both.
     """
-    found = np.asarray(values, dtype=np.float64)
-    if not len(found):
+    numbers = np.asarray(values, dtype=np.float64)
+    if not len(numbers):
         return Scale("linear", 0.0, 1.0)
-    low, high = (float(q) for q in np.quantile(found, (0.005, 0.995)))
+    low, high = (float(q) for q in np.quantile(numbers, (0.005, 0.995)))
     if not low < high:
         return Scale("linear", low - 0.5, high + 0.5)
-    sizes = np.abs(found[found != 0])
+    sizes = np.abs(numbers[numbers != 0])
     small, middle, large = (float(q) for q in np.quantile(sizes, (0.05, 0.5, 0.995)))
     if large <= _WIDE * middle:
         return Scale("linear", low, high)

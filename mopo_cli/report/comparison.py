@@ -35,9 +35,9 @@ def write_comparison(paths: dict[str, Path], title: str, remarks: Sequence[str],
     write_csv(paths["csv"], _CSV, [row for line in lines for row in _per_seed(line)])
     ours = {_name(line): [value["last"] for value in line["values"].values()] for line in lines if line.get("values")}
     printed = {_name(line): line["published"] for line in lines if line["published"]}
-    known = {name: (one["mean"], one["std"]) for name, one in printed.items() if not isnan(one["mean"])}
+    means = {name: (one["mean"], one["std"]) for name, one in printed.items() if not isnan(one["mean"])}
     units = sorted({line["unit"] for line in lines if line.get("values")})
-    beside = {name: known[name] for name in ours if name in known}
+    beside = {name: means[name] for name in ours if name in means}
     ablation_plot(paths["png"], title, ours, {}, beside, " or ".join(units) or "return")
 
 
@@ -61,7 +61,7 @@ def _numbered(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
     """Per line the numbers of its notes, and the notes."""
     notes = list(dict.fromkeys(note for line in lines for note in line["notes"]))
     numbers = [sorted(notes.index(note) + 1 for note in line["notes"]) for line in lines]
-    return [", ".join(map(str, own)) for own in numbers], notes
+    return [", ".join(map(str, each)) for each in numbers], notes
 
 
 def _texts(line: Line, number: str) -> dict[str, str | None]:

@@ -27,7 +27,7 @@ CELL_WIDTH = 8
 
 
 class Report:
-    """What a command says to its user; stages are given one and never print themselves."""
+    """What a command prints for its user; stages print through it and never themselves."""
 
     def __init__(self, mode: Mode = "human", *, hints: bool = True) -> None:
         self.mode = mode
@@ -121,15 +121,15 @@ class _Screen(Console):
 
 
 class _Stderr:
-    """What stderr is at the time; where it cannot be written, on a full disk, all goes on without a word."""
+    """What stderr is at the time; where it cannot be written, on a full disk, all goes on without a message."""
 
     def write(self, text: str) -> int:
-        with _without_a_word():
+        with _ignoring_errors():
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with _without_a_word():
+        with _ignoring_errors():
             sys.stderr.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -137,7 +137,7 @@ class _Stderr:
 
 
 @contextmanager
-def _without_a_word() -> Iterator[None]:
+def _ignoring_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -208,13 +208,13 @@ def _write_stdout(text: str) -> None:
 
 
 def stdout_fault(error: OSError) -> InputError:
-    """What is said where stdout cannot be written; what was in its way there goes nowhere."""
+    """The error where stdout cannot be written; what was still to be written there is dropped."""
     silence_stream(sys.stdout)
     return InputError(f"The result cannot be written to the standard output: {error.strerror}.")
 
 
 def reader_has_gone(stream: TextIO) -> NoReturn:
-    """Ends as a program should whose reader has (``mopo ... | head``): at once and without a word."""
+    """Ends as a program should whose reader has (``mopo ... | head``): at once and without a message."""
     silence_stream(stream)
     raise SystemExit(128 + 13)
 

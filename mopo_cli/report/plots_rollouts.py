@@ -32,11 +32,11 @@ def diagnosis_plot(
     """
     figure, panels = _small_multiples(title, len(uncertainties) + 1)
     errors = np.asarray(error, dtype=np.float64)
-    known = np.isfinite(errors)
-    scale = _from_zero(scale_for(errors[known]))
+    finite = np.isfinite(errors)
+    scale = _from_zero(scale_for(errors[finite]))
     for axes, (name, values) in zip(panels, uncertainties.items(), strict=False):
-        uncertainty = np.asarray(values, dtype=np.float64)[known]
-        _error_against(axes, name, uncertainty, errors[known], diagnosis.uncertainties[name])
+        uncertainty = np.asarray(values, dtype=np.float64)[finite]
+        _error_against(axes, name, uncertainty, errors[finite], diagnosis.uncertainties[name])
         scale.on(axes, "y")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

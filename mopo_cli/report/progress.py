@@ -11,7 +11,7 @@ HEARTBEAT_SECONDS = 30.0
 
 
 class Progress(Protocol):
-    """Something that can be told of steps done."""
+    """Shows how many steps are done."""
 
     def update(self, n: float = 1, **fields: Any) -> None:
         """``n`` more steps are done (not: n in all); ``fields`` are numbers to show beside the bar."""

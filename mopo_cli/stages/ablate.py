@@ -44,25 +44,25 @@ def run_ablate(
     for cell in cells:
         inputs |= policy_inputs(run, cell)
     inputs |= {f"part/{place}": path for place, path in enumerate(parts)}
-    asked = settings.model_dump() | {"cells": [cell.policy_name() for cell in cells]}
+    recorded = settings.model_dump() | {"cells": [cell.policy_name() for cell in cells]}
     folder = run.ablation_dir(name)
-    own = [Cell(cell, folder / "cells" / cell.policy_name()) for cell in cells]
+    here = [Cell(cell, folder / "cells" / cell.policy_name()) for cell in cells]
 
     def complete(stage: Stage) -> bool:
-        return not missing_cells(own, stage)
+        return not missing_cells(here, stage)
 
-    with stage_envelope(run, f"ablate/{name}", asked, inputs, options, report, complete) as stage:
+    with stage_envelope(run, f"ablate/{name}", recorded, inputs, options, report, complete) as stage:
         if stage.up_to_date:
             return stage.result()
-        records = train_cells(own, stage, device, report)
-        made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, own, strict=True)]
+        records = train_cells(here, stage, device, report)
+        made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, here, strict=True)]
         for part in parts:
             made += [
                 (other, part.parent / "cells" / other["cell"]) for other in read_document(part, TableDocument)["cells"]
             ]
         if settings.method:
             made.sort(key=lambda cell: settings.method.index(cell[0]["method"]))
-        return _publish_table(stage, name, own, made, report)
+        return _publish_table(stage, name, here, made, report)
 
 
 def _publish_table(
@@ -101,17 +101,19 @@ def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[st
 
     The IQM and its interval are over the last ten evaluations of all seeds, see `evaluation.stats.bootstrap_iqm`.
     """
-    known = [value for value in returns.values() if value]
-    if not known:
+    evaluated = [value for value in returns.values() if value]
+    if not evaluated:
         return {"last": None, "last_10": None}
-    found: dict[str, Any] = {which: list(mean_std([value[which] for value in known])) for which in ("last", "last_10")}
-    evaluations = [value["evaluations"] for value in known]
-    found |= {"iqm": iqm(evaluations), "iqm_interval": list(bootstrap_iqm(evaluations))}
+    result: dict[str, Any] = {
+        name: list(mean_std([value[name] for value in evaluated])) for name in ("last", "last_10")
+    }
+    evaluations = [value["evaluations"] for value in evaluated]
+    result |= {"iqm": iqm(evaluations), "iqm_interval": list(bootstrap_iqm(evaluations))}
     if info.reference_min is not None and info.reference_max is not None:
         span = info.reference_min, info.reference_max
-        mean, std = found["last"]
-        found["score"] = [normalised_score(mean, *span), normalised_std(std, *span)]
-    return found
+        mean, std = result["last"]
+        result["score"] = [normalised_score(mean, *span), normalised_std(std, *span)]
+    return result
 
 
 def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
@@ -123,15 +125,15 @@ def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
         last, last_10 = (format_mean_std(mean, std, digits) for mean, std in (record["last"], record["last_10"]))
         middle = f"{record['iqm']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
     score = format_mean_std(*record["score"]) if record.get("score") else None
-    known = [seconds for seconds in record.get("wall_seconds", {}).values() if seconds is not None]
-    results = (last, last_10, middle, score, sum(known) / len(known) if known else None)
+    times = [seconds for seconds in record.get("wall_seconds", {}).values() if seconds is not None]
+    results = (last, last_10, middle, score, sum(times) / len(times) if times else None)
     return (*_differing(record, axes), record["epochs"], len(record["returns"]), *results)
 
 
 def without_empty(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> tuple[list[str], list[tuple[Any, ...]]]:
     """A table less the columns that say nothing in any row."""
-    told = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
-    return [columns[place] for place in told], [tuple(row[place] for place in told) for row in rows]
+    kept = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
+    return [columns[place] for place in kept], [tuple(row[place] for place in kept) for row in rows]
 
 
 def per_seed(records: Sequence[dict[str, Any]], axes: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -153,8 +155,8 @@ def per_seed(records: Sequence[dict[str, Any]], axes: Sequence[str]) -> tuple[tu
 
 
 def _differing(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
-    own = record.get("grid", {})
-    return (*(record[key] for key in _SETTINGS), *(own.get(axis) for axis in axes))
+    grid = record.get("grid", {})
+    return (*(record[key] for key in _SETTINGS), *(grid.get(axis) for axis in axes))
 
 
 def _markdown(

@@ -12,18 +12,18 @@ from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
-from mopo_cli.errors import InputError, Stopped
+from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.evaluation.published import published, published_factor
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
 from mopo_cli.report.tables import format_mean_std, write_csv
-from mopo_cli.stages.common.inputs import check_dimensions, dataset_path, open_device
+from mopo_cli.stages.common.inputs import check_dimensions, check_lineage, dataset_path, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import environment_bytes
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
-from mopo_cli.stages.runner import Options, Stage, check_lineage, stage_envelope
+from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import EPOCH, read_lines
 from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
@@ -56,15 +56,13 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         check_memory(settings, lambda some: environment_bytes(env_id, some.episodes), torch.device("cpu"), "Evaluation")
         with (
             open_environments(info.env_id, settings.episodes, info.env_kwargs) as environments,
-            report.progress("evaluate", len(policies)) as progress,
+            stage.progress("evaluate", len(policies)) as count,
         ):
             for seed, path in policies.items():
                 actor, meta = open_own_policy(path, stage, transitions, device)
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed).returns
-                progress.update(1)
-                if stage.should_stop():
-                    raise Stopped(stage.signal)
+                count(1)
         result = {"policy": name, **_summary(per_seed, transitions, info)}
         _show(result, report)
         outputs = _write(stage, run.evaluation(name), result, per_seed, files_by_seed(run, record, "metrics"))
@@ -111,12 +109,12 @@ def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
 
 def files_by_seed(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
     """The files of one role, "policy" or "metrics", that train-policy made, by seed in their order."""
-    found = {
+    files = {
         match[1]: run.root / file["path"]
         for key, file in record.outputs.items()
         if (match := re.fullmatch(rf"{role}/seed-(\d{{1,19}})", key))
     }
-    return dict(sorted(found.items(), key=lambda item: int(item[0])))
+    return dict(sorted(files.items(), key=lambda item: int(item[0])))
 
 
 def _summary(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:

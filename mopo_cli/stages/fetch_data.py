@@ -15,7 +15,7 @@ from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
-from mopo_cli.errors import CorruptError, InputError, Stopped, UsageError
+from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import sha256_file, write_json
@@ -31,7 +31,7 @@ KEY = "fetch-data"
 # Settings that say where to look, not what the data are.
 _NOT_CONTENT = ("mirror",)
 
-# Raised whenever the same file comes to be read as other transitions, so that none is found as it was read before.
+# Increase it when a file is read differently, so that older versions in the cache are not used.
 _READING = 2
 
 # Settings that are about sets made here only, and the levels that depend on them.
@@ -106,10 +106,10 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
 
         download_minari(name, stage)
         stage.inputs = describe_files(stage.run, source_files(name, settings))
-    found = None if stage.options.force else cached_file(name, settings, stage)
-    if found is not None:
-        stage.report.say(f"Found in the cache: {found}")
-        return found, *read_dataset(found)
+    cached = None if stage.options.force else cached_file(name, settings, stage)
+    if cached is not None:
+        stage.report.say(f"Found in the cache: {cached}")
+        return cached, *read_dataset(cached)
     transitions, info = make_dataset(name, settings, stage)
     validate(transitions, info)
     path, sidecar = _cache_files(name, settings, stage)
@@ -158,7 +158,7 @@ def _is_whole(path: Path, sidecar: Path) -> bool:
 
 
 def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
-    """The dataset as its source has it, with the rewards and the termination rule that were asked for.
+    """The dataset as its source has it, with the rewards and the termination rule of the settings.
 
     Call `validate` on what comes back. InputError where the rule does not fit the observations.
     """
@@ -178,8 +178,8 @@ def _bring(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transi
         from mopo_cli.data.local import load_local
         from mopo_cli.stages.common.fetch_published import read_if_d4rl
 
-        if known := read_if_d4rl(name.path, settings, stage):
-            return known
+        if dataset := read_if_d4rl(name.path, settings, stage):
+            return dataset
         return load_local(name.path, settings.env, stage.inputs["source"]["sha256"], settings.columns)
     if name.kind == "d4rl":
         from mopo_cli.stages.common.fetch_published import bring_d4rl
@@ -210,18 +210,12 @@ def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[T
     check_memory(
         settings, lambda some: log_bytes(some.transitions, spaces.obs_dim, spaces.act_dim), torch.device("cpu")
     )
-    with stage.report.progress(f"random steps in {name.env_id}", settings.transitions) as progress:
-
-        def on_progress(steps: int) -> None:
-            progress.update(steps)
-            if stage.should_stop():
-                raise Stopped(stage.signal)
-
-        return generate_random(name.env_id, settings.transitions, settings.seed, on_progress, kwargs)
+    with stage.progress(f"random steps in {name.env_id}", settings.transitions) as count:
+        return generate_random(name.env_id, settings.transitions, settings.seed, count, kwargs)
 
 
 def show(report: Report, info: DatasetInfo, summary: Summary) -> None:
-    """Tells what the dataset holds and where it comes from, and warns of what may be amiss."""
+    """Print what the dataset holds and where it comes from, and warn of likely problems."""
     columns = [field.replace("_", " ") for field in asdict(summary)]
     report.table(info.dataset_id, columns, [list(asdict(summary).values())])
     report.say(info.source)
@@ -236,7 +230,7 @@ def show(report: Report, info: DatasetInfo, summary: Summary) -> None:
 
 
 def warn_of(checks: Iterable[Check], report: Report) -> None:
-    """Tells the warnings among what was looked at."""
+    """Print the warnings among the checks."""
     for check in checks:
         if check.warning:
             report.warn(check.warning)

@@ -15,7 +15,7 @@ from mopo_cli.dynamics.imagine import ENDS, Imagined, Imagining, Policy, branch,
 from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
-from mopo_cli.errors import DivergedError, InputError, Stopped
+from mopo_cli.errors import DivergedError, InputError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.alarms import branches_alarm, guard_remark
 from mopo_cli.stages.common.inputs import (
@@ -179,7 +179,7 @@ def _write(
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         RolloutWriter(path, _attributes(stage, settings, data.info)) as writer,
-        stage.report.progress("rollout", settings.batch) as progress,
+        stage.progress("rollout", settings.batch) as count,
     ):
         for i, part in enumerate(start.split(_PART)):
             observation = data.observation[part.to(device)]
@@ -188,9 +188,7 @@ def _write(
                 columns = _columns(rows, names, imagined, data.info)
                 tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in names], axis=1))
                 writer.append(columns)
-            progress.update(len(part))
-            if stage.should_stop():
-                raise Stopped(stage.signal)
+            count(len(part))
         if not tally.rows:
             raise DivergedError(
                 f"Every transition the model {stage.run.model} imagined is not finite.", hint="mopo train-model --force"

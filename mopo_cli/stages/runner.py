@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,10 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mopo_cli.config.learners import fitting
-from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.same_settings import setting_defaults
 from mopo_cli.store.atomic import discard_leftovers, plain
 from mopo_cli.store.documents import CheckpointHeader, Files, checked
 from mopo_cli.store.lineage import (
@@ -34,11 +33,11 @@ from mopo_cli.store.run import RunFolder, refuse_links, remember_run
 if TYPE_CHECKING:
     from torch import Tensor
 
-AFRESH = "--force starts afresh"
-"""The way on from a checkpoint that cannot be used."""
+AFRESH = "--force starts again from the beginning"
+"""What helps where a checkpoint cannot be used."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_MAKES = {
+_MADE_BY = {
     "dataset": "mopo fetch-data --dataset NAME",
     "model": "mopo train-model",
     "elites": "mopo select-elites",
@@ -77,7 +76,7 @@ class Stage:
     out: Publication = field(init=False)
     """What the stage makes: write each file to ``out.stage(path)``; `finish` publishes them as one."""
     _started: float = field(default_factory=time.monotonic)
-    _told: bool = False
+    _announced: bool = False
     _resumed: bool = False
 
     def __post_init__(self) -> None:
@@ -97,10 +96,24 @@ class Stage:
 
     def should_stop(self) -> bool:
         """True after SIGINT or SIGTERM: save the state, then ``raise Stopped(stage.signal)``."""
-        if self.signal and not self._told:
-            self._told = True
+        if self.signal and not self._announced:
+            self._announced = True
             self.report.say(f"{signal.Signals(self.signal).name}: saving, then stopping (again: quit at once)")
         return self.signal != 0
+
+    @contextmanager
+    def progress(
+        self, what: str, total: float | None, done: int = 0, in_bytes: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        """`Report.progress` as a function to call with the number of further steps done; Stopped after a signal."""
+        with self.report.progress(what, total, done, in_bytes) as progress:
+
+            def count(n: int) -> None:
+                progress.update(n)
+                if self.should_stop():
+                    raise Stopped(self.signal)
+
+            yield count
 
     def save_state(self, tensors: "dict[str, Tensor]", meta: dict[str, Any]) -> None:
         """Publish the resume checkpoint; ``meta`` is JSON."""
@@ -120,7 +133,7 @@ class Stage:
         SettingsError or InputError when it was started with other settings or inputs, CorruptError when it is
         damaged.
         """
-        # A stage of several parts asks for each of them; by then its checkpoint may be this process's own.
+        # A stage of several parts loads it for each; from the second on this process may have written it.
         first, self._resumed = not self._resumed, True
         if self.options.force:
             self._remove_state()
@@ -163,6 +176,11 @@ class Stage:
         """The resume checkpoint."""
         return self.run.state(self.key) / "checkpoint.safetensors"
 
+    @property
+    def live(self) -> Path:
+        """The folder of what grows while the stage runs; it stays as long as the checkpoint does."""
+        return self.run.state(self.key) / "live"
+
     def _check_same(self, saved: dict[str, Any]) -> None:
         now = plain(self.settings)
         before = {**setting_defaults(self.key, now), **saved["settings"]}
@@ -174,27 +192,22 @@ class Stage:
         if changes:
             raise SettingsError(
                 f"The unfinished {self.key} in {self.run.root} was started with other settings: {', '.join(changes)}.",
-                hint="--force starts afresh; the old settings go on from where it stopped",
+                hint="use the old settings to continue it, or --force to start again",
             )
         for role in sorted({*saved["inputs"], *self.inputs}):
             old, new = (files[role]["sha256"] if role in files else None for files in (saved["inputs"], self.inputs))
             if old != new:
-                raise InputError(
-                    f"The {role} changed after {self.key} was interrupted: sha256 {old} -> {new}.",
-                    hint=AFRESH,
-                )
+                raise InputError(f"The {role} changed after {self.key} was interrupted: sha256 {old} -> {new}.", AFRESH)
 
     def discard(self) -> None:
-        """Drop what was staged and not published; the resume state stays."""
+        """Drop what was staged and not published; a checkpoint stays, and what is live beside it."""
         self.out.discard()
-        self._prune()
+        if not self.state_file.exists():
+            self._remove_state()
 
     def _remove_state(self) -> None:
-        shutil.rmtree(self.run.state(self.key), ignore_errors=True)
-        self._prune()
-
-    def _prune(self) -> None:
         folder = self.run.state(self.key)
+        shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # other stages' states keep the folders above
             for place in (folder, *folder.parents):
                 if place == self.run.root:
@@ -218,13 +231,13 @@ def stage_envelope(
     Use as ``with stage_envelope(…) as stage``: return ``stage.result()`` when ``stage.up_to_date``, else
     compute and return ``stage.finish(…)``. The first SIGINT or SIGTERM only makes ``should_stop()`` true, the
     second exits at once. Raises InputError for a missing input, LockedError, and Stopped when a signal came.
-    A failed body leaves no record, and of a new run no folder. ``complete`` says of a stage that is up to date as far
-    as run.json tells whether all else that it made is, too.
+    A failed body leaves no record, and of a new run no folder. ``complete`` checks what the stage made besides the
+    files in run.json; it is called where those are up to date.
     """
     for role, path in inputs.items():
         if not path.is_file():
             kind = role.split("/")[0]
-            raise InputError(f"The {kind} {path} does not exist.", hint=_MAKES.get(kind, ""))
+            raise InputError(f"The {kind} {path} does not exist.", hint=_MADE_BY.get(kind, ""))
     stage = Stage(run, key, settings, {}, options, report)
     refuse_links(run)
     with _catch_signals(stage), run_lock(run.root), ExitStack() as context:
@@ -233,9 +246,11 @@ def stage_envelope(
         context.callback(stage.discard)
         stage.inputs = describe_files(run, inputs)
         check_recorded(run, stage.inputs)
-        defaults = setting_defaults(key, settings)
-        stage.up_to_date = not options.force and is_up_to_date(run, key, settings, stage.inputs, defaults)
-        stage.up_to_date = stage.up_to_date and complete(stage)
+        stage.up_to_date = (
+            not options.force
+            and is_up_to_date(run, key, settings, stage.inputs, setting_defaults(key, settings))
+            and complete(stage)
+        )
         if stage.up_to_date:
             stage._remove_state()  # a process that was killed right after it wrote the record left it
             report.say(f"{key} is up to date")
@@ -247,44 +262,6 @@ def stage_envelope(
         except Stopped:
             remember_run(run)
             raise
-
-
-def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What those of a stage's settings count as, by its key "train-policy/NAME", where a record has none, as in JSON.
-
-    It is their present default, but for those that say what was done before they were settings.
-    """
-    fields = fitting(STAGES[key.split("/")[0]], settings).model_fields
-    known = [name for name in settings if name in fields and not fields[name].is_required()]
-    extras = {name: fields[name].json_schema_extra for name in known}
-    past = {name: extra["before"] for name, extra in extras.items() if isinstance(extra, dict) and "before" in extra}
-    return {name: plain(fields[name].default) for name in known} | past
-
-
-def same_settings(
-    stage: str, recorded: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str] = ()
-) -> bool:
-    """Whether two sets of a stage's settings agree in all but ``ignore``.
-
-    A setting that did not exist when the one was recorded counts as `setting_defaults` says.
-    """
-    present = plain(dict(now))
-    then = {**setting_defaults(stage, present), **plain(dict(recorded))}
-    return all(then.get(name) == present.get(name) for name in {*then, *present} - {*ignore})
-
-
-def check_lineage(what: str, recorded: str, present: str, options: Options, report: Report) -> None:
-    """Refuse ``what`` ("the model model/ensemble.safetensors") when it was made from another dataset.
-
-    ``recorded`` is the dataset's sha256 in its metadata, ``present`` the one at hand. Raises InputError
-    naming both; with --allow-mismatch it warns instead.
-    """
-    if recorded == present:
-        return
-    message = f"{what[:1].upper()}{what[1:]} was made from other data: sha256 {recorded}, now {present}."
-    if not options.allow_mismatch:
-        raise InputError(message, hint="make it anew from this dataset, or use it as it is with --allow-mismatch")
-    report.warn(message)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from mopo_cli.dynamics.split import FitData
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
+from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.stages.common.alarms import model_alarm, rescale_hint
 from mopo_cli.stages.common.inputs import (
     Data,
@@ -27,11 +28,12 @@ from mopo_cli.stages.common.inputs import (
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import Needed, model_bytes
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
-from mopo_cli.store.atomic import write_json, write_jsonl
+from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import FitProgress, checked
 from mopo_cli.store.run import RunFolder
 
+_MEMBER = "model"  # all seeds are one in the metrics
 _BLOCK = 50  # gradient steps between two looks at the signals
 _SAVE_SECONDS = 30.0
 
@@ -49,8 +51,11 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         fit_data = _learnable(data, report)
         how, seeds = fit_settings(settings), settings.all_seeds()
         fit = start_fit(fit_data, how, seeds, open_recorder(options, device))
-        history = _train(stage, fit, fit_data, report)
-        return _publish(stage, fit, fit_data, data, history, report)
+        history = _resume(stage, fit, report)
+        with open_metrics(stage.live, [_MEMBER], report) as metrics:
+            metrics.log_records(stage.key, _MEMBER, history)
+            _train(stage, fit, fit_data, history, metrics, report)
+        return _publish(stage, fit, fit_data, data, metrics, report)
 
 
 def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> None:
@@ -66,12 +71,12 @@ def _learnable(data: Data, report: Report) -> FitData:
     """All rows, to train on and to hold out, but those whose next state the log does not hold."""
     if data.info.terminal_next_known:
         return FitData.of(data.observation, data.action, data.reward, data.next_observation)
-    known = data.terminal == 0
-    rows = int(known.sum())
+    kept = data.terminal == 0
+    rows = int(kept.sum())
     if rows < 2:
         raise InputError(f"{data.info.dataset_id}: the next state is known in {rows} rows, 2 are needed.")
-    report.say(f"{len(known) - rows:,} terminal rows are left out: the log does not hold the state after them")
-    return FitData.of(data.observation[known], data.action[known], data.reward[known], data.next_observation[known])
+    report.say(f"{len(kept) - rows:,} terminal rows are left out: the log does not hold the state after them")
+    return FitData.of(data.observation[kept], data.action[kept], data.reward[kept], data.next_observation[kept])
 
 
 def fit_settings(settings: TrainModel) -> FitSettings:
@@ -79,16 +84,23 @@ def fit_settings(settings: TrainModel) -> FitSettings:
     return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
 
 
-def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[str, Any]]:
-    history: list[dict[str, Any]] = []
+def _resume(stage: Stage, fit: Fit, report: Report) -> list[dict[str, Any]]:
+    """Continue from the stage's checkpoint, if there is one; returns a record per epoch that is done."""
     saved = stage.load_state(str(fit.flat.device))
-    if saved is not None:
-        tensors, meta = saved
-        with described(stage.state_file, AFRESH):
-            progress = checked(stage.state_file, FitProgress, meta, AFRESH)
-            restore_fit(fit, tensors, progress["fit"])
-            history = progress["history"]
-        report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
+    if saved is None:
+        return []
+    tensors, meta = saved
+    with described(stage.state_file, AFRESH):
+        progress = checked(stage.state_file, FitProgress, meta, AFRESH)
+        restore_fit(fit, tensors, progress["fit"])
+    report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
+    history: list[dict[str, Any]] = progress["history"]
+    return history
+
+
+def _train(
+    stage: Stage, fit: Fit, data: FitData, history: list[dict[str, Any]], metrics: Metrics, report: Report
+) -> None:
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
     with report.live_table(columns) as table:
@@ -98,6 +110,7 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
             tell_doubt(fit.engine, report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))
+                metrics.log_records(stage.key, _MEMBER, history[-1:])
                 rate = (steps_per_epoch(fit) - first_step) * fit.settings.batch_size
                 _show(table.row, fit, finished, rate / (time.monotonic() - epoch_start))
                 epoch_start, first_step = time.monotonic(), 0
@@ -108,7 +121,6 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
                 last_save = time.monotonic()
             if stop:
                 raise Stopped(stage.signal)
-    return history
 
 
 def _epoch_record(fit: Fit, finished: EpochReport) -> dict[str, Any]:
@@ -127,9 +139,7 @@ def _show(row: Any, fit: Fit, finished: EpochReport, rate: float) -> None:
     row(finished.epoch, seeds, float(finished.nll.mean()), networks, float(fit.best_mse.mean()), int(rate))
 
 
-def _publish(
-    stage: Stage, fit: Fit, fit_data: FitData, data: Data, history: list[dict[str, Any]], report: Report
-) -> dict[str, Any]:
+def _publish(stage: Stage, fit: Fit, fit_data: FitData, data: Data, metrics: Metrics, report: Report) -> dict[str, Any]:
     run, settings = stage.run, fit.settings
     failed = [seed for seed, mse in zip(fit.seeds, fit.best_mse, strict=True) if not bool(mse.isfinite().all())]
     if failed:
@@ -145,12 +155,9 @@ def _publish(
         errors, likelihood = holdout_errors(fit, fit_data, ensemble.flat, s)
         mse[str(seed)], nll[str(seed)] = errors.mean(dim=1).tolist(), likelihood.tolist()
         dimension_errors.append(errors.mean(dim=0))
-        own = {
-            **ensemble.layout.views(ensemble.flat),
-            "input_mean": ensemble.input_mean,
-            "input_std": ensemble.input_std,
-        }
-        tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in own.items()}
+        scaler = {"input_mean": ensemble.input_mean, "input_std": ensemble.input_std}
+        weights = ensemble.layout.views(ensemble.flat)
+        tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in (weights | scaler).items()}
     meta = {
         "kind": "model",
         "obs_dim": fit_data.obs_dim,
@@ -166,14 +173,10 @@ def _publish(
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
     }
     dimensions = _dimension_report(fit, fit_data, torch.stack(dimension_errors).mean(dim=0))
-    outputs = {
-        "model": run.model,
-        "description": run.model_dir / "model.json",
-        "metrics": run.model_dir / "metrics.jsonl",
-    }
+    outputs = {"model": run.model, "description": run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), tensors, meta)
     write_json(stage.out.stage(outputs["description"]), {**meta, "dimensions": dimensions})
-    write_jsonl(stage.out.stage(outputs["metrics"]), history)
+    outputs |= metrics.stage_files(_MEMBER, stage.out, run.model_dir)
     report.table(
         "What the model predicts badly (hold-out, the worst first)",
         ("target", "RMSE", "std of target", "explained variance"),

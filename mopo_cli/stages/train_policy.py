@@ -1,4 +1,4 @@
-"""train-policy: Algorithm 2 for a stack of seeds, watched in the real environment where there is one."""
+"""train-policy: Algorithm 2 for a stack of seeds, evaluated in the real environment where there is one."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import open_device
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs
-from mopo_cli.stages.common.policy_stack import stage_member, train_stack
+from mopo_cli.stages.common.policy_stack import Trained, returns_of, stage_member, train_stack
 from mopo_cli.stages.common.stack_memory import check_policies, shapes_of
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
@@ -29,26 +29,28 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
         else:
             check_policies(settings, shapes_of(inputs["dataset"]), options, device)
             with open_world(stage, settings, inputs, device, settings.penalty == ORACLE) as opened:
-                result = _train(stage, opened, settings, name, report)
-            _show(result, report)
+                seeds, kind = settings.all_seeds(), (settings.penalty, settings.lam, settings.h)
+                members = tuple(Member(seed, *kind, opened.model_of(seed)) for seed in seeds)
+                trained = train_stack(stage, opened, members, [f"seed-{seed}" for seed in seeds], settings, report)
+                result = _publish(stage, name, trained, opened, settings)
+        _show(result, report)
         return result
 
 
-def _train(stage: Stage, opened: OpenWorld, settings: TrainPolicy, name: str, report: Report) -> dict[str, Any]:
-    members = tuple(
-        Member(seed, settings.penalty, settings.lam, settings.h, opened.model_of(seed)) for seed in settings.all_seeds()
-    )
-    trained = train_stack(stage, opened, members, settings, report)
+def _publish(stage: Stage, name: str, trained: Trained, opened: OpenWorld, settings: TrainPolicy) -> dict[str, Any]:
     outputs: dict[str, Path] = {}
-    returns = {}
-    for m, member in enumerate(members):
-        if not trained.diverged[m]:
+    returns: dict[str, dict[str, Any]] = {}
+    diverged: list[str] = []
+    for m, member in enumerate(trained.loop.members):
+        if trained.diverged[m]:
+            diverged.append(f"seed {member.seed}")
+        else:
             folder = stage.run.policy(name, member.seed).parent
             outputs |= stage_member(stage.out, folder, trained, m, opened, settings, stage)
-            returns[str(member.seed)] = trained.returns(m)
-    lost = [f"seed {member.seed}" for m, member in enumerate(members) if trained.diverged[m]]
-    model_seeds = {str(member.seed): opened.model_seed(member) for member in members}
-    return stage.finish(outputs, {"policy": name, "returns": returns, "diverged": lost, "model_seeds": model_seeds})
+            returns[str(member.seed)] = returns_of(trained.histories[m])
+    model_seeds = {str(member.seed): opened.model_seed(member) for member in trained.loop.members}
+    extra = {"policy": name, "returns": returns, "diverged": diverged, "model_seeds": model_seeds}
+    return stage.finish(outputs, extra)
 
 
 def _show(result: dict[str, Any], report: Report) -> None:

@@ -92,12 +92,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
-    """Publish one JSON object per line, `plain` and with sorted keys."""
-    lines = [json.dumps(plain(record), sort_keys=True, allow_nan=False) + "\n" for record in records]
-    write_text(path, "".join(lines))
-
-
 def read_json(path: Path) -> Any:
     """The value in a JSON file; InputError when it cannot be opened, CorruptError when it does not parse."""
     try:

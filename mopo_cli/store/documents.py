@@ -108,6 +108,16 @@ class CheckpointHeader(TypedDict):
     meta: dict[str, Any]
 
 
+def _check_epoch(numbers: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(numbers.get("epoch"), int):
+        raise ValueError("it does not say which epoch it is of")
+    return numbers
+
+
+EPOCH: Any = Annotated[dict[str, float | int | None], AfterValidator(_check_epoch)]
+"""A line of a policy's metrics.jsonl: numbers by name."""
+
+
 @_typed
 class FitNumbers(TypedDict):
     """The numbers of `dynamics.fit.fit_state`."""
@@ -124,7 +134,7 @@ class FitProgress(TypedDict):
     """How far a model in training has come, with a record per epoch."""
 
     fit: FitNumbers
-    history: list[dict[str, Any]]
+    history: list[Annotated[dict[str, Any], AfterValidator(_check_epoch)]]
 
 
 @_typed
@@ -153,7 +163,7 @@ class Progress(TypedDict):
     """How far policies in training have come: per member the epochs, and whether it diverged."""
 
     loop: LoopNumbers
-    histories: list[list[dict[str, float | int | None]]]
+    histories: list[list[EPOCH]]
     diverged: list[bool]
     seconds: NotRequired[Seconds]
 
@@ -283,16 +293,6 @@ HEADERS: dict[str, Any] = {
     "ratio": RatioHeader,
 }
 """What a file of tensors says of itself, by its kind."""
-
-
-def _check_epoch(numbers: dict[str, float | int | None]) -> dict[str, float | int | None]:
-    if not isinstance(numbers.get("epoch"), int):
-        raise ValueError("it does not say which epoch it is of")
-    return numbers
-
-
-EPOCH: Any = Annotated[dict[str, float | int | None], AfterValidator(_check_epoch)]
-"""A line of a policy's metrics.jsonl: numbers by name."""
 
 
 def read_document(path: Path, schema: Any) -> Any:

@@ -44,7 +44,7 @@ from mopo_cli.dynamics.imagine import Imagining, branch
 from mopo_cli.dynamics.penalties import PENALTIES, PenaltyForm
 from mopo_cli.engine.streams import draws, stream
 from mopo_cli.errors import SettingsError
-from mopo_cli.stages.runner import same_settings
+from mopo_cli.stages.common.same_settings import same_settings
 from mopo_cli.tasks.termination import never
 
 SETTINGS = MorelSettings(**vars(SAC), pessimism=1.6, halt_penalty=7.0)

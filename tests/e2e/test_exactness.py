@@ -70,6 +70,23 @@ def nothing_left_over(folder: Path) -> bool:
     return not any("mopo-tmp" in path.name or path.name == ".state" for path in folder.rglob("*"))
 
 
+def live_epochs(folder: Path, whole: Path) -> int:
+    """How many epochs the metrics of an unfinished stage hold: the beginning of those that it publishes in the end.
+
+    Leaves what a process may leave that is killed as it writes: an epoch that no checkpoint holds, and half a line.
+    """
+    epochs = 0
+    published = {str(path): path.read_bytes() for path in (whole / "runs/tiny").rglob("metrics.jsonl")}
+    for path in (folder / "runs/tiny/.state").rglob("live/**/metrics.jsonl"):
+        member = str(path).partition("/live/")[2]
+        (final,) = (content for place, content in published.items() if place.endswith(f"/{member}"))
+        content = path.read_bytes()
+        assert final.startswith(content) and content[-1:] in (b"", b"\n")
+        epochs += content.count(b"\n")
+        path.write_bytes(final[: len(content) + 400])
+    return epochs
+
+
 def finish(child: Any, folder: Path, line: str, fatal: int = 0, **how: Any) -> Any:
     ended = child(folder, line, fatal=fatal, **how)
     assert "Traceback" not in ended.err and "bug" not in ended.err
@@ -86,14 +103,15 @@ def test_killed_at_random_moments_and_started_again_it_ends_with_the_same_bytes(
     assert moments > 20
     folder = start(finished_run, tmp_path / "killed")
     chance = random.Random(f"{stage}/{seed}")
-    went_on = 0
+    went_on = epochs = 0
     for _ in range(4):
         ended = finish(child, folder, line, fatal=chance.randint(moments // 8, moments // 4))
         assert ended.code == -signal.SIGKILL
+        epochs += live_epochs(folder, tmp_path / "whole")
         went_on += "goes on at" in ended.err
     last = finish(child, folder, line)
     assert last.code == 0
-    assert went_on + ("goes on at" in last.err) >= 3
+    assert went_on + ("goes on at" in last.err) >= 3 and epochs > 0
     assert digests(folder, files) == uninterrupted[stage]
     assert digests(tmp_path / "whole", files) == uninterrupted[stage]
     assert nothing_left_over(folder)
@@ -163,12 +181,13 @@ def test_trained_by_several_processes_stopped_and_killed(
     folder = start(finished_run, tmp_path / "whole")
     assert finish(child, folder, line).code == 0
     assert digests(folder, files) == uninterrupted[stage]
-    folder, went_on = start(finished_run, tmp_path / "stopped"), 0
+    folder, went_on, epochs = start(finished_run, tmp_path / "stopped"), 0, 0
     for fatal, signum in ((3, signal.SIGINT), (9, signal.SIGKILL), (6, signal.SIGTERM)):
         ended = finish(child, folder, line, fatal=fatal, signum=signum)
         assert ended.code in (-signum, 128 + signum)
+        epochs += live_epochs(folder, tmp_path / "whole")
         went_on += "goes on at" in ended.err
-    assert went_on == 2
+    assert went_on == 2 and epochs > 0
     child(folder, line, kill_after=0.3)  # by then it may have ended
     assert finish(child, folder, line).code == 0
     assert digests(folder, files) == uninterrupted[stage] and nothing_left_over(folder)

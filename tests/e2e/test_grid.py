@@ -80,9 +80,9 @@ def test_a_second_run_changes_nothing_and_a_wider_grid_trains_what_is_new(
     assert mopo(GRID).code == 0 and contents(Path()) == before
     stacks: list[float] = []
 
-    def train_stack(stage: Any, opened: Any, members: Any, settings: Any, report: Any) -> Any:
+    def train_stack(stage: Any, opened: Any, members: Any, names: Any, settings: Any, report: Any) -> Any:
         stacks.append(settings.critic_lr)
-        return original(stage, opened, members, settings, report)
+        return original(stage, opened, members, names, settings, report)
 
     original = cells.train_stack
     monkeypatch.setattr(cells, "train_stack", train_stack)

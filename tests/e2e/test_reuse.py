@@ -45,7 +45,7 @@ def same(run: Path, one: str, other: str) -> bool:
 def test_a_trained_policy_becomes_the_cell(tiny_run: Path, mopo: Any, trained: list[int]) -> None:
     outcome = mopo(f"{ABLATE} --name grid")
     assert outcome.code == 0 and trained == []
-    assert "mopo_max-var_lam1_h2: 1 of 1 seeds are in the run already and are taken over" in outcome.err
+    assert "mopo_max-var_lam1_h2: 1 of 1 seeds are in the run already and are reused" in outcome.err
     assert same(tiny_run, HELD, f"{cell()}/seed-0")
     table = json.loads((tiny_run / "ablations/grid/table.json").read_text())
     record = json.loads((tiny_run / "run.json").read_text())["stages"]["train-policy/mopo_max-var_lam1_h2"]

@@ -215,7 +215,7 @@ def test_a_checkpoint_that_cannot_be_used(tiny_run: Path, mopo: Any, refuses: An
     for damage in DAMAGES.values():
         checkpoint.write_bytes(damage(whole))
         refuses(TRAIN, 5, "checkpoint.safetensors")
-        refuses(TRAIN, 5, "Try: --force starts afresh")
+        refuses(TRAIN, 5, "Try: --force starts again")
     tensors, meta = load_tensors(tiny_run / POLICY)
     save_tensors(checkpoint, tensors, meta)
     refuses(TRAIN, 5, "checkpoint.safetensors")

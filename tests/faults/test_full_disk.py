@@ -74,3 +74,15 @@ def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: s
     assert left == before
     shutil.rmtree(tiny_run / ".state", ignore_errors=True)
     assert main(LINES[stage].split()) == 0
+
+
+@pytest.mark.parametrize("line", [LINES["train-policy"], LINES["train-model"]])
+def test_a_disk_that_fills_up_while_metrics_are_logged(tiny_run: Path, line: str, capfd: Any) -> None:
+    before = tree(tiny_run)
+    longer = f"{line.replace('epochs 1', 'epochs 40')} --force"
+    with capfd.disabled():
+        code, told = limited(longer, 3_000)
+    assert code == 4 and told.count("Error: ") == 1 and "Traceback" not in told
+    assert "/live/" in told and "File too large" in told
+    assert tree(tiny_run) == before
+    assert main(longer.split()) == 0

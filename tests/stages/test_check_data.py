@@ -144,9 +144,9 @@ def test_states_after_terminals_that_are_not_logged_tell_nothing_of_the_rule(che
         ("--dataset my.csv --force", 2, "--force"),
         ("--dataset my.csv --list", 2, "ask for one"),
         ("--dataset cut.h5", 5, "cut.h5"),
-        (f"--dataset {PENDULUM}", 4, "would have to be generated first"),
-        ("--dataset walker2d-medium", 4, "would have to be downloaded first"),
-        ("--dataset minari:own/nothing-v0", 4, "would have to be downloaded first"),
+        (f"--dataset {PENDULUM}", 4, "must be generated first"),
+        ("--dataset walker2d-medium", 4, "must be downloaded first"),
+        ("--dataset minari:own/nothing-v0", 4, "must be downloaded first"),
     ],
 )
 def test_a_request_that_is_wrong_in_itself(check: Any, line: str, code: int, said: str) -> None:
@@ -203,7 +203,7 @@ def test_warnings_are_told_and_leave_the_data_usable(check: Any, mopo: Any) -> N
     assert result["summary"]["transitions"] == 30 and result["summary"]["return_mean"] == pytest.approx(7 / 3)
 
     shown = mopo(f"fetch-data --check --dataset my.csv --columns {MAP}")
-    assert f"Warning: {said}" in shown.err and "warning, told above" in shown.err
+    assert f"Warning: {said}" in shown.err and "warning, see above" in shown.err
     for run in ("one", "two"):  # made, and taken from the cache
         fetched = mopo(f"fetch-data --dataset my.csv --columns {MAP} --run {run} --json")
         assert fetched.code == 0 and f"Warning: {said}" in fetched.err

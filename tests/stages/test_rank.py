@@ -10,9 +10,9 @@ from mopo_cli.stages.analysis.rank import Entry, Scores, judge
 from mopo_cli.stages.analysis.rank_in_model import common_lam
 
 
-def entry(name: str, last: float | None, diverged: tuple[int, ...] = (), own: bool = True) -> Entry:
+def entry(name: str, last: float | None, diverged: tuple[int, ...] = (), here: bool = True) -> Entry:
     record = {"cell": name, "last": None if last is None else [last, 0.0], "diverged": list(diverged)}
-    return Entry({**record, "returns": {}}, Path(name), own)
+    return Entry({**record, "returns": {}}, Path(name), here)
 
 
 def scores(*penalised: float | None, q: tuple[float | None, ...] | None = None) -> Scores:
@@ -22,7 +22,7 @@ def scores(*penalised: float | None, q: tuple[float | None, ...] | None = None) 
 
 
 def test_cells_are_ordered_by_their_mean_over_seeds_and_lost_ones_come_last() -> None:
-    entries = [entry("a", 5.0), entry("lost", None, (0, 1)), entry("b", 9.0, (1,)), entry("c", 7.0, own=False)]
+    entries = [entry("a", 5.0), entry("lost", None, (0, 1)), entry("b", 9.0, (1,)), entry("c", 7.0, here=False)]
     found = judge("offline", entries, {"a": scores(1.0, 2.0), "lost": {}, "b": scores(4.0), "c": scores(6.0, 0.0)})
     assert [(c["cell"], c["rank"], c["values"]["penalised-return"]) for c in found["cells"]] == [
         ("b", 1, 4.0),

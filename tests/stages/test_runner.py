@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
-from mopo_cli.stages.runner import Options, check_lineage, stage_envelope
+from mopo_cli.stages.common.inputs import check_lineage
+from mopo_cli.stages.runner import Options, stage_envelope
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder, resolve_run
 

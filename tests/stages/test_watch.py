@@ -53,8 +53,8 @@ def test_the_outcome_does_not_tell_where_it_was_played(beside: Watch) -> None:
     with open_watch(GAME, 0, Report()) as here:
         for seed in range(4):
             now = here.play(actor(seed), seed + 7)
-            assert now.known and now.result() == wanted(seed) == played[seed].result()
-    assert beside.processes == 2 and played[0].known and len({one.result().value for one in played}) > 1
+            assert now.done and now.result() == wanted(seed) == played[seed].result()
+    assert beside.processes == 2 and played[0].done and len({one.result().value for one in played}) > 1
 
 
 def test_the_actor_that_is_played_is_that_of_the_moment(beside: Watch) -> None:
@@ -77,7 +77,7 @@ def test_when_one_process_dies_training_plays_itself(
     later = [beside.play(actor(seed), seed + 7) for seed in range(3, 6)]
     assert [played.result() for played in (*first, *later)] == [wanted(seed) for seed in range(6)]
     assert beside.players == [] and beside.processes == 0
-    assert beside.play(actor(6), 13).known
+    assert beside.play(actor(6), 13).done
     assert capfd.readouterr().err.count("has ended") == 1
 
 
@@ -111,7 +111,7 @@ def test_what_is_left_at_the_end_is_not_waited_for() -> None:
     with open_watch(slow, 1, Report()) as watch:
         played = [watch.play(wide, 0) for _ in range(20)]
         while watch.players[0].work is None:
-            assert not played[0].known
+            assert not played[0].done
         (process,) = (player.process for player in watch.players)
         start = time.monotonic()
     assert time.monotonic() - start < 2 and process.returncode == -signal.SIGKILL

@@ -21,7 +21,6 @@ from mopo_cli.store.atomic import (
     read_jsonl,
     sha256_file,
     write_json,
-    write_jsonl,
 )
 
 
@@ -159,7 +158,7 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
 
 def test_json_lines_come_back_exactly(tmp_path: Path) -> None:
     records = [{"epoch": 1, "return": 0.1 + 0.2}, {"epoch": 2, "return": -1e-300}]
-    write_jsonl(tmp_path / "metrics.jsonl", records)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     assert read_jsonl(tmp_path / "metrics.jsonl") == records
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch"')
     with pytest.raises(CorruptError, match=r"metrics\.jsonl"):

@@ -70,10 +70,10 @@ class Part:
 
     def _seeds_of(self, table: str, cell: TrainPolicy) -> int:
         place = f"ablations/{table}/cells/{cell.policy_name()}/cell.json"
-        found = [*self.run.root.glob(place), *self.run.root.glob(f"variants/*/{place}")]
+        cells = [*self.run.root.glob(place), *self.run.root.glob(f"variants/*/{place}")]
         held = {
             one.seed
-            for path in found
+            for path in cells
             for one in of_cell(path)
             if same_policy(one.settings, cell.model_dump(), of_seed=True)
         }
@@ -119,8 +119,8 @@ def _line(table: PaperTable, part: Part, row: Row, info: DatasetInfo | None, dat
     result = _published(table, row, dataset, settings, line["notes"])
     line["published"] = None if result is None else _described(result, dataset, table, line["notes"])
     about = ("all", family(dataset), *([row.label] if result else []))
-    own = (table.notes.get(key) for key in about)
-    line["notes"] += [note for note in own if note]
+    notes = (table.notes.get(key) for key in about)
+    line["notes"] += [note for note in notes if note]
     return line
 
 
@@ -130,7 +130,7 @@ def _ours(table: PaperTable, part: Part, row: Row, info: DatasetInfo, settings: 
     if row.data is not None:
         value = read_lineage(part.run)["fetch-data"].extra.get(f"return_{row.data}")
         if not isinstance(value, int | float):
-            return {"missing": f"{part.run.lineage} does not tell the data's return"}
+            return {"missing": f"{part.run.lineage} does not hold the data's return"}
         return {"unit": unit, "last": [convert(value), None]}
     path = part.run.ablation_dir(table.name) / "table.json"
     records = (
@@ -141,11 +141,11 @@ def _ours(table: PaperTable, part: Part, row: Row, info: DatasetInfo, settings: 
         return {"missing": "not trained"}
     kept = {name: record[name] for name in ("returns", "policies", "diverged", "unknown") if name in record}
     values = {seed: _convert(value, convert) for seed, value in record["returns"].items()}
-    found = statistics(values, replace(info, reference_min=None, reference_max=None))
-    if found["last"] is None:
+    result = statistics(values, replace(info, reference_min=None, reference_max=None))
+    if result["last"] is None:
         reason = "every seed diverged" if not values else "never played: no environment is named, or --eval-every is 0"
         return {**kept, "missing": reason}
-    return {**kept, **found, "unit": unit, "values": values}
+    return {**kept, **result, "unit": unit, "values": values}
 
 
 def _unit(table: PaperTable, info: DatasetInfo) -> tuple[str, Callable[[float], float]]:
@@ -213,7 +213,7 @@ def publish_paper_table(
 
 
 def _comparison(table: PaperTable, lines: list[Line]) -> list[str]:
-    """On how many data sets the one row is better than the other, where the paper says that of its own."""
+    """On how many data sets one row is better than the other, where the paper makes such a claim."""
     if table.compare is None:
         return []
     one, other = table.compare
@@ -221,7 +221,7 @@ def _comparison(table: PaperTable, lines: list[Line]) -> list[str]:
     for line in lines:
         if line["last"]:
             means.setdefault(line["data_set"], {})[line["row"]] = line["last"]
-    both = [(found[one], found[other]) for found in means.values() if {one, other} <= set(found)]
+    both = [(rows[one], rows[other]) for rows in means.values() if {one, other} <= set(rows)]
     better = sum(ours[0] > theirs[0] for ours, theirs in both)
     within = sum(abs(ours[0] - theirs[0]) <= theirs[1] for ours, theirs in both)
     return [

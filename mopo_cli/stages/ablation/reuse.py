@@ -8,7 +8,7 @@ from typing import Any
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.stages.runner import same_settings
+from mopo_cli.stages.common.same_settings import same_settings
 from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.documents import CELL, Files, Timing, read_document
 from mopo_cli.store.lineage import StageRecord, read_lineage
@@ -80,14 +80,14 @@ def keep_only(out: Publication, folder: Path, names: Collection[str]) -> None:
 
 def held_policies(run: RunFolder) -> list[Held]:
     """Every seed's policy in the run: of train-policy, and of the cells of its ablations."""
-    found = [held for key, record in read_lineage(run).items() for held in _of_record(run, key, record)]
+    policies = [held for key, record in read_lineage(run).items() for held in _of_record(run, key, record)]
     for description in sorted(run.root.glob("ablations/*/cells/*/cell.json")):
-        found += of_cell(description)
-    return found
+        policies += of_cell(description)
+    return policies
 
 
 def read_cell(description: Path) -> dict[str, Any] | None:
-    """What a cell.json tells; None where it is damaged, or was written before cells were taken over."""
+    """The content of a cell.json; None where it is damaged, or was written before cells were taken over."""
     try:
         recorded: dict[str, Any] = read_document(description, CELL)
     except CorruptError:
@@ -96,7 +96,7 @@ def read_cell(description: Path) -> dict[str, Any] | None:
 
 
 def of_cell(description: Path) -> list[Held]:
-    """The seeds' policies that a cell.json tells of; none where it is damaged."""
+    """The seeds' policies that a cell.json names; none where it is damaged."""
     recorded = read_cell(description)
     if recorded is None:
         return []

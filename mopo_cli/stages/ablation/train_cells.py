@@ -62,14 +62,14 @@ def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: R
     missing = missing_cells(cells, stage)
     if len(missing) < len(cells):
         report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
-    own, twins = _twins(missing)
+    distinct, twins = _twins(missing)
     held = [] if stage.options.force else held_policies(stage.run)
     staged = stage.run.state(stage.key) / "staged"
     out = {cell: Publication(staged / f"cell-{place}") for place, cell in enumerate(missing)}
     with ExitStack() as context:
         for publication in out.values():
             context.callback(publication.discard)
-        left = {cell: _take_over(cell, stage, out[cell], held, report) for cell in own}
+        left = {cell: _take_over(cell, stage, out[cell], held, report) for cell in distinct}
         stacks = _alike([cell for cell, seeds in left.items() if seeds])
         shapes = shapes_of(dataset_path(stage.run))
         for alike in stacks:
@@ -110,7 +110,7 @@ def _inputs(cell: Cell, stage: Stage) -> dict[str, str]:
 
 
 def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
-    """The cells that differ, and each further one with the cell whose policies are also its own."""
+    """The cells that differ, and each further one with the cell that has the same policies."""
     first: dict[str, Cell] = {}
     twins: dict[Cell, Cell] = {}
     for cell in cells:
@@ -129,8 +129,8 @@ def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held], rep
         for seed in cell.settings.all_seeds()
         if not any(one.seed == seed and one.take_over(out, cell.folder / f"seed-{seed}") for one in fits)
     )
-    if taken := len(cell.settings.all_seeds()) - len(left):
-        report.say(f"{cell.name}: {taken} of {taken + len(left)} seeds are in the run already and are taken over")
+    if reused := len(cell.settings.all_seeds()) - len(left):
+        report.say(f"{cell.name}: {reused} of {reused + len(left)} seeds are in the run already and are reused")
     if not left:
         _publish(cell, stage, out, [])
     return left
@@ -154,7 +154,7 @@ def _alike(cells: list[Cell]) -> list[list[Cell]]:
 def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
     """Whole cells that fit into half of the memory together; at least one at a time.
 
-    Of all memory, not of what is free now: a stack that was interrupted must be grouped alike to be taken up again.
+    Of all memory, not of what is free now: an interrupted stack must be grouped the same way to be resumed.
     """
     group: list[Cell] = []
     longest, half = 0, _memory_bytes(opened) / 2
@@ -188,14 +188,15 @@ def _train_group(
     opened: OpenWorld,
     report: Report,
 ) -> None:
-    """Train the seeds given of each cell as one stack, and publish the cells."""
+    """Train these seeds of each cell as one stack, and publish the cells."""
     places = [(cell, seed) for cell, seeds in group.items() for seed in seeds]
     members = tuple(
         Member(seed, cell.settings.penalty, cell.settings.lam, cell.settings.h, opened.model_of(seed))
         for cell, seed in places
     )
     report.say(f"Training {', '.join(cell.name for cell in group)}: {len(members)} policies as one stack")
-    trained = train_stack(stage, opened, members, next(iter(group)).settings, report)
+    names = [f"{cell.name}/seed-{seed}" for cell, seed in places]
+    trained = train_stack(stage, opened, members, names, next(iter(group)).settings, report)
     lost: dict[Cell, list[int]] = {cell: [] for cell in group}
     for m, (cell, seed) in enumerate(places):
         if trained.diverged[m]:
@@ -245,7 +246,7 @@ def _record(cell: Cell) -> dict[str, Any]:
 
 
 def meant(settings: TrainPolicy) -> dict[str, Any]:
-    """What a table tells of a cell's settings; lam and h are None where they mean nothing."""
+    """The settings of a cell in a table; lam and h are None where they mean nothing."""
     return {
         "method": settings.method,
         "penalty": settings.penalty,

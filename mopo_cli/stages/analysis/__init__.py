@@ -1,1 +1,1 @@
-"""What `rollout`, `evaluate` and `ablate` can tell besides their results."""
+"""Further analyses of what `rollout`, `evaluate` and `ablate` made."""

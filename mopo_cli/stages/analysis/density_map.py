@@ -50,8 +50,8 @@ def run_density_map(run: RunFolder, settings: Rollout, options: Options, report:
     name = settings.file_name()
     inputs = {"dataset": dataset_path(run), "rollouts": run.rollouts(name)}
     sizes = {"rows": _ROWS, "references": _REFERENCES, "own": _OWN, "neighbours": NEIGHBOURS}
-    own = settings.model_dump() | sizes | {"umap_rows": _UMAP_ROWS, "umap": umap_version()}
-    with stage_envelope(run, f"rollout/{name}/map", own, inputs, options, report) as stage:
+    recorded = settings.model_dump() | sizes | {"umap_rows": _UMAP_ROWS, "umap": umap_version()}
+    with stage_envelope(run, f"rollout/{name}/map", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         transitions, info = read_dataset(inputs["dataset"])
@@ -64,26 +64,26 @@ def run_density_map(run: RunFolder, settings: Rollout, options: Options, report:
         references, others, rows = scaler(references), scaler(others), scaler(_joint(columns))
         distance, data_distance = _distances(stage, (rows, others), references)
         uncertainties = uncertainties_of(columns)
-        found = departure(distance, data_distance, uncertainties, columns["step"])
+        result = departure(distance, data_distance, uncertainties, columns["step"])
         maps = list(_maps(stage, references, rows, settings.seed))
-        result = {
+        content = {
             "data_rows": len(transitions),
             "references": len(references),
             "dimensions": rows.shape[1],
             "neighbours": NEIGHBOURS,
             "stored": stored,
-            **asdict(found),
+            **asdict(result),
             "maps": {
                 drawn.name: {"axes": drawn.axes, "outside": drawn.density.outside(drawn.points)} for drawn in maps
             },
         }
-        _show(found, maps, report)
+        _show(result, maps, report)
         json, csv, picture = (inputs["rollouts"].with_name(f"{name}-map.{kind}") for kind in ("json", "csv", "png"))
         origin = {"dataset": info.dataset_id, "rollouts_sha256": stage.inputs["rollouts"]["sha256"]}
-        write_json(stage.out.stage(json), result | origin)
+        write_json(stage.out.stage(json), content | origin)
         _write_rows(stage.out.stage(csv), places, columns["step"], distance, maps, uncertainties)
-        departure_plot(stage.out.stage(picture), f"{name}: {info.dataset_id}", found, maps, uncertainties)
-        finished = stage.finish({"map": json, "rows": csv, "picture": picture}, result)
+        departure_plot(stage.out.stage(picture), f"{name}: {info.dataset_id}", result, maps, uncertainties)
+        finished = stage.finish({"map": json, "rows": csv, "picture": picture}, content)
         report.say(f"Drawn: {picture}")
         return finished
 
@@ -101,19 +101,17 @@ def _draw_data(transitions: Transitions, seed: int) -> tuple[Values, Values]:
     return joint[others:], joint[:others]
 
 
-def _distances(stage: Stage, sought: tuple[Values, ...], held: Values) -> list[Values]:
-    """The distance to the data of each of some rows."""
-    found = []
-    with stage.report.progress("map", sum(map(len, sought))) as progress:
-        for rows in sought:
+def _distances(stage: Stage, queries: tuple[Values, ...], references: Values) -> list[Values]:
+    """Per array of queries, the distance of each row to the references."""
+    distances = []
+    with stage.progress("map", sum(map(len, queries))) as count:
+        for rows in queries:
             parts = []
             for start in range(0, len(rows), _PART):
-                parts.append(neighbour_distance(rows[start : start + _PART], held))
-                progress.update(len(parts[-1]))
-                if stage.should_stop():
-                    raise Stopped(stage.signal)
-            found.append(np.concatenate(parts))
-    return found
+                parts.append(neighbour_distance(rows[start : start + _PART], references))
+                count(len(parts[-1]))
+            distances.append(np.concatenate(parts))
+    return distances
 
 
 def _maps(stage: Stage, data: Values, rows: Values, seed: int) -> Iterator[Map]:
@@ -149,21 +147,21 @@ def _write_rows(
     write_csv(path, tuple(columns), list(zip(*(values.tolist() for values in columns.values()), strict=True)))
 
 
-def _show(found: Departure, maps: list[Map], report: Report) -> None:
-    names = list(found.spearman)
-    whole = ("all", found.rows, found.distance, f"{found.outside:.1%}", *found.spearman.values())
+def _show(result: Departure, maps: list[Map], report: Report) -> None:
+    names = list(result.spearman)
+    whole = ("all", result.rows, result.distance, f"{result.outside:.1%}", *result.spearman.values())
     report.table(
         "Distance of the rollouts to the data, and its rank correlation with each uncertainty u",
         ("step", "rows", "median distance", "outside 99 % of the data", *names),
-        [(str(s.step), s.rows, s.distance, f"{s.outside:.1%}", *s.spearman.values()) for s in found.steps] + [whole],
+        [(str(s.step), s.rows, s.distance, f"{s.outside:.1%}", *s.spearman.values()) for s in result.steps] + [whole],
     )
     report.table(
         "Mean of each uncertainty by how dense the data are there",
         ("share of the data that is denser", "share of the rollouts", *names),
-        [(f"{r.low:.0%} to {r.high:.0%}", f"{r.share:.1%}", *r.mean.values()) for r in found.regions],
+        [(f"{r.low:.0%} to {r.high:.0%}", f"{r.share:.1%}", *r.mean.values()) for r in result.regions],
     )
     planes = ", ".join(f"{drawn.density.outside(drawn.points):.1%} by {drawn.name}" for drawn in maps)
     report.say(
-        f"The data's own median distance is {found.data_distance:.3g}, and 1 % of their rows lie outside. "
+        f"The data's own median distance is {result.data_distance:.3g}, and 1 % of their rows lie outside. "
         f"A map shows less of it, where of the rollouts' rows lie outside: {planes}."
     )

@@ -13,7 +13,7 @@ from mopo_cli.data.transition_files import read_dataset_info
 from mopo_cli.data.transitions import DatasetInfo, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.streams import stream
-from mopo_cli.errors import InputError, Stopped
+from mopo_cli.errors import InputError
 from mopo_cli.evaluation.diagnosis import Diagnosis, diagnose
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots_rollouts import diagnosis_plot
@@ -45,8 +45,8 @@ def run_diagnose(run: RunFolder, settings: Rollout, options: Options, report: Re
     name = settings.file_name()
     path = run.rollouts(name)
     inputs = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites, "rollouts": path}
-    own = {**settings.model_dump(), "rows": _ROWS}
-    with stage_envelope(run, f"rollout/{name}/diagnosis", own, inputs, options, report) as stage:
+    recorded = {**settings.model_dump(), "rows": _ROWS}
+    with stage_envelope(run, f"rollout/{name}/diagnosis", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         data = open_data(inputs["dataset"], device)
@@ -54,17 +54,17 @@ def run_diagnose(run: RunFolder, settings: Rollout, options: Options, report: Re
         columns, _, stored = draw_rows(path, _ROWS, stream(settings.seed, "diagnose/rows"))
         uncertainties = uncertainties_of(columns)
         error = _errors(stage, ensemble, columns, data.info, device)
-        found = diagnose(uncertainties, error, columns["step"])
-        if not found.rows:
+        diagnosis = diagnose(uncertainties, error, columns["step"])
+        if not diagnosis.rows:
             raise InputError(
-                f"The true next state is known of none of the {found.unknown:,} rows of {path}: {_UNKNOWN}."
+                f"The true next state is known of none of the {diagnosis.unknown:,} rows of {path}: {_UNKNOWN}."
             )
-        result = {"environment": data.info.env_id, "stored": stored, **asdict(found)}
-        _show(found, report)
+        result = {"environment": data.info.env_id, "stored": stored, **asdict(diagnosis)}
+        _show(diagnosis, report)
         json, picture = (path.with_name(f"{name}-diagnosis.{kind}") for kind in ("json", "png"))
         origin = {"dataset": data.info.dataset_id, "rollouts_sha256": stage.inputs["rollouts"]["sha256"]}
         write_json(stage.out.stage(json), result | origin)
-        diagnosis_plot(stage.out.stage(picture), f"{name}: {data.info.dataset_id}", found, uncertainties, error)
+        diagnosis_plot(stage.out.stage(picture), f"{name}: {data.info.dataset_id}", diagnosis, uncertainties, error)
         finished = stage.finish({"diagnosis": json, "picture": picture}, result)
         report.say(f"Drawn: {picture}")
         return finished
@@ -78,13 +78,11 @@ def _errors(
     parts = []
     with (
         open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads) as oracle,
-        stage.report.progress("diagnosis", len(columns["rewards"])) as progress,
+        stage.progress("diagnosis", len(columns["rewards"])) as count,
     ):
         for part in _parts(columns):
             parts.append(_error(ensemble, oracle, part, info, device))
-            progress.update(len(part["rewards"]))
-            if stage.should_stop():
-                raise Stopped(stage.signal)
+            count(len(part["rewards"]))
     return np.concatenate(parts)
 
 
@@ -105,16 +103,16 @@ def _error(
     return error
 
 
-def _show(found: Diagnosis, report: Report) -> None:
+def _show(diagnosis: Diagnosis, report: Report) -> None:
     report.table(
-        f"True error of the model against its uncertainties, {found.rows:,} rows",
+        f"True error of the model against its uncertainties, {diagnosis.rows:,} rows",
         ("uncertainty u", "slope", "intercept", "Pearson", "Spearman", "error, lowest tenth of u", "highest tenth"),
         [
             (name, r.slope, r.intercept, r.pearson, r.spearman, r.calibration[0].error, r.calibration[-1].error)
-            for name, r in found.uncertainties.items()
+            for name, r in diagnosis.uncertainties.items()
         ],
     )
     columns = ("step", "rows", "mean", "median", "90 %")
-    report.table("True error by step of the rollout", columns, [astuple(step) for step in found.steps])
-    if found.unknown:
-        report.say(f"{found.unknown:,} rows more are left out: {_UNKNOWN}.")
+    report.table("True error by step of the rollout", columns, [astuple(step) for step in diagnosis.steps])
+    if diagnosis.unknown:
+        report.say(f"{diagnosis.unknown:,} rows more are left out: {_UNKNOWN}.")

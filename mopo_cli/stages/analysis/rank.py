@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import Ablate
-from mopo_cli.errors import Stopped
 from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
-from mopo_cli.stages.analysis.rank_in_model import judging, model_judge
+from mopo_cli.stages.analysis.rank_in_model import model_judge, model_settings
 from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.open_world import open_world
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
@@ -26,7 +25,7 @@ class Entry:
 
     record: dict[str, Any]
     folder: Path
-    own: bool
+    in_this_model: bool
 
     @property
     def name(self) -> str:
@@ -41,8 +40,8 @@ class Entry:
     def settings(self) -> dict[str, Any]:
         """What tells it from other cells: its method, or its algorithm and penalty, its lam, h and the grid's axes."""
         of_method = ("method",) if self.record.get("method") else ("algorithm", "penalty")
-        told = {name: self.record.get(name) for name in (*of_method, "lam", "h")} | self.record.get("grid", {})
-        return {name: value for name, value in told.items() if value is not None}
+        settings = {name: self.record.get(name) for name in (*of_method, "lam", "h")} | self.record.get("grid", {})
+        return {name: value for name, value in settings.items() if value is not None}
 
     def files(self) -> dict[str, Path]:
         """The files of its seeds, by role: those that diverged have none."""
@@ -64,8 +63,8 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
     acts = RANKINGS[ranking].metric is None
     world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites} if acts else {}
     inputs = world | {"table": table} | {role: path for entry in entries for role, path in entry.files().items()}
-    asked = {"rank": ranking} | (judging(settings) if acts else {})
-    with stage_envelope(run, f"ablate/{name}/rank{suffix}", asked, inputs, options, report) as stage:
+    recorded = {"rank": ranking} | (model_settings(settings) if acts else {})
+    with stage_envelope(run, f"ablate/{name}/rank{suffix}", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         about: dict[str, Any] = {"table": name, "dataset": read_document(table, TableDocument)["dataset"]}
@@ -73,10 +72,10 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
             with open_world(stage, settings, world, open_device(options)) as opened:
                 in_model = model_judge(opened, settings)
                 about["horizon"] = in_model.horizon
-                scores = _score_all(stage, ranking, entries, in_model.evidence, report)
+                scores = _score_all(stage, ranking, entries, in_model.evidence)
         else:
-            scores = _score_all(stage, ranking, entries, _logged, report)
-        result = {**about, **asked, **judge(ranking, entries, scores)}
+            scores = _score_all(stage, ranking, entries, _logged)
+        result = {**about, **recorded, **judge(ranking, entries, scores)}
         show_ranking(result, report)
         paths = {kind: table.with_name(f"ranking{suffix}.{kind}") for kind in ("json", "csv", "md")}
         write_json(stage.out.stage(paths["json"]), result)
@@ -104,20 +103,18 @@ Scores = dict[str, dict[str, float | None]]
 
 
 def _score_all(
-    stage: Stage, ranking: str, entries: list[Entry], gather: Callable[[Path, int], Evidence], report: Report
+    stage: Stage, ranking: str, entries: list[Entry], gather: Callable[[Path, int], Evidence]
 ) -> dict[str, Scores]:
-    """By cell, its scores; ``gather`` tells what is known of the policy of a seed, by its folder."""
+    """By cell, its scores; ``gather`` reads the evidence on one seed's policy from its folder."""
     scores: dict[str, Scores] = {}
-    with report.progress("rank", sum(len(entry.record["returns"]) for entry in entries)) as progress:
+    with stage.progress("rank", sum(len(entry.record["returns"]) for entry in entries)) as count:
         for entry in entries:
             scores[entry.name] = {}
             for seed in entry.record["returns"]:
-                known = gather(entry.folder / f"seed-{seed}", int(seed))
-                values = {name: criterion.value(known) for name, criterion in RANKINGS[ranking].criteria.items()}
+                evidence = gather(entry.folder / f"seed-{seed}", int(seed))
+                values = {name: criterion.value(evidence) for name, criterion in RANKINGS[ranking].criteria.items()}
                 scores[entry.name][seed] = plain(values)
-                progress.update(1)
-                if stage.should_stop():
-                    raise Stopped(stage.signal)
+                count(1)
     return scores
 
 
@@ -154,7 +151,7 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
             "values": {name: means[name][place] for name in criteria},
             "per_seed": scores[entries[place].name],
             "diverged": entries[place].record["diverged"],
-            "trained_in_this_model": entries[place].own,
+            "trained_in_this_model": entries[place].in_this_model,
         }
         for rank, place in enumerate(order, start=1)
     ]
@@ -168,5 +165,5 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
 
 
 def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None

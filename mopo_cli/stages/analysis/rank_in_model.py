@@ -23,14 +23,14 @@ _ROWS = 10_000  # rows of the data in which actions are compared
 
 
 def common_lam(settings: Ablate) -> float:
-    """The lambda that all cells are judged with: the ablation's where it has but one, else 1."""
+    """The lambda that all cells are compared with: the ablation's if it has only one, else 1."""
     return settings.lam[0] if len(settings.lam) == 1 else 1.0
 
 
-def judging(settings: Ablate) -> dict[str, Any]:
-    """How all cells are judged: with which penalty and lambda, from how many starts, in which model."""
-    asked = {field: getattr(settings, field) for field in (*Imagination.model_fields, "gamma")}
-    return asked | {"penalty": PENALTY, "lam": common_lam(settings), "starts": STARTS, "seed": _SEED}
+def model_settings(settings: Ablate) -> dict[str, Any]:
+    """The settings that all cells are compared with: penalty and lambda, number of starts, how the model imagines."""
+    shared = {field: getattr(settings, field) for field in (*Imagination.model_fields, "gamma")}
+    return shared | {"penalty": PENALTY, "lam": common_lam(settings), "starts": STARTS, "seed": _SEED}
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class ModelJudge:
     horizon: int
 
     def evidence(self, folder: Path, seed: int) -> Evidence:
-        """What is known of the policy of a seed, whose files lie in ``folder``."""
+        """The evidence on the policy of a seed, whose files lie in ``folder``."""
         actor, _ = open_policy(folder / "policy.safetensors", self.start.device)
-        came = greedy_returns(self.opened, actor, seed, self.start, self.horizon, self.settings.gamma)
+        returns = greedy_returns(self.opened, actor, seed, self.start, self.horizon, self.settings.gamma)
         names = self.opened.world.how.uncertainties
         weights = penalty_weights(PENALTY, common_lam(self.settings), names)
         return Evidence(
             read_lines(folder / "metrics.jsonl", EPOCH)[-1],
-            float(came.discounted.penalised(weights).mean()),
-            float(came.discounted.reward.mean()),
-            float(came.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(came.length.sum()), 1),
+            float(returns.discounted.penalised(weights).mean()),
+            float(returns.discounted.reward.mean()),
+            float(returns.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(returns.length.sum()), 1),
             _action_distance(actor, self.opened.data),
         )
 

@@ -14,7 +14,7 @@ from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainPolicy
 from mopo_cli.dynamics.episodes import ModelReturns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
-from mopo_cli.errors import InputError, Stopped
+from mopo_cli.errors import InputError
 from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, Played, summary
 from mopo_cli.evaluation.play import Environment, evaluate_returns, open_environments
 from mopo_cli.report.console import Report, format_value
@@ -35,7 +35,7 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     """Write evaluations/<policy>-bound.json and .csv; returns the result object.
 
     The model's episodes begin where the data's do, the real ones where the environment resets to. Where the
-    dataset names no environment, only the model's two returns are told. InputError where the policy was
+    dataset names no environment, there are only the model's two returns. InputError where the policy was
     trained in another model than the run's.
     """
     device = open_device(options)
@@ -44,13 +44,13 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     policies = files_by_seed(run, record, "policy")
     world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
     inputs = world | {f"policy/{seed}": path for seed, path in policies.items()}
-    own = settings.model_dump() | {"starts": STARTS}
-    with stage_envelope(run, f"evaluate/{name}/bound", own, inputs, options, report) as stage:
+    recorded = settings.model_dump() | {"starts": STARTS}
+    with stage_envelope(run, f"evaluate/{name}/bound", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         with open_world(stage, training, world, device, training.penalty == ORACLE) as opened:
             horizon, least = longest_episode(opened.data), min(0.0, opened.world.least_reward)
-            played, ends = _play_all(stage, settings, training, policies, opened, horizon, report)
+            played, ends = _play_all(stage, settings, training, policies, opened, horizon)
         result = {
             "policy": name,
             "dataset": opened.data.info.dataset_id,
@@ -78,7 +78,6 @@ def _play_all(
     policies: dict[str, Path],
     opened: OpenWorld,
     horizon: int,
-    report: Report,
 ) -> tuple[dict[str, dict[str, Played]], dict[str, dict[str, float]]]:
     """By seed, what was played by place, and the shares of the model's rollouts that ended in one way or another."""
     data, info = opened.data, opened.data.info
@@ -89,18 +88,16 @@ def _play_all(
         environments = []
         if info.env_id is not None:
             environments = context.enter_context(open_environments(info.env_id, settings.episodes, info.env_kwargs))
-        progress = context.enter_context(report.progress("bound", len(policies)))
+        count = context.enter_context(stage.progress("bound", len(policies)))
         for seed, path in policies.items():
             actor, meta = open_own_policy(path, stage, data.transitions, start.device)
             _check_model(path, meta, stage)
-            came = greedy_returns(opened, actor, int(seed), start, horizon, training.gamma)
-            played[seed] = _in_model(came, weights)
+            returns = greedy_returns(opened, actor, int(seed), start, horizon, training.gamma)
+            played[seed] = _in_model(returns, weights)
             if environments:
                 played[seed][REAL] = _in_environment(actor, meta, environments, settings.seed, training.gamma)
-            ends[seed] = {which: getattr(came, which) for which in ("terminated", "guarded", "dropped", "unknown")}
-            progress.update(1)
-            if stage.should_stop():
-                raise Stopped(stage.signal)
+            ends[seed] = {which: getattr(returns, which) for which in ("terminated", "guarded", "dropped", "unknown")}
+            count(1)
     return played, ends
 
 
@@ -114,14 +111,16 @@ def _check_model(path: Path, meta: dict[str, Any], stage: Stage) -> None:
     stage.report.warn(message)
 
 
-def _in_model(came: ModelReturns, weights: list[float]) -> dict[str, Played]:
+def _in_model(returns: ModelReturns, weights: list[float]) -> dict[str, Played]:
     def array(tensor: torch.Tensor) -> NDArray[Any]:
         return tensor.cpu().numpy()
 
-    length = array(came.length)
+    length = array(returns.length)
     return {
-        MODEL: Played(array(came.discounted.reward), array(came.total.reward), length),
-        PENALISED: Played(array(came.discounted.penalised(weights)), array(came.total.penalised(weights)), length),
+        MODEL: Played(array(returns.discounted.reward), array(returns.total.reward), length),
+        PENALISED: Played(
+            array(returns.discounted.penalised(weights)), array(returns.total.penalised(weights)), length
+        ),
     }
 
 
@@ -129,8 +128,8 @@ def _in_environment(
     actor: Actor, meta: dict[str, Any], environments: list[Environment], seed: int, gamma: float
 ) -> Played:
     act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-    came = evaluate_returns(act, environments, seed, gamma)
-    return Played(came.discounted, came.returns, came.lengths)
+    result = evaluate_returns(act, environments, seed, gamma)
+    return Played(result.discounted, result.returns, result.lengths)
 
 
 def _rows(played: Mapping[str, Mapping[str, Played]]) -> list[tuple[Any, ...]]:
@@ -183,8 +182,10 @@ def _verdict(each: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _spread(result: dict[str, Any], where: str, kind: str) -> str | None:
-    found = result["over_seeds"].get(where)
-    return f"{format_number(found[kind]['mean'])} ± {format_number(found[kind]['std'])}" if found else None
+    over_seeds = result["over_seeds"].get(where)
+    if not over_seeds:
+        return None
+    return f"{format_number(over_seeds[kind]['mean'])} ± {format_number(over_seeds[kind]['std'])}"
 
 
 def _plus_minus(estimate: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Sentences about results that are no good: a model that learned nothing, branches that lead nowhere, huge numbers."""
+"""Warnings about bad results: a model that learned nothing, branches that end at once, huge numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from mopo_cli.report.tables import format_number
 from mopo_cli.stages.common.inputs import Data
 
 HUGE = 1e6
-"""Where an observation or a reward is as large as this, networks learn badly whatever their step size."""
+"""Where an observation or a reward is as large as this, networks learn badly whatever the learning rate."""
 _MOST_BRANCHES = 0.9
 _BY = {
     "terminated": "by the task's rule",
@@ -20,7 +20,7 @@ _BY = {
 }
 _ADVICE = {
     "terminated": "The termination rule does not fit the data (mopo fetch-data --check compares them), or the model "
-    "predicts badly what the rule looks at.",
+    "predicts badly what the rule depends on.",
     "halted": "A lower --pessimism lets the networks differ more before a branch halts.",
     "guarded": "The model predicts states far from all data: rescale columns of very different size, bring more data.",
     "dropped": "The model's predictions overflow: rescale columns with huge values and train it again.",
@@ -28,9 +28,9 @@ _ADVICE = {
 
 
 def model_alarm(dimensions: Sequence[Mapping[str, Any]]) -> str | None:
-    """What to say of a model that explains nothing of most targets that vary at all; None where it is better.
+    """The warning for a model that explains nothing of most targets that vary at all; None where it is better.
 
-    ``dimensions`` have what model.json tells of each: std and explained_variance.
+    ``dimensions`` have the std and explained_variance of each, as in model.json.
     """
     varying = [d for d in dimensions if d["std"] > 0]
     useless = [d for d in varying if not d["explained_variance"] > 0]
@@ -44,7 +44,7 @@ def model_alarm(dimensions: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def branches_alarm(at_once: Mapping[str, float]) -> str | None:
-    """What to say where nearly all branches end in their first step; ``at_once`` are the shares that do, by cause."""
+    """The warning where nearly all branches end in their first step; ``at_once`` are the shares that do, by cause."""
     shares = {name: at_once.get(name, 0.0) for name in ENDS}
     if not sum(shares.values()) > _MOST_BRANCHES:
         return None
@@ -62,7 +62,7 @@ def guard_remark(least: float) -> str:
 
 
 def rescale_hint(data: Data) -> str | None:
-    """The advice for data with huge values, which no other step size cures; None for other data."""
+    """The advice for data with huge values, which no learning rate cures; None for other data."""
     columns = {"observation": data.observation, "reward": data.reward}
     largest = {name: float(column.abs().amax()) for name, column in columns.items()}
     name = max(largest, key=lambda name: largest[name])
@@ -72,7 +72,7 @@ def rescale_hint(data: Data) -> str | None:
 
 
 def tell_choices(loop: Loop, report: Report) -> None:
-    """Say what the algorithm took for settings that were left to the data."""
+    """Say what the algorithm chose for settings that were left to the data."""
     for choice in loop.algorithm.choices(loop.agent):
         report.say(f"{choice.setting.replace('_', '-')} is {choice.value}, as {choice.why}")
 
@@ -88,7 +88,7 @@ def look_at_rollouts(loop: Loop, report: Report) -> None:
 def look_back(
     histories: Sequence[Sequence[Mapping[str, Any]]], diverged: Sequence[bool], least: float, data: Data, report: Report
 ) -> None:
-    """After training, by each member's records: how guarded rows were taken, and what helps if one diverged."""
+    """After training, from each member's records: say how guarded rows were paid, and what helps if one diverged."""
     if any(record.get("guarded") for history in histories for record in history):
         report.say(guard_remark(least))
     if any(diverged) and (hint := rescale_hint(data)) is not None:

@@ -1,4 +1,4 @@
-"""mopo fetch-data --check: all that is amiss with a dataset that is at hand, and nothing written."""
+"""mopo fetch-data --check: validate a local dataset and list every problem; nothing is written."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -24,11 +24,11 @@ _PART = 100_000  # rows the rule looks at together
 
 
 def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
-    """Read the dataset as fetch-data would, look at everything and tell all faults and warnings; nothing is written.
+    """Read the dataset as fetch-data would and list all faults and warnings; nothing is written.
 
     The result says whether the dataset is ``usable``, with ``checks``, and where it can be read the ``summary``
-    and how ``termination`` agrees with the stored terminals. Faults of single columns come first: where there
-    are any, what takes several columns together is not looked at. Raises what fetch-data raises for a request
+    and how ``termination`` agrees with the stored terminals. Faults of single columns come first: if there are
+    any, checks over several columns are left out. Raises what fetch-data raises for a request
     that is wrong in itself and for a damaged file, and InputError for a dataset that is not here yet.
     """
     name = parse_dataset(settings.dataset)
@@ -36,23 +36,23 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
     run = RunFolder(Path())  # only names the files; nothing is written there
     inputs = describe_files(run, source_files(name, settings))
     stage = Stage(run, KEY, settings.model_dump(), inputs, Options(), report)
-    if not _is_at_hand(name, settings, stage):
+    if not _is_local(name, settings, stage):
         doing = "generated" if name.kind == "generate" else "downloaded"
         raise InputError(
-            f"--check looks at what is here already; {name.dataset_id} would have to be {doing} first.",
+            f"--check reads local data only, and {name.dataset_id} is not here yet: it must be {doing} first.",
             hint=f"mopo fetch-data --dataset {settings.dataset}",
         )
     result: dict[str, Any] = {"dataset": settings.dataset, "summary": None, "termination": None}
     try:
         transitions, info = _read(name, settings, stage)
     except UnusableData as error:
-        found = error.checks
+        results = error.checks
     except InputError as error:
-        found = [Check("all", "readable", error.message, hint=error.hint)]
+        results = [Check("all", "readable", error.message, hint=error.hint)]
     else:
-        found = list(checks(transitions, info))
-        result |= _describe(transitions, info, report) if fit_together(found) else {}
-    _show(settings.dataset, found, report)
+        results = list(checks(transitions, info))
+        result |= _describe(transitions, info, report) if fit_together(results) else {}
+    _show(settings.dataset, results, report)
     rows = [
         {
             "column": check.column,
@@ -61,15 +61,15 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
             "warning": check.warning or None,
             "first_bad_row": check.row,
         }
-        for check in found
+        for check in results
     ]
-    return {**result, "usable": not any(check.fault for check in found), "checks": rows}
+    return {**result, "usable": not any(check.fault for check in results), "checks": rows}
 
 
 def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
     """How the termination rule and the stored terminals agree, row by row.
 
-    ``terminals`` are stored, ``reproduced`` is the share of them that the rule tells from the next observation
+    ``terminals`` are stored, ``reproduced`` is the share of them that the rule finds in the next observation
     (None where there are none, or the log does not hold their next states); ``false_alarms`` are rows that the
     rule ends and the log does not.
     """
@@ -80,17 +80,17 @@ def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
     parts = [rule(*(column[i : i + _PART] for column in columns)) for i in range(0, len(transitions), _PART)]
     ends = torch.cat(parts).numpy()
     stored = transitions.terminals
-    known = info.terminal_next_known and stored.any()
+    comparable = info.terminal_next_known and stored.any()
     return {
         "rule": info.termination,
         "terminals": int(stored.sum()),
-        "reproduced": float(ends[stored].mean()) if known else None,
+        "reproduced": float(ends[stored].mean()) if comparable else None,
         "false_alarms": int((ends & ~stored).sum()),
         "first_false_alarm": int((ends & ~stored).argmax()) if (ends & ~stored).any() else None,
     }
 
 
-def _is_at_hand(name: DatasetName, settings: FetchData, stage: Stage) -> bool:
+def _is_local(name: DatasetName, settings: FetchData, stage: Stage) -> bool:
     if name.path is not None or cached_file(name, settings, stage) is not None:
         return True
     if name.kind == "d4rl":
@@ -112,20 +112,20 @@ def _read(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transit
 def _describe(transitions: Transitions, info: DatasetInfo, report: Report) -> dict[str, Any]:
     summary: Summary = summarise(transitions)
     show(report, info, summary)
-    found = agreement(transitions, info)
-    if found["terminals"] or found["false_alarms"]:
-        share = "unknown" if found["reproduced"] is None else f"{found['reproduced']:.1%}"
+    rule = agreement(transitions, info)
+    if rule["terminals"] or rule["false_alarms"]:
+        share = "unknown" if rule["reproduced"] is None else f"{rule['reproduced']:.1%}"
         columns = ("rule", "stored terminals", "reproduced", "false alarms", "first")
-        row = (found["rule"], found["terminals"], share, found["false_alarms"], found["first_false_alarm"])
+        row = (rule["rule"], rule["terminals"], share, rule["false_alarms"], rule["first_false_alarm"])
         report.table("The termination rule and the stored terminals", columns, [row])
-    return {"summary": asdict(summary), "termination": found, "source": info.source}
+    return {"summary": asdict(summary), "termination": rule, "source": info.source}
 
 
-def _show(dataset: str, found: list[Check], report: Report) -> None:
-    warn_of(found, report)
-    rows = [(check.column, check.what, check.fault or _verdict(check), check.row) for check in found]
+def _show(dataset: str, results: list[Check], report: Report) -> None:
+    warn_of(results, report)
+    rows = [(check.column, check.what, check.fault or _verdict(check), check.row) for check in results]
     report.table(f"Checks of {dataset}", ("column", "check", "result", "first bad row"), rows)
 
 
 def _verdict(check: Check) -> str:
-    return "warning, told above" if check.warning else "ok"
+    return "warning, see above" if check.warning else "ok"

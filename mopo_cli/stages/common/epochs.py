@@ -1,4 +1,4 @@
-"""What is told of an epoch of policy training, while it goes on."""
+"""An epoch of policy training, and its row in the live table."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from mopo_cli.stages.common.watch import Played
 
 @dataclass
 class Epoch:
-    """An epoch that has ended: the record of each member, which were lost by then, and what is played with them."""
+    """An epoch that has ended: the record of each member, which have diverged, and their evaluations."""
 
     number: int
     records: list[dict[str, Any] | None]
@@ -21,7 +21,7 @@ _TITLES = {"q": "Q"} | {f"ratio_p{level}": f"ratio {level} %" for level in (10, 
 
 
 def _metrics(loop: Loop) -> tuple[str, ...]:
-    """What the live table shows of an epoch: the algorithm's own numbers, and the penalty where there is one."""
+    """The metrics in the live table: the algorithm's, and the penalty where there is one."""
     penalised = bool(loop.penalty.any()) and loop.settings.real_rows < loop.settings.batch_size
     return (*loop.algorithm.metrics, *(("penalty",) if penalised else ()))
 
@@ -33,7 +33,7 @@ def columns(loop: Loop) -> tuple[str, ...]:
 
 
 def row(loop: Loop, epoch: Epoch, epochs: int) -> tuple[Any, ...]:
-    """What it says of an epoch, one of so many."""
+    """The row of an epoch, one of ``epochs``."""
     living = [record for record, lost in zip(epoch.records, epoch.lost, strict=True) if record is not None and not lost]
 
     def mean(name: str) -> float | None:

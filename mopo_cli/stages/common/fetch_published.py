@@ -1,6 +1,5 @@
 """Published sets: the copy at hand, else the download, as transitions."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mopo_cli.config.schema import FetchData
@@ -12,9 +11,8 @@ from mopo_cli.data.minari import load_minari
 from mopo_cli.data.minari_sets import is_missing, minari_root, open_set
 from mopo_cli.data.registry import DatasetName, parse_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.errors import Stopped, UsageError
+from mopo_cli.errors import UsageError
 from mopo_cli.report.console import Report
-from mopo_cli.report.progress import Progress
 from mopo_cli.stages.runner import Stage
 
 
@@ -59,21 +57,15 @@ def _copy_at_hand(file: D4rlFile, report: Report) -> Path | None:
 
 def _download(file: D4rlFile, url: str, stage: Stage) -> Path:
     target = downloads_dir() / file.name
-    mend = (
+    hint = (
         f"the same command goes on from where it was; else --mirror URL or {MIRROR} for another server, "
         f"or put the file at {target.resolve()}"
     )
     part = partial_file(target)
     done = part.stat().st_size if part.is_file() else 0
     stage.report.say(f"Downloading {url} to {target}")
-    with stage.report.progress(file.name, file.size, done, in_bytes=True) as progress:
-
-        def on_bytes(n: int) -> None:
-            progress.update(n)
-            if stage.should_stop():
-                raise Stopped(stage.signal)
-
-        download(Remote(url, file.size, file.sha256), target, mend, on_bytes, stage.report.say)
+    with stage.progress(file.name, file.size, done, in_bytes=True) as count:
+        download(Remote(url, file.size, file.sha256), target, hint, count, stage.report.say)
     return target
 
 
@@ -86,23 +78,12 @@ def download_minari(name: DatasetName, stage: Stage) -> None:
     dataset_id = name.dataset_id.removeprefix("minari:")
     if is_missing(dataset_id):
         stage.report.say(f"Downloading {name.dataset_id} to {minari_root()}")
-        with stage.report.progress(name.dataset_id, None, in_bytes=True) as progress:
-            minari_remote.download(dataset_id, _counting(progress, stage))
+        with stage.progress(name.dataset_id, None, in_bytes=True) as count:
+            minari_remote.download(dataset_id, count)
 
 
 def bring_minari(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
     """The Minari set in Minari's own folder, see `load_minari`."""
     dataset_id = name.dataset_id.removeprefix("minari:")
-    with stage.report.progress(f"reading {name.dataset_id}", open_set(dataset_id).steps) as progress:
-        return load_minari(dataset_id, _counting(progress, stage), settings.env)
-
-
-def _counting(progress: Progress, stage: Stage) -> Callable[[int], None]:
-    """Passes on what is done, and stops when a signal came."""
-
-    def count(n: int) -> None:
-        progress.update(n)
-        if stage.should_stop():
-            raise Stopped(stage.signal)
-
-    return count
+    with stage.progress(f"reading {name.dataset_id}", open_set(dataset_id).steps) as count:
+        return load_minari(dataset_id, count, settings.env)

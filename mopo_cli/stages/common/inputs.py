@@ -22,17 +22,17 @@ from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
-from mopo_cli.stages.runner import Options, Stage, check_lineage
+from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import HEADERS, Elites, checked, read_document
 from mopo_cli.store.lineage import output_of
 from mopo_cli.store.run import RunFolder
 
-# From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped on its own and given back.
+# From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped separately and returned when freed.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _MAPPED_BYTES = 1 << 30, 1 << 25
 _TENSOR_FLOAT = 8, 0  # the least compute capability that has it
-_TORCH_THREADS = torch.get_num_threads()  # before it is told otherwise
+_TORCH_THREADS = torch.get_num_threads()  # before `use_threads` changes it
 
 
 def open_device(options: Options) -> torch.device:
@@ -61,7 +61,7 @@ def open_device(options: Options) -> torch.device:
 
 
 def open_recorder(options: Options, device: torch.device) -> Recorder | None:
-    """What records gradient steps for the engine asked for, None where they are taken eagerly."""
+    """Records gradient steps as a CUDA graph; None where they run eagerly (on a CPU, or with --engine eager)."""
     return cuda_graph if device.type == "cuda" and options.engine != "eager" else None
 
 
@@ -83,18 +83,18 @@ def check_precision(flag: str, precision: Precision, device: torch.device) -> No
 def tell_doubt(engine: Engine, report: Report) -> None:
     """Say, once, why steps are no longer replayed."""
     if engine.doubt is not None:
-        report.say(f"gradient steps are taken one by one, which is slower: {engine.doubt}")
+        report.say(f"gradient steps run eagerly, which is slower: {engine.doubt}")
         engine.doubt = None
 
 
 def cpu_threads(options: Options) -> int:
-    """As many as asked for, or as torch would take: the CPUs there are, or OMP_NUM_THREADS."""
+    """--threads, or torch's default: the number of CPUs, or OMP_NUM_THREADS."""
     return options.threads or _TORCH_THREADS
 
 
 def _keep_freed_memory() -> None:
-    # glibc gives freed megabytes back to the system and asks for them anew a millisecond later; every such
-    # page is then cleared again. Kept, an update takes a fifth less time.
+    # glibc returns freed megabytes to the system and requests them again a millisecond later; every such page is
+    # then cleared again. If they are kept, an update takes a fifth less time.
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
@@ -191,9 +191,9 @@ def open_model(stage: Stage, data: Data, device: torch.device) -> Model:
         ensembles = {}
         for seed in meta["seeds"]:
             prefix = f"seed-{seed}/"
-            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            flat = pack(layout, own, meta["networks"])
-            ensembles[seed] = Ensemble(flat, layout, own["input_mean"], own["input_std"], meta["obs_dim"], elites[seed])
+            parts = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            flat, scaler = pack(layout, parts, meta["networks"]), (parts["input_mean"], parts["input_std"])
+            ensembles[seed] = Ensemble(flat, layout, *scaler, meta["obs_dim"], elites[seed])
     return Model(ensembles, meta)
 
 
@@ -220,10 +220,10 @@ def open_tensors(path: Path, kind: str, device: torch.device) -> tuple[dict[str,
 
 @contextmanager
 def described(path: Path, hint: str = "") -> Iterator[None]:
-    """Around what takes a file at its word: content that does not fit its own description is a CorruptError."""
+    """Around code that relies on a file's description of itself: content that does not fit it is a CorruptError."""
     try:
         yield
-    # torch says RuntimeError of shapes that do not fit.
+    # torch raises RuntimeError for shapes that do not fit.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         what = " ".join(repr(error).split())[:300]
         raise CorruptError(f"{path} is damaged, its parts do not fit ({what}).", hint) from error
@@ -235,6 +235,20 @@ def pack(layout: Layout, matrices: dict[str, Tensor], members: int) -> Tensor:
         if matrices[name].shape != (members, *shape):
             raise ValueError(f"{name} has shape {tuple(matrices[name].shape)}, not {(members, *shape)}")
     return layout.pack(matrices)
+
+
+def check_lineage(what: str, recorded: str, present: str, options: Options, report: Report) -> None:
+    """Refuse ``what`` ("the model model/ensemble.safetensors") when it was made from another dataset.
+
+    ``recorded`` is the dataset's sha256 in its metadata, ``present`` the one at hand. Raises InputError
+    naming both; with --allow-mismatch it warns instead.
+    """
+    if recorded == present:
+        return
+    message = f"{what[:1].upper()}{what[1:]} was made from other data: sha256 {recorded}, now {present}."
+    if not options.allow_mismatch:
+        raise InputError(message, hint="make it again from this dataset, or use it as it is with --allow-mismatch")
+    report.warn(message)
 
 
 def check_dimensions(what: str, meta: dict[str, Any], transitions: Transitions, hint: str) -> None:

@@ -1,4 +1,4 @@
-"""What a learner and its schedule are told of a stage's settings."""
+"""An algorithm's settings and its schedule, from a stage's settings."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from mopo_cli.config.schema import PolicyTraining
 
 
 def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:
-    """An algorithm's own settings, of the dataclass `kind`; the target entropy is -act_dim where none is set."""
+    """The settings of an algorithm, whose dataclass is `kind`; the target entropy is -act_dim where none is set."""
     values = {name: getattr(settings, name) for name in kind.__dataclass_fields__}
     if "target_entropy" in values and settings.target_entropy is None:
         values["target_entropy"] = -float(act_dim)

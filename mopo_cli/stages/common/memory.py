@@ -1,4 +1,4 @@
-"""Will it fit? Asked before training starts, as a process that outgrows its machine is killed without a word."""
+"""Checked before training starts: does it fit into memory? A process that does not is killed without a message."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ S = TypeVar("S", bound=Settings)
 
 # A setting without which a stage would take more than this share of what it takes matters little.
 _MATTERS = 0.9
-# They say when, not how much.
+# When something is done, not how much.
 _SCHEDULE = ("steps_per_epoch", "rollout_every", "epochs", "seed")
 
 
@@ -45,7 +45,7 @@ def check_memory(settings: S, estimate: Callable[[S], Needed], device: torch.dev
             floor, _value(settings, name), lambda n: sum(estimate(_with(settings, name, n)).values()) <= free
         )
         hint = f"{_flag(name)} of at most about {fits:,}"
-    raise SettingsError(f"{_told(settings, name)} {rest}", hint=hint)
+    raise SettingsError(f"{_described(settings, name)} {rest}", hint=hint)
 
 
 def _floors(settings: Settings) -> dict[str, int]:
@@ -78,13 +78,13 @@ def _greatest(fits: int, not_any_more: int, enough: Callable[[int], bool]) -> in
     return fits - fits % int(10 ** max(0, len(str(fits)) - 2))
 
 
-def _told(settings: Settings, name: str) -> str:
+def _described(settings: Settings, name: str) -> str:
     """The setting and its value, and with how many seeds."""
     value = getattr(settings, name)
-    told = f"{_flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{_flag(name)} {value}"
+    setting = f"{_flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{_flag(name)} {value}"
     seeds = settings.seed_count if isinstance(settings, TrainModel | PolicyTraining) else 0
     with_seeds = f" with {seeds} seed{'s' if seeds > 1 else ''}" if seeds and name not in ("seeds", "seed_list") else ""
-    return told + with_seeds
+    return setting + with_seeds
 
 
 def _flag(name: str) -> str:
@@ -104,13 +104,13 @@ def _parts(needed: Needed) -> str:
 
 @contextmanager
 def explained_loss() -> Iterator[None]:
-    """SettingsError in the place of LostError: what most often ends a process that helps is too little memory."""
+    """SettingsError in place of LostError: what most often ends a training process is too little memory."""
     try:
         yield
     except LostError as error:
         raise SettingsError(
-            "A process that trains has ended (out of memory?); what was saved before, at most minutes ago, is kept.",
-            hint="run the same command again to go on from there, with --threads 1 in less memory",
+            "A process that trains has ended (out of memory?); the last checkpoint is kept.",
+            hint="the same command again resumes from it; --threads 1 takes less memory",
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""What stages take in memory, in bytes, as far as their settings have a say: nothing is allocated to know it.
+"""How many bytes of memory stages take with their settings, estimated without allocating anything.
 
-Where it is not known, the estimate is rather too low: what fits must not be refused. All numbers are Python's, so that
-no setting is too large to be reckoned with.
+Where it is uncertain, the estimate is low rather than high: what fits must not be refused. All numbers are Python's, so
+that no setting is too large to compute with.
 """
 
 import torch
@@ -19,7 +19,7 @@ Needed = dict[str, int]
 """Bytes by what takes them."""
 
 ELITES = 5
-"""Networks of an ensemble that generate, where that is not known yet."""
+"""Networks of an ensemble that generate, before elites are chosen."""
 
 _FLOAT, _DOUBLE, _INDEX = 4, 8, 8
 # A rollout step holds its rows a few times over: as columns, packed, and those that go on.
@@ -69,8 +69,8 @@ def policy_bytes(
     # All batches of a block are drawn at once; where some rows are the model's, both kinds are put together.
     drawn = schedule.block * batch * row
     joined = drawn if schedule.real_rows < batch else 0
-    said = batch * sum(each.count * each.looks * sum(each.sizes) for each in networks)
-    step = _FLOAT * (said + algorithm.held(learner, work))
+    activations = batch * sum(each.count * each.looks * sum(each.sizes) for each in networks)
+    step = _FLOAT * (activations + algorithm.held(learner, work))
     needed["gradient steps"] = (processes or members) * (drawn + max(joined, step))
     return needed
 

@@ -23,6 +23,7 @@ from mopo_cli.errors import InputError
 from mopo_cli.stages.common.alarms import guard_remark
 from mopo_cli.stages.common.inputs import (
     Data,
+    check_lineage,
     check_precision,
     cpu_threads,
     dataset_path,
@@ -30,7 +31,7 @@ from mopo_cli.stages.common.inputs import (
     open_data,
     open_model,
 )
-from mopo_cli.stages.runner import Stage, check_lineage
+from mopo_cli.stages.runner import Stage
 from mopo_cli.store.documents import RolloutAttributes, checked
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.oracle import open_oracle

@@ -1,4 +1,4 @@
-"""Policy files: one actor each, with all that is needed to act and to know where it came from; and their ratios."""
+"""Policy files: one actor each, with what is needed to act and where it comes from; and density ratio files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +45,7 @@ def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]
 def greedy_policy(
     actor: Actor, action_low: Any, action_high: Any
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The actor's deterministic actions in the environment's own units: `[n, obs_dim]` -> `[n, act_dim]`."""
+    """The actor's deterministic actions in the environment's units: `[n, obs_dim]` -> `[n, act_dim]`."""
     low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
 
     def act(observation: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
-"""What train-policy and ablate share: train a stack of members, watched and checkpointed, and publish each."""
+"""What train-policy and ablate share: train a stack of members, evaluated and checkpointed, and publish each."""
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.common.epochs import Epoch, columns, row
@@ -29,38 +30,38 @@ from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
+from mopo_cli.stages.common.same_settings import same_settings
 from mopo_cli.stages.common.stack_memory import check_stack
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
-from mopo_cli.stages.runner import AFRESH, Stage, same_settings
-from mopo_cli.store.atomic import sha256_file, write_json, write_jsonl
+from mopo_cli.stages.runner import AFRESH, Stage
+from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import Progress, checked
 from mopo_cli.store.publication import Publication
 
 _SAVE_SECONDS = 60.0
-_ROUNDS = 2  # of games, that each process may be behind
+_ROUNDS = 2  # evaluations that each process may be behind
 
 
 @dataclass
 class Trained:
-    """A stack after training: the loop, one record per epoch and member, and which members diverged.
+    """A stack in training and after it: the loop, one record per epoch and member, and which members diverged.
 
-    `pending` are the latest epochs, whose evaluation goes on; `seconds` is the wall time of all attempts.
+    `names` are the members' in `metrics`. `pending` are the latest epochs, still being evaluated; `seconds` is the
+    wall time of all attempts.
     """
 
     loop: Loop
+    names: Sequence[str]
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     diverged: list[bool] = field(default_factory=list)
     pending: deque[Epoch] = field(default_factory=deque)
     seconds: float = 0.0
+    metrics: Metrics = field(init=False)
 
     def actor(self, m: int) -> Actor:
         """The trained policy of one member."""
         return self.loop.agent.policy(m)
-
-    def returns(self, m: int) -> dict[str, Any]:
-        """See `returns_of`."""
-        return returns_of(self.histories[m])
 
 
 def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -70,30 +71,39 @@ def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def train_stack(
-    stage: Stage, opened: OpenWorld, members: tuple[Member, ...], settings: PolicyTraining, report: Report
+    stage: Stage,
+    opened: OpenWorld,
+    members: tuple[Member, ...],
+    names: Sequence[str],
+    settings: PolicyTraining,
+    report: Report,
 ) -> Trained:
     """Train the members side by side to the end, from the stage's checkpoint where there is one.
 
-    A member whose numbers stop being finite is flagged and watched no more; the others go on.
+    Metrics are logged by the members' `names`. A member that diverges (NaN or infinity) is flagged and no longer
+    evaluated; the others go on.
     """
     algorithm, device = load(settings.algorithm), opened.world.real.device
     check_stack(opened, members, settings, device)
     size = crew_size(len(members), device, opened.world.how.oracle is not None)
     learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
     check_precision("--update-precision", settings.update_precision, device)
-    record = open_recorder(stage.options, device)
-    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, record)
-    trained = Trained(loop, [[] for _ in members], [False for _ in members])
+    recorder = open_recorder(stage.options, device)
+    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, recorder)
+    trained = Trained(loop, names, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
         crew = context.enter_context(open_crew(loop, opened.world, learner))
         _resume(stage, trained, opened.world, settings, report)
+        trained.metrics = context.enter_context(open_metrics(stage.live, names, report))
+        for name, history in zip(names, trained.histories, strict=True):
+            trained.metrics.log_records(stage.key, name, history)
         started = time.monotonic() - trained.seconds
         per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
         if loop.step < 0:
             report.say(f"warming up for {-loop.step:,} gradient steps")
         last_save = time.monotonic()
-        players = free_processes(stage.options, device, len(members), size)
-        watch = _watch(context, opened, settings, players, report)
+        processes = free_processes(stage.options, device, len(members), size)
+        watch = _watch(context, opened, settings, processes, report)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
         table = context.enter_context(report.live_table(columns(loop)))
         progress = context.enter_context(
@@ -101,22 +111,22 @@ def train_stack(
         )
 
         tell_choices(loop, report)
-        looked = False
+        checked_rollouts = False
 
-        def passed(steps: float) -> None:
+        def on_steps(steps: float) -> None:
             progress.update(0 if warming else steps / per_epoch)
 
         while loop.step < total:
             warming = loop.step < 0
             if crew is not None:
                 with explained_loss():
-                    means = crew.advance(stage.should_stop, passed)
+                    means = crew.advance(stage.should_stop, on_steps)
             else:
                 means = advance(loop, opened.world)
-                passed(loop.settings.block)
+                on_steps(loop.settings.block)
             tell_doubt(loop.engine, report)
-            if loop.tallies and not looked:
-                looked = True
+            if loop.tallies and not checked_rollouts:
+                checked_rollouts = True
                 look_at_rollouts(loop, report)
             if warming:
                 progress.update(0, warm_up_steps_left=-loop.step)
@@ -129,6 +139,8 @@ def train_stack(
             trained.seconds = time.monotonic() - started
             save = stop or time.monotonic() - last_save > _SAVE_SECONDS
             for epoch in _complete(trained, keep=0 if save or end else backlog):
+                for name, numbers in zip(names, epoch.records, strict=True):
+                    trained.metrics.log_records(stage.key, name, [numbers] if numbers is not None else [])
                 table.row(*row(loop, epoch, settings.epochs))
             if save:
                 _save(stage, trained, settings)
@@ -181,10 +193,10 @@ def _evaluate(trained: Trained, epoch: Epoch, watch: Watch) -> None:
 
 
 def _complete(trained: Trained, keep: int) -> Iterator[Epoch]:
-    """The epochs whose evaluation is complete, in their order; all but the last `keep` are waited for."""
+    """The epochs whose evaluation is complete, in order; waits for all but the last `keep`."""
     while trained.pending:
         epoch = trained.pending[0]
-        if len(trained.pending) <= keep and not all(played.known for played in epoch.played.values()):
+        if len(trained.pending) <= keep and not all(played.done for played in epoch.played.values()):
             return
         for m, played in epoch.played.items():
             outcome, record = played.result(), epoch.records[m]
@@ -205,7 +217,7 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
         return
     tensors, meta = saved
     with described(stage.state_file, AFRESH):
-        # An ablation trains one stack after another; the last checkpoint may be of a stack that has been published.
+        # An ablation trains one stack after another; the checkpoint may be of one that is published already.
         (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
         if members != others or not same_settings("train-policy", before, now):
             return
@@ -228,7 +240,7 @@ def raise_if_diverged(result: dict[str, Any]) -> None:
 
 
 def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
-    """What tells this stack from another one of the same stage, as JSON has it."""
+    """What identifies this stack among those of the same stage, as JSON."""
     shared = settings.model_dump(mode="json", include=settings.shared())
     return [shared, [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]]
 
@@ -242,10 +254,10 @@ def stage_member(
     settings: PolicyTraining,
     stage: Stage,
 ) -> dict[str, Path]:
-    """Stage policy.safetensors, metrics.jsonl and what else the algorithm has of one member; returns them by role.
+    """Stage policy.safetensors, the metrics and the algorithm's further files of one member; returns them by role.
 
-    Beside them, and not among them, is timing.json, the member's share of the stack's wall time: it tells of the
-    machine, so that no two trainings agree in it.
+    timing.json, the member's share of the stack's wall time, is published too but not returned: it depends on the
+    machine, so no two trainings agree in it.
     """
     member, info = trained.loop.members[m], opened.data.info
     origin = {
@@ -267,15 +279,13 @@ def stage_member(
         "epochs": settings.epochs,
     }
     meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
-    policy, metrics = folder / "policy.safetensors", folder / "metrics.jsonl"
+    policy = folder / "policy.safetensors"
     save_policy(out.stage(policy), trained.actor(m), meta)
-    write_jsonl(out.stage(metrics), trained.histories[m])
-    roles = {f"policy/seed-{member.seed}": policy, f"metrics/seed-{member.seed}": metrics}
+    files = {"policy": policy} | trained.metrics.stage_files(trained.names[m], out, folder)
     for name, tensors in trained.loop.algorithm.files(trained.loop.agent, m).items():
-        path = folder / f"{name}.safetensors"
+        files[name] = folder / f"{name}.safetensors"
         digest = sha256_file(out.at_present(policy))
-        save_tensors(out.stage(path), tensors, {"kind": name, **origin, "policy_sha256": digest})
-        roles[f"{name}/seed-{member.seed}"] = path
-    keep_only(out, folder, [path.name for path in roles.values()])
+        save_tensors(out.stage(files[name]), tensors, {"kind": name, **origin, "policy_sha256": digest})
+    keep_only(out, folder, [path.name for path in files.values()])
     write_json(out.stage(folder / TIMING), {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
-    return roles
+    return {f"{name}/seed-{member.seed}": path for name, path in files.items()}

@@ -1,4 +1,4 @@
-"""Rows drawn from a rollout file, for what looks at the uncertainties stored in it."""
+"""Rows drawn from a rollout file, to analyse the uncertainties stored in it."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def draw_rows(path: Path, most: int, generator: torch.Generator) -> tuple[Column
 
 
 def uncertainties_of(columns: Columns) -> Columns:
-    """The uncertainties among the columns, by name: the ensemble's in the order they are always told, then others."""
+    """The uncertainties among the columns, by name: the ensemble's in the order of `UNCERTAINTIES`, then others."""
     prefix = f"{UNCERTAINTY}/"
     held = {name.removeprefix(prefix): values for name, values in columns.items() if name.startswith(prefix)}
     names = [name for name in UNCERTAINTIES if name in held]

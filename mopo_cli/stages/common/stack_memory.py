@@ -1,4 +1,4 @@
-"""Whether a stack of policies fits into memory: asked before the data are read, and again of a whole stack."""
+"""Does a stack of policies fit into memory? Checked before the data are read, and again for a whole stack."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -65,16 +65,16 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
     assert name.env_id is not None and name.level is not None
     device = open_device(stage.options)
     kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
-    with open_environments(name.env_id, 1 + RECIPE.episodes, kwargs) as (environment, *judges):
+    with open_environments(name.env_id, 1 + RECIPE.episodes, kwargs) as (environment, *test_environments):
         spaces = spaces_of(name.env_id, environment)
         _check_memory(name, settings, spaces, device)
-        goal = Goal(RECIPE, name.level, settings.behaviour_steps, _threshold(name, settings, spaces, judges))
+        goal = Goal(RECIPE, name.level, settings.behaviour_steps, _threshold(name, settings, spaces, test_environments))
         with _trainings_file(name, settings.seed, kwargs) as path:
             behaviour = _open(path, goal, _info(name, spaces, settings.seed), spaces, stage, device)
-            _train(behaviour, goal, path, environment, judges, stage)
+            _train(behaviour, goal, path, environment, test_environments, stage)
         goal.check(behaviour)
-        with _told(stage, f"rows by {name.level}", settings.transitions) as tell:
-            logged = make_transitions(goal, behaviour, environment, spaces, settings.transitions, tell)
+        with stage.progress(f"rows by {name.level}", settings.transitions) as count:
+            logged = make_transitions(goal, behaviour, environment, spaces, settings.transitions, count)
         return logged, replace(behaviour.info, **describe(goal, behaviour, name.env_id, tool_versions()))
 
 
@@ -85,13 +85,17 @@ def _check_memory(name: DatasetName, settings: FetchData, spaces: Spaces, device
         check_memory(settings, lambda some: log_bytes(some.transitions, *dims), torch.device("cpu"))
 
 
-def _threshold(name: DatasetName, settings: FetchData, spaces: Spaces, judges: list[Environment]) -> Threshold | None:
+def _threshold(
+    name: DatasetName, settings: FetchData, spaces: Spaces, test_environments: list[Environment]
+) -> Threshold | None:
     assert name.env_id is not None and name.level is not None
     if not needs_medium(name.level):
         return None
     if settings.medium_return is not None:
         return Threshold(settings.medium_return, "as --medium-return says")
-    return medium_threshold(name.env_id, judges[0], lambda: random_return(judges, spaces, settings.seed))
+    return medium_threshold(
+        name.env_id, test_environments[0], lambda: random_return(test_environments, spaces, settings.seed)
+    )
 
 
 def _info(name: DatasetName, spaces: Spaces, seed: int) -> DatasetInfo:
@@ -112,7 +116,7 @@ def _info(name: DatasetName, spaces: Spaces, seed: int) -> DatasetInfo:
 
 @contextmanager
 def _trainings_file(name: DatasetName, seed: int, kwargs: dict[str, Any]) -> Iterator[Path]:
-    """Where the training is kept, alone: its name tells apart all that it depends on but its length."""
+    """Where the training is kept, locked; the name depends on everything that the training does, but its length."""
     versions = {package: tool_versions()[package] for package in ("gymnasium", "mujoco")}
     content = {"env_id": name.env_id, "kwargs": kwargs, "seed": seed, "recipe": asdict(RECIPE), "versions": versions}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -140,33 +144,38 @@ def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stag
 
 
 def _load(path: Path, device: torch.device) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    anew = "--force trains the behaviour anew"
+    hint = "--force trains the behaviour again from the beginning"
     try:
         tensors, numbers = load_tensors(path, str(device))
     except CorruptError as error:
-        raise CorruptError(error.message, anew) from error
-    return tensors, checked(path, BehaviourProgress, numbers, anew)
+        raise CorruptError(error.message, hint) from error
+    return tensors, checked(path, BehaviourProgress, numbers, hint)
 
 
 _COLUMNS = ("steps", "return", "episodes", "Q", "entropy", "alpha", "steps/s")
 
 
 def _train(
-    behaviour: Behaviour, goal: Goal, path: Path, environment: Environment, judges: list[Environment], stage: Stage
+    behaviour: Behaviour,
+    goal: Goal,
+    path: Path,
+    environment: Environment,
+    test_environments: list[Environment],
+    stage: Stage,
 ) -> None:
-    """Train until the goal is met or its limit reached; saved now and then, at a signal and at the end."""
-    online, begun = behaviour.online, behaviour.online.steps
+    """Train until the goal is met or its limit reached; saved at intervals, at a signal and at the end."""
+    online, first_step = behaviour.online, behaviour.online.steps
     next_save = time.monotonic() + _SAVE_SECONDS
     with (
         stage.report.live_table(_COLUMNS) as table,
-        stage.report.progress(f"SAC in {behaviour.info.env_id}", goal.limit, min(begun, goal.limit)) as progress,
+        stage.report.progress(f"SAC in {behaviour.info.env_id}", goal.limit, min(first_step, goal.limit)) as progress,
     ):
-        clock = _Clock(begun)
+        clock = _Clock(first_step)
         met = goal.is_met(behaviour)
         while not met and online.steps < goal.limit:
             take_step(behaviour, environment)
             if goal.recipe.is_due(online.steps) or online.steps == goal.limit:
-                evaluate(behaviour, judges)
+                evaluate(behaviour, test_environments)
                 table.row(*_numbers(behaviour), clock.speed(online.steps))
                 met = goal.is_met(behaviour)
             if online.steps % _BLOCK == 0:
@@ -176,7 +185,7 @@ def _train(
                     next_save = _save(path, behaviour)
                 if stop:
                     raise Stopped(stage.signal)
-    if online.steps > begun:
+    if online.steps > first_step:
         _save(path, behaviour)
 
 
@@ -199,19 +208,7 @@ class _Clock:
 
 def _save(path: Path, behaviour: Behaviour) -> float:
     """Publish the training as far as the start of its present episode; returns when to do so again."""
-    begun = time.monotonic()
+    start = time.monotonic()
     save_tensors(path, *behaviour_state(behaviour))
     done = time.monotonic()
-    return done + max(_SAVE_SECONDS, (done - begun) / _SAVE_SHARE)
-
-
-@contextmanager
-def _told(stage: Stage, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    with stage.report.progress(what, total) as progress:
-
-        def tell(rows: int) -> None:
-            progress.update(rows)
-            if stage.should_stop():
-                raise Stopped(stage.signal)
-
-        yield tell
+    return done + max(_SAVE_SECONDS, (done - start) / _SAVE_SHARE)

@@ -1,4 +1,4 @@
-"""Policies in training, played in the real environment: by processes of their own where cores are free, else in turn.
+"""Policies in training, evaluated in the real environment: by other processes where cores are free, else in turn.
 
 What a policy reaches depends on it and the seed alone, so where it was played shows in the time only.
 """
@@ -58,8 +58,8 @@ class Game:
 
     def play(self, environments: list[Environment], actor: Actor, seed: int) -> Outcome:
         """One episode in each."""
-        found = evaluate_returns(greedy_policy(actor, self.action_low, self.action_high), environments, seed)
-        return Outcome(float(found.returns.mean()), float(found.lengths.mean()))
+        result = evaluate_returns(greedy_policy(actor, self.action_low, self.action_high), environments, seed)
+        return Outcome(float(result.returns.mean()), float(result.lengths.mean()))
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Player:
 
     @property
     def idle(self) -> bool:
-        """Whether it can be given something to play."""
+        """Whether it is free to play."""
         return self.ready and self.work is None
 
 
@@ -139,7 +139,7 @@ class Played:
     outcome: Outcome | None = None
 
     @property
-    def known(self) -> bool:
+    def done(self) -> bool:
         """Whether `result` need not wait for another process."""
         if self.outcome is None and self.watch.processes:
             self.watch.hand_over()
@@ -192,7 +192,7 @@ def _cores() -> int:
 
 def _start(game: Game) -> Player:
     ours, theirs = Pipe()
-    # In a session of its own, so that signals reach the process that trains, which then ends this one.
+    # In a new session, so that signals reach the process that trains, which then ends this one.
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVE, str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
