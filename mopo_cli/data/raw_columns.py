@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from mopo_cli.data import arrow
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.npz import npz_names, read_npz
-from mopo_cli.data.registry import DATA_FILES
 from mopo_cli.errors import InputError
 from mopo_cli.store import columns as hdf5
 from mopo_cli.store.files import check_file
+from mopo_cli.store.run import DATA_FILES
 
 
 def is_table(path: Path) -> bool:

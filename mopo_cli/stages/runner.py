@@ -102,6 +102,20 @@ class Stage:
             self.report.say(f"{signal.Signals(self.signal).name}: saving, then stopping (again: quit at once)")
         return self.signal != 0
 
+    @contextmanager
+    def counted(
+        self, title: str, total: float | None, done: int = 0, in_bytes: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        """A progress bar, and a function to call after n more steps, which raises Stopped after a signal."""
+        with self.report.progress(title, total, done, in_bytes) as progress:
+
+            def count(steps: int) -> None:
+                progress.update(steps)
+                if self.should_stop():
+                    raise Stopped(self.signal)
+
+            yield count
+
     def save_state(self, tensors: "dict[str, Tensor]", meta: dict[str, Any]) -> None:
         """Publish the resume checkpoint; ``meta`` is JSON."""
         from mopo_cli.store.checkpoint import save_tensors

@@ -18,7 +18,8 @@ _CURRENT = _RUNS / "current"
 _VARIANTS = "variants"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,120}")
 _LONGEST_PATH, _SHOWN = 4096, 200
-_DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
+DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
+"""The endings of data files."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def dataset_slug(dataset: str) -> str:
 
     InputError when nothing readable is left.
     """
-    name = Path(dataset).stem if dataset.lower().endswith(_DATA_FILES) else dataset
+    name = Path(dataset).stem if dataset.lower().endswith(DATA_FILES) else dataset
     slug = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-._")[:100]
     if not slug:
         raise InputError(f"The dataset name {dataset!r} holds no letter or digit.", hint="mopo presets ls")

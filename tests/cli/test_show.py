@@ -277,7 +277,7 @@ def test_data_of_a_name_nobody_knows_are_found_by_their_run(shell: Any) -> None:
         ("hopper-medium", "has not been fetched", "mopo fetch-data --dataset hopper-medium"),
         (GENERATED, "has not been fetched", f"mopo fetch-data --dataset {GENERATED}"),
         ("minari:mujoco/hopper/medium-v0", "has not been fetched", "mopo fetch-data --dataset minari:mujoco/"),
-        ("hoper-medium", "did you mean 'hopper-medium'", "known names"),
+        ("hoper-medium", "did you mean 'hopper-medium'", "a name such as"),
         ("runs/hopper-medium", "runs/hopper-medium does not exist", ""),
         ("logs.h5", "logs.h5 does not exist", ""),
         ("generate:Toy:medium", "must be written generate:ENV-ID:LEVEL", ""),

@@ -25,7 +25,7 @@ from mopo_cli.data.recipes import (
     needs_medium,
     random_return,
 )
-from mopo_cli.data.registry import LEVELS
+from mopo_cli.data.source_generated import LEVELS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import Transitions, episode_ends
 from mopo_cli.data.validate import validate

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,8 +31,8 @@ from mopo_cli.data.recipes import (
     needs_medium,
     random_return,
 )
-from mopo_cli.data.registry import DatasetName
 from mopo_cli.data.scores import reference_scores
+from mopo_cli.data.source import DatasetName
 from mopo_cli.data.spaces import Spaces, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
@@ -73,7 +73,7 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
             behaviour = _open(path, goal, _info(name, spaces, settings.seed), spaces, stage, device)
             _train(behaviour, goal, path, environment, judges, stage)
         goal.check(behaviour)
-        with _told(stage, f"rows by {name.level}", settings.transitions) as tell:
+        with stage.counted(f"rows by {name.level}", settings.transitions) as tell:
             logged = make_transitions(goal, behaviour, environment, spaces, settings.transitions, tell)
         return logged, replace(behaviour.info, **describe(goal, behaviour, name.env_id, tool_versions()))
 
@@ -203,15 +203,3 @@ def _save(path: Path, behaviour: Behaviour) -> float:
     save_tensors(path, *behaviour_state(behaviour))
     done = time.monotonic()
     return done + max(_SAVE_SECONDS, (done - begun) / _SAVE_SHARE)
-
-
-@contextmanager
-def _told(stage: Stage, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    with stage.report.progress(what, total) as progress:
-
-        def tell(rows: int) -> None:
-            progress.update(rows)
-            if stage.should_stop():
-                raise Stopped(stage.signal)
-
-        yield tell
