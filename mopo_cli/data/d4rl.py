@@ -99,7 +99,7 @@ def _fit(transitions: Transitions, env_id: str, notes: list[str]) -> tuple[Trans
             observations, following = (np.ascontiguousarray(column[:, : spaces.obs_dim]) for column in columns)
             transitions = replace(transitions, observations=observations, next_observations=following)
             notes.append(f"{extra} contact forces, all zero, left out of the observations")
-    found, wanted = (transitions.obs_dim, transitions.act_dim), (spaces.obs_dim, spaces.act_dim)
-    if found != wanted:
-        raise InputError(f"The observations and actions are {found} wide, those of {env_id} {wanted}.")
+    dims, expected = (transitions.obs_dim, transitions.act_dim), (spaces.obs_dim, spaces.act_dim)
+    if dims != expected:
+        raise InputError(f"The observations and actions have {dims} dimensions, but those of {env_id} have {expected}.")
     return transitions, spaces, env_kwargs

@@ -149,5 +149,5 @@ def cannot_write(folder: Path, error: OSError) -> InputError:
     """What to tell of a folder in which nothing can be written."""
     return InputError(
         f"The folder {folder} cannot be written: {error.strerror}.",
-        hint="free it or name another run folder with --run",
+        hint="free some space there, or use another run folder: --run PATH",
     )

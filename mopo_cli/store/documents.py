@@ -87,7 +87,7 @@ def _check_bounds(header: PolicyHeader) -> PolicyHeader:
     if "dataset" not in header["inputs"]:
         raise ValueError("inputs names no dataset")
     if not len(header["action_low"]) == len(header["action_high"]) == header["act_dim"]:
-        raise ValueError("the action bounds are not as many as the actions")
+        raise ValueError("there is not one action bound per action")
     return header
 
 
@@ -287,7 +287,7 @@ HEADERS: dict[str, Any] = {
 
 def _check_epoch(numbers: dict[str, float | int | None]) -> dict[str, float | int | None]:
     if not isinstance(numbers.get("epoch"), int):
-        raise ValueError("it does not say which epoch it is of")
+        raise ValueError("the field epoch is missing or not an integer")
     return numbers
 
 

@@ -90,7 +90,7 @@ def refuse_links(run: RunFolder) -> None:
             if (path := Path(folder, name)).is_symlink():
                 raise InputError(
                     f"{path} is a symbolic link, and links inside a run folder are not followed.",
-                    hint="put what it points to in its place, or remove it",
+                    hint="replace it with what it points to, or remove it",
                 )
 
 
@@ -133,7 +133,7 @@ def named_run(root: Path) -> RunFolder:
 def _current_run() -> Path:
     hint = "name one with --dataset NAME or --run PATH"
     if not os.path.lexists(_CURRENT):
-        raise InputError("No run is named and there is no current run under this folder.", hint)
+        raise InputError("No run is named, and this folder has no current run.", hint)
     try:
         current = read_text(_CURRENT, _LONGEST_PATH).strip()
         root = _RUNS / current
@@ -144,7 +144,7 @@ def _current_run() -> Path:
         is_there = False
     if not is_there:
         shown = str(root) if str(root).isprintable() else repr(str(root))
-        raise InputError(f"The current run {shown[:_SHOWN]}, remembered in {_CURRENT}, is gone.", hint)
+        raise InputError(f"The current run {shown[:_SHOWN]}, named in {_CURRENT}, does not exist any more.", hint)
     return root
 
 
