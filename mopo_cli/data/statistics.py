@@ -82,7 +82,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Portrait:
+class DatasetStatistics:
     """A dataset at a glance; `dataclasses.asdict` gives what JSON has types for.
 
     Dimensions are named ``obs[0]`` … and ``action[0]`` …, shares lie in [0, 1], quantiles are keyed p1, p10, …
@@ -113,8 +113,8 @@ class Portrait:
     """None where no two stretches can be compared"""
 
 
-def portrait(transitions: Transitions, info: DatasetInfo, seed: int = 0) -> Portrait:
-    """The portrait of at least one transition whose columns `check_columns` and `check_bounds` have passed.
+def dataset_statistics(transitions: Transitions, info: DatasetInfo, seed: int = 0) -> DatasetStatistics:
+    """The statistics of at least one transition whose columns `check_columns` and `check_bounds` have passed.
 
     ``seed`` draws the rows that the neighbours are looked for among; all else is exact over all rows.
     """
@@ -123,7 +123,7 @@ def portrait(transitions: Transitions, info: DatasetInfo, seed: int = 0) -> Port
     actions = _describe(transitions.actions, "action")
     columns = [*observations, *actions]
     saturation = _saturation(transitions.actions, info)
-    return Portrait(
+    return DatasetStatistics(
         summary=summarise(transitions),
         returns=_histogram(episode_returns(transitions)),
         lengths=_histogram(lengths.astype(np.float64)),

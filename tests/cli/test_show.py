@@ -180,7 +180,7 @@ def test_a_dataset_is_portrayed(shell: Any) -> None:
     assert "hidden" not in told and "█" in told
 
 
-def test_json_holds_the_whole_portrait_in_one_object(shell: Any) -> None:
+def test_json_holds_the_statistics_in_one_object(shell: Any) -> None:
     wide = np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32)
     write_dataset(Path("data.h5"), rows(observations=wide, next_observations=wide), INFO)
     assert shell("show data.h5 --json") == 0
@@ -195,7 +195,7 @@ def test_json_holds_the_whole_portrait_in_one_object(shell: Any) -> None:
     assert shell("show data.h5 --json") == 0 and json.loads(shell.out) == found
 
 
-def test_a_portrait_is_drawn_where_asked(shell: Any) -> None:
+def test_a_dataset_is_drawn_where_asked(shell: Any) -> None:
     write_dataset(Path("data.h5"), rows(), INFO)
     before = Path("data.h5").read_bytes()
     assert shell("show data.h5 --plot pictures/data.png --json") == 0
