@@ -58,9 +58,12 @@ def move_into_place(temporary: Path, path: Path) -> None:
     fsync(path.parent)
 
 
-def discard_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left under ``folder``; call it under its lock."""
-    for leftover in folder.rglob(f".*{_TEMPORARY}*"):
+def discard_leftovers(folder: Path, name: str = "**/.*") -> None:
+    """Remove the temporary files that killed processes left under ``folder``; call it under its lock.
+
+    ``name`` is a glob for the path in the folder, without the ending of temporary files.
+    """
+    for leftover in folder.glob(f"{name}{_TEMPORARY}*"):
         if leftover.is_file():
             leftover.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from mopo_cli.errors import InputError, SettingsError
-from mopo_cli.store.atomic import publish
+from mopo_cli.store.atomic import discard_leftovers, publish
 from mopo_cli.store.files import check_file, check_folder, read_text
 
 _RUNS = Path("runs")
@@ -160,8 +160,15 @@ def remember_run(run: RunFolder) -> None:
         return
     runs = _RUNS.resolve()
     text = str(root.relative_to(runs) if root.is_relative_to(runs) else root)
+    _write_current(f"{text}\n".encode())
+
+
+def _write_current(content: bytes) -> None:
+    # What a killed process left half written; another that is writing now loses as if it had written first.
+    with suppress(OSError):
+        discard_leftovers(_CURRENT.parent, f".{_CURRENT.name}.*")
     with suppress(InputError), publish(_CURRENT) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 @contextmanager
@@ -172,8 +179,7 @@ def current_run_kept() -> Iterator[None]:
         yield
     finally:
         if before is not None:
-            with suppress(InputError), publish(_CURRENT) as temporary:
-                temporary.write_bytes(before)
+            _write_current(before)
         elif _CURRENT.is_file():
             _CURRENT.unlink()
 
