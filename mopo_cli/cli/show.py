@@ -44,9 +44,12 @@ def show(
     picture = None
     if dataset := open_dataset(found):
         from mopo_cli.data.statistics import dataset_statistics
+        from mopo_cli.data.validate import doubts
 
         found["about"].setdefault("source", dataset[1].source)  # what was done to a foreign file to read it
         picture = dataset_statistics(*dataset)
+        for warning in (check.warning for check in doubts(*dataset) if check.warning):
+            report.warn(warning)
     if plot is not None:
         _draw(plot, found, picture)
         report.say(f"Drawn: {plot}")
@@ -62,7 +65,8 @@ def _draw(plot: Path, found: dict[str, Any], picture: "DatasetStatistics | None"
 
 
 def _text(found: dict[str, Any], picture: "DatasetStatistics | None") -> str:
-    about = [f"  {name}: {format_value(value) or '-'}" for name, value in found["about"].items() if name != "recipe"]
+    hidden = ("recipe", "doubts")  # the one is told below, the other by warnings
+    about = [f"  {name}: {format_value(value) or '-'}" for name, value in found["about"].items() if name not in hidden]
     lines = [f"{found['path']}: {found['kind']}", *(about if picture is None else map(wrap, about))]
     if data := _data_file(found):
         lines.append(f"  what its data are like: mopo show {data}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from mopo_cli.data.checks import Check
 from mopo_cli.data.transition_files import write_dataset
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.store.atomic import write_json
@@ -193,6 +194,19 @@ def test_json_holds_the_statistics_in_one_object(shell: Any) -> None:
     assert picture["saturation"][0]["at_high"] == 0.5
     assert picture["neighbours"]["references"] == 60
     assert shell("show data.h5 --json") == 0 and json.loads(shell.out) == found
+
+
+def test_the_doubts_of_a_dataset_are_warnings(shell: Any) -> None:
+    info = replace(INFO, doubts=(Check("actions", "varies", warning="the valve never moves"), Check("rewards", "ok")))
+    write_dataset(Path("data.h5"), rows(rewards=np.ones(60, np.float32)), info)
+    for flag in ("", " --json"):
+        assert shell(f"show data.h5{flag}") == 0
+        told = " ".join(shell.err.split())
+        assert "Warning: the valve never moves" in told and "column rewards is 1 in every row" in told
+        assert told.count("Warning") == 2 and ("valve" in shell.out) == bool(flag)
+    Path("my.csv").write_text("obs_0,action_0,reward\n" + "\n".join(f"{i},{i % 3}.5,{i}" for i in range(30)) + "\n")
+    assert shell("show my.csv") == 0
+    assert "Nothing in my.csv marks where an episode ends" in " ".join(shell.err.split())
 
 
 def test_a_dataset_is_drawn_where_asked(shell: Any) -> None:
