@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mopo_cli.data.catalogue import KINDS, Entry, catalogue
+from mopo_cli.data.catalogue import KINDS, catalogue
+from mopo_cli.data.source import Entry
 from mopo_cli.report import Report
 
 

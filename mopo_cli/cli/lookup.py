@@ -11,8 +11,6 @@ from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.files import expand
 from mopo_cli.store.run import cache_dir, dataset_slug, resolve_run
 
-_SCHEMES = ("generate:", "minari:")
-
 
 def find(text: str, report: Report) -> Path:
     """The path ``text``, else the dataset of that name: the one of its run here, else the newest in the cache.
@@ -22,7 +20,7 @@ def find(text: str, report: Report) -> Path:
     path = expand(text)
     if path.exists():
         return path
-    if not text.startswith(_SCHEMES) and path.name != text:
+    if path.name != text and _is_path(text):
         raise InputError(f"{path} does not exist.")
     if (held := _in_run(text)) is not None:
         report.say(f"{text}: {held} (the data of {resolve_run(None, text).root})")
@@ -33,6 +31,13 @@ def find(text: str, report: Report) -> Path:
     which = f"the newest of {len(cached)} in the cache" if len(cached) > 1 else "from the cache"
     report.say(f"{text}: {newest} ({which})")
     return newest
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return parse_dataset(text).path is not None
+    except InputError:
+        return False
 
 
 def _in_run(name: str) -> Path | None:

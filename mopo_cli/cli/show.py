@@ -12,10 +12,10 @@ from mopo_cli.cli.options import show as show_setting
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 from mopo_cli.report.console import format_value
-from mopo_cli.report.dataset import portrait_text, recipe_text, wrap
+from mopo_cli.report.dataset import recipe_text, statistics_text, wrap
 
 if TYPE_CHECKING:
-    from mopo_cli.data.statistics import Portrait
+    from mopo_cli.data.statistics import DatasetStatistics
 
 EXAMPLES = (
     "mopo show runs/quickstart",
@@ -43,17 +43,20 @@ def show(
     found = describe(find(path, report))
     picture = None
     if dataset := open_dataset(found):
-        from mopo_cli.data.statistics import portrait
+        from mopo_cli.data.statistics import dataset_statistics
+        from mopo_cli.data.validate import doubts
 
         found["about"].setdefault("source", dataset[1].source)  # what was done to a foreign file to read it
-        picture = portrait(*dataset)
+        picture = dataset_statistics(*dataset)
+        for warning in (check.warning for check in doubts(*dataset) if check.warning):
+            report.warn(warning)
     if plot is not None:
         _draw(plot, found, picture)
         report.say(f"Drawn: {plot}")
     report.result(found | ({"portrait": asdict(picture)} if picture else {}), _text(found, picture))
 
 
-def _draw(plot: Path, found: dict[str, Any], picture: "Portrait | None") -> None:
+def _draw(plot: Path, found: dict[str, Any], picture: "DatasetStatistics | None") -> None:
     if picture is None:
         raise UsageError(f"--plot draws data sets, and {found['path']} is none ({found['kind']}).")
     from mopo_cli.report.plots import dataset_plot
@@ -61,15 +64,16 @@ def _draw(plot: Path, found: dict[str, Any], picture: "Portrait | None") -> None
     dataset_plot(plot, str(found["about"].get("dataset_id", found["path"])), picture)
 
 
-def _text(found: dict[str, Any], picture: "Portrait | None") -> str:
-    about = [f"  {name}: {format_value(value) or '-'}" for name, value in found["about"].items() if name != "recipe"]
+def _text(found: dict[str, Any], picture: "DatasetStatistics | None") -> str:
+    hidden = ("recipe", "doubts")  # the one is told below, the other by warnings
+    about = [f"  {name}: {format_value(value) or '-'}" for name, value in found["about"].items() if name not in hidden]
     lines = [f"{found['path']}: {found['kind']}", *(about if picture is None else map(wrap, about))]
     if data := _data_file(found):
         lines.append(f"  what its data are like: mopo show {data}")
     if picture is not None:
         recipe = found["about"].get("recipe")
         lines += [recipe_text(recipe)] if recipe else []
-        lines += ["", portrait_text(picture)]
+        lines += ["", statistics_text(picture)]
     for stage in found["stages"]:
         lines += ["", *_stage_lines(stage)]
     return "\n".join(lines)

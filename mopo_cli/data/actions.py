@@ -23,9 +23,9 @@ def check_continuous(column: NDArray[np.generic], name: str, where: str) -> Chec
         return Check(name, "continuous")
     shown = ", ".join(str(int(value)) for value in values.ravel())
     fault = (
-        f"{where}: column {name}: actions are discrete ({shown}): mopo learns continuous actions. If they are steps of "
-        "a quantity, store them as floating-point numbers (0.0, 1.0) or give action_low and action_high in a "
-        "--columns YAML; if they are choices, this data needs a method for discrete actions."
+        f"{where}: column {name} holds discrete actions ({shown}), but mopo learns continuous actions. If the values "
+        "are amounts, store them as floating-point numbers (0.0, 1.0), or give action_low and action_high in a "
+        "--columns YAML file. If they are choices, use a method for discrete actions."
     )
     return Check(name, "continuous", fault)
 
@@ -42,8 +42,8 @@ def bounds_of(actions: Floats, names: list[str], where: str) -> tuple[Floats, Fl
         Check(
             name,
             "varies",
-            f"{where}: column {name} is {column[0]:g} in every row, so nothing is known of what it does: leave it "
-            "out, or give its bounds (action_low and action_high in a --columns YAML, or --env ENV-ID)."
+            f"{where}: column {name} is {column[0]:g} in every row, so its effect is unknown: leave it out, or give "
+            "its bounds (action_low and action_high in a --columns YAML file, or --env ENV-ID)."
             if len(column) and (column == column[0]).all()
             else "",
         )

@@ -37,16 +37,16 @@ def read_table(path: Path, numbers: Sequence[str], labels: Sequence[str]) -> dic
     read = _read_csv if _is_csv(path) else _read_parquet
     heading = _heading(path)
     columns = read(path, heading, _once_each(path, heading, [*numbers, *labels]), labels)
-    found: dict[str, NDArray[Any]] = {}
+    values: dict[str, NDArray[Any]] = {}
     checks = []
     for name, column in columns.items():
         try:
-            found[name] = codes(column) if name in labels else numbers_of(column)
+            values[name] = codes(column) if name in labels else numbers_of(column)
         except BadCell as bad:
-            fault = f"{path.name}: column {name} {bad.told} in row {bad.row}: remove or repair its episode."
+            fault = f"{path.name}: column {name}, row {bad.row}: {bad.problem}. Remove or repair this episode."
             checks.append(Check(name, "labels" if name in labels else "numbers", fault, bad.row))
     require(checks)
-    return found
+    return values
 
 
 def _is_csv(path: Path) -> bool:
@@ -69,14 +69,14 @@ def _heading(path: Path) -> list[str]:
 
 def _once_each(path: Path, heading: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """Each of the names -> as the file writes it; InputError where the file has it twice or not at all."""
-    found = {}
+    as_written = {}
     for name in names:
         written = [other for other in heading if other.strip() == name]
         if len(written) != 1:
-            told = f"has two columns {name!r}: name them apart" if written else f"has no column {name!r}"
-            raise InputError(f"{path.name} {told}.")
-        found[name] = written[0]
-    return found
+            problem = f"has two columns {name!r}: rename one of them" if written else f"has no column {name!r}"
+            raise InputError(f"{path.name} {problem}.")
+        as_written[name] = written[0]
+    return as_written
 
 
 def _read_csv(path: Path, heading: list[str], written: dict[str, str], _labels: Sequence[str]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _csv_options(path: Path) -> dict[str, Any]:
         block = file.read(_HEADING_BYTES).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
         lines = block.splitlines()
         if len(lines) == 1 and file.size() > _HEADING_BYTES:
-            raise InputError(f"{path.name} has no heading: its first line is longer than {_HEADING_BYTES:,} bytes.")
+            raise InputError(f"{path.name} has no header line: its first line is longer than {_HEADING_BYTES:,} bytes.")
         heading = lines[0].decode(errors="replace") if lines else ""
         separator = max(_SEPARATORS, key=heading.count)
         # The lines, as a quoted name may go on in the next one.
@@ -118,7 +118,7 @@ def _csv_options(path: Path) -> dict[str, Any]:
 
 def _refuse_many(path: Path, columns: int) -> None:
     if columns > _MOST_COLUMNS:
-        raise InputError(f"{path.name} has {columns:,} columns; a table of at most {_MOST_COLUMNS:,} is read.")
+        raise InputError(f"{path.name} has {columns:,} columns; at most {_MOST_COLUMNS:,} are supported.")
 
 
 def _read_parquet(path: Path, _heading: list[str], written: dict[str, str], labels: Sequence[str]) -> dict[str, Any]:
@@ -184,5 +184,5 @@ def _opened(path: Path, kind: str, error_class: type[MopoError]) -> Iterator[Any
     except (MopoError, MemoryError):
         raise
     except Exception as error:  # pyarrow raises its own errors, Python's ValueError, OSError and more
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise error_class(f"{path.name} cannot be read as {kind}: {told[:200]}.") from error
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise error_class(f"{path.name} cannot be read as {kind}: {message[:200]}.") from error

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 
 class BadCell(Exception):
-    """The first cell of a column that will not do: ``told`` is what is wrong with it."""
+    """The first cell of a column that will not do: ``problem`` is what is wrong with it."""
 
-    def __init__(self, row: int, told: str) -> None:
-        super().__init__(row, told)
-        self.row, self.told = row, told
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(row, problem)
+        self.row, self.problem = row, problem
 
 
 def numbers_of(column: Any) -> NDArray[Any]:
@@ -43,7 +43,7 @@ def _parse(column: Any) -> NDArray[Any]:
             if (numbers := _cast(text, kind)) is not None:
                 return np.asarray(numbers.to_numpy())
     row = _first_that_fails(_words_as_numbers(column), pa.float64())
-    raise BadCell(row, f"holds {column[row].as_py()!r}, no number,")
+    raise BadCell(row, f"{column[row].as_py()!r} is not a number")
 
 
 def _words_as_numbers(column: Any) -> Any:
@@ -94,7 +94,7 @@ def codes(column: Any) -> NDArray[np.int64]:
 def _refuse_empty(empty: Any) -> None:
     rows = np.flatnonzero(np.asarray(empty))
     if len(rows):
-        raise BadCell(int(rows[0]), f"is empty in {len(rows)} row{'s' * (len(rows) > 1)}, first")
+        raise BadCell(int(rows[0]), f"the cell is empty ({len(rows)} in this column)")
 
 
 def is_text(kind: Any) -> bool:

@@ -108,7 +108,7 @@ def evaluate(behaviour: Behaviour, environments: list[Environment]) -> None:
 def _diverged(behaviour: Behaviour) -> DivergedError:
     name, online = behaviour.info.dataset_id, behaviour.online
     return DivergedError(
-        f"{name}: the behaviour left the finite numbers after {online.steps:,} steps.",
+        f"{name}: the training of the behaviour diverged (NaN or infinity) after {online.steps:,} steps.",
         hint=f"mopo fetch-data --dataset {name} --seed {online.seed + 1}",
     )
 
@@ -143,7 +143,7 @@ def log_of(behaviour: Behaviour, rows: int) -> Transitions:
 def behaviour_state(behaviour: Behaviour) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold to go on from the start of the present episode."""
     start = behaviour.start
-    tensors, taken = agent_state(start.sac)
+    tensors, adam_steps = agent_state(start.sac)
     tensors |= {
         "replay": behaviour.online.replay[: start.steps],
         "timeouts": torch.from_numpy(behaviour.timeouts[: start.steps]),
@@ -151,7 +151,7 @@ def behaviour_state(behaviour: Behaviour) -> tuple[dict[str, Tensor], dict[str, 
     }
     tensors |= {f"actors/{steps}": actor for steps, actor in behaviour.actors.items()}
     curve = [[steps, value] for steps, value in sorted(behaviour.curve.items())]
-    return tensors, {"steps": start.steps, "episode": start.episode, "adam": taken, "curve": curve}
+    return tensors, {"steps": start.steps, "episode": start.episode, "adam": adam_steps, "curve": curve}
 
 
 def restore_behaviour(behaviour: Behaviour, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ def parse_column_map(text: str | None) -> ColumnMap:
     document = _read_yaml(path)
     bounds = {name: _numbers(document.pop(name), name, path) for name in _BOUNDS if name in document}
     if len(bounds) == 1:
-        raise UsageError(f"{path} gives {next(iter(bounds))} alone: action_low and action_high belong together.")
+        raise UsageError(f"{path} gives only {next(iter(bounds))}: give both action_low and action_high.")
     items = [(name, _list(value, name, path)) for name, value in document.items()]
     return ColumnMap(_columns(items, str(path)), **bounds)
 
@@ -82,7 +82,7 @@ def resolve(
     a name is a path, as in HDF5. UsageError for a column that is used twice, a glob that stands for columns of several
     groups, and one that gives several columns where one is needed.
     """
-    found: Sources = {}
+    sources: Sources = {}
     faults = []
     user: dict[str, str] = {}
     for ours, patterns in wanted.items():
@@ -92,10 +92,12 @@ def resolve(
         for name in names:
             if name in user:
                 uses = f"{user[name]} and {ours}" if user[name] != ours else f"{ours} twice"
-                raise UsageError(f"--columns uses column {name} for {uses}: copy it under another name if it is meant.")
+                raise UsageError(
+                    f"--columns uses column {name} for {uses}: to use it again, copy it under another name."
+                )
             user[name] = ours
-        found[ours] = tuple(names)
-    return found, faults
+        sources[ours] = tuple(names)
+    return sources, faults
 
 
 def conventional(here: Sequence[str]) -> Sources:
@@ -126,14 +128,14 @@ def missing_target(ours: str, here: Sequence[str], file: str) -> Check:
     """The check of a column that no map can do without."""
     short = _short(ours)
     named = f"{short}_0, {short}_1, ..." if ours in _WIDE else short
-    fault = f"{file}: there is no column {named} for {ours}, and --columns names none; {_holds(here)}."
-    return Check(ours, "there", fault, hint=_EXAMPLE)
+    fault = f"{file}: there is no column {named} for {ours}, and --columns does not name one; {_holds(here)}."
+    return Check(ours, "present", fault, hint=_EXAMPLE)
 
 
 def _item(part: str) -> tuple[str, list[str]]:
     name, equals, value = part.partition("=")
     if not equals or not name.strip() or not value.strip():
-        raise UsageError(f"--columns has the part {part.strip()!r}, which is not NAME=COLUMN+COLUMN...", _EXAMPLE)
+        raise UsageError(f"--columns: {part.strip()!r} must be written NAME=COLUMN+COLUMN...", _EXAMPLE)
     return name.strip(), [column.strip() for column in value.split("+")]
 
 
@@ -142,10 +144,13 @@ def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
     for name, names in items:
         ours = _NAMES.get(name, name)
         if ours not in _OURS:
-            known = [*_NAMES, "episode"]
-            close = get_close_matches(name, [*known, *_OURS], n=1)
+            short_names = [*_NAMES, "episode"]
+            close = get_close_matches(name, [*short_names, *_OURS], n=1)
             did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
-            raise UsageError(f"{where} names {name!r}{did_you_mean}; the names are {', '.join(known)}.", _EXAMPLE)
+            raise UsageError(
+                f"{where}: the name {name!r} is not known{did_you_mean}; the names are {', '.join(short_names)}.",
+                _EXAMPLE,
+            )
         if ours in columns:
             raise UsageError(f"{where} gives {ours} twice.", _EXAMPLE)
         if not names or not all(names):
@@ -162,7 +167,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         text = read_yaml_text(path)
     except InputError as error:
         raise InputError(
-            f"--columns {path} is neither NAME=COLUMN... nor a YAML file that can be read: {error.message}", _EXAMPLE
+            f"--columns {path} is neither NAME=COLUMN... nor a readable YAML file: {error.message}", _EXAMPLE
         ) from error
     try:
         document = parse_yaml(text, _MOST_NAMES)
@@ -177,7 +182,7 @@ def _list(value: Any, name: str, path: Path) -> list[str]:
     if isinstance(value, str):
         return [column.strip() for column in value.split("+")]
     if not isinstance(value, list) or not all(isinstance(column, str | int) for column in value):
-        raise UsageError(f"The column map {path} must give {name} a column's name or a list of them.")
+        raise UsageError(f"The column map {path} must give {name} a column name or a list of column names.")
     return [str(column) for column in value]
 
 
@@ -185,14 +190,14 @@ def _numbers(value: Any, name: str, path: Path) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise UsageError(f"The column map {path} must give {name} a list of numbers, one per action.")
     if any(_LARGEST < abs(number) < math.inf for number in value):
-        raise UsageError(f"The column map {path} gives {name} a number that is too large.")
+        raise UsageError(f"The column map {path} gives {name} a number that is too large for float32.")
     return tuple(map(float, value))
 
 
 def _check_number(ours: str, names: Sequence[str], where: str) -> None:
     if len(names) > 1 and ours not in _WIDE:
         several = f"{len(names)} columns ({_joined(tuple(names))})"
-        raise UsageError(f"{where} gives {_short(ours)} {several}, where one is needed.", _EXAMPLE)
+        raise UsageError(f"{where} gives {_short(ours)} {several}: give it one.", _EXAMPLE)
 
 
 def _matching(pattern: str, here: Sequence[str], ours: str, in_groups: bool) -> list[str]:
@@ -204,10 +209,10 @@ def _matching(pattern: str, here: Sequence[str], ours: str, in_groups: bool) -> 
     if in_groups and len(groups) > 1:
         shown = ", ".join(group or "/" for group in groups[:3]) + (", ..." if len(groups) > 3 else "")
         raise UsageError(
-            f"--columns {_short(ours)}={pattern} stands for columns of {len(groups)} groups ({shown}). A star sets "
-            "columns side by side, as dimensions of the same rows; it does not put the rows of one group after those "
-            "of another. If the groups are episodes, write their rows one after the other into columns of one file, "
-            "with a column that numbers the episodes; if they are dimensions, name each column without a star.",
+            f"--columns {_short(ours)}={pattern} matches columns of {len(groups)} groups ({shown}). A star joins "
+            "columns side by side, as dimensions of the same rows; it does not join the rows of several groups. If the "
+            "groups are episodes, write all their rows into the same columns, with one more column that numbers the "
+            "episodes. If they are dimensions, name each column without a star.",
             _EXAMPLE,
         )
     return names
@@ -240,10 +245,10 @@ def _short(ours: str) -> str:
     return next((name for name, long in _NAMES.items() if long == ours), ours)
 
 
-def _missing(name: str, ours: str, here: Sequence[str], told: str) -> Check:
+def _missing(name: str, ours: str, here: Sequence[str], message: str) -> Check:
     close = get_close_matches(name, here, n=1)
     did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
-    return Check(in_full(name, ours), "there", f"{told}{did_you_mean}; {_holds(here)}.")
+    return Check(in_full(name, ours), "present", f"{message}{did_you_mean}; {_holds(here)}.")
 
 
 def _holds(here: Sequence[str]) -> str:

@@ -51,9 +51,9 @@ def coverage(
     if not used.any():
         return None
     columns = np.flatnonzero(used)
-    sought, held = (_scaled(transitions, rows, mean, std)[:, columns] for rows in (queries, references))
+    queried, reference = (_scaled(transitions, rows, mean, std)[:, columns] for rows in (queries, references))
     stretches = _stretches(transitions)
-    distances = _nearest(sought, held, stretches[queries], stretches[references])
+    distances = _nearest(queried, reference, stretches[queries], stretches[references])
     distances = np.sort(distances[np.isfinite(distances)])
     return Coverage(distances, len(references), len(columns)) if len(distances) else None
 
@@ -89,19 +89,21 @@ def _stretches(transitions: Transitions) -> NDArray[np.int64]:
     return rows - (rows - starts) % STRETCH
 
 
-def _nearest(sought: Floats64, held: Floats64, stretch: NDArray[np.int64], held_stretch: NDArray[np.int64]) -> Floats64:
+def _nearest(
+    queries: Floats64, references: Floats64, stretch: NDArray[np.int64], reference_stretch: NDArray[np.int64]
+) -> Floats64:
     """Distance `[Q]` of each row to the nearest held row of another stretch, infinite where there is none."""
-    distances = np.full(len(sought), np.inf)
-    half_squares = (held**2).sum(axis=1) / 2
-    for start in range(0, len(sought), _BLOCK_QUERIES):
+    distances = np.full(len(queries), np.inf)
+    half_squares = (references**2).sum(axis=1) / 2
+    for start in range(0, len(queries), _BLOCK_QUERIES):
         block = slice(start, start + _BLOCK_QUERIES)
-        order = half_squares - sought[block] @ held.T  # ranks as the distance does
-        order[stretch[block, None] == held_stretch] = np.inf
+        order = half_squares - queries[block] @ references.T  # ranks as the distance does
+        order[stretch[block, None] == reference_stretch] = np.inf
         nearest = order.argmin(axis=1)
-        found = np.isfinite(order[np.arange(len(order)), nearest])
+        has_neighbour = np.isfinite(order[np.arange(len(order)), nearest])
         # From the difference itself: the ranking is off by rounding, in which a distance of 0 would drown.
-        gaps = np.sqrt(((sought[block] - held[nearest]) ** 2).sum(axis=1))
-        distances[block] = np.where(found, gaps, np.inf)
+        gaps = np.sqrt(((queries[block] - references[nearest]) ** 2).sum(axis=1))
+        distances[block] = np.where(has_neighbour, gaps, np.inf)
     return distances
 
 

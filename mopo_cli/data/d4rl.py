@@ -9,8 +9,7 @@ import numpy as np
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.d4rl_files import published
 from mopo_cli.data.ends import guess_next
-from mopo_cli.data.registry import parse_dataset
-from mopo_cli.data.scores import reference_scores
+from mopo_cli.data.scores import d4rl_environment, reference_scores
 from mopo_cli.data.spaces import Spaces, spaces_of_id
 from mopo_cli.data.tidy import tidy_column
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
@@ -35,8 +34,7 @@ def load_d4rl(path: Path, dataset_id: str) -> tuple[Transitions, DatasetInfo]:
     ``info.source`` says which of this was done. CorruptError or InputError for a file that is not as it should be.
     """
     file = published(dataset_id)
-    env_id = parse_dataset(dataset_id).env_id
-    assert env_id is not None
+    env_id = d4rl_environment(dataset_id)
     transitions, notes, checks = _read(path)
     shifted = bool(notes)
     if shifted and "-medium-expert-" in dataset_id:
@@ -101,7 +99,7 @@ def _fit(transitions: Transitions, env_id: str, notes: list[str]) -> tuple[Trans
             observations, following = (np.ascontiguousarray(column[:, : spaces.obs_dim]) for column in columns)
             transitions = replace(transitions, observations=observations, next_observations=following)
             notes.append(f"{extra} contact forces, all zero, left out of the observations")
-    found, wanted = (transitions.obs_dim, transitions.act_dim), (spaces.obs_dim, spaces.act_dim)
-    if found != wanted:
-        raise InputError(f"The observations and actions are {found} wide, those of {env_id} {wanted}.")
+    dims, expected = (transitions.obs_dim, transitions.act_dim), (spaces.obs_dim, spaces.act_dim)
+    if dims != expected:
+        raise InputError(f"The observations and actions have {dims} dimensions, but those of {env_id} have {expected}.")
     return transitions, spaces, env_kwargs

@@ -48,13 +48,13 @@ def published(dataset_id: str) -> D4rlFile:
     if file := table().get(dataset_id):
         return file
     body, _, _ = dataset_id.partition("-")
-    known = [other for other in table() if other.startswith(f"{body}-")]
+    same_body = [other for other in table() if other.startswith(f"{body}-")]
     version = dataset_id[-2:]
-    same_version = ", ".join(other for other in known if other.endswith(version))
+    same_version = ", ".join(other for other in same_body if other.endswith(version))
     other_version = f"{dataset_id[:-2]}{'v2' if version == 'v0' else 'v0'}"
     raise InputError(
-        f"D4RL has no {dataset_id}; of {body} it has {same_version} in this version.",
-        hint=f"mopo fetch-data --dataset {other_version if other_version in known else known[0]}",
+        f"D4RL has no {dataset_id}; its {body} sets of this version are {same_version}.",
+        hint=f"mopo fetch-data --dataset {other_version if other_version in same_body else same_body[0]}",
     )
 
 
@@ -88,8 +88,8 @@ def copies(file: D4rlFile) -> Iterator[tuple[Path, bool]]:
     Looked for, and only read, in `downloads_dir`, $D4RL_DATASET_DIR and ~/.d4rl/datasets.
     """
     folders = [downloads_dir()]
-    if own := os.environ.get("D4RL_DATASET_DIR"):
-        folders.append(Path(own))
+    if named := os.environ.get("D4RL_DATASET_DIR"):
+        folders.append(Path(named))
     folders.append(Path("~/.d4rl/datasets").expanduser())
     for folder in folders:
         path = folder / file.name
@@ -104,7 +104,7 @@ def _check_mirror(mirror: str, source: str) -> None:
         parts = parse_url("")
     if parts.scheme not in ("http", "https") or not parts.host or parts.auth or parts.query or parts.fragment:
         raise UsageError(
-            f"{source} must be an http:// or https:// address without login and query, such that it is followed "
-            "by /gym_mujoco_v2/hopper_medium-v2.hdf5.",
+            f"{source} must be an http:// or https:// address without login and query; mopo appends "
+            "/gym_mujoco_v2/hopper_medium-v2.hdf5 to it.",
             hint=f"{source}{' ' if source.startswith('-') else '='}https://my.server/offline_rl",
         )

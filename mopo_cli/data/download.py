@@ -22,7 +22,7 @@ from mopo_cli.store.atomic import move_into_place, sha256_file
 _CHUNK = 1 << 18
 _LOCK_SECONDS = 3.0
 _LOOK_SECONDS = 0.5  # between two looks at the signals while waiting
-_ELSEWHERE = "free it, or keep the data in another folder: MOPO_HOME=/path/with/room"
+_ELSEWHERE = "free some space there, or use another cache folder: MOPO_HOME=/path/with/space"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class _Transfer:
         """Write the body of an answer: after what is there already, or of status 200 in its place."""
         anew = response.status == 200
         if anew and response.length_remaining not in (None, self.remote.size):
-            raise Trouble(f"it has {response.length_remaining:,} bytes, not {self.remote.size:,}", passes=False)
+            raise Trouble(f"the file has {response.length_remaining:,} bytes, not {self.remote.size:,}", passes=False)
         if anew:
             self._count(-self.done)
         self.of_one_piece = anew
@@ -149,13 +149,13 @@ def _bring(transfer: _Transfer) -> None:
     """Make the partial file whole; one that was pieced together wrongly is begun anew once."""
     for last in (False, True):
         _gather(transfer)
-        found = sha256_file(transfer.part)
-        if found == transfer.remote.sha256:
+        digest = sha256_file(transfer.part)
+        if digest == transfer.remote.sha256:
             return
         transfer.discard()
         if last or transfer.of_one_piece:
-            raise transfer.failed(f"its sha256 is {found}, not {transfer.remote.sha256}")
-        transfer.on_trouble("The pieces of the download do not fit together: starting anew.")
+            raise transfer.failed(f"its sha256 is {digest}, not {transfer.remote.sha256}")
+        transfer.on_trouble("The resumed download is damaged: starting again from the beginning.")
 
 
 def _gather(transfer: _Transfer) -> None:
@@ -189,17 +189,17 @@ def _receive(transfer: _Transfer) -> None:
                 return transfer.take(response)
     with get(url, 0, patience.connect, patience.silence) as response:
         if response.status != 200:
-            raise Trouble(f"the server answers {response.status} where 200 is needed", passes=False)
+            raise Trouble(f"the server answers {response.status} instead of 200", passes=False)
         transfer.take(response)
 
 
 def _continues(response: BaseHTTPResponse, transfer: _Transfer) -> bool:
     """Whether an answer holds exactly what the partial file lacks."""
     size, done = transfer.remote.size, transfer.done
-    given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if response.status != 206 or given is None or response.length_remaining not in (None, size - done):
+    content_range = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if response.status != 206 or content_range is None or response.length_remaining not in (None, size - done):
         return False
-    first, last, whole = given.groups()
+    first, last, whole = content_range.groups()
     return (int(first), int(last)) == (done, size - 1) and whole in ("*", str(size))
 
 
@@ -215,7 +215,7 @@ def _check_space(transfer: _Transfer) -> None:
     free = shutil.disk_usage(folder).free
     if free < lacking:
         raise InputError(
-            f"The folder {folder} has {free / 1e6:,.0f} MB of free space, {lacking / 1e6:,.0f} MB are needed.",
+            f"The folder {folder} has {free / 1e6:,.0f} MB of free space, but {lacking / 1e6:,.0f} MB are needed.",
             hint=_ELSEWHERE,
         )
 
@@ -238,7 +238,7 @@ def _alone(target: Path) -> Iterator[None]:
         lock.acquire(timeout=_LOCK_SECONDS)
     except Timeout as error:
         raise LockedError(
-            f"Another mopo process is downloading {target} and holds {path}.", hint="wait until it ends or stop it"
+            f"Another mopo process is downloading {target} (lock file {path}).", hint="wait until it ends or stop it"
         ) from error
     try:
         yield

@@ -80,7 +80,7 @@ def _redirected(url: str, location: str) -> str:
     except ValueError:  # that is no address at all
         following, safe = location, False
     if not safe:
-        raise Trouble(f"a redirect to {following} is not followed", passes=False)
+        raise Trouble(f"the server redirects to {following}, which is not a safe address", passes=False)
     return following
 
 
@@ -108,19 +108,19 @@ def _manager(url: str) -> PoolManager:
 
 def _in_words(error: HTTPError) -> Trouble:
     if isinstance(error, LocationValueError):
-        return Trouble(f"the address cannot be used ({error})", passes=False)
+        return Trouble(f"the address is not valid ({error})", passes=False)
     if isinstance(error, SSLError):
         untrusted = isinstance(error.args[0], ssl.SSLCertVerificationError)
         return Trouble(f"the secure connection failed ({error})", passes=not untrusted)
     if isinstance(error, ProxyError):
         return Trouble(f"the proxy cannot be used ({error.original_error})", passes=True)
     if isinstance(error, NameResolutionError):
-        return Trouble("its host is not known here (is there a network?)", passes=True)
+        return Trouble("its host name is not known (is there a network?)", passes=True)
     if isinstance(error, NewConnectionError):
-        cause = getattr(error.__cause__, "strerror", None) or "the network is not there"
+        cause = getattr(error.__cause__, "strerror", None) or "the network is unreachable"
         return Trouble(f"no connection ({cause})", passes=True)
     if isinstance(error, ConnectTimeoutError):
-        return Trouble("no connection in time", passes=True)
+        return Trouble("no connection: timed out", passes=True)
     if isinstance(error, ReadTimeoutError):
-        return Trouble("the server fell silent", passes=True)
-    return Trouble("the connection broke off", passes=True)
+        return Trouble("the server stopped sending data", passes=True)
+    return Trouble("the connection was lost", passes=True)

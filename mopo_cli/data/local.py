@@ -57,7 +57,7 @@ def load_local(
     """
     column_map = parse_column_map(columns)
     if env_id is not None and column_map.action_low is not None:
-        raise UsageError(f"--env {env_id} tells the action bounds: leave action_low and action_high out of --columns.")
+        raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
     sources, raw, notes = _read(path, column_map)
     joined = _join(path.name, sources, raw, flat=bool(column_map.columns) or is_table(path))
     names = {ours: _dimension_names(sources[ours], raw) for ours in sources}
@@ -102,7 +102,11 @@ def _read(path: Path, column_map: ColumnMap) -> tuple[Sources, dict[str, NDArray
         if "timeouts" not in here and _D3RLPY_ENDS in here:
             wanted["timeouts"] = (_D3RLPY_ENDS,)
             notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
-    absent = "is missing" if is_table(path) or path.suffix.lower() == ".npz" else "is missing, or a link and not stored"
+    absent = (
+        "is missing"
+        if is_table(path) or path.suffix.lower() == ".npz"
+        else "is missing (or a link, which is not followed)"
+    )
     sources, checks = resolve(wanted, here, path.name, absent, in_groups=not is_table(path))
     checks += [missing_target(ours, here, path.name) for ours in _NEEDED if ours not in sources]
     if column_map.columns or is_table(path):
@@ -122,7 +126,7 @@ def _refuse_ways_out(wanted: Sources, where: str) -> None:
     for names in wanted.values():
         for name in names:
             if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
-                raise InputError(f"{where}: {name!r} in --columns is no path inside the file, such as group/column.")
+                raise InputError(f"{where}: {name!r} in --columns is not a path inside the file, such as group/column.")
 
 
 def _tidy(
@@ -155,10 +159,12 @@ def _tidy(
     if "episode" not in columns:
         checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
     labelled = "episode" in columns
-    transitions, told, more = guess_next(observations, actions, rewards, terminals, timeouts, stated, labelled, where)
-    require([*checks, *more])
-    notes += told
-    return transitions, [*checks, *more]
+    transitions, more_notes, more_checks = guess_next(
+        observations, actions, rewards, terminals, timeouts, stated, labelled, where
+    )
+    require([*checks, *more_checks])
+    notes += more_notes
+    return transitions, [*checks, *more_checks]
 
 
 def _unmarked_ends(where: str, terminals: Bools, timeouts: Bools, may_time_out: bool, notes: list[str]) -> list[Check]:
@@ -206,8 +212,8 @@ def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool
         for name in names:
             part, check = tidy_column(raw[name], ours, in_full(name, ours), where, flat)
             if not check.fault and len(part) != rows:
-                told = f"{where}: column {in_full(name, ours)} has {len(part)} rows, observations has {rows}."
-                check = Check(in_full(name, ours), "as many rows", told)
+                fault = f"{where}: column {in_full(name, ours)} has {len(part)} rows, but observations has {rows}."
+                check = Check(in_full(name, ours), "number of rows", fault)
             parts.append(part)
             checks.append(check)
         if not any(check.fault for check in checks):
@@ -243,8 +249,8 @@ def _environment_bounds(where: str, transitions: Transitions, env_id: str) -> tu
     ):
         if width != wanted:
             raise InputError(
-                f"{where}: column {name} is {width} wide, but {env_id} has {wanted}: "
-                "name the environment that the file was logged in.",
+                f"{where}: column {name} has {width} dimensions, but {env_id} has {wanted}: "
+                "give the environment in which the file was logged.",
                 hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
             )
     return spaces.action_low, spaces.action_high

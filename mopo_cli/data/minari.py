@@ -38,17 +38,17 @@ def load_minari(
     from the data; UsageError where the set names another one than ``env_id``; CorruptError for a damaged or
     incomplete set. Call `validate` on what comes back.
     """
-    found = open_set(dataset_id)
-    spaces = dataset_spaces(found)
-    rebuilt = rebuild_environment(found, spaces, env_id)
-    transitions = _join(found, spaces, on_progress)
+    minari_set = open_set(dataset_id)
+    spaces = dataset_spaces(minari_set)
+    rebuilt = rebuild_environment(minari_set, spaces, env_id)
+    transitions = _join(minari_set, spaces, on_progress)
     checks = _look_at(transitions, f"minari:{dataset_id}")
     require(checks)
-    reference_min, reference_max = _reference(found.metadata)
+    reference_min, reference_max = _reference(minari_set.metadata)
     info = DatasetInfo(
         dataset_id=f"minari:{dataset_id}",
         env_id=rebuilt.env_id,
-        source="; ".join([*_origin(found), *rebuilt.notes, f"sha256 of the columns {fingerprint(transitions)}"]),
+        source="; ".join([*_origin(minari_set), *rebuilt.notes, f"sha256 of the columns {fingerprint(transitions)}"]),
         action_low=rebuilt.spaces.action_low,
         action_high=rebuilt.spaces.action_high,
         termination=rebuilt.termination,
@@ -82,29 +82,29 @@ def fingerprint(transitions: Transitions) -> str:
     return digest.hexdigest()
 
 
-def _join(found: MinariSet, spaces: Spaces, on_progress: Callable[[int], None]) -> Transitions:
-    joined = _empty(found, spaces)
+def _join(minari_set: MinariSet, spaces: Spaces, on_progress: Callable[[int], None]) -> Transitions:
+    joined = _empty(minari_set, spaces)
     infos = joined.infos
-    row = told = 0
+    row = reported = 0
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, which validation reports by row
-        for episode in read_episodes(found, spaces):
+        for episode in read_episodes(minari_set, spaces):
             end = row + len(episode["rewards"])
             infos = {name: column for name, column in infos.items() if name in episode}
             _fill(joined, infos, slice(row, end), episode)
             row = end
-            if row - told >= _REPORT_EVERY:
-                on_progress(row - told)
-                told = row
-    on_progress(row - told)
+            if row - reported >= _REPORT_EVERY:
+                on_progress(row - reported)
+                reported = row
+    on_progress(row - reported)
     return replace(joined, infos=infos)
 
 
-def _empty(found: MinariSet, spaces: Spaces) -> Transitions:
+def _empty(minari_set: MinariSet, spaces: Spaces) -> Transitions:
     """Columns of the length that the metadata say. The system gives the memory as they are filled."""
-    n = found.steps
+    n = minari_set.steps
     floats = n * (2 * spaces.obs_dim + spaces.act_dim + 1 + len(INFOS))
-    if found.data_format == "hdf5":
-        check_declared(found.data / HDF5_FILE, np.dtype(np.float32).itemsize * floats)
+    if minari_set.data_format == "hdf5":
+        check_declared(minari_set.data / HDF5_FILE, np.dtype(np.float32).itemsize * floats)
     try:
         return Transitions(
             observations=np.empty((n, spaces.obs_dim), np.float32),
@@ -116,7 +116,9 @@ def _empty(found: MinariSet, spaces: Spaces) -> Transitions:
             infos={name: np.empty(n, np.float32) for name in INFOS},
         )
     except (MemoryError, OverflowError, ValueError) as error:
-        raise InputError(f"The {n:,} steps of the Minari set in {found.data.parent} do not fit into memory.") from error
+        raise InputError(
+            f"The {n:,} steps of the Minari set in {minari_set.data.parent} do not fit into memory."
+        ) from error
 
 
 def _fill(joined: Transitions, infos: dict[str, Any], rows: slice, episode: Episode) -> None:
@@ -144,11 +146,11 @@ def _number(value: Any) -> float:
     return float(value) if is_number and abs(value) < _LARGEST else math.nan
 
 
-def _origin(found: MinariSet) -> list[str]:
-    metadata = found.metadata
+def _origin(minari_set: MinariSet) -> list[str]:
+    metadata = minari_set.metadata
     authors = metadata.get("author") or []
     parts = [
-        f"Minari set {found.dataset_id}, read with minari {version('minari')}",
+        f"Minari set {minari_set.dataset_id}, read with minari {version('minari')}",
         f"written with {_line(metadata.get('minari_version', 'an unknown version'))}",
         f"by {_line(', '.join(sorted(map(str, authors))) if isinstance(authors, list) else authors)}"
         if authors

@@ -55,30 +55,32 @@ class _Spec:
     wrappers: tuple[str, ...]
 
 
-def dataset_spaces(found: MinariSet) -> Spaces:
+def dataset_spaces(minari_set: MinariSet) -> Spaces:
     """The set's own spaces, from its metadata; no environment is asked.
 
     Raises InputError unless both are flat floating-point boxes, the actions' finite; CorruptError for damage.
     """
-    observation, action = (_flat_box(found, role) for role in ("observation", "action"))
+    observation, action = (_flat_box(minari_set, role) for role in ("observation", "action"))
     low, high = action.low.astype(np.float32), action.high.astype(np.float32)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise InputError(f"The Minari set {found.dataset_id} has the action space {action}; finite bounds are needed.")
+        raise InputError(
+            f"The Minari set {minari_set.dataset_id} has the action space {action}; finite bounds are needed."
+        )
     return Spaces(observation.shape[0], action.shape[0], low, high)
 
 
-def _flat_box(found: MinariSet, role: str) -> gym.spaces.Box:
+def _flat_box(minari_set: MinariSet, role: str) -> gym.spaces.Box:
     from minari.serialization import deserialize_space
 
-    text = found.metadata.get(f"{role}_space")
+    text = minari_set.metadata.get(f"{role}_space")
     if not isinstance(text, str):
         # The library would make the stored environment to find out.
-        raise InputError(f"The Minari set {found.dataset_id} does not say what its {role} space is.")
+        raise InputError(f"The Minari set {minari_set.dataset_id} does not state its {role} space.")
     try:
         space = deserialize_space(text)
     except Exception as error:  # the library lets every fault of the text through as it comes
-        where = f"{found.data / METADATA}: {role}_space"
-        raise CorruptError(f"{where} is not valid ({error!r}).", mend(found.dataset_id)) from error
+        where = f"{minari_set.data / METADATA}: {role}_space"
+        raise CorruptError(f"{where} is not valid ({error!r}).", mend(minari_set.dataset_id)) from error
     if isinstance(space, gym.spaces.Box):
         if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
             return space
@@ -87,26 +89,26 @@ def _flat_box(found: MinariSet, role: str) -> gym.spaces.Box:
         what = f"discrete {role}s ({type(space).__name__})"
     else:
         what = f"{role}s of the kind {type(space).__name__}"
-    raise InputError(f"The Minari set {found.dataset_id} has {what}; mopo learns from flat continuous ones only.")
+    raise InputError(f"The Minari set {minari_set.dataset_id} has {what}; mopo learns from flat continuous ones only.")
 
 
-def rebuild_environment(found: MinariSet, spaces: Spaces, env_id: str | None = None) -> RebuiltEnvironment:
+def rebuild_environment(minari_set: MinariSet, spaces: Spaces, env_id: str | None = None) -> RebuiltEnvironment:
     """The environment to evaluate in: the set's own for evaluation, else the one it was logged in.
 
     ``env_id`` is that of a set which names none. Where it cannot be made here, ``notes`` say why. Raises InputError
     when the environment's spaces are not those of the data (`spaces`), or its keyword arguments are nothing that JSON
     can keep; UsageError where the set names another environment than ``env_id``.
     """
-    logged = _read_spec(found, "env_spec")
-    spec = _read_spec(found, "eval_env_spec") or logged
+    logged = _read_spec(minari_set, "env_spec")
+    spec = _read_spec(minari_set, "eval_env_spec") or logged
     if spec is None:
-        return _named(found, spaces, env_id)
+        return _named(minari_set, spaces, env_id)
     logged = logged or spec
     if env_id not in (None, logged.env_id, spec.env_id):
         raise UsageError(
-            f"--env {env_id} contradicts the Minari set {found.dataset_id}, which names its environment "
+            f"--env {env_id} contradicts the Minari set {minari_set.dataset_id}, which names its environment "
             f"{logged.env_id}.",
-            hint="leave --env out; it belongs to sets and files that name none",
+            hint="leave --env out; it is for sets and files that name no environment",
         )
     notes = [f"environment {spec.env_id}" + (f", logged in {logged.env_id}" if logged.env_id != spec.env_id else "")]
     if spec.wrappers:
@@ -122,39 +124,41 @@ def rebuild_environment(found: MinariSet, spaces: Spaces, env_id: str | None = N
     if reason is not None:
         notes.append(f"it cannot be made here, so there is no evaluation: {reason}")
         return RebuiltEnvironment(None, {}, termination, tuple(notes), spaces)
-    _check_spaces(found, spec, spaces, present)
+    _check_spaces(minari_set, spec, spaces, present)
     return RebuiltEnvironment(spec.env_id, kwargs, termination, tuple(notes), spaces)
 
 
-def _named(found: MinariSet, spaces: Spaces, env_id: str | None) -> RebuiltEnvironment:
+def _named(minari_set: MinariSet, spaces: Spaces, env_id: str | None) -> RebuiltEnvironment:
     """The environment that was named for a set that names none: its bounds and rule count, as they do for a file."""
     if env_id is None:
         return RebuiltEnvironment(None, {}, "none", ("the set names no environment: no evaluation",), spaces)
     present = spaces_of_id(env_id)
     if differences := _other_widths(spaces, present):
-        raise InputError(f"The Minari set {found.dataset_id} does not fit {env_id}, which has {differences}.")
+        raise InputError(f"The Minari set {minari_set.dataset_id} does not match {env_id}, which has {differences}.")
     note = f"the set names no environment: {env_id} was named"
     return RebuiltEnvironment(env_id, {}, termination_for_env(env_id), (note,), present)
 
 
-def _read_spec(found: MinariSet, name: str) -> _Spec | None:
-    text = found.metadata.get(name)
+def _read_spec(minari_set: MinariSet, name: str) -> _Spec | None:
+    text = minari_set.metadata.get(name)
     if text is None:
         return None
-    where = f"{found.data / METADATA}: {name}"
+    where = f"{minari_set.data / METADATA}: {name}"
     try:
         stored = json.loads(text)
         env_id, kwargs = stored["id"], stored.get("kwargs") or {}
         limit, wrappers = stored.get("max_episode_steps"), stored.get("additional_wrappers") or []
         names = tuple(_plain_name(wrapper["name"]) for wrapper in wrappers)
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise CorruptError(f"{where} is no environment specification ({error!r}).", mend(found.dataset_id)) from error
+        raise CorruptError(
+            f"{where} is not an environment specification ({error!r}).", mend(minari_set.dataset_id)
+        ) from error
     if not isinstance(env_id, str) or not _ENV_ID.fullmatch(env_id) or not isinstance(kwargs, dict):
-        raise CorruptError(f"{where} is no environment specification.", mend(found.dataset_id))
+        raise CorruptError(f"{where} is not an environment specification.", mend(minari_set.dataset_id))
     try:
         json.dumps(kwargs, allow_nan=False)
     except ValueError as error:
-        raise InputError(f"{where} has keyword arguments that JSON cannot keep ({error}).") from error
+        raise InputError(f"{where} has keyword arguments that are not JSON ({error}).") from error
     return _Spec(env_id, kwargs, limit if type(limit) is int and limit > 0 else None, names)
 
 
@@ -190,18 +194,18 @@ def _termination(spec: _Spec) -> tuple[str, list[str]]:
     return "none", [f"the rule {rule} does not know its {', '.join(moved)}: name a rule with --termination"]
 
 
-def _check_spaces(found: MinariSet, spec: _Spec, data: Spaces, present: Spaces) -> None:
+def _check_spaces(minari_set: MinariSet, spec: _Spec, data: Spaces, present: Spaces) -> None:
     wrapped = f" without its wrappers ({', '.join(spec.wrappers)})" if spec.wrappers else ""
     differences = _other_widths(data, present)
     if not differences and not (
         np.allclose(data.action_low, present.action_low) and np.allclose(data.action_high, present.action_high)
     ):
-        differences = f"actions in {_interval(present)}, where the data's are in {_interval(data)}"
+        differences = f"actions in {_interval(present)} (the data: {_interval(data)})"
     if differences:
         raise InputError(
-            f"The Minari set {found.dataset_id} does not fit its own environment: {spec.env_id}, as made here"
+            f"The Minari set {minari_set.dataset_id} does not match its environment: {spec.env_id}, as created here"
             f"{wrapped}, has {differences}.",
-            hint="install the versions that the set was made with, or write its columns to a file: --dataset ./file.h5",
+            hint="install the versions that the set was made with, or write its columns to a file: --dataset FILE.h5",
         )
 
 
@@ -212,7 +216,7 @@ def _other_widths(data: Spaces, present: Spaces) -> str:
         ("actions", data.act_dim, present.act_dim),
     )
     return " and ".join(
-        f"{name} {in_env} wide, where the data's are {in_data}" for name, in_data, in_env in widths if in_data != in_env
+        f"{name} of {in_env} dimensions (the data: {in_data})" for name, in_data, in_env in widths if in_data != in_env
     )
 
 

@@ -21,55 +21,55 @@ INFOS = ("x_velocity", "y_velocity")
 _COLUMNS = ("observations", "actions", "rewards", "terminations", "truncations")
 
 
-def read_episodes(found: MinariSet, spaces: Spaces) -> Iterator[Episode]:
+def read_episodes(minari_set: MinariSet, spaces: Spaces) -> Iterator[Episode]:
     """All episodes in their order.
 
     Raises CorruptError or InputError, with what mends it, where they cannot be read, do not fit ``spaces``, or
     have other steps in all than the metadata say.
     """
-    read = _from_hdf5 if found.data_format == "hdf5" else _from_library
-    left = found.steps
+    read = _from_hdf5 if minari_set.data_format == "hdf5" else _from_library
+    left = minari_set.steps
     try:
-        for k, raw in enumerate(read(found)):
-            episode = _checked(found, k, raw, spaces)
+        for k, raw in enumerate(read(minari_set)):
+            episode = _checked(minari_set, k, raw, spaces)
             left -= len(episode["rewards"])
             if left < 0:
                 break
             yield episode
     except MopoError as error:
-        raise type(error)(error.message, error.hint or mend(found.dataset_id)) from error
+        raise type(error)(error.message, error.hint or mend(minari_set.dataset_id)) from error
     if left:
         raise CorruptError(
-            f"The Minari set in {found.data.parent} is damaged: its episodes have {'more' if left < 0 else 'fewer'} "
-            f"steps than the {found.steps:,} that its metadata say.",
-            mend(found.dataset_id),
+            f"The Minari set in {minari_set.data.parent} is damaged: its episodes have "
+            f"{'more' if left < 0 else 'fewer'} steps than the {minari_set.steps:,} in its metadata.",
+            mend(minari_set.dataset_id),
         )
 
 
-def _from_hdf5(found: MinariSet) -> Iterator[Episode]:
+def _from_hdf5(minari_set: MinariSet) -> Iterator[Episode]:
     # Minari's own reader follows links out of the file, allocates whatever the file claims and decodes every info.
-    with open_hdf5(found.data / HDF5_FILE) as file:
-        for k in range(found.episodes):
-            told = {*stored_names(file, f"episode_{k}/infos")}.intersection(INFOS)
+    with open_hdf5(minari_set.data / HDF5_FILE) as file:
+        for k in range(minari_set.episodes):
+            infos = {*stored_names(file, f"episode_{k}/infos")}.intersection(INFOS)
             places = {name: f"episode_{k}/{name}" for name in _COLUMNS}
-            places |= {name: f"episode_{k}/infos/{name}" for name in told}
+            places |= {name: f"episode_{k}/infos/{name}" for name in infos}
             columns = read_columns(file, places.values())
             yield {name: columns[place] for name, place in places.items()}
 
 
-def _from_library(found: MinariSet) -> Iterator[Episode]:
+def _from_library(minari_set: MinariSet) -> Iterator[Episode]:
     try:
         from minari import MinariDataset
 
-        for episode in MinariDataset(found.data).iterate_episodes():
+        for episode in MinariDataset(minari_set.data).iterate_episodes():
             columns = {name: getattr(episode, name) for name in _COLUMNS}
-            told = {name: value for name, value in (episode.infos or {}).items() if name in INFOS}
-            yield {name: np.asarray(column) for name, column in {**columns, **told}.items()}
+            infos = {name: value for name, value in (episode.infos or {}).items() if name in INFOS}
+            yield {name: np.asarray(column) for name, column in {**columns, **infos}.items()}
     except Exception as error:  # the storages' libraries have no error class in common
-        raise CorruptError(f"The Minari set in {found.data.parent} cannot be read ({error!r}).") from error
+        raise CorruptError(f"The Minari set in {minari_set.data.parent} cannot be read ({error!r}).") from error
 
 
-def _checked(found: MinariSet, k: int, episode: Episode, spaces: Spaces) -> Episode:
+def _checked(minari_set: MinariSet, k: int, episode: Episode, spaces: Spaces) -> Episode:
     """The episode, without infos that are not one finite number per step."""
     steps = episode["rewards"].size
     wanted = {
@@ -81,11 +81,11 @@ def _checked(found: MinariSet, k: int, episode: Episode, spaces: Spaces) -> Epis
         column = episode[name]
         if column.shape != shape or column.dtype.kind not in "fiub":
             raise CorruptError(
-                f"The Minari set in {found.data.parent} is damaged: {name} of episode {k} are {column.dtype} of shape "
-                f"{column.shape}, where numbers of shape {shape} are needed."
+                f"The Minari set in {minari_set.data.parent} is damaged: {name} of episode {k} are {column.dtype} of "
+                f"shape {column.shape}, not numbers of shape {shape}."
             )
-    told = {name: _per_step(episode[name], steps) for name in INFOS if name in episode}
-    return {name: episode[name] for name in wanted} | {name: info for name, info in told.items() if info is not None}
+    infos = {name: _per_step(episode[name], steps) for name in INFOS if name in episode}
+    return {name: episode[name] for name in wanted} | {name: info for name, info in infos.items() if info is not None}
 
 
 def _per_step(info: NDArray[Any], steps: int) -> NDArray[Any] | None:

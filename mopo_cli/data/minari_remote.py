@@ -76,7 +76,7 @@ def _work(what: str, task: dict[str, Any], on_bytes: Callable[[int], None] = lam
                 if held != before:
                     before, last = held, now
                 if answer is None and now > last + STALL_SECONDS:
-                    raise NetworkError(f"{what}: nothing came for {STALL_SECONDS:g} seconds.", _TRY_AGAIN)
+                    raise NetworkError(f"{what}: no data came for {STALL_SECONDS:g} seconds.", _TRY_AGAIN)
         finally:
             process.kill()
     return _understand(what, answer, process.returncode)
@@ -98,7 +98,7 @@ def _understand(what: str, answer: bytes, code: int) -> Any:
     try:
         reply = json.loads(answer)
     except ValueError:
-        reply = {"error": "network", "message": f"the process that does it ended with code {code}."}
+        reply = {"error": "network", "message": f"its process ended with code {code}."}
     if "error" not in reply:
         return reply["result"]
     if reply["error"] == "input":
@@ -136,7 +136,7 @@ def _refusal(dataset_id: str, error: ValueError) -> str:
     if dataset_id in there:
         return str(error)
     close = get_close_matches(dataset_id, there, n=_CLOSE, cutoff=0)
-    return f"there is no such set; there is {', '.join(close)}" if close else "there is no such set"
+    return f"there is no such set; similar ones are {', '.join(close)}" if close else "there is no such set"
 
 
 def _is_ours(error: Exception) -> bool:

@@ -100,11 +100,13 @@ def open_set(dataset_id: str) -> MinariSet:
     )
     if metadata.get("dataset_id") != dataset_id:
         raise InputError(
-            f"{data / 'metadata.json'} says that the set is {metadata.get('dataset_id')!r}, not {dataset_id!r}.",
-            hint="rename the folder, or ask for the set by the name in its metadata",
+            f"{data / 'metadata.json'} names the set {metadata.get('dataset_id')!r}, not {dataset_id!r}.",
+            hint="rename the folder, or use the name in its metadata",
         )
     if data_format not in _FORMATS:
-        raise InputError(f"The Minari set in {data.parent} is stored as {data_format!r}, not {', '.join(_FORMATS)}.")
+        raise InputError(
+            f"The Minari set in {data.parent} is stored as {data_format!r}; known formats are {', '.join(_FORMATS)}."
+        )
     return MinariSet(dataset_id, data, data_format, episodes, steps, metadata)
 
 
@@ -120,8 +122,8 @@ def stored_environment(metadata: dict[str, Any]) -> str | None:
 def mend(dataset_id: str) -> str:
     """What to do about a set that is damaged. Nothing of Minari's is ever removed from here."""
     return (
-        f"move {minari_root() / dataset_id} away, then the same command again downloads it anew; "
-        "a set of your own must be made anew"
+        f"move {minari_root() / dataset_id} away and run the same command again to download it; "
+        "a set of your own must be created again"
     )
 
 
@@ -143,5 +145,5 @@ def _lacks(data: Path) -> str | None:
 def _field(metadata: Any, name: str, kind: type, data: Path, dataset_id: str) -> Any:
     value = metadata.get(name) if isinstance(metadata, dict) else None
     if type(value) is not kind or (isinstance(value, int) and value < 1):
-        raise CorruptError(f"{data / 'metadata.json'} holds no valid {name}.", mend(dataset_id))
+        raise CorruptError(f"{data / 'metadata.json'} has no valid field {name}.", mend(dataset_id))
     return value

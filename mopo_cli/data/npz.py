@@ -45,14 +45,16 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 if re.search(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)", member.filename):
-                    raise InputError(f"{path} holds {member.filename!r}, a path that leads out of it: it is refused.")
+                    raise InputError(
+                        f"{path} contains the path {member.filename!r}, which leads out of it; such a file is not read."
+                    )
             yield archive
     except (MopoError, MemoryError):
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # damage shows as any of a dozen errors of zipfile, zlib and numpy
-        raise CorruptError(f"{path} is not an NPZ file, is cut short or is damaged ({error}).") from error
+        raise CorruptError(f"{path} is not an NPZ file, is truncated or is damaged ({error}).") from error
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from mopo_cli.data import arrow
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.npz import npz_names, read_npz
-from mopo_cli.data.registry import DATA_FILES
 from mopo_cli.errors import InputError
 from mopo_cli.store import columns as hdf5
 from mopo_cli.store.files import check_file
+from mopo_cli.store.run import DATA_FILES
 
 
 def is_table(path: Path) -> bool:
@@ -29,7 +29,7 @@ def check_kind(path: Path) -> None:
     check_file(path)
     if not h5py.is_hdf5(path):
         raise InputError(
-            f"{path} is of no kind that is read: HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet).",
+            f"{path} is not an HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet) file.",
             hint="save it as one of these",
         )
 
@@ -68,5 +68,5 @@ def _codes(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
         raise InputError(f"{path.name}: column {name} has shape {values.shape}, not [rows] or [rows, 1].")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
-        require([Check(name, "labels", f"{path.name}: column {name} is not finite in row {row}.", row)])
+        require([Check(name, "labels", f"{path.name}: column {name} holds NaN or infinity in row {row}.", row)])
     return np.unique(values.ravel(), return_inverse=True)[1].astype(np.int64)

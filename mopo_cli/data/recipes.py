@@ -112,7 +112,7 @@ class Goal:
     def parts(self, behaviour: Behaviour) -> dict[str, int]:
         """The behaviours that the level is about, each by its steps, as far as the training has come to them."""
         steps = {"medium": self.medium_steps(behaviour), "expert": self.limit}
-        return {part: taken for part in _PARTS[self.level] if (taken := steps[part]) in behaviour.actors}
+        return {part: at for part in _PARTS[self.level] if (at := steps[part]) in behaviour.actors}
 
     def is_met(self, behaviour: Behaviour) -> bool:
         """Whether the behaviour has done all that the level is made from."""
@@ -127,16 +127,16 @@ class Goal:
             return
         if self.limit not in behaviour.curve:
             raise InputError(
-                f"{name}: the behaviour was already trained for {behaviour.online.steps:,} steps, and what it was "
-                f"after {self.limit:,} was not kept.",
-                hint=f"a larger --behaviour-steps, a multiple of {self.recipe.every}, or --force to train it anew",
+                f"{name}: the behaviour was already trained for {behaviour.online.steps:,} steps, and its state "
+                f"after {self.limit:,} steps was not kept.",
+                hint=f"a larger --behaviour-steps, a multiple of {self.recipe.every}, or --force to train it again",
             )
         assert self.medium is not None
         steps, best = max(self.curve(behaviour, self.limit), key=lambda point: point[1])
         raise InputError(
             f"{name}: within {self.limit:,} steps the behaviour returned at most {best:.1f} (after {steps:,} "
-            f"steps), and medium is {self.medium.value:.1f}, {self.medium.why}.",
-            hint=f"mopo fetch-data --dataset {name} --behaviour-steps {2 * self.limit} (it goes on from there), "
+            f"steps), but medium is {self.medium.value:.1f}, {self.medium.why}.",
+            hint=f"mopo fetch-data --dataset {name} --behaviour-steps {2 * self.limit} (it continues from there), "
             f"or a --medium-return of at most {best:.1f}",
         )
 
@@ -149,15 +149,15 @@ def needs_medium(level: str) -> bool:
 def medium_threshold(env_id: str, environment: Environment, random_return: Callable[[], float]) -> Threshold:
     """A third of the way from random to expert: by D4RL's returns for the family, else by the return at which
     Gymnasium calls the environment solved and the measured `random_return`. InputError where neither is known."""
-    if known := family_returns(env_id):
-        low, high = known
+    if returns := family_returns(env_id):
+        low, high = returns
         where = "in D4RL's table"
     elif environment.spec is not None and environment.spec.reward_threshold is not None:
         low, high = random_return(), float(environment.spec.reward_threshold)
         where = "measured, and the return at which it counts as solved"
     else:
         raise InputError(
-            f"From which return on a behaviour in {env_id} is medium is not known: name it.",
+            f"The return of a medium behaviour in {env_id} is not known: give it.",
             hint="--medium-return RETURN",
         )
     return Threshold(low + (high - low) / 3, f"a third of the way from {low:.1f} to {high:.1f} ({where})")

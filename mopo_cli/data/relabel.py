@@ -61,8 +61,8 @@ def _heading_rewards(t: Transitions, info: DatasetInfo, degrees: float) -> tuple
         return ant_heading(t.infos["x_velocity"], t.infos["y_velocity"], t.actions, degrees), ""
     if not info.terminal_next_known and t.terminals.any():
         raise InputError(
-            f"{info.dataset_id} holds neither velocities nor the states after terminals, from which they could be "
-            "told.",
+            f"{info.dataset_id} holds neither velocities nor the states after terminals, so the rewards cannot be "
+            "computed.",
             hint="a set with next states, such as ant-medium-v2",
         )
     note = "approximate, from the velocities at the end of each step, as the log has no x_velocity and y_velocity"
@@ -120,13 +120,13 @@ def relabel(transitions: Transitions, info: DatasetInfo, rule: str) -> tuple[Tra
     _check(transitions, info, rule, task)
     rewards, note = task.rewards(transitions, info)
 
-    def own(observations: Floats) -> Floats:
+    def of_task(observations: Floats) -> Floats:
         return np.ascontiguousarray(observations[:, : task.obs_dim])
 
     relabelled = replace(
         transitions,
-        observations=own(transitions.observations),
-        next_observations=own(transitions.next_observations),
+        observations=of_task(transitions.observations),
+        next_observations=of_task(transitions.next_observations),
         rewards=rewards.astype(np.float32),
     )
     limit = {name: value for name, value in info.env_kwargs.items() if name == "max_episode_steps"}
@@ -149,17 +149,18 @@ def _check(transitions: Transitions, info: DatasetInfo, rule: str, task: RewardR
         raise InputError(
             f"The reward rule {rule!r} is for logs of {' or '.join(task.logged_in)}; {info.dataset_id} was logged "
             f"{where}.",
-            hint="--env says which environment a file was logged in",
+            hint="give the environment in which a file was logged: --env ENV-ID",
         )
     if body == "mopo/HalfCheetahJump" and info.env_kwargs.get("reward") != "behaviour":
         raise InputError(f"{info.dataset_id} has the rewards of {rule!r} already.", hint="leave --relabel out")
     others = {name: value for name, value in info.env_kwargs.items() if name not in task.harmless}
     if others:
         raise InputError(
-            f"The reward rule {rule!r} is for logs of {body} as it is by default; {info.dataset_id} was logged with "
-            f"{others}."
+            f"The reward rule {rule!r} is for logs of {body} with its default arguments; {info.dataset_id} was logged "
+            f"with {others}."
         )
     if transitions.obs_dim < task.obs_dim:
         raise InputError(
-            f"The reward rule {rule!r} needs {task.obs_dim} observations; {info.dataset_id} has {transitions.obs_dim}."
+            f"The reward rule {rule!r} needs {task.obs_dim} observation columns; {info.dataset_id} has "
+            f"{transitions.obs_dim}."
         )

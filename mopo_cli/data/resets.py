@@ -10,7 +10,7 @@ from mopo_cli.data.transitions import Transitions
 # Next states are the next episode's where they are in at least this share of the ends, and not by chance.
 _MOST, _CHANCE = 0.5, 1e-3
 _TRIED = 20
-_WHAT = "not the next episode's"
+_WHAT = "last states of episodes"
 
 
 def check_resets(transitions: Transitions, where: str) -> Check:
@@ -31,9 +31,9 @@ def check_resets(transitions: Transitions, where: str) -> Check:
             continue
         fault = (
             f"{where}: column next_observations equals the next row's observations in {len(same)} of {len(rows)} rows "
-            f"that {name} marks as ends, first in row {same[0]}: it holds the next episode's first state, or the next "
-            "row only resets. Where the environment resets in the same step, store the final observation "
-            '(info["final_obs"]) as next_observations; where it resets in the next step, leave out the row after each '
+            f"that {name} marks as ends, first in row {same[0]}. So it holds the first state of the next episode, or "
+            "the next row is only a reset. If the environment resets in the same step, store the final observation "
+            '(info["final_obs"]) as next_observations; if it resets in the next step, leave out the row after each '
             "end."
         )
         return Check("next_observations", _WHAT, fault, int(same[0]))

@@ -1,4 +1,12 @@
-"""The returns that D4RL calls score 0 and score 100."""
+"""D4RL's environments, and the returns that it calls score 0 and score 100."""
+
+# The environment a D4RL policy is evaluated in: -v4 has the model and reward of the -v2 it was logged in.
+D4RL_ENVIRONMENTS = {
+    "hopper": "Hopper-v4",
+    "halfcheetah": "HalfCheetah-v4",
+    "walker2d": "Walker2d-v4",
+    "ant": "Ant-v4",
+}
 
 # D4RL, infos.py: return of a random and of an expert policy per environment, all dataset versions.
 _D4RL = {
@@ -10,6 +18,11 @@ _D4RL = {
 # v2 to v4 share model and reward. v5 changed both, so that a v5 return against these constants would be a
 # number that looks like a D4RL score and is none.
 _VERSIONS = {"v2", "v3", "v4"}
+
+
+def d4rl_environment(dataset_id: str) -> str:
+    """The id of the environment that a canonical D4RL id, such as hopper-medium-v2, belongs to."""
+    return D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
 
 
 def reference_scores(env_id: str | None) -> tuple[float, float] | None:

@@ -82,7 +82,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Portrait:
+class DatasetStatistics:
     """A dataset at a glance; `dataclasses.asdict` gives what JSON has types for.
 
     Dimensions are named ``obs[0]`` … and ``action[0]`` …, shares lie in [0, 1], quantiles are keyed p1, p10, …
@@ -113,8 +113,8 @@ class Portrait:
     """None where no two stretches can be compared"""
 
 
-def portrait(transitions: Transitions, info: DatasetInfo, seed: int = 0) -> Portrait:
-    """The portrait of at least one transition whose columns `check_columns` and `check_bounds` have passed.
+def dataset_statistics(transitions: Transitions, info: DatasetInfo, seed: int = 0) -> DatasetStatistics:
+    """The statistics of at least one transition whose columns `check_columns` and `check_bounds` have passed.
 
     ``seed`` draws the rows that the neighbours are looked for among; all else is exact over all rows.
     """
@@ -123,7 +123,7 @@ def portrait(transitions: Transitions, info: DatasetInfo, seed: int = 0) -> Port
     actions = _describe(transitions.actions, "action")
     columns = [*observations, *actions]
     saturation = _saturation(transitions.actions, info)
-    return Portrait(
+    return DatasetStatistics(
         summary=summarise(transitions),
         returns=_histogram(episode_returns(transitions)),
         lengths=_histogram(lengths.astype(np.float64)),
@@ -168,13 +168,13 @@ def _endings(transitions: Transitions) -> dict[str, float]:
 
 def _saturation(actions: Floats, info: DatasetInfo) -> list[Saturation]:
     low, high = info.action_low.astype(np.float64), info.action_high.astype(np.float64)
-    found = []
+    saturation = []
     for dim in range(actions.shape[1]):
         place = (actions[:, dim] - low[dim]) / (high[dim] - low[dim])
         counts, _ = np.histogram(np.clip(place, 0, 1), BINS, (0, 1))
         shares = float((place <= NEAR).mean()), float((place >= 1 - NEAR).mean())
-        found.append(Saturation(f"action[{dim}]", float(low[dim]), float(high[dim]), *shares, counts.tolist()))
-    return found
+        saturation.append(Saturation(f"action[{dim}]", float(low[dim]), float(high[dim]), *shares, counts.tolist()))
+    return saturation
 
 
 def _copies(transitions: Transitions, columns: list[Column]) -> list[Copy]:
@@ -186,7 +186,7 @@ def _copies(transitions: Transitions, columns: list[Column]) -> list[Copy]:
         scaled = (block[:, varying] - mean[varying]) / std[varying]
         products += scaled.T @ scaled
     correlations = products / len(transitions)
-    found = []
+    copies = []
     for place, second in enumerate(varying.tolist()):
         close = np.flatnonzero(np.abs(correlations[place, :place]) > COPY_CORRELATION)
         if len(close):
@@ -194,8 +194,8 @@ def _copies(transitions: Transitions, columns: list[Column]) -> list[Copy]:
             a, b = _column(transitions, first), _column(transitions, second)
             relation: Relation = "equal" if (a == b).all() else "negated" if (a == -b).all() else "correlated"
             correlation = float(np.clip(correlations[place, close[0]], -1, 1))
-            found.append(Copy(columns[second].name, columns[first].name, relation, correlation))
-    return found
+            copies.append(Copy(columns[second].name, columns[first].name, relation, correlation))
+    return copies
 
 
 def _unchanged(transitions: Transitions, info: DatasetInfo) -> list[str]:
@@ -206,15 +206,15 @@ def _unchanged(transitions: Transitions, info: DatasetInfo) -> list[str]:
 
 
 def _neighbours(transitions: Transitions, columns: list[Column], seed: int) -> Neighbours | None:
-    found = coverage(transitions, *_moments(columns), np.random.default_rng(seed))
-    if found is None:
+    covered = coverage(transitions, *_moments(columns), np.random.default_rng(seed))
+    if covered is None:
         return None
     return Neighbours(
-        quantiles=_quantiles(found.distances, (1, 10, 50, 90, 99)),
-        histogram=_histogram(found.distances),
-        queries=len(found.distances),
-        references=found.references,
-        dimensions=found.dimensions,
+        quantiles=_quantiles(covered.distances, (1, 10, 50, 90, 99)),
+        histogram=_histogram(covered.distances),
+        queries=len(covered.distances),
+        references=covered.references,
+        dimensions=covered.dimensions,
     )
 
 

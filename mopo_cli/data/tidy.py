@@ -27,8 +27,8 @@ def tidy_column(column: NDArray[Any], ours: str, name: str, where: str, flat: bo
         if column.ndim == 2 and column.shape[1] == 1:
             column = column[:, 0]
         if column.ndim != 1:
-            told = f"{where}: column {name} has shape {column.shape}, not [rows] or [rows, 1]."
-            return column, Check(name, "shape", told)
+            fault = f"{where}: column {name} has shape {column.shape}, not [rows] or [rows, 1]."
+            return column, Check(name, "shape", fault)
     if ours == "episode":
         return column, Check(name, "labels")
     return _flags(column, name, where) if ours in FLAGS else _floats(column, name, where)
@@ -45,30 +45,30 @@ def end_episodes(
     last = np.zeros(len(labels), np.bool_)
     last[first[1:] - 1] = True
     last[-1:] = True
-    check = Check(name, "episodes in one piece")
-    known = np.unique(labels[first], return_index=True)[1]
-    if len(known) < len(first):
-        row = int(np.delete(first, known)[0])
-        told = (
-            f"{where}: column {name}: row {row} goes on with an episode that ended before. If several episodes share "
-            "this value, as those of two workers may, give every episode its own, such as worker and episode together. "
-            "Only where the rows of one episode were spread, sort the rows by episode and by time."
+    check = Check(name, "rows of an episode together")
+    firsts = np.unique(labels[first], return_index=True)[1]
+    if len(firsts) < len(first):
+        row = int(np.delete(first, firsts)[0])
+        fault = (
+            f"{where}: column {name}: row {row} continues an episode that ended before. If several episodes share "
+            "this value, as those of two workers may, give each its own value, such as worker and episode together. "
+            "If the rows of one episode are not next to each other, sort the rows by episode and by time."
         )
-        check = Check(name, check.what, told, row)
+        check = Check(name, check.what, fault, row)
     elif (terminals & ~last).any():
         row = int(np.flatnonzero(terminals & ~last)[0])
-        told = (
-            f"{where}: row {row} is a terminal, but its episode ({name}) goes on in the next row: mark the last row of "
-            "an episode only."
+        fault = (
+            f"{where}: row {row} is a terminal, but its episode ({name}) continues in the next row: mark only the last "
+            "row of an episode."
         )
-        check = Check(name, check.what, told, row)
+        check = Check(name, check.what, fault, row)
     return timeouts | (last & ~terminals), check
 
 
 def _flags(column: NDArray[Any], name: str, where: str) -> tuple[Bools, Check]:
     odd = np.flatnonzero((column != 0) & (column != 1))
-    told = f"{where}: column {name} holds {column[odd[0]]} in row {odd[0]}, not 0 or 1." if len(odd) else ""
-    return column.astype(np.bool_), Check(name, "0 or 1", told, int(odd[0]) if len(odd) else None)
+    fault = f"{where}: column {name} holds {column[odd[0]]} in row {odd[0]}, not 0 or 1." if len(odd) else ""
+    return column.astype(np.bool_), Check(name, "0 or 1", fault, int(odd[0]) if len(odd) else None)
 
 
 def _floats(column: NDArray[Any], name: str, where: str) -> tuple[NDArray[np.float32], Check]:

@@ -91,7 +91,9 @@ def dataset_shape(path: Path) -> tuple[int, int, int]:
     with open_hdf5(path) as file:
         observations, actions = (column_shape(file, name) for name in ("observations", "actions"))
     if len(observations) != 2 or len(actions) != 2:
-        raise InputError(f"{path}: observations {observations} and actions {actions} are not [N, ·].")
+        raise InputError(
+            f"{path}: observations {observations} and actions {actions} must have the shape [rows, width]."
+        )
     return observations[0], observations[1], actions[1]
 
 
@@ -146,7 +148,7 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     expected = _STEP_COLUMNS | dict.fromkeys(penalties, np.float32)
     for name, dtype in expected.items():
         if columns[name].shape != (len(transitions),) or columns[name].dtype != dtype:
-            raise InputError(f"{path}: column {name} is not [{len(transitions)}] of {np.dtype(dtype)}.")
+            raise InputError(f"{path}: column {name} must have shape [{len(transitions)}] and type {np.dtype(dtype)}.")
     for name in penalties:
         check_finite(name, columns[name], str(path))
     check_content(path, attributes, columns)

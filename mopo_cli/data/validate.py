@@ -69,9 +69,9 @@ def faults(transitions: Transitions, info: DatasetInfo) -> list[Check]:
 
 def checks(transitions: Transitions, info: DatasetInfo) -> Iterator[Check]:
     """Everything that `validate` looks at, in its order; columns that do not fit together end it."""
-    found = list(_column_checks(transitions, info.dataset_id))
-    yield from found
-    if not fit_together(found):
+    columns = list(_column_checks(transitions, info.dataset_id))
+    yield from columns
+    if not fit_together(columns):
         return
     bounds = _check_bounds(info, transitions.act_dim)
     yield bounds
@@ -87,9 +87,9 @@ def doubts(transitions: Transitions, info: DatasetInfo) -> list[Check]:
     return [*info.doubts, *check_rewards(transitions, info.dataset_id)]
 
 
-def fit_together(found: Iterable[Check]) -> bool:
+def fit_together(results: Iterable[Check]) -> bool:
     """Whether, by these checks, the columns are of shapes, types and a number that can be worked with."""
-    return not any(check.fault and check.what in (_SHAPE, _ROWS) for check in found)
+    return not any(check.fault and check.what in (_SHAPE, _ROWS) for check in results)
 
 
 def check_columns(transitions: Transitions, where: str) -> None:
@@ -115,8 +115,8 @@ def finite(name: str, column: Floats, where: str) -> Check:
         return Check(name, _FINITE)
     bad_rows = np.flatnonzero(~good.reshape(len(column), -1).all(axis=1))
     fault = (
-        f"{where}: column {name} is not finite in row {bad_rows[0]} ({len(bad_rows)} such rows): "
-        "remove or repair their episodes."
+        f"{where}: column {name} holds NaN or infinity in row {bad_rows[0]} ({len(bad_rows)} such rows): "
+        "remove or repair these episodes."
     )
     return Check(name, _FINITE, fault, int(bad_rows[0]))
 
@@ -144,11 +144,15 @@ def _column_checks(transitions: Transitions, where: str) -> Iterator[Check]:
         wanted = np.dtype(np.float32 if name in floats else np.bool_)
         fault = ""
         if column.shape != shape:
-            fault = f"{where}: column {name} has shape {column.shape}, where {shape} is needed."
+            fault = f"{where}: column {name} has shape {column.shape}, not {shape}."
         elif column.dtype != wanted:
-            fault = f"{where}: column {name} is of type {column.dtype}, where {wanted} is needed."
+            fault = f"{where}: column {name} is of type {column.dtype}, not {wanted}."
         yield Check(name, _SHAPE, fault)
-    fault = f"{where}: {n} transition{'s' * (n != 1)} cannot be learnt from, 2 are needed." if n < 2 else ""
+    fault = (
+        f"{where}: {n} transition{'s' * (n != 1)} {'is' if n == 1 else 'are'} not enough; at least 2 are needed."
+        if n < 2
+        else ""
+    )
     yield Check("all", _ROWS, fault)
     for name, (column, _) in floats.items():
         yield finite(name, column, where)
@@ -159,10 +163,11 @@ def _check_bounds(info: DatasetInfo, act_dim: int) -> Check:
     fault = ""
     if low.shape != (act_dim,) or high.shape != (act_dim,):
         fault = (
-            f"{info.dataset_id}: column actions is {act_dim} wide, its bounds have shapes {low.shape} and {high.shape}."
+            f"{info.dataset_id}: column actions has {act_dim} dimensions, but its bounds have the shapes {low.shape} "
+            f"and {high.shape}."
         )
     elif not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        fault = f"{info.dataset_id}: the action bounds {low} and {high} are not finite and ordered."
+        fault = f"{info.dataset_id}: the action bounds {low} and {high} must be finite, the lower below the upper."
     return Check("actions", "bounds", fault)
 
 
@@ -176,9 +181,9 @@ def _check_actions(actions: Floats, info: DatasetInfo) -> Check:
     bounds = f"[{info.action_low[dim]:g}, {info.action_high[dim]:g}]"
     place = f" of {info.env_id}" if info.env_id else ""
     fault = (
-        f"{info.dataset_id}: column actions leaves the bounds{place} in {len(bad_rows)} of {len(actions)} "
+        f"{info.dataset_id}: column actions is outside the bounds{place} in {len(bad_rows)} of {len(actions)} "
         f"rows, first in row {row} (dimension {dim}: {actions[row, dim]:g}, bounds {bounds}): clip the "
-        "actions if the environment did so, or name the environment they were logged in."
+        "actions if the environment did so, or give the environment in which they were logged."
     )
     return Check("actions", "within bounds", fault, int(row), "mopo fetch-data --dataset ./file.h5 --env ENV-ID")
 
@@ -188,14 +193,14 @@ def _check_boundaries(transitions: Transitions, where: str) -> Check:
     inside = ~(t.terminals | t.timeouts)[:-1]
     rows = discontinuities(t)
     if not len(rows):
-        return Check("next_observations", "continue in the next row")
+        return Check("next_observations", "equal to the next row")
     fault = (
         f"{where}: column next_observations differs from the next row's observations in {len(rows)} of "
-        f"{int(inside.sum())} rows inside episodes, first in row {rows[0]}: if episodes end there, mark it "
-        f"in terminals (the task ended) or timeouts (the record ended), where now {int(t.terminals.sum())} "
-        f"and {int(t.timeouts.sum())} rows are marked."
+        f"{int(inside.sum())} rows inside episodes, first in row {rows[0]}: if episodes end there, mark these rows "
+        f"in terminals (the task ended) or timeouts (the recording ended). Now {int(t.terminals.sum())} terminals "
+        f"and {int(t.timeouts.sum())} timeouts are marked."
     )
-    return Check("next_observations", "continue in the next row", fault, int(rows[0]))
+    return Check("next_observations", "equal to the next row", fault, int(rows[0]))
 
 
 def _differs(a: Floats, b: Floats) -> NDArray[np.bool_]:

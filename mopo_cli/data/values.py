@@ -17,7 +17,7 @@ _FAR, _SWAMPS = 50, 1e6
 _SINGLE = 3  # as many such values; more of them are no slip, as outcomes among small rewards
 _LARGE = 1e6
 _SHOWN = 10
-_WITHIN, _VARIES, _SIZE = "no value far outside", "varies", "of a size to learn"
+_WITHIN, _VARIES, _SIZE = "no value far outside", "varies", "not too large"
 
 
 def dimensions(name: str, column: Floats) -> Iterator[tuple[str, Floats]]:
@@ -59,10 +59,10 @@ def check_rewards(transitions: Transitions, where: str) -> list[Check]:
     """Warnings for rewards that never change, and for rewards so large that the model's error stays flat."""
     rewards = transitions.rewards.astype(np.float64)
     if (rewards == rewards[0]).all():
-        learns = "only how long an episode lasts" if transitions.terminals.any() else "nothing"
+        learns = "only the length of an episode" if transitions.terminals.any() else "nothing"
         warning = (
-            f"{where}: column rewards is {rewards[0]:g} in every row (0 to {len(rewards) - 1}): {learns} tells a good "
-            "policy from a bad one. Name another column for the reward."
+            f"{where}: column rewards is {rewards[0]:g} in every row (0 to {len(rewards) - 1}): {learns} distinguishes "
+            "a good policy from a bad one. Use another column as the reward."
         )
         return [Check("rewards", _VARIES, row=0, warning=warning)]
     mean, spread = float(rewards.mean()), float(rewards.std())
@@ -72,7 +72,7 @@ def check_rewards(transitions: Transitions, where: str) -> list[Check]:
     power = int(np.floor(np.log10(max(abs(mean), spread))))
     warning = (
         f"{where}: column rewards has mean {mean:.3g} and standard deviation {spread:.3g}, the largest in row "
-        f"{largest} ({rewards[largest]:.3g}): so large that the model's error stays flat. Divide the rewards, here by "
+        f"{largest} ({rewards[largest]:.3g}): too large for the model to learn. Divide the rewards, here by "
         f"1e{power}; the best policy stays the same."
     )
     return [Check("rewards", _SIZE, row=largest, warning=warning)]
@@ -99,5 +99,7 @@ def _far(name: str, column: Floats, where: str) -> Check | None:
         f"and {rest.max():.4g}"
     )
     if len(swamping):
-        return Check(name, _WITHIN, f"{text}: the rest would be lost in rounding. Remove or repair its episode.", row)
+        return Check(
+            name, _WITHIN, f"{text}: beside it, the rest would be lost in rounding. Remove or repair this episode.", row
+        )
     return Check(name, _WITHIN, row=row, warning=f"{text}: if it is an error of the log, remove or repair its episode.")

@@ -50,7 +50,7 @@ def summary(played: Mapping[str, Mapping[str, Played]]) -> dict[str, Any]:
 
 
 def _of_seed(places: Mapping[str, Played]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         where: {
             "discounted": _estimate(episodes.discounted),
             "undiscounted": _estimate(episodes.undiscounted),
@@ -59,13 +59,13 @@ def _of_seed(places: Mapping[str, Played]) -> dict[str, Any]:
         }
         for where, episodes in places.items()
     }
-    found |= {"gap": None, "held": None}
+    result |= {"gap": None, "held": None}
     if REAL in places:
-        real, penalised = (found[where]["discounted"] for where in (REAL, PENALISED))
+        real, penalised = (result[where]["discounted"] for where in (REAL, PENALISED))
         gap = real["mean"] - penalised["mean"]
         error = hypot(real["standard_error"], penalised["standard_error"])
-        found |= {"gap": {"mean": gap, "standard_error": error}, "held": gap >= 0 if isfinite(gap) else None}
-    return found
+        result |= {"gap": {"mean": gap, "standard_error": error}, "held": gap >= 0 if isfinite(gap) else None}
+    return result
 
 
 def _estimate(values: NDArray[np.float64]) -> dict[str, float]:

@@ -69,19 +69,19 @@ class Departure:
     regions: list[Region]
 
 
-def neighbour_distance(sought: Values, held: Values, k: int = NEIGHBOURS) -> Values:
+def neighbour_distance(queries: Values, references: Values, k: int = NEIGHBOURS) -> Values:
     """Distance `[n]` of each row `[n, D]` to the k-th nearest held row `[m, D]`; of fewer than k, the farthest.
 
     Euclidean, by brute force: it takes the same time in a hundred dimensions, where a tree gains nothing.
     """
-    squares = (held**2).sum(axis=1)
-    nearest = min(k, len(held)) - 1
-    found = np.empty(len(sought))
-    for start in range(0, len(sought), _BLOCK_ROWS):
-        rows = sought[start : start + _BLOCK_ROWS]
-        near = np.partition(squares - 2 * rows @ held.T, nearest, axis=1)[:, nearest] + (rows**2).sum(axis=1)
-        found[start : start + _BLOCK_ROWS] = np.sqrt(np.maximum(near, 0.0))
-    return found
+    squares = (references**2).sum(axis=1)
+    nearest = min(k, len(references)) - 1
+    distance = np.empty(len(queries))
+    for start in range(0, len(queries), _BLOCK_ROWS):
+        rows = queries[start : start + _BLOCK_ROWS]
+        near = np.partition(squares - 2 * rows @ references.T, nearest, axis=1)[:, nearest] + (rows**2).sum(axis=1)
+        distance[start : start + _BLOCK_ROWS] = np.sqrt(np.maximum(near, 0.0))
+    return distance
 
 
 def departure(
@@ -91,17 +91,17 @@ def departure(
 
     ``uncertainties`` `[n]` and ``step`` `[n]`, counted from 0, are of the rollouts' rows.
     """
-    d, own, steps = np.asarray(distance, np.float64), np.asarray(data_distance, np.float64), np.asarray(step)
+    d, of_data, steps = np.asarray(distance, np.float64), np.asarray(data_distance, np.float64), np.asarray(step)
     u = {name: np.asarray(values, np.float64) for name, values in uncertainties.items()}
-    outside = d > np.quantile(own, HELD)
+    outside = d > np.quantile(of_data, HELD)
     return Departure(
         len(d),
         float(np.median(d)),
-        float(np.median(own)),
+        float(np.median(of_data)),
         float(outside.mean()),
         {name: spearman(values, d) for name, values in u.items()},
         [_step(int(k), steps == k, d, outside, u) for k in np.unique(steps)],
-        _regions(d, own, u),
+        _regions(d, of_data, u),
     )
 
 
@@ -110,8 +110,8 @@ def _step(k: int, here: NDArray[np.bool_], d: Values, outside: NDArray[np.bool_]
     return Step(k + 1, int(here.sum()), float(np.median(d[here])), float(outside[here].mean()), correlations)
 
 
-def _regions(d: Values, own: Values, u: Mapping[str, Values]) -> list[Region]:
-    place = np.searchsorted(np.quantile(own, _EDGES[1:-1]), d, side="left")
+def _regions(d: Values, of_data: Values, u: Mapping[str, Values]) -> list[Region]:
+    place = np.searchsorted(np.quantile(of_data, _EDGES[1:-1]), d, side="left")
     ranks = {name: (rankdata(values) - 0.5) / len(values) for name, values in u.items()}
     regions = []
     for i, (low, high) in enumerate(pairwise(_EDGES)):
@@ -140,9 +140,9 @@ class Density:
         """The share `[n]` in the cells of points `[n, 2]`, 0 beyond the edges."""
         i, j = (np.searchsorted(edges, points[:, axis]) - 1 for axis, edges in enumerate((self.x, self.y)))
         inside = (i >= 0) & (i < len(self.x) - 1) & (j >= 0) & (j < len(self.y) - 1)
-        found = np.zeros(len(points))
-        found[inside] = self.share[i[inside], j[inside]]
-        return found
+        shares = np.zeros(len(points))
+        shares[inside] = self.share[i[inside], j[inside]]
+        return shares
 
     def outside(self, points: Values) -> float:
         """The share of points `[n, 2]` outside the region that holds 99 % of those the density is of."""

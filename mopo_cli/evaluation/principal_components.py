@@ -28,11 +28,11 @@ class Scaler:
 
 def fit_scaler(rows: ArrayLike) -> Scaler:
     """The scaler of states and actions `[n, O + A]`. ValueError where no column varies."""
-    given = np.asarray(rows, np.float64)
-    columns = np.flatnonzero(given.min(axis=0) < given.max(axis=0))
+    matrix = np.asarray(rows, np.float64)
+    columns = np.flatnonzero(matrix.min(axis=0) < matrix.max(axis=0))
     if not len(columns):
         raise ValueError("no column varies")
-    used = given[:, columns]
+    used = matrix[:, columns]
     return Scaler(used.mean(axis=0), used.std(axis=0), columns)
 
 

@@ -52,8 +52,8 @@ def published(dataset_id: str) -> list[PublishedResult]:
     datasets, and for names that no paper uses.
     """
     version = data_version(dataset_id)
-    found = [result for result in _results() if result.dataset == family(dataset_id) and not isnan(result.mean)]
-    return sorted(found, key=lambda result: result.version != version)
+    results = [result for result in _results() if result.dataset == family(dataset_id) and not isnan(result.mean)]
+    return sorted(results, key=lambda result: result.version != version)
 
 
 def in_print(dataset_id: str, paper: str, table: str, method: str) -> PublishedResult | None:
@@ -64,15 +64,15 @@ def in_print(dataset_id: str, paper: str, table: str, method: str) -> PublishedR
 
 def chosen_pair(dataset_id: str, paper: str) -> tuple[int, float] | None:
     """The horizon h and the penalty's weight lam that a paper names for MOPO on a dataset's family."""
-    found = {
+    settings = {
         row["unit"]: float(row["mean"])
         for row in _rows()
         if (row["paper"], row["method"], row["dataset"]) == (paper, "MOPO", family(dataset_id))
         and row["unit"].startswith(_SETTING)
     }
-    if not found:
+    if not settings:
         return None
-    return int(found[f"{_SETTING}rollout_length"]), found[f"{_SETTING}penalty_coef"]
+    return int(settings[f"{_SETTING}rollout_length"]), settings[f"{_SETTING}penalty_coef"]
 
 
 def family(dataset_id: str) -> str:

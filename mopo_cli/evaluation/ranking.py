@@ -54,32 +54,34 @@ _OFFLINE = {
     "penalised-return": Criterion(
         "discounted return in the penalised model: what MOPO maximises, and its bound on the true return",
         True,
-        lambda known: known.penalised_return,
+        lambda evidence: evidence.penalised_return,
     ),
     "model-return": Criterion(
-        "discounted return in the plain model: takes the model at its word", True, lambda known: known.model_return
+        "discounted return in the plain model: takes the model at its word",
+        True,
+        lambda evidence: evidence.model_return,
     ),
     "uncertainty": Criterion(
         "mean u per step of its episodes in the model: how far it goes from what the model knows",
         False,
-        lambda known: known.uncertainty,
+        lambda evidence: evidence.uncertainty,
     ),
     "action-distance": Criterion(
         "mean squared distance of its actions from the data's, in states of the data: how far it goes from them",
         False,
-        lambda known: known.action_distance,
+        lambda evidence: evidence.action_distance,
     ),
     "q": Criterion(
         "mean Q of its last epoch, of its own critics, batches and penalty: how well it thinks of itself",
         True,
-        lambda known: known.metrics.get("q"),
+        lambda evidence: evidence.metrics.get("q"),
     ),
 }
 _COMBO = {
     "regulariser": Criterion(
         "mean Q of the policy's actions, in states of model and data, less mean Q of the data: the critics' excess",
         False,
-        lambda known: known.metrics.get("regulariser"),
+        lambda evidence: evidence.metrics.get("regulariser"),
     )
 }
 RANKINGS = {"offline": Ranking(_OFFLINE), "combo": Ranking(_COMBO, "regulariser")}

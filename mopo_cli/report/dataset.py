@@ -1,4 +1,4 @@
-"""A dataset's portrait as text for people, at most 120 columns wide."""
+"""A dataset's statistics as text for people, at most 120 columns wide."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mopo_cli.report.console import format_value
 
 if TYPE_CHECKING:
-    from mopo_cli.data.statistics import Column, Histogram, Portrait
+    from mopo_cli.data.statistics import Column, DatasetStatistics, Histogram
 
 WIDTH = 120
 _BAR = 40
@@ -22,10 +22,10 @@ _FAR = 10
 _RELATIONS = {"equal": "equals", "negated": "is the negative of", "correlated": "is linear in"}
 
 
-def portrait_text(portrait: Portrait) -> str:
-    """The portrait in lines: what is long is abbreviated, with a count of what was left out."""
-    lines = [*_return_lines(portrait), *_episode_lines(portrait), "", *_dimension_lines(portrait)]
-    return "\n".join([*lines, "", *_idle_lines(portrait), *_coverage_lines(portrait)])
+def statistics_text(statistics: DatasetStatistics) -> str:
+    """The statistics in lines: what is long is abbreviated, with a count of what was left out."""
+    lines = [*_return_lines(statistics), *_episode_lines(statistics), "", *_dimension_lines(statistics)]
+    return "\n".join([*lines, "", *_idle_lines(statistics), *_coverage_lines(statistics)])
 
 
 def recipe_text(recipe: dict[str, Any]) -> str:
@@ -45,34 +45,34 @@ def wrap(text: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
-def _return_lines(portrait: Portrait) -> list[str]:
-    s = portrait.summary
+def _return_lines(statistics: DatasetStatistics) -> list[str]:
+    s = statistics.summary
     return [
-        f"{s.transitions:,} transitions in {s.episodes:,} episodes, {len(portrait.observations)} observation and "
-        f"{len(portrait.actions)} action dimensions",
+        f"{s.transitions:,} transitions in {s.episodes:,} episodes, {len(statistics.observations)} observation and "
+        f"{len(statistics.actions)} action dimensions",
         "",
         f"returns: mean {_number(s.return_mean)}, std {_number(s.return_std)}, "
         f"90 % at most {_number(s.return_p90)}, best {_number(s.return_max)}",
-        *_bars(portrait.returns),
+        *_bars(statistics.returns),
     ]
 
 
-def _episode_lines(portrait: Portrait) -> list[str]:
-    low, tenth, median, most, high = (_number(value) for value in portrait.length_quantiles.values())
-    ends = portrait.endings
+def _episode_lines(statistics: DatasetStatistics) -> list[str]:
+    low, tenth, median, most, high = (_number(value) for value in statistics.length_quantiles.values())
+    ends = statistics.endings
     return [
         f"episode lengths: {low} to {high} steps, 10 % at most {tenth}, median {median}, 90 % at most {most}",
-        *_bars(portrait.lengths),
+        *_bars(statistics.lengths),
         f"episodes end by: terminal {_percent(ends['terminal'])}, timeout {_percent(ends['timeout'])}, "
         f"neither (cut off) {_percent(ends['neither'])}",
-        f"terminals: {_percent(portrait.terminal_share)} of rows",
+        f"terminals: {_percent(statistics.terminal_share)} of rows",
     ]
 
 
-def _dimension_lines(portrait: Portrait) -> list[str]:
-    shown = _notable(portrait.observations, set(portrait.constant))
-    columns = [portrait.rewards, *portrait.actions[:_MOST_ROWS], *shown]
-    sides = {s.name: f"at low {_percent(s.at_low)}, at high {_percent(s.at_high)}" for s in portrait.saturation}
+def _dimension_lines(statistics: DatasetStatistics) -> list[str]:
+    shown = _notable(statistics.observations, set(statistics.constant))
+    columns = [statistics.rewards, *statistics.actions[:_MOST_ROWS], *shown]
+    sides = {s.name: f"at low {_percent(s.at_low)}, at high {_percent(s.at_high)}" for s in statistics.saturation}
     heading = ("", "min", "1 %", "median", "99 %", "max", "std", "")
     rows = [heading, *(_row(column, sides.get(column.name, "")) for column in columns)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(heading) - 1)]
@@ -83,11 +83,11 @@ def _dimension_lines(portrait: Portrait) -> list[str]:
             *(cell.rjust(width) for cell, width in zip(row[1:7], widths[1:], strict=True)),
         ]
         lines.append("  ".join([*cells, row[7]]).rstrip())
-    hidden = len(portrait.observations) + len(portrait.actions) + 1 - len(columns)
+    hidden = len(statistics.observations) + len(statistics.actions) + 1 - len(columns)
     if hidden:
         lines.append(f"... and {hidden} more dimensions that are constant or less notable (all of them: --json)")
     lines.append(
-        f"saturation: {_percent(portrait.saturated_share)} of action entries within 1 % of the range of a bound"
+        f"saturation: {_percent(statistics.saturated_share)} of action entries within 1 % of the range of a bound"
     )
     return lines
 
@@ -118,21 +118,21 @@ def _notable(columns: Sequence[Column], constant: set[str]) -> list[Column]:
     return [column for column in columns if column.name in names]
 
 
-def _idle_lines(portrait: Portrait) -> list[str]:
-    copies = [f"{copy.name} {_RELATIONS[copy.relation]} {copy.of}" for copy in portrait.copies]
-    unchanged = [name for name in portrait.unchanged if name not in portrait.constant]
+def _idle_lines(statistics: DatasetStatistics) -> list[str]:
+    copies = [f"{copy.name} {_RELATIONS[copy.relation]} {copy.of}" for copy in statistics.copies]
+    unchanged = [name for name in statistics.unchanged if name not in statistics.constant]
     return [
-        _listed("constant dimensions", portrait.constant),
+        _listed("constant dimensions", statistics.constant),
         _listed("duplicated dimensions", copies),
         _listed("dimensions that vary but that no step changes", unchanged),
     ]
 
 
-def _coverage_lines(portrait: Portrait) -> list[str]:
+def _coverage_lines(statistics: DatasetStatistics) -> list[str]:
     from mopo_cli.data.coverage import STRETCH
 
-    repeated = f"repeated rows: {_percent(portrait.repeated_share)} have the state and action of an earlier row"
-    near = portrait.neighbours
+    repeated = f"repeated rows: {_percent(statistics.repeated_share)} have the state and action of an earlier row"
+    near = statistics.neighbours
     if near is None:
         return [repeated, "coverage: nothing to compare, as all rows belong to one stretch of the record"]
     names = ("1 %", "10 %", "median", "90 %", "99 %")

@@ -14,7 +14,7 @@ from mopo_cli.report.canvas import few, finish, grey, new_figure, save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mopo_cli.data.statistics import Column, Histogram, Portrait
+    from mopo_cli.data.statistics import Column, DatasetStatistics, Histogram
 
 Curve = tuple[ArrayLike, ArrayLike]
 """Epochs `[E]` and the return of every seed at each of them `[E, S]`."""
@@ -78,7 +78,7 @@ def ablation_plot(
     save(figure, path)
 
 
-def dataset_plot(path: Path, title: str, portrait: Portrait) -> None:
+def dataset_plot(path: Path, title: str, statistics: DatasetStatistics) -> None:
     """Publish a picture of a dataset: returns, episode lengths, distances to the nearest neighbour, and per
     dimension the actions between their bounds, how many lie at these, and the ranges of the observations.
     """
@@ -86,13 +86,13 @@ def dataset_plot(path: Path, title: str, portrait: Portrait) -> None:
     figure.suptitle(title, parse_math=False)
     top, middle, bottom = figure.subfigures(3, 1, squeeze=False)[:, 0]
     returns, lengths, near = top.subplots(1, 3)
-    _histogram(returns, "Episode returns", portrait.returns, "return", "episodes")
-    _histogram(lengths, "Episode lengths", portrait.lengths, "steps", "episodes")
-    _neighbours(near, portrait)
+    _histogram(returns, "Episode returns", statistics.returns, "return", "episodes")
+    _histogram(lengths, "Episode lengths", statistics.lengths, "steps", "episodes")
+    _neighbours(near, statistics)
     actions, bounds = middle.subplots(1, 2, width_ratios=(2, 1))
-    _action_map(actions, portrait)
-    _bounds(bounds, portrait)
-    _ranges(bottom.subplots(), portrait.observations)
+    _action_map(actions, statistics)
+    _bounds(bounds, statistics)
+    _ranges(bottom.subplots(), statistics.observations)
     save(figure, path)
 
 
@@ -110,20 +110,20 @@ def _wide(edges: list[float]) -> list[float]:
     return edges if edges[0] < edges[-1] else [edges[0] - 0.5, edges[0] + 0.5]
 
 
-def _neighbours(axes: Axes, portrait: Portrait) -> None:
+def _neighbours(axes: Axes, statistics: DatasetStatistics) -> None:
     title = "Distance to the nearest row elsewhere"
-    if portrait.neighbours is None:
+    if statistics.neighbours is None:
         axes.set_title(title)
         axes.text(0.5, 0.5, "one stretch: nothing to compare", ha="center", va="center")
         axes.set_axis_off()
     else:
-        unit = f"standard deviations ({portrait.neighbours.dimensions} dimensions)"
-        _histogram(axes, title, portrait.neighbours.histogram, unit, "rows")
+        unit = f"standard deviations ({statistics.neighbours.dimensions} dimensions)"
+        _histogram(axes, title, statistics.neighbours.histogram, unit, "rows")
 
 
-def _action_map(axes: Axes, portrait: Portrait) -> None:
+def _action_map(axes: Axes, statistics: DatasetStatistics) -> None:
     axes.set_title("Actions between their bounds")
-    shares = np.array([dim.counts for dim in portrait.saturation]) / portrait.summary.transitions
+    shares = np.array([dim.counts for dim in statistics.saturation]) / statistics.summary.transitions
     image = axes.imshow(shares, aspect="auto", extent=(0, 1, len(shares) - 0.5, -0.5), vmin=0, cmap="viridis")
     axes.figure.colorbar(image, ax=axes, label="share of rows per bin")
     axes.set_yticks(*few(range(len(shares))))
@@ -131,11 +131,11 @@ def _action_map(axes: Axes, portrait: Portrait) -> None:
     axes.set_xticks([0, 0.5, 1], ["low", "middle", "high"])
 
 
-def _bounds(axes: Axes, portrait: Portrait) -> None:
+def _bounds(axes: Axes, statistics: DatasetStatistics) -> None:
     axes.set_title("Actions within 1 % of their bounds")
-    places = np.arange(len(portrait.saturation))
-    axes.barh(places, [-100 * dim.at_low for dim in portrait.saturation], color="C0")
-    axes.barh(places, [100 * dim.at_high for dim in portrait.saturation], color="C1")
+    places = np.arange(len(statistics.saturation))
+    axes.barh(places, [-100 * dim.at_low for dim in statistics.saturation], color="C0")
+    axes.barh(places, [100 * dim.at_high for dim in statistics.saturation], color="C1")
     axes.axvline(0, color="0.1", linewidth=1)
     axes.set_yticks(*few(places.tolist()))
     axes.set_ylim(len(places) - 0.5, -0.5)

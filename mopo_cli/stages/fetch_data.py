@@ -9,13 +9,15 @@ from typing import Any
 
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check
-from mopo_cli.data.column_map import map_file, parse_column_map
-from mopo_cli.data.registry import LEVELS, DatasetName, parse_dataset
+from mopo_cli.data.column_map import parse_column_map
+from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
+from mopo_cli.data.source import DatasetName, Work
+from mopo_cli.data.source_generated import LEVELS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
-from mopo_cli.errors import CorruptError, InputError, UsageError
+from mopo_cli.errors import CorruptError, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import sha256_file, write_json
@@ -52,8 +54,8 @@ def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report
     UsageError for flags that contradict the dataset; then nothing on disk changes.
     """
     name = parse_dataset(settings.dataset)
-    check_request(name, settings)
-    with stage_envelope(run, KEY, settings.model_dump(), source_files(name, settings), options, report) as stage:
+    files = check_request(name, settings)
+    with stage_envelope(run, KEY, settings.model_dump(), files, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         path, transitions, info = _cached_dataset(name, settings, stage)
@@ -65,47 +67,34 @@ def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report
         return stage.finish({"dataset": path}, {**described, **asdict(summary)})
 
 
-def source_files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
-    """The files, by role, that the data are read from and that may change under the same name."""
-    if name.kind == "minari":
-        from mopo_cli.data.minari_sets import source_files as files_of_minari
+def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
+    """The files, by role, that the data are read from and that may change under the same name.
 
-        return files_of_minari(name.dataset_id.removeprefix("minari:"))
-    if name.path is None:
-        return {}
-    column_map = map_file(settings.columns)
-    return {"source": name.path} | ({} if column_map is None else {"columns": column_map})
-
-
-def check_request(name: DatasetName, settings: FetchData) -> None:
-    """InputError where the file named is not there, UsageError for flags that contradict the dataset."""
-    if name.path is not None and not name.path.is_file():
-        raise InputError(
-            f"The dataset file {name.path} does not exist or is not a file.",
-            hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
-        )
-    # Whether a Minari set names its environment shows when it is opened.
-    if name.path is None and name.kind != "minari" and settings.env not in (None, name.env_id):
+    InputError if the named file is missing, UsageError for flags that contradict the dataset.
+    """
+    source = SOURCES[name.kind]
+    files = source.files(name, settings)
+    if "env" not in source.settings and settings.env not in (None, name.env_id):
         raise UsageError(
             f"--env {settings.env} contradicts --dataset {settings.dataset}, which names its environment.",
-            hint="leave --env out; it belongs to files",
+            hint="leave --env out; it is for files",
         )
-    if name.path is None and settings.columns:
-        raise UsageError(f"--columns belongs to files, not to --dataset {settings.dataset}.", hint="leave it out")
+    if "columns" not in source.settings and settings.columns:
+        raise UsageError(f"--columns is for files, not for --dataset {settings.dataset}.", hint="leave it out")
     parse_column_map(settings.columns)
     if settings.termination != "auto":
         termination_rule(settings.termination)
     if settings.relabel is not None:
         reward_rule(settings.relabel)
+    return files
 
 
 def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Transitions, DatasetInfo]:
     """The dataset from the cache if it is there whole, else made and put there."""
-    if name.kind == "minari":
-        from mopo_cli.stages.common.fetch_published import download_minari
-
-        download_minari(name, stage)
-        stage.inputs = describe_files(stage.run, source_files(name, settings))
+    source = SOURCES[name.kind]
+    if source.download is not None:
+        source.download(name, _work(stage))
+        stage.inputs = describe_files(stage.run, source.files(name, settings))
     cached = None if stage.options.force else cached_file(name, settings, stage)
     if cached is not None:
         stage.report.say(f"Found in the cache: {cached}")
@@ -162,7 +151,7 @@ def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
 
     Call `validate` on what comes back. InputError where the rule does not fit the observations.
     """
-    transitions, info = _bring(name, settings, stage)
+    transitions, info = SOURCES[name.kind].fetch(name, settings, _work(stage))
     if rule := settings.relabel or name.relabel:
         logged_in = {**info.env_kwargs, **name.behaviour_kwargs}
         transitions, info = relabel(transitions, replace(info, env_kwargs=logged_in), rule)
@@ -172,23 +161,17 @@ def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
     return transitions, info
 
 
-def _bring(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
-    """The dataset as its source has it."""
-    if name.path is not None:
-        from mopo_cli.data.local import load_local
-        from mopo_cli.stages.common.fetch_published import read_if_d4rl
+def _work(stage: Stage) -> Work:
+    return Work(
+        say=stage.report.say,
+        warn=stage.report.warn,
+        progress=stage.progress,
+        sha256={role: file["sha256"] for role, file in stage.inputs.items()},
+        generate=lambda name, settings: _generate(name, settings, stage),
+    )
 
-        if dataset := read_if_d4rl(name.path, settings, stage):
-            return dataset
-        return load_local(name.path, settings.env, stage.inputs["source"]["sha256"], settings.columns)
-    if name.kind == "d4rl":
-        from mopo_cli.stages.common.fetch_published import bring_d4rl
 
-        return bring_d4rl(name, settings, stage)
-    if name.kind == "minari":
-        from mopo_cli.stages.common.fetch_published import bring_minari
-
-        return bring_minari(name, settings, stage)
+def _generate(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
     if name.level == "random":
         return _log_random(name, settings, stage)
     from mopo_cli.stages.common.train_behaviour import generate_by_recipe

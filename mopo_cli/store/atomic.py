@@ -58,9 +58,12 @@ def move_into_place(temporary: Path, path: Path) -> None:
     fsync(path.parent)
 
 
-def discard_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left under ``folder``; call it under its lock."""
-    for leftover in folder.rglob(f".*{_TEMPORARY}*"):
+def discard_leftovers(folder: Path, name: str = "**/.*") -> None:
+    """Remove the temporary files that killed processes left under ``folder``; call it under its lock.
+
+    ``name`` is a glob for the path in the folder, without the ending of temporary files.
+    """
+    for leftover in folder.glob(f"{name}{_TEMPORARY}*"):
         if leftover.is_file():
             leftover.unlink(missing_ok=True)
 
@@ -143,5 +146,5 @@ def cannot_write(folder: Path, error: OSError) -> InputError:
     """What to tell of a folder in which nothing can be written."""
     return InputError(
         f"The folder {folder} cannot be written: {error.strerror}.",
-        hint="free it or name another run folder with --run",
+        hint="free some space there, or use another run folder: --run PATH",
     )

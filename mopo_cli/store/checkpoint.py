@@ -59,7 +59,7 @@ def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
     # Older versions wrote no digest.
     written = meta.pop(_CONTENT, None)
     if written is not None and written != _content_digest(tensors, meta):
-        raise CorruptError(f"{path} is damaged or was edited: its content is not what was written into it.")
+        raise CorruptError(f"{path} is damaged or was edited: its content does not match its checksum.")
     return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
 
 

@@ -40,15 +40,15 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except (MopoError, MemoryError):
         raise
     except Exception as error:  # h5py has no error class of its own: damage shows as any of a dozen
-        raise CorruptError(f"{path} is not an HDF5 file, is cut short or is damaged ({error}).") from error
+        raise CorruptError(f"{path} is not an HDF5 file, is truncated or is damaged ({error}).") from error
 
 
 def stored_names(file: h5py.File, group: str = "/") -> list[str]:
     """The sorted names in a group of the file; none when there is no such group."""
     if group == "/":
         return sorted(file)
-    found = file.get(group) if _is_stored(file, group) else None
-    return sorted(found) if isinstance(found, h5py.Group) else []
+    item = file.get(group) if _is_stored(file, group) else None
+    return sorted(item) if isinstance(item, h5py.Group) else []
 
 
 def column_names(file: h5py.File) -> list[str]:
@@ -97,7 +97,7 @@ def check_declared(path: Path, declared: int) -> None:
     """InputError when a file declares more bytes of columns than a log of its size holds, or than memory has room."""
     held = path.stat().st_size
     if declared > max(_SMALL_BYTES, _LARGEST_RATIO * held):
-        raise InputError(f"{path} declares {declared:,} bytes of columns but holds {held:,} bytes.")
+        raise InputError(f"{path} declares {declared:,} bytes of columns, but the file has only {held:,} bytes.")
     check_room(path, declared)
 
 
@@ -106,9 +106,8 @@ def check_room(path: Path, needed: int) -> None:
     free = free_memory()
     if needed > _SMALL_BYTES and free is not None and needed > _LARGEST_SHARE * free:
         raise InputError(
-            f"{path} holds {needed / 1e9:.1f} GB of columns, more than half of the {free / 1e9:.1f} GB of memory "
-            "that are free.",
-            hint="a part of the file at a time, or a machine with more memory",
+            f"{path} holds {needed / 1e9:.1f} GB of columns, more than half of the {free / 1e9:.1f} GB of free memory.",
+            hint="split the file, or use a machine with more memory",
         )
 
 
@@ -116,14 +115,14 @@ def _column(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
     where = f"{file.filename}: column {name}"
     if not _is_stored(file, name):
         raise InputError(
-            f"{where} is missing, or a link and not stored in it; "
+            f"{where} is missing (or a link, which is not followed); "
             f"the file holds {', '.join(sorted(file)[:12]) or 'nothing'}."
         )
     column = file[name]
     if not isinstance(column, h5py.Dataset) or column.shape is None or column.dtype.kind not in kinds:
         raise InputError(f"{where} does not hold numbers{' or text of fixed length' if 'S' in kinds else ''}.")
     if column.is_virtual or column.external:
-        raise InputError(f"{where} has its numbers outside the file.")
+        raise InputError(f"{where} stores its numbers outside the file, which is not supported.")
     return column
 
 

@@ -1,4 +1,4 @@
-"""What the files of a run hold, as types, and the one door through which their content comes in."""
+"""The JSON documents of a run, as types, and the one door through which the content of a file comes in."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from mopo_cli.errors import CorruptError
 from mopo_cli.store.atomic import read_json, read_jsonl
 
 # Fields that newer versions add are let through.
-_typed = with_config(ConfigDict(extra="allow", strict=True))
+typed = with_config(ConfigDict(extra="allow", strict=True))
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
@@ -24,7 +24,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 SeedKey = Annotated[str, Field(pattern=r"^\d{1,19}$")]
 
 
-@_typed
+@typed
 class FileEntry(TypedDict):
     """A file by its place and content; a path inside the run is relative to it."""
 
@@ -36,152 +36,7 @@ Files = dict[str, FileEntry]
 """Files by role."""
 
 
-@_typed
-class ModelHeader(TypedDict):
-    """What a model says of itself; the hold-out errors are by seed, one per network."""
-
-    obs_dim: Count
-    act_dim: Count
-    hidden: Count
-    layers: Annotated[int, Field(ge=1, le=1000)]
-    networks: Count
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-    holdout_mse: dict[SeedKey, list[float]]
-    holdout_nll: dict[SeedKey, list[float]]
-    dataset_id: str
-    dataset_sha256: Sha256
-
-
-def _check_errors(header: ModelHeader) -> ModelHeader:
-    wanted = {str(seed) for seed in header["seeds"]}
-    for name, errors in (("holdout_mse", header["holdout_mse"]), ("holdout_nll", header["holdout_nll"])):
-        if errors.keys() != wanted or any(len(values) != header["networks"] for values in errors.values()):
-            raise ValueError(f"{name} does not have one number per seed and network")
-    return header
-
-
-@_typed
-class Origin(TypedDict):
-    """What the files of a trained policy say of where they come from."""
-
-    obs_dim: Count
-    act_dim: Count
-    seed: Seed
-    model_seed: NotRequired[Seed | None]
-    inputs: dict[str, Sha256]
-
-
-@_typed
-class PolicyHeader(Origin):
-    """What a policy says of itself; actions are scaled from [-1, 1] to the bounds."""
-
-    hidden: Count
-    layers: Annotated[int, Field(ge=1, le=1000)]
-    action_low: list[Finite]
-    action_high: list[Finite]
-    log_std_min: Finite
-    log_std_max: Finite
-
-
-def _check_bounds(header: PolicyHeader) -> PolicyHeader:
-    if "dataset" not in header["inputs"]:
-        raise ValueError("inputs names no dataset")
-    if not len(header["action_low"]) == len(header["action_high"]) == header["act_dim"]:
-        raise ValueError("the action bounds are not as many as the actions")
-    return header
-
-
-@_typed
-class RatioHeader(Origin):
-    """What the density ratios beside a policy say of themselves."""
-
-    policy_sha256: Sha256
-
-
-@_typed
-class CheckpointHeader(TypedDict):
-    """What an interrupted stage left: with what it was started, how long it took, and its own state."""
-
-    settings: dict[str, Any]
-    inputs: Files
-    wall_seconds: Seconds
-    meta: dict[str, Any]
-
-
-def _check_epoch(numbers: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(numbers.get("epoch"), int):
-        raise ValueError("it does not say which epoch it is of")
-    return numbers
-
-
-EPOCH: Any = Annotated[dict[str, float | int | None], AfterValidator(_check_epoch)]
-"""A line of a policy's metrics.jsonl: numbers by name."""
-
-
-@_typed
-class FitNumbers(TypedDict):
-    """The numbers of `dynamics.fit.fit_state`."""
-
-    stale: list[int]
-    active: list[Counted]
-    epoch: Counted
-    step: Counted
-    adam: Counted
-
-
-@_typed
-class FitProgress(TypedDict):
-    """How far a model in training has come, with a record per epoch."""
-
-    fit: FitNumbers
-    history: list[Annotated[dict[str, Any], AfterValidator(_check_epoch)]]
-
-
-@_typed
-class LoopNumbers(TypedDict):
-    """The numbers of `agents.loop.loop_state`."""
-
-    step: Annotated[int, Field(gt=-(2**62), lt=2**62)]
-    adam: list[Counted]
-    past: list[list[Any]]
-    positions: list[Counted]
-    sizes: list[Counted]
-
-
-@_typed
-class BehaviourProgress(TypedDict):
-    """The numbers of `data.behaviour.behaviour_state`: `curve` has pairs of steps and mean return."""
-
-    steps: Counted
-    episode: Counted
-    adam: list[Counted]
-    curve: list[Annotated[list[int | float], Field(min_length=2, max_length=2)]]
-
-
-@_typed
-class Progress(TypedDict):
-    """How far policies in training have come: per member the epochs, and whether it diverged."""
-
-    loop: LoopNumbers
-    histories: list[list[EPOCH]]
-    diverged: list[bool]
-    seconds: NotRequired[Seconds]
-
-
-@_typed
-class RolloutAttributes(TypedDict):
-    """What a rollout file says of how it was made, as far as learning from it depends on that."""
-
-    dataset_sha256: Sha256
-    penalty_members: NotRequired[str]
-    penalty_scale: NotRequired[str]
-    penalty_reward: NotRequired[str]
-    model_reward: NotRequired[str]
-    rollout_precision: NotRequired[str]
-    termination_rules: NotRequired[str]
-
-
-@_typed
+@typed
 class Elites(TypedDict):
     """elites.json: the networks that rollouts may use, by the seed of their ensemble."""
 
@@ -189,7 +44,7 @@ class Elites(TypedDict):
     model_sha256: Sha256
 
 
-@_typed
+@typed
 class Returns(TypedDict):
     """Returns while a policy trained; nothing where it was never evaluated."""
 
@@ -198,7 +53,7 @@ class Returns(TypedDict):
     evaluations: NotRequired[list[float]]
 
 
-@_typed
+@typed
 class CellDocument(TypedDict):
     """cell.json: one policy setting of an ablation, what it was made from, and what became of its seeds."""
 
@@ -220,7 +75,7 @@ def _check_files(cell: CellDocument) -> CellDocument:
 CELL: Any = Annotated[CellDocument, AfterValidator(_check_files)]
 
 
-@_typed
+@typed
 class TableCell(TypedDict):
     """A cell as a table has it."""
 
@@ -236,7 +91,7 @@ class TableCell(TypedDict):
     grid: NotRequired[dict[str, Any]]
 
 
-@_typed
+@typed
 class TableDocument(TypedDict):
     """table.json of an ablation."""
 
@@ -244,14 +99,14 @@ class TableDocument(TypedDict):
     cells: Annotated[list[TableCell], Field(min_length=1)]
 
 
-@_typed
+@typed
 class Timing(TypedDict):
     """timing.json beside a policy."""
 
     wall_seconds: Seconds
 
 
-@_typed
+@typed
 class CachedDataset(TypedDict):
     """dataset.json beside a dataset in the cache."""
 
@@ -259,7 +114,7 @@ class CachedDataset(TypedDict):
     sha256: Sha256
 
 
-@_typed
+@typed
 class Extra(TypedDict):
     """What a stage tells besides, as far as other commands rely on it."""
 
@@ -267,7 +122,7 @@ class Extra(TypedDict):
     diverged: NotRequired[list[str]]
 
 
-@_typed
+@typed
 class StageEntry(TypedDict):
     """One finished stage in run.json."""
 
@@ -280,19 +135,22 @@ class StageEntry(TypedDict):
     extra: Extra
 
 
-@_typed
+@typed
 class RunDocument(TypedDict):
     """run.json; `format` is compared first, so that a newer one is called newer and not damaged."""
 
     stages: dict[str, StageEntry]
 
 
-HEADERS: dict[str, Any] = {
-    "model": Annotated[ModelHeader, AfterValidator(_check_errors)],
-    "policy": Annotated[PolicyHeader, AfterValidator(_check_bounds)],
-    "ratio": RatioHeader,
-}
-"""What a file of tensors says of itself, by its kind."""
+def check_epoch(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an epoch, if they say which; ValueError if not."""
+    if not isinstance(numbers.get("epoch"), int):
+        raise ValueError("the field epoch is missing or not an integer")
+    return numbers
+
+
+EPOCH: Any = Annotated[dict[str, float | int | None], AfterValidator(check_epoch)]
+"""A line of a policy's metrics.jsonl: numbers by name."""
 
 
 def read_document(path: Path, schema: Any) -> Any:

@@ -11,7 +11,7 @@ def expand(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{text} cannot be a path: there is no home folder of that user.") from error
+        raise InputError(f"{text} is not a valid path: that user has no home folder.") from error
 
 
 def check_file(path: Path, what: str = "") -> None:
@@ -27,7 +27,7 @@ def check_file(path: Path, what: str = "") -> None:
     except OSError as error:
         raise InputError(f"{what}{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # a NUL character
-        raise InputError(f"{what}{str(path)!r} cannot be read: it is no path.") from error
+        raise InputError(f"{what}{str(path)!r} cannot be read: it is not a valid path.") from error
 
 
 def check_folder(path: Path, what: str = "") -> None:
@@ -38,13 +38,13 @@ def check_folder(path: Path, what: str = "") -> None:
             raise InputError(f"{what}{path} is a file, not a folder.")
     except FileNotFoundError as error:
         if path.is_symlink():
-            raise InputError(f"{what}{path} is a link to what does not exist.") from error
+            raise InputError(f"{what}{path} is a link to a missing folder.") from error
     except OSError as error:
         raise InputError(f"{what}{path} cannot be a folder: {error.strerror}.") from error
     except UnicodeEncodeError as error:
-        raise InputError(f"{what}{str(path)!r} cannot be used: its name is not UTF-8 text here.") from error
+        raise InputError(f"{what}{str(path)!r} cannot be used: its name is not valid UTF-8.") from error
     except ValueError as error:
-        raise InputError(f"{what}{str(path)!r} cannot be a folder: it is no path.") from error
+        raise InputError(f"{what}{str(path)!r} cannot be a folder: it is not a valid path.") from error
 
 
 def read_text(path: Path, most: int, what: str = "") -> str:

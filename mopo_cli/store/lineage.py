@@ -61,7 +61,9 @@ def read_lineage(run: RunFolder) -> dict[str, StageRecord]:
         return {}
     document = read_json(run.lineage)
     if isinstance(document, dict) and isinstance(document.get("stages"), dict) and document.get("format") != _FORMAT:
-        raise InputError(f"{run.lineage} has format {document.get('format')!r}; this mopo reads {_FORMAT}.")
+        raise InputError(
+            f"{run.lineage} has format {document.get('format')!r}; this version of mopo reads format {_FORMAT}."
+        )
     stages = checked(run.lineage, RunDocument, document)["stages"]
     return {key: StageRecord(**{name: entry[name] for name in _FIELDS}) for key, entry in stages.items()}
 
@@ -79,7 +81,7 @@ def output_of(run: RunFolder, key: str, role: str) -> Path | None:
     if record is None:
         return None
     if role not in record.outputs:
-        raise CorruptError(f"{run.lineage} is damaged or was edited: it names no {role} that {key} made.")
+        raise CorruptError(f"{run.lineage} is damaged or was edited: it records no {role} made by {key}.")
     return run.root / record.outputs[role]["path"]
 
 
@@ -90,8 +92,8 @@ def check_recorded(run: RunFolder, files: Files) -> None:
         if present[path] != digest:
             raise CorruptError(
                 f"{run.root / path} is not what {key} wrote (sha256 {present[path]}, recorded {digest}): "
-                "it was damaged or changed since.",
-                hint=f"bring the file back, or make it anew: mopo {key.split('/')[0]} --force",
+                "it was damaged or changed later.",
+                hint=f"restore the file, or make it again: mopo {key.split('/')[0]} --force",
             )
 
 
@@ -139,10 +141,10 @@ def is_up_to_date(
 
 def tool_versions() -> dict[str, str]:
     """The versions that a result depends on, without importing the packages."""
-    found = {"python": platform.python_version(), "mopo": __version__}
+    versions = {"python": platform.python_version(), "mopo": __version__}
     for package in ("torch", "numpy", "gymnasium", "mujoco"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            versions[package] = "unknown"
+    return versions

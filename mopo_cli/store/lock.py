@@ -27,8 +27,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=_WAIT_SECONDS)
     except Timeout as error:
         raise LockedError(
-            f"Another mopo process is working in {folder} and holds {path}.",
-            hint="wait until it ends or stop it, or name another run folder with --run",
+            f"Another mopo process is working in {folder} (lock file {path}).",
+            hint="wait until it ends, stop it, or use another run folder: --run PATH",
         ) from error
     except OSError as error:
         raise InputError(f"The lock file {path} cannot be written: {error.strerror}.") from error

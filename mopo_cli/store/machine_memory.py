@@ -8,8 +8,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 def free_memory() -> int | None:
     """Bytes that a process can still take: those of the machine, or of its container if fewer; None where unknown."""
-    known = [free for free in (_free_of_machine(), _free_of_container()) if free is not None]
-    return min(known, default=None)
+    amounts = [free for free in (_free_of_machine(), _free_of_container()) if free is not None]
+    return min(amounts, default=None)
 
 
 def _free_of_machine() -> int | None:

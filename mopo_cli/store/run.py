@@ -10,7 +10,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from mopo_cli.errors import InputError, SettingsError
-from mopo_cli.store.atomic import publish
+from mopo_cli.store.atomic import discard_leftovers, publish
 from mopo_cli.store.files import check_file, check_folder, read_text
 
 _RUNS = Path("runs")
@@ -18,7 +18,8 @@ _CURRENT = _RUNS / "current"
 _VARIANTS = "variants"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,120}")
 _LONGEST_PATH, _SHOWN = 4096, 200
-_DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
+DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
+"""The endings of data files."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def refuse_links(run: RunFolder) -> None:
             if (path := Path(folder, name)).is_symlink():
                 raise InputError(
                     f"{path} is a symbolic link, and links inside a run folder are not followed.",
-                    hint="put what it points to in its place, or remove it",
+                    hint="replace it with what it points to, or remove it",
                 )
 
 
@@ -98,7 +99,7 @@ def dataset_slug(dataset: str) -> str:
 
     InputError when nothing readable is left.
     """
-    name = Path(dataset).stem if dataset.lower().endswith(_DATA_FILES) else dataset
+    name = Path(dataset).stem if dataset.lower().endswith(DATA_FILES) else dataset
     slug = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-._")[:100]
     if not slug:
         raise InputError(f"The dataset name {dataset!r} holds no letter or digit.", hint="mopo presets ls")
@@ -132,7 +133,7 @@ def named_run(root: Path) -> RunFolder:
 def _current_run() -> Path:
     hint = "name one with --dataset NAME or --run PATH"
     if not os.path.lexists(_CURRENT):
-        raise InputError("No run is named and there is no current run under this folder.", hint)
+        raise InputError("No run is named, and this folder has no current run.", hint)
     try:
         current = read_text(_CURRENT, _LONGEST_PATH).strip()
         root = _RUNS / current
@@ -143,7 +144,7 @@ def _current_run() -> Path:
         is_there = False
     if not is_there:
         shown = str(root) if str(root).isprintable() else repr(str(root))
-        raise InputError(f"The current run {shown[:_SHOWN]}, remembered in {_CURRENT}, is gone.", hint)
+        raise InputError(f"The current run {shown[:_SHOWN]}, named in {_CURRENT}, does not exist any more.", hint)
     return root
 
 
@@ -159,8 +160,15 @@ def remember_run(run: RunFolder) -> None:
         return
     runs = _RUNS.resolve()
     text = str(root.relative_to(runs) if root.is_relative_to(runs) else root)
+    _write_current(f"{text}\n".encode())
+
+
+def _write_current(content: bytes) -> None:
+    # What a killed process left half written; another that is writing now loses as if it had written first.
+    with suppress(OSError):
+        discard_leftovers(_CURRENT.parent, f".{_CURRENT.name}.*")
     with suppress(InputError), publish(_CURRENT) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 @contextmanager
@@ -171,8 +179,7 @@ def current_run_kept() -> Iterator[None]:
         yield
     finally:
         if before is not None:
-            with suppress(InputError), publish(_CURRENT) as temporary:
-                temporary.write_bytes(before)
+            _write_current(before)
         elif _CURRENT.is_file():
             _CURRENT.unlink()
 

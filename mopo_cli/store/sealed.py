@@ -93,7 +93,7 @@ def check_content(path: Path, attributes: dict[str, Any], columns: dict[str, NDA
     digests = {name: hashlib.sha256(np.ascontiguousarray(column).data).hexdigest() for name, column in columns.items()}
     described = {name: value for name, value in attributes.items() if name != _CONTENT}
     if _content_digest(described, digests) != attributes[_CONTENT]:
-        raise CorruptError(f"{path} is damaged or was edited: its content is not what was written into it.")
+        raise CorruptError(f"{path} is damaged or was edited: its content does not match its checksum.")
 
 
 def _write_attribute(file: h5py.File, name: str, value: Any) -> None:

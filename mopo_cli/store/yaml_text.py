@@ -21,8 +21,8 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 class BadYamlError(Exception):
     """Reads as what is wrong with a text, to follow its name: "is not valid YAML (line 3, column 4)"; with a hint."""
 
-    def __init__(self, told: str, hint: str = "") -> None:
-        super().__init__(told)
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
         self.hint = hint
 
 
@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
 def _count(node: yaml.Node, above: list[yaml.Node], most: int) -> int:
     """The nodes of a document when every alias is written out."""
     if any(node is other for other in above):
-        raise BadYamlError(f"holds itself (line {node.start_mark.line + 1})")
+        raise BadYamlError(f"contains itself (line {node.start_mark.line + 1})")
     if len(above) >= _DEEPEST:
         raise BadYamlError(f"is nested deeper than {_DEEPEST} levels")
     if isinstance(node, yaml.ScalarNode):
@@ -101,6 +101,6 @@ def _refuse_twice(mapping: yaml.MappingNode) -> None:
     for key, _ in mapping.value:
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
-                told = f"gives {key.value} twice (line {key.start_mark.line + 1})"
-                raise BadYamlError(told, hint="one of the two is to go")
+                problem = f"gives {key.value} twice (line {key.start_mark.line + 1})"
+                raise BadYamlError(problem, hint="remove one of the two")
             seen.add(key.value)

@@ -81,7 +81,7 @@ def parse_expression(text: str) -> Expression:
     parser = _Parser(text)
     condition = parser.condition(depth=0)
     if parser.token:
-        raise parser.fault("has no place there")
+        raise parser.fault("is not allowed there")
     if condition.kind != "condition":
         raise _refuse(text, condition.start, len(text), "is a number; compare it with another")
     if not parser.indices:
@@ -210,26 +210,26 @@ class _Parser:
 
     def _need(self, node: _Node, kind: Kind) -> None:
         if node.kind != kind:
-            told = "is a condition where a number should be" if kind == "number" else "is a number; compare it"
-            raise _refuse(self.text, node.start, self.start, told)
+            problem = "is a condition where a number should be" if kind == "number" else "is a number; compare it"
+            raise _refuse(self.text, node.start, self.start, problem)
 
     def _deeper(self, depth: int) -> int:
         if depth == MAX_DEPTH:
             raise self.fault(f"is nested deeper than {MAX_DEPTH}")
         return depth + 1
 
-    def fault(self, told: str) -> InputError:
+    def fault(self, problem: str) -> InputError:
         """The error for the present token."""
-        return _refuse(self.text, self.start, self.end, told)
+        return _refuse(self.text, self.start, self.end, problem)
 
 
 def _all(join: Join, nodes: list[_Node]) -> Evaluate:
     return lambda obs: reduce(join, (node.evaluate(obs) for node in nodes))
 
 
-def _refuse(text: str, start: int, end: int, told: str) -> InputError:
+def _refuse(text: str, start: int, end: int, problem: str) -> InputError:
     part = f"{text[start:end].strip()!r} (character {start + 1})" if text[start:end].strip() else "its end"
     return InputError(
-        f"The termination rule {text!r} cannot be read: {part} {told}.",
+        f"The termination rule {text!r} cannot be read: {part} {problem}.",
         hint="comparisons of obs[0], obs[1], ..., numbers and abs(...), joined by and, or, not",
     )

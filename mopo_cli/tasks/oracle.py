@@ -56,7 +56,7 @@ def check_oracle(env_id: str | None) -> str:
         return str(env_id)
     what = f"the environment {env_id!r}" if env_id else "data that name no environment"
     raise InputError(
-        f"The true dynamics of {what} are not known, only those of {', '.join(_BODIES)} (-v4 and -v5), "
+        f"The true dynamics of {what} are not available, only those of {', '.join(_BODIES)} (-v4 and -v5), "
         "mopo/HalfCheetahJump-v0 and mopo/AntAngle-v0."
     )
 
@@ -93,7 +93,8 @@ def open_oracle(
         def error(observation: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
             if observation.shape[1] < simulator.width:
                 raise InputError(
-                    f"A state of {task} has {simulator.width} numbers, these observations have {observation.shape[1]}."
+                    f"A state of {task} has {simulator.width} numbers, but these observations have "
+                    f"{observation.shape[1]}."
                 )
             state, guess = (_array(tensor[:, : simulator.width]) for tensor in (observation, predicted))
             truth = simulator.next_states(state, low + (_array(action) + 1) * (high - low) / 2)
@@ -148,8 +149,8 @@ class _Simulator:
         """The observed state `[B, width]` an action later; rows of NaN where it is not to be had."""
         after = np.full_like(state, np.nan)
         finite = np.isfinite(state).all(axis=1) & np.isfinite(control).all(axis=1)
-        known = finite & (np.abs(state[:, self.positions :]) < self.bound).all(axis=1)
-        places = np.flatnonzero(known)
+        exact = finite & (np.abs(state[:, self.positions :]) < self.bound).all(axis=1)
+        places = np.flatnonzero(exact)
         with silent_mujoco():
             for start in range(0, len(places), _BLOCK):
                 rows = places[start : start + _BLOCK]

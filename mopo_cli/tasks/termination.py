@@ -129,9 +129,9 @@ def termination_rule(text: str, released: bool = False) -> TerminationRule:
     if re.fullmatch(r"[A-Za-z][\w.-]*", text):
         close = get_close_matches(text, TERMINATION_RULES, n=1)
         did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
-        known = ", ".join(TERMINATION_RULES)
+        names = ", ".join(TERMINATION_RULES)
         raise InputError(
-            f"The termination rule {text!r} is not known{did_you_mean}; the rules are {known}.",
+            f"The termination rule {text!r} is not known{did_you_mean}; the rules are {names}.",
             hint="or an expression over the predicted observation: --termination 'abs(obs[1]) > 0.2'",
         )
     return parse_expression(text)
@@ -156,7 +156,7 @@ def check_rule_width(text: str, obs_dim: int) -> None:
         rule(state, torch.zeros(1, 1), state)
     except (IndexError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"The termination rule {text!r} is for wider observations than these of {obs_dim} entries.",
+            f"The termination rule {text!r} needs more entries than the {obs_dim} of these observations.",
             hint="--termination none, or an expression such as 'abs(obs[0]) > 1'",
         ) from error
 

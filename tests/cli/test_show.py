@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from mopo_cli.data.checks import Check
 from mopo_cli.data.transition_files import write_dataset
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.store.atomic import write_json
@@ -180,7 +181,7 @@ def test_a_dataset_is_portrayed(shell: Any) -> None:
     assert "hidden" not in told and "█" in told
 
 
-def test_json_holds_the_whole_portrait_in_one_object(shell: Any) -> None:
+def test_json_holds_the_statistics_in_one_object(shell: Any) -> None:
     wide = np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32)
     write_dataset(Path("data.h5"), rows(observations=wide, next_observations=wide), INFO)
     assert shell("show data.h5 --json") == 0
@@ -195,7 +196,20 @@ def test_json_holds_the_whole_portrait_in_one_object(shell: Any) -> None:
     assert shell("show data.h5 --json") == 0 and json.loads(shell.out) == found
 
 
-def test_a_portrait_is_drawn_where_asked(shell: Any) -> None:
+def test_the_doubts_of_a_dataset_are_warnings(shell: Any) -> None:
+    info = replace(INFO, doubts=(Check("actions", "varies", warning="the valve never moves"), Check("rewards", "ok")))
+    write_dataset(Path("data.h5"), rows(rewards=np.ones(60, np.float32)), info)
+    for flag in ("", " --json"):
+        assert shell(f"show data.h5{flag}") == 0
+        told = " ".join(shell.err.split())
+        assert "Warning: the valve never moves" in told and "column rewards is 1 in every row" in told
+        assert told.count("Warning") == 2 and ("valve" in shell.out) == bool(flag)
+    Path("my.csv").write_text("obs_0,action_0,reward\n" + "\n".join(f"{i},{i % 3}.5,{i}" for i in range(30)) + "\n")
+    assert shell("show my.csv") == 0
+    assert "Nothing in my.csv marks where an episode ends" in " ".join(shell.err.split())
+
+
+def test_a_dataset_is_drawn_where_asked(shell: Any) -> None:
     write_dataset(Path("data.h5"), rows(), INFO)
     before = Path("data.h5").read_bytes()
     assert shell("show data.h5 --plot pictures/data.png --json") == 0
@@ -277,7 +291,7 @@ def test_data_of_a_name_nobody_knows_are_found_by_their_run(shell: Any) -> None:
         ("hopper-medium", "has not been fetched", "mopo fetch-data --dataset hopper-medium"),
         (GENERATED, "has not been fetched", f"mopo fetch-data --dataset {GENERATED}"),
         ("minari:mujoco/hopper/medium-v0", "has not been fetched", "mopo fetch-data --dataset minari:mujoco/"),
-        ("hoper-medium", "did you mean 'hopper-medium'", "known names"),
+        ("hoper-medium", "did you mean 'hopper-medium'", "a name such as"),
         ("runs/hopper-medium", "runs/hopper-medium does not exist", ""),
         ("logs.h5", "logs.h5 does not exist", ""),
         ("generate:Toy:medium", "must be written generate:ENV-ID:LEVEL", ""),

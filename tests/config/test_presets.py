@@ -16,7 +16,8 @@ from mopo_cli.config.presets import (
 )
 from mopo_cli.config.resolve import checked, resolve
 from mopo_cli.config.schema import STAGES, FetchData, TrainPolicy
-from mopo_cli.data.registry import TASKS, parse_dataset
+from mopo_cli.data.registry import parse_dataset
+from mopo_cli.data.source_generated import TASKS
 from mopo_cli.errors import SettingsError, UsageError
 
 # (h, lam): MOPO final version, Table 6; halfcheetah-medium-expert as released (its Table 6 has lam 1).

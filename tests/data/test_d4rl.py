@@ -244,7 +244,7 @@ def test_ant_keeps_contact_forces_that_are_not(load: Any, tmp_path: Path) -> Non
 
 def test_widths_of_another_body_are_refused(load: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "x.hdf5", make(ENDS), "v2")
-    with pytest.raises(InputError, match=r"\(11, 3\) wide, those of Walker2d-v4 \(17, 6\)"):
+    with pytest.raises(InputError, match=r"\(11, 3\) dimensions, but those of Walker2d-v4 have \(17, 6\)"):
         load(path, "walker2d-medium-v2")
 
 
@@ -283,8 +283,8 @@ def test_what_d4rl_lacks_is_told_with_what_it_has() -> None:
     with pytest.raises(InputError) as caught:
         published(parse_dataset("hopper-full-replay-v0").dataset_id)
     assert caught.value.message == (
-        "D4RL has no hopper-full-replay-v0; of hopper it has hopper-expert-v0, hopper-medium-expert-v0, "
-        "hopper-medium-replay-v0, hopper-medium-v0, hopper-random-v0 in this version."
+        "D4RL has no hopper-full-replay-v0; its hopper sets of this version are hopper-expert-v0, "
+        "hopper-medium-expert-v0, hopper-medium-replay-v0, hopper-medium-v0, hopper-random-v0."
     )
     assert caught.value.hint == "mopo fetch-data --dataset hopper-full-replay-v2"
 

@@ -145,8 +145,8 @@ def test_what_the_remote_has_is_listed(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("toy/walk/randon-v0", "there is no such set; there is toy/walk/random-v0, toy/walk/random-v2"),
-        ("toy/walk/random-v1", "there is no such set; there is toy/walk/random-v"),
+        ("toy/walk/randon-v0", "there is no such set; similar ones are toy/walk/random-v0, toy/walk/random-v2"),
+        ("toy/walk/random-v1", "there is no such set; similar ones are toy/walk/random-v"),
         ("other/set-v0", "there is no such set"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_remote_that_falls_silent_is_given_up_and_gone_on_with(hub: Hub, monke
     monkeypatch.setattr(minari_remote, "STALL_SECONDS", 2.5)
     hub.stalls = 5000
     began = time.monotonic()
-    with pytest.raises(NetworkError, match=r"nothing came for 2\.5 seconds"):
+    with pytest.raises(NetworkError, match=r"no data came for 2\.5 seconds"):
         download("toy/walk/long-v0")
     assert time.monotonic() - began < 30
     assert is_here("toy/walk/long-v0") and is_missing("toy/walk/long-v0")

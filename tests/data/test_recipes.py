@@ -25,7 +25,7 @@ from mopo_cli.data.recipes import (
     needs_medium,
     random_return,
 )
-from mopo_cli.data.registry import LEVELS
+from mopo_cli.data.source_generated import LEVELS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import Transitions, episode_ends
 from mopo_cli.data.validate import validate
@@ -158,7 +158,7 @@ def test_what_was_not_reached_is_told_with_what_was(trained: Bench) -> None:
         wanting = goal(level, medium=-500.25)
         assert not wanting.is_met(trained.behaviour)
         with pytest.raises(
-            InputError, match=r"at most -800\.0 \(after 400 steps\), and medium is -500\.2, for a"
+            InputError, match=r"at most -800\.0 \(after 400 steps\), but medium is -500\.2, for a"
         ) as error:
             wanting.check(trained.behaviour)
         assert "--behaviour-steps 800" in error.value.hint and "--medium-return of at most -800.0" in error.value.hint
@@ -195,7 +195,7 @@ def test_medium_is_a_third_of_the_way(env_id: str, value: float) -> None:
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "mopo/HalfCheetahJump-v0", "HumanoidStandup-v5"])
 def test_where_nothing_is_known_the_threshold_must_be_named(env_id: str) -> None:
-    with pytest.raises(InputError, match=f"in {env_id} is medium is not known") as error:
+    with pytest.raises(InputError, match=f"medium behaviour in {env_id} is not known") as error:
         medium_threshold(env_id, Bare(), lambda: 0.0)  # type: ignore[arg-type]
     assert error.value.hint == "--medium-return RETURN"
 

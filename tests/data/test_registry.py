@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from mopo_cli.data.registry import TASKS, DatasetName, parse_dataset
+from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.relabel import RULES
+from mopo_cli.data.source import DatasetName
+from mopo_cli.data.source_generated import TASKS
 from mopo_cli.errors import InputError
 
 KNOWN = [
@@ -60,7 +62,7 @@ REFUSED = [
     ("generate::random", "generate:ENV-ID:LEVEL"),
     ("generate:os:Hopper-v5:random", "generate:ENV-ID:LEVEL"),
     ("generate:../Hopper-v5:random", "generate:ENV-ID:LEVEL"),
-    ("generate:Hopper-v5:novice", "'novice'; those that can be generated are random, medium,"),
+    ("generate:Hopper-v5:novice", "'novice'; the levels are random, medium,"),
     ("ant-angle-35", "did you mean 'ant-angle-45'"),
     ("half-cheetah-jump", "did you mean 'halfcheetah-jump'"),
     ("minari:", "minari:NAMESPACE"),

@@ -179,15 +179,17 @@ def test_a_cell_that_is_no_number_is_found(text: Callable[[str], Path], word: st
     path = text("x,y\n" + "".join(f"{cell},1\n" for cell in cells))
     with pytest.raises(InputError) as caught:
         read_raw(path, ["x"])
-    assert caught.value.message.startswith(f"my.csv: column x holds {word!r}, no number, in row {row}:")
+    assert caught.value.message.startswith(f"my.csv: column x, row {row}: {word!r} is not a number.")
 
 
 def test_an_empty_cell_is_found(tmp_path: Path, text: Callable[[str], Path]) -> None:
-    with pytest.raises(InputError, match=r"my\.csv: column y is empty in 2 rows, first in row 1: remove or repair"):
+    with pytest.raises(
+        InputError, match=r"my\.csv: column y, row 1: the cell is empty \(2 in this column\)\. Remove or repair"
+    ):
         read_raw(text("x,y\n1,2\n1,\n3, \n"), ["x", "y"])
     pq.write_table(pa.table({"x": [1.0, 2.0], "y": [1.0, None], "e": ["a", None]}), tmp_path / "my.parquet")
     for name, labels in (("y", []), ("e", ["e"])):
-        with pytest.raises(InputError, match=rf"my\.parquet: column {name} is empty in 1 row, first in row 1"):
+        with pytest.raises(InputError, match=rf"my\.parquet: column {name}, row 1: the cell is empty \(1 in"):
             read_raw(tmp_path / "my.parquet", [] if labels else [name], labels)
 
 
@@ -257,7 +259,7 @@ def test_rows_of_an_episode_must_be_together(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("labels", [[1.5, math.nan, 2.0], [1.0, math.inf, 2.0]])
 def test_a_label_that_is_not_finite(tmp_path: Path, labels: list[float]) -> None:
     np.savez(tmp_path / "my.npz", e=labels)
-    with pytest.raises(InputError, match="column e is not finite in row 1"):
+    with pytest.raises(InputError, match="column e holds NaN or infinity in row 1"):
         read_raw(tmp_path / "my.npz", [], ["e"])
 
 
@@ -291,9 +293,9 @@ def test_a_map_must_name_what_cannot_be_done_without(tmp_path: Path, missing: st
     ("column", "values", "told"),
     [
         ("failed", [0, 1, 2, 0], r"column failed \(terminals\) holds 2 in row 2, not 0 or 1"),
-        ("yield", [0, 1, "nan", 0], r"column yield \(rewards\) is not finite in row 2"),
-        ("temp", [0, "-inf", 2, 0], r"column temp \(observations\) is not finite in row 1"),
-        ("temp", ["1e300", 1, 2, 0], r"column temp \(observations\) is not finite in row 0"),
+        ("yield", [0, 1, "nan", 0], r"column yield \(rewards\) holds NaN or infinity in row 2"),
+        ("temp", [0, "-inf", 2, 0], r"column temp \(observations\) holds NaN or infinity in row 1"),
+        ("temp", ["1e300", 1, 2, 0], r"column temp \(observations\) holds NaN or infinity in row 0"),
     ],
 )
 def test_values_are_told_by_the_files_own_names(tmp_path: Path, column: str, values: list[Any], told: str) -> None:
@@ -319,7 +321,9 @@ def whole(*values: Any) -> list[Any]:
 def test_discrete_actions_are_refused(tmp_path: Path, actions: Any, kind: str) -> None:
     path = write(tmp_path / f"my{kind}", plant() | {"valve": np.asarray(actions)})
     values = ", ".join(map(str, sorted({int(value) for value in np.ravel(actions)})))
-    with pytest.raises(InputError, match=rf"column valve: actions are discrete \({values}\): mopo learns continuous"):
+    with pytest.raises(
+        InputError, match=rf"column valve holds discrete actions \({values}\), but mopo learns continuous"
+    ):
         load(path, "obs=temp+flow,action=valve,reward=yield,episode=batch")
 
 
@@ -352,10 +356,10 @@ def test_bounds_come_from_the_map_where_it_has_them(tmp_path: Path) -> None:
     assert (info.action_low.tolist(), info.action_high.tolist()) == ([0, -2.5], [4, 10])
     assert "action bounds from the column map" in info.source
     for low, high, told in (
-        ("[0]", "[4]", "2 wide, its bounds have shapes"),
-        ("[0, 7]", "[4, 1]", "not finite and ordered"),
-        ("[0, .nan]", "[4, 1]", "not finite and ordered"),
-        ("[0.5, 0]", "[4, 10]", "leaves the bounds .* first in row 0"),
+        ("[0]", "[4]", "2 dimensions, but its bounds have the shapes"),
+        ("[0, 7]", "[4, 1]", "must be finite"),
+        ("[0, .nan]", "[4, 1]", "must be finite"),
+        ("[0.5, 0]", "[4, 10]", "is outside the bounds .* first in row 0"),
     ):
         with pytest.raises(InputError, match=told):
             bounded(low, high)
@@ -429,7 +433,7 @@ def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, kind: str) -> Non
     else:
         pq.write_table(pa.table({"x": pa.array(["7" * 1000], pa.string()).take(pa.array([0] * 70_000))}), path)
     assert path.stat().st_size < 64_000
-    with pytest.raises(InputError, match=r"declares .* bytes of columns but holds"):
+    with pytest.raises(InputError, match=r"declares .* bytes of columns, but the file has only"):
         read_raw(path, ["x"])
 
 
@@ -456,7 +460,7 @@ def _flipped(content: bytes, place: int) -> bytes:
 @pytest.mark.parametrize("kind", [".h5", ".npz"])
 def test_a_path_in_the_map_stays_in_the_file(tmp_path: Path, kind: str, name: str) -> None:
     path = write(tmp_path / f"my{kind}", plant())
-    with pytest.raises(InputError, match="is no path inside the file"):
+    with pytest.raises(InputError, match="is not a path inside the file"):
         load(path, MAP.replace("temp", name))
 
 

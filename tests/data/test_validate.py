@@ -46,7 +46,7 @@ def test_good_data_pass() -> None:
 @pytest.mark.parametrize("column", ["observations", "actions", "rewards", "next_observations"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_found_by_row(column: str, value: float) -> None:
-    with pytest.raises(InputError, match=rf"my\.h5: column {column} is not finite in row 7 \(1 such rows\)"):
+    with pytest.raises(InputError, match=rf"my\.h5: column {column} holds NaN or infinity in row 7 \(1 such rows\)"):
         validate(changed(column, put(7, value)), INFO)
 
 

@@ -112,7 +112,7 @@ def test_one_long_episode_is_warned_of(plant: int, mopo: Any) -> None:
         (f"--columns {MAP} --termination obs[2]>1", 4, "obs[0] to obs[1]"),
         (f"--columns {MAP} --termination temp>75", 4, "'temp' (character 1)"),
         (f"--columns {MAP} --termination hoper", 4, "did you mean 'hopper'"),
-        (f"--columns {MAP} --env Hopper-v5", 4, "2 wide, but Hopper-v5 has 11"),
+        (f"--columns {MAP} --env Hopper-v5", 4, "2 dimensions, but Hopper-v5 has 11"),
         (f"--columns {MAP} --env CartPole-v1", 4, "mopo learns continuous actions"),
         ("", 4, "there is no column obs_0"),
     ],

@@ -85,7 +85,7 @@ BAD_COLUMNS = {
     "actions out of range": (changed("actions", with_entry((11, 0), 3.5)), "row 11"),
     "actions too wide": (
         changed("actions", lambda c: np.repeat(c, 2, axis=1)),
-        "2 wide, but InvertedPendulum-v5 has 1",
+        "2 dimensions, but InvertedPendulum-v5 has 1",
     ),
     "episodes not marked": (changed("next_observations", lambda c: c[::-1].copy()), "next_observations differs"),
     "no rows": ({name: column[:0] for name, column in good_columns().items()}, "0 transitions"),
@@ -122,7 +122,7 @@ def test_a_run_whose_data_are_there_is_left_alone_by_a_bad_file(refuses: Any, mo
     [
         ("fetch-data --dataset ./gone.h5 --env Hopper-v5", 4, "gone.h5"),
         ("fetch-data --dataset ./ --env Hopper-v5", 4, "no letter or digit"),
-        ("fetch-data --dataset ./logs.h5 --env Hopper-v5", 4, "4 wide, but Hopper-v5 has 11"),
+        ("fetch-data --dataset ./logs.h5 --env Hopper-v5", 4, "4 dimensions, but Hopper-v5 has 11"),
         ("fetch-data --dataset ./logs.h5 --env NoSuchTask-v1", 4, "NoSuchTask-v1"),
         ("fetch-data --dataset ./logs.h5 --env os:path", 4, "os:path"),
         ("fetch-data --dataset ./logs.h5 --env CartPole-v1", 4, "Discrete(2)"),

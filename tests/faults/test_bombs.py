@@ -86,7 +86,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda path: path.write_text('"a\n",' + ",".join(["a"] * 100_000)),
         "100,001 columns",
     ),
-    "heading of a CSV": ("logs.csv", lambda path: path.write_text("a" * 2_000_000 + "\n1\n"), "has no heading"),
+    "heading of a CSV": ("logs.csv", lambda path: path.write_text("a" * 2_000_000 + "\n1\n"), "has no header line"),
     "columns of a Parquet": ("logs.parquet", wide_parquet, "10,001 columns"),
     "nested groups": ("logs.h5", nested_groups, "nested deeper than 64"),
     "many objects": ("logs.h5", many_objects, "more than 1,000 groups and columns"),

@@ -80,8 +80,8 @@ def test_files_from_elsewhere_are_checked_by_what_is_in_them(tiny_run: Path, mop
     flip(policy, -1)
     with h5py.File(rollouts, "r+") as file:
         file["rewards"][0] += 1  # HDF5's own checksums agree with it
-    refuses(f"{ROLLOUT} --force --actions {policy}", 5, "its content is not what was written into it")
-    refuses(f"{FROM_FILE} {rollouts} --force", 5, "its content is not what was written into it")
+    refuses(f"{ROLLOUT} --force --actions {policy}", 5, "its content does not match its checksum")
+    refuses(f"{FROM_FILE} {rollouts} --force", 5, "its content does not match its checksum")
 
 
 def test_files_of_versions_that_wrote_no_digest_are_read(tiny_run: Path, mopo: Any) -> None:

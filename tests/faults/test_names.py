@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "line", ["show {}", "fetch-data --dataset {}", "run {}", "fetch-data --check --dataset ./table.csv --columns {}"]
 )
 def test_the_home_of_nobody(refuses: Any, line: str, user: str) -> None:
-    refuses(line.format(user), 4, f"{user} cannot be a path: there is no home folder of that user")
+    refuses(line.format(user), 4, f"{user} is not a valid path: that user has no home folder")
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_a_cache_that_is_no_folder(refuses: Any, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a\0b", r"The current run 'runs/a\x00b', remembered in runs/current, is gone"),
-        (b"\x1b[31mred", r"The current run 'runs/\x1b[31mred', remembered in runs/current, is gone"),
+        (b"a\0b", r"The current run 'runs/a\x00b', named in runs/current, does not exist any more"),
+        (b"\x1b[31mred", r"The current run 'runs/\x1b[31mred', named in runs/current, does not exist any more"),
         (b"\xff\xfe", "runs/current cannot be read: it is not UTF-8 text"),
-        (b"x" * 4000, "is gone"),
+        (b"x" * 4000, "does not exist any more"),
         (b"x" * 40_000, "runs/current is larger than"),
-        (b"", "is gone"),
+        (b"", "does not exist any more"),
         (None, "runs/current cannot be read: it is a folder, not a file"),
     ],
 )
@@ -113,8 +113,8 @@ def test_a_record_that_names_no_path(tiny_run: Path, refuses: Any) -> None:
 
 def test_a_kind_of_file_that_is_not_read(refuses: Any, mopo: Any) -> None:
     Path("logs.foo").write_text("hello")
-    kinds = "HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet)"
-    refuses("show logs.foo", 4, f"logs.foo is of no kind that is read: {kinds}")
+    kinds = "HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet) file"
+    refuses("show logs.foo", 4, f"logs.foo is not an {kinds}")
     outcome = mopo("fetch-data --check --dataset ./logs.foo")
     assert outcome.code == 4 and kinds in outcome.err
 

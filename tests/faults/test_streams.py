@@ -54,9 +54,9 @@ def test_a_file_s_name_in_an_encoding_that_lacks_its_letters(environment: dict[s
 
 def test_a_run_in_a_name_that_cannot_be_written_down() -> None:
     code, _, err = shell("mopo fetch-data --dataset hopper-medium --run café", **ASCII)
-    assert code == 4 and "cannot be used: its name is not UTF-8 text here" in err
+    assert code == 4 and "cannot be used: its name is not valid UTF-8" in err
     code, _, err = shell(r"mopo fetch-data --dataset hopper-medium --run $'caf\xe9'")
-    assert code == 4 and r"'caf\udce9' cannot be used: its name is not UTF-8 text here" in err
+    assert code == 4 and r"'caf\udce9' cannot be used: its name is not valid UTF-8" in err
 
 
 @pytest.mark.parametrize("line", ["mopo --help", "mopo --version", "mopo presets ls"])

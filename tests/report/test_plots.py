@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mopo_cli.data.statistics import portrait
+from mopo_cli.data.statistics import dataset_statistics
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.report import plots
 from mopo_cli.report.canvas import DOTS_PER_INCH
@@ -127,7 +127,7 @@ def dataset(obs_dim=4, episodes=3):
     rewards = draw.uniform(0, 1, n).astype(np.float32)
     rows = Transitions(obs, actions, rewards, obs, np.zeros(n, np.bool_), ends)
     bounds = np.zeros(2, np.float32), np.ones(2, np.float32)
-    return portrait(rows, DatasetInfo("d", None, "s", *bounds, "none", None, None, None))
+    return dataset_statistics(rows, DatasetInfo("d", None, "s", *bounds, "none", None, None, None))
 
 
 def test_a_dataset_is_drawn_panel_by_panel(figures, tmp_path):

@@ -204,7 +204,7 @@ def test_data_without_a_simulator_are_told_before_any_work(tmp_path: Path, mopo:
     done = mopo("rollout --diagnose --run run --config tiny.yaml")
     assert (done.code, done.out) == (4, "")
     assert done.err.strip() == (
-        "Error: The true dynamics of data that name no environment are not known, only those of HalfCheetah, Hopper, "
-        "Walker2d, Ant, InvertedPendulum (-v4 and -v5), mopo/HalfCheetahJump-v0 and mopo/AntAngle-v0."
+        "Error: The true dynamics of data that name no environment are not available, only those of HalfCheetah, "
+        "Hopper, Walker2d, Ant, InvertedPendulum (-v4 and -v5), mopo/HalfCheetahJump-v0 and mopo/AntAngle-v0."
     )
     assert not Path("run/rollouts").exists() and not Path("run/elites.json").exists()

@@ -92,7 +92,7 @@ def test_what_is_going_on_is_told(mopo: Mopo, content: bytes, monkeypatch: pytes
     with serving(file(content, cut=len(content) // 2), file(content)) as web:
         shown = mopo(f"{FETCH} --mirror {web.url}").err
     assert f"Downloading {web.url}{AT} to " in shown
-    assert "The connection broke off: trying again in 1 s." in shown
+    assert "The connection was lost: trying again in 1 s." in shown
     assert re.search(rf"{NAME}  \d/\d MB \(\d+%\)  0:00:0\d passed  0:00:0\d left  [\d,.]+ MB/s", shown)
     assert f"Found on disk: {downloads() / NAME}" in mopo(f"{FETCH} --force").err
 

@@ -110,6 +110,15 @@ def test_a_working_directory_that_cannot_remember_is_no_fault(elsewhere: Path) -
     remember_run(RunFolder(elsewhere))
 
 
+def test_what_a_killed_process_left_of_the_current_run_is_cleared(elsewhere: Path) -> None:
+    for name in ("runs/.current.0a1b2c3d.mopo-tmp", "runs/a/.current.0a1b2c3d.mopo-tmp", "runs/.other.0a.mopo-tmp"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("runs/hal")
+    remember_run(RunFolder(Path("runs/a")))
+    assert {path.name for path in Path("runs").iterdir()} == {"a", "current", ".other.0a.mopo-tmp"}
+    assert len(list(Path("runs/a").iterdir())) == 1 and resolve_run(None, None).root == Path("runs/a")
+
+
 def test_layout() -> None:
     run = RunFolder(Path("r"))
     assert [

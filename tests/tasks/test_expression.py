@@ -114,7 +114,7 @@ def test_any_number_of_leading_dimensions(shape: tuple[int, ...]) -> None:
         ("obs[0] >", "its end", "value should be"),
         ("obs[0] > 1 and", "its end", "value should be"),
         ("(obs[0] > 1", "its end", "')' should be"),
-        ("obs[0] > 1)", "')' (character 11)", "no place"),
+        ("obs[0] > 1)", "')' (character 11)", "not allowed"),
         ("obs[0]", "'obs[0]' (character 1)", "compare it"),
         ("1 < obs[0] and obs[1]", "'obs[1]' (character 16)", "compare it"),
         ("not obs[0]", "'obs[0]' (character 5)", "compare it"),

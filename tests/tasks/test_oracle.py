@@ -178,7 +178,12 @@ def test_unstable_motion_is_told_in_a_single_step_too() -> None:
     ("env_id", "kwargs", "limits", "sentence"),
     [
         (None, {}, SIX, "data that name no environment are not known"),
-        ("mopo/HIVTreatment-v0", {}, SIX, "'mopo/HIVTreatment-v0' are not known, only those of HalfCheetah, Hopper"),
+        (
+            "mopo/HIVTreatment-v0",
+            {},
+            SIX,
+            "'mopo/HIVTreatment-v0' are not available, only those of HalfCheetah, Hopper",
+        ),
         ("Hopper-v3", {}, SIX, "'Hopper-v3' are not known"),
         ("HumanoidStandup-v5", {}, SIX, "mopo/AntAngle-v0"),
         (CHEETAH, {"colour": "red"}, SIX, "cannot be made: .*colour"),
@@ -193,7 +198,7 @@ def test_what_it_cannot_do_it_refuses(env_id: str | None, kwargs: dict[str, Any]
 
 def test_narrow_observations_are_refused() -> None:
     narrow = torch.zeros(1, 11)
-    with pytest.raises(InputError, match="HalfCheetah-v5 has 17 numbers, these observations have 11"):
+    with pytest.raises(InputError, match="HalfCheetah-v5 has 17 numbers, but these observations have 11"):
         errors(CHEETAH, (narrow, torch.zeros(1, 6), narrow))
 
 

@@ -8,13 +8,14 @@ import torch
 
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check, UnusableData
-from mopo_cli.data.registry import DatasetName, parse_dataset
+from mopo_cli.data.registry import SOURCES, parse_dataset
+from mopo_cli.data.source import DatasetName
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
-from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, source_files, warn_of
+from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, warn_of
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.run import RunFolder
@@ -32,14 +33,14 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
     that is wrong in itself and for a damaged file, and InputError for a dataset that is not here yet.
     """
     name = parse_dataset(settings.dataset)
-    check_request(name, settings)
+    files = check_request(name, settings)
     run = RunFolder(Path())  # only names the files; nothing is written there
-    inputs = describe_files(run, source_files(name, settings))
+    inputs = describe_files(run, files)
     stage = Stage(run, KEY, settings.model_dump(), inputs, Options(), report)
-    if not _is_local(name, settings, stage):
-        doing = "generated" if name.kind == "generate" else "downloaded"
+    source = SOURCES[name.kind]
+    if cached_file(name, settings, stage) is None and not source.is_here(name):
         raise InputError(
-            f"--check reads local data only, and {name.dataset_id} is not here yet: it must be {doing} first.",
+            f"--check reads local data only; {name.dataset_id} would have to be {source.verb} first.",
             hint=f"mopo fetch-data --dataset {settings.dataset}",
         )
     result: dict[str, Any] = {"dataset": settings.dataset, "summary": None, "termination": None}
@@ -88,20 +89,6 @@ def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
         "false_alarms": int((ends & ~stored).sum()),
         "first_false_alarm": int((ends & ~stored).argmax()) if (ends & ~stored).any() else None,
     }
-
-
-def _is_local(name: DatasetName, settings: FetchData, stage: Stage) -> bool:
-    if name.path is not None or cached_file(name, settings, stage) is not None:
-        return True
-    if name.kind == "d4rl":
-        from mopo_cli.data.d4rl_files import copies, published
-
-        return any(is_published for _, is_published in copies(published(name.dataset_id)))
-    if name.kind == "minari":
-        from mopo_cli.data.minari_sets import is_missing
-
-        return not is_missing(name.dataset_id.removeprefix("minari:"))
-    return False
 
 
 def _read(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:

@@ -24,7 +24,8 @@ from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.checkpoint import load_tensors
-from mopo_cli.store.documents import HEADERS, Elites, checked, read_document
+from mopo_cli.store.documents import Elites, checked, read_document
+from mopo_cli.store.headers import HEADERS
 from mopo_cli.store.lineage import output_of
 from mopo_cli.store.run import RunFolder
 

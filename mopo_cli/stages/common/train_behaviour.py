@@ -31,8 +31,8 @@ from mopo_cli.data.recipes import (
     needs_medium,
     random_return,
 )
-from mopo_cli.data.registry import DatasetName
 from mopo_cli.data.scores import reference_scores
+from mopo_cli.data.source import DatasetName
 from mopo_cli.data.spaces import Spaces, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
@@ -43,9 +43,10 @@ from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
-from mopo_cli.store.documents import BehaviourProgress, checked
+from mopo_cli.store.documents import checked
 from mopo_cli.store.lineage import tool_versions
 from mopo_cli.store.lock import alone_in
+from mopo_cli.store.resume_state import BehaviourProgress
 from mopo_cli.store.run import cache_dir, dataset_slug
 from mopo_cli.tasks.termination import termination_for_env
 

@@ -1,4 +1,4 @@
-"""The portrait of data built to be known, and against plain loops."""
+"""The statistics of data built to be known, and against plain loops."""
 
 import json
 from dataclasses import asdict, replace
@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from mopo_cli.data.statistics import BINS, Copy, Portrait, portrait
+from mopo_cli.data.statistics import BINS, Copy, DatasetStatistics, dataset_statistics
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import summarise
 
@@ -50,11 +50,11 @@ INFO = DatasetInfo(
 
 
 @pytest.fixture(scope="module")
-def known() -> Portrait:
-    return portrait(data(), INFO)
+def known() -> DatasetStatistics:
+    return dataset_statistics(data(), INFO)
 
 
-def test_episodes_their_returns_lengths_and_ends(known: Portrait) -> None:
+def test_episodes_their_returns_lengths_and_ends(known: DatasetStatistics) -> None:
     assert known.summary == summarise(data())
     returns, lengths = [100.0, -250.0, 100.0, 100.0], [100, 250, 200, 50]
     for histogram, values in ((known.returns, returns), (known.lengths, lengths)):
@@ -67,7 +67,7 @@ def test_episodes_their_returns_lengths_and_ends(known: Portrait) -> None:
     assert known.terminal_share == 2 / N
 
 
-def test_every_dimension_has_its_range(known: Portrait) -> None:
+def test_every_dimension_has_its_range(known: DatasetStatistics) -> None:
     t = data()
     columns = [*known.observations, *known.actions, known.rewards]
     names = [*(f"obs[{i}]" for i in range(7)), "action[0]", "action[1]", "action[2]", "reward"]
@@ -84,7 +84,7 @@ def test_every_dimension_has_its_range(known: Portrait) -> None:
         assert column.std == pytest.approx((sum((v - mean) ** 2 for v in ordered) / N) ** 0.5, abs=1e-9)
 
 
-def test_saturated_actions_have_the_share_they_were_given(known: Portrait) -> None:
+def test_saturated_actions_have_the_share_they_were_given(known: DatasetStatistics) -> None:
     first, second, third = known.saturation
     assert (first.name, first.low, first.high) == ("action[0]", -2, 2)
     assert (first.at_low, first.at_high) == (pytest.approx(0.1), pytest.approx(0.3))
@@ -102,12 +102,12 @@ def test_the_bounds_own_neighbourhood_is_one_percent_of_the_range() -> None:
     for value, counted in ((1.961, True), (1.959, False), (2.0, True), (-1.961, True), (-1.959, False)):
         actions = np.zeros_like(t.actions)
         actions[:6, 0] = value
-        found = portrait(replace(t, actions=actions), INFO).saturation[0]
+        found = dataset_statistics(replace(t, actions=actions), INFO).saturation[0]
         assert found.at_high + found.at_low == (6 / N if counted else 0), value
         assert found.counts[-1 if value > 0 else 0] == 6
 
 
-def test_constant_copied_and_unchanged_dimensions(known: Portrait) -> None:
+def test_constant_copied_and_unchanged_dimensions(known: DatasetStatistics) -> None:
     assert known.constant == ["obs[1]", "action[2]"]
     assert [replace(copy, correlation=round(copy.correlation, 6)) for copy in known.copies] == [
         Copy("obs[2]", "obs[0]", "equal", 1.0),
@@ -127,7 +127,7 @@ def test_a_copy_is_one_to_a_millionth(noise: float, is_copy: bool) -> None:
     t.observations[:, 5] += 1000
     r = np.corrcoef(t.actions[:, 1].astype(np.float64), t.observations[:, 5].astype(np.float64))[0, 1]
     assert (r > 1 - 1e-6) == is_copy
-    found = {copy.name: copy for copy in portrait(t, INFO).copies}
+    found = {copy.name: copy for copy in dataset_statistics(t, INFO).copies}
     assert ("action[1]" in found) == is_copy
     if is_copy:
         assert found["action[1]"].of == "obs[4]" and found["action[1]"].correlation == pytest.approx(-r, abs=1e-6)
@@ -136,23 +136,23 @@ def test_a_copy_is_one_to_a_millionth(noise: float, is_copy: bool) -> None:
 def test_a_filler_after_a_terminal_is_no_sign_of_change() -> None:
     t = data()
     t.next_observations[t.terminals, 6] += 1
-    assert portrait(t, INFO).unchanged == ["obs[1]"]
-    assert portrait(t, replace(INFO, terminal_next_known=False)).unchanged == ["obs[1]", "obs[6]"]
+    assert dataset_statistics(t, INFO).unchanged == ["obs[1]"]
+    assert dataset_statistics(t, replace(INFO, terminal_next_known=False)).unchanged == ["obs[1]", "obs[6]"]
 
 
 def test_numbers_that_leave_no_room_for_bins() -> None:
     t = data()
     for rewards in (np.zeros(N), np.where(np.arange(N) == 0, 1.0, 0.0) + 3e38):
-        found = portrait(replace(t, rewards=rewards.astype(np.float32)), INFO)
+        found = dataset_statistics(replace(t, rewards=rewards.astype(np.float32)), INFO)
         assert sum(found.returns.counts) == 4
         assert len(found.returns.edges) == len(found.returns.counts) + 1
-    equal = portrait(replace(t, rewards=np.zeros(N, np.float32)), INFO).returns
+    equal = dataset_statistics(replace(t, rewards=np.zeros(N, np.float32)), INFO).returns
     assert (equal.edges, equal.counts) == ([0.0, 0.0], [4])
 
 
-def test_neighbours_repeat_and_json_has_types_for_all(known: Portrait) -> None:
-    assert portrait(data(), INFO) == known
-    other = portrait(data(), INFO, seed=1)
+def test_neighbours_repeat_and_json_has_types_for_all(known: DatasetStatistics) -> None:
+    assert dataset_statistics(data(), INFO) == known
+    other = dataset_statistics(data(), INFO, seed=1)
     assert other.neighbours == known.neighbours, "all rows are drawn, whatever the seed"
     assert json.loads(json.dumps(asdict(known), allow_nan=False)) == asdict(known)
     near = known.neighbours
@@ -163,12 +163,12 @@ def test_neighbours_repeat_and_json_has_types_for_all(known: Portrait) -> None:
     assert near.histogram.edges[0] <= quantiles[0] and quantiles[-1] <= near.histogram.edges[-1]
 
 
-def test_repeated_rows_are_a_share(known: Portrait) -> None:
+def test_repeated_rows_are_a_share(known: DatasetStatistics) -> None:
     t = data()
     assert known.repeated_share == 0
     for column in (t.observations, t.actions):
         column[300:330] = column[:30]
-    found = portrait(t, INFO)
+    found = dataset_statistics(t, INFO)
     assert found.repeated_share == 30 / N
     assert found.neighbours is not None and found.neighbours.quantiles["p1"] == 0
 
@@ -176,6 +176,6 @@ def test_repeated_rows_are_a_share(known: Portrait) -> None:
 def test_the_fewest_rows_there_can_be() -> None:
     t = data()
     two = Transitions(**{name: getattr(t, name)[:2] for name in Transitions.__dataclass_fields__ if name != "infos"})
-    found = portrait(two, INFO)
+    found = dataset_statistics(two, INFO)
     assert (found.summary.episodes, found.neighbours) == (1, None)
     assert found.endings == {"terminal": 0, "timeout": 0, "neither": 1}

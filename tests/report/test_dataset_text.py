@@ -1,4 +1,4 @@
-"""The portrait in words: what it must say, how wide it may be, and what it is drawn with."""
+"""The statistics in words: what it must say, how wide it may be, and what it is drawn with."""
 
 import io
 import sys
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mopo_cli.data.statistics import Portrait, portrait
+from mopo_cli.data.statistics import DatasetStatistics, dataset_statistics
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.report.dataset import portrait_text, recipe_text, wrap
+from mopo_cli.report.dataset import recipe_text, statistics_text, wrap
 
 
-def known(obs_dim: int = 3, act_dim: int = 1, episodes: int = 4) -> Portrait:
+def known(obs_dim: int = 3, act_dim: int = 1, episodes: int = 4) -> DatasetStatistics:
     """Episodes of 100 steps that return 100, 200, ...; obs[0] is constant, obs[2] equals obs[1]."""
     draw = np.random.default_rng(0)
     n = 100 * episodes
@@ -25,7 +25,7 @@ def known(obs_dim: int = 3, act_dim: int = 1, episodes: int = 4) -> Portrait:
     rows = Transitions(obs, actions, rewards, obs + 1, ends, np.zeros(n, np.bool_))
     bound = np.ones(act_dim, np.float32)
     info = DatasetInfo("d", None, "s", -bound, bound, "none", None, None, None)
-    return portrait(rows, info)
+    return dataset_statistics(rows, info)
 
 
 def words(text: str, start: str) -> list[str]:
@@ -33,7 +33,7 @@ def words(text: str, start: str) -> list[str]:
 
 
 def test_it_says_what_the_data_are_like() -> None:
-    text = portrait_text(known())
+    text = statistics_text(known())
     for piece in (
         "400 transitions in 4 episodes, 3 observation and 1 action dimensions",
         "returns: mean 250, std 111.8, 90 % at most 370, best 400",
@@ -53,7 +53,7 @@ def test_it_says_what_the_data_are_like() -> None:
 
 
 def test_bars_are_as_long_as_their_counts() -> None:
-    lines = portrait_text(known(episodes=5)).splitlines()
+    lines = statistics_text(known(episodes=5)).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("returns:"))
     bars = [line.split() for line in lines[start + 1 : start + 11]]
     # 100 ... 500 in ten bins: one episode each in five of them.
@@ -67,10 +67,10 @@ def test_bars_are_as_long_as_their_counts() -> None:
 def test_a_terminal_that_has_no_blocks_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     for encoding in ("ascii", "latin-1", "cp1252"):
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-        text = portrait_text(known())
+        text = statistics_text(known())
         assert text.isascii() and "#" * 40 in text
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
-    assert "█" * 40 in portrait_text(known())
+    assert "█" * 40 in statistics_text(known())
 
 
 def test_a_wide_space_is_abbreviated_and_says_by_how_much() -> None:
@@ -78,7 +78,7 @@ def test_a_wide_space_is_abbreviated_and_says_by_how_much() -> None:
     far = list(wide.observations)
     far[12] = replace(far[12], max=1e6)
     far[24] = replace(far[24], min=-1.2345e-30, p1=-1.2345e-30, median=-1.2341e-30, p99=-1.2341e-30, max=-1.2341e-30)
-    text = portrait_text(replace(wide, observations=far, constant=["obs[0]", *(f"other[{i}]" for i in range(39))]))
+    text = statistics_text(replace(wide, observations=far, constant=["obs[0]", *(f"other[{i}]" for i in range(39))]))
     assert max(map(len, text.splitlines())) <= 120
     names = [line.split()[0] for line in text.splitlines() if line.startswith(("obs[", "action["))]
     assert names[:24] == [f"action[{i}]" for i in range(24)]
@@ -87,17 +87,17 @@ def test_a_wide_space_is_abbreviated_and_says_by_how_much() -> None:
     assert f"... and {25 + 30 - len(names)} more dimensions" in text
     assert "far outliers" in next(line for line in text.splitlines() if line.startswith("obs[12]"))
     assert "constant dimensions (40): obs[0]," in text and "other[10] and 28 more" in text
-    few = portrait_text(known(obs_dim=24))
+    few = statistics_text(known(obs_dim=24))
     assert sum(line.startswith("obs[") for line in few.splitlines()) == 24 and "more dimensions" not in few
 
 
 def test_small_shares_are_not_none_and_large_ones_not_all() -> None:
-    text = portrait_text(replace(known(), endings={"terminal": 0.9999, "timeout": 0.0001, "neither": 0.0}))
+    text = statistics_text(replace(known(), endings={"terminal": 0.9999, "timeout": 0.0001, "neither": 0.0}))
     assert "terminal > 99.9 %, timeout < 0.1 %, neither (cut off) 0 %" in text
 
 
 def test_one_stretch_has_no_coverage() -> None:
-    assert "coverage: nothing to compare" in portrait_text(replace(known(), neighbours=None))
+    assert "coverage: nothing to compare" in statistics_text(replace(known(), neighbours=None))
 
 
 @pytest.mark.parametrize(
