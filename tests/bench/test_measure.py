@@ -1,6 +1,7 @@
 """Rates are amounts by medians, shares are of the products, and a run is projected from them."""
 
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.engine.processes import can_fork
 
 CPU = torch.device("cpu")
-MODEL = TrainModel(networks=2, hidden=16, layers=1, weight_decay=(0.1, 0.1), batch_size=8)  # type: ignore[arg-type]
+MODEL = TrainModel(networks=2, hidden=16, layers=1, weight_decay=(0.1, 0.1), batch_size=8)
 POLICY = TrainPolicy(
     hidden=16, batch_size=8, rollout_batch=50, h=2, epochs=30, steps_per_epoch=10, rollout_every=20, eval_episodes=4
 )
@@ -27,13 +28,13 @@ POLICY = TrainPolicy(
 def test_the_median_leaves_out_the_warm_up_and_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = iter([100.0, 1.0, 2.0, 50.0, 3.0, 4.0])  # the first one warms up
     clock = itertools.accumulate(itertools.chain.from_iterable((0.0, next(spent)) for _ in range(6)))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     assert timing.median_seconds(lambda: None, 0.5, CPU) == 3.0
 
 
 def test_work_is_repeated_until_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock) / 2)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 2)
     calls: list[int] = []
     timing.median_seconds(lambda: calls.append(1), 10.0, CPU)
     assert len(calls) == 1 + 20  # half a second each
@@ -133,7 +134,7 @@ def test_a_phase_is_measured_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -
     imitate, update = module.imitate, module.update
     monkeypatch.setattr(module, "imitate", lambda *given: (passed.append(1.0), imitate(*given)))
     monkeypatch.setattr(module, "update", lambda *given, **how: (passed.append(3.0), update(*given, **how))[1])
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: passed.append(1e-4) or sum(passed))
+    monkeypatch.setattr(time, "perf_counter", lambda: passed.append(1e-4) or sum(passed))
     rates = {rate.name: rate for rate in measure(Task(Shapes(4, 1, 1000), None, {}, MODEL, brac), 1, CPU, 0.0)}
     assert rates["warm-up"].per_second == pytest.approx(65 / (40 * 1 + 25 * 3), rel=1e-3)
 

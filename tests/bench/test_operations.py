@@ -11,7 +11,7 @@ from mopo_cli.config.schema import TrainModel, TrainPolicy
 
 CPU = torch.device("cpu")
 SHAPES = Shapes(obs_dim=9, act_dim=4, rows=1500)
-MODEL = TrainModel(networks=3, hidden=48, layers=2, weight_decay=(0.1, 0.1, 0.1), batch_size=32)  # type: ignore[arg-type]
+MODEL = TrainModel(networks=3, hidden=48, layers=2, weight_decay=(0.1, 0.1, 0.1), batch_size=32)
 POLICY = TrainPolicy(hidden=40, layers=2, batch_size=64, rollout_batch=200, h=3, steps_per_epoch=20, rollout_every=20)
 
 

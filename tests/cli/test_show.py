@@ -328,7 +328,11 @@ def test_a_file_in_d4rl_s_layout_is_portrayed_as_it_is_read(shell: Any) -> None:
 
 
 def test_a_table_is_portrayed_as_it_is_read(shell: Any) -> None:
-    names = {"obs_0": rows().observations[:, 0], "action_0": rows().actions[:, 0], "reward": rows().rewards}
+    names: dict[str, Any] = {
+        "obs_0": rows().observations[:, 0],
+        "action_0": rows().actions[:, 0],
+        "reward": rows().rewards,
+    }
     names["terminal"] = rows().terminals
     lines = [
         ",".join(names),

@@ -155,7 +155,7 @@ def test_the_grid_may_stand_in_a_file(tmp_path: Path) -> None:
         ("real-ratio=0.5,1", {"method": "combo"}, r"algorithm combo needs .*: real-ratio 1 of 256 rows"),
     ],
 )  # fmt: skip
-def test_what_is_refused(axis: str, flags: dict[str, str], said: str) -> None:
+def test_what_is_refused(axis: str, flags: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         made(axis, **flags)
     assert "\n" not in caught.value.message
@@ -168,7 +168,7 @@ def test_an_axis_is_of_use_if_one_method_has_it() -> None:
 @pytest.mark.parametrize("algorithm", ["sac", "bc", "combo"])
 def test_settings_that_the_loop_reads_matter_to_every_learner(algorithm: str) -> None:
     """Also where a learner's own settings do not name them."""
-    flags = {
+    flags: dict[str, Any] = {
         "algorithm": algorithm,
         "penalty": "none",
         "real_ratio": {"sac": "0.05", "bc": "1", "combo": "0.5"}[algorithm],

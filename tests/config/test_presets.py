@@ -58,7 +58,7 @@ def test_every_preset_is_valid_and_says_what_it_is_for(name: str) -> None:
         resolve(stage, dataset=preset_dataset(name), preset_name=name)
 
 
-@pytest.mark.parametrize("name", {**H_LAM, **VARIANTS})
+@pytest.mark.parametrize("name", [*H_LAM, *VARIANTS])
 def test_the_papers_sets_have_the_papers_numbers(name: str) -> None:
     settings = resolve(TrainPolicy, preset_name=name).settings
     assert (settings.h, settings.lam) == {**H_LAM, **VARIANTS}[name]

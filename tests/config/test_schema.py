@@ -94,7 +94,7 @@ def test_what_is_not_allowed_is_refused(stage: type[Settings], values: dict[str,
 def test_settings_cannot_be_changed() -> None:
     settings = TrainPolicy()
     with pytest.raises(ValidationError):
-        settings.lam = 2.0  # type: ignore[misc]
+        settings.lam = 2.0
 
 
 def test_values_may_come_as_text() -> None:
@@ -120,7 +120,7 @@ def test_names_tell_the_settings() -> None:
     assert TrainPolicy(name="mine").policy_name() == "mine"
     assert Rollout().file_name() == "uniform_h5"
     assert Rollout(actions="a/policy.safetensors", h=2).file_name() == "policy_h2"
-    assert Ablate(lam=(0.5, 1), h=(1, 5)).table_name() == "max-var+none_lam0.5+1_h1+5"  # type: ignore[arg-type]
+    assert Ablate(lam=(0.5, 1), h=(1, 5)).table_name() == "max-var+none_lam0.5+1_h1+5"
 
 
 def test_a_grid_has_every_cell_once_and_lam_counts_only_with_a_penalty() -> None:

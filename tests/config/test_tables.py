@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from importlib.resources import files
 from math import isnan
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ H_LAM = {
 }
 
 
-def printed(name):
+def printed(name: str) -> Any:
     """(data set, row) -> the number in print, of every row on every data set of the table, also one of elsewhere."""
     table = load_table(name)
     found = {
@@ -57,14 +58,14 @@ def printed(name):
     return {key: result for key, result in found.items() if result}
 
 
-def test_these_tables_ship():
+def test_these_tables_ship() -> None:
     assert table_names() == sorted(NAMES)
     with pytest.raises(UsageError, match=r"no table 'mopo-9'; there are combo-1, .*, mopo-real-ratio"):
         load_table("mopo-9")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_name_known_methods_and_settings_and_data_sets_are_known(name):
+def test_rows_name_known_methods_and_settings_and_data_sets_are_known(name: str) -> None:
     table = load_table(name)
     assert table_text(name).startswith(f"# {name.split('-')[0].upper()}, ")
     assert max(Counter(row.slug for row in table.rows).values()) == 1
@@ -86,7 +87,7 @@ def test_rows_name_known_methods_and_settings_and_data_sets_are_known(name):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_table_shows_every_number_of_the_paper_s(name):
+def test_a_table_shows_every_number_of_the_paper_s(name: str) -> None:
     paper, place, count = WHOLE[name]
     with files("mopo_cli.evaluation").joinpath("published-results.csv").open(encoding="utf-8") as file:
         cells = {
@@ -97,7 +98,7 @@ def test_a_table_shows_every_number_of_the_paper_s(name):
 
 
 @pytest.mark.parametrize("name", ["mopo-1", "mopo-3", "mopo-h-lam", "mopo-real-ratio", "combo-3", "drop-1"])
-def test_d4rl_sets_are_of_version_0_as_in_the_papers(name):
+def test_d4rl_sets_are_of_version_0_as_in_the_papers(name: str) -> None:
     versions = {dataset[-3:] for dataset in load_table(name).datasets if parse_dataset(dataset).kind == "d4rl"}
     assert versions == {"-v0"}
 
@@ -125,19 +126,19 @@ def test_d4rl_sets_are_of_version_0_as_in_the_papers(name):
         ("drop-1", "walker2d-medium-expert", "AWR", 53.8, None),
     ],
 )
-def test_numbers_in_print(name, dataset, row, mean, std):
+def test_numbers_in_print(name: str, dataset: str, row: str, mean: float, std: float) -> None:
     result = printed(name)[dataset, row]
     assert (result.mean, result.std) == (mean, std)
 
 
-def test_what_is_not_available_in_print_is_neither_a_number_nor_absent():
+def test_what_is_not_available_in_print_is_neither_a_number_nor_absent() -> None:
     missing = {key for name in ("mopo-3", "mopo-3-v1") for key, r in printed(name).items() if isnan(r.mean)}
     rows = ("MOPO, true pen.", "MOPO, no Lip, true pen.")
     assert missing == {(dataset, row) for dataset in ("walker2d-medium-replay", "ant-angle") for row in rows}
     assert printed("mopo-3")["halfcheetah-jump", "MOPO, true pen."].mean == 3818.6
 
 
-def test_the_first_versions_methods_have_its_own_numbers_and_no_others():
+def test_the_first_versions_methods_have_its_own_numbers_and_no_others() -> None:
     table = load_table("mopo-3-v1")
     methods = {row.label: row.method for row in table.rows}
     for label, method in methods.items():
@@ -147,7 +148,7 @@ def test_the_first_versions_methods_have_its_own_numbers_and_no_others():
 
 
 @pytest.mark.parametrize("name", H_LAM)
-def test_the_search_holds_the_pair_that_the_paper_names(name):
+def test_the_search_holds_the_pair_that_the_paper_names(name: str) -> None:
     table = load_table("mopo-h-lam")
     pairs = [(row.settings["h"], row.settings["lam"]) for row in table.rows_for(name)]
     assert chosen_pair(f"{name}-v0", "MOPO-v2") == H_LAM[name]
@@ -155,13 +156,13 @@ def test_the_search_holds_the_pair_that_the_paper_names(name):
     assert {(1, 1), (1, 5), (5, 1), (5, 5)} <= set(pairs) and len(pairs) <= 5
 
 
-def test_the_first_version_chose_otherwise_for_two_sets():
+def test_the_first_version_chose_otherwise_for_two_sets() -> None:
     different = {name: chosen_pair(name, "MOPO-v1") for name in H_LAM if chosen_pair(name, "MOPO-v1") != H_LAM[name]}
     assert different == {"hopper-medium-replay": (1, 5), "halfcheetah-medium-expert": (5, 5)}
     assert chosen_pair("hiv", "MOPO-v2") is None
 
 
-def test_real_ratio_differs_in_nothing_else():
+def test_real_ratio_differs_in_nothing_else() -> None:
     with_, without = load_table("mopo-real-ratio").rows
     assert (with_.settings, without.settings) == ({"real_ratio": 0.05}, {"real_ratio": 0})
     assert with_.method == without.method == "mbpo"
@@ -179,11 +180,11 @@ def test_real_ratio_differs_in_nothing_else():
         ("mopo-5", "SAC (online)", ["SAC (online)"]),
     ],
 )
-def test_rows_are_chosen_by_label_or_method(name, text, labels):
+def test_rows_are_chosen_by_label_or_method(name: str, text: str, labels: list[str]) -> None:
     assert [row.label for row in choose_rows(load_table(name), text)] == labels
 
 
-def test_a_number_of_updates_may_be_one_of_the_body():
+def test_a_number_of_updates_may_be_one_of_the_body() -> None:
     table = load_table("drop-1")
     families = [family(dataset) for dataset in table.datasets]
     steps = {"halfcheetah": 500_000, "hopper": 1_500_000, "walker2d": 3_000_000}
@@ -192,12 +193,12 @@ def test_a_number_of_updates_may_be_one_of_the_body():
     assert load_table("combo-3").updates_for("hopper-medium") == 1_000_000
 
 
-def test_every_column_of_the_papers_is_a_method_but_one():
+def test_every_column_of_the_papers_is_a_method_but_one() -> None:
     rows = {(name, row.label) for name in NAMES for row in load_table(name).rows if not (row.method or row.data)}
     assert rows == {("mopo-5", "SAC (online)")}
 
 
-def test_what_combo_and_drop_took_over_from_others_is_as_it_was_there_or_noted():
+def test_what_combo_and_drop_took_over_from_others_is_as_it_was_there_or_noted() -> None:
     """Facts that the tables' notes tell, from the numbers themselves."""
     mopo, combo, drop = (printed(name) for name in ("mopo-1", "combo-3", "drop-1"))
     same = {key for key in combo if key in drop and combo[key].mean == drop[key].mean}
@@ -215,7 +216,7 @@ def test_what_combo_and_drop_took_over_from_others_is_as_it_was_there_or_noted()
     assert all("swapped in print" in combo[key].note for key in pair)
 
 
-def test_combo_is_the_best_of_its_own_table_on_eight_sets():
+def test_combo_is_the_best_of_its_own_table_on_eight_sets() -> None:
     table = printed("combo-3")
     sets = {name for name, _ in table}
     best = {name: max((r.mean, row) for (where, row), r in table.items() if where == name)[1] for name in sets}
@@ -223,7 +224,7 @@ def test_combo_is_the_best_of_its_own_table_on_eight_sets():
     assert best["hopper-medium-expert"] == "BC"
 
 
-def test_every_label_and_method_names_its_row():
+def test_every_label_and_method_names_its_row() -> None:
     for table in map(load_table, NAMES):
         for row in table.rows:
             assert choose_rows(table, row.label) == (row,)
@@ -231,6 +232,6 @@ def test_every_label_and_method_names_its_row():
 
 
 @pytest.mark.parametrize("text", ["mopo,mobile", "", "mopo ens pen x"])
-def test_another_row_is_told_with_the_known_ones(text):
+def test_another_row_is_told_with_the_known_ones(text: str) -> None:
     with pytest.raises(UsageError, match=r"has no row '.*'; it has mopo, mopo-ens-pen, .*mopo-avg-var"):
         choose_rows(load_table("mopo-3"), text)

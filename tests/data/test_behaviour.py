@@ -81,7 +81,7 @@ class Three(gym.Env[Any, Any]):
 
 
 def test_an_end_at_the_time_limit_is_a_terminal_only(context: ExitStack) -> None:
-    gym.register("Three-v0", Three, max_episode_steps=3)
+    gym.register("Three-v0", Three, max_episode_steps=3)  # type: ignore[arg-type]
     try:
         made = bench(context, "Three-v0", 7).train(7)
     finally:
@@ -205,7 +205,7 @@ def test_numbers_that_are_not_finite_are_told_and_never_logged(
 def test_actions_fit_the_bounds_exactly(context: ExitStack) -> None:
     made: Bench = bench(context, "InvertedPendulum-v5", 1)
     info = made.behaviour.info
-    ends = own_units(np.float32([[-1], [0], [1]]), info)
+    ends = own_units(np.array([[-1], [0], [1]], np.float32), info)
     assert ends.tolist() == [[-3], [0], [3]] and ends.dtype == np.float32
     draw = np.random.default_rng(0)
     low = -draw.uniform(0, 1000, 5000).astype(np.float32)

@@ -49,7 +49,7 @@ def make(lengths: list[tuple[int, bool, bool]], obs: int = OBS, act: int = ACT, 
 def write(path: Path, episodes: list[Episode], version: str, wide: type = np.float32, **more: Any) -> Path:
     """The episodes as D4RL lays them out: v2 with next_observations and infos, v0 without."""
     ends = [np.arange(len(e.rewards)) == len(e.rewards) - 1 for e in episodes]
-    columns = {
+    columns: dict[str, Any] = {
         "observations": np.concatenate([e.states[:-1] for e in episodes]).astype(wide),
         "actions": np.concatenate([e.actions for e in episodes]).astype(wide),
         "rewards": np.concatenate([e.rewards for e in episodes]).astype(wide),

@@ -3,6 +3,7 @@
 import email.utils
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -361,7 +362,7 @@ def test_a_silent_server_is_left(case: Case) -> None:
 
 
 def test_a_server_that_never_answers(case: Case) -> None:
-    with serving(lambda handler: handler.web.ends.wait(30) and None) as web:
+    with serving(lambda handler: handler.web.ends.wait(30)) as web:
         case.fails(web, "the server stopped sending data, 2 times in a row", silence=0.1, attempts=2)
         assert len(web.asked) == 2
 
@@ -419,12 +420,12 @@ def test_a_folder_that_cannot_be_written(case: Case) -> None:
 
 def test_too_little_space_is_told_before_the_first_byte(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     case.partial(CONTENT[:1000])
-    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=SIZE - 1001))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=SIZE - 1001))
     with serving(GOOD) as web:
         with pytest.raises(InputError, match=r"has 1 MB of free space, 1 MB are needed"):
             case(web.url)
         assert not web.asked
-        monkeypatch.setattr(download_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=SIZE - 1000))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=SIZE - 1000))
         case(web.url)
     case.check()
 

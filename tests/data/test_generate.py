@@ -107,7 +107,7 @@ class Three(gym.Env[np.ndarray, np.ndarray]):
 
 
 def test_an_end_at_the_time_limit_is_a_terminal_only() -> None:
-    gym.register("Three-v0", Three, max_episode_steps=3)
+    gym.register("Three-v0", Three, max_episode_steps=3)  # type: ignore[arg-type]
     try:
         transitions, _ = generate_random("Three-v0", 6, 0)
     finally:
@@ -126,7 +126,7 @@ class Odd(gym.Env[np.ndarray, np.ndarray]):
 
 @pytest.mark.parametrize(("bound", "dtype", "says"), [(np.inf, np.float32, "finite bounds"), (1.0, np.int64, "int64")])
 def test_spaces_that_do_not_fit(bound: float, dtype: type, says: str) -> None:
-    gym.register("Odd-v0", lambda: Odd(bound, dtype), max_episode_steps=5)
+    gym.register("Odd-v0", lambda **_: Odd(bound, dtype), max_episode_steps=5)
     try:
         with pytest.raises(InputError, match=says):
             generate_random("Odd-v0", 10, 0)

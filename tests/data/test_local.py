@@ -115,7 +115,7 @@ def test_d4rl_reference_scores_go_with_v4(tmp_path: Path, logged: Transitions) -
 
 
 def test_without_an_environment_the_bounds_come_from_the_data(tmp_path: Path, logged: Transitions) -> None:
-    actions = logged.actions * np.float32([1, 3, 50])
+    actions = logged.actions * np.array([1, 3, 50], np.float32)
     actions[:, 2] = np.abs(actions[:, 2])  # a valve, from shut to open
     _, info = load(save(tmp_path / "my.h5", columns(logged, actions=actions)), None)
     least, greatest = actions[:, 1:].min(axis=0), actions[:, 1:].max(axis=0)

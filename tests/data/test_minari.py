@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import h5py
@@ -62,9 +62,11 @@ def test_transitions_are_the_steps_that_were_logged(env_id: str, limit: int, epi
     assert (env_id == "Pendulum-v1") or 0 < transitions.terminals.sum() < episodes
     assert episode_returns(transitions) == pytest.approx([sum(step[2] for step in steps) for steps in logged], rel=1e-5)
     assert (info.dataset_id, info.env_id, info.seed) == ("minari:pend/random-v0", env_id, None)
-    assert info.action_low.tolist() == environment.action_space.low.tolist()
-    assert info.action_high.tolist() == environment.action_space.high.tolist()
+    box: Any = environment.action_space
+    assert info.action_low.tolist() == box.low.tolist()
+    assert info.action_high.tolist() == box.high.tolist()
     assert info.termination == {"Pendulum-v1": "none", "InvertedPendulum-v5": "inverted-pendulum"}[env_id]
+    assert info.env_id is not None
     with open_environments(info.env_id, 1, info.env_kwargs) as (rebuilt,):
         assert rebuilt.spec.max_episode_steps == limit
 
@@ -153,6 +155,7 @@ def test_the_environment_is_made_as_the_set_says() -> None:
     info = load_minari("ant-v0")[1]
     assert info.env_kwargs == {"include_cfrc_ext_in_observation": False, "max_episode_steps": 9}
     assert info.termination == "ant"
+    assert info.env_id is not None
     with open_environments(info.env_id, 1, info.env_kwargs) as (rebuilt,):
         assert rebuilt.observation_space.shape == (27,)
         assert rebuilt.spec.max_episode_steps == 9
@@ -234,7 +237,8 @@ def test_data_that_the_environment_does_not_fit_are_refused() -> None:
 
 
 def test_wrappers_are_named_and_not_applied() -> None:
-    wrapped = gym.wrappers.RescaleAction(gym.make("InvertedPendulum-v5", max_episode_steps=5), -1.0, 1.0)
+    pendulum, bounds = gym.make("InvertedPendulum-v5", max_episode_steps=5), cast(Any, (-1.0, 1.0))
+    wrapped: gym.Env[Any, Any] = gym.wrappers.RescaleAction(pendulum, *bounds)
     write("rescaled-v0", buffers(log(wrapped, 3)), env=wrapped)
     with pytest.raises(
         InputError, match=r"RescaleAction.* actions in \[-3.0\] to \[3.0\], where .* \[-1.0\] to \[1.0\]"
@@ -380,7 +384,7 @@ def put(name: str, value: Any) -> Callable[[h5py.File], None]:
     return change
 
 
-def cut(name: str, size: int) -> Callable[[Path], None]:
+def cut(name: str, size: int) -> Callable[[Path], object]:
     return lambda data: (data / name).write_bytes((data / name).read_bytes()[:size])
 
 

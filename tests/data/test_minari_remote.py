@@ -57,8 +57,8 @@ class Handler(BaseHTTPRequestHandler):
                 files = [{"rfilename": name} for name in self.files(space)]
                 self.tell({"_id": "1", "id": f"farama-minari/{space}", "sha": COMMIT, "siblings": files})
             case ["api", "datasets", _, space, "tree", _]:
-                files = self.files(space)
-                self.tell([{"type": "file", "path": n, "size": s, "oid": "b" * 40} for n, s in files.items()])
+                sizes = self.files(space).items()
+                self.tell([{"type": "file", "path": n, "size": s, "oid": "b" * 40} for n, s in sizes])
             case ["datasets", _, space, "resolve", _, *rest]:
                 self.give(self.server.root.joinpath(space, *rest))
             case _:

@@ -1,6 +1,7 @@
 """Next states that are the next episode's, as logs of vector environments have them."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ def log(mode: str, name: str) -> Transitions:
             ends[i] = np.append(ends[i], False)
     marks = np.concatenate(ends)
     rows = len(marks)
-    flags = {flag: marks if flag == name else np.zeros(rows, np.bool_) for flag in ("terminals", "timeouts")}
+    flags: dict[str, Any] = {
+        flag: marks if flag == name else np.zeros(rows, np.bool_) for flag in ("terminals", "timeouts")
+    }
     return Transitions(
         np.concatenate(states).astype(np.float32),
         np.zeros((rows, 1), np.float32),

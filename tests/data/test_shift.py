@@ -28,5 +28,7 @@ def test_rows_that_end_the_record_are_dropped_and_terminals_stay() -> None:
 @pytest.mark.parametrize("rows", [0, 1])
 def test_what_holds_no_next_state_leaves_nothing(rows: int) -> None:
     flags = np.zeros(rows, np.bool_)
-    found, _ = shift(np.zeros((rows, 2), np.float32), np.zeros((rows, 1), np.float32), np.zeros(rows), flags, flags)
+    found, _ = shift(
+        np.zeros((rows, 2), np.float32), np.zeros((rows, 1), np.float32), np.zeros(rows, np.float32), flags, flags
+    )
     assert len(found) == len(found.next_observations) == 0

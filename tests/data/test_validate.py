@@ -109,7 +109,8 @@ def test_an_unmarked_end_is_found(column: str) -> None:
     if column == "timeouts":
         t = replace(t, terminals=t.timeouts, timeouts=t.terminals)
         validate(t, INFO)
-    unmarked = replace(t, **{column: np.zeros(12, np.bool_)})
+    flags: dict[str, Any] = {column: np.zeros(12, np.bool_)}
+    unmarked = replace(t, **flags)
     with pytest.raises(InputError, match=r"differs from the next row's observations in 1 of 1[01] rows"):
         validate(unmarked, INFO)
 

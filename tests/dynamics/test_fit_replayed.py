@@ -112,7 +112,8 @@ def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
 @pytest.mark.parametrize("spectral_norm", ["none", "per-network", "shared"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graphs_are_the_steps(spectral_norm: str, precision: str) -> None:
-    data, settings = make_data("cuda"), {"spectral_norm": spectral_norm, "update_precision": precision}
+    data = make_data("cuda")
+    settings: Any = {"spectral_norm": spectral_norm, "update_precision": precision}
     (_, _, reports), (replayed, active, others) = train(data, **settings), train(data, cuda_graph, **settings)
     assert replayed.engine.doubt is None and len(set(active)) > 1
     for one, other in zip(reports[:3], others[:3], strict=True):  # what rounds otherwise drifts apart

@@ -162,9 +162,7 @@ def test_the_gradient_flows_through_sigma_and_the_decay_is_of_the_raw_weights(mo
     expected = fit.layout.views(plain_gradients(fit, flat, vectors, inputs, data.targets[rows].double()))
     for name, grad in fit.layout.views(fit.adam.grad).items():
         if name not in ("max_logvar", "min_logvar"):  # their copies are summed over the ensemble
-            torch.testing.assert_close(
-                grad.double(), expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
-            )
+            torch.testing.assert_close(grad.double(), expected[name], rtol=1e-4, atol=1e-5, msg=(name + ": {}").format)
     for name, vector in vectors.items():
         parts = fit.layout.views(flat)[name].reshape(len(vector), -1, vector.shape[2])
         for g, part in enumerate(parts):

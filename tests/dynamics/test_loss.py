@@ -62,9 +62,7 @@ def test_the_gradient_is_that_of_the_whole_loss(batch: int, networks: int, steps
     expected = plain_gradients(fit, flat, inputs, data.targets[rows].double())
     for name, grad in fit.layout.views(fit.adam.grad).items():
         wanted = expected[name].float()
-        torch.testing.assert_close(
-            grad, wanted.expand_as(grad), rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
-        )
+        torch.testing.assert_close(grad, wanted.expand_as(grad), rtol=1e-4, atol=1e-5, msg=(name + ": {}").format)
 
 
 def test_a_step_is_adam_s_along_that_gradient() -> None:

@@ -34,15 +34,21 @@ def readme_block(language: str, word: str) -> str:
     return next(text for name, text in fenced if name == language and word in text)
 
 
+def readme_stages() -> list[str]:
+    """The commands in the README's table of stages, with as many elites as the tiny model allows."""
+    commands = re.findall(r"^\| `(mopo [^`]+)`", README, flags=re.MULTILINE)
+    return [command.replace("--n 5", "--n 2") for command in commands]
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
-    """A folder in which the README's script of the stages has been run, tiny, by a shell."""
+    """A folder in which the README's seven stages have been run, tiny, by a shell."""
     folder = tmp_path_factory.mktemp("chain")
     shutil.copy(finished_run / "tiny.yaml", folder)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "MOPO_HOME": str(folder / "cache")}
     environment.pop("MOPO_RUN", None)
-    script = TINY_MOPO + readme_block("sh", "mopo ablate").replace("--n 5", "--n 2")
+    script = TINY_MOPO + "\n".join(readme_stages())
     subprocess.run(["bash", "-c", script], cwd=folder, env=environment, check=True, timeout=300)
     return folder
 
@@ -94,7 +100,7 @@ def test_the_numbers_are_of_what_was_asked_for(chain: Path) -> None:
 
 def test_a_second_run_finds_every_stage_up_to_date(in_chain: Path, mopo: Any, contents: Any) -> None:
     before = contents(in_chain)
-    for line in readme_block("sh", "mopo ablate").replace("--n 5", "--n 2").splitlines():
+    for line in readme_stages():
         stage = line.split()[1]
         outcome = mopo(f"{line.removeprefix('mopo')} --config tiny.yaml --json")
         assert outcome.code == 0

@@ -195,7 +195,7 @@ def test_an_ablation_takes_the_ratios_over_with_the_policy(
     run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[int] = []
-    original = cells.train_stack
+    original = vars(cells)["train_stack"]
 
     def train_stack(stage: Any, opened: Any, members: Any, *rest: Any) -> Any:
         trained.extend(member.seed for member in members)

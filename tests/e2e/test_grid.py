@@ -84,7 +84,7 @@ def test_a_second_run_changes_nothing_and_a_wider_grid_trains_what_is_new(
         stacks.append(settings.critic_lr)
         return original(stage, opened, members, names, settings, report)
 
-    original = cells.train_stack
+    original = vars(cells)["train_stack"]
     monkeypatch.setattr(cells, "train_stack", train_stack)
     assert mopo(GRID.replace("1e-3,1e-2", "0.001,0.01,0.1")).code == 0
     assert stacks == [0.1], "the same numbers, however they are written"

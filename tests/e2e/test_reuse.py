@@ -33,7 +33,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seeds.extend(member.seed for member in members)
         return original(stage, opened, members, *rest)
 
-    original = cells.train_stack
+    original = vars(cells)["train_stack"]
     monkeypatch.setattr(cells, "train_stack", train_stack)
     return seeds
 

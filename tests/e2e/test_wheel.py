@@ -39,7 +39,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mopo_cli", "mopo"}
     assert "mopo_cli/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
-    shipped = {str(path.relative_to(PROJECT)) for path in (PROJECT / "presets").rglob("*.yaml")}
+    shipped = {str(path.relative_to(PROJECT)) for path in (PROJECT / "presets").rglob("*") if path.is_file()}
     assert {name.removeprefix("mopo_cli/") for name in names if name.startswith("mopo_cli/presets/")} == shipped
     assert {"presets/methods/mbpo.yaml", "presets/quickstart.yaml"} < shipped
     assert {path.name for path in (PROJECT / "mopo_cli").rglob("*.csv")} <= {Path(name).name for name in names}

@@ -3,7 +3,9 @@
 import itertools
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,21 +18,21 @@ from mopo_cli.evaluation.density import density_map, departure, neighbour_distan
 
 
 @pytest.fixture(autouse=True)
-def no_warnings():
+def no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
 
 
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 5), st.integers(1, 12), st.floats(-1e3, 1e3))
-def test_the_distance_is_that_to_the_k_th_nearest(sought, held, width, k, away):
+def test_the_distance_is_that_to_the_k_th_nearest(sought: Any, held: Any, width: int, k: int, away: Any) -> None:
     draw = np.random.default_rng(sought * held)
     a, b = draw.normal(size=(sought, width)) + away, draw.normal(size=(held, width)) + away
     expected = np.sort(cdist(a, b), axis=1)[:, min(k, held) - 1]
     assert neighbour_distance(a, b, k) == pytest.approx(expected, abs=1e-4)
 
 
-def test_many_rows_are_measured_block_by_block():
+def test_many_rows_are_measured_block_by_block() -> None:
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=(600, 3)), draw.normal(size=(100, 3))
     assert neighbour_distance(a, b, 4) == pytest.approx(np.sort(cdist(a, b), axis=1)[:, 3], abs=1e-6)
@@ -38,7 +40,7 @@ def test_many_rows_are_measured_block_by_block():
 
 
 @pytest.mark.parametrize("width", [2, 6])
-def test_distances_rank_rows_as_a_gaussian_s_density_does(width):
+def test_distances_rank_rows_as_a_gaussian_s_density_does(width: int) -> None:
     draw = np.random.default_rng(0)
     held, sought = draw.normal(size=(8000, width)), 1.5 * draw.normal(size=(500, width))
     mahalanobis = np.linalg.norm(sought, axis=1)
@@ -52,7 +54,7 @@ def test_distances_rank_rows_as_a_gaussian_s_density_does(width):
         assert np.median(len(held) * density * volume) == pytest.approx(50, rel=0.05)
 
 
-def left(n=4000):
+def left(n: int = 4000) -> Any:
     """Distances of data and of rollouts that leave them step by step; an uncertainty that knows and one that errs."""
     draw = np.random.default_rng(1)
     own, step = draw.exponential(size=25 * n), np.arange(n) % 4
@@ -60,7 +62,7 @@ def left(n=4000):
     return own, distance, {"knows": distance**3, "errs": -distance, "same": np.ones(n)}, step
 
 
-def test_the_share_outside_grows_as_rollouts_leave():
+def test_the_share_outside_grows_as_rollouts_leave() -> None:
     own, distance, uncertainties, step = left()
     found = departure(distance, own, uncertainties, step)
     # Of an exponential, 1 % lies beyond ln 100; of one s times as wide, 100 ^ (-1 / s) of it.
@@ -77,7 +79,7 @@ def test_the_share_outside_grows_as_rollouts_leave():
     json.dumps(asdict(found))
 
 
-def test_regions_are_those_of_the_data():
+def test_regions_are_those_of_the_data() -> None:
     own, distance, uncertainties, step = left()
     regions = departure(distance, own, uncertainties, step).regions
     edges = [*(k / 10 for k in range(10)), 0.99, 1]
@@ -96,21 +98,21 @@ def test_regions_are_those_of_the_data():
         assert r.rank == pytest.approx({"knows": rank, "errs": 1 - rank, "same": 0.5})
 
 
-def test_rollouts_that_are_like_the_data_are_in_all_regions_alike():
+def test_rollouts_that_are_like_the_data_are_in_all_regions_alike() -> None:
     draw = np.random.default_rng(0)
     found = departure(draw.normal(size=20000), draw.normal(size=20000), {}, np.zeros(20000))
     assert found.outside == pytest.approx(0.01, abs=0.003)
     assert [r.share for r in found.regions] == pytest.approx([*[0.1] * 9, 0.09, 0.01], abs=0.01)
 
 
-def test_a_region_without_rows_has_no_mean():
+def test_a_region_without_rows_has_no_mean() -> None:
     found = departure([0.0, 0.0], np.arange(100.0), {"a": [1.0, 2.0]}, [0, 0])
     assert found.regions[0].mean == {"a": 1.5}
     assert np.isnan(found.regions[-1].mean["a"]) and np.isnan(found.regions[-1].rank["a"])
     assert [r.rows for r in found.regions] == [2, *[0] * 10]
 
 
-def test_a_map_s_density_is_the_gaussian_s():
+def test_a_map_s_density_is_the_gaussian_s() -> None:
     draw = np.random.default_rng(0)
     scale = np.array([3.0, 0.5])
     points = draw.normal(size=(20000, 2)) * scale + [10, -4]
@@ -128,13 +130,13 @@ def test_a_map_s_density_is_the_gaussian_s():
     assert density.outside(1.25 * ring * scale + [10, -4]) == 1
 
 
-def test_beyond_the_edges_there_is_nothing():
+def test_beyond_the_edges_there_is_nothing() -> None:
     density = density_map(np.random.default_rng(0).normal(size=(500, 2)))
     far = np.array([[50.0, 0.0], [-50.0, 0.0], [0.0, 50.0], [0.0, -50.0]])
     assert density.at(far).tolist() == [0] * 4 and density.outside(far) == 1
     assert density.at(np.zeros((1, 2)))[0] > density.level
 
 
-def test_points_in_one_place_have_a_density():
+def test_points_in_one_place_have_a_density() -> None:
     density = density_map(np.full((20, 2), 3.0))
     assert density.outside(np.full((4, 2), 3.0)) == 0 and density.outside(np.zeros((4, 2))) == 1

@@ -3,7 +3,9 @@
 import itertools
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,13 @@ from mopo_cli.evaluation.diagnosis import diagnose, error_by_step, relation
 
 
 @pytest.fixture(autouse=True)
-def no_warnings():
+def no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
 
 
-def sample(n=2000, ties=False):
+def sample(n: int = 2000, ties: bool = False) -> Any:
     draw = np.random.default_rng(0)
     u = draw.gamma(2.0, 3.0, n)
     u = np.round(u) if ties else u
@@ -29,7 +31,7 @@ def sample(n=2000, ties=False):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_regression_and_correlations_are_scipys(ties):
+def test_regression_and_correlations_are_scipys(ties: bool) -> None:
     u, error = sample(ties=ties)
     found, expected = relation(u, error), scipy.stats.linregress(u.astype("f8"), error.astype("f8"))
     assert (found.slope, found.intercept) == pytest.approx((expected.slope, expected.intercept))
@@ -37,14 +39,14 @@ def test_regression_and_correlations_are_scipys(ties):
     assert found.spearman == pytest.approx(scipy.stats.spearmanr(u, error).statistic)
 
 
-def test_an_exact_line_and_an_exact_order():
+def test_an_exact_line_and_an_exact_order() -> None:
     u = np.arange(50.0)
     line, order = relation(u, 3 - 2 * u), relation(u, np.exp(u))
     assert (line.slope, line.intercept, line.pearson, line.spearman) == pytest.approx((-2, 3, -1, -1))
     assert order.spearman == pytest.approx(1) and order.pearson < 0.5
 
 
-def test_the_calibration_is_by_tenths_of_the_uncertainty():
+def test_the_calibration_is_by_tenths_of_the_uncertainty() -> None:
     u, error = sample()
     order = np.argsort(u)
     for found, rows in zip(relation(u, error).calibration, order.reshape(10, 200), strict=True):
@@ -54,7 +56,7 @@ def test_the_calibration_is_by_tenths_of_the_uncertainty():
         assert (found.error_p10, found.error_p90) == pytest.approx((low, high), rel=1e-5)
 
 
-def test_rows_of_one_uncertainty_are_in_one_bin():
+def test_rows_of_one_uncertainty_are_in_one_bin() -> None:
     u = np.repeat([5.0, 1.0, 2.0], [10, 80, 10])
     error = np.arange(100.0)
     bins = relation(u, error).calibration
@@ -63,7 +65,7 @@ def test_rows_of_one_uncertainty_are_in_one_bin():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6, width=32), st.floats(0, 1e6, width=32)), min_size=1, max_size=60))
-def test_bins_hold_every_row_once_in_order(rows):
+def test_bins_hold_every_row_once_in_order(rows: list[Any]) -> None:
     u, error = np.array(rows).T
     bins = relation(u, error).calibration
     assert sum(b.rows for b in bins) == len(rows)
@@ -75,7 +77,7 @@ def test_bins_hold_every_row_once_in_order(rows):
     ("u", "error", "slope"),
     [([2, 2, 2], [1, 2, 6], np.nan), ([1, 2, 3], [4, 4, 4], 0.0), ([1], [1], np.nan), ([], [], np.nan)],
 )
-def test_nothing_goes_with_what_does_not_vary(u, error, slope):
+def test_nothing_goes_with_what_does_not_vary(u: Any, error: Any, slope: Any) -> None:
     found = relation(u, error)
     assert np.isnan([found.pearson, found.spearman]).all()
     assert np.isnan(found.intercept) == np.isnan(slope)
@@ -83,7 +85,7 @@ def test_nothing_goes_with_what_does_not_vary(u, error, slope):
     assert sum(b.rows for b in found.calibration) == len(u)
 
 
-def test_the_error_by_step():
+def test_the_error_by_step() -> None:
     step = np.array([1, 0, 1, 1, 0, 3])
     error = np.array([4.0, 1.0, 8.0, 6.0, 3.0, 9.0])
     first, second, fourth = error_by_step(step, error)
@@ -92,7 +94,7 @@ def test_the_error_by_step():
     assert asdict(fourth) == pytest.approx({"step": 4, "rows": 1, "mean": 9.0, "median": 9.0, "p90": 9.0})
 
 
-def test_rows_without_a_true_error_are_counted_and_left_out():
+def test_rows_without_a_true_error_are_counted_and_left_out() -> None:
     u, error = sample(200)
     step = np.arange(200) % 2
     lost = error.copy()
@@ -107,7 +109,7 @@ def test_rows_without_a_true_error_are_counted_and_left_out():
     json.dumps(asdict(found), allow_nan=False)
 
 
-def test_no_row_at_all():
+def test_no_row_at_all() -> None:
     found = diagnose({"a": np.ones(3)}, np.full(3, np.nan), np.zeros(3))
     assert (found.rows, found.unknown, found.steps) == (0, 3, [])
     assert found.uncertainties["a"].calibration == []

@@ -2,6 +2,8 @@
 
 import sys
 import types
+from importlib.metadata import PackageNotFoundError
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -10,12 +12,12 @@ from mopo_cli.evaluation import principal_components as projection
 from mopo_cli.evaluation.principal_components import fit_scaler, principal_components, umap_projection, umap_version
 
 
-def rows(n=500, width=6):
+def rows(n: int = 500, width: int = 6) -> Any:
     draw = np.random.default_rng(0)
     return draw.normal(size=(n, 3)) @ draw.normal(size=(3, width)) + 0.1 * draw.normal(size=(n, width)) + 5
 
 
-def test_scaled_rows_have_mean_0_and_deviation_1():
+def test_scaled_rows_have_mean_0_and_deviation_1() -> None:
     data = np.column_stack([rows(), np.full(500, 7.0), 1e-4 * rows()[:, :1]])
     scaler = fit_scaler(data.astype(np.float32))
     scaled = scaler(data.astype(np.float32))
@@ -26,12 +28,12 @@ def test_scaled_rows_have_mean_0_and_deviation_1():
     assert single == pytest.approx(scaled[:1], rel=1e-3, abs=1e-3)
 
 
-def test_where_nothing_varies_there_is_no_scale():
+def test_where_nothing_varies_there_is_no_scale() -> None:
     with pytest.raises(ValueError, match="no column varies"):
         fit_scaler(np.ones((5, 3)))
 
 
-def test_components_are_the_eigenvectors_of_the_covariance():
+def test_components_are_the_eigenvectors_of_the_covariance() -> None:
     data = rows()
     project, shares = principal_components(data)
     values, vectors = np.linalg.eigh(np.cov(data.T))
@@ -44,7 +46,7 @@ def test_components_are_the_eigenvectors_of_the_covariance():
     assert np.cov(project(data).T) == pytest.approx(np.diag(values[::-1][:2]), abs=1e-9)
 
 
-def test_a_plane_is_mapped_without_loss():
+def test_a_plane_is_mapped_without_loss() -> None:
     draw = np.random.default_rng(0)
     base = np.linalg.qr(draw.normal(size=(9, 2)))[0]
     plane = draw.normal(size=(300, 2)) * [3, 1]
@@ -55,7 +57,7 @@ def test_a_plane_is_mapped_without_loss():
 
 
 @pytest.mark.parametrize(("n", "width"), [(50, 1), (2, 5)])
-def test_less_than_two_dimensions_are_drawn_on_a_line(n, width):
+def test_less_than_two_dimensions_are_drawn_on_a_line(n: int, width: int) -> None:
     data = rows(n, width)
     project, shares = principal_components(data)
     assert shares == pytest.approx([1, 0], abs=1e-12)
@@ -64,18 +66,18 @@ def test_less_than_two_dimensions_are_drawn_on_a_line(n, width):
     assert np.abs(project(data)[:, 0] - project(data)[0, 0]) == pytest.approx(gaps)
 
 
-def test_umap_is_asked_for_a_map_that_comes_out_the_same_again(monkeypatch):
+def test_umap_is_asked_for_a_map_that_comes_out_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
     class UMAP:
-        def __init__(self, **how):
+        def __init__(self, **how: Any) -> None:
             asked.update(how)
 
-        def fit(self, data):
+        def fit(self, data: Any) -> Any:
             asked["rows"] = data
             return self
 
-        def transform(self, data):
+        def transform(self, data: Any) -> Any:
             return data[:, :2].astype(np.float32)
 
     monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
@@ -85,9 +87,9 @@ def test_umap_is_asked_for_a_map_that_comes_out_the_same_again(monkeypatch):
     assert asked["random_state"] == 3 and asked["rows"] is data
 
 
-def test_umap_s_version_is_known_without_importing_it(monkeypatch):
-    def absent(name):
-        raise projection.PackageNotFoundError(name)
+def test_umap_s_version_is_known_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> NoReturn:
+        raise PackageNotFoundError(name)
 
     monkeypatch.setitem(sys.modules, "umap", None)  # an import would fail
     monkeypatch.setattr(projection, "version", lambda name: {"umap-learn": "1.2"}[name])

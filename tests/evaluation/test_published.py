@@ -1,13 +1,14 @@
 import csv
 from importlib.resources import files
 from math import isnan
+from typing import Any
 
 import pytest
 
 from mopo_cli.evaluation.published import in_print, published
 
 
-def find(dataset_id, paper, table, method):
+def find(dataset_id: str, paper: str, table: str, method: str) -> Any:
     results = published(dataset_id)
     (result,) = [r for r in results if (r.paper, r.table, r.method) == (paper, table, method)]
     return result
@@ -23,17 +24,17 @@ def find(dataset_id, paper, table, method):
         ("halfcheetah-random-v0", "MOPO-v1", "Table 1", "BC", 2.1, None),
     ],
 )
-def test_numbers_as_printed(dataset_id, paper, table, method, mean, std):
+def test_numbers_as_printed(dataset_id: str, paper: str, table: str, method: str, mean: float, std: float) -> None:
     result = find(dataset_id, paper, table, method)
     assert (result.mean, result.std) == (mean, std)
 
 
-def test_mixed_is_medium_replay():
+def test_mixed_is_medium_replay() -> None:
     assert published("hopper-mixed") == published("hopper-medium-replay") != []
     assert published("walker2d-mixed-v0") == published("walker2d-medium-replay-v0") != []
 
 
-def test_the_asked_version_comes_first_and_every_row_says_its_own():
+def test_the_asked_version_comes_first_and_every_row_says_its_own() -> None:
     versions_of_v2 = [r.version for r in published("hopper-medium-v2")]
     versions_of_v0 = [r.version for r in published("hopper-medium-v0")]
     assert versions_of_v2[:8] == ["v2"] * 8 and "v2" not in versions_of_v2[8:]
@@ -55,18 +56,18 @@ def test_the_asked_version_comes_first_and_every_row_says_its_own():
         "",
     ],
 )
-def test_other_data_have_no_published_numbers(dataset_id):
+def test_other_data_have_no_published_numbers(dataset_id: str) -> None:
     assert published(dataset_id) == []
 
 
-def test_settings_and_empty_cells_are_no_results():
+def test_settings_and_empty_cells_are_no_results() -> None:
     results = published("walker2d-medium-replay")
     assert all(not r.unit.startswith("hyperparameter") for r in results)
     assert not [r for r in results if r.method == "MOPO, true pen."]
 
 
 @pytest.mark.parametrize("paper", ["MOPO-v1", "MOPO-v2"])
-def test_swapped_columns_are_marked(paper):
+def test_swapped_columns_are_marked(paper: str) -> None:
     assert "9.8" in find("hopper-random-v0", paper, "Table 1", "BC").note
     assert "1.6" in find("walker2d-random-v0", paper, "Table 1", "BC").note
     assert "3.5" in find("hopper-medium-replay-v0", paper, "Table 1", "SAC").note
@@ -74,13 +75,13 @@ def test_swapped_columns_are_marked(paper):
     assert find("halfcheetah-random-v0", paper, "Table 1", "BC").note == ""
 
 
-def test_combo_repeats_one_swap_and_drop_none():
+def test_combo_repeats_one_swap_and_drop_none() -> None:
     assert "9.8" in find("hopper-random-v0", "COMBO", "Table 3", "BC").note
     assert find("hopper-medium-replay-v0", "COMBO", "Table 3", "SAC-off").note == ""
     assert find("hopper-random-v0", "DROP", "Table 1", "BC").note == ""
 
 
-def test_columns_on_which_the_papers_disagree_are_marked():
+def test_columns_on_which_the_papers_disagree_are_marked() -> None:
     assert "96.3" in find("hopper-medium-expert-v0", "MOPO-v2", "Table 1", "BEAR").note
     assert "4.0" in find("hopper-medium-expert-v0", "DROP", "Table 1", "BEAR").note
     assert find("hopper-medium-expert-v0", "DROP", "Table 1", "BRAC-v").note == ""
@@ -88,21 +89,21 @@ def test_columns_on_which_the_papers_disagree_are_marked():
     assert "86.6" in find("hopper-medium-v0", "DROP", "Table 1", "CQL").note
 
 
-def test_the_final_mopo_tables_that_contradict_each_other_are_marked():
+def test_the_final_mopo_tables_that_contradict_each_other_are_marked() -> None:
     assert "53.1" in find("halfcheetah-mixed-v0", "MOPO-v2", "Table 3", "MOPO").note
     assert "39.0" in find("walker2d-mixed-v0", "MOPO-v2", "Table 3", "MOPO").note
     assert find("halfcheetah-mixed-v0", "MOPO-v1", "Table 3", "MOPO").note == ""
     assert "4140.6" in find("halfcheetah-jump", "MOPO-v2", "Appendix D text", "MOPO, avg. var.").note
 
 
-def test_every_row_is_well_formed():
+def test_every_row_is_well_formed() -> None:
     rows = printed_rows()
     assert len(rows) == 668
     assert all(None not in row and None not in row.values() for row in rows)
     assert len({(r["paper"], r["table"], r["dataset"], r["version"], r["method"], r["unit"]) for r in rows}) == 668
 
 
-def printed_rows():
+def printed_rows() -> Any:
     text = files("mopo_cli.evaluation").joinpath("published-results.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
@@ -117,8 +118,8 @@ TRUE_AFTER_A_SWAP = {
 }
 
 
-def test_wherever_papers_print_other_numbers_for_the_same_the_wrong_or_disputed_ones_are_marked():
-    by_cell = {}
+def test_wherever_papers_print_other_numbers_for_the_same_the_wrong_or_disputed_ones_are_marked() -> None:
+    by_cell: dict[Any, Any] = {}
     for row in printed_rows():
         # The benchmark is on version 2 of the data.
         if row["unit"].startswith("normalized_score") and row["method"] in TAKEN_OVER and row["version"] != "v2":
@@ -131,7 +132,7 @@ def test_wherever_papers_print_other_numbers_for_the_same_the_wrong_or_disputed_
             assert (row["note"] == "") == true, (cell, row)
 
 
-def test_a_swap_is_marked_with_the_number_of_the_other_cell():
+def test_a_swap_is_marked_with_the_number_of_the_other_cell() -> None:
     swapped = [row for row in printed_rows() if "swapped in print with" in row["note"]]
     assert len(swapped) == 2 * 4 + 2  # both versions of MOPO, and COMBO for BC alone
     for row in swapped:
@@ -149,7 +150,7 @@ SPAN = {"halfcheetah-medium-replay": (-280.178953, 12135.0), "walker2d-medium-re
 
 @pytest.mark.parametrize("paper", ["MOPO-v1", "MOPO-v2"])
 @pytest.mark.parametrize("dataset", SPAN)
-def test_a_return_that_contradicts_the_score_printed_for_it_is_marked(paper, dataset):
+def test_a_return_that_contradicts_the_score_printed_for_it_is_marked(paper: str, dataset: str) -> None:
     low, high = SPAN[dataset]
     from_return = find(f"{dataset}-v0", paper, "Table 3", "MOPO")
     score = find(f"{dataset}-v0", paper, "Table 1", "MOPO").mean
@@ -158,7 +159,7 @@ def test_a_return_that_contradicts_the_score_printed_for_it_is_marked(paper, dat
     assert (from_return.note == "") == agrees
 
 
-def test_the_ablation_that_compares_with_the_other_version_is_marked():
+def test_the_ablation_that_compares_with_the_other_version_is_marked() -> None:
     first = find("halfcheetah-jump", "MOPO-v1", "Table 2", "MOPO")
     final = find("halfcheetah-jump", "MOPO-v2", "Table 2", "MOPO")
     compared = find("halfcheetah-jump", "MOPO-v2", "Appendix D text", "MOPO (3 seeds, vs avg. var.)")
@@ -166,7 +167,7 @@ def test_the_ablation_that_compares_with_the_other_version_is_marked():
     assert str(first.mean) in find("halfcheetah-jump", "MOPO-v2", "Appendix D text", "MOPO, avg. var.").note
 
 
-def test_one_cell_of_a_table():
+def test_one_cell_of_a_table() -> None:
     assert in_print("walker2d-mixed", "MOPO-v2", "Table 1", "MOPO").mean == 39.0
     assert in_print("walker2d-medium-replay-v2", "MOPO-v2", "Table 1", "MOPO").version == "v0"
     assert isnan(in_print("ant-angle", "MOPO-v2", "Table 3", "MOPO, true pen.").mean)

@@ -106,12 +106,12 @@ def stop_after(looks: int, line: str) -> None:
 
     seen, look = 0, Stage.should_stop
 
-    def should_stop(stage: Stage) -> bool:
+    def should_stop(self: Stage) -> bool:
         nonlocal seen
         seen += 1
         if seen == looks:
-            stage.signal = signal.SIGTERM
-        return look(stage)
+            self.signal = signal.SIGTERM
+        return look(self)
 
     Stage.should_stop = should_stop  # type: ignore[method-assign]
     try:
@@ -124,9 +124,9 @@ def stop_after(looks: int, line: str) -> None:
 def write_own_logs() -> None:
     """A log of somebody's own in every kind of file that is read, and a column map."""
     draws = np.random.default_rng(0)
-    columns = {"obs_0": draws.normal(size=60), "action_0": draws.uniform(-1, 1, 60)}
+    columns: dict[str, Any] = {"obs_0": draws.normal(size=60), "action_0": draws.uniform(-1, 1, 60)}
     columns |= {"reward": draws.normal(size=60), "episode": np.arange(60) // 20}
-    arrays = {"observations": columns["obs_0"][:, None], "actions": columns["action_0"][:, None]}
+    arrays: dict[str, Any] = {"observations": columns["obs_0"][:, None], "actions": columns["action_0"][:, None]}
     arrays |= {"rewards": columns["reward"], "terminals": np.arange(60) % 20 == 19}
     np.savez_compressed("own.npz", **arrays)
     with h5py.File("own.h5", "w") as file:

@@ -172,7 +172,8 @@ def test_a_cell_whose_description_is_of_the_wrong_type_is_made_anew(tiny_run: Pa
     first = json.loads(mopo(line).out)
     (description,) = tiny_run.glob("ablations/table/cells/*/cell.json")
     whole = description.read_bytes()
-    for odd in ({"files": []}, {"returns": {"0": 1}}, {"diverged": {}}, {"inputs": None}):
+    odds: tuple[dict[str, Any], ...] = ({"files": []}, {"returns": {"0": 1}}, {"diverged": {}}, {"inputs": None})
+    for odd in odds:
         write_json(description, read_json(description) | odd)
         assert json.loads(mopo(line).out)["cells"][0]["policies"] == first["cells"][0]["policies"]
         assert description.read_bytes() == whole

@@ -121,7 +121,7 @@ def test_restored_it_goes_on_as_if_never_stopped() -> None:
     flat, before = stepped(start, grads[:4])
     adam = Adam.like(flat)
     memory = [adam.first.data_ptr(), adam.second.data_ptr(), adam.grad.data_ptr()]
-    adam.restore(before.first, before.second, before.steps)
+    adam.restore(before.first, before.second, int(before.steps))
     assert memory == [adam.first.data_ptr(), adam.second.data_ptr(), adam.grad.data_ptr()], "views of it stay true"
     before.first.fill_(torch.nan)
     before.second.fill_(torch.nan)

@@ -35,8 +35,8 @@ def networks(count: int, sizes: tuple[int, ...]) -> Parameters:
 def rounded(x: np.ndarray) -> np.ndarray:
     """To 8 significant bits, to the nearest even one."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
-    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    even = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return even.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def everything(of: Parameters, x: Tensor, grad: Tensor) -> list[Tensor]:
@@ -126,7 +126,7 @@ def test_the_dynamics_likelihood(layers: int) -> None:
     found = {}
     for precision in ("bf16", "fp32"):
         into = Parameters(layout, torch.zeros_like(flat))
-        networks = Parameters(layout, flat, precision)  # type: ignore[arg-type]
+        networks = Parameters(layout, flat, precision)
         found[precision] = likelihood_gradient(networks, x, target, into).loss, into.flat
     for one, other in zip(*found.values(), strict=True):
         assert one.dtype == torch.float32
@@ -140,7 +140,7 @@ def test_an_ensemble_fitted_in_bfloat16_predicts_about_as_well(spectral_norm: st
     settings = FitSettings(3, 32, 3, 64, 1e-3, (0.0,) * 4, 0.2, 300, 5, 0.01, 8, spectral_norm)
     errors = {}
     for precision in ("bf16", "fp32"):
-        fit = start_fit(data, replace(settings, update_precision=precision), (0, 1))  # type: ignore[arg-type]
+        fit = start_fit(data, replace(settings, update_precision=precision), (0, 1))
         while not fit.done:
             advance(fit, data, 50)
         assert fit.best.dtype == torch.float32

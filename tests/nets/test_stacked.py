@@ -133,7 +133,8 @@ def test_a_layer_of_a_stack_is_bit_for_bit_that_of_the_member_alone(
     x, grad = normal(members, batch, inputs, name="i"), normal(members, batch, outputs, name="g")
     flat = normal(members, layout.size)
     for m in range(members):
-        alone = computed(0, *(t[m : m + 1].clone() for t in (x, flat)), layout, grad[m : m + 1].clone())
+        x_m, flat_m, grad_m = (t[m : m + 1].clone() for t in (x, flat, grad))
+        alone = computed(0, x_m, flat_m, layout, grad_m)
         for together, single in zip(computed(m, x, flat, layout, grad), alone, strict=True):
             assert torch.equal(together, single)
 

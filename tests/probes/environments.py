@@ -7,6 +7,7 @@ without entropy bonus; in the probes of one step it is what a soft critic must l
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Probe:
 
     name: str
     gamma: float
-    dataset: dict[str, NDArray]
+    dataset: dict[str, NDArray[Any]]
     q_value: Callable[[Array, Array], Array]
     optimal_action: Callable[[Array], Array] | None = None
 
@@ -148,7 +149,7 @@ def _uniform(seed: int, n: int) -> NDArray[np.float64]:
 
 def _one_step(
     observations: NDArray[np.float64], actions: NDArray[np.float64], rewards: NDArray[np.float64]
-) -> dict[str, NDArray]:
+) -> dict[str, NDArray[Any]]:
     return _columns(
         observations,
         actions,
@@ -166,7 +167,7 @@ def _columns(
     next_observations: NDArray[np.float64],
     terminals: NDArray[np.bool_],
     timeouts: NDArray[np.bool_],
-) -> dict[str, NDArray]:
+) -> dict[str, NDArray[Any]]:
     return {
         "observations": observations.astype(np.float32),
         "actions": actions.astype(np.float32),

@@ -12,7 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 # What asks the device for a number, or brings one there.
-_REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh", "where.Scalar", "is_same_size")
+_REFUSED: tuple[str, ...] = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "lift_fresh",
+    "where.Scalar",
+    "is_same_size",
+)
 _REFUSED += ("aten.equal.", "aten.allclose.", "repeat_interleave.Tensor", "bincount", "svd")
 _INDEXED = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
 

@@ -1,8 +1,13 @@
 """The probes' answers, re-derived from their datasets alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-from probes.environments import PROBES, discounted_reward, endless_reward
+from numpy.typing import NDArray
+from probes.environments import PROBES, Probe, discounted_reward, endless_reward
+
+Array = NDArray[Any]
 
 GRID = np.linspace(-1.0, 1.0, 201, dtype=np.float32)
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
@@ -10,14 +15,14 @@ COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminals
 every_probe = pytest.mark.parametrize("make", PROBES, ids=lambda make: make.__name__)
 
 
-def best_value(probe, observations):
+def best_value(probe: Probe, observations: Array) -> Any:
     """max_a Q by search over a grid of actions."""
     values = [probe.q_value(observations, np.full((len(observations), 1), a)) for a in GRID]
     return np.max(values, axis=0)
 
 
 @every_probe
-def test_q_values_satisfy_the_bellman_equation_on_every_row(make):
+def test_q_values_satisfy_the_bellman_equation_on_every_row(make: Any) -> None:
     probe = make(200, seed=3)
     data = probe.dataset
     goes_on = 1.0 - data["terminals"]
@@ -26,7 +31,7 @@ def test_q_values_satisfy_the_bellman_equation_on_every_row(make):
 
 
 @every_probe
-def test_the_optimal_action_is_where_q_is_highest(make):
+def test_the_optimal_action_is_where_q_is_highest(make: Any) -> None:
     probe = make(50)
     observations = probe.dataset["observations"]
     if probe.optimal_action is None:
@@ -39,7 +44,7 @@ def test_the_optimal_action_is_where_q_is_highest(make):
 
 
 @every_probe
-def test_shapes_dtypes_and_episodes(make):
+def test_shapes_dtypes_and_episodes(make: Any) -> None:
     data = make(100).dataset
     assert tuple(data) == COLUMNS
     n = len(data["rewards"])
@@ -52,7 +57,7 @@ def test_shapes_dtypes_and_episodes(make):
 
 
 @every_probe
-def test_actions_are_uniform_and_seeded(make):
+def test_actions_are_uniform_and_seeded(make: Any) -> None:
     actions = make(2000, seed=1).dataset["actions"]
     assert -1 <= actions.min() < -0.99 and 0.99 < actions.max() <= 1
     assert np.quantile(actions, [0.25, 0.5, 0.75]) == pytest.approx([-0.5, 0.0, 0.5], abs=0.06)
@@ -60,15 +65,18 @@ def test_actions_are_uniform_and_seeded(make):
     assert (actions != make(2000, seed=2).dataset["actions"]).any()
 
 
-def test_probe_answers_by_hand():
+def test_probe_answers_by_hand() -> None:
     probe = discounted_reward()
-    assert probe.q_value(np.float32([[0], [1]]), np.float32([[0], [0]])).tolist() == [probe.gamma, 1.0]
+    assert probe.q_value(np.array([[0], [1]], np.float32), np.array([[0], [0]], np.float32)).tolist() == [
+        probe.gamma,
+        1.0,
+    ]
     endless = endless_reward()
     assert endless.q_value(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32)) == pytest.approx([10.0])
     assert endless.dataset["timeouts"].sum() == 400 and not endless.dataset["terminals"].any()
 
 
-def test_taking_time_limits_for_ends_gives_another_value():
+def test_taking_time_limits_for_ends_gives_another_value() -> None:
     probe = endless_reward()
     goes_on = np.mean(~probe.dataset["timeouts"])
     # Observations say nothing of the step, so the value is one number: q = 1 + gamma * goes_on * q.

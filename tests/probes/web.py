@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-Answer = Callable[[Handler], None]
+Answer = Callable[[Handler], object]
 
 
 @contextmanager

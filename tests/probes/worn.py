@@ -33,7 +33,7 @@ class Worn(gym.Env[Any, Any]):
 @contextmanager
 def registered_worn() -> Iterator[str]:
     """Its id, which gymnasium knows until the block ends; an episode has 20 steps at most."""
-    gym.register(WORN, Worn, max_episode_steps=20)
+    gym.register(WORN, Worn, max_episode_steps=20)  # type: ignore[arg-type]
     try:
         yield WORN
     finally:

@@ -4,14 +4,15 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mopo_cli.errors import InputError, Stopped
 from mopo_cli.report import Mode, Report
-from mopo_cli.report import progress as progress_module
 from mopo_cli.report.console import format_value
 
 
@@ -140,7 +141,7 @@ def test_a_heartbeat_is_written_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Report().progress("fit", 100) as bar:
         for _ in range(100):
             now[0] += 1.0
@@ -156,7 +157,7 @@ def test_the_time_left_counts_no_steps_of_an_earlier_attempt(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Report().progress("fit", 100, done=90) as bar:
         now[0] = 60.0
         bar.update(2)
@@ -167,7 +168,7 @@ def test_the_time_left_counts_no_steps_of_an_earlier_attempt(
 
 def test_bytes_are_shown_with_their_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Report().progress("file", 200_000_000, done=50_000_000, in_bytes=True) as bar:
         now[0] = 40.0
         bar.update(100_000_000)
@@ -221,7 +222,7 @@ def test_a_reader_that_leaves_ends_the_program_without_a_word(stream: str) -> No
         "sys.stdin.read()\n"
         "for _ in range(100): (Report().result({}, 'x' * 4096), Report().say('x' * 4096))\n"
     )
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, stream: subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, stream: subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, **pipes)
     pipe = getattr(process, stream)
     assert process.stdin is not None

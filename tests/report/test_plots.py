@@ -1,6 +1,8 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,22 +18,22 @@ RETURNS = [[0.0, 10.0, 5.0], [20.0, 40.0, 60.0], [100.0, np.nan, 300.0]]
 
 
 @pytest.fixture
-def figures(monkeypatch):
+def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The figures that would have been saved."""
     saved = []
     monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
     return saved
 
 
-def lines_of(axes):
+def lines_of(axes: Any) -> Any:
     return {line.get_label(): line for line in axes.get_lines()}
 
 
-def legend_of(axes):
+def legend_of(axes: Any) -> Any:
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_a_learning_curve_shows_mean_band_and_references(figures, tmp_path):
+def test_a_learning_curve_shows_mean_band_and_references(figures: Any, tmp_path: Path) -> None:
     curves = {"λ = 1": (EPOCHS, RETURNS), "none": ([1], [[7.0]])}
     plots.learning_curve(tmp_path / "x.png", "hopper", curves, {"data mean": 31.0, "data best": 312.0})
     (axes,) = figures[0].axes
@@ -49,7 +51,7 @@ def test_a_learning_curve_shows_mean_band_and_references(figures, tmp_path):
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("hopper", "epoch", "return")
 
 
-def test_an_epoch_without_any_finite_return_is_a_gap(figures, tmp_path):
+def test_an_epoch_without_any_finite_return_is_a_gap(figures: Any, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plots.learning_curve(tmp_path / "x.png", "t", {"a": ([1, 2], [[np.nan], [3.0]])}, {})
@@ -57,7 +59,7 @@ def test_an_epoch_without_any_finite_return_is_a_gap(figures, tmp_path):
     assert np.isnan(drawn[0]) and drawn[1] == 3.0
 
 
-def test_an_ablation_shows_every_seed_and_mean_with_std(figures, tmp_path):
+def test_an_ablation_shows_every_seed_and_mean_with_std(figures: Any, tmp_path: Path) -> None:
     cells = {"max-var λ=1": [1.0, 3.0], "none": [10.0, np.nan], "diverged": [np.nan, np.nan]}
     plots.ablation_plot(tmp_path / "x.png", "t", cells, {"data mean": 2.5})
     (axes,) = figures[0].axes
@@ -76,7 +78,7 @@ def test_an_ablation_shows_every_seed_and_mean_with_std(figures, tmp_path):
 
 
 @pytest.mark.parametrize("draw", ["learning_curve", "ablation_plot"])
-def test_a_png_with_ink_replaces_the_old_file(tmp_path, draw):
+def test_a_png_with_ink_replaces_the_old_file(tmp_path: Path, draw: Any) -> None:
     path = tmp_path / "plots" / "figure.png"
     path.parent.mkdir()
     path.write_bytes(b"old")
@@ -88,13 +90,13 @@ def test_a_png_with_ink_replaces_the_old_file(tmp_path, draw):
     assert [file.name for file in path.parent.iterdir()] == ["figure.png"]
 
 
-def test_the_same_data_give_the_same_bytes(tmp_path):
+def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         plots.learning_curve(tmp_path / name, "t", {"a": (EPOCHS, RETURNS)}, {})
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_failed_plot_leaves_the_old_file(tmp_path):
+def test_a_failed_plot_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
     path.write_bytes(b"old")
     with pytest.raises(ValueError):
@@ -103,7 +105,7 @@ def test_a_failed_plot_leaves_the_old_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
 
 
-def test_importing_is_cheap_and_drawing_needs_no_pyplot(tmp_path):
+def test_importing_is_cheap_and_drawing_needs_no_pyplot(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
@@ -116,7 +118,7 @@ assert "matplotlib.pyplot" not in sys.modules
     assert (tmp_path / "x.png").stat().st_size > 0
 
 
-def dataset(obs_dim=4, episodes=3):
+def dataset(obs_dim: int = 4, episodes: int = 3) -> Any:
     """Episodes of 50 steps in which a third of the second action lies at its lower bound, 0."""
     draw = np.random.default_rng(0)
     n = 50 * episodes
@@ -130,7 +132,7 @@ def dataset(obs_dim=4, episodes=3):
     return dataset_statistics(rows, DatasetInfo("d", None, "s", *bounds, "none", None, None, None))
 
 
-def test_a_dataset_is_drawn_panel_by_panel(figures, tmp_path):
+def test_a_dataset_is_drawn_panel_by_panel(figures: Any, tmp_path: Path) -> None:
     drawn = dataset()
     plots.dataset_plot(tmp_path / "x.png", "./$_{$.h5", drawn)
     (figure,) = figures
@@ -165,7 +167,7 @@ def test_a_dataset_is_drawn_panel_by_panel(figures, tmp_path):
 
 
 @pytest.mark.parametrize("episodes", [1, 3])
-def test_a_picture_of_a_wide_dataset_is_a_png_with_ink(tmp_path, episodes):
+def test_a_picture_of_a_wide_dataset_is_a_png_with_ink(tmp_path: Path, episodes: int) -> None:
     path = tmp_path / "plots" / "wide.png"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ NAMES = ("max-var", "avg-var", "ens", "discrepancy", "ratio")
 
 
 @pytest.fixture
-def figures(monkeypatch):
+def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The figures that would have been saved."""
     saved = []
     monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
@@ -25,13 +28,13 @@ def figures(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_warnings():
+def no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
 
 
-def rows(names, n=600):
+def rows(names: Any, n: int = 600) -> Any:
     """Errors over decades, of which a tenth is not known, what goes with them (a ratio also below 0), and steps."""
     draw = np.random.default_rng(0)
     error = 10.0 ** draw.uniform(-3, 1, n)
@@ -43,7 +46,7 @@ def rows(names, n=600):
 
 
 @pytest.mark.parametrize("names", [NAMES[:1], NAMES[:2], NAMES])
-def test_a_diagnosis_is_drawn_panel_by_panel(figures, tmp_path, names):
+def test_a_diagnosis_is_drawn_panel_by_panel(figures: Any, tmp_path: Path, names: Any) -> None:
     columns, error, step = rows(names)
     found, known = diagnose(columns, error, step), np.isfinite(error)
     plots.diagnosis_plot(tmp_path / "x.png", "my $_{$", found, columns, error)
@@ -79,7 +82,7 @@ def test_a_diagnosis_is_drawn_panel_by_panel(figures, tmp_path, names):
     assert steps.get_yscale() == "linear" and steps.get_ylim()[0] == 0
 
 
-def test_errors_of_one_size_have_an_axis_from_zero(figures, tmp_path):
+def test_errors_of_one_size_have_an_axis_from_zero(figures: Any, tmp_path: Path) -> None:
     error = np.random.default_rng(0).uniform(1, 2, 500)
     plots.diagnosis_plot(tmp_path / "x.png", "t", diagnose({"a": error}, error, error * 0), {"a": error}, error)
     axes = figures[0].axes[0]
@@ -88,7 +91,7 @@ def test_errors_of_one_size_have_an_axis_from_zero(figures, tmp_path):
 
 
 @pytest.mark.parametrize(("names", "columns"), [("a", 2), ("abc", 2), ("abcd", 3), ("abcdef", 4)])
-def test_a_diagnosis_of_columns_that_do_not_vary_is_a_png_with_ink(tmp_path, names, columns):
+def test_a_diagnosis_of_columns_that_do_not_vary_is_a_png_with_ink(tmp_path: Path, names: Any, columns: Any) -> None:
     zero = np.zeros(5)
     found = diagnose(dict.fromkeys(names, zero), zero, zero)
     plots.diagnosis_plot(tmp_path / "x.png", "t", found, dict.fromkeys(names, zero), zero)
@@ -97,7 +100,7 @@ def test_a_diagnosis_of_columns_that_do_not_vary_is_a_png_with_ink(tmp_path, nam
     assert 0.005 < (image[..., :3] < 0.9).any(axis=2).mean() < 0.5
 
 
-def mapped(names=NAMES, maps=("pca",)):
+def mapped(names: Any = NAMES, maps: tuple[str, ...] = ("pca",)) -> Any:
     """A cloud of data, and rollouts that stand to its right."""
     draw = np.random.default_rng(0)
     data, points = draw.normal(size=(4000, 2)), draw.normal((1, 0), 1, size=(600, 2))
@@ -109,7 +112,9 @@ def mapped(names=NAMES, maps=("pca",)):
 
 
 @pytest.mark.parametrize("maps", [("pca",), ("pca", "umap")])
-def test_a_map_per_projection_and_uncertainty_and_two_summaries(figures, tmp_path, maps):
+def test_a_map_per_projection_and_uncertainty_and_two_summaries(
+    figures: Any, tmp_path: Path, maps: tuple[str, ...]
+) -> None:
     found, drawn, columns = mapped(maps=maps)
     plots.departure_plot(tmp_path / "x.png", "my $_{$", found, drawn, columns)
     (figure,) = figures
@@ -144,7 +149,7 @@ def test_a_map_per_projection_and_uncertainty_and_two_summaries(figures, tmp_pat
 
 
 @pytest.mark.parametrize("names", ["a", "ab"])
-def test_rollouts_that_do_not_vary_are_a_png_with_ink(tmp_path, names):
+def test_rollouts_that_do_not_vary_are_a_png_with_ink(tmp_path: Path, names: Any) -> None:
     same, columns = np.zeros((5, 2)), dict.fromkeys(names, np.zeros(5))
     found = departure(np.zeros(5), np.zeros(3), columns, np.zeros(5))
     drawn = [Map("pca", ("1", "2"), density_map(same), same)]
@@ -153,7 +158,7 @@ def test_rollouts_that_do_not_vary_are_a_png_with_ink(tmp_path, names):
     assert 0.005 < (image[..., :3] < 0.9).any(axis=2).mean() < 0.6
 
 
-def test_the_same_rollouts_give_the_same_bytes_and_need_no_pyplot(tmp_path):
+def test_the_same_rollouts_give_the_same_bytes_and_need_no_pyplot(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         plots.departure_plot(tmp_path / name, "t", *(mapped(("a",))[i] for i in (0, 1, 2)))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

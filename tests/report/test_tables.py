@@ -1,4 +1,6 @@
 import csv
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,18 +26,18 @@ from mopo_cli.report.tables import format_mean_std, format_number, markdown_tabl
         (np.int64(7), "7"),
     ],
 )
-def test_numbers(value, text):
+def test_numbers(value: Any, text: str) -> None:
     assert format_number(value) == text
 
 
-def test_mean_and_spread():
+def test_mean_and_spread() -> None:
     assert format_mean_std(53.14, 2.04) == "53.1 ± 2.0"
     assert format_mean_std(0.12345, 0.5, digits=3) == "0.123 ± 0.500"
     assert format_mean_std(4.0, None) == "4.0"
     assert format_mean_std(4.0, float("nan")) == "4.0"
 
 
-def test_a_markdown_table_exactly():
+def test_a_markdown_table_exactly() -> None:
     table = markdown_table(["policy", "λ", "return"], [["max-var", 1.0, 1234.56], ["none", None, np.float32(7.5)]])
     assert table == (
         "| policy  |   λ | return |\n"
@@ -45,18 +47,18 @@ def test_a_markdown_table_exactly():
     )
 
 
-def test_a_cell_cannot_break_the_table():
+def test_a_cell_cannot_break_the_table() -> None:
     lines = markdown_table(["a|b", "c"], [["x | y\nz", True]]).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("| a\\|b")
     assert lines[2].startswith("| x \\| y z | yes")
 
 
-def test_a_table_without_rows_has_its_header():
+def test_a_table_without_rows_has_its_header() -> None:
     assert markdown_table(["a"], []).splitlines() == ["|   a |", "| --: |"]
 
 
-def test_csv_keeps_full_precision_and_awkward_text(tmp_path):
+def test_csv_keeps_full_precision_and_awkward_text(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     rows = [["a,b", 0.1 + 0.2, None], ['say "λ"', np.float64(1 / 3), 3], ["x", np.float32(0.1), True]]
     write_csv(path, ["name", "value", "n"], rows)
@@ -70,7 +72,7 @@ def test_csv_keeps_full_precision_and_awkward_text(tmp_path):
     assert b"\r" not in path.read_bytes()
 
 
-def test_ragged_rows_are_refused_and_the_old_file_stays(tmp_path):
+def test_ragged_rows_are_refused_and_the_old_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     write_csv(path, ["a", "b"], [[1, 2]])
     before = path.read_bytes()

@@ -52,7 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the steps that are trained."""
-    take, steps = stage.take_step, []
+    take, steps = vars(stage)["take_step"], []
 
     def counted(behaviour: Any, environment: Any) -> None:
         take(behaviour, environment)
@@ -153,7 +153,7 @@ def test_a_damaged_training_is_told_and_force_makes_it_anew(place: Path) -> None
 
 
 def test_divergence_is_told_and_nothing_is_published(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = stage.take_step
+    take = vars(stage)["take_step"]
 
     def spoil(behaviour: Any, environment: Any) -> None:
         if behaviour.online.steps == 90:
@@ -174,7 +174,7 @@ def test_a_signal_while_training_or_logging_keeps_the_training(
     for folder in place.glob("cache/*/*"):
         for file in folder.iterdir():
             file.unlink()
-    take, make = stage.take_step, stage.make_transitions
+    take, make = vars(stage)["take_step"], vars(stage)["make_transitions"]
 
     def interrupted_step(behaviour: Any, environment: Any) -> None:
         take(behaviour, environment)

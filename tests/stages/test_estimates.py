@@ -99,10 +99,7 @@ def padded(sizes: tuple[int, ...]) -> int:
 )
 def test_sampled_actions_grow_with_their_number(algorithm: str, setting: str, real_ratio: float) -> None:
     kind = with_own(TrainPolicy, algorithm)
-    few, many = (
-        kind(algorithm=algorithm, real_ratio=real_ratio, **{setting: n})  # type: ignore[arg-type]
-        for n in (1000, 100_000)
-    )
+    few, many = (kind(algorithm=algorithm, real_ratio=real_ratio, **{setting: n}) for n in (1000, 100_000))
     grown = needs(many, 1)["gradient steps"] / needs(few, 1)["gradient steps"]
     assert 50 < grown <= 100
     # On a GPU all of them go through every layer at once.
@@ -110,7 +107,7 @@ def test_sampled_actions_grow_with_their_number(algorithm: str, setting: str, re
 
 
 def test_ensembles_take_what_is_said() -> None:
-    settings, rows = TrainModel(networks=3, hidden=20, layers=2, weight_decay=(0, 0, 0), seeds=2), 1000  # type: ignore[arg-type]
+    settings, rows = TrainModel(networks=3, hidden=20, layers=2, weight_decay=(0, 0, 0), seeds=2), 1000
     needed = model_bytes(settings, rows, 6, 5, CPU)
     columns = torch.randn(rows, 4), torch.randn(rows, 2), torch.randn(rows), torch.randn(rows, 4)
     data = FitData.of(*columns)

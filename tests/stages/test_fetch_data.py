@@ -96,7 +96,7 @@ def test_another_run_takes_it_from_the_cache(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"transitions": 61}])
-def test_other_settings_are_other_data(change: dict[str, int]) -> None:
+def test_other_settings_are_other_data(change: dict[str, Any]) -> None:
     assert fetch()["outputs"] != fetch(**change)["outputs"]
 
 

@@ -25,12 +25,12 @@ HALFCHEETAH = -280.178953, 12135.0
 
 def fetched(run: RunFolder, dataset_id: str, reference: tuple[float, float] | None = None) -> None:
     """Puts a dataset of four rows into the run; its record says mean return 7 and best 9."""
-    columns = [np.zeros((4, 1), "f4"), np.zeros((4, 1), "f4"), np.ones(4, "f4"), np.zeros((4, 1), "f4")]
+    columns: list[Any] = [np.zeros((4, 1), "f4"), np.zeros((4, 1), "f4"), np.ones(4, "f4"), np.zeros((4, 1), "f4")]
     box = np.full(1, -1, "f4"), np.full(1, 1, "f4")
     low, high = reference or (None, None)
     info = DatasetInfo(dataset_id, "Any-v0", "made up", *box, "none", low, high, 0)
     ends = np.array([False, True, False, True])
-    write_dataset(run.root / "dataset.h5", Transitions(*columns, ends, ends & False), info)
+    write_dataset(run.root / "dataset.h5", Transitions(*[*columns, ends, ends & False]), info)
     outputs = describe_files(run, {"dataset": run.root / "dataset.h5"})
     extra = {"return_mean": 7.0, "return_max": 9.0}
     record_stage(run, "fetch-data", StageRecord({"dataset": dataset_id}, {}, outputs, {}, 0.0, "", extra))
@@ -40,7 +40,7 @@ def part(folder: Path, table: str, dataset: str, returns: dict[str, Any], **sett
     """The part of a table that trained these rows: by label, the last and the earlier return of every seed."""
     run = RunFolder(folder / dataset)
     rows = {row.label: row for row in load_table(table).rows if row.label in returns}
-    cells = {}
+    cells: dict[str, Any] = {}
     for label, row in rows.items():
         flags = {"seeds": len(returns[label]), **settings, **row.settings, "method": row.method}
         cell = resolve(TrainPolicy, dataset=dataset, flags=flags).settings

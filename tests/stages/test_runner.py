@@ -50,14 +50,15 @@ def run() -> RunFolder:
 
 def stage(
     run: RunFolder,
-    body: Callable[[Any], None] = lambda stage: None,
+    body: Callable[[Any], object] = lambda stage: None,
     settings: dict[str, Any] = SETTINGS,
     report: Any = None,
     **options: Any,
 ) -> dict[str, Any]:
     """A stage that writes one file after ``body``."""
     inputs = {"dataset": Path("dataset.h5")}
-    with stage_envelope(run, KEY, settings, inputs, Options(**options), report or Recorder()) as current:
+    report = Recorder() if report is None else report
+    with stage_envelope(run, KEY, settings, inputs, Options(**options), report) as current:
         if current.up_to_date:
             return current.result()
         body(current)

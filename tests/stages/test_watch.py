@@ -27,7 +27,7 @@ from mopo_cli.stages.runner import Options, Stage
 
 ENV = "InvertedPendulum-v5"
 LAYOUT = mlp_layout((4, 8, 2))
-GAME = Game(ENV, {}, 3, np.float32([-3]), np.float32([3]))
+GAME = Game(ENV, {}, 3, np.array([-3], np.float32), np.array([3], np.float32))
 
 
 def actor(seed: int) -> Actor:
@@ -106,7 +106,8 @@ def test_signals_are_for_the_process_that_trains(beside: Watch) -> None:
 
 
 def test_what_is_left_at_the_end_is_not_waited_for() -> None:
-    slow = replace(GAME, env_id="HalfCheetah-v5", episodes=50, action_low=-np.ones(6), action_high=np.ones(6))
+    ones = np.ones(6, np.float32)
+    slow = replace(GAME, env_id="HalfCheetah-v5", episodes=50, action_low=-ones, action_high=ones)
     wide = Actor(torch.zeros(1, mlp_layout((17, 8, 12)).size), mlp_layout((17, 8, 12)), -5.0, 2.0)
     with open_watch(slow, 1, Report()) as watch:
         played = [watch.play(wide, 0) for _ in range(20)]

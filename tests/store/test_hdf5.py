@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mopo_cli.data.checks import Check
 from mopo_cli.data.transition_files import (
-    COLUMNS,
     RolloutWriter,
     dataset_shape,
     read_dataset,
@@ -21,7 +20,7 @@ from mopo_cli.data.transition_files import (
     read_rollouts,
     write_dataset,
 )
-from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.errors import CorruptError, InputError, MopoError
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.columns import open_hdf5, read_columns

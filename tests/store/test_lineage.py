@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_up_to_date_only_with_equal_settings_inputs_and_outputs(run: RunFolder) 
     assert not is_up_to_date(run, key, SETTINGS, inputs)
     record_stage(run, key, record(run))
     assert is_up_to_date(run, key, SETTINGS, inputs)
-    moved = {"dataset": {**inputs["dataset"], "path": "/elsewhere"}}
+    moved: Any = {"dataset": {**inputs["dataset"], "path": "/elsewhere"}}
     assert is_up_to_date(run, key, SETTINGS, moved)
     assert not is_up_to_date(run, key, {**SETTINGS, "lam": 2.0}, inputs)
     assert not is_up_to_date(run, key, {**SETTINGS, "new": 1}, inputs)

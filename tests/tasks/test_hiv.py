@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def rates(_time: float, x: Floats, e1: float, e2: float) -> list[float]:
     ]
 
 
-def play(doses: Floats, **kwargs: float) -> tuple[Floats, Floats]:
+def play(doses: NDArray[Any], **kwargs: float) -> tuple[Floats, Floats]:
     """States `[T + 1, 6]`, no longer logarithms, and rewards `[T]`."""
     with open_environments("mopo/HIVTreatment-v0", 1, kwargs) as (environment,):
         observations, rewards = [environment.reset(seed=0)[0]], []
@@ -107,4 +108,5 @@ def test_every_episode_starts_alike_and_doses_beyond_the_bounds_count_as_the_bou
             environment.reset()
             outcomes.append(environment.step(np.array(dose))[:2])
         assert np.array_equal(outcomes[0][0], outcomes[1][0]) and outcomes[0][1] == outcomes[1][1]
-        assert environment.action_space.high == pytest.approx(FULL) and not environment.action_space.low.any()
+        box: Any = environment.action_space
+        assert box.high == pytest.approx(FULL) and not box.low.any()

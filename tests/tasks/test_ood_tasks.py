@@ -20,7 +20,8 @@ JUMP, ANT = "mopo/HalfCheetahJump-v0", "mopo/AntAngle-v0"
 def play(environment: gym.Env[Any, Any], steps: int, seed: int = 0) -> Iterator[tuple[Any, ...]]:
     """(simulator before, action, outcome of the step), each with the simulator's positions copied."""
     draw = np.random.default_rng(seed)
-    data = environment.unwrapped.data
+    simulator: Any = environment.unwrapped
+    data = simulator.data
     environment.reset(seed=seed)
     for _ in range(steps):
         action = draw.uniform(-1, 1, environment.action_space.shape).astype(np.float32)
@@ -63,7 +64,7 @@ def test_the_jump_pays_for_height_above_the_start_and_speed_up_to_three() -> Non
 def test_no_speed_above_three_pays_more() -> None:
     with open_environments(JUMP, 1, {"reward": "behaviour"}) as (environment,):
         environment.reset(seed=0)
-        simulator = environment.unwrapped
+        simulator: Any = environment.unwrapped
         velocity = np.zeros(simulator.model.nv)
         for speed in (2.0, 6.0, 9.0):
             velocity[0] = speed
@@ -97,9 +98,10 @@ def test_the_ant_is_paid_for_going_its_way(
     way = np.array([np.cos(np.pi * degrees / 180), np.sin(np.pi * degrees / 180)])
     touched = 0.0
     with open_environments(ANT, 1, kwargs) as (environment,):
+        simulator: Any = environment.unwrapped
         for before, action, after, (observation, reward, _, _, info) in play(environment, 150):
             velocity = (after[1][:2] - before[1][:2]) / 0.05
-            touch = (np.clip(environment.unwrapped.data.cfrc_ext, -1, 1) ** 2).sum()
+            touch = (np.clip(simulator.data.cfrc_ext, -1, 1) ** 2).sum()
             expected = velocity @ way - 0.5 * (action.astype("f8") ** 2).sum() + survive - contact * touch
             assert reward == pytest.approx(expected, abs=1e-9)
             assert (info["x_velocity"], info["y_velocity"]) == pytest.approx(tuple(velocity))

@@ -25,7 +25,8 @@ Steps = tuple[Tensor, Tensor, Tensor]
 @cache
 def bounds(env_id: str) -> tuple[Any, Any]:
     with open_environments(env_id, 1) as (environment,):
-        return environment.action_space.low, environment.action_space.high
+        box: Any = environment.action_space
+        return box.low, box.high
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -71,8 +72,8 @@ def state(rule: str, **entries: float) -> torch.Tensor:
     values = torch.zeros(WIDTHS[rule])
     for index, value in HEALTHY[rule].items():
         values[index] = value
-    for index, value in entries.items():
-        values[int(index.removeprefix("at"))] = value
+    for entry, value in entries.items():
+        values[int(entry.removeprefix("at"))] = value
     return values
 
 
@@ -174,7 +175,8 @@ def test_the_rule_agrees_with_the_simulator(env_id: str, tmp_path: Path, monkeyp
     rule = TERMINATION_RULES[termination_for_env(env_id)]
     environment = gym.make(env_id)
     generator = np.random.default_rng(0)
-    low, high = environment.action_space.low, environment.action_space.high
+    box: Any = environment.action_space
+    low, high = box.low, box.high
     observation, _ = environment.reset(seed=0)
     before, actions, after, terminated = [], [], [], []
     for _ in range(2000):
@@ -240,8 +242,8 @@ def test_the_released_rules_are_those_of_the_released_code(rule: str) -> None:
         states[rows, draw.integers(0, WIDTHS[rule], 150)] = value
     next_observation = torch.from_numpy(states)
     asked = next_observation, torch.zeros(4000, 3), next_observation
-    fixed, paper = ((termination_rule(rule, way)(*asked) | guard_rule(rule, way)(*asked)) for way in (False, True))
-    fixed, paper = fixed.tolist(), paper.tolist()
+    decisions = ((termination_rule(rule, way)(*asked) | guard_rule(rule, way)(*asked)) for way in (False, True))
+    fixed, paper = (decision.tolist() for decision in decisions)
     assert paper == released(rule, states)
     assert paper != fixed and (rule == "halfcheetah" or 100 < sum(paper) < 3900)
     assert all(dead for dead, earlier in zip(fixed, paper, strict=True) if earlier), "the slips only let more live"

@@ -40,7 +40,8 @@ def drive(env_id: str, make_actor: Callable[..., Any], seed: int, look: Callable
     """Observations `[STEPS, O]` f4, terminated `[STEPS]` and `look(simulator)` `[STEPS]` after every step."""
     generator = np.random.default_rng(seed)
     with open_environments(env_id, 1) as (limited,):
-        limit, environment = limited.spec.max_episode_steps, limited.unwrapped
+        limit = limited.spec.max_episode_steps
+        environment: Any = limited.unwrapped
         low, high = environment.action_space.low, environment.action_space.high
         shape = environment.observation_space.shape[0], len(low)
         found, terminated, seen = np.empty((STEPS, shape[0]), "f4"), np.empty(STEPS, bool), np.empty(STEPS)
