@@ -329,7 +329,7 @@ def test_the_operations_are_those_that_torch_counts() -> None:
 
 
 def with_own(policy: TrainPolicy) -> Any:
-    from mopo_cli.config.learners import with_own as kind
+    from mopo_cli.config.learners import with_algorithm as kind
 
     return kind(TrainPolicy, "drop")(**policy.model_dump())
 

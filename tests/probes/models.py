@@ -18,7 +18,7 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
 from mopo_cli.bench.workloads import Shapes, taking
-from mopo_cli.config.learners import with_own
+from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.imagine import Imagining
@@ -160,7 +160,7 @@ def check_nan_stays_in_its_member(settings: Any, algorithm: Algorithm) -> None:
 
 def check_operations(name: str, **own: Any) -> None:
     """By formula as many as torch counts, per gradient step and member."""
-    kind: Any = with_own(TrainPolicy, name)
+    kind: Any = with_algorithm(TrainPolicy, name)
     sizes = {"hidden": 24, "layers": 2, "batch_size": 32, "steps_per_epoch": 4}
     policy = kind(algorithm=name, penalty="none", real_ratio=0.1, **sizes, **own)
     model = TrainModel(networks=6, hidden=12, layers=3, weight_decay=(0.1,) * 4)

@@ -20,7 +20,7 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
 from mopo_cli.bench.workloads import Shapes, taking
-from mopo_cli.config.learners import with_own
+from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows, Transition
@@ -188,7 +188,7 @@ def check_nan_stays_in_its_member(settings: Any, algorithm: Algorithm) -> None:
 def check_operations(name: str, **own: Any) -> None:
     """By formula as many as torch counts, per gradient step and member."""
     assert name in NAMES
-    kind: Any = with_own(TrainPolicy, name)
+    kind: Any = with_algorithm(TrainPolicy, name)
     schedule = {"steps_per_epoch": 12, "rollout_every": 12, "real_ratio": 1}
     policy = kind(algorithm=name, penalty="none", hidden=24, layers=2, batch_size=32, **schedule, **own)
     shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
