@@ -34,7 +34,7 @@ def _examples(lines: tuple[str, ...]) -> str:
 
 
 STAGES = "The seven stages"
-WHOLE = "All stages, results and settings"
+WHOLE = "Runs, results and settings"
 
 app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=WHOLE)(run.run)
 app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show.show)

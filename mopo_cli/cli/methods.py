@@ -4,17 +4,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.context import Context, execution
 from mopo_cli.config.ablation import method_demands
 from mopo_cli.config.schema import Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError
 from mopo_cli.report import Report
-from mopo_cli.stages.runner import Options
 from mopo_cli.store.lineage import read_lineage, record_stage
-from mopo_cli.store.lock import run_lock
 from mopo_cli.store.run import RunFolder
+
+if TYPE_CHECKING:
+    from mopo_cli.stages.runner import Options
 
 Demands = dict[str, dict[str, Any]]
 
@@ -62,6 +63,8 @@ def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
 
 def _share_data(run: RunFolder, other: RunFolder) -> None:
     """Let ``other`` use the very same data file as ``run``, even if the source of the data has changed since."""
+    from mopo_cli.store.lock import run_lock
+
     record = read_lineage(run)["fetch-data"]
     paths = {role: str((run.root / file["path"]).resolve()) for role, file in record.outputs.items()}
     shared = replace(record, outputs={role: {**file, "path": paths[role]} for role, file in record.outputs.items()})
@@ -75,12 +78,12 @@ def _recorded(context: Context, stage: str) -> dict[str, Any]:
     return dict(record.settings) if record else {}
 
 
-def _options(context: Context) -> Options:
+def _options(context: Context) -> "Options":
     return replace(execution(context.call, {}), force=False)
 
 
 def ablate_by_model(
-    context: Context, settings: Ablate, cells: Sequence[TrainPolicy], options: Options, report: Report
+    context: Context, settings: Ablate, cells: Sequence[TrainPolicy], options: "Options", report: Report
 ) -> dict[str, Any]:
     """Train every cell with the model that it needs, in this run or a variant of it; returns one table's result.
 

@@ -13,11 +13,11 @@ from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElit
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import UsageError
 from mopo_cli.evaluation.published import family
-from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import dataset_slug, named_run
 
 if TYPE_CHECKING:
     from mopo_cli.stages.ablation.paper_table import Part
+    from mopo_cli.stages.runner import Options
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Plan:
     plain: dict[str, TrainPolicy]
     """The cells' settings without the user's flags and file."""
     context: Context
-    fetch: tuple[FetchData, Options]
-    model: tuple[TrainModel, Options]
-    elites: tuple[SelectElites, Options]
-    ablation: tuple[Ablate, Options]
+    fetch: "tuple[FetchData, Options]"
+    model: "tuple[TrainModel, Options]"
+    elites: "tuple[SelectElites, Options]"
+    ablation: "tuple[Ablate, Options]"
 
 
 def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: str | None) -> Plan:
@@ -99,6 +99,6 @@ def plain_settings(stage: type[Any], context: Context, flags: dict[str, Any]) ->
     return resolve(stage, dataset=context.dataset, preset_name=context.preset, flags=flags).settings
 
 
-def _unforced(resolved: tuple[Any, Options]) -> tuple[Any, Options]:
+def _unforced(resolved: "tuple[Any, Options]") -> "tuple[Any, Options]":
     """--force is for the cells; data and model are only remade if they are not up to date."""
     return resolved[0], replace(resolved[1], force=False)
