@@ -2,11 +2,9 @@
 
 from typing import Annotated, Any
 
-import typer
-
 from mopo_cli.cli.context import Context, open_context
 from mopo_cli.cli.methods import ablate_by_model
-from mopo_cli.cli.options import Call, command
+from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.ablation import check_grid, grid, method_cells
 from mopo_cli.config.schema import Ablate, TrainPolicy
 from mopo_cli.errors import UsageError
@@ -14,41 +12,31 @@ from mopo_cli.errors import UsageError
 EXAMPLES = (
     "mopo ablate --penalty max-var,none --lam 0.5,1,5 --h 1,5 --seeds 3",
     "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3",
-    "mopo ablate --dataset walker2d-medium --lam 1,5 --epochs 100",
     "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3 --rank offline",
     "mopo ablate --method combo --grid beta=0.5,1,5 --grid real-ratio=0.5,0.8 --eval-every 0 --rank combo",
     "mopo ablate --table mopo-1",
     "mopo ablate --table mopo-3 --datasets ./my-logs.h5 --env Hopper-v5 --seeds 3 --epochs 100",
 )
 
-
 _LONGEST_NAME = 200  # file systems end at 255
-
-
-def _of_table(name: str, metavar: str, help: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=help, show_default=False, rich_help_panel="Tables of the papers")
-
-
+_TABLES = "Tables of the papers"
 Table = Annotated[
     str | None,
-    _of_table("--table", "NAME", "make a table of the papers beside the published numbers (mopo presets tables)"),
+    plain_option("--table", "make a table of a paper (mopo presets tables)", "NAME", _TABLES),
 ]
 Datasets = Annotated[
-    str | None, _of_table("--datasets", "A,B,...", "with --table: these data sets, of the table or others")
+    str | None, plain_option("--datasets", "with --table: data sets to use instead", "A,B,...", _TABLES)
 ]
-Only = Annotated[str | None, _of_table("--only", "A,B,...", "with --table: only these rows, by label or method")]
-Env = Annotated[
-    str | None, _of_table("--env", "ENV-ID", "with --table: environment that data files were logged in, e.g. Hopper-v5")
+Only = Annotated[
+    str | None, plain_option("--only", "with --table: rows to make, by label or method", "A,B,...", _TABLES)
 ]
-
+Env = Annotated[str | None, plain_option("--env", "with --table: environment of data files", "ENV-ID", _TABLES)]
 Rank = Annotated[
     str | None,
-    typer.Option(
+    plain_option(
         "--rank",
-        metavar="offline|combo",
-        help="order the cells too, by what data and model alone say of them or by COMBO's rule, the lowest regulariser"
-        " of its critics, and tell how well that agrees with their true returns",
-        show_default=False,
+        "rank cells without the environment: offline (by data and model) or combo (by its regulariser)",
+        "RANKING",
     ),
 ]
 
@@ -62,19 +50,19 @@ def ablate(
     only: Only = None,
     env: Env = None,
 ) -> None:
-    """Compare methods, or penalties, and values of any setting; or make a table of the papers on its data sets."""
+    """Compare methods, penalties or values of any setting, or make a paper's table."""
     if table is not None:
         return _table(call, table, datasets, only, env, rank)
     if stray := [f"--{name}" for name, value in (("datasets", datasets), ("only", only), ("env", env)) if value]:
-        raise UsageError(f"{stray[0]} is for --table NAME only.", hint="mopo presets tables")
+        raise UsageError(f"{stray[0]} needs --table NAME.", hint="mopo presets tables")
     from mopo_cli.stages.common.policy_stack import raise_if_diverged
 
     _check_ranking(rank)
     context = open_context(call)
     settings, options = context.settle(Ablate, call.flags)
     cells = _cells(context, settings, options.origins)
-    acts = rank is not None and _acts_in_model(rank, cells)
-    if acts or any(cell.needs_model for cell in cells):
+    ranks_by_model = rank is not None and _ranks_by_model(rank, cells)
+    if ranks_by_model or any(cell.needs_model for cell in cells):
         context.needs("train-model", "model")
         context.select_elites_if_missing()
     result = ablate_by_model(context, settings, cells, options, call.report)
@@ -90,7 +78,7 @@ def _table(call: Call, table: str, datasets: str | None, only: str | None, env: 
     from mopo_cli.cli.paper_table import paper_table
 
     if rank is not None:
-        raise UsageError("--rank orders the cells of one data set; a table has several.", hint="leave --rank out")
+        raise UsageError("--rank compares cells of one data set, but a table has several.", hint="leave --rank out")
     paper_table(call, table, datasets, only, env)
 
 
@@ -103,15 +91,15 @@ def _check_ranking(rank: str | None) -> None:
         raise UsageError(f"--rank must be one of {', '.join(RANKINGS)}, not {rank!r}.", hint="mopo ablate --help")
 
 
-def _acts_in_model(rank: str, cells: tuple[TrainPolicy, ...]) -> bool:
-    """Whether a ranking needs the model. UsageError where it reads a number that none of the cells will log."""
+def _ranks_by_model(rank: str, cells: tuple[TrainPolicy, ...]) -> bool:
+    """Whether a ranking needs the model. UsageError if it needs a metric that none of the cells will log."""
     from mopo_cli.agents.algorithms import load
     from mopo_cli.evaluation.ranking import RANKINGS
 
     metric = RANKINGS[rank].metric
     algorithms = sorted({cell.algorithm for cell in cells})
     if metric is not None and not any(metric in load(name).metrics for name in algorithms):
-        sentence = f"--rank {rank} goes by the {metric}, and nothing of that name is logged by {', '.join(algorithms)}."
+        sentence = f"--rank {rank} needs the metric {metric}, which {', '.join(algorithms)} does not log."
         raise UsageError(sentence, hint=f"--method {rank}, or --rank offline")
     return metric is None
 
@@ -119,11 +107,11 @@ def _acts_in_model(rank: str, cells: tuple[TrainPolicy, ...]) -> bool:
 def _cells(context: Context, settings: Ablate, origins: dict[str, str]) -> tuple[TrainPolicy, ...]:
     check_grid(settings, origins)
     if len(settings.table_name()) > _LONGEST_NAME:
-        raise UsageError("The name made from this grid is too long for a folder.", hint="--name NAME")
+        raise UsageError("The default name of this grid is too long for a folder.", hint="--name NAME")
     if not settings.method:
         return grid(settings)
     if origins["penalty"] == "flag":
-        raise UsageError("--penalty and --method are two grids: a method has its own penalty.")
+        raise UsageError("Use either --penalty or --method: a method sets its penalty itself.")
 
     def settle(flags: dict[str, Any]) -> TrainPolicy:
         return context.settle(TrainPolicy, flags)[0]

@@ -18,23 +18,23 @@ from mopo_cli.cli import (
     train_model,
     train_policy,
 )
-from mopo_cli.cli.learner_options import TrainingCommand
+from mopo_cli.cli.stage_command import StageCommand
 
 app = typer.Typer(
     name="mopo",
     add_completion=False,
-    help="From logged data alone to a policy: model-based offline policy optimisation (MOPO).",
+    help="Learn a policy from recorded data alone: model-based offline policy optimisation (MOPO).",
     epilog="Start with: mopo run quickstart",
     pretty_exceptions_enable=False,
 )
 
 
 def _examples(lines: tuple[str, ...]) -> str:
-    return "\n\n".join(("Examples:", *(f"  {line}" for line in lines)))
+    return "\n".join(("Examples:", *(f"  {line}" for line in lines)))
 
 
 STAGES = "The seven stages"
-WHOLE = "The whole"
+WHOLE = "Runs, results and settings"
 
 app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=WHOLE)(run.run)
 app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show.show)
@@ -49,12 +49,11 @@ for name, module, function in (
     ("evaluate", evaluate, evaluate.evaluate),
     ("ablate", ablate, ablate.ablate),
 ):
-    kind = TrainingCommand if name == "train-policy" else None
-    app.command(name, cls=kind, epilog=_examples(module.EXAMPLES), rich_help_panel=STAGES)(function)
+    app.command(name, cls=StageCommand, epilog=_examples(module.EXAMPLES), rich_help_panel=STAGES)(function)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(value: bool) -> None:
+    if value:
         typer.echo(f"mopo {__version__}")
         raise typer.Exit
 
@@ -67,6 +66,6 @@ def mopo(
         typer.Option("--version", metavar="", help="print the version", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """From logged data alone to a policy: model-based offline policy optimisation (MOPO)."""
+    """Learn a policy from recorded data alone: model-based offline policy optimisation (MOPO)."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mopo_cli.agents.algorithms import NAMES
-from mopo_cli.cli.options import Call, command
+from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.fields import MOST_SEEDS
 from mopo_cli.config.presets import find_preset, method_names, preset_dataset
 from mopo_cli.config.resolve import resolve
@@ -31,21 +31,12 @@ EXAMPLES = (
 
 _PRESET = "hopper-medium-replay"
 
-Seeds = Annotated[
-    int, typer.Option("--seeds", help="policies in the larger stack", metavar="INT", min=1, max=MOST_SEEDS)
-]
-Rows = Annotated[int, typer.Option("--rows", help="transitions in the data", metavar="INT", min=1000, max=2**62)]
-Seconds = Annotated[float, typer.Option("--seconds", help="how long to measure each rate", metavar="FLOAT", min=0.1)]
-Methods = Annotated[
-    str | None,
-    typer.Option("--methods", metavar="A,B,...|all", help="measure these methods' updates too", show_default=False),
-]
-Output = Annotated[
-    Path | None, typer.Option("--output", metavar="FILE.json", help="write the result there", show_default=False)
-]
-Compare = Annotated[
-    Path | None, typer.Option("--compare", metavar="FILE.json", help="an earlier --output", show_default=False)
-]
+Seeds = Annotated[int, typer.Option("--seeds", help="policies to train together", metavar="INT", min=1, max=MOST_SEEDS)]
+Rows = Annotated[int, typer.Option("--rows", help="transitions in the data", metavar="INT", min=1000, max=10**15)]
+Seconds = Annotated[float, typer.Option("--seconds", help="seconds per measurement", metavar="FLOAT", min=0.1)]
+Methods = Annotated[str | None, plain_option("--methods", "also measure the updates of these methods", "A,B,...|all")]
+Output = Annotated[Path | None, plain_option("--output", "write the result to this file", "FILE.json")]
+Compare = Annotated[Path | None, plain_option("--compare", "compare with an earlier --output", "FILE.json")]
 
 
 @command(without=("run", "force", "allow_mismatch"))
@@ -58,7 +49,7 @@ def bench(
     output: Output = None,
     compare: Compare = None,
 ) -> None:
-    """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
+    """Measure the training speed of this machine and estimate how long a run takes; downloads nothing."""
     from mopo_cli.agents.crew import crew_size
     from mopo_cli.bench.room import check_room
     from mopo_cli.engine.workers import thread_count
@@ -101,7 +92,7 @@ def bench(
 
 
 def _task(call: Call, rows: int, methods: str | None) -> "tuple[Task, str | None]":
-    """What to measure for: the named preset or data set, else hopper's; and the methods beside its own."""
+    """What to measure: the preset or data set of the call, else hopper's, and further methods."""
     from mopo_cli.bench.measure import Task
     from mopo_cli.bench.workloads import Shapes
     from mopo_cli.data.spaces import spaces_of_id
@@ -110,22 +101,22 @@ def _task(call: Call, rows: int, methods: str | None) -> "tuple[Task, str | None
     name = parse_dataset(call.dataset or preset_dataset(str(preset)))
     if name.env_id is None:
         raise InputError(
-            f"The data set {name.dataset_id} does not say how wide its observations are before it is read.",
-            hint="mopo bench --preset hopper-medium, or another whose task is as wide",
+            f"The size of the observations of {name.dataset_id} is not known before it is fetched.",
+            hint="mopo bench --preset hopper-medium, or another preset with observations of that size",
         )
     spaces = spaces_of_id(name.env_id, name.env_kwargs)
     about: Any = {"dataset": call.dataset, "preset_name": preset, "config_file": call.config}
     model = resolve(TrainModel, **about, method=call.method).settings
     policy = resolve(TrainPolicy, **about, method=call.method).settings
     shapes = Shapes(spaces.obs_dim, spaces.act_dim, rows)
-    found = {method: resolve(TrainPolicy, **about, method=method).settings for method in _methods(methods)}
-    return Task(shapes, name.env_id, name.env_kwargs, model, policy, found), preset
+    others = {method: resolve(TrainPolicy, **about, method=method).settings for method in _methods(methods)}
+    return Task(shapes, name.env_id, name.env_kwargs, model, policy, others), preset
 
 
-def _methods(named: str | None) -> list[str]:
-    """The methods named; of "all", one per algorithm: that which bears its name."""
-    if named != "all":
-        return [method.strip() for method in named.split(",")] if named else []
+def _methods(text: str | None) -> list[str]:
+    """The methods in ``text``; "all" means the method named after each algorithm."""
+    if text != "all":
+        return [method.strip() for method in text.split(",")] if text else []
     return [name for name in method_names() if name in NAMES]
 
 
@@ -143,7 +134,7 @@ def _measure(
             share = None if rate.share is None else f"{rate.share:.0%}"
             table.row(f"{rate.name} ({rate.unit})", rate.per_second, share)
             if rate.note is not None:
-                report.say(f"{rate.name}: steps are taken one by one, which is slower: {rate.note}")
+                report.say(f"{rate.name}: steps run eagerly, which is slower: {rate.note}")
     episode = time_limit(task.env_id, task.env_kwargs) or 1000
     return rates, project(task, seeds, rates, episode, processes)
 
@@ -151,24 +142,24 @@ def _measure(
 def _earlier(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
-    found = read_json(path)
-    if not isinstance(found, dict) or not isinstance(found.get("rates"), dict):
-        raise CorruptError(f"{path} is no result of mopo bench.", hint="mopo bench --output FILE.json")
-    return found
+    result = read_json(path)
+    if not isinstance(result, dict) or not isinstance(result.get("rates"), dict):
+        raise CorruptError(f"{path} is not a result of mopo bench.", hint="mopo bench --output FILE.json")
+    return result
 
 
 def _check_alike(path: Path, before: dict[str, Any], about: dict[str, Any]) -> None:
-    if other := [name for name, value in about.items() if before.get(name) != value]:
-        name = other[0]
+    if differing := [name for name, value in about.items() if before.get(name) != value]:
+        name = differing[0]
         raise UsageError(
-            f"{path} was measured with {name} {before.get(name)}, this would be with {name} {about[name]}.",
-            hint="compare what differs in the program alone",
+            f"{path} was measured with {name} {before.get(name)}, but now {name} is {about[name]}.",
+            hint="compare runs with the same settings on the same machine",
         )
 
 
 def _show(result: dict[str, Any], before: dict[str, Any] | None, report: Report) -> None:
     hours = [(name, seconds / 3600) for name, seconds in result["projection"]["seconds"].items()]
-    report.table(f"A run of {result['preset']} with {result['seeds']} seeds, projected", ("what", "hours"), hours)
+    report.table(f"A run of {result['preset']} with {result['seeds']} seeds, estimated", ("what", "hours"), hours)
     if before is None:
         return
     then = {name: rate["per_second"] for name, rate in before["rates"].items()}

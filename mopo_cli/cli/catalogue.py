@@ -9,18 +9,18 @@ from mopo_cli.report import Report
 
 
 def list_datasets(report: Report, pattern: str | None, remote: bool) -> None:
-    """Tell what is known and matches ``pattern``; ``remote`` asks Minari's server too."""
-    found = catalogue(pattern, remote)
+    """List the known data sets that match ``pattern``; ``remote`` asks Minari's server too."""
+    matches = catalogue(pattern, remote)
     for kind, title in KINDS.items():
-        if entries := [entry for entry in found if entry.kind == kind]:
+        if entries := [entry for entry in matches if entry.kind == kind]:
             report.table(title, *_table(entries))
-    if not found:
+    if not matches:
         report.say(f"No known data set matches {pattern!r}.")
         report.hint(f"mopo fetch-data --list{'' if remote else f' {pattern} --remote'}")
     elif report.is_human:
         report.hint("mopo fetch-data --dataset NAME")
     if not report.is_human:
-        report.result({"pattern": pattern, "remote": remote, "datasets": [_plain(entry) for entry in found]})
+        report.result({"pattern": pattern, "remote": remote, "datasets": [_plain(entry) for entry in matches]})
 
 
 def _table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str | int | None]]]:

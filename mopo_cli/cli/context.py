@@ -1,4 +1,4 @@
-"""From a command line to what a stage needs: the run, its data set, the settings and their origins."""
+"""What a stage needs of the command line: the run, its data set, the settings and their origins."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Context:
         else:
             settings = FetchData(**record.settings)
             options = execution(self.call, record.extra.get("origins", {}))
-        run_fetch_data(self.run, settings, options, self._aside())
+        run_fetch_data(self.run, settings, options, self._without_hints())
 
     def select_elites_if_missing(self, method: str | None = None) -> None:
         """Runs select-elites, as ``method`` has it, when the run's model has no elites yet."""
@@ -59,10 +59,10 @@ class Context:
 
         if "select-elites" not in read_lineage(self.run):
             settings, options = settle(self.call, SelectElites, self.dataset, self.preset, method=method)
-            run_select_elites(self.run, settings, options, self._aside())
+            run_select_elites(self.run, settings, options, self._without_hints())
 
-    def _aside(self) -> Report:
-        """For a stage that runs on the way to the one asked for: its hint on what comes next is no help."""
+    def _without_hints(self) -> Report:
+        """For a stage that another one needs first: its hint on what to run next would mislead."""
         return Report(self.call.report.mode, hints=False)
 
     def _same_run(self) -> str:
@@ -79,19 +79,19 @@ def open_context(call: Call) -> Context:
     """
     run = resolve_run(call.run, call.dataset)
     record = fetched(run)
-    held = str(record.settings["dataset"]) if record else None
+    recorded = str(record.settings["dataset"]) if record else None
     if call.dataset:
         refuse_other_data(run, call.dataset)
-    return Context(call, run, call.dataset or held, call.preset or _remembered_preset(record))
+    return Context(call, run, call.dataset or recorded, call.preset or _remembered_preset(record))
 
 
 def refuse_other_data(run: RunFolder, dataset: str) -> None:
     """Raises InputError when ``run`` holds another data set than ``dataset``."""
     record = fetched(run)
-    held = str(record.settings["dataset"]) if record else dataset
-    if dataset_slug(dataset) != dataset_slug(held):
+    recorded = str(record.settings["dataset"]) if record else dataset
+    if dataset_slug(dataset) != dataset_slug(recorded):
         raise InputError(
-            f"The run {run.root} holds {held}, not {dataset}.",
+            f"The run {run.root} holds {recorded}, not {dataset}.",
             hint=f"mopo fetch-data --dataset {dataset} --run ANOTHER-FOLDER",
         )
 
@@ -124,7 +124,7 @@ def execution(call: Call, origins: dict[str, str]) -> "Options":
 
 
 def fetched(run: RunFolder) -> StageRecord | None:
-    """The record of a run's fetch-data, None when it has no data yet. CorruptError where it names no data set."""
+    """The record of a run's fetch-data, None when it has no data yet. CorruptError if it names no data set."""
     record = read_lineage(run).get("fetch-data")
     if record is not None and "dataset" not in record.settings:
         raise CorruptError(f"{run.lineage} holds a damaged record of fetch-data.")
@@ -132,7 +132,7 @@ def fetched(run: RunFolder) -> StageRecord | None:
 
 
 def _remembered_preset(record: StageRecord | None) -> str | None:
-    """The preset that the data of a run were fetched with: it stays the run's preset."""
+    """The preset that a run's data were fetched with: it remains the run's preset."""
     origins = record.extra.get("origins", {}) if record else {}
     names = {origin.removeprefix("preset ") for origin in origins.values() if origin.startswith("preset ")}
     return next((name for name in sorted(names) if name in preset_names()), None)

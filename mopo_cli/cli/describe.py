@@ -1,4 +1,4 @@
-"""What ``mopo show`` knows of a path: its kind, what it says of itself, and the stages that made it."""
+"""What ``mopo show`` says of a path: its kind, its contents, and the stages that made it."""
 
 import json
 import math
@@ -28,7 +28,7 @@ _MOST_LISTED = 1000
 def describe(path: Path) -> dict[str, Any]:
     """``path``, ``kind``, ``about`` (name -> value) and ``stages`` (the records of those that made it).
 
-    Raises InputError for what is absent or of a kind unknown here, CorruptError for a damaged file.
+    Raises InputError for a missing path or unknown kind of file, CorruptError for a damaged file.
     """
     if path.name == "run.json":
         path = path.parent
@@ -40,7 +40,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
-    """What reads a file of this kind. InputError for a kind unknown here."""
+    """The function that reads this kind of file. InputError for an unknown kind."""
     readers = {".safetensors": _tensors, ".json": _json, **dict.fromkeys(_TABLES, _table)}
     if (suffix := path.suffix.lower()) in readers:
         return readers[suffix]
@@ -53,17 +53,18 @@ def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
     return _hdf5
 
 
-def open_dataset(found: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | None":
-    """The dataset in a file that ``describe`` has found, also in one that ``fetch-data`` reads as it is; else None.
+def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | None":
+    """The dataset in a file that ``describe`` has described, also in one that ``fetch-data`` could read; else None.
 
-    Raises InputError for one that breaks its schema or holds what is no number, CorruptError for a damaged one.
+    Raises InputError for data that break the schema or are not numbers, CorruptError for a damaged file.
     """
-    path = Path(found["path"])
-    if found["kind"] == DATASET:
+    path = Path(described["path"])
+    if described["kind"] == DATASET:
         from mopo_cli.data.transition_files import read_dataset
 
         return read_dataset(path)
-    if found["kind"] != TABLE and not (found["kind"] == FOREIGN and found["about"].keys() >= _D4RL_LAYOUT):
+    kind, about = described["kind"], described["about"]
+    if kind != TABLE and not (kind == FOREIGN and about.keys() >= _D4RL_LAYOUT):
         return None
     from mopo_cli.data.checks import UnusableData
     from mopo_cli.data.local import load_local
@@ -71,7 +72,7 @@ def open_dataset(found: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | No
 
     try:
         transitions, info = load_local(path, None, sha256_file(path), None)
-    except UnusableData as error:  # what mends it are flags of another command
+    except UnusableData as error:  # it takes flags of another command to fix this
         raise InputError(error.message, hint=f"mopo fetch-data --dataset {path} --columns ... --check") from error
     check_columns(transitions, str(path))
     check_bounds(info, transitions.act_dim)
@@ -103,7 +104,7 @@ def _stage(key: str, record: StageRecord) -> dict[str, Any]:
 
 
 def _makers(path: Path) -> list[dict[str, Any]]:
-    """The stages, of the run folder that the file lies in, that made it."""
+    """The stages that made the file, of the run folder that it is in."""
     path = path.resolve()
     run = next((RunFolder(folder) for folder in path.parents if (folder / "run.json").is_file()), None)
     if run is None:
@@ -149,7 +150,7 @@ def _parsed(text: Any) -> Any:
     try:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError):
-        return text  # reading the dataset tells what is wrong with it
+        return text  # reading the dataset reports what is wrong with it
 
 
 def _plain(value: Any) -> Any:

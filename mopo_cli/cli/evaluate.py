@@ -2,10 +2,8 @@
 
 from typing import Annotated
 
-import typer
-
 from mopo_cli.cli.context import open_context
-from mopo_cli.cli.options import Call, command
+from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.schema import Evaluate
 
 EXAMPLES = (
@@ -16,17 +14,13 @@ EXAMPLES = (
 
 Bound = Annotated[
     bool,
-    typer.Option(
-        "--bound",
-        help="measure MOPO's bound too: the return in the penalised model, in the plain one and in the real task",
-        show_default=False,
-    ),
+    plain_option("--bound", "also check MOPO's bound: returns in the penalised model, the model and the environment"),
 ]
 
 
 @command(Evaluate, without=("method", "engine"))
 def evaluate(call: Call, bound: Bound = False) -> None:
-    """Play the policy in the real environment and compare it with its data and the published numbers."""
+    """Run the policy in the real environment and compare it with its data and the published numbers."""
     from mopo_cli.stages.evaluate import run_evaluate
 
     context = open_context(call)

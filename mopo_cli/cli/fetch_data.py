@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mopo_cli.cli.context import fetched, settle
-from mopo_cli.cli.options import Call, command
+from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.schema import FetchData
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.store.run import resolve_run
@@ -21,42 +21,35 @@ EXAMPLES = (
 
 Pattern = Annotated[
     str | None,
-    typer.Argument(metavar="[PATTERN]", help="with --list: a part of a name, or a glob", show_default=False),
+    typer.Argument(metavar="[PATTERN]", help="with --list: part of a name, or a glob pattern", show_default=False),
 ]
-Check = Annotated[
-    bool,
-    typer.Option(
-        "--check", help="look at data that are here already, tell all faults, write nothing", show_default=False
-    ),
-]
-List = Annotated[bool, typer.Option("--list", help="list the known data sets and do nothing else", show_default=False)]
-Remote = Annotated[
-    bool, typer.Option("--remote", help="with --list: ask Minari's server for its sets too", show_default=False)
-]
+Check = Annotated[bool, plain_option("--check", "validate local data and list every problem; writes nothing")]
+List = Annotated[bool, plain_option("--list", "list the known data sets")]
+Remote = Annotated[bool, plain_option("--remote", "with --list: ask Minari's server for its sets too")]
 
 
 @command(FetchData, without=("allow_mismatch", "method", "engine"))
 def fetch_data(
     call: Call, pattern: Pattern = None, check: Check = False, list_: List = False, remote: Remote = False
 ) -> None:
-    """Bring the data: download or generate a set or read a file, check every column, write dataset.h5."""
+    """Fetch data: download, generate or read a file, check every column, write dataset.h5."""
     if list_ and check:
-        raise UsageError("--check and --list are two things: ask for one.")
+        raise UsageError("Use either --check or --list.")
     if list_:
         return _list(call, pattern, remote)
     if pattern is not None or remote:
         raise UsageError(
-            "PATTERN and --remote go with --list; a data set to fetch is named by --dataset.",
+            "PATTERN and --remote need --list; name a data set to fetch with --dataset.",
             hint=f"mopo fetch-data --dataset {pattern}" if pattern else "mopo fetch-data --list --remote",
         )
     from mopo_cli.stages.fetch_data import run_fetch_data
 
-    settings, options = settle(call, FetchData, _held_dataset(call), call.preset, call.flags)
+    settings, options = settle(call, FetchData, _recorded_dataset(call), call.preset, call.flags)
     if check:
         return _check(call, settings)
-    held = options.origins["dataset"] == "run"
-    run = resolve_run(call.run, None if held else settings.dataset)
-    if call.preset:  # the run keeps it, even where flags beat all it says of the data
+    from_run = options.origins["dataset"] == "run"
+    run = resolve_run(call.run, None if from_run else settings.dataset)
+    if call.preset:  # the run keeps it, even if flags override all its settings of the data
         options = replace(options, origins={**options.origins, "preset": f"preset {call.preset}"})
     call.report.result(run_fetch_data(run, settings, options, call.report))
 
@@ -65,7 +58,7 @@ def _check(call: Call, settings: FetchData) -> None:
     from mopo_cli.stages.common.check_data import run_check_data
 
     if call.force:
-        raise UsageError("--check writes nothing: --force does not go with it.")
+        raise UsageError("--check writes nothing: leave out --force.")
     result = run_check_data(settings, call.report)
     failed = sum(check["fault"] is not None for check in result["checks"])
     verdict = f"{settings.dataset} is {'' if result['usable'] else 'not '}usable"
@@ -76,14 +69,14 @@ def _check(call: Call, settings: FetchData) -> None:
 
 def _list(call: Call, pattern: str | None, remote: bool) -> None:
     if call.flags or call.run or call.preset or call.config or call.force:
-        raise UsageError("--list takes no settings: only a PATTERN, --remote and --json.")
+        raise UsageError("--list allows only PATTERN, --remote and --json.")
     from mopo_cli.cli.catalogue import list_datasets
 
     list_datasets(call.report, pattern, remote)
 
 
-def _held_dataset(call: Call) -> str | None:
-    """The data set that the named or current run holds already, None where there is none."""
+def _recorded_dataset(call: Call) -> str | None:
+    """The data set of the named or current run, None if it has none yet."""
     if call.dataset:
         return None
     try:

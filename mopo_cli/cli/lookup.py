@@ -1,4 +1,4 @@
-"""From what was typed after ``mopo show`` to a path: one that exists, or the file of a dataset's name."""
+"""The path that the argument of ``mopo show`` means: an existing path, or the file of a dataset's name."""
 
 import re
 from pathlib import Path
@@ -15,16 +15,16 @@ from mopo_cli.store.run import cache_dir, dataset_slug, resolve_run
 def find(text: str, report: Report) -> Path:
     """The path ``text``, else the dataset of that name: the one of its run here, else the newest in the cache.
 
-    ``report`` tells which file a name stood for. Raises InputError where there is neither.
+    ``report`` says which file a name stands for. Raises InputError if there is neither.
     """
     path = expand(text)
     if path.exists():
         return path
     if path.name != text and _is_path(text):
         raise InputError(f"{path} does not exist.")
-    if (held := _in_run(text)) is not None:
-        report.say(f"{text}: {held} (the data of {resolve_run(None, text).root})")
-        return held
+    if (file := _in_run(text)) is not None:
+        report.say(f"{text}: {file} (the data of {resolve_run(None, text).root})")
+        return file
     if not (cached := _in_cache(text)):
         raise _absent(text)
     newest = max(cached, key=lambda file: (file.stat().st_mtime_ns, str(file)))

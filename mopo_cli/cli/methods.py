@@ -1,49 +1,50 @@
-"""What a method asks of the model, and the variants of a run that have another one."""
+"""What a method requires of the model, and the variants of a run that have another model."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.context import Context, execution
 from mopo_cli.config.ablation import method_demands
 from mopo_cli.config.schema import Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError
 from mopo_cli.report import Report
-from mopo_cli.stages.runner import Options
 from mopo_cli.store.lineage import read_lineage, record_stage
-from mopo_cli.store.lock import run_lock
 from mopo_cli.store.run import RunFolder
+
+if TYPE_CHECKING:
+    from mopo_cli.stages.runner import Options
 
 Demands = dict[str, dict[str, Any]]
 
 
 def unmet_demands(context: Context, settings: TrainPolicy) -> Demands:
-    """What the method of ``settings`` asks of the model that the run's is not, by stage; empty where all is met."""
+    """The settings that the method requires and the run's model does not have, by stage."""
     if settings.method is None or not settings.needs_model:
         return {}
     lineage = read_lineage(context.run)
     unmet = {}
     for stage, values in method_demands(settings.method, context.preset, context.dataset, context.call.config).items():
-        had = lineage[stage].settings if stage in lineage else {}
-        if other := {name: value for name, value in values.items() if name in had and had[name] != value}:
-            unmet[stage] = other
+        recorded = lineage[stage].settings if stage in lineage else {}
+        if differing := {name: value for name, value in values.items() if recorded.get(name, value) != value}:
+            unmet[stage] = differing
     return unmet
 
 
 def refuse_other_model(context: Context, settings: TrainPolicy) -> None:
-    """Raises InputError, naming the command to run, where the run's model is not what the method asks for."""
+    """Raises InputError, naming the command to run, if the run's model is not as the method requires."""
     for stage, values in unmet_demands(context, settings).items():
-        wanted = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items())
+        required = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items())
         raise InputError(
-            f"The method {settings.method} wants {wanted}, and the {stage} of {context.run.root} was made otherwise.",
+            f"The method {settings.method} needs {required}, but the {stage} of {context.run.root} has other settings.",
             hint=f"mopo {stage} --method {settings.method}",
         )
 
 
 def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
-    """The run, inside this one, of the same data with a model that meets the demands; made where it is not there."""
+    """A run inside this one, with the same data and a model that meets the demands; made if it does not exist."""
     from mopo_cli.stages.select_elites import run_select_elites
     from mopo_cli.stages.train_model import run_train_model
 
@@ -53,15 +54,17 @@ def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
     _share_data(context.run, run)
     model = TrainModel(**{**_recorded(context, "train-model"), **demands.get("train-model", {})})
     run_train_model(run, model, _options(context), report)
-    asked = demands.get("select-elites", {})
-    by_hand = {"members": None} if asked else {}  # elites named by hand are those of the run's own model
-    elites = SelectElites(**{**_recorded(context, "select-elites"), **by_hand, **asked})
+    required = demands.get("select-elites", {})
+    chosen = {"members": None} if required else {}  # elites chosen by hand are networks of this run's model
+    elites = SelectElites(**{**_recorded(context, "select-elites"), **chosen, **required})
     run_select_elites(run, elites, _options(context), report)
     return run
 
 
 def _share_data(run: RunFolder, other: RunFolder) -> None:
-    """Let ``other`` work on the very file that ``run`` does, whatever has become of what it was made from."""
+    """Let ``other`` use the very same data file as ``run``, even if the source of the data has changed since."""
+    from mopo_cli.store.lock import run_lock
+
     record = read_lineage(run)["fetch-data"]
     paths = {role: str((run.root / file["path"]).resolve()) for role, file in record.outputs.items()}
     shared = replace(record, outputs={role: {**file, "path": paths[role]} for role, file in record.outputs.items()})
@@ -75,32 +78,32 @@ def _recorded(context: Context, stage: str) -> dict[str, Any]:
     return dict(record.settings) if record else {}
 
 
-def _options(context: Context) -> Options:
+def _options(context: Context) -> "Options":
     return replace(execution(context.call, {}), force=False)
 
 
 def ablate_by_model(
-    context: Context, settings: Ablate, cells: Sequence[TrainPolicy], options: Options, report: Report
+    context: Context, settings: Ablate, cells: Sequence[TrainPolicy], options: "Options", report: Report
 ) -> dict[str, Any]:
-    """Train every cell with the model that it asks for, in this run or a variant of it; the result of their one table.
+    """Train every cell with the model that it needs, in this run or a variant of it; returns one table's result.
 
-    Raises what ``run_ablate`` raises, and what training a model does.
+    Raises what ``run_ablate`` and training a model raise.
     """
     from mopo_cli.stages.ablate import run_ablate
 
     quiet = Report(report.mode, hints=False)
-    here: list[TrainPolicy] = []
-    elsewhere: dict[str, tuple[RunFolder, list[TrainPolicy]]] = {}
+    in_this_run: list[TrainPolicy] = []
+    in_variants: dict[str, tuple[RunFolder, list[TrainPolicy]]] = {}
     for cell in cells:
         demands = unmet_demands(context, cell)
         if not demands:
-            here.append(cell)
-        elif (key := repr(demands)) in elsewhere:
-            elsewhere[key][1].append(cell)
+            in_this_run.append(cell)
+        elif (key := repr(demands)) in in_variants:
+            in_variants[key][1].append(cell)
         else:
-            elsewhere[key] = variant(context, demands, quiet), [cell]
+            in_variants[key] = variant(context, demands, quiet), [cell]
     parts: list[Path] = []
-    for run, theirs in elsewhere.values():
-        run_ablate(run, settings, theirs, options, quiet)
+    for run, run_cells in in_variants.values():
+        run_ablate(run, settings, run_cells, options, quiet)
         parts.append(run.ablation_dir(settings.table_name()) / "table.json")
-    return run_ablate(context.run, settings, here, options, report, parts)
+    return run_ablate(context.run, settings, in_this_run, options, report, parts)

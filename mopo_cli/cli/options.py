@@ -9,21 +9,23 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
 
+from mopo_cli.cli import panels
+from mopo_cli.config.checks import check_flags
 from mopo_cli.config.fields import Settings
-from mopo_cli.config.resolve import check_flags
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 
 _MOST_THREADS = 4096  # more than any machine has CPUs for
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B,..."}
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B"}
+_CHOICE = "CHOICE"
+_WIDEST_METAVAR = 18  # wider ones leave too little room for the help text
 
 
 @dataclass(frozen=True)
 class Call:
-    """One parsed command line: ``flags`` are the settings given, as text or texts; the rest says how to execute."""
+    """One parsed command line: ``flags`` are the settings in it, as text or texts; the rest says how to execute."""
 
     report: Report
     flags: dict[str, Any] = field(default_factory=dict)
@@ -39,48 +41,41 @@ class Call:
     allow_mismatch: bool = False
 
 
-def _flag(name: str, annotation: Any, help: str, metavar: str | None = None, default: Any = None) -> Any:
-    option = typer.Option(
-        "--" + name.replace("_", "-"),
-        help=help,
-        metavar=metavar or "",
-        show_default=False,
-        rich_help_panel="How to execute",
-    )
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]
-    )
+def plain_option(flag: str, help: str, metavar: str = "", panel: str | None = None) -> Any:
+    """An option that is no setting: whether, or with which value, a command does something else or more."""
+    return typer.Option(flag, help=help, metavar=metavar, show_default=False, rich_help_panel=panel)
 
+
+def _flag(
+    name: str, kind: Any, help: str, metavar: str = "", default: Any = None, panel: str | None = panels.EXECUTION
+) -> inspect.Parameter:
+    annotation = Annotated[kind, plain_option("--" + name.replace("_", "-"), help, metavar, panel)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+Json = Annotated[bool, plain_option("--json", "print only one JSON object on stdout")]
 
 ENGINES = ("auto", "eager", "cudagraph")
-_ENGINE_HELP = "how gradient steps are taken; cudagraph, which auto is on a GPU, records and replays them"
-_RUN_HELP = "the run folder (default: runs/DATA-SET, else $MOPO_RUN, else the run named last)"
+_RUN_HELP = "run folder (default: runs/DATA-SET, $MOPO_RUN or the last one used)"
+_ENGINE_HELP = "auto, eager, or cudagraph: record steps once and replay them (auto: on a GPU)"
+_HELP_ALL = "all settings; or mopo presets settings [METHOD]"
 
 EXECUTION: dict[str, inspect.Parameter] = {
     parameter.name: parameter
     for parameter in (
         _flag("run", Path | None, _RUN_HELP, "PATH"),
-        _flag("dataset", str | None, "the data set whose run is meant", "NAME"),
-        _flag("preset", str | None, "settings to start from (default: the data set's own preset)", "NAME"),
-        _flag("method", str | None, "method of a paper to take settings from (mopo presets methods)", "NAME"),
-        _flag("config", Path | None, "YAML file of settings: beats the preset, flags beat it", "FILE"),
+        _flag("dataset", str | None, "data set whose run to use", "NAME"),
+        _flag("preset", str | None, "preset of settings (default: the data set's)", "NAME"),
+        _flag("method", str | None, "method of a paper (mopo presets methods)", "NAME"),
+        _flag("config", Path | None, "YAML file of settings: overrides the preset", "FILE"),
         _flag("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
-        _flag("threads", int | None, "CPU threads (default: left to torch)", "INT"),
-        _flag("engine", str, _ENGINE_HELP, "|".join(ENGINES), "auto"),
+        _flag("threads", int | None, "CPU threads (default: chosen by torch)", "INT"),
+        _flag("engine", str, _ENGINE_HELP, "ENGINE", "auto"),
         _flag("force", bool, "redo the stage even if it is up to date", default=False),
-        _flag("allow_mismatch", bool, "use inputs made from other data, with a warning", default=False),
-        _flag("json", bool, "print one JSON object on stdout and nothing else there", default=False),
+        _flag("allow_mismatch", bool, "use inputs made from other data (warns)", default=False),
+        _flag("json", bool, "print only one JSON object on stdout", default=False),
     )
 }
-
-
-def setting_help(stage: type[Settings], name: str) -> str:
-    """A setting's help text: what it is, its default and its source."""
-    info = stage.model_fields[name]
-    default = "required" if info.is_required() else f"default {show(info.default)}"
-    extra = info.json_schema_extra
-    source = extra.get("source") if isinstance(extra, dict) else ""
-    return f"{info.description} ({'; '.join(part for part in (default, str(source or '')) if part)})"
 
 
 def show(value: Any) -> str:
@@ -100,23 +95,23 @@ def command(
     ``only`` names the settings to offer, empty for all; ``without`` the execution options to leave out. The
     function's own parameters but the first (its ``Call``) come before them.
     """
-    fields = {name: info for name, info in _fields(stage).items() if not only or name in only}
-    settings = [
-        option(name, setting_help(stage, name), metavar(info.annotation)) for name, info in fields.items() if stage
-    ]
-    execution = [option for name, option in EXECUTION.items() if name not in {*without, *fields}]
+    names = panels.in_order(only or (stage.model_fields if stage else ()))
+    settings = [_setting_option(stage, name) for name in names if stage]
+    help_all = [_flag("help_all", bool, _HELP_ALL, default=False, panel=None)]
+    execution = [parameter for name, parameter in EXECUTION.items() if name not in {*without, *names}]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function).parameters.values())[1:]
+        extra = list(inspect.signature(function).parameters.values())[1:]
 
-        def invoke(**given: Any) -> None:
-            arguments = {parameter.name: given.pop(parameter.name) for parameter in own}
-            call = _call(given, {*given} - {*EXECUTION} | {*fields})
+        def invoke(help_all: bool = False, **values: Any) -> None:
+            arguments = {parameter.name: values.pop(parameter.name) for parameter in extra}
+            call = _call(values, {*values} - {*EXECUTION} | {*names})
             if stage:
                 check_flags(stage, call.flags)
             function(call, **arguments)
 
-        parameters = [*own, *settings, *execution]
+        has_hidden = any(panels.place(name)[1] for name in names)
+        parameters = [*extra, *(help_all if has_hidden else []), *settings, *execution]
         signature = inspect.Signature(
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
@@ -129,29 +124,35 @@ def command(
     return decorate
 
 
-def _fields(stage: type[Settings] | None) -> dict[str, FieldInfo]:
-    """The settings of a stage, its own before the inherited ones."""
-    if stage is None:
-        return {}
-    own = [name for name in stage.model_fields if name in stage.__annotations__]
-    return {name: stage.model_fields[name] for name in [*own, *stage.model_fields]}
+def _setting_option(stage: type[Settings], name: str) -> inspect.Parameter:
+    """The option of a setting, whose help says what it is, its default and its source."""
+    info = stage.model_fields[name]
+    shown, extra = metavar(info.annotation), info.json_schema_extra
+    others = [choice for choice in _choices(info.annotation) if choice != info.default] if shown == _CHOICE else []
+    about = (
+        "required" if info.is_required() else f"default {show(info.default)}",
+        f"or {', '.join(others)}" if others else "",
+        str(extra.get("source") or "") if isinstance(extra, dict) else "",
+    )
+    panel, hidden = panels.place(name)
+    return option(name, f"{info.description} ({'; '.join(filter(None, about))})", shown, panel, hidden)
 
 
-def option(name: str, help: str, metavar: str, panel: str = "Settings") -> inspect.Parameter:
+def option(name: str, help: str, metavar: str, panel: str, hidden: bool = False) -> inspect.Parameter:
     """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it.
 
-    One of named values may be given several times.
+    One of named values may be repeated.
     """
-    flag = typer.Option("--" + name.replace("_", "-"), help=help, metavar=metavar, rich_help_panel=panel)
+    flag = typer.Option("--" + name.replace("_", "-"), help=help, metavar=metavar, rich_help_panel=panel, hidden=hidden)
     kind: Any = list[str] | None if metavar == _METAVARS[dict] else str | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, flag])
 
 
 def metavar(annotation: Any) -> str:
     """What stands for a setting's value in the help."""
+    if choices := _choices(annotation):
+        return text if len(text := "|".join(choices)) <= _WIDEST_METAVAR else _CHOICE
     origin = get_origin(annotation)
-    if origin is Literal:
-        return "|".join(map(str, get_args(annotation)))
     if origin in (Union, UnionType):
         return metavar(next(part for part in get_args(annotation) if part is not type(None)))
     if origin is Annotated:
@@ -159,9 +160,13 @@ def metavar(annotation: Any) -> str:
     return _METAVARS[origin or annotation]
 
 
-def _call(given: dict[str, Any], settings: set[str]) -> Call:
-    flags = {name: value for name, value in given.items() if name in settings and value not in (None, [])}
-    execution = {name: value for name, value in given.items() if name in EXECUTION and name not in {"json", *settings}}
+def _choices(annotation: Any) -> list[str]:
+    return [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is Literal else []
+
+
+def _call(values: dict[str, Any], settings: set[str]) -> Call:
+    flags = {name: value for name, value in values.items() if name in settings and value not in (None, [])}
+    execution = {name: value for name, value in values.items() if name in EXECUTION and name not in {"json", *settings}}
     device, threads = execution.get("device", "auto"), execution.get("threads")
     if not _DEVICE.fullmatch(device):
         raise UsageError(f"--device must be auto, cpu, cuda or cuda:NUMBER, not {device!r}.")
@@ -171,5 +176,5 @@ def _call(given: dict[str, Any], settings: set[str]) -> Call:
         raise UsageError(f"--threads must be at least 1, not {threads}.")
     if threads is not None and threads > _MOST_THREADS:
         raise UsageError(f"--threads must be at most {_MOST_THREADS}, not {threads}.")
-    report = Report("json" if given.get("json") else "human")
+    report = Report("json" if values.get("json") else "human")
     return Call(report=report, flags=flags, **execution)

@@ -1,4 +1,4 @@
-"""What a table of a paper asks for: per data set a run, and the settings of all that is made in it."""
+"""The plan of a table of a paper: a run per data set, and the settings of everything made in it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,38 +6,38 @@ from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.context import Context, settle
 from mopo_cli.cli.options import Call, show
-from mopo_cli.config.ablation import given, given_for_all, named_after
+from mopo_cli.config.ablation import named_after, set_by_user, set_for_all
 from mopo_cli.config.paper_tables import PaperTable, Row
 from mopo_cli.config.resolve import refuse_contradiction, resolve
 from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import UsageError
 from mopo_cli.evaluation.published import family
-from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import dataset_slug, named_run
 
 if TYPE_CHECKING:
     from mopo_cli.stages.ablation.paper_table import Part
+    from mopo_cli.stages.runner import Options
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done for one data set, all settings settled."""
+    """What to do for one data set, with all settings resolved."""
 
     part: "Part"
     plain: dict[str, TrainPolicy]
-    """The cells' settings without the user's own."""
+    """The cells' settings without the user's flags and file."""
     context: Context
-    fetch: tuple[FetchData, Options]
-    model: tuple[TrainModel, Options]
-    elites: tuple[SelectElites, Options]
-    ablation: tuple[Ablate, Options]
+    fetch: "tuple[FetchData, Options]"
+    model: "tuple[TrainModel, Options]"
+    elites: "tuple[SelectElites, Options]"
+    ablation: "tuple[Ablate, Options]"
 
 
 def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: str | None) -> Plan:
     """The plan for one data set of a table, in a run under ``root``; ``env`` is the environment of a data file.
 
-    Raises what settling the settings raises, InputError for an unknown data set or a file that is not there.
+    Raises what resolving the settings raises, InputError for an unknown data set or a missing file.
     """
     from mopo_cli.stages.ablation.paper_table import Part
     from mopo_cli.stages.fetch_data import check_request
@@ -45,33 +45,36 @@ def plan_dataset(call: Call, table: PaperTable, root: Path, dataset: str, env: s
     name = parse_dataset(dataset)
     run = named_run(root / dataset_slug(dataset))
     context = Context(call, run, dataset, call.preset)
-    wanted = {"dataset": dataset} | ({"env": env} if env and name.path else {})
-    fetching, options = settle(call, FetchData, dataset, call.preset, wanted)
+    flags = {"dataset": dataset} | ({"env": env} if env and name.path else {})
+    fetching, options = settle(call, FetchData, dataset, call.preset, flags)
     check_request(name, fetching)
     if call.preset:  # the run keeps it, as after fetch-data --preset
         options = replace(options, origins={**options.origins, "preset": f"preset {call.preset}"})
-    ablation, how = context.settle(Ablate, call.flags)
-    shared, seeded = _shared(call, ablation, how.origins, table), bool({"seeds", "seed_list"} & given(how.origins))
+    ablation, ablation_options = context.settle(Ablate, call.flags)
+    origins = ablation_options.origins
+    shared, seeded = _shared(call, ablation, origins, table), bool({"seeds", "seed_list"} & set_by_user(origins))
     rows = [row for row in table.rows_for(family(name.dataset_id)) if row.method]
     for row in rows:
         refuse_contradiction(TrainPolicy, str(row.method), {**shared, **row.settings}, f"The table {table.name}")
-    # The paper's number of seeds where the user named none.
-    asked = {row.label: shared if seeded else {**shared, "seeds": table.seeds_for(row)} for row in rows}
-    cells = {row.label: _cell(context.settle(TrainPolicy, {**asked[row.label], **_own(row)})[0], row) for row in rows}
+    # The paper's number of seeds unless the user set one.
+    common = {row.label: shared if seeded else {**shared, "seeds": table.seeds_for(row)} for row in rows}
+    cells = {
+        row.label: _cell(context.settle(TrainPolicy, {**common[row.label], **_row_flags(row)})[0], row) for row in rows
+    }
     return Plan(
         Part(dataset, run, cells),
-        {row.label: plain_settings(TrainPolicy, context, _own(row)) for row in rows},
+        {row.label: plain_settings(TrainPolicy, context, _row_flags(row)) for row in rows},
         context,
         (fetching, replace(options, force=False)),
         _unforced(context.settle(TrainModel)),
         _unforced(context.settle(SelectElites)),
-        (ablation.model_copy(update={"name": table.name}), how),
+        (ablation.model_copy(update={"name": table.name}), ablation_options),
     )
 
 
 def _shared(call: Call, ablation: Ablate, origins: dict[str, str], table: PaperTable) -> dict[str, Any]:
-    """What the user said of every cell."""
-    for_all = given_for_all(origins)
+    """What the user set for every cell."""
+    for_all = set_for_all(origins)
     shared = {name: getattr(ablation, name) for name in PolicyTraining.model_fields if name in for_all}
     for name in ("lam", "h"):
         if name in call.flags:
@@ -81,12 +84,12 @@ def _shared(call: Call, ablation: Ablate, origins: dict[str, str], table: PaperT
     return shared
 
 
-def _own(row: Row) -> dict[str, Any]:
+def _row_flags(row: Row) -> dict[str, Any]:
     return {**row.settings, "method": row.method}
 
 
 def _cell(settings: TrainPolicy, row: Row) -> TrainPolicy:
-    """The same, named after what tells the row from another one of the same method."""
+    """The same, named after the settings that distinguish the row from others of its method."""
     marks = [name for name in row.settings if name not in ("h", "lam")]
     return settings.model_copy(update={"name": named_after(settings, marks)})
 
@@ -96,6 +99,6 @@ def plain_settings(stage: type[Any], context: Context, flags: dict[str, Any]) ->
     return resolve(stage, dataset=context.dataset, preset_name=context.preset, flags=flags).settings
 
 
-def _unforced(settled: tuple[Any, Options]) -> tuple[Any, Options]:
-    """--force is about the cells; data and model are made anew where they are not up to date."""
-    return settled[0], replace(settled[1], force=False)
+def _unforced(resolved: "tuple[Any, Options]") -> "tuple[Any, Options]":
+    """--force is for the cells; data and model are only remade if they are not up to date."""
+    return resolved[0], replace(resolved[1], force=False)

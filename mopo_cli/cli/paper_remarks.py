@@ -1,17 +1,17 @@
-"""In what our table of a paper is not the paper's: smaller, set otherwise, or with one model for all seeds."""
+"""How our table of a paper differs from the paper's: smaller, other settings, or one model for all seeds."""
 
 from collections.abc import Iterator
 
 from mopo_cli.cli.options import show
 from mopo_cli.cli.paper_plan import Plan, plain_settings
+from mopo_cli.config.checks import stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.paper_tables import PaperTable
-from mopo_cli.config.resolve import stage_name
 from mopo_cli.config.schema import FetchData, SelectElites, TrainModel
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.evaluation.published import family
 
-# Seeds are told apart from the other settings, and names mean nothing.
+# Seeds have a remark of their own, and names change no result.
 _NOT_COMPARED = ("seeds", "seed_list", "name", "dataset", "env")
 
 
@@ -23,19 +23,19 @@ def table_remarks(full: PaperTable, table: PaperTable, plans: list[Plan]) -> lis
 
 
 def _smaller(full: PaperTable, table: PaperTable, plans: list[Plan]) -> list[str]:
-    wanted = {row.label: full.seeds_for(row) for row in full.rows}
-    seeds = {(len(cell.all_seeds()), wanted[label]) for plan in plans for label, cell in plan.part.cells.items()}
+    paper_seeds = {row.label: full.seeds_for(row) for row in full.rows}
+    seeds = {(len(cell.all_seeds()), paper_seeds[label]) for plan in plans for label, cell in plan.part.cells.items()}
     families = {plan.part.dataset: family(parse_dataset(plan.part.dataset).dataset_id) for plan in plans}
     updates = {
         (cell.updates, full.updates_for(families[plan.part.dataset]))
         for plan in plans
         for cell in plan.part.cells.values()
     }
-    found = {plan.part.dataset for plan in plans} & set(full.datasets)
+    datasets = {plan.part.dataset for plan in plans} & set(full.datasets)
     counts = [
         *((*pair, "seeds") for pair in sorted(seeds)),
         *((*steps, "updates") for steps in sorted(updates)),
-        (len(found), len(full.datasets), "data sets"),
+        (len(datasets), len(full.datasets), "data sets"),
         (len(table.rows), len(full.rows), "rows"),
     ]
     fewer = [f"{have:,} of {of:,} {what}" for have, of, what in counts if have < of]
@@ -48,14 +48,14 @@ def _changed(plans: list[Plan]) -> list[str]:
         for stage, name, ours, theirs in _differences(plan):
             changes.setdefault(stage, {}).setdefault((name, ours), set()).add(theirs)
     return [
-        f"Set otherwise, {stage}: "
-        + ", ".join(f"{name} {ours} instead of {' or '.join(sorted(plain))}" for (name, ours), plain in found.items())
-        for stage, found in changes.items()
+        f"Other settings, {stage}: "
+        + ", ".join(f"{name} {ours} instead of {' or '.join(sorted(plain))}" for (name, ours), plain in changed.items())
+        for stage, changed in changes.items()
     ]
 
 
 def _differences(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
-    """Stage, setting, its value and what it would be without the user's flags and file."""
+    """Stage, setting, its value, and its value without the user's flags and file."""
     from mopo_cli.stages.fetch_data import unused_settings
 
     ignored = {*_NOT_COMPARED, *unused_settings(parse_dataset(plan.part.dataset))}
@@ -76,5 +76,5 @@ def _one_model(plans: list[Plan]) -> list[str]:
     models = {len(plan.model[0].all_seeds()) for plan in plans if any(c.needs_model for c in plan.part.cells.values())}
     seeds = {len(cell.all_seeds()) for plan in plans for cell in plan.part.cells.values()}
     if models == {1} and seeds and max(seeds) > 1:
-        return ["All seeds of a cell learn in one model (train-model: seeds 1), so ± leaves out how models differ"]
+        return ["All seeds of a cell use one model (train-model: seeds 1), so ± excludes differences between models"]
     return []

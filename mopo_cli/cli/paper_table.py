@@ -1,4 +1,4 @@
-"""``mopo ablate --table NAME``: a table of a paper, an ablation per data set, each in a run of its own."""
+"""``mopo ablate --table NAME``: a table of a paper, as one ablation per data set, each in its own run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 _ROOT = Path("runs/papers")
 
-# What keeps one data set, or one cell, from being had; the others go on.
+# Errors that leave out one data set or cell while the others go on.
 _MISSING = (NetworkError, InputError, CorruptError, LockedError, DivergedError)
 
 
 def paper_table(call: Call, name: str, datasets: str | None, only: str | None, env: str | None) -> None:
-    """Train every cell of a table that is not there yet, and print it beside the published numbers.
+    """Train every missing cell of a table, and print it beside the published numbers.
 
-    A data set or cell that cannot be had is marked with the reason. Raises UsageError for an unknown table or row
-    and for flags that do not go with a table, what fetching or training raised when nothing could be had.
+    A data set or cell that fails is marked with the reason. Raises UsageError for an unknown table or row and for
+    flags that conflict with a table, and the first failure if nothing succeeded.
     """
     from mopo_cli.stages.ablation.paper_table import publish_paper_table, table_lines
 
@@ -47,14 +47,14 @@ def paper_table(call: Call, name: str, datasets: str | None, only: str | None, e
         lines = table_lines(table, parts)
         result = publish_paper_table(root, table, lines, remarks, call.report if place == len(plans) else None)
     if failures and not any(line["last"] for line in lines):
-        raise type(failures[0])(f"Nothing of {name} could be had: {failures[0].message}", failures[0].hint)
+        raise type(failures[0])(f"No cell of {name} could be made: {failures[0].message}", failures[0].hint)
     call.report.result(result, result["outputs"]["md"])
 
 
 def _datasets(table: PaperTable, text: str | None, root: Path) -> list[str]:
-    """The data sets named, else the table's own; UsageError where two would share a run."""
+    """The data sets in ``text``, else the table's; UsageError if two would share a run."""
     if (root / "run.json").exists():
-        raise UsageError(f"{root} is a run itself; --table makes one per data set under --run.", hint="another --run")
+        raise UsageError(f"{root} is a run, but --table makes a run per data set in --run.", hint="another --run")
     chosen = [word.strip() for word in text.split(",")] if text else list(table.datasets)
     slugs = [dataset_slug(name) for name in chosen]
     if twice := [name for name, slug in zip(chosen, slugs, strict=True) if slugs.count(slug) > 1]:
@@ -64,28 +64,28 @@ def _datasets(table: PaperTable, text: str | None, root: Path) -> list[str]:
 
 def _refuse(call: Call, table: PaperTable, datasets: str | None, env: str | None) -> None:
     if call.dataset:
-        raise UsageError("--table has data sets of its own: --datasets A,B restricts or replaces them.")
+        raise UsageError("--table has its own data sets: choose others with --datasets A,B.")
     for flag in ("method", "penalty", "grid", "name"):
         if flag in call.flags:
-            raise UsageError(f"--table says itself what is compared, without --{flag}: --only A,B restricts its rows.")
+            raise UsageError(f"--table sets what is compared: leave out --{flag}; --only A,B chooses rows.")
     if fixed := {name for row in table.rows for name in row.settings} & set(call.flags):
-        raise UsageError(f"--{min(fixed).replace('_', '-')} is what the rows of {table.name} are about; leave it out.")
+        raise UsageError(f"--{min(fixed).replace('_', '-')} is set by the rows of {table.name}: leave it out.")
     if env and not any(parse_dataset(word.strip()).path for word in (datasets or "").split(",") if word):
-        raise UsageError("--env belongs to a data file: name it with --datasets ./file.h5.")
+        raise UsageError("--env is for data files only: add --datasets ./file.h5.")
 
 
 def _announce(report: Report, table: PaperTable, plans: list[Plan]) -> None:
     cells = [cell for plan in plans for cell in plan.part.cells.values()]
     policies = sum(len(cell.all_seeds()) for cell in cells)
-    there = sum(plan.part.already_there(table.name) for plan in plans)
+    done = sum(plan.part.already_there(table.name) for plan in plans)
     seeds = " or ".join(str(count) for count in sorted({len(cell.all_seeds()) for cell in cells})) or "0"
     sets = f"{len(plans)} data set{'s' if len(plans) > 1 else ''}"
-    already = f", {there} of them there already" if there else ""
+    already = f", {done} of them already trained" if done else ""
     report.say(f"{table.name}: {sets}, {len(cells)} cells x {seeds} seeds = {policies} policies{already}")
 
 
 def _train(plan: Plan, table: PaperTable, report: Report) -> list[MopoError]:
-    """Do what a plan says; returns what kept it, or some of it, from being had, and marks that in its part."""
+    """Carry out a plan; returns the errors that stopped some or all of it, and marks them in its part."""
     from mopo_cli.stages.fetch_data import run_fetch_data
     from mopo_cli.stages.select_elites import run_select_elites
     from mopo_cli.stages.train_model import run_train_model
@@ -106,14 +106,14 @@ def _train(plan: Plan, table: PaperTable, report: Report) -> list[MopoError]:
             ablate_by_model(plan.context, plan.ablation[0], cells, plan.ablation[1], report)
     except _MISSING as error:
         report.warn(f"{part.dataset}: {error.message}")
-        ours = [row.label for row in table.rows if row.method or (row.data and part.info() is None)]
-        part.missing |= {label: error.message for label in ours if label not in part.missing}
+        labels = [row.label for row in table.rows if row.method or (row.data and part.info() is None)]
+        part.missing |= {label: error.message for label in labels if label not in part.missing}
         failures.append(error)
     return failures
 
 
 def _mark_unknown_dynamics(part: "Part") -> list[MopoError]:
-    """Marks the cells whose penalty asks for true dynamics, where these are not known."""
+    """Marks the cells whose penalty needs the true dynamics, if these are not known."""
     from mopo_cli.dynamics.penalties import ORACLE
     from mopo_cli.tasks.oracle import check_oracle
 

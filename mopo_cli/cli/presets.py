@@ -1,9 +1,11 @@
-"""``mopo presets ls``, ``mopo presets methods``, ``mopo presets tables`` and ``mopo presets show NAME``"""
+"""``mopo presets ls``, ``mopo presets methods``, ``... tables``, ``... settings`` and ``... show NAME``"""
 
 from typing import Annotated, Any
 
 import typer
 
+from mopo_cli.cli.columns import columns
+from mopo_cli.cli.options import Json
 from mopo_cli.config.paper_tables import load_table, table_names, table_text
 from mopo_cli.config.presets import (
     load_method,
@@ -17,33 +19,45 @@ from mopo_cli.config.presets import (
 )
 from mopo_cli.report import Report
 
-app = typer.Typer(help="The settings that ship with mopo, a preset per data set and per method.", no_args_is_help=False)
-
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout", show_default=False)]
+app = typer.Typer(help="Show the settings that come with mopo, for data sets and methods.", no_args_is_help=False)
 
 
 @app.command("ls", epilog="Example: mopo presets ls")
 def list_presets(json: Json = False) -> None:
-    """List the presets: name and what it is for."""
+    """List the presets."""
     _list("presets", {name: preset_summary(name) for name in preset_names()}, json)
 
 
 @app.command("methods", epilog="Example: mopo presets methods")
 def list_methods(json: Json = False) -> None:
-    """List the papers' methods, which --method takes: name and what it is."""
+    """List the methods of the papers, for --method."""
     _list("methods", {name: summary(method_text(name)) for name in method_names()}, json)
 
 
 @app.command("tables", epilog="Example: mopo presets tables")
 def list_tables(json: Json = False) -> None:
-    """List the papers' tables, which mopo ablate --table takes: name and what it compares."""
+    """List the tables of the papers, for mopo ablate --table."""
     _list("tables", {name: summary(table_text(name)) for name in table_names()}, json)
 
 
 def _list(title: str, summaries: dict[str, str], json: bool) -> None:
-    width = max(map(len, summaries))
-    text = "\n".join(f"{name:{width}}  {line}" for name, line in summaries.items())
-    Report("json" if json else "human").result({title: summaries}, text)
+    Report("json" if json else "human").result({title: summaries}, "\n".join(columns(list(summaries.items()))))
+
+
+@app.command("settings", epilog="Examples: mopo presets settings; mopo presets settings mopo")
+def list_settings(
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="[METHOD]", help="a name from mopo presets methods", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List every setting with its default and source; with METHOD also its value in that method."""
+    from mopo_cli.cli.setting_table import method_rows, setting_rows, setting_text
+
+    rows = method_rows(method) if method else setting_rows()
+    names = ("setting", *(("value", "from") if method else ()), "default", "source")
+    Report("json" if json else "human").result({"method": method, "settings": rows}, setting_text(rows, names))
 
 
 @app.command("show", epilog="Example: mopo presets show quickstart > mine.yaml")
@@ -51,7 +65,7 @@ def show_preset(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a name from mopo presets ls, methods or tables")],
     json: Json = False,
 ) -> None:
-    """Print a preset's or a method's YAML, fit to be edited and given to --config; or what a table compares."""
+    """Print the YAML of a preset, method or table; edit it and use it with --config."""
     settings: dict[str, Any]
     if name in method_names():
         text, settings = method_text(name), load_method(name)

@@ -2,10 +2,8 @@
 
 from typing import Annotated
 
-import typer
-
 from mopo_cli.cli.context import open_context
-from mopo_cli.cli.options import Call, command
+from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.schema import Rollout
 
 EXAMPLES = (
@@ -14,29 +12,21 @@ EXAMPLES = (
     "mopo rollout --h 1 --actions runs/quickstart/policies/mopo_max-var_lam1_h5/seed-0/policy.safetensors",
 )
 
-
 Diagnose = Annotated[
     bool,
-    typer.Option(
-        "--diagnose",
-        help="compare every uncertainty with the model's true error, by a simulator; also of a file made before",
-        show_default=False,
+    plain_option(
+        "--diagnose", "compare uncertainties with the model's true error, by a simulator; also for an existing file"
     ),
 ]
-
 Map = Annotated[
     bool,
-    typer.Option(
-        "--map",
-        help="draw where the rollouts leave the data and what every uncertainty is there; also of a file made before",
-        show_default=False,
-    ),
+    plain_option("--map", "plot where rollouts leave the data, with uncertainties; also for an existing file"),
 ]
 
 
 @command(Rollout, without=("method", "engine"))
 def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
-    """Imagine transitions: branch from states of the data into the model, h steps each."""
+    """Make model transitions: from states of the data, h model steps each."""
     from mopo_cli.stages.rollout import run_rollout
 
     context = open_context(call)

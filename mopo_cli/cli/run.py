@@ -35,11 +35,11 @@ def run(
         str, typer.Argument(metavar="PRESET-OR-DATA-SET", help="a name from mopo presets ls, or a data set")
     ],
 ) -> None:
-    """Run all stages in order, from data to an evaluated policy; what is up to date is skipped."""
+    """Run all stages in order, from data to an evaluated policy; skips what is up to date."""
     context = _context(call, name)
     results = _run_stages(context, name)
     result = {"run": str(context.run.root), "preset": context.preset, "stages": results}
-    call.report.result(result, _end(results["evaluate"], context.run))
+    call.report.result(result, _summary(results["evaluate"], context.run))
 
 
 def _context(call: Call, name: str) -> Context:
@@ -76,53 +76,53 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
 
     call = context.call
     flags = call.flags if context.preset else {"dataset": name, **call.flags}
-    fetching = context.settle(FetchData, flags)
-    learning = context.settle(TrainPolicy, {"method": call.method} if call.method else {})
-    evaluating, options = context.settle(Evaluate)
-    if evaluating.policy is None:
-        evaluating = evaluating.model_copy(update={"policy": learning[0].policy_name()})
-    # All settings are settled first, so that a fault is told before hours of work.
+    fetch_data = context.settle(FetchData, flags)
+    train_policy = context.settle(TrainPolicy, {"method": call.method} if call.method else {})
+    evaluate, options = context.settle(Evaluate)
+    if evaluate.policy is None:
+        evaluate = evaluate.model_copy(update={"policy": train_policy[0].policy_name()})
+    # All settings are resolved first, so that a fault is reported before hours of work.
     stages: list[tuple[str, Callable[..., dict[str, Any]], tuple[Settings, Options]]] = [
-        ("fetch-data", run_fetch_data, fetching),
+        ("fetch-data", run_fetch_data, fetch_data),
         ("train-model", run_train_model, context.settle(TrainModel)),
         ("select-elites", run_select_elites, context.settle(SelectElites)),
         ("rollout", run_rollout, context.settle(Rollout)),
-        ("train-policy", run_train_policy, learning),
-        ("evaluate", run_evaluate, (evaluating, options)),
+        ("train-policy", run_train_policy, train_policy),
+        ("evaluate", run_evaluate, (evaluate, options)),
     ]
-    idle = _idle_stages(context, learning[0])
-    stages = [stage for stage in stages if stage[0] not in idle]
+    unused = _unused_stages(context, train_policy[0])
+    stages = [stage for stage in stages if stage[0] not in unused]
     report = Report(call.report.mode, hints=False)
     results = {}
-    for number, (stage, run_stage, (settings, how)) in enumerate(stages, start=1):
+    for number, (stage, run_stage, (settings, options)) in enumerate(stages, start=1):
         report.say(f"\n{number}/{len(stages)} {stage}")
-        results[stage] = run_stage(context.run, settings, how, report)
+        results[stage] = run_stage(context.run, settings, options, report)
         raise_if_diverged(results[stage])
     return results
 
 
-def _idle_stages(context: Context, learning: TrainPolicy) -> set[str]:
-    """The stages to leave out: those of the model where nothing is imagined, as in behaviour cloning.
+def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
+    """The stages to leave out: those of the model if the method uses none, as behaviour cloning.
 
-    Training needs no rollout file; it is made only where the preset or the settings file speaks of it.
+    Training needs no rollout file; it is made only if the preset or the settings file has a section for it.
     """
-    if learning.rollouts == "fresh" and not learning.needs_model:
+    if training.rollouts == "fresh" and not training.needs_model:
         return {"train-model", "select-elites", "rollout"}
     file = read_config(context.call.config) if context.call.config else {}
     return set() if "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file} else {"rollout"}
 
 
-def _end(evaluation: dict[str, Any], run: RunFolder) -> str:
-    story = evaluation["reason"] if evaluation.get("skipped") else comparison(evaluation)
-    return f"{story}\nAll of it is in {run.root}: mopo show {run.root}"
+def _summary(evaluation: dict[str, Any], run: RunFolder) -> str:
+    text = evaluation["reason"] if evaluation.get("skipped") else comparison(evaluation)
+    return f"{text}\nAll results are in {run.root}: mopo show {run.root}"
 
 
 def comparison(evaluation: dict[str, Any]) -> str:
-    """The end of the story, from evaluate's result: what the policies return, and what the data did."""
+    """The returns of the policies and of the data, in a sentence, from evaluate's result."""
     data, policy = evaluation["dataset_return_mean"], evaluation["return_mean"]
     each = ", ".join(f"seed {seed}: {value:.1f}" for seed, value in evaluation["return_per_seed"].items())
     return (
-        f"In {evaluation['environment']} the behaviour in the data returned {data:.1f} on average and "
+        f"In {evaluation['environment']} the episodes in the data returned {data:.1f} on average and "
         f"{evaluation['dataset_return_max']:.1f} at best; the policy learned from these data alone returns "
         f"{policy:.1f} on average ({each})."
     )

@@ -9,7 +9,7 @@ EXAMPLES = ("mopo select-elites", "mopo select-elites --members 0,2,3,5,6")
 
 @command(SelectElites, without=("engine",))
 def select_elites(call: Call) -> None:
-    """Choose the networks that rollouts may use: those with the lowest hold-out error."""
+    """Choose the networks that rollouts use: those with the lowest hold-out error."""
     from mopo_cli.stages.select_elites import run_select_elites
 
     context = open_context(call)

@@ -1,4 +1,4 @@
-"""``mopo show``: what is this, how was it made, with which settings, and what is a dataset like"""
+"""``mopo show``: what a path is, how and with which settings it was made, and what its data are like"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mopo_cli.cli.columns import columns
 from mopo_cli.cli.describe import RUN, describe, open_dataset
 from mopo_cli.cli.lookup import find
+from mopo_cli.cli.options import Json, plain_option
 from mopo_cli.cli.options import show as show_setting
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
@@ -27,63 +29,61 @@ EXAMPLES = (
 def show(
     path: Annotated[
         str,
-        typer.Argument(
-            metavar="PATH|DATASET", help="a run folder, a file that mopo made, or a data set by name or file"
-        ),
+        typer.Argument(metavar="PATH|DATASET", help="a run folder, a file made by mopo, or a data set (name or file)"),
     ],
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="draw the data set there", show_default=False)
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout", show_default=False)] = False,
+    plot: Annotated[Path | None, plain_option("--plot", "draw the data set to this file", "FILE.png")] = None,
+    json: Json = False,
 ) -> None:
-    """Tell what a run folder or file is, how it was made, and what a data set is like."""
+    """Show what a run folder, file or data set is, how it was made, and statistics of its data."""
     if plot is not None and plot.suffix.lower() != ".png":
-        raise UsageError(f"--plot {plot} must end in .png: that is what it writes.")
+        raise UsageError(f"--plot {plot} must end in .png.")
     report = Report("json" if json else "human")
-    found = describe(find(path, report))
+    described = describe(find(path, report))
     picture = None
-    if dataset := open_dataset(found):
+    if dataset := open_dataset(described):
         from mopo_cli.data.statistics import dataset_statistics
         from mopo_cli.data.validate import doubts
 
-        found["about"].setdefault("source", dataset[1].source)  # what was done to a foreign file to read it
+        described["about"].setdefault("source", dataset[1].source)  # what was done to a foreign file to read it
         picture = dataset_statistics(*dataset)
         for warning in (check.warning for check in doubts(*dataset) if check.warning):
             report.warn(warning)
     if plot is not None:
-        _draw(plot, found, picture)
+        _draw(plot, described, picture)
         report.say(f"Drawn: {plot}")
-    report.result(found | ({"portrait": asdict(picture)} if picture else {}), _text(found, picture))
+    report.result(described | ({"portrait": asdict(picture)} if picture else {}), _text(described, picture))
 
 
-def _draw(plot: Path, found: dict[str, Any], picture: "DatasetStatistics | None") -> None:
+def _draw(plot: Path, described: dict[str, Any], picture: "DatasetStatistics | None") -> None:
     if picture is None:
-        raise UsageError(f"--plot draws data sets, and {found['path']} is none ({found['kind']}).")
+        raise UsageError(f"--plot draws data sets, but {described['path']} is not one ({described['kind']}).")
     from mopo_cli.report.plots import dataset_plot
 
-    dataset_plot(plot, str(found["about"].get("dataset_id", found["path"])), picture)
+    dataset_plot(plot, str(described["about"].get("dataset_id", described["path"])), picture)
 
 
-def _text(found: dict[str, Any], picture: "DatasetStatistics | None") -> str:
+def _text(described: dict[str, Any], picture: "DatasetStatistics | None") -> str:
     hidden = ("recipe", "doubts")  # the one is told below, the other by warnings
-    about = [f"  {name}: {format_value(value) or '-'}" for name, value in found["about"].items() if name not in hidden]
-    lines = [f"{found['path']}: {found['kind']}", *(about if picture is None else map(wrap, about))]
-    if data := _data_file(found):
+    about = [
+        f"  {name}: {format_value(value) or '-'}" for name, value in described["about"].items() if name not in hidden
+    ]
+    lines = [f"{described['path']}: {described['kind']}", *(about if picture is None else map(wrap, about))]
+    if data := _data_file(described):
         lines.append(f"  what its data are like: mopo show {data}")
     if picture is not None:
-        recipe = found["about"].get("recipe")
+        recipe = described["about"].get("recipe")
         lines += [recipe_text(recipe)] if recipe else []
         lines += ["", statistics_text(picture)]
-    for stage in found["stages"]:
+    for stage in described["stages"]:
         lines += ["", *_stage_lines(stage)]
     return "\n".join(lines)
 
 
-def _data_file(found: dict[str, Any]) -> Path | None:
+def _data_file(described: dict[str, Any]) -> Path | None:
     """The dataset that a run folder was made from."""
-    fetched = (stage for stage in found["stages"] if found["kind"] == RUN and stage["stage"] == "fetch-data")
+    fetched = (stage for stage in described["stages"] if described["kind"] == RUN and stage["stage"] == "fetch-data")
     files = (stage["outputs"].get("dataset") for stage in fetched)
-    return next((Path(found["path"]) / file["path"] for file in files if file), None)
+    return next((Path(described["path"]) / file["path"] for file in files if file), None)
 
 
 def _stage_lines(stage: dict[str, Any]) -> list[str]:
@@ -96,6 +96,5 @@ def _stage_lines(stage: dict[str, Any]) -> list[str]:
         (name.replace("_", "-"), show_setting(value), stage["origins"].get(name, ""))
         for name, value in stage["settings"].items()
     ]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-    lines += [f"  {name:{widths[0]}}  {value:{widths[1]}}  {origin}".rstrip() for name, value, origin in rows]
+    lines += columns(rows, indent="  ")
     return lines

@@ -12,7 +12,7 @@ EXAMPLES = (
 
 @command(TrainModel)
 def train_model(call: Call) -> None:
-    """Train the ensemble of dynamics networks; fetches the data first if it must."""
+    """Train the ensemble of dynamics networks; fetches the data first if needed."""
     from mopo_cli.stages.train_model import run_train_model
 
     context = open_context(call)

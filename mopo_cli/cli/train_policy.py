@@ -14,7 +14,7 @@ EXAMPLES = (
 
 @command(TrainPolicy)
 def train_policy(call: Call) -> None:
-    """Learn a policy by SAC on real and imagined data, the reward lowered by lam times the uncertainty."""
+    """Train a policy on real and model data, with the reward lowered by lam * uncertainty."""
     from mopo_cli.stages.common.policy_stack import raise_if_diverged
     from mopo_cli.stages.train_policy import run_train_policy
 

@@ -1,27 +1,27 @@
-"""The axes of a grid of settings: how they are written, and what names they give to what was made with them."""
+"""The axes of a grid of settings: how they are written, and how results are named after them."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
 
-def parse_axes(given: Any) -> Any:
+def parse_axes(value: Any) -> Any:
     """``["beta=0.5,1"]``, as flags have it, or ``{"beta": [0.5, 1]}``, as YAML does -> values by field name.
 
-    Values are not looked at, and what is neither is given back. Raises ValueError for text of another form.
+    Values are not checked; anything else is returned unchanged. Raises ValueError for text of another form.
     """
-    if isinstance(given, dict):
-        return {str(name).replace("-", "_"): _values(values) for name, values in given.items()}
-    if not isinstance(given, str | list | tuple):
-        return given
+    if isinstance(value, dict):
+        return {str(name).replace("-", "_"): _values(values) for name, values in value.items()}
+    if not isinstance(value, str | list | tuple):
+        return value
     axes: dict[str, Any] = {}
-    for text in [given] if isinstance(given, str) else given:
+    for text in [value] if isinstance(value, str) else value:
         name, equals, values = str(text).partition("=")
         field = name.strip().replace("-", "_")
         if not (field and equals and values.strip()):
             raise ValueError("must be NAME=V1,V2,...")
         if field in axes:
-            raise ValueError(f"must not name {field.replace('_', '-')} twice")
+            raise ValueError(f"must not have {field.replace('_', '-')} twice")
         axes[field] = _values(values)
     return axes
 
@@ -43,7 +43,7 @@ def mark(name: str, values: Sequence[Any]) -> str:
     return f"_{name.replace('_', '-')}{'-' if words[:1].isalpha() else ''}{words}"
 
 
-def _values(given: Any) -> Any:
-    if isinstance(given, str):
-        return [part.strip() for part in given.split(",")]
-    return given if isinstance(given, list | tuple) else [given]
+def _values(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return value if isinstance(value, list | tuple) else [value]

@@ -1,4 +1,4 @@
-"""What the settings of the stages are made of: their types, how text becomes a value, and what all models share."""
+"""The types of settings, how text becomes a value, and what the models of all stages share."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,9 +14,10 @@ Metric = Literal["mse", "nll"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"
 CODE = "MOPO code"
 ENSEMBLE = "MOPO App. G.2"
-# Far beyond what anybody trains, and so few that one can list them.
+COARSER = "bf16, and tf32 on a GPU, is faster but less exact"
+# Far more than anybody trains, yet few enough to list.
 MOST_LAYERS, MOST_SEEDS = 1000, 1_000_000
-# Of any setting that is a whole number: what a tensor's index can be.
+# The largest whole number of any setting: the largest index of a tensor.
 _LARGEST = 2**63 - 1
 
 
@@ -27,12 +28,13 @@ def _split(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
-def _known_algorithm(name: str) -> str:
+def _check_algorithm(name: str) -> str:
     if name not in ALGORITHMS:
         raise ValueError(f"must be one of {', '.join(ALGORITHMS)}")
     return name
 
 
+Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, le=_LARGEST)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
 Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
@@ -40,24 +42,24 @@ Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_s
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
 Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
 Axes = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(parse_axes)]
-Algorithm = Annotated[str, AfterValidator(_known_algorithm)]
+Algorithm = Annotated[str, AfterValidator(_check_algorithm)]
 Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 def setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:
-    """A field: what it is, where its value comes from, and pydantic's bounds."""
+    """A field: what it is, the source of its default, and pydantic's bounds."""
     return Field(default, description=description, json_schema_extra={"source": source}, **bounds)
 
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A validator: ValueError where a value is named twice."""
+    """A validator: ValueError for a repeated value."""
     if len(set(values)) != len(values):
         raise ValueError("must not name a value twice")
     return values
 
 
 def unique(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-    """A validator: ValueError where no value is named, or one twice; None may be."""
+    """A validator: ValueError for an empty list or a repeated value; None is allowed."""
     if values is not None and not values:
         raise ValueError("must name at least one value")
     return values if values is None else distinct(values)
@@ -69,7 +71,7 @@ class Settings(BaseModel):
     Where the default is None, the word ``none`` stands for it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -88,3 +90,16 @@ class Settings(BaseModel):
         ):
             raise ValueError(f"must be at most {_LARGEST}")
         return value
+
+
+class Seeded:
+    """The seeds of settings that have ``seeds`` and ``seed_list``."""
+
+    def all_seeds(self: Any) -> tuple[int, ...]:
+        """The seeds to train: ``seed_list`` if set, else 0, 1, ... seeds-1."""
+        return self.seed_list or tuple(range(self.seeds))
+
+    @property
+    def seed_count(self: Any) -> int:
+        """The number of seeds to train."""
+        return len(self.seed_list or range(self.seeds))

@@ -1,4 +1,7 @@
-"""The settings of single algorithms: their files name, describe and bound them; here they join a stage's settings."""
+"""The settings of single algorithms, which their files declare; here they join a stage's settings.
+
+Reading them imports the algorithm's file, and so torch; naming the algorithms does not.
+"""
 
 from collections.abc import Mapping
 from functools import cache
@@ -15,8 +18,8 @@ S = TypeVar("S", bound=Settings)
 
 
 @cache
-def own_settings(algorithm: str) -> dict[str, tuple[Any, FieldInfo]]:
-    """Type and field of each setting that only this algorithm has, or few others; none for an unknown one."""
+def settings_of(algorithm: str) -> dict[str, tuple[Any, FieldInfo]]:
+    """Type and field of each setting that this algorithm adds to the stage's; empty for an unknown algorithm."""
     if algorithm not in NAMES:
         return {}
     kind: Any = load(algorithm).settings
@@ -28,52 +31,62 @@ def own_settings(algorithm: str) -> dict[str, tuple[Any, FieldInfo]]:
     }
 
 
+def settings_of_all() -> dict[str, dict[str, tuple[Any, FieldInfo]]]:
+    """Type and field of every setting that an algorithm adds: by the setting's name, then by algorithm."""
+    settings: dict[str, dict[str, tuple[Any, FieldInfo]]] = {}
+    for algorithm in NAMES:
+        for name, field in settings_of(algorithm).items():
+            settings.setdefault(name, {})[algorithm] = field
+    return settings
+
+
 def _field(part: Any) -> FieldInfo:
     about = part.metadata
-    described = {"description": about["description"], "json_schema_extra": about["extra"]}
-    field: FieldInfo = Field(part.default, **described, **about["bounds"])
+    field: FieldInfo = Field(
+        part.default, description=about["description"], json_schema_extra=about["extra"], **about["bounds"]
+    )
     return field
 
 
 @cache
-def with_own(stage: type[S], algorithm: str) -> type[S]:
-    """The stage's settings and, where it trains policies, those that are the algorithm's own."""
+def with_algorithm(stage: type[S], algorithm: str) -> type[S]:
+    """The stage's settings and, if it trains policies, those that the algorithm adds."""
     if not issubclass(stage, PolicyTraining) or algorithm not in NAMES:
         return stage
-    own: Any = own_settings(algorithm)
+    added: Any = settings_of(algorithm)
     check: Any = {"check_rows": model_validator(mode="after")(_check_rows)}
-    return create_model(stage.__name__, __base__=stage, __doc__=stage.__doc__, __validators__=check, **own)
+    return create_model(stage.__name__, __base__=stage, __doc__=stage.__doc__, __validators__=check, **added)
 
 
 def _check_rows(settings: PolicyTraining) -> PolicyTraining:
-    name, wanted = settings.algorithm, load(settings.algorithm).learns_from
-    if wanted == "real" and settings.real_ratio < 1:
+    name, source = settings.algorithm, load(settings.algorithm).learns_from
+    if source == "real" and settings.real_ratio < 1:
         raise ValueError(f"algorithm {name} learns from the data alone: set real-ratio to 1 (--method {name} does)")
-    if wanted == "both" and not 0 < int(settings.batch_size * settings.real_ratio) < settings.batch_size:
-        share = f"{settings.real_ratio:g} of {settings.batch_size} rows leaves none of one"
-        raise ValueError(f"algorithm {name} needs data and model rows in a batch: real-ratio {share}")
-    if wanted == "model" and not settings.needs_model:
-        raise ValueError(f"algorithm {name} asks the model itself: set real-ratio below 1, and rollouts to fresh")
+    if source == "both" and not 0 < int(settings.batch_size * settings.real_ratio) < settings.batch_size:
+        ratio = f"real-ratio {settings.real_ratio:g} of {settings.batch_size} rows"
+        raise ValueError(f"algorithm {name} needs data and model rows in a batch: {ratio} gives only one kind")
+    if source == "model" and not settings.needs_model:
+        raise ValueError(f"algorithm {name} uses the model itself: set real-ratio below 1 and rollouts to fresh")
     return settings
 
 
 def fitting(stage: type[S], values: Mapping[str, Any]) -> type[S]:
-    """The stage's settings with those of the algorithm that `values` name, or else of one that has all of theirs."""
+    """The stage's settings with those of the algorithm in `values`, else of one that has all settings in `values`."""
     unknown = values.keys() - stage.model_fields.keys()
     if not unknown or not issubclass(stage, PolicyTraining):
         return stage
     if "algorithm" in values:
-        return with_own(stage, str(values["algorithm"]))
-    having = (with_own(stage, name) for name in NAMES if unknown <= own_settings(name).keys())
-    return next(having, stage)
+        return with_algorithm(stage, str(values["algorithm"]))
+    candidates = (with_algorithm(stage, name) for name in NAMES if unknown <= settings_of(name).keys())
+    return next(candidates, stage)
 
 
-def of_algorithms(name: str) -> list[str]:
-    """The algorithms that have a setting of this name of their own."""
-    return [algorithm for algorithm in NAMES if name in own_settings(algorithm)]
+def algorithms_with(name: str) -> list[str]:
+    """The algorithms that add a setting of this name."""
+    return list(settings_of_all().get(name, {}))
 
 
 def recorded_training(values: dict[str, Any]) -> TrainPolicy:
-    """The settings that a run has recorded of train-policy."""
-    kind: type[TrainPolicy] = with_own(TrainPolicy, str(values.get("algorithm", "sac")))
+    """The settings of train-policy that a run has recorded."""
+    kind: type[TrainPolicy] = with_algorithm(TrainPolicy, str(values.get("algorithm", "sac")))
     return kind(**values)

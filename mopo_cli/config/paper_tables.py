@@ -10,7 +10,7 @@ from mopo_cli.errors import UsageError
 
 _FOLDER = "tables"
 NOT_PRINTED = "none"
-"""What a row says is printed of it, where nothing is."""
+"""The name in print of a row that the paper does not print."""
 
 
 class _Frozen(BaseModel):
@@ -18,13 +18,13 @@ class _Frozen(BaseModel):
 
 
 class Row(_Frozen):
-    """A row: a method to train, a statistic of the data, or neither, for what is only in print."""
+    """A row: a method to train, a statistic of the data, or neither for a row that is only in print."""
 
     label: str
     """What the paper calls it; unique in its table."""
     method: str | None = None
     data: Literal["mean", "max"] | None = None
-    """Of the returns of the data's episodes."""
+    """Statistic of the returns of the data's episodes."""
     settings: dict[str, Any] = {}
     """Settings of train-policy that make the row, besides the method's."""
     datasets: tuple[str, ...] = ()
@@ -121,8 +121,8 @@ def choose_rows(table: PaperTable, text: str) -> tuple[Row, ...]:
         # A label may hold commas itself: the longest name that fits is meant.
         length = next((n for n in range(len(parts), 0, -1) if _slug(",".join(parts[:n])) in names), 0)
         if not length:
-            known = ", ".join(dict.fromkeys(row.slug for row in table.rows))
-            raise UsageError(f"--only: the table {table.name} has no row {parts[0].strip()!r}; it has {known}.")
+            slugs = ", ".join(dict.fromkeys(row.slug for row in table.rows))
+            raise UsageError(f"--only: the table {table.name} has no row {parts[0].strip()!r}; it has {slugs}.")
         chosen += names[_slug(",".join(parts[:length]))]
         parts = parts[length:]
     return tuple(row for row in table.rows if row in chosen)

@@ -46,7 +46,7 @@ def load_preset(name: str) -> Sections:
 
 
 def load_preset_method(name: str, method: str) -> Sections:
-    """What a preset says of one method on its data set, empty where nothing. UsageError for an unknown preset."""
+    """A preset's sections for one method on its data set, empty where none. UsageError for an unknown preset."""
     return parse_file(preset_text(name), f"preset {name}")[1].get(method, {})
 
 
@@ -70,16 +70,16 @@ def load_method(name: str) -> Sections:
 
 
 def find_preset(dataset: str) -> str | None:
-    """The preset that applies to a data set by itself, None where there is none.
+    """The preset that applies to a data set by default, None where there is none.
 
     ``mixed`` is ``medium-replay``, and a D4RL set's preset serves all its versions: walker2d-medium-v0,
-    walker2d-medium-v2. A preset named otherwise than its data set (quickstart) is never found this way.
+    walker2d-medium-v2. A preset whose name is not its data set (quickstart) never applies by itself.
     """
     name = _canonical(dataset)
     if name not in preset_names():
         return None
-    meant = load_preset(name).get("fetch-data", {}).get("dataset", "")
-    return name if _canonical(str(meant)) == name else None
+    dataset = load_preset(name).get("fetch-data", {}).get("dataset", "")
+    return name if _canonical(str(dataset)) == name else None
 
 
 def preset_dataset(name: str) -> str:
@@ -88,20 +88,22 @@ def preset_dataset(name: str) -> str:
 
 
 def parse_file(text: str, label: str) -> tuple[Sections, dict[str, Sections]]:
-    """A settings file's sections, and what it says of single methods, by their names. Raises as `parse_sections`."""
+    """A settings file's sections, and its sections for single methods, by method. Raises as `parse_sections`."""
     sections = parse_sections(text, label)
     methods = {}
-    for key, own in sections.pop(_METHODS, {}).items():
-        method = key.replace("_", "-")  # keys of sections are fields, and a method's name is none
-        if not isinstance(own, dict | None):
+    for key, of_method in sections.pop(_METHODS, {}).items():
+        method = key.replace("_", "-")  # keys were made fields, but a method's name is no field
+        if not isinstance(of_method, dict | None):
             raise SettingsError(f"{label}: {_METHODS}: {method} must hold sections such as 'train-policy:'.")
         where = f"{label}, method {method}"
-        methods[method] = {str(section): _keys(values, str(section), where) for section, values in (own or {}).items()}
+        methods[method] = {
+            str(section): _keys(values, str(section), where) for section, values in (of_method or {}).items()
+        }
     return sections, methods
 
 
 def parse_sections(text: str, label: str) -> Sections:
-    """YAML text -> sections, with dashes in keys turned into underscores; values are not looked at.
+    """YAML text -> sections, with dashes in keys turned into underscores; values are not checked.
 
     Raises SettingsError, naming ``label``, when the text is not YAML or not sections of keys and values.
     """
@@ -125,7 +127,7 @@ def _keys(values: Any, section: str, label: str) -> dict[str, Any]:
     keys = [str(key).replace("-", "_") for key in values]
     twice = sorted({key.replace("_", "-") for key in keys if keys.count(key) > 1})
     if twice:
-        raise SettingsError(f"{label}: section {section} gives {', '.join(twice)} twice.")
+        raise SettingsError(f"{label}: section {section} has {', '.join(twice)} twice.")
     return dict(zip(keys, values.values(), strict=True))
 
 

@@ -26,7 +26,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
 from mopo_cli.bench.workloads import Shapes, taking
 from mopo_cli.cli.app import app
-from mopo_cli.config.learners import with_own
+from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.presets import method_names
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainModel, TrainPolicy
@@ -269,7 +269,9 @@ def test_its_operations_are_those_that_torch_counts(name: str) -> None:
 
 def own_settings(name: str) -> dict[str, Any]:
     return {
-        key: own for key, own in with_own(TrainPolicy, name).model_fields.items() if key not in TrainPolicy.model_fields
+        key: own
+        for key, own in with_algorithm(TrainPolicy, name).model_fields.items()
+        if key not in TrainPolicy.model_fields
     }
 
 
@@ -307,7 +309,7 @@ def test_every_setting_is_a_flag_and_a_key_of_a_settings_file(name: str, mopo: A
     command: Any = typer.main.get_command(app).commands["train-policy"]  # type: ignore[attr-defined]
     options = {flag: option for option in command.get_params(typer.Context(command)) for flag in option.opts}
     own, line = own_settings(name), f"train-policy --run {tmp_path / 'run'} --dataset hopper-medium"
-    assert {part.name for part in fields(load(name).settings)} <= with_own(TrainPolicy, name).model_fields.keys()
+    assert {part.name for part in fields(load(name).settings)} <= with_algorithm(TrainPolicy, name).model_fields.keys()
     values = {key: another_value(name, key, setting) for key, setting in own.items()}
     for key, setting in own.items():
         flag = f"--{key.replace('_', '-')}"

@@ -52,8 +52,8 @@ def test_it_measures_projects_and_compares(shell: Shell) -> None:
     ("line", "code", "sentence"),
     [
         (f"bench {QUICK} --compare nowhere.json", 4, "nowhere.json"),
-        (f"bench {QUICK} --compare tiny.json", 5, "tiny.json is no result of mopo bench"),
-        ("bench --dataset ./my.csv", 4, "does not say how wide its observations are"),
+        (f"bench {QUICK} --compare tiny.json", 5, "tiny.json is not a result of mopo bench"),
+        ("bench --dataset ./my.csv", 4, "is not known before it is fetched"),
         ("bench --preset nothing", 2, "There is no preset 'nothing'"),
         ("bench --seeds 0", 2, "seeds"),
     ],
@@ -67,7 +67,7 @@ def test_bad_requests(shell: Shell, line: str, code: int, sentence: str) -> None
 def test_what_was_measured_otherwise_is_not_compared(shell: Shell) -> None:
     assert shell(f"bench {QUICK} --seeds 2 --output before.json")[0] == 0
     code, _, err = shell(f"bench {QUICK} --seeds 3 --compare before.json")
-    assert code == 2 and "before.json was measured with seeds 2, this would be with seeds 3" in err
+    assert code == 2 and "before.json was measured with seeds 2, but now seeds is 3" in err
 
 
 @pytest.mark.parametrize(

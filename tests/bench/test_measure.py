@@ -14,7 +14,7 @@ from mopo_cli.bench import timing
 from mopo_cli.bench.measure import Rate, Task, measure
 from mopo_cli.bench.run_time import MODEL_EPOCHS, project
 from mopo_cli.bench.workloads import Shapes, taking, warm_up_phases
-from mopo_cli.config.learners import with_own
+from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.engine.processes import can_fork
 
@@ -79,7 +79,7 @@ def test_further_methods_are_measured_too() -> None:
 
 def test_what_comes_before_policy_updates_is_measured_by_phases_and_projected() -> None:
     own = {"algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 40, "warmup_steps": 25}
-    brac = with_own(TrainPolicy, "brac-p")(**{**POLICY.model_dump(), **own})
+    brac = with_algorithm(TrainPolicy, "brac-p")(**{**POLICY.model_dump(), **own})
     task = Task(Shapes(4, 1, 1000), None, {}, MODEL, brac)
     rates = {rate.name: rate for rate in measure(task, 2, CPU, 0.05)}
     found = project(task, 2, list(rates.values()), episode=200)
@@ -102,7 +102,7 @@ def test_several_seeds_are_measured_as_they_are_trained(
     monkeypatch.setattr(Crew, "advance", noted)
     use_threads(2)
     shapes = Shapes(4, 1, 1000)
-    bc = with_own(TrainPolicy, "bc")(**{**POLICY.model_dump(), "algorithm": "bc", "real_ratio": 1.0})
+    bc = with_algorithm(TrainPolicy, "bc")(**{**POLICY.model_dump(), "algorithm": "bc", "real_ratio": 1.0})
     for policy, seeds, processes in ((bc, 1, 0), (bc, 3, 2), (POLICY, 1, 0), (POLICY, 3, 2)):
         taken.clear()
         with taking(policy, shapes, seeds, CPU) as (loop, take, steps):
@@ -110,7 +110,7 @@ def test_several_seeds_are_measured_as_they_are_trained(
             take(), take()
             assert loop.step == 2 * steps
         assert [count for count, _, _ in taken] == [processes] * (2 if processes else 0)
-    brac = with_own(TrainPolicy, "brac-p")(
+    brac = with_algorithm(TrainPolicy, "brac-p")(
         **{**POLICY.model_dump(), "algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 130, "warmup_steps": 90}
     )
     with taking(brac, shapes, 2, CPU) as (loop, take, steps):
@@ -127,7 +127,7 @@ def test_several_seeds_are_measured_as_they_are_trained(
 
 def test_a_phase_is_measured_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A behaviour's step takes a second, another step three: 40 and 25 of them."""
-    brac = with_own(TrainPolicy, "brac-p")(
+    brac = with_algorithm(TrainPolicy, "brac-p")(
         **{**POLICY.model_dump(), "algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 40, "warmup_steps": 25}
     )
     passed = [0.0]

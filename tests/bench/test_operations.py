@@ -6,7 +6,7 @@ from probes.flops import counted
 
 from mopo_cli.bench.operations import imagined_flops, model_step_flops, refresh_flops, update_flops
 from mopo_cli.bench.workloads import MODEL_STEPS, Shapes, model_training, refreshes, rollouts, taking
-from mopo_cli.config.learners import with_own
+from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def test_of_an_update(members: int) -> None:
 
 def test_of_what_comes_before_a_rollout() -> None:
     for name, own in (("drop", {"dice_steps": 3}), ("awr", {"real_ratio": 1.0})):
-        policy = with_own(TrainPolicy, name)(**POLICY.model_dump() | own | {"algorithm": name})
+        policy = with_algorithm(TrainPolicy, name)(**POLICY.model_dump() | own | {"algorithm": name})
         formula = refresh_flops(MODEL, policy, SHAPES.obs_dim, SHAPES.act_dim, SHAPES.rows)
         # AWR also scales its weights and judges the state after the last row, which is less than two rows more.
         more = 0 if name == "drop" else 2 * formula // SHAPES.rows

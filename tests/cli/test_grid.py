@@ -52,12 +52,12 @@ def test_a_cell_that_needs_no_model_is_asked_for_none(shell: Any) -> None:
     ("line", "said"),
     [
         ("--grid beta=0.5,x --method combo", "--grid beta must be a valid number, not 'x'."),
-        ("--grid beta", "--grid must be NAME=V1,V2,... (given: ['beta'])."),
-        ("--grid tau=0.1 --grid tau=0.2", "--grid must not name tau twice"),
+        ("--grid beta", "--grid must be NAME=V1,V2,... (got: ['beta'])."),
+        ("--grid tau=0.1 --grid tau=0.2", "--grid must not have tau twice"),
         ("--grid lam=1,2", "--grid cannot have lam: its values are compared with --lam A,B."),
-        ("--grid beta=1,2 --method mopo", "--grid beta does not go with mopo: it is a setting of"),
-        ("--lam 1,2 --method combo,bc", "--lam does not go with combo, bc: none of them lowers rewards by it."),
-        ("--h 1,2 --method bc,sac-off", "--h does not go with bc, sac-off: none of them looks ahead in the model."),
+        ("--grid beta=1,2 --method mopo", "--grid beta does not apply to mopo: it is a setting of"),
+        ("--lam 1,2 --method combo,bc", "--lam does not apply to combo, bc: none of them has a penalty."),
+        ("--h 1,2 --method bc,sac-off", "--h does not apply to bc, sac-off: none of them uses the model."),
     ],
 )
 def test_a_wrong_grid_is_told_in_a_sentence_before_anything_is_done(modelled: Any, line: str, said: str) -> None:

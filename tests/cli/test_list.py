@@ -67,10 +67,10 @@ def test_the_remote_without_a_network(mopo: Any) -> None:
     ("line", "says"),
     [
         ("fetch-data hopper", "mopo fetch-data --dataset hopper"),
-        ("fetch-data --remote", "go with --list"),
-        ("fetch-data --list --dataset hopper-medium", "--list takes no settings"),
-        ("fetch-data --list --seed 3", "--list takes no settings"),
-        ("fetch-data --list --run there", "--list takes no settings"),
+        ("fetch-data --remote", "need --list"),
+        ("fetch-data --list --dataset hopper-medium", "--list allows only"),
+        ("fetch-data --list --seed 3", "--list allows only"),
+        ("fetch-data --list --run there", "--list allows only"),
         ("fetch-data --list a b", ""),
     ],
 )

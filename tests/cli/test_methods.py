@@ -61,7 +61,7 @@ def test_a_method_that_wants_another_model_is_refused(
     shell.calls.clear()
     before = contents(Path())
     assert shell(f"train-policy --method {method}") == 4
-    assert f"The method {method} wants {demand}, and the {stage} of runs/hopper-medium was made otherwise" in shell.err
+    assert f"The method {method} needs {demand}, but the {stage} of runs/hopper-medium has other settings" in shell.err
     assert f"Try: mopo {stage} --method {method}" in shell.err
     assert shell.calls == [] and contents(Path()) == before, "not even elites, which would be for no model in use"
 
@@ -70,7 +70,7 @@ def test_elites_of_another_number_are_refused_by_their_own_command(shell: Any) -
     assert shell("train-model --dataset hopper-medium --networks 1") == 0
     assert shell("select-elites --n 2") == 0
     assert shell("train-policy --method mbpo-no-ens") == 4
-    assert "mbpo-no-ens wants n 1" in shell.err and "mopo select-elites --method mbpo-no-ens" in shell.err
+    assert "mbpo-no-ens needs n 1" in shell.err and "mopo select-elites --method mbpo-no-ens" in shell.err
 
 
 @pytest.mark.parametrize("method", ["bc", "sac-off"])
@@ -211,7 +211,7 @@ def test_a_variant_has_the_run_s_own_settings_of_the_model_but_what_the_method_a
 
 def test_penalties_and_methods_are_two_grids(modelled: Any) -> None:
     assert modelled("ablate --method mopo,mbpo --penalty ens") == 2
-    assert "--penalty and --method" in modelled.err
+    assert "--penalty or --method" in modelled.err
     assert modelled("ablate --method mopo,mopo") == 2
     assert "twice" in modelled.err
     assert modelled.calls == []

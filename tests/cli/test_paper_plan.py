@@ -143,7 +143,7 @@ def test_what_the_user_changed_is_remarked_with_what_it_was() -> None:
     plans = [plan("mopo-1", name, flags) for name in ("walker2d-random-v0", "hopper-medium-v0", "hopper-medium")]
     remarks = table_remarks(table, table, plans)
     assert remarks[0] == "Smaller than the paper's (*): 2 of 6 seeds, 7,000 of 1,000,000 updates, 2 of 12 data sets"
-    assert remarks[1] == "Set otherwise, train-policy: epochs 7 instead of 1000"
+    assert remarks[1] == "Other settings, train-policy: epochs 7 instead of 1000"
     assert "one model" in remarks[2] and len(remarks) == 3
 
 

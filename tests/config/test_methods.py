@@ -255,7 +255,9 @@ def test_a_setting_of_another_algorithm_is_told_with_where_it_stands(tmp_path: P
     path.write_text("methods: {bc: {train-policy: {beta: 3}}}")
     with pytest.raises(SettingsError) as caught:
         resolve(TrainPolicy, config_file=path, flags={"method": "bc"})
-    assert caught.value.message == (f"{path}, method bc has beta, a setting of combo and cql, not of the algorithm bc.")
+    assert caught.value.message == (
+        f"{path}, method bc sets beta, a setting of combo and cql, not of the algorithm bc."
+    )
 
 
 def by_flag(stage: type[Settings], method: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_a_file_is_told_all_its_faults_at_once_with_the_closest_names(tmp_path: 
         "train-policy: epochs must be greater than or equal to 1, not 0",
         "train-policy: real-ratio must not be true or false",
         "unknown section 'train-polcy' (did you mean 'train-policy'?)",
-        "evaluate: policy must be letters",
+        "evaluate: policy must contain only letters",
     ):
         assert fault in message
 
@@ -135,7 +135,7 @@ def test_the_later_word_on_which_seeds_counts(tmp_path: Path) -> None:
         assert resolve(stage, config_file=listed, flags={"seeds": "1", "seed_list": "none"}).settings.all_seeds() == (
             0,
         )
-        with pytest.raises(UsageError, match="command line has seeds and seed-list"):
+        with pytest.raises(UsageError, match="command line sets both seeds and seed-list"):
             resolve(stage, flags={"seeds": "2", "seed_list": "0,1"})
-        with pytest.raises(SettingsError, match=r"both\.yaml.* has seeds and seed-list, which both say which seeds"):
+        with pytest.raises(SettingsError, match=r"both\.yaml.* sets both seeds and seed-list"):
             resolve(stage, config_file=both)

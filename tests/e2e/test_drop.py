@@ -235,6 +235,6 @@ def test_a_policy_that_takes_its_place_has_no_ratios(run: Path, mopo: Any) -> No
 def test_what_drop_cannot_learn_from_is_refused(run: Path, mopo: Any) -> None:
     for more in ("--real-ratio 1", "--rollouts runs/tiny/rollouts/uniform_h2.h5"):
         done = mopo(f"train-policy --method drop --name other {more} {COMMON}")
-        assert done.code == 2 and "algorithm drop asks the model itself" in done.err
+        assert done.code == 2 and "algorithm drop uses the model itself" in done.err
     done = mopo(f"train-policy --eta 2 {COMMON}")
     assert done.code == 2 and "--eta is a setting of drop" in done.err

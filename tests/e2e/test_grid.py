@@ -173,7 +173,7 @@ def test_the_rule_is_refused_where_nothing_logs_a_regulariser(
     told = mopo(f"ablate {LINE} {line} --rank combo")
     assert told.code == 2 and told.out == "" and contents(Path()) == before
     error, hint = told.err.splitlines()
-    assert error.startswith("Error: --rank combo goes by the regulariser, and nothing of that name is logged by ")
+    assert error.startswith("Error: --rank combo needs the metric regulariser, which ")
     assert "--method combo" in hint
 
 
@@ -182,4 +182,4 @@ def test_a_name_that_no_folder_can_have_is_refused(tiny_run: Path, mopo: Any, co
     rates = ",".join(f"{k}.{k}e-5" for k in range(1, 60))
     told = mopo(f"ablate {LINE} --method sac-off --grid critic-lr={rates}")
     assert told.code == 2 and contents(Path()) == before
-    assert told.err == "Error: The name made from this grid is too long for a folder.\nTry: --name NAME\n"
+    assert told.err == "Error: The default name of this grid is too long for a folder.\nTry: --name NAME\n"

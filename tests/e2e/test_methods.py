@@ -101,7 +101,7 @@ def test_a_method_that_wants_another_model_is_refused_with_the_command(tiny_run:
         assert done.code == 4 and done.out == ""
         error, hint = done.err.splitlines()
         assert error == (
-            f"Error: The method {method} wants {wanted}, and the train-model of {tiny_run} was made otherwise."
+            f"Error: The method {method} needs {wanted}, but the train-model of {tiny_run} has other settings."
         )
         assert hint == f"Try: mopo train-model --method {method}"
     assert before == {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()}

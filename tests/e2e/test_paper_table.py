@@ -95,9 +95,9 @@ def test_the_table_says_in_what_it_is_smaller(in_table: Path) -> None:
         "5 of 7 rows"
     )
     changed = {remark.split(":")[0]: remark for remark in remarks[1:]}
-    assert "networks 3 instead of 7" in changed["Set otherwise, train-model"]
-    assert "hidden 16 instead of 256" in changed["Set otherwise, train-policy"]
-    assert "seeds" not in changed["Set otherwise, train-policy"]
+    assert "networks 3 instead of 7" in changed["Other settings, train-model"]
+    assert "hidden 16 instead of 256" in changed["Other settings, train-policy"]
+    assert "seeds" not in changed["Other settings, train-policy"]
     assert any("one model" in remark for remark in remarks)
     markdown = (ROOT / "mopo-3.md").read_text()
     assert all(f"- {remark}\n" in markdown for remark in remarks) and "| 2 x 2* " in markdown
@@ -143,7 +143,7 @@ def test_it_says_first_what_it_will_do_and_fewer_rows_lose_none_of_the_others(
     line = f"ablate --table mopo-3 --only mopo,mbpo-no-ens --datasets {POLE} --config tiny.yaml --threads 1 --seeds 2"
     assert main(line.split()) == 0
     out, err = capfd.readouterr()
-    assert err.startswith("mopo-3: 1 data set, 2 cells x 2 seeds = 4 policies, 4 of them there already\n")
+    assert err.startswith("mopo-3: 1 data set, 2 cells x 2 seeds = 4 policies, 4 of them already trained\n")
     assert out == "runs/papers/mopo-3.md\n"
     assert [line["row"] for line in json.loads((ROOT / "mopo-3.json").read_text())["lines"]] == [
         "MOPO",
@@ -180,7 +180,7 @@ def test_nothing_to_be_had_ends_with_the_error(in_table: Path, tmp_path: Path, c
         patch.setenv("MOPO_D4RL_MIRROR", web.url)
         assert main(line.split()) == 8
     out, err = capfd.readouterr()
-    assert out == "" and "Error: Nothing of mopo-1 could be had" in err
+    assert out == "" and "Error: No cell of mopo-1 could be made" in err
     assert "missing" in (tmp_path / "mopo-1.md").read_text()  # told all the same
 
 

@@ -13,7 +13,7 @@ from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.agents.loop import learned
 from mopo_cli.agents.replay import Pool
 from mopo_cli.agents.runs import Loop
-from mopo_cli.config.learners import with_own
+from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.data.generate import log_steps
@@ -98,7 +98,7 @@ def padded(sizes: tuple[int, ...]) -> int:
     [("cql", "actions", 1.0), ("combo", "actions", 0.5), ("mobile", "mobile_samples", 0.05)],
 )
 def test_sampled_actions_grow_with_their_number(algorithm: str, setting: str, real_ratio: float) -> None:
-    kind = with_own(TrainPolicy, algorithm)
+    kind = with_algorithm(TrainPolicy, algorithm)
     few, many = (kind(algorithm=algorithm, real_ratio=real_ratio, **{setting: n}) for n in (1000, 100_000))
     grown = needs(many, 1)["gradient steps"] / needs(few, 1)["gradient steps"]
     assert 50 < grown <= 100
