@@ -115,7 +115,9 @@ def test_an_unmarked_end_is_found(column: str) -> None:
 
 
 def test_the_first_break_and_their_number_are_told() -> None:
-    with pytest.raises(InputError, match=r"in 2 of 10 rows inside episodes, first in row 7.*1 and 1 rows"):
+    with pytest.raises(
+        InputError, match=r"in 2 of 10 rows inside episodes, first in row 7.*1 terminals and 1 timeouts"
+    ):
         validate(changed("next_observations", put([7, 9], 0.5)), INFO)
 
 
