@@ -86,18 +86,11 @@ def contents() -> Callable[[Path], dict[str, bytes | None]]:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny.yaml and runs/tiny, in which every stage but ablate is finished. Not to be written to."""
-    from mopo_cli.__main__ import main
+    from probes.runs import run_in
 
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MOPO_HOME", str(folder / "cache"))
-        patch.delenv("MOPO_RUN", raising=False)
-        Path("tiny.yaml").write_text(TINY)
-        for stage in STAGES:
-            data = f" --dataset {DATASET}" if stage == "fetch-data" else " --threads 1"
-            assert main(f"{stage} --run runs/tiny --config tiny.yaml{data}".split()) == 0
-    return folder
+    flags = {stage: f"--dataset {DATASET}" if stage == "fetch-data" else "--threads 1" for stage in STAGES}
+    lines = [f"{stage} --run runs/tiny --config tiny.yaml {flag}" for stage, flag in flags.items()]
+    return run_in(tmp_path_factory.mktemp("finished"), lines, TINY)
 
 
 @pytest.fixture

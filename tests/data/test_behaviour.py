@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from probes.behaviours import TINY, Bench, bench
+from probes.behaviours import TINY, Bench, Three, bench
 from probes.worn import WORN, registered_worn
 
 from mopo_cli.data.behaviour import (
@@ -63,21 +63,6 @@ def test_the_simulator_confirms_every_row(env_id: str, steps: int, context: Exit
     environment.close()
     assert episode == made.behaviour.start.episode >= 2
     assert set(logged.infos) == ({"x_velocity"} if env_id == "Hopper-v5" else set())
-
-
-class Three(gym.Env[Any, Any]):
-    """Ends by itself in its third step."""
-
-    observation_space = gym.spaces.Box(0, 9, (1,), np.float32)
-    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-
-    def reset(self, **_: Any) -> Any:
-        self.state = np.zeros(1, np.float32)
-        return self.state, {}
-
-    def step(self, _: Any) -> Any:
-        self.state += 1  # in place: what was logged before must not change with it
-        return self.state, 1.0, bool(self.state[0] == 3), False, {}
 
 
 def test_an_end_at_the_time_limit_is_a_terminal_only(context: ExitStack) -> None:

@@ -131,7 +131,7 @@ def test_what_breaks_off_once_is_gone_on_with(case: Case, ranges: bool, length: 
 
 def test_what_always_breaks_off_is_given_up_and_kept(case: Case) -> None:
     with serving(file(CONTENT, ranges=False, cut=5000)) as web:
-        case.fails(web, r"broke off, 4 times in a row \(5,000 of 1,024,000 bytes are kept\)", attempts=4)
+        case.fails(web, r"connection was lost, 4 times in a row \(5,000 of 1,024,000 bytes are kept\)", attempts=4)
         assert len(web.asked) == 4
     assert case.left == {"file.hdf5.part": 5000}
     assert case.part.read_bytes() == CONTENT[:5000]
@@ -186,14 +186,14 @@ def test_a_file_of_another_length_is_not_even_begun(case: Case, length: int) -> 
     case.partial(CONTENT[:10])
     lying = file(CONTENT, ranges=False, length=length)
     with serving(lying) as web:
-        case.fails(web, f"it has {SIZE + length:,} bytes, not {SIZE:,}")
+        case.fails(web, f"the file has {SIZE + length:,} bytes, not {SIZE:,}")
         assert len(web.asked) == 1
     assert case.left == {"file.hdf5.part": 10}
 
 
 def test_a_page_in_place_of_the_file(case: Case) -> None:
     with serving(status(200, b"<html>please log in</html>")) as web:
-        case.fails(web, "it has 26 bytes")
+        case.fails(web, "the file has 26 bytes")
         assert len(web.asked) == 1
     assert case.left == {}
 
@@ -229,39 +229,32 @@ def test_pieces_that_never_fit_are_tried_twice(case: Case) -> None:
     assert case.left == {}
 
 
-def wrong_range(handler: Handler) -> None:
-    if handler.headers.get("Range") is None:
-        return GOOD(handler)
-    handler.head(206, Content_Length=SIZE - 500, Content_Range=f"bytes 500-{SIZE - 1}/{SIZE}")
-    handler.wfile.write(CONTENT[500:])
+def instead(first: int, last: int, content_range: str | None) -> Answer:
+    """Answers a request for a range with CONTENT[first:last], said to be ``content_range``."""
+
+    def answer(handler: Handler) -> None:
+        if handler.headers.get("Range") is None:
+            return GOOD(handler)
+        named = {"Content_Range": content_range} if content_range else {}
+        handler.head(206, Content_Length=last - first, **named)
+        handler.wfile.write(CONTENT[first:last])
+
+    return answer
 
 
-def shorter_range(handler: Handler) -> None:
-    if handler.headers.get("Range") is None:
-        return GOOD(handler)
-    handler.head(206, Content_Length=10, Content_Range=f"bytes 1000-1009/{SIZE}")
-    handler.wfile.write(CONTENT[1000:1010])
-
-
-def nameless_range(handler: Handler) -> None:
-    if handler.headers.get("Range") is None:
-        return GOOD(handler)
-    handler.head(206, Content_Length=SIZE - 1000)
-    handler.wfile.write(CONTENT[1000:])
-
-
-def range_of_another(handler: Handler) -> None:
-    if handler.headers.get("Range") is None:
-        return GOOD(handler)
-    handler.head(206, Content_Length=SIZE - 1000, Content_Range=f"bytes 1000-{SIZE - 1}/{SIZE + 7}")
-    handler.wfile.write(CONTENT[1000:])
+RANGES = {
+    "another": instead(500, SIZE, f"bytes 500-{SIZE - 1}/{SIZE}"),
+    "shorter": instead(1000, 1010, f"bytes 1000-1009/{SIZE}"),
+    "nameless": instead(1000, SIZE, None),
+    "of another file": instead(1000, SIZE, f"bytes 1000-{SIZE - 1}/{SIZE + 7}"),
+}
 
 
 def no_range(handler: Handler) -> None:
     return GOOD(handler) if handler.headers.get("Range") is None else handler.head(416, Content_Length=0)
 
 
-@pytest.mark.parametrize("answer", [wrong_range, shorter_range, nameless_range, range_of_another, no_range])
+@pytest.mark.parametrize("answer", [*RANGES.values(), no_range], ids=[*RANGES, "none"])
 def test_another_range_than_asked_for_starts_anew(case: Case, answer: Answer) -> None:
     case.partial(CONTENT[:1000])
     with serving(answer) as web:
@@ -422,7 +415,7 @@ def test_too_little_space_is_told_before_the_first_byte(case: Case, monkeypatch:
     case.partial(CONTENT[:1000])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=SIZE - 1001))
     with serving(GOOD) as web:
-        with pytest.raises(InputError, match=r"has 1 MB of free space, 1 MB are needed"):
+        with pytest.raises(InputError, match=r"has 1 MB of free space, but 1 MB are needed"):
             case(web.url)
         assert not web.asked
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=SIZE - 1000))

@@ -1,8 +1,7 @@
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 import pytest
+from probes.behaviours import Three
 
 from mopo_cli.data.generate import generate_random
 from mopo_cli.data.transitions import COLUMNS, Transitions, episode_lengths
@@ -89,21 +88,6 @@ def test_progress_adds_up_and_may_stop_it() -> None:
 def test_environments_that_do_not_fit(env_id: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         generate_random(env_id, 10, 0)
-
-
-class Three(gym.Env[np.ndarray, np.ndarray]):
-    """Ends by itself in its third step."""
-
-    observation_space = gym.spaces.Box(0, 9, (1,), np.float32)
-    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-
-    def reset(self, **_: Any) -> Any:
-        self.steps = 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, _: Any) -> Any:
-        self.steps += 1
-        return np.full(1, self.steps, np.float32), 1.0, self.steps == 3, False, {}
 
 
 def test_an_end_at_the_time_limit_is_a_terminal_only() -> None:

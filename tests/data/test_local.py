@@ -152,7 +152,7 @@ def test_a_missing_column_is_named(tmp_path: Path, logged: Transitions, column: 
         ("timeouts", np.arange(N), "holds 2 in row 2"),
         ("next_observations", np.zeros((N, 3)), "has shape"),
         ("next_observations", np.zeros((N - 5, 11)), "has 295 rows"),
-        ("actions", np.full((N, 3), 2.0), "leaves the bounds of Hopper-v5 in 300 of 300 rows"),
+        ("actions", np.full((N, 3), 2.0), "is outside the bounds of Hopper-v5 in 300 of 300 rows"),
     ],
 )
 def test_misshapen_columns_are_named(tmp_path: Path, logged: Transitions, column: str, value: Any, says: str) -> None:

@@ -241,7 +241,7 @@ def test_wrappers_are_named_and_not_applied() -> None:
     wrapped: gym.Env[Any, Any] = gym.wrappers.RescaleAction(pendulum, *bounds)
     write("rescaled-v0", buffers(log(wrapped, 3)), env=wrapped)
     with pytest.raises(
-        InputError, match=r"RescaleAction.* actions in \[-3.0\] to \[3.0\], where .* \[-1.0\] to \[1.0\]"
+        InputError, match=r"RescaleAction.* actions in \[-3.0\] to \[3.0\] \(the data: \[-1.0\] to \[1.0\]\)"
     ):
         load_minari("rescaled-v0")
     wrapped = gym.wrappers.DelayObservation(gym.make("InvertedPendulum-v5", max_episode_steps=5), delay=1)
@@ -403,15 +403,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "main file cut": (cut("main_data.hdf5", 5000), "main_data.hdf5 is not an HDF5 file"),
     "metadata gone": (lambda data: (data / "metadata.json").unlink(), "incomplete: it has no data/metadata.json"),
     "metadata cut": (cut("metadata.json", 40), "metadata.json is not valid JSON"),
-    "metadata a list": (lambda data: (data / "metadata.json").write_text("[]"), "holds no valid total_episodes"),
-    "steps not told": (tell(total_steps=None), "holds no valid total_steps"),
+    "metadata a list": (lambda data: (data / "metadata.json").write_text("[]"), "has no valid field total_episodes"),
+    "steps not told": (tell(total_steps=None), "has no valid field total_steps"),
     "more steps told": (tell(total_steps=16), "fewer steps than the 16"),
     "fewer steps told": (tell(total_steps=14), "more steps than the 14"),
     "absurd steps told": (tell(total_steps=10**18), "declares 32,000,000"),
     "more episodes told": (tell(total_episodes=4), "episode_3/observations is missing"),
     "fewer episodes told": (tell(total_episodes=2), "fewer steps than the 15"),
     "format not known": (tell(data_format="zarr"), "stored as 'zarr'"),
-    "another set's": (tell(dataset_id="else-v0"), "says that the set is 'else-v0'"),
+    "another set's": (tell(dataset_id="else-v0"), "names the set 'else-v0', not"),
     "space no JSON": (tell(observation_space="Box("), "observation_space is not valid"),
     "space no space": (tell(action_space='{"type": "Sphere"}'), "action_space is not valid"),
     "specification no JSON": (tell(env_spec="{"), "not an environment specification"),

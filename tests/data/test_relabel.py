@@ -115,7 +115,10 @@ def test_what_cannot_be_told_is_refused() -> None:
     weighted = replace(cheetah_info, env_kwargs={"ctrl_cost_weight": 0.5})
     refuse(cheetah, weighted, "halfcheetah-jump", "logged with {'ctrl_cost_weight': 0.5}")
     refuse(
-        replace(ant, observations=ant.observations[:, :26]), ant_info, "ant-angle", "needs 27 observations; .* has 26"
+        replace(ant, observations=ant.observations[:, :26]),
+        ant_info,
+        "ant-angle",
+        "needs 27 observation columns; .* has 26",
     )
     fallen = replace(ant, infos={}, terminals=np.arange(20) == 9)
     refuse(fallen, replace(ant_info, terminal_next_known=False), "ant-angle", "neither velocities nor")

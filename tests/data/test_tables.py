@@ -252,7 +252,7 @@ def test_parquet_types(tmp_path: Path) -> None:
 def test_rows_of_an_episode_must_be_together(tmp_path: Path, kind: str) -> None:
     raw = plant()
     raw["batch"] = np.array(["A"] * 10 + ["B"] * 10 + ["A"] * 5 + ["B"] * 15)
-    with pytest.raises(InputError, match=r"column batch \(episode\): row 20 goes on .* sort the rows by episode"):
+    with pytest.raises(InputError, match=r"column batch \(episode\): row 20 continues .* sort the rows by episode"):
         load(write(tmp_path / f"my{kind}", raw))
 
 
@@ -266,7 +266,7 @@ def test_a_label_that_is_not_finite(tmp_path: Path, labels: list[float]) -> None
 def test_a_terminal_belongs_to_an_episodes_last_row(tmp_path: Path) -> None:
     raw = plant()
     raw["failed"] = raw["batch"] == "B"  # a mark on the whole batch would make each of its rows an episode
-    with pytest.raises(InputError, match=r"row 10 is a terminal, but its episode \(batch \(episode\)\) goes on"):
+    with pytest.raises(InputError, match=r"row 10 is a terminal, but its episode \(batch \(episode\)\) continues"):
         load(write(tmp_path / "my.csv", raw))
 
 
@@ -363,13 +363,13 @@ def test_bounds_come_from_the_map_where_it_has_them(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=told):
             bounded(low, high)
-    with pytest.raises(UsageError, match="--env Hopper-v5 tells the action bounds"):
+    with pytest.raises(UsageError, match="--env Hopper-v5 gives the action bounds"):
         load_local(path, "Hopper-v5", "0", str(tmp_path / "map.yaml"))
 
 
 def test_an_action_that_never_moves_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "my.csv", plant() | {"pump": [2.5] * 40})
-    with pytest.raises(InputError, match=r"column pump is 2\.5 in every row, so nothing is known of what it does"):
+    with pytest.raises(InputError, match=r"column pump is 2\.5 in every row, so its effect is unknown"):
         load(path)
 
 

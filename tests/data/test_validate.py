@@ -84,7 +84,7 @@ def test_too_few_rows(n: int) -> None:
 
 
 def test_actions_out_of_bounds_are_counted() -> None:
-    with pytest.raises(InputError, match=r"leaves the bounds of Some-v0 in 2 of 12 rows, first in row 3"):
+    with pytest.raises(InputError, match=r"is outside the bounds of Some-v0 in 2 of 12 rows, first in row 3"):
         validate(changed("actions", put([3, 4], -1.01)), INFO)
     with pytest.raises(InputError, match="bounds"):
         validate(changed("actions", put(3, 1.00003)), INFO)
@@ -116,7 +116,9 @@ def test_an_unmarked_end_is_found(column: str) -> None:
 
 
 def test_the_first_break_and_their_number_are_told() -> None:
-    with pytest.raises(InputError, match=r"in 2 of 10 rows inside episodes, first in row 7.*1 and 1 rows"):
+    with pytest.raises(
+        InputError, match=r"in 2 of 10 rows inside episodes, first in row 7.*1 terminals and 1 timeouts"
+    ):
         validate(changed("next_observations", put([7, 9], 0.5)), INFO)
 
 

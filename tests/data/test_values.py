@@ -57,7 +57,7 @@ def test_an_action_that_never_changes_is_warned_of() -> None:
     assert "column actions[1] is 0.25 in every row (0 to 399)" in check.warning
 
 
-@pytest.mark.parametrize(("ends", "told"), [(True, "only the length of an episode"), (False, "nothing tells")])
+@pytest.mark.parametrize(("ends", "told"), [(True, "only the length of an episode"), (False, "nothing distinguishes")])
 def test_a_constant_reward_is_warned_of(ends: bool, told: str) -> None:
     (check,) = check_rewards(with_rewards(np.ones(9), ends), "my.h5")
     assert not check.fault and "column rewards is 1 in every row" in check.warning and told in check.warning

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from probes.runs import run_in
 
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.engine.streams import stream
@@ -28,8 +29,6 @@ BOUND = f"evaluate {SMALL} --policy b --episodes {EPISODES} --seed {SEED} --boun
 @pytest.fixture(scope="module")
 def bound(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run whose model is good for more than a step, a policy b of two seeds, and its bound."""
-    from mopo_cli.__main__ import main
-
     folder = tmp_path_factory.mktemp("bound") / "here"
     shutil.copytree(finished_run, folder)
     lines = [
@@ -38,11 +37,7 @@ def bound(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"train-policy {SMALL} --name b --seeds 2 --lam {LAM} --gamma {GAMMA}",
         BOUND,
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MOPO_RUN", raising=False)
-        assert [main(line.split()) for line in lines] == [0] * len(lines)
-    return folder
+    return run_in(folder, lines)
 
 
 @pytest.fixture

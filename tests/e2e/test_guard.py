@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from probes.runs import record_anew
+from probes.runs import record_anew, run_in
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.report.console import Report
@@ -33,16 +33,9 @@ LEARN = f"train-policy --rollouts {FILE} --name file"
 @pytest.fixture(scope="module")
 def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of Pendulum, whose rewards are all negative, with a model. Not to be written to."""
-    from mopo_cli.__main__ import main
-
-    folder = tmp_path_factory.mktemp("modelled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MOPO_HOME", str(folder / "cache"))
-        Path("tiny.yaml").write_text(TINY)
-        for line in ("fetch-data --dataset generate:Pendulum-v1:random", "train-model", "select-elites"):
-            assert main(f"{line} --run run --config tiny.yaml --threads 1".split()) == 0
-    return folder
+    lines = ("fetch-data --dataset generate:Pendulum-v1:random", "train-model", "select-elites")
+    flags = "--run run --config tiny.yaml --threads 1"
+    return run_in(tmp_path_factory.mktemp("modelled"), [f"{line} {flags}" for line in lines], TINY)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from probes.runs import run_in
 from scipy.stats import spearmanr
 
 from mopo_cli.data.transition_files import read_dataset
@@ -32,16 +33,9 @@ CRITERIA = {
 @pytest.fixture(scope="module")
 def ranked(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run whose ablation of five methods, one of them with another model, is ranked."""
-    from mopo_cli.__main__ import main
-
     folder = tmp_path_factory.mktemp("ranked") / "here"
     shutil.copytree(finished_run, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MOPO_HOME", str(folder / "cache"))
-        patch.delenv("MOPO_RUN", raising=False)
-        assert main(f"{ABLATE} --rank offline".split()) == 0
-    return folder
+    return run_in(folder, [f"{ABLATE} --rank offline"])
 
 
 @pytest.fixture

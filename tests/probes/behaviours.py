@@ -4,6 +4,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
+
 from mopo_cli.agents.online import OnlineSettings, start_online
 from mopo_cli.data.behaviour import Behaviour, start_behaviour, take_step
 from mopo_cli.data.recipes import Recipe
@@ -66,3 +69,18 @@ def bench(
     rows, schedule = Rows(spaces.obs_dim, spaces.act_dim, 0), OnlineSettings(recipe.warmup, recipe.batch_size)
     online = start_online(rows, capacity, recipe.sac(spaces.act_dim), schedule, seed, "cpu")
     return Bench(start_behaviour(online, info), opened[0], opened[1:], spaces)
+
+
+class Three(gym.Env[Any, Any]):
+    """Ends by itself in its third step."""
+
+    observation_space = gym.spaces.Box(0, 9, (1,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, **_: Any) -> Any:
+        self.state = np.zeros(1, np.float32)
+        return self.state, {}
+
+    def step(self, _: Any) -> Any:
+        self.state += 1  # in place: what was logged before must not change with it
+        return self.state, 1.0, bool(self.state[0] == 3), False, {}

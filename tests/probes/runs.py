@@ -1,8 +1,26 @@
-"""A run folder whose files a test has changed on purpose."""
+"""Run folders: made by command lines, or with files that a test has changed on purpose."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
+
+
+def run_in(folder: Path, lines: Iterable[str], settings: str = "") -> Path:
+    """Run command lines in a folder with a cache of its own, and ``settings`` as its tiny.yaml; gives the folder."""
+    from mopo_cli.__main__ import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MOPO_HOME", str(folder / "cache"))
+        patch.delenv("MOPO_RUN", raising=False)
+        if settings:
+            Path("tiny.yaml").write_text(settings)
+        for line in lines:
+            assert main(line.split()) == 0, line
+    return folder
 
 
 def record_anew(run: Path) -> None:

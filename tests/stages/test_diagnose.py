@@ -18,6 +18,7 @@ import scipy.stats
 import torch
 from matplotlib.image import imread
 from numpy.typing import NDArray
+from probes.runs import run_in
 from safetensors.numpy import load_file
 
 from mopo_cli.__main__ import main
@@ -39,14 +40,9 @@ def do(line: str) -> int:
 @pytest.fixture(scope="module")
 def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of HalfCheetah that has a model. Not to be written to."""
-    folder = tmp_path_factory.mktemp("modelled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MOPO_HOME", str(folder / "cache"))
-        Path("tiny.yaml").write_text(TINY)
-        assert do("fetch-data --dataset generate:HalfCheetah-v5:random") == 0
-        assert do("train-model") == 0
-    return folder
+    lines = ("fetch-data --dataset generate:HalfCheetah-v5:random", "train-model")
+    flags = "--run run --config tiny.yaml --threads 1"
+    return run_in(tmp_path_factory.mktemp("modelled"), [f"{line} {flags}" for line in lines], TINY)
 
 
 @pytest.fixture
