@@ -1,13 +1,17 @@
 """What the settings of the stages are made of: their types, how text becomes a value, and what all models share."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
 from mopo_cli.config.axes import parse_axes
+from mopo_cli.dynamics.penalties import ORACLE, PENALTIES
 
-Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
+if TYPE_CHECKING:
+    Penalty = str
+else:
+    Penalty = Literal[(*PENALTIES, ORACLE, "none")]
 Metric = Literal["mse", "nll"]
 
 # A name becomes part of a path: no separator, no leading dot.

@@ -10,7 +10,6 @@ from torch import Tensor
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import (
     ORACLE,
-    PENALTIES,
     RATIO,
     RELEASED_FORM,
     UNCERTAINTIES,
@@ -51,7 +50,7 @@ class Imagining:
     A step whose uncertainty of the name in `halt` is above the number there ends its branch, with terminal = 1.
     """
 
-    uncertainties: tuple[str, ...] = PENALTIES
+    uncertainties: tuple[str, ...] = ("max-var", "avg-var", "ens")
     form: PenaltyForm = RELEASED_FORM
     reward_mean: bool = False
     oracle: Oracle | None = None
@@ -224,4 +223,7 @@ def _stored(came: Step, observation: Tensor, action: Tensor, how: Imagining) -> 
         columns[ORACLE] = torch.where(blank, columns["max-var"], error)
     if how.ratio is not None:
         columns[RATIO] = how.ratio(observation, action, came.member)
-    return torch.stack([columns.get(name, nothing) for name in how.uncertainties], dim=-1), blank
+    stored = came.uncertainty.new_empty(len(nothing), len(how.uncertainties))
+    for u, name in enumerate(how.uncertainties):
+        stored[:, u] = columns.get(name, nothing)
+    return stored, blank

@@ -9,6 +9,7 @@ import pytest
 
 from mopo_cli import __version__
 from mopo_cli.config.schema import STAGES
+from mopo_cli.dynamics.penalties import PENALTIES
 
 # Defaults as one writes them, for every field of the contract (a second time, by hand).
 DEFAULTS = {
@@ -63,7 +64,7 @@ def test_only_what_trains_has_an_engine(shell: Any, monkeypatch: pytest.MonkeyPa
 def test_help_names_sources_and_choices(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = help_lines(shell, monkeypatch, "train-policy")
     assert "MOPO App. G.2" in lines["real-ratio"]
-    assert "max-var|avg-var|ens|oracle|none" in lines["penalty"]
+    assert "|".join((*PENALTIES, "oracle", "none")) in lines["penalty"]
 
 
 def test_mopo_alone_lists_its_commands(shell: Any) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import Ablate, Evaluate, FetchData, TrainModel, TrainPolicy
+from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.errors import InputError, SettingsError, UsageError
 
 
@@ -89,7 +90,7 @@ def test_flags_are_told_all_their_faults_as_flags() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(TrainPolicy, flags={"penalty": "max-vr", "lam": "x", "rollout_batch": "0"})
     for fault in (
-        "--penalty must be 'max-var', 'avg-var', 'ens', 'oracle' or 'none'",
+        f"--penalty must be {', '.join(map(repr, PENALTIES))}, 'oracle' or 'none'",
         "--lam must",
         "--rollout-batch must",
     ):

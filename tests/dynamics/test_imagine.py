@@ -105,9 +105,19 @@ def test_the_stored_uncertainty_is_of_all_networks_at_the_stored_state_and_actio
     ensemble = known()
     for imagined in roll(ensemble, states(50), 2):
         rows = ROWS.split(imagined.rows)
-        expected = uncertainties(*ensemble.predict(rows.observation, rows.action))
+        expected = uncertainties(*ensemble.predict(rows.observation, rows.action), names=RELEASED.uncertainties)
         torch.testing.assert_close(rows.uncertainty, expected)
         assert rows.uncertainty[:, 0].tolist() == pytest.approx([9 * np.sqrt(3)] * 50), "the non-elite counts"
+
+
+@pytest.mark.parametrize("names", [(), ("ens",), ("avg-var", "max-var")])
+def test_which_uncertainties_are_stored_changes_nothing_else(names: tuple[str, ...]) -> None:
+    some = roll(known(), states(50), 2, how=Imagining(names))
+    for imagined, full in zip(some, roll(known(), states(50), 2), strict=True):
+        stored, every = Rows(2, 1, len(names)).split(imagined.rows), ROWS.split(full.rows)
+        assert torch.equal(imagined.rows[:, : -len(names) or None], full.rows[:, :-3])
+        for u, name in enumerate(names):
+            assert torch.equal(stored.uncertainty[:, u], every.uncertainty[:, RELEASED.uncertainties.index(name)])
 
 
 def test_finished_rows_are_stored_as_ended_and_go_no_further() -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from mopo_cli.__main__ import main
+from mopo_cli.dynamics.penalties import UNCERTAINTIES
 from mopo_cli.stages.analysis import diagnose
 
 TINY = """\
@@ -97,7 +98,7 @@ def test_the_figures_are_those_made_by_hand(rollouts: Path, mopo: Any) -> None:
         assert (step["step"], step["rows"], *(step[name] for name in ("mean", "median", "p90"))) == pytest.approx(
             figures, rel=1e-3
         )
-    assert set(kept["uncertainties"]) == {"max-var", "avg-var", "ens", "discrepancy"}
+    assert set(kept["uncertainties"]) == {*UNCERTAINTIES}
     for name, found in kept["uncertainties"].items():
         line = scipy.stats.linregress(stored[name].astype("f8"), error)
         assert (found["slope"], found["intercept"]) == pytest.approx((line.slope, line.intercept), rel=1e-2)

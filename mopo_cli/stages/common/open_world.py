@@ -1,6 +1,6 @@
 """The world of the policy stages: the real rows, and the ensembles to branch in or the rollout file to learn from."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,22 +83,23 @@ class OpenWorld:
         return self.model_seeds[member.model] if self.model_seeds else None
 
 
-def uncertainty_names(settings: PolicyTraining, oracle: bool) -> tuple[str, ...]:
-    """The uncertainties that rows have a column for."""
-    return (*PENALTIES, *load(settings.algorithm).uncertainties, *((ORACLE,) if oracle else ()))
+def uncertainty_names(settings: PolicyTraining, penalties: Collection[str]) -> tuple[str, ...]:
+    """The uncertainties that rows have a column for: those of the penalties in use, and the algorithm's."""
+    used = [name for name in (*PENALTIES, ORACLE) if name in penalties]
+    return tuple(dict.fromkeys([*used, *load(settings.algorithm).uncertainties]))
 
 
 @contextmanager
 def open_world(
-    stage: Stage, settings: PolicyTraining, inputs: dict[str, Path], device: torch.device, oracle: bool = False
+    stage: Stage, settings: PolicyTraining, inputs: dict[str, Path], device: torch.device, penalties: Collection[str]
 ) -> Iterator[OpenWorld]:
-    """Open the stage's inputs, and the simulator where an `oracle` is wanted; it is closed with the block.
+    """Open the stage's inputs, and the simulator where "oracle" is among the `penalties`; it is closed with the block.
 
     Refuses a model or a rollout file made from other data (see check_lineage), and rollouts whose uncertainties
     were measured otherwise than the settings say.
     """
     data = open_data(inputs["dataset"], device)
-    names = uncertainty_names(settings, oracle)
+    names = uncertainty_names(settings, penalties)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
@@ -114,7 +115,7 @@ def open_world(
         model = open_model(stage, data, device)
         world = replace(world, ensembles=tuple(model.ensembles.values()))
         seeds = tuple(model.ensembles)
-        if not oracle:
+        if ORACLE not in penalties:
             yield OpenWorld(data, world, seeds)
             return
         info = data.info
@@ -161,18 +162,20 @@ def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data
         )
     missing = [name for name in names if f"uncertainty/{name}" not in columns]
     if missing:
-        hint = "leave --rollouts out: no file holds it" if missing[0] == ORACLE else "mopo rollout"
+        hint = "leave --rollouts out: no file holds it" if missing[0] == ORACLE else "mopo rollout --force"
         raise InputError(f"The rollout file {path} has no column uncertainty/{missing[0]}.", hint=hint)
 
     def tensor(array: Any) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
-    uncertainty = np.stack([columns[f"uncertainty/{name}"] for name in names], axis=1)
+    uncertainty = torch.zeros(len(columns["rewards"]), len(names))
+    for u, name in enumerate(names):
+        uncertainty[:, u] = tensor(columns[f"uncertainty/{name}"])
     return rows.pack(
         tensor(columns["observations"]),
         tensor(normalise_actions(columns["actions"], data.info)),
         tensor(columns["rewards"]),
         tensor(columns["terminals"] | columns["timeouts"]),
         tensor(columns["next_observations"]),
-        tensor(uncertainty),
+        uncertainty,
     )
