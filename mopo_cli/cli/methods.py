@@ -54,7 +54,7 @@ def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
     model = TrainModel(**{**_recorded(context, "train-model"), **demands.get("train-model", {})})
     run_train_model(run, model, _options(context), report)
     asked = demands.get("select-elites", {})
-    by_hand = {"members": None} if asked else {}  # elites named by hand are those of the run's own model
+    by_hand = {"networks": None} if asked else {}  # elites named by hand are those of the run's own model
     elites = SelectElites(**{**_recorded(context, "select-elites"), **by_hand, **asked})
     run_select_elites(run, elites, _options(context), report)
     return run

@@ -12,9 +12,10 @@ import typer
 from pydantic.fields import FieldInfo
 
 from mopo_cli.config.fields import Settings
-from mopo_cli.config.resolve import check_flags
+from mopo_cli.config.resolve import check_flags, stage_name
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
+from mopo_cli.store.documents import RENAMED
 
 _MOST_THREADS = 4096  # more than any machine has CPUs for
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -104,6 +105,8 @@ def command(
     settings = [
         option(name, setting_help(stage, name), metavar(info.annotation)) for name, info in fields.items() if stage
     ]
+    renamed = {old: name for old, name in RENAMED.get(stage_name(stage), {}).items() if name in fields} if stage else {}
+    settings += [option(old, "", "", hidden=True) for old in renamed]
     execution = [option for name, option in EXECUTION.items() if name not in {*without, *fields}]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -112,6 +115,7 @@ def command(
         def invoke(**given: Any) -> None:
             arguments = {parameter.name: given.pop(parameter.name) for parameter in own}
             call = _call(given, {*given} - {*EXECUTION} | {*fields})
+            _rename(call, renamed)
             if stage:
                 check_flags(stage, call.flags)
             function(call, **arguments)
@@ -137,12 +141,23 @@ def _fields(stage: type[Settings] | None) -> dict[str, FieldInfo]:
     return {name: stage.model_fields[name] for name in [*own, *stage.model_fields]}
 
 
-def option(name: str, help: str, metavar: str, panel: str = "Settings") -> inspect.Parameter:
+def _rename(call: Call, renamed: dict[str, str]) -> None:
+    """Let flags that are given by the names they had before count as those of now, and say so."""
+    for old, name in renamed.items():
+        if old in call.flags:
+            before, now = (f"--{each.replace('_', '-')}" for each in (old, name))
+            if name in call.flags:
+                raise UsageError(f"{before} and {now} are the same setting.", hint=f"leave {before} out")
+            call.flags[name] = call.flags.pop(old)
+            call.report.say(f"{before} is called {now} now.")
+
+
+def option(name: str, help: str, metavar: str, panel: str = "Settings", hidden: bool = False) -> inspect.Parameter:
     """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it.
 
     One of named values may be given several times.
     """
-    flag = typer.Option("--" + name.replace("_", "-"), help=help, metavar=metavar, rich_help_panel=panel)
+    flag = typer.Option("--" + name.replace("_", "-"), help=help, metavar=metavar, rich_help_panel=panel, hidden=hidden)
     kind: Any = list[str] | None if metavar == _METAVARS[dict] else str | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, flag])
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from mopo_cli.store.documents import present_names
+
 
 def parse_axes(given: Any) -> Any:
     """``["beta=0.5,1"]``, as flags have it, or ``{"beta": [0.5, 1]}``, as YAML does -> values by field name.
@@ -11,7 +13,8 @@ def parse_axes(given: Any) -> Any:
     Values are not looked at, and what is neither is given back. Raises ValueError for text of another form.
     """
     if isinstance(given, dict):
-        return {str(name).replace("-", "_"): _values(values) for name, values in given.items()}
+        given = {str(name).replace("-", "_"): _values(values) for name, values in given.items()}
+        return present_names("train-policy", given)
     if not isinstance(given, str | list | tuple):
         return given
     axes: dict[str, Any] = {}
@@ -23,7 +26,7 @@ def parse_axes(given: Any) -> Any:
         if field in axes:
             raise ValueError(f"must not name {field.replace('_', '-')} twice")
         axes[field] = _values(values)
-    return axes
+    return present_names("train-policy", axes)
 
 
 def word(value: Any) -> str:

@@ -39,7 +39,7 @@ def _known_algorithm(name: str) -> str:
 
 Seed = Annotated[int, Field(ge=0, le=_LARGEST)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
-Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
+Networks = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
 Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
 Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]

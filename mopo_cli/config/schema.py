@@ -19,9 +19,9 @@ from mopo_cli.config.fields import (
     Algorithm,
     Axes,
     Horizons,
-    Members,
     Methods,
     Metric,
+    Networks,
     Penalties,
     Penalty,
     Seed,
@@ -128,15 +128,15 @@ class SelectElites(Settings):
 
     n: int = setting(5, "number of elites", ENSEMBLE, ge=1)
     metric: Metric = setting("mse", "hold-out error that ranks the networks", CODE)
-    members: Members | None = setting(None, "the elites themselves, e.g. 0,2,3,5,6 (instead of --n)")
+    networks: Networks | None = setting(None, "the elites themselves, e.g. 0,2,3,5,6 (instead of --n)")
 
-    _check_members = field_validator("members")(unique)
+    _check_networks = field_validator("networks")(unique)
 
 
 class Imagination(Settings):
     """How the model is used wherever it imagines: in ``rollout``, ``train-policy`` and ``ablate``."""
 
-    penalty_members: Literal["all", "elite"] = setting(
+    penalty_networks: Literal["all", "elite"] = setting(
         "all", "networks that the uncertainties look at", "MOPO code; elite: Unifloral"
     )
     penalty_scale: Literal["raw", "standardised"] = setting(

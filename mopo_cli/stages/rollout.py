@@ -225,6 +225,6 @@ def _columns(rows: Rows, names: tuple[str, ...], imagined: Imagined, info: Datas
         "terminals": (transition.terminal.numpy() > 0) & ~wild,
         "timeouts": wild,
         "step": np.full(count, imagined.step, dtype=np.int32),
-        "member": imagined.member.cpu().numpy().astype(np.int32),
+        "network": imagined.member.cpu().numpy().astype(np.int32),
     }
     return columns | {f"uncertainty/{name}": transition.uncertainty[:, u].numpy() for u, name in enumerate(names)}

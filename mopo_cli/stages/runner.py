@@ -17,7 +17,7 @@ from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.store.atomic import discard_leftovers, plain
-from mopo_cli.store.documents import CheckpointHeader, Files, checked
+from mopo_cli.store.documents import CheckpointHeader, Files, checked, present_names
 from mopo_cli.store.lineage import (
     StageRecord,
     check_recorded,
@@ -165,7 +165,7 @@ class Stage:
 
     def _check_same(self, saved: dict[str, Any]) -> None:
         now = plain(self.settings)
-        before = {**setting_defaults(self.key, now), **saved["settings"]}
+        before = {**setting_defaults(self.key, now), **present_names(self.key, saved["settings"])}
         changes = [
             f"{name.replace('_', '-')} {before.get(name)} -> {now.get(name)}"
             for name in sorted({*before, *now})
@@ -269,7 +269,7 @@ def same_settings(
     A setting that did not exist when the one was recorded counts as `setting_defaults` says.
     """
     present = plain(dict(now))
-    then = {**setting_defaults(stage, present), **plain(dict(recorded))}
+    then = {**setting_defaults(stage, present), **plain(present_names(stage, recorded))}
     return all(then.get(name) == present.get(name) for name in {*then, *present} - {*ignore})
 
 

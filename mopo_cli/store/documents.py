@@ -1,5 +1,6 @@
 """What the files of a run hold, as types, and the one door through which their content comes in."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -34,6 +35,21 @@ class FileEntry(TypedDict):
 
 Files = dict[str, FileEntry]
 """Files by role."""
+
+_RENAMED_ROLLOUT = {"penalty_members": "penalty_networks"}
+RENAMED: dict[str, dict[str, str]] = {
+    "select-elites": {"members": "networks"},
+    "rollout": _RENAMED_ROLLOUT,
+    "train-policy": _RENAMED_ROLLOUT,
+    "ablate": _RENAMED_ROLLOUT,
+}
+"""By stage, the names that settings had before, and have now: files and command lines may use either."""
+
+
+def present_names(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by a stage's settings, under the names that these have now; `stage` may be its key "rollout/NAME"."""
+    renamed = RENAMED.get(stage.split("/")[0], {})
+    return {renamed.get(name, name): value for name, value in settings.items()}
 
 
 @_typed
@@ -163,7 +179,7 @@ class RolloutAttributes(TypedDict):
     """What a rollout file says of how it was made, as far as learning from it depends on that."""
 
     dataset_sha256: Sha256
-    penalty_members: NotRequired[str]
+    penalty_networks: NotRequired[str]
     penalty_scale: NotRequired[str]
     penalty_reward: NotRequired[str]
     model_reward: NotRequired[str]

@@ -17,7 +17,7 @@ DEFAULTS = {
     "train-model": "networks 7, hidden 200, layers 4, batch-size 256, learning-rate 0.001, "
     "weight-decay 2.5e-05;5e-05;7.5e-05;7.5e-05;0.0001, holdout-fraction 0.2, holdout-max 1000, patience 5, "
     "min-gain 0.01, max-epochs none, seeds 1, seed-list none",
-    "select-elites": "n 5, metric mse, members none",
+    "select-elites": "n 5, metric mse, networks none",
     "rollout": "h 5, batch 50000, actions uniform, name none, seed 0",
     "train-policy": "penalty max-var, lam 1, h 5, epochs 1000, steps-per-epoch 1000, seeds 1, "
     "seed-list none, rollouts fresh, rollout-actions policy, rollout-batch 50000, rollout-every 1000, pool-epochs 5, "

@@ -61,17 +61,17 @@ def test_a_marked_function_is_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(penalties, "PENALTIES", list(PENALTIES))
 
     @penalties.penalty
-    def least_std(mean: Tensor, std: Tensor) -> Tensor:
+    def of_this_test(mean: Tensor, std: Tensor) -> Tensor:
         return std.amin(dim=(0, 2))
 
     @penalties.uncertainty
     def widest(mean: Tensor, std: Tensor) -> Tensor:
         return mean.amax(dim=(0, 2))
 
-    assert list(penalties.UNCERTAINTIES) == [*UNCERTAINTIES, "least-std", "widest"]
-    assert [*PENALTIES, "least-std"] == penalties.PENALTIES
+    assert list(penalties.UNCERTAINTIES) == [*UNCERTAINTIES, "of-this-test", "widest"]
+    assert [*PENALTIES, "of-this-test"] == penalties.PENALTIES
     mean, std = prediction()
-    columns = penalties.uncertainties(mean, std, names=("least-std", "widest"))
+    columns = penalties.uncertainties(mean, std, names=("of-this-test", "widest"))
     assert torch.equal(columns, torch.stack([std.amin(dim=(0, 2)), mean.amax(dim=(0, 2))], dim=1))
 
 

@@ -11,7 +11,7 @@ from mopo_cli.config.schema import Imagination
 
 LINE = "train-policy --config tiny.yaml --threads 1 --epochs 1 --name again --rollouts runs/tiny/rollouts/uniform_h2.h5"
 OTHERWISE = {
-    "penalty_members": "elite",
+    "penalty_networks": "elite",
     "penalty_scale": "standardised",
     "penalty_reward": "excluded",
     "model_reward": "mean",
@@ -55,7 +55,7 @@ def test_a_file_from_before_these_settings_counts_as_made_with_their_defaults(
             del file.attrs[name]
     record_anew(tiny_run)
     assert mopo(LINE).code == 0
-    refuses(f"{LINE} --penalty-members elite", 4, "was made with --penalty-members all, not elite")
+    refuses(f"{LINE} --penalty-networks elite", 4, "was made with --penalty-networks all, not elite")
 
 
 def test_only_the_columns_of_the_penalty_in_use_are_needed(tiny_run: Path, refuses: Any, mopo: Any) -> None:

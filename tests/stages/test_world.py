@@ -13,7 +13,7 @@ from mopo_cli.stages.common.open_world import imagining, policy_inputs
 from mopo_cli.store.run import RunFolder
 
 OTHERWISE = {
-    "penalty_members": "elite",
+    "penalty_networks": "elite",
     "penalty_scale": "standardised",
     "penalty_reward": "excluded",
     "model_reward": "mean",

@@ -205,7 +205,7 @@ def _open_elites(stage: Stage, meta: dict[str, Any]) -> dict[int, tuple[int, ...
             raise InputError(f"{path} was made for another model.", hint="mopo select-elites")
         elites = {seed: tuple(chosen["elites"][str(seed)]) for seed in meta["seeds"]}
         networks = range(meta["networks"])
-        if not all(k in networks for members in elites.values() for k in members):
+        if not all(k in networks for chosen in elites.values() for k in chosen):
             raise ValueError(f"elites must be among the networks 0 to {networks[-1]}")
         return elites
 

@@ -59,7 +59,7 @@ def imagining(settings: Imagination, data: Data) -> Imagining:
             targets = targets[data.terminal == 0]
         deviation = targets.double().std(dim=0, correction=0).float()
         scale = torch.where(deviation > 0, deviation, 1.0)
-    form = PenaltyForm(settings.penalty_members == "elite", scale, settings.penalty_reward == "included")
+    form = PenaltyForm(settings.penalty_networks == "elite", scale, settings.penalty_reward == "included")
     check_precision("--rollout-precision", settings.rollout_precision, data.observation.device)
     mean = settings.model_reward == "mean"
     guard = guard_rule(data.info.termination, settings.termination_rules == "paper")
