@@ -23,8 +23,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import update_flops
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining, branch
-from mopo_cli.dynamics.penalties import PENALTIES
+from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import draws, stream
@@ -54,7 +53,7 @@ def make_world(models: tuple[Ensemble, ...] | None = None) -> World:
     observation, following = torch.randn(2, 300, OBS, generator=draw)
     action, reward = 2 * torch.rand(300, ACT, generator=draw) - 1, torch.randn(300, generator=draw)
     real = rows.pack(observation, action, reward, torch.zeros(300), following, torch.zeros(300, COLUMN + 1))
-    how = Imagining((*PENALTIES, "ratio"))
+    how = Imagining((*RELEASED.uncertainties, "ratio"))
     return World(rows, real, observation, never, models or (ensemble(0), ensemble(1)), how=how)
 
 
