@@ -61,7 +61,7 @@ def bench(
     """Measure how fast models and policies are trained here, and project how long a run takes. Nothing is fetched."""
     from mopo_cli.agents.crew import crew_size
     from mopo_cli.bench.room import check_room
-    from mopo_cli.engine.workers import thread_count
+    from mopo_cli.engine.parallel import thread_count
     from mopo_cli.stages.common.inputs import open_device, open_recorder
     from mopo_cli.stages.common.watch import free_processes
     from mopo_cli.stages.runner import Options

@@ -8,8 +8,8 @@ import torch
 
 from mopo_cli.config.schema import TrainModel
 from mopo_cli.data.transition_files import dataset_shape
-from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
@@ -46,11 +46,10 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
             return stage.result()
         _check_memory(settings, path, device)
         data = open_data(path, device)
-        fit_data = _learnable(data, report)
-        how, seeds = fit_settings(settings), settings.all_seeds()
-        fit = start_fit(fit_data, how, seeds, open_recorder(options, device))
-        history = _train(stage, fit, fit_data, report)
-        return _publish(stage, fit, fit_data, data, history, report)
+        recorder = open_recorder(options, device)
+        fit = start_fit(_learnable(data, report), fit_settings(settings), settings.all_seeds(), recorder)
+        history = _train(stage, fit, report)
+        return _publish(stage, fit, data, history, report)
 
 
 def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> None:
@@ -62,16 +61,16 @@ def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> 
     check_memory(settings, estimate, device)
 
 
-def _learnable(data: Data, report: Report) -> FitData:
+def _learnable(data: Data, report: Report) -> Examples:
     """All rows, to train on and to hold out, but those whose next state the log does not hold."""
     if data.info.terminal_next_known:
-        return FitData.of(data.observation, data.action, data.reward, data.next_observation)
+        return Examples.of(data.observation, data.action, data.reward, data.next_observation)
     known = data.terminal == 0
     rows = int(known.sum())
     if rows < 2:
         raise InputError(f"{data.info.dataset_id}: the next state is known in {rows} rows, 2 are needed.")
     report.say(f"{len(known) - rows:,} terminal rows are left out: the log does not hold the state after them")
-    return FitData.of(data.observation[known], data.action[known], data.reward[known], data.next_observation[known])
+    return Examples.of(data.observation[known], data.action[known], data.reward[known], data.next_observation[known])
 
 
 def fit_settings(settings: TrainModel) -> FitSettings:
@@ -79,7 +78,7 @@ def fit_settings(settings: TrainModel) -> FitSettings:
     return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
 
 
-def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[str, Any]]:
+def _train(stage: Stage, fit: FitState, report: Report) -> list[dict[str, Any]]:
     history: list[dict[str, Any]] = []
     saved = stage.load_state(str(fit.flat.device))
     if saved is not None:
@@ -94,7 +93,7 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
     with report.live_table(columns) as table:
         first_step = fit.step
         while not fit.done:
-            finished = advance(fit, data, _BLOCK)
+            finished = advance(fit, _BLOCK)
             tell_doubt(fit.engine, report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))
@@ -103,7 +102,7 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
                 epoch_start, first_step = time.monotonic(), 0
             stop = stage.should_stop()
             if stop or time.monotonic() - last_save > _SAVE_SECONDS:
-                tensors, numbers = fit_state(fit)
+                tensors, numbers = fit_checkpoint(fit)
                 stage.save_state(tensors, {"fit": numbers, "history": history})
                 last_save = time.monotonic()
             if stop:
@@ -111,7 +110,7 @@ def _train(stage: Stage, fit: Fit, data: FitData, report: Report) -> list[dict[s
     return history
 
 
-def _epoch_record(fit: Fit, finished: EpochReport) -> dict[str, Any]:
+def _epoch_record(fit: FitState, finished: EpochReport) -> dict[str, Any]:
     seeds = [fit.seeds[s] for s in finished.active]
     return {
         "epoch": finished.epoch,
@@ -120,16 +119,14 @@ def _epoch_record(fit: Fit, finished: EpochReport) -> dict[str, Any]:
     }
 
 
-def _show(row: Any, fit: Fit, finished: EpochReport, rate: float) -> None:
+def _show(row: Any, fit: FitState, finished: EpochReport, rate: float) -> None:
     names = [f"seed {fit.seeds[s]}: " if len(fit.seeds) > 1 else "" for s in finished.active]
     networks = "; ".join(name + format_value(mse) for name, mse in zip(names, finished.mse, strict=True))
     seeds = f"{len(finished.active)} x {fit.settings.networks}"
     row(finished.epoch, seeds, float(finished.nll.mean()), networks, float(fit.best_mse.mean()), int(rate))
 
 
-def _publish(
-    stage: Stage, fit: Fit, fit_data: FitData, data: Data, history: list[dict[str, Any]], report: Report
-) -> dict[str, Any]:
+def _publish(stage: Stage, fit: FitState, data: Data, history: list[dict[str, Any]], report: Report) -> dict[str, Any]:
     run, settings = stage.run, fit.settings
     failed = [seed for seed, mse in zip(fit.seeds, fit.best_mse, strict=True) if not bool(mse.isfinite().all())]
     if failed:
@@ -142,7 +139,7 @@ def _publish(
     dimension_errors = []
     for s, seed in enumerate(fit.seeds):
         ensemble = fitted(fit, s)
-        errors, likelihood = holdout_errors(fit, fit_data, ensemble.flat, s)
+        errors, likelihood = holdout_errors(fit, ensemble.flat, s)
         mse[str(seed)], nll[str(seed)] = errors.mean(dim=1).tolist(), likelihood.tolist()
         dimension_errors.append(errors.mean(dim=0))
         own = {
@@ -153,8 +150,8 @@ def _publish(
         tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in own.items()}
     meta = {
         "kind": "model",
-        "obs_dim": fit_data.obs_dim,
-        "act_dim": fit_data.inputs.shape[1] - fit_data.obs_dim,
+        "obs_dim": fit.data.obs_dim,
+        "act_dim": fit.data.inputs.shape[1] - fit.data.obs_dim,
         "hidden": settings.hidden,
         "layers": settings.layers,
         "networks": settings.networks,
@@ -165,7 +162,7 @@ def _publish(
         "dataset_id": data.info.dataset_id,
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
     }
-    dimensions = _dimension_report(fit, fit_data, torch.stack(dimension_errors).mean(dim=0))
+    dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0))
     outputs = {
         "model": run.model,
         "description": run.model_dir / "model.json",
@@ -186,9 +183,9 @@ def _publish(
     return stage.finish(outputs, extra)
 
 
-def _dimension_report(fit: Fit, data: FitData, errors: torch.Tensor) -> list[dict[str, Any]]:
-    variance = data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
-    names = [f"change of observation {d}" for d in range(data.obs_dim)] + ["reward"]
+def _dimension_report(fit: FitState, errors: torch.Tensor) -> list[dict[str, Any]]:
+    variance = fit.data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
+    names = [f"change of observation {d}" for d in range(fit.data.obs_dim)] + ["reward"]
     rows = zip(names, errors.tolist(), variance.tolist(), strict=True)
     return [
         {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}

@@ -126,7 +126,7 @@ class CheckpointHeader(TypedDict):
 
 @_typed
 class FitNumbers(TypedDict):
-    """The numbers of `dynamics.fit.fit_state`."""
+    """The numbers of `dynamics.fit.fit_checkpoint`."""
 
     stale: list[int]
     active: list[Counted]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from probes.linear import linear_ensemble
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, TerminationRule, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.episodes import ModelReturns, model_returns
-from mopo_cli.dynamics.imagine import RELEASED, Imagining, TerminationRule, branch
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -217,7 +217,7 @@ def test_the_reward_may_be_the_mean_and_the_oracle_s_ignorance_is_counted() -> N
         return torch.where(observation[:, 0] > 0, 0.25, torch.nan)
 
     std = torch.tensor([[1e-9, 1e-9, 3.0], [0.3, 0.4, 1.2], [0.1, 0.2, 0.2]])
-    how = Imagining((*RELEASED.uncertainties, ORACLE), reward_mean=True, oracle=oracle)
+    how = RolloutOptions((*RELEASED.uncertainties, ORACLE), reward_mean=True, oracle=oracle)
     start = starts(50)
     came = model_returns(known(std), never, start, linear_policy, 1, GAMMA, stream(3, "test"), how)
     np.testing.assert_allclose(came.total.reward, by_hand(start.double().numpy(), 1)["total"][:, 0], rtol=1e-5)

@@ -20,8 +20,8 @@ from mopo_cli.bench.operations import update_flops
 from mopo_cli.bench.workloads import Shapes, taking
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import RELEASED, Imagining
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -50,7 +50,7 @@ def make_ensemble(seed: int = 0, obs_dim: int = OBS, act_dim: int = ACT) -> Ense
 
 def make_world(algorithm: Algorithm, act_dim: int = ACT, count: int = 300) -> World:
     """Random real rows, two ensembles to branch in, and no rule that ends a rollout."""
-    how = Imagining(uncertainties=(*RELEASED.uncertainties, *algorithm.uncertainties))
+    how = RolloutOptions(uncertainties=(*RELEASED.uncertainties, *algorithm.uncertainties))
     draw, rows = stream(0, "test/rows"), Rows(OBS, act_dim, len(how.uncertainties))
     observation = torch.randn(count, OBS, generator=draw)
     action = 2 * torch.rand(count, act_dim, generator=draw) - 1

@@ -16,7 +16,7 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
-from mopo_cli.engine.workers import use_threads
+from mopo_cli.engine.parallel import use_threads
 from mopo_cli.errors import CorruptError, InputError, SettingsError, UsageError
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.precision import Precision

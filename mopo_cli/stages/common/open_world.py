@@ -15,7 +15,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.transition_files import read_rollouts
 from mopo_cli.data.transitions import normalise_actions
-from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -50,8 +50,8 @@ def policy_roles(settings: PolicyTraining) -> tuple[str, ...]:
     return ("dataset",) if settings.rollouts == "fresh" else ("dataset", "rollouts")
 
 
-def imagining(settings: Imagination, data: Data) -> Imagining:
-    """How these settings let the model imagine on this dataset."""
+def rollout_options(settings: Imagination, data: Data) -> RolloutOptions:
+    """How the model is rolled out on this dataset, by these settings."""
     scale = None
     if settings.penalty_scale == "standardised":
         targets = torch.cat([data.next_observation - data.observation, data.reward[:, None]], dim=1)
@@ -63,7 +63,7 @@ def imagining(settings: Imagination, data: Data) -> Imagining:
     check_precision("--rollout-precision", settings.rollout_precision, data.observation.device)
     mean = settings.model_reward == "mean"
     guard = guard_rule(data.info.termination, settings.termination_rules == "paper")
-    return Imagining(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard)
+    return RolloutOptions(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def open_world(
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
     rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
-    how = replace(imagining(settings, data), uncertainties=names)
+    how = replace(rollout_options(settings, data), uncertainties=names)
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
     world = World(rows, real, data.observation, rule, how=how)
     if "rollouts" in inputs:
