@@ -19,7 +19,7 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -65,9 +65,9 @@ def trained(name: str) -> Loop:
 
 def fitted() -> Tensor:
     settings = FitSettings(3, 20, 2, 16, 1e-3, (1e-4, 1e-4, 1e-4), 0.2, 50, 5, 0.01, None)
-    data = FitData.of(*transitions())
+    data = Examples.of(*transitions())
     fit = start_fit(data, settings, (0, 1))
-    advance_fit(fit, data, 15)
+    advance_fit(fit, 15)
     return fit.flat
 
 
