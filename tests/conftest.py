@@ -57,10 +57,10 @@ def evaluated_here() -> Iterator[None]:
 @pytest.fixture
 def use_threads() -> Iterator[Callable[[int], None]]:
     """Sets the number of threads for the rest of the test."""
-    from mopo_cli.engine import workers
+    from mopo_cli.engine.parallel import use_threads as use
 
-    yield workers.use_threads
-    workers.use_threads(1)
+    yield use
+    use(1)
 
 
 @pytest.fixture

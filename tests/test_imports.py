@@ -24,7 +24,7 @@ TOUCHES_THE_WORLD = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "sys", "signal", "subprocess"),
     *("time", "datetime", "random", "logging", "warnings", "h5py", "rich", "typer"),
 }
-FORKS = ("mopo_cli.engine.processes",)
+FORKS = ("mopo_cli.engine.parallel",)
 TORCH_DRAWS = {
     *("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"),
     *("rand_like", "randn_like", "randint_like", "manual_seed", "seed", "get_rng_state", "set_rng_state"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.world import World
-from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
@@ -140,7 +140,7 @@ def _actors(agent: Agent) -> Tensor:
     return agent.actor
 
 
-def _as_it_is(_agent: Any, _m: int, _flat: Tensor, how: Imagining) -> Imagining:
+def _as_it_is(_agent: Any, _m: int, _flat: Tensor, how: RolloutOptions) -> RolloutOptions:
     return how
 
 
@@ -189,7 +189,7 @@ class Algorithm:
     refresh_operations: Callable[[Any, Work], int] = lambda settings, work: 0
     uncertainties: tuple[str, ...] = ()
     rolling: Callable[[Any], Tensor] = _actors
-    imagining: Callable[[Any, int, Tensor, Imagining], Imagining] = _as_it_is
+    imagining: Callable[[Any, int, Tensor, RolloutOptions], RolloutOptions] = _as_it_is
     choices: Callable[[Any], tuple[Choice, ...]] = lambda agent: ()
     files: Callable[[Any, int], dict[str, dict[str, Tensor]]] = lambda agent, m: {}
     state: Callable[[Any], tuple[dict[str, Tensor], list[int]]] = agent_state

@@ -20,9 +20,9 @@ from mopo_cli.agents.divergences import kl_divergence, squared_mmd
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
+from mopo_cli.engine.parallel import spread_evenly
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
-from mopo_cli.engine.workers import spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.flops import mlp_flops
 from mopo_cli.nets.init import initial, uniform

@@ -8,7 +8,7 @@ from torch import Tensor
 from mopo_cli.agents.guard import charge
 from mopo_cli.agents.runs import Loop, Past, RolloutTally
 from mopo_cli.agents.world import World
-from mopo_cli.dynamics.imagine import ENDS, branch, uniform_policy
+from mopo_cli.dynamics.branched_rollouts import ENDS, branch, uniform_policy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.streams import stream
 

@@ -19,8 +19,7 @@ from mopo_cli.agents.branching import remember
 from mopo_cli.agents.loop import advance, learned, put_back
 from mopo_cli.agents.runs import Loop, Past, RolloutTally, start_loop
 from mopo_cli.agents.world import World
-from mopo_cli.engine.processes import Helper, Helpers, can_fork, forked, shared_floats
-from mopo_cli.engine.workers import thread_count
+from mopo_cli.engine.parallel import Helper, Helpers, can_fork, forked, shared_floats, thread_count
 
 # A member is trained so many steps in one go, or a fifth of an epoch, in whole blocks: handing it on takes some ten
 # milliseconds, and at the end of an epoch all wait for the last.
@@ -72,13 +71,13 @@ class Crew:
                 if waiting:
                     m = min(waiting, key=goals.__getitem__)
                     goals[m] = _goal(loop, goals[m], until)
-                    helper.ask((m, goals[m], progress[m]))
+                    helper.send((m, goals[m], progress[m]))
                     at_work[helper] = m
             if not at_work:
                 break
-            for helper in self.helpers.answered():
+            for helper in self.helpers.ready():
                 m = at_work.pop(helper)
-                reached, made, means[m] = helper.answer()
+                reached, made, means[m] = helper.receive()
                 passed((reached.step - progress[m].step) / count)
                 progress[m] = reached
                 rollouts[m] += made

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.streams import stream
-from mopo_cli.engine.workers import spread
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.nets.perceptron import differentiate, evaluate, predict

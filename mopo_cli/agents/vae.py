@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.parallel import spread_evenly
 from mopo_cli.engine.streams import stream
-from mopo_cli.engine.workers import spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import initial, uniform
 from mopo_cli.nets.perceptron import Evaluated, differentiate, evaluate, first_slope

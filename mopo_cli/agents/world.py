@@ -5,8 +5,8 @@ from functools import cached_property
 
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, TerminationRule
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import RELEASED, Imagining, TerminationRule
 from mopo_cli.engine.rows import Rows
 
 
@@ -23,7 +23,7 @@ class World:
     rule: TerminationRule
     ensembles: tuple[Ensemble, ...] = ()
     buffer: Tensor | None = None
-    how: Imagining = RELEASED
+    how: RolloutOptions = RELEASED
 
     @cached_property
     def least_reward(self) -> float:

@@ -24,7 +24,6 @@ from mopo_cli.bench.workloads import (
     warm_up_phases,
 )
 from mopo_cli.config.schema import TrainModel, TrainPolicy
-from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.evaluation.play import open_environments
 from mopo_cli.nets.flops import mlp_flops
@@ -120,7 +119,7 @@ def measure(
         made = policy.rollout_batch * policy.h
         for precision in _precisions(device):
             name = f"rollouts{_IN[precision]}"
-            work = rollouts(model, policy, shapes, device, Imagining(precision=precision))
+            work = rollouts(model, policy, shapes, device, precision)
             yield rate(name, "generated transitions", work, made, flops, speeds[name])
     for members in sorted({1, seeds}):
         for precision in _precisions(device):

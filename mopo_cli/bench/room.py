@@ -2,15 +2,14 @@
 
 import torch
 
-from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.crew import crew_size
 from mopo_cli.bench.measure import Task
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import Needed, model_bytes, policy_bytes
+from mopo_cli.stages.common.open_world import uncertainty_names
 
 
 class Sizes(Settings):
@@ -25,8 +24,7 @@ def check_room(task: Task, seeds: int, device: torch.device) -> None:
     inputs, outputs = task.shapes.obs_dim + task.shapes.act_dim, task.shapes.obs_dim + 1
 
     def stack(settings: TrainPolicy, members: int, rows: int) -> Needed:
-        algorithm = load(settings.algorithm)
-        row = Rows(task.shapes.obs_dim, task.shapes.act_dim, len(PENALTIES) + len(algorithm.uncertainties))
+        row = Rows(task.shapes.obs_dim, task.shapes.act_dim, len(uncertainty_names(settings, [settings.penalty])))
         size = crew_size(members, device)
         needed = policy_bytes(settings, row, rows, device, size, settings.h, members)
         return {name: taken for name, taken in needed.items() if name != "pools"}  # batches are drawn from the data

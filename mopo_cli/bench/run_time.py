@@ -7,10 +7,10 @@ import torch
 
 from mopo_cli.agents.algorithms import load
 from mopo_cli.bench.measure import WARM_UP, Rate, Task, rollouts_name, training_name, updates_name
-from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.stages.common.learner import learner_settings
 from mopo_cli.stages.common.memory_estimates import policy_bytes
+from mopo_cli.stages.common.open_world import uncertainty_names
 
 MODEL_EPOCHS = 100
 """Epochs of model training that a projection assumes: where its early stop comes, no one knows before."""
@@ -58,7 +58,7 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     played = _played(task, seeds, episode, known)
     meanwhile = seconds["rollouts"] + seconds["policy updates"]
     seconds["evaluation"] = max(played / processes - meanwhile, 0.0) if processes else played
-    rows = Rows(shapes.obs_dim, shapes.act_dim, len(PENALTIES))
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(uncertainty_names(policy, [policy.penalty])))
     alone = policy_bytes(policy, rows, shapes.rows, torch.device("cpu"), 0, policy.h, seeds)
     return Projection(seconds, {name: size for name, size in alone.items() if name in _BUFFERS})
 

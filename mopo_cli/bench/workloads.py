@@ -22,19 +22,20 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import ELITES
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions, branch
 from mopo_cli.dynamics.fit import fitted, start_fit
-from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
-from mopo_cli.dynamics.penalties import PENALTIES
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance, steps_per_epoch
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.engine.members import Member
+from mopo_cli.engine.parallel import spread, thread_count
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
-from mopo_cli.engine.workers import spread, thread_count
 from mopo_cli.evaluation.play import Environment, evaluate_returns
 from mopo_cli.nets import products
+from mopo_cli.nets.precision import Precision
 from mopo_cli.stages.common.learner import learner_settings, loop_settings
+from mopo_cli.stages.common.open_world import uncertainty_names
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.train_model import fit_settings
 from mopo_cli.tasks.termination import never
@@ -78,7 +79,7 @@ def model_training(
 ) -> tuple[Callable[[], object], Engine]:
     """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained; also what takes them."""
     observation, action, reward, following = _transitions(shapes, device)
-    data = FitData.of(observation, action, reward, following)
+    data = Examples.of(observation, action, reward, following)
     endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
     fit = start_fit(data, fit_settings(endless), (0,), record)
 
@@ -86,21 +87,21 @@ def model_training(
         left = MODEL_STEPS
         while left:
             done = fit.step
-            report = advance(fit, data, left)
+            report = advance(fit, left)
             left -= steps_per_epoch(fit) - done if report else fit.step - done
 
     return work, fit.engine
 
 
 def rollouts(
-    model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: torch.device, how: Imagining = RELEASED
+    model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: torch.device, precision: Precision = "fp32"
 ) -> Callable[[], object]:
     """A policy's rollouts from `rollout_batch` states, h steps each.
 
     No rollout ends early, so that a call generates ``rollout_batch * h`` transitions.
     """
     world, loop = _policy_stack(settings, shapes, 1, device, model)
-    policy, (ensemble,) = loop.agent.policy(0), world.ensembles
+    policy, (ensemble,), how = loop.agent.policy(0), world.ensembles, replace(world.how, precision=precision)
     start = world.start[torch.randint(len(world.start), (settings.rollout_batch,)).to(device)]
 
     def draw() -> torch.Generator:
@@ -185,7 +186,7 @@ def _policy_stack(
     settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel | None = None
 ) -> tuple[World, Loop]:
     algorithm = load(settings.algorithm)
-    how = Imagining(uncertainties=(*PENALTIES, *algorithm.uncertainties))
+    how = RolloutOptions(uncertainties=uncertainty_names(settings, [settings.penalty]))
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))
     observation, action, reward, following = _transitions(shapes, device)
     never_ended = torch.zeros(shapes.rows, device=device)
@@ -193,7 +194,7 @@ def _policy_stack(
     packed = rows.pack(observation, action, reward, never_ended, following, uncertainty)
     world = World(rows, packed, observation, never, buffer=packed, how=how)
     if model is not None:
-        data = FitData.of(observation, action, reward, following)
+        data = Examples.of(observation, action, reward, following)
         ensemble = fitted(start_fit(data, fit_settings(model), (0,)), 0)
         world = replace(world, ensembles=(replace(ensemble, elites=ensemble.elites[:ELITES]),))
     stack = tuple(Member(seed, settings.penalty, settings.lam, settings.h, 0) for seed in range(members))

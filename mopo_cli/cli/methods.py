@@ -54,9 +54,9 @@ def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
     _share_data(context.run, run)
     model = TrainModel(**{**_recorded(context, "train-model"), **demands.get("train-model", {})})
     run_train_model(run, model, _options(context), report)
-    required = demands.get("select-elites", {})
-    chosen = {"members": None} if required else {}  # elites chosen by hand are networks of this run's model
-    elites = SelectElites(**{**_recorded(context, "select-elites"), **chosen, **required})
+    asked = demands.get("select-elites", {})
+    by_hand = {"networks": None} if asked else {}  # elites named by hand are those of the run's own model
+    elites = SelectElites(**{**_recorded(context, "select-elites"), **by_hand, **asked})
     run_select_elites(run, elites, _options(context), report)
     return run
 

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from mopo_cli.cli import panels
-from mopo_cli.config.checks import check_flags
+from mopo_cli.config.checks import check_flags, stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
+from mopo_cli.store.documents import RENAMED
 
 _MOST_THREADS = 4096  # more than any machine has CPUs for
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -97,6 +98,8 @@ def command(
     """
     names = panels.in_order(only or (stage.model_fields if stage else ()))
     settings = [_setting_option(stage, name) for name in names if stage]
+    renamed = {old: name for old, name in RENAMED.get(stage_name(stage), {}).items() if name in names} if stage else {}
+    settings += [option(old, "", "", hidden=True) for old in renamed]
     help_all = [_flag("help_all", bool, _HELP_ALL, default=False, panel=None)]
     execution = [parameter for name, parameter in EXECUTION.items() if name not in {*without, *names}]
 
@@ -106,6 +109,7 @@ def command(
         def invoke(help_all: bool = False, **values: Any) -> None:
             arguments = {parameter.name: values.pop(parameter.name) for parameter in extra}
             call = _call(values, {*values} - {*EXECUTION} | {*names})
+            _rename(call, renamed)
             if stage:
                 check_flags(stage, call.flags)
             function(call, **arguments)
@@ -138,7 +142,18 @@ def _setting_option(stage: type[Settings], name: str) -> inspect.Parameter:
     return option(name, f"{info.description} ({'; '.join(filter(None, about))})", shown, panel, hidden)
 
 
-def option(name: str, help: str, metavar: str, panel: str, hidden: bool = False) -> inspect.Parameter:
+def _rename(call: Call, renamed: dict[str, str]) -> None:
+    """Let flags that have an old name count under the new one, and say so."""
+    for old, name in renamed.items():
+        if old in call.flags:
+            before, now = (f"--{each.replace('_', '-')}" for each in (old, name))
+            if name in call.flags:
+                raise UsageError(f"{before} and {now} are the same setting.", hint=f"leave {before} out")
+            call.flags[name] = call.flags.pop(old)
+            call.report.say(f"{before} is called {now} now.")
+
+
+def option(name: str, help: str, metavar: str, panel: str = "Settings", hidden: bool = False) -> inspect.Parameter:
     """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it.
 
     One of named values may be repeated.

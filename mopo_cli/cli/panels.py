@@ -15,7 +15,7 @@ _PANELS = {
     ),
     "The penalty": (
         "penalty lam",
-        "penalty_members penalty_networks penalty_scale penalty_reward oracle_prediction",
+        "penalty_networks penalty_scale penalty_reward oracle_prediction",
     ),
     "Schedule": (
         "epochs steps_per_epoch max_epochs patience learning_rate seeds seed_list",

@@ -4,7 +4,7 @@ from mopo_cli.cli.context import open_context
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.schema import SelectElites
 
-EXAMPLES = ("mopo select-elites", "mopo select-elites --members 0,2,3,5,6")
+EXAMPLES = ("mopo select-elites", "mopo select-elites --networks 0,2,3,5,6")
 
 
 @command(SelectElites, without=("engine",))

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from mopo_cli.store.documents import present_names
+
 
 def parse_axes(value: Any) -> Any:
     """``["beta=0.5,1"]``, as flags have it, or ``{"beta": [0.5, 1]}``, as YAML does -> values by field name.
@@ -11,10 +13,11 @@ def parse_axes(value: Any) -> Any:
     Values are not checked; anything else is returned unchanged. Raises ValueError for text of another form.
     """
     if isinstance(value, dict):
-        return {str(name).replace("-", "_"): _values(values) for name, values in value.items()}
+        axes = {str(name).replace("-", "_"): _values(values) for name, values in value.items()}
+        return present_names("train-policy", axes)
     if not isinstance(value, str | list | tuple):
         return value
-    axes: dict[str, Any] = {}
+    axes = {}
     for text in [value] if isinstance(value, str) else value:
         name, equals, values = str(text).partition("=")
         field = name.strip().replace("-", "_")
@@ -23,7 +26,7 @@ def parse_axes(value: Any) -> Any:
         if field in axes:
             raise ValueError(f"must not have {field.replace('_', '-')} twice")
         axes[field] = _values(values)
-    return axes
+    return present_names("train-policy", axes)
 
 
 def word(value: Any) -> str:

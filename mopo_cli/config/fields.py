@@ -1,13 +1,17 @@
 """The types of settings, how text becomes a value, and what the models of all stages share."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
 from mopo_cli.config.axes import parse_axes
+from mopo_cli.dynamics.penalties import ORACLE, PENALTIES
 
-Penalty = Literal["max-var", "avg-var", "ens", "oracle", "none"]
+if TYPE_CHECKING:
+    Penalty = str
+else:
+    Penalty = Literal[(*PENALTIES, ORACLE, "none")]
 Metric = Literal["mse", "nll"]
 
 # A name becomes part of a path: no separator, no leading dot.
@@ -37,7 +41,7 @@ def _check_algorithm(name: str) -> str:
 Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, le=_LARGEST)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
-Members = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
+Networks = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
 Horizons = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split)]
 Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.errors import SettingsError, UsageError
+from mopo_cli.store.documents import RENAMED
 
 Sections = dict[str, dict[str, Any]]
 """A settings file: section (the stage's command) -> key as in the schema -> value, not yet validated."""
@@ -124,7 +125,8 @@ def _keys(values: Any, section: str, label: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise SettingsError(f"{label}: section {section} must hold keys and values such as 'seed: 0'.")
-    keys = [str(key).replace("-", "_") for key in values]
+    renamed = RENAMED.get(section, {})
+    keys = [renamed.get(key, key) for key in (str(key).replace("-", "_") for key in values)]
     twice = sorted({key.replace("_", "-") for key in keys if keys.count(key) > 1})
     if twice:
         raise SettingsError(f"{label}: section {section} has {', '.join(twice)} twice.")

@@ -20,9 +20,9 @@ from mopo_cli.config.fields import (
     Algorithm,
     Axes,
     Horizons,
-    Members,
     Methods,
     Metric,
+    Networks,
     Penalties,
     Penalty,
     Seed,
@@ -115,15 +115,15 @@ class SelectElites(Settings):
 
     n: int = setting(5, "number of elites", ENSEMBLE, ge=1)
     metric: Metric = setting("mse", "hold-out error to rank the networks by", CODE)
-    members: Members | None = setting(None, "the elites themselves, e.g. 0,2,3,5,6 (instead of --n)")
+    networks: Networks | None = setting(None, "the elites themselves, e.g. 0,2,3,5,6 (instead of --n)")
 
-    _check_members = field_validator("members")(unique)
+    _check_networks = field_validator("networks")(unique)
 
 
 class Imagination(Settings):
     """How the model makes transitions: in ``rollout``, ``train-policy`` and ``ablate``."""
 
-    penalty_members: Literal["all", "elite"] = setting(
+    penalty_networks: Literal["all", "elite"] = setting(
         "all", "networks that the uncertainties look at", "MOPO code; elite: Unifloral"
     )
     penalty_scale: Literal["raw", "standardised"] = setting(

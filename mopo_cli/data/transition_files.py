@@ -19,6 +19,7 @@ from mopo_cli.data.validate import check_bounds, check_columns, check_finite
 from mopo_cli.errors import InputError
 from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.columns import column_shape, open_hdf5, read_columns, stored_names
+from mopo_cli.store.documents import present_names
 from mopo_cli.store.sealed import OF_FILE, check_content, create, read_attributes
 
 UNCERTAINTY = "uncertainty"
@@ -43,7 +44,8 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
 _JSON = ("env_kwargs", "recipe", "doubts")
 # What a file without them means.
 _ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None, "doubts": []}
-_STEP_COLUMNS = {"step": np.int32, "member": np.int32}
+_STEP_COLUMNS = {"step": np.int32, "network": np.int32}
+_OLD_NETWORK = "member"  # what the column network is called in older files
 
 
 def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> str:
@@ -137,12 +139,15 @@ class RolloutWriter:
 def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The columns (uncertainties as ``uncertainty/<penalty>``) and attributes of a rollout file.
 
-    CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
+    Those of an older file come under the names that they have now. CorruptError when the file is damaged, InputError
+    when it is absent or breaks the schema.
     """
     with open_hdf5(path) as file:
         attributes = read_attributes(file, path, "rollouts")
         penalties = [f"{UNCERTAINTY}/{name}" for name in stored_names(file, UNCERTAINTY)]
-        columns = read_columns(file, [*COLUMNS, *_STEP_COLUMNS, *penalties])
+        network = _OLD_NETWORK if "network" not in file and _OLD_NETWORK in file else "network"
+        stored = read_columns(file, [*COLUMNS, "step", network, *penalties])
+    columns = {"network" if name == network else name: column for name, column in stored.items()}
     transitions = _transitions(columns, {})
     check_columns(transitions, str(path))
     expected = _STEP_COLUMNS | dict.fromkeys(penalties, np.float32)
@@ -151,8 +156,9 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             raise InputError(f"{path}: column {name} must have shape [{len(transitions)}] and type {np.dtype(dtype)}.")
     for name in penalties:
         check_finite(name, columns[name], str(path))
-    check_content(path, attributes, columns)
-    return columns, {name: value for name, value in attributes.items() if name not in OF_FILE}
+    check_content(path, attributes, stored)
+    attributes = {name: value for name, value in attributes.items() if name not in OF_FILE}
+    return columns, present_names("rollout", attributes)
 
 
 def _transitions(columns: dict[str, NDArray[Any]], infos: dict[str, NDArray[Any]]) -> Transitions:

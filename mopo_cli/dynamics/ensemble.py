@@ -53,14 +53,14 @@ class Ensemble:
         return mean, variance.sqrt_()
 
     def predict_by(
-        self, member: Tensor, observation: Tensor, action: Tensor, precision: Precision = "fp32"
+        self, network: Tensor, observation: Tensor, action: Tensor, precision: Precision = "fp32"
     ) -> tuple[Tensor, Tensor]:
-        """Predict each row by the network that `member` `[B]` names: mean, std `[B, obs_dim + 1]`."""
+        """Predict each row by the network that `network` `[B]` names: mean, std `[B, obs_dim + 1]`."""
         x, width = self._inputs(observation, action), self.obs_dim + 1
         mean, variance = x.new_empty(len(x), width), x.new_empty(len(x), width)
         reduced = self.reduced if precision == "bf16" else None
         for k in self.elites:
-            rows = (member == k).nonzero()[:, 0]
+            rows = (network == k).nonzero()[:, 0]
             with rounding(precision):
                 mean[rows], variance[rows] = gaussian(self.networks, k, x[rows], reduced)
         return mean, variance.sqrt_()

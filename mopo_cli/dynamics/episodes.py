@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import RELEASED, Policy, RolloutOptions, TerminationRule, branch
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import RELEASED, Imagining, Policy, TerminationRule, branch
 from mopo_cli.engine.rows import Rows
 
 
@@ -28,12 +28,11 @@ class Sums:
 
 @dataclass(frozen=True)
 class ModelReturns:
-    """What N rollouts gave: sums as they are and with step t weighted by gamma^t, steps `[N]` i8, and how they ended.
+    """The returns of N rollouts: sums as they are and with step t weighted by gamma^t, lengths `[N]` i8, and ends.
 
     Of the rollouts, `terminated` is the share that the task's rule ended, `guarded` that the guard ended as the
     state left every plausible range, `dropped` that broke off at a number that is not finite (its step is not
-    counted); all others reached the horizon. The steps are those taken in the model. `unknown` is the share of them
-    that the oracle knows nothing of.
+    counted); all others reached the horizon. `unknown` is the share of the steps for which the oracle has no answer.
     """
 
     total: Sums
@@ -53,30 +52,30 @@ def model_returns(
     horizon: int,
     gamma: float,
     generator: torch.Generator,
-    how: Imagining = RELEASED,
+    options: RolloutOptions = RELEASED,
     least: float = 0.0,
 ) -> ModelReturns:
     """Roll out one episode of at most `horizon` steps from each of `start` `[N, obs_dim]`, as `branch` does.
 
     What left every plausible range, or is not finite, is no end of the task: as if in an absorbing state, every step
     that is left up to the horizon pays min(0, `least`), `least` being the data's least reward (see `agents.guard`).
-    The sums of uncertainties are in the order of `how.uncertainties`. A deterministic policy leaves `generator` to
+    The sums of uncertainties are in the order of `options.uncertainties`. A deterministic policy leaves `generator` to
     the model's noise.
     """
     count, act_dim = len(start), ensemble.input_mean.shape[0] - ensemble.obs_dim
-    rows = Rows(ensemble.obs_dim, act_dim, len(how.uncertainties))
+    rows = Rows(ensemble.obs_dim, act_dim, len(options.uncertainties))
     total = torch.zeros(count, 1 + rows.uncertainties, dtype=torch.float64, device=start.device)
     discounted = torch.zeros_like(total)
     length = torch.zeros(count, dtype=torch.int64, device=start.device)
     over = torch.zeros(count, dtype=torch.bool, device=start.device)
     terminated = guarded = dropped = unknown = 0
-    for imagined in branch(ensemble, rule, start, policy, horizon, generator, how):
-        came, place = rows.split(imagined.rows), imagined.start
-        values = torch.cat([came.reward[:, None], came.uncertainty], dim=1).double()
+    for imagined in branch(ensemble, rule, start, policy, horizon, generator, options):
+        step, place = rows.split(imagined.rows), imagined.start
+        values = torch.cat([step.reward[:, None], step.uncertainty], dim=1).double()
         total[place] += values
         discounted[place] += gamma**imagined.step * values
         length[place] += 1
-        over[place] = (came.terminal > 0) & ~imagined.wild
+        over[place] = (step.terminal > 0) & ~imagined.wild
         terminated += imagined.terminated
         guarded += imagined.guarded
         dropped += imagined.dropped

@@ -1,4 +1,7 @@
-"""Several ensembles in training: what it begins with, goes on from, and gives (see `dynamics.training`)."""
+"""Several ensembles that are fitted as one stack: how they start, what a checkpoint holds, what is kept at the end.
+
+The gradient steps themselves are in `dynamics.training`.
+"""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.split import FitData, Split, split_data
+from mopo_cli.dynamics.split import Examples, Split, split_data
 from mopo_cli.engine.capture import Engine, Recorder, State, check_shapes
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.adam import Adam
@@ -48,12 +51,13 @@ class FitSettings:
 
 
 @dataclass
-class Fit:
-    """Everything training needs to go on: the entries of `flat` … belong to the seeds still `active`.
+class FitState:
+    """S ensembles of K networks in training, one per seed; those that are still `active` are a stack `[active * K, …]`.
 
     Under spectral normalisation `flat` are the raw weights, and `best` the normalised ones.
     """
 
+    data: Examples
     seeds: tuple[int, ...]
     settings: FitSettings
     layout: Layout
@@ -62,8 +66,8 @@ class Fit:
     adam: Adam
     best: Tensor  # [S, K, size]
     best_mse: Tensor  # [S, K]
-    stale: list[int]  # per seed, epochs since any of its networks improved
-    active: list[int]
+    epochs_without_gain: list[int]  # per seed: since any of its networks improved
+    active: list[int]  # positions in `seeds`
     nll_sum: Tensor  # [active * K]
     decay: Tensor  # [size]
     vectors: dict[str, Tensor]  # of normalised matrices: [active * K, 1, out], with one sigma for all [active, 1, out]
@@ -76,7 +80,7 @@ class Fit:
         self.hold(self.flat, self.adam)
 
     def hold(self, flat: Tensor, adam: Adam) -> None:
-        """Go on with these parameters, in memory of their own."""
+        """Train these parameters from now on; steps recorded on others are forgotten."""
         self.flat, self.adam = flat, adam
         self.engine.keep()
         self.networks = Parameters(self.layout, flat, self.settings.update_precision)
@@ -88,8 +92,10 @@ class Fit:
         return not self.active
 
 
-def start_fit(data: FitData, settings: FitSettings, seeds: tuple[int, ...], record: Recorder | None = None) -> Fit:
-    """Build freshly initialised ensembles, one per seed, ready to train; with a recorder the steps are replayed."""
+def start_fit(
+    data: Examples, settings: FitSettings, seeds: tuple[int, ...], record: Recorder | None = None
+) -> FitState:
+    """Build freshly initialised ensembles, one per seed, to train on `data`; with a recorder steps are replayed."""
     inputs, outputs = data.inputs.shape[1], data.targets.shape[1]
     device = data.inputs.device
     layout = gaussian_layout(inputs, outputs, settings.hidden, settings.layers)
@@ -101,7 +107,8 @@ def start_fit(data: FitData, settings: FitSettings, seeds: tuple[int, ...], reco
     flat = flat.to(device)
     vectors = {name: vector.to(device) for name, vector in _spectral_vectors(layout, settings, seeds).items()}
     shape = (len(seeds), settings.networks)
-    return Fit(
+    return FitState(
+        data=data,
         seeds=seeds,
         settings=settings,
         layout=layout,
@@ -110,7 +117,7 @@ def start_fit(data: FitData, settings: FitSettings, seeds: tuple[int, ...], reco
         adam=Adam.like(flat),
         best=predicting(layout, flat, vectors).reshape(*shape, -1).clone(),
         best_mse=torch.full(shape, torch.inf, device=device),
-        stale=[0] * len(seeds),
+        epochs_without_gain=[0] * len(seeds),
         active=list(range(len(seeds))),
         nll_sum=torch.zeros(len(flat), device=device),
         decay=_decay(layout, settings).to(device),
@@ -144,7 +151,7 @@ def _decay(layout: Layout, settings: FitSettings) -> Tensor:
     return decay
 
 
-def fitted(fit: Fit, seed: int) -> Ensemble:
+def fitted(fit: FitState, seed: int) -> Ensemble:
     """The ensemble of one seed (position in `fit.seeds`), every network at its best; all are elites until chosen."""
     split = fit.splits[seed]
     networks = tuple(range(fit.settings.networks))
@@ -152,30 +159,36 @@ def fitted(fit: Fit, seed: int) -> Ensemble:
     return Ensemble(fit.best[seed], fit.layout, split.input_mean, split.input_std, obs_dim, networks)
 
 
-def fit_state(fit: Fit) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def fit_checkpoint(fit: FitState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the splits and orders are drawn again from their streams."""
-    tensors, (taken,) = learned(fit)
-    numbers = {"stale": fit.stale, "active": fit.active, "epoch": fit.epoch, "step": fit.step, "adam": taken}
+    tensors, (adam_steps,) = trained_state(fit)
+    numbers = {
+        "stale": fit.epochs_without_gain,
+        "active": fit.active,
+        "epoch": fit.epoch,
+        "step": fit.step,
+        "adam": adam_steps,
+    }
     return tensors | {"best": fit.best, "best_mse": fit.best_mse}, numbers
 
 
-def learned(fit: Fit) -> State:
+def trained_state(fit: FitState) -> State:
     """All that gradient steps change."""
     tensors = {"flat": fit.flat, "first": fit.adam.first, "second": fit.adam.second, "nll_sum": fit.nll_sum}
     return tensors | {f"spectral/{name}": vector for name, vector in fit.vectors.items()}, [int(fit.adam.steps)]
 
 
-def put_back(fit: Fit, state: State) -> None:
-    """Take over what `learned` gave, in place."""
-    tensors, (taken,) = state
-    fit.adam.restore(tensors["first"], tensors["second"], taken)
-    for own, name in ((fit.flat, "flat"), (fit.nll_sum, "nll_sum")):
-        own.copy_(tensors[name])
+def restore_trained_state(fit: FitState, state: State) -> None:
+    """Put what `trained_state` gave back, in place."""
+    tensors, (adam_steps,) = state
+    fit.adam.restore(tensors["first"], tensors["second"], adam_steps)
+    fit.flat.copy_(tensors["flat"])
+    fit.nll_sum.copy_(tensors["nll_sum"])
     for name, vector in fit.vectors.items():
         vector.copy_(tensors[f"spectral/{name}"])
 
 
-def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+def restore_fit(fit: FitState, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Put a checkpoint back into a freshly started fit of the same data, settings and seeds.
 
     KeyError or ValueError where the checkpoint is of something else.
@@ -184,7 +197,7 @@ def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -
     if active != sorted({*active} & {*seeds}) or len(numbers["stale"]) != len(seeds):
         raise ValueError("it is of other ensembles")
     # A fresh fit has rows for every seed, a checkpoint those of the seeds that are still active.
-    rows = {name: _active_rows(tensor, len(active), len(seeds)) for name, tensor in learned(fit)[0].items()}
+    rows = {name: _active_rows(tensor, len(active), len(seeds)) for name, tensor in trained_state(fit)[0].items()}
     check_shapes(tensors, rows | {"best": fit.best.shape, "best_mse": fit.best_mse.shape})
     # In memory of their own, aligned as products need it: `Parameters` would hold copies of rows that are not.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -195,7 +208,7 @@ def restore_fit(fit: Fit, tensors: dict[str, Tensor], numbers: dict[str, Any]) -
     fit.hold(flat, adam)
     fit.nll_sum = tensors["nll_sum"]
     fit.vectors = {name: tensors[f"spectral/{name}"] for name in fit.vectors}
-    fit.stale, fit.active = list(numbers["stale"]), active
+    fit.epochs_without_gain, fit.active = list(numbers["stale"]), active
     fit.epoch, fit.step, fit.order = numbers["epoch"], numbers["step"], None
 
 

@@ -9,19 +9,23 @@ from mopo_cli.engine.streams import stream
 
 
 @dataclass(frozen=True)
-class FitData:
+class Examples:
     """Inputs `[N, obs_dim + act_dim]`, actions in [-1, 1]; targets `[N, obs_dim + 1]`: state difference, reward."""
 
     inputs: Tensor
     targets: Tensor
-    obs_dim: int
 
     @classmethod
-    def of(cls, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor) -> "FitData":
+    def of(cls, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor) -> "Examples":
         """Form inputs and targets from columns of N transitions; reward is `[N]`."""
         inputs = torch.cat([observation, action], dim=-1)
         targets = torch.cat([next_observation - observation, reward[:, None]], dim=-1)
-        return cls(inputs, targets, observation.shape[1])
+        return cls(inputs, targets)
+
+    @property
+    def obs_dim(self) -> int:
+        """How wide an observation is."""
+        return self.targets.shape[1] - 1
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Split:
     input_std: Tensor
 
 
-def split_data(data: FitData, fraction: float, most: int, seed: int) -> Split:
+def split_data(data: Examples, fraction: float, most: int, seed: int) -> Split:
     """Hold out min(fraction N, most) random rows, the same for all networks, and scale by the rest (MOPO's code)."""
     count = len(data.inputs)
     order = torch.randperm(count, generator=stream(seed, "holdout")).to(data.inputs.device)

@@ -1,1 +1,1 @@
-"""What drives the learners: random streams, recorded steps, threads and processes that help, members of a stack."""
+"""What runs the learners: random streams, recorded steps, work over the cores, members of a stack, packed rows."""

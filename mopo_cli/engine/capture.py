@@ -1,8 +1,8 @@
-"""Engines: how a step that is taken a million times is carried out.
+"""Engines: how a gradient step that is taken a million times is run.
 
-Eager is the reference: Python asks for every operation in turn. On a GPU that asking takes longer than the operations
-do. So what a step launches is recorded once and replayed, on the same memory, for all steps after it. What is replayed
-is compared with the reference a few times, and given up where it differs.
+Eager is the reference: Python launches every operation in turn. On a GPU launching takes longer than the operations
+do. So what a step launches is recorded once and replayed, on the same memory, for all steps after it. The replay is
+compared with the reference a few times, and not used where it differs.
 """
 
 from collections.abc import Callable, Collection
@@ -16,13 +16,13 @@ from torch import Tensor
 from mopo_cli.engine.streams import Draws
 
 Step = Callable[..., None]
-"""`step(*inputs, draws)` does all its work in place, by operations that depend on its inputs' shapes alone."""
+"""`step(*inputs, draws)` changes tensors in place, by operations that depend on its inputs' shapes alone."""
 
 Key = tuple[Any, ...]
-"""What tells steps that launch different things apart: the kind of step, and what else matters."""
+"""Steps of one key launch the same operations: the kind of step, and what else they depend on."""
 
 Recorder = Callable[[Callable[[], None]], Callable[[], object]]
-"""Takes what is to be recorded, and gives what does it again."""
+"""Records what a function launches, and returns a function that launches it again."""
 
 State = tuple[dict[str, Tensor], list[int]]
 """Tensors by name, and numbers."""
@@ -32,7 +32,7 @@ _TOLERANCE = 0.01  # of what a step changes
 
 
 def check_shapes(tensors: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:
-    """KeyError or ValueError where tensors that are to be put back are missing or have other shapes than expected."""
+    """KeyError or ValueError where tensors of a checkpoint are missing or have other shapes than expected."""
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} has shape {list(tensors[name].shape)}, not {list(shape)}")
@@ -45,7 +45,7 @@ def cuda_graph(work: Callable[[], None]) -> Callable[[], object]:
         with torch.cuda.graph(graph):
             work()
     except RuntimeError as error:
-        # What ends a capture that has failed complains of the failure, and leaves the capture's stream in use.
+        # The end of a failed capture raises an error about the failure, and leaves the capture's stream in use.
         torch.cuda.set_stream(stream)
         raise RuntimeError(str(error.__context__ or error)) from error
     replay: Callable[[], object] = graph.replay
@@ -54,14 +54,14 @@ def cuda_graph(work: Callable[[], None]) -> Callable[[], object]:
 
 @dataclass
 class Tape:
-    """Stands for `Draws` in a recorded step, which cannot draw: hands out the same memory again, refilled in between.
+    """Replaces `Draws` in a recorded step, which cannot draw: returns the same memory each time, refilled in between.
 
-    What is asked for is noted the first time, while `notes` is true.
+    The first time, while `first` is true, it notes what is drawn: `drawn` has the kind, its arguments and the memory.
     """
 
     source: Draws
-    notes: bool = True
-    asked: list[tuple[str, tuple[int, ...], Tensor]] = field(default_factory=list)
+    first: bool = True
+    drawn: list[tuple[str, tuple[int, ...], Tensor]] = field(default_factory=list)
     position: int = 0
 
     def normal(self, lead: int, *shape: int) -> Tensor:
@@ -77,29 +77,29 @@ class Tape:
         return self._next("integers", high, *shape)
 
     def _next(self, kind: str, *shape: int) -> Tensor:
-        if self.notes:
-            self.asked.append((kind, shape, getattr(self.source, kind)(*shape)))
-        noted = self.asked[self.position] if self.position < len(self.asked) else ("nothing", (), None)
-        if noted[:2] != (kind, shape):
-            raise RuntimeError(f"the step drew {noted[0]} {noted[1]} before and draws {kind} {shape} now")
-        room: Tensor = self.asked[self.position][2]
+        if self.first:
+            self.drawn.append((kind, shape, getattr(self.source, kind)(*shape)))
+        before = self.drawn[self.position] if self.position < len(self.drawn) else ("nothing", (), None)
+        if before[:2] != (kind, shape):
+            raise RuntimeError(f"the step drew {before[0]} {before[1]} before and draws {kind} {shape} now")
+        memory: Tensor = self.drawn[self.position][2]
         self.position += 1
-        return room
+        return memory
 
     def rewind(self) -> "Tape":
-        """Begin again with what was handed out first."""
-        self.notes, self.position = False, 0
+        """Start again with what was drawn first."""
+        self.first, self.position = False, 0
         return self
 
     def refill(self, draws: Draws) -> None:
-        """Draw what will be asked for, in the order of the asking."""
-        for kind, shape, room in self.asked:
-            room.copy_(getattr(draws, kind)(*shape))
+        """Draw everything anew, in the same order."""
+        for kind, shape, memory in self.drawn:
+            memory.copy_(getattr(draws, kind)(*shape))
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What steps change: gives its tensors themselves, and takes over the values of others."""
+    """What steps change: `state` returns its tensors themselves, `restore` copies the values of others into them."""
 
     state: Callable[[], State]
     restore: Callable[[State], None]
@@ -117,9 +117,9 @@ class Recorded:
 
 @dataclass
 class Engine:
-    """Takes steps; eagerly without a recorder. `around` is what is done around each.
+    """Takes steps, inside the context `around`; eagerly without a recorder.
 
-    `doubt` says why a kind of step is recorded no more.
+    `doubt` says why a kind of step is no longer recorded.
     """
 
     record: Recorder | None = None
@@ -129,9 +129,9 @@ class Engine:
     _refused: set[str] = field(default_factory=set)
 
     def take(self, step: Step, inputs: tuple[Tensor, ...], draws: Draws, key: Key, changes: Changes) -> None:
-        """Take a step with these inputs. Steps of one key launch the same, and change nothing but `changes`.
+        """Take a step with these inputs. Steps of one key launch the same operations, and change only `changes`.
 
-        The first of a key is taken eagerly, which notes what it draws, and the second is recorded.
+        The first of a key is taken eagerly, to note what it draws; the second is recorded.
         """
         with self.around():
             self._take(step, inputs, draws, key, changes)
@@ -141,7 +141,7 @@ class Engine:
             step(*inputs, draws)
         elif key not in self._recorded:
             # In memory as it will be recorded in, so that the same kernels are chosen.
-            recorded = Recorded(tuple(own.clone() for own in inputs), Tape(draws))
+            recorded = Recorded(tuple(tensor.clone() for tensor in inputs), Tape(draws))
             step(*recorded.inputs, cast(Draws, recorded.tape))
             self._recorded[key] = recorded
         else:
@@ -161,8 +161,8 @@ class Engine:
         changes: Changes,
     ) -> None:
         recorded = self._recorded[key]
-        for room, value in zip(recorded.inputs, inputs, strict=True):
-            room.copy_(value)
+        for memory, value in zip(recorded.inputs, inputs, strict=True):
+            memory.copy_(value)
         recorded.tape.refill(draws)
         if recorded.replay is not None and recorded.checks == _CHECKS:
             recorded.replay()
@@ -191,20 +191,19 @@ class Engine:
 
 
 def _copy(state: State) -> State:
-    tensors, taken = state
-    return {name: tensor.clone() for name, tensor in tensors.items()}, list(taken)
+    tensors, numbers = state
+    return {name: tensor.clone() for name, tensor in tensors.items()}, list(numbers)
 
 
-def _alike(before: State, replayed: State, taken: State) -> bool:
-    """Whether two outcomes of a step are the same but for rounding."""
-    names = taken[0]
-    return replayed[1] == taken[1] and all(_agree(before[0][n], replayed[0][n], taken[0][n]) for n in names)
+def _alike(before: State, replayed: State, eager: State) -> bool:
+    """Whether a replayed and an eager step gave the same but for rounding."""
+    return replayed[1] == eager[1] and all(_agree(before[0][n], replayed[0][n], eager[0][n]) for n in eager[0])
 
 
-def _agree(before: Tensor, replayed: Tensor, taken: Tensor) -> bool:
+def _agree(before: Tensor, replayed: Tensor, eager: Tensor) -> bool:
     # By each member's sums: where Adam divides a gradient near 0 by its size, rounding shows in full in a few numbers.
-    change, off, size = (_sums(a - b) for a, b in ((taken, before), (replayed, taken), (taken, 0)))
-    return torch.equal(replayed.isnan(), taken.isnan()) and bool((off <= _TOLERANCE * change + 1e-6 * size).all())
+    change, off, size = (_sums(a - b) for a, b in ((eager, before), (replayed, eager), (eager, 0)))
+    return torch.equal(replayed.isnan(), eager.isnan()) and bool((off <= _TOLERANCE * change + 1e-6 * size).all())
 
 
 def _sums(x: Tensor) -> Tensor:

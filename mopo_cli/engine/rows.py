@@ -32,15 +32,8 @@ class Rows:
         uncertainty: Tensor,
     ) -> Tensor:
         """Pack columns of n transitions into `[n, width]`; reward, terminal `[n]`, uncertainty `[n, uncertainties]`."""
-        columns = [
-            observation,
-            action,
-            reward[:, None],
-            terminal[:, None].to(reward.dtype),
-            next_observation,
-            uncertainty,
-        ]
-        return torch.cat(columns, dim=-1)
+        reward, terminal = reward[:, None], terminal[:, None].to(reward.dtype)
+        return torch.cat([observation, action, reward, terminal, next_observation, uncertainty], dim=-1)
 
     def split(self, rows: Tensor) -> "Transition":
         """Views of the columns of `[…, width]`."""

@@ -22,27 +22,25 @@ def stream(seed: int, name: str, index: int = 0, device: torch.device | str = "c
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of S members for one block of steps, each member's from its own stream, as they are asked for.
+    """The random numbers of S members for one block of steps, each member's from its own stream.
 
-    What they are thus depends on the order of the asking, which must be the same for all blocks.
+    They depend on the order in which they are drawn, which must be the same for all blocks.
     """
 
     generators: tuple[torch.Generator, ...]
 
     def normal(self, lead: int, *shape: int) -> Tensor:
         """Standard normal numbers `[lead, S, *shape]`."""
-        return torch.stack(
-            [torch.randn((lead, *shape), generator=own, device=own.device) for own in self.generators], dim=1
-        )
+        return torch.stack([torch.randn((lead, *shape), generator=g, device=g.device) for g in self.generators], dim=1)
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers evenly spread over [-1, 1], `[S, *shape]`."""
-        unit = [torch.rand(shape, generator=own, device=own.device) for own in self.generators]
+        unit = [torch.rand(shape, generator=g, device=g.device) for g in self.generators]
         return torch.stack(unit).mul_(2).sub_(1)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Whole numbers from 0 to high - 1, `[S, *shape]`."""
-        return torch.stack([torch.randint(high, shape, generator=own, device=own.device) for own in self.generators])
+        return torch.stack([torch.randint(high, shape, generator=g, device=g.device) for g in self.generators])
 
 
 def draws(seeds: Iterable[int], name: str, index: int, device: torch.device | str) -> Draws:

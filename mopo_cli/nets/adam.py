@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.workers import spread
+from mopo_cli.engine.parallel import spread
 from mopo_cli.nets.stacked import units
 
 

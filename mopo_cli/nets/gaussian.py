@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.workers import spread, spread_evenly
+from mopo_cli.engine.parallel import spread, spread_evenly
 from mopo_cli.nets.stacked import (
     DTYPES,
     Layout,

@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.workers import spread
+from mopo_cli.engine.parallel import spread
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import product, product_into, product_silu
 

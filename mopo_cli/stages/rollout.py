@@ -11,7 +11,7 @@ from mopo_cli.agents.dice import Ratio
 from mopo_cli.config.schema import Imagination, Rollout
 from mopo_cli.data.transition_files import RolloutWriter
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
-from mopo_cli.dynamics.imagine import ENDS, Imagined, Imagining, Policy, branch, uniform_policy
+from mopo_cli.dynamics.branched_rollouts import ENDS, Policy, RolloutOptions, RolloutStep, branch, uniform_policy
 from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -30,7 +30,7 @@ from mopo_cli.stages.common.inputs import (
 )
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import rollout_bytes
-from mopo_cli.stages.common.open_world import imagining
+from mopo_cli.stages.common.open_world import rollout_options
 from mopo_cli.stages.common.policies import open_policy, open_ratio
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
@@ -57,7 +57,7 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
         data = open_data(inputs["dataset"], device)
         model = open_model(stage, data, device)
         policy = _policy(inputs.get("policy"), data, device)
-        how = replace(imagining(settings, data), uncertainties=tuple(UNCERTAINTIES))
+        how = replace(rollout_options(settings, data), uncertainties=tuple(UNCERTAINTIES))
         if "ratio" in inputs:
             ratio = _ratio(inputs["ratio"], stage, settings, data, model)
             how = replace(how, uncertainties=(*how.uncertainties, RATIO), ratio=ratio)
@@ -125,7 +125,7 @@ class _Tally:
         """The shares of the branches that ended in their first step, by the cause."""
         return {name: count / max(self._branches, 1) for name, count in self._first.items()}
 
-    def add(self, imagined: Imagined, uncertainty: np.ndarray[Any, Any]) -> None:
+    def add(self, imagined: RolloutStep, uncertainty: np.ndarray[Any, Any]) -> None:
         parts = self.uncertainty.setdefault(imagined.step, [])
         # Parts come in random order, so the first rows of a step speak for all, and memory stays bounded.
         if sum(map(len, parts)) < _QUANTILE_ROWS:
@@ -170,7 +170,7 @@ class _Tally:
 
 
 def _write(
-    stage: Stage, settings: Rollout, data: Data, model: Model, policy: Policy, how: Imagining, path: Path
+    stage: Stage, settings: Rollout, data: Data, model: Model, policy: Policy, how: RolloutOptions, path: Path
 ) -> _Tally:
     device, names = data.observation.device, how.uncertainties
     ensemble, tally = model.for_seed(settings.seed), _Tally(names)
@@ -211,7 +211,7 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
     }
 
 
-def _columns(rows: Rows, names: tuple[str, ...], imagined: Imagined, info: DatasetInfo) -> dict[str, Any]:
+def _columns(rows: Rows, names: tuple[str, ...], imagined: RolloutStep, info: DatasetInfo) -> dict[str, Any]:
     transition = rows.split(imagined.rows.cpu())
     count, wild = len(imagined.rows), imagined.wild.cpu().numpy()
     columns = {
@@ -223,6 +223,6 @@ def _columns(rows: Rows, names: tuple[str, ...], imagined: Imagined, info: Datas
         "terminals": (transition.terminal.numpy() > 0) & ~wild,
         "timeouts": wild,
         "step": np.full(count, imagined.step, dtype=np.int32),
-        "member": imagined.member.cpu().numpy().astype(np.int32),
+        "network": imagined.network.cpu().numpy().astype(np.int32),
     }
     return columns | {f"uncertainty/{name}": transition.uncertainty[:, u].numpy() for u, name in enumerate(names)}

@@ -16,7 +16,7 @@ from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.same_settings import setting_defaults
 from mopo_cli.store.atomic import discard_leftovers, plain
-from mopo_cli.store.documents import Files, checked
+from mopo_cli.store.documents import Files, checked, present_names
 from mopo_cli.store.lineage import (
     StageRecord,
     check_recorded,
@@ -184,7 +184,7 @@ class Stage:
 
     def _check_same(self, saved: dict[str, Any]) -> None:
         now = plain(self.settings)
-        before = {**setting_defaults(self.key, now), **saved["settings"]}
+        before = {**setting_defaults(self.key, now), **present_names(self.key, saved["settings"])}
         changes = [
             f"{name.replace('_', '-')} {before.get(name)} -> {now.get(name)}"
             for name in sorted({*before, *now})

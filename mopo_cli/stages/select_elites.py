@@ -40,13 +40,13 @@ def run_select_elites(run: RunFolder, settings: SelectElites, options: Options, 
 
 def _choose(settings: SelectElites, errors: list[float]) -> list[int]:
     networks = len(errors)
-    if settings.members is not None:
-        unknown = [k for k in settings.members if k >= networks]
+    if settings.networks is not None:
+        unknown = [k for k in settings.networks if k >= networks]
         if unknown:
             raise SettingsError(
-                f"--members names network {unknown[0]}, but the model has networks 0 to {networks - 1}."
+                f"--networks names network {unknown[0]}, but the model has networks 0 to {networks - 1}."
             )
-        return list(settings.members)
+        return list(settings.networks)
     if settings.n > networks:
         raise SettingsError(f"--n {settings.n} asks for more elites than the model's {networks} networks.")
     return list(select_elites(errors, settings.n))

@@ -8,8 +8,8 @@ import torch
 
 from mopo_cli.config.schema import TrainModel
 from mopo_cli.data.transition_files import dataset_shape
-from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
@@ -49,14 +49,13 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
             return stage.result()
         _check_memory(settings, path, device)
         data = open_data(path, device)
-        fit_data = _learnable(data, report)
-        how, seeds = fit_settings(settings), settings.all_seeds()
-        fit = start_fit(fit_data, how, seeds, open_recorder(options, device))
+        recorder = open_recorder(options, device)
+        fit = start_fit(_learnable(data, report), fit_settings(settings), settings.all_seeds(), recorder)
         history = _resume(stage, fit, report)
         with open_metrics(stage.live, [_MEMBER], report) as metrics:
             metrics.log_records(stage.key, _MEMBER, history)
-            _train(stage, fit, fit_data, history, metrics, report)
-        return _publish(stage, fit, fit_data, data, metrics, report)
+            _train(stage, fit, history, metrics, report)
+        return _publish(stage, fit, data, metrics, report)
 
 
 def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> None:
@@ -68,16 +67,16 @@ def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> 
     check_memory(settings, estimate, device)
 
 
-def _learnable(data: Data, report: Report) -> FitData:
+def _learnable(data: Data, report: Report) -> Examples:
     """All rows, to train on and to hold out, but those whose next state the log does not hold."""
     if data.info.terminal_next_known:
-        return FitData.of(data.observation, data.action, data.reward, data.next_observation)
+        return Examples.of(data.observation, data.action, data.reward, data.next_observation)
     kept = data.terminal == 0
     rows = int(kept.sum())
     if rows < 2:
         raise InputError(f"{data.info.dataset_id}: the next state is known in {rows} rows, 2 are needed.")
     report.say(f"{len(kept) - rows:,} terminal rows are left out: the log does not hold the state after them")
-    return FitData.of(data.observation[kept], data.action[kept], data.reward[kept], data.next_observation[kept])
+    return Examples.of(data.observation[kept], data.action[kept], data.reward[kept], data.next_observation[kept])
 
 
 def fit_settings(settings: TrainModel) -> FitSettings:
@@ -85,7 +84,7 @@ def fit_settings(settings: TrainModel) -> FitSettings:
     return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
 
 
-def _resume(stage: Stage, fit: Fit, report: Report) -> list[dict[str, Any]]:
+def _resume(stage: Stage, fit: FitState, report: Report) -> list[dict[str, Any]]:
     """Continue from the stage's checkpoint, if there is one; returns a record per epoch that is done."""
     saved = stage.load_state(str(fit.flat.device))
     if saved is None:
@@ -99,15 +98,13 @@ def _resume(stage: Stage, fit: Fit, report: Report) -> list[dict[str, Any]]:
     return history
 
 
-def _train(
-    stage: Stage, fit: Fit, data: FitData, history: list[dict[str, Any]], metrics: Metrics, report: Report
-) -> None:
+def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: Metrics, report: Report) -> None:
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
     with report.live_table(columns) as table:
         first_step = fit.step
         while not fit.done:
-            finished = advance(fit, data, _BLOCK)
+            finished = advance(fit, _BLOCK)
             tell_doubt(fit.engine, report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))
@@ -117,14 +114,14 @@ def _train(
                 epoch_start, first_step = time.monotonic(), 0
             stop = stage.should_stop()
             if stop or time.monotonic() - last_save > _SAVE_SECONDS:
-                tensors, numbers = fit_state(fit)
+                tensors, numbers = fit_checkpoint(fit)
                 stage.save_state(tensors, {"fit": numbers, "history": history})
                 last_save = time.monotonic()
             if stop:
                 raise Stopped(stage.signal)
 
 
-def _epoch_record(fit: Fit, finished: EpochReport) -> dict[str, Any]:
+def _epoch_record(fit: FitState, finished: EpochReport) -> dict[str, Any]:
     seeds = [fit.seeds[s] for s in finished.active]
     return {
         "epoch": finished.epoch,
@@ -133,14 +130,14 @@ def _epoch_record(fit: Fit, finished: EpochReport) -> dict[str, Any]:
     }
 
 
-def _show(row: Any, fit: Fit, finished: EpochReport, rate: float) -> None:
+def _show(row: Any, fit: FitState, finished: EpochReport, rate: float) -> None:
     names = [f"seed {fit.seeds[s]}: " if len(fit.seeds) > 1 else "" for s in finished.active]
     networks = "; ".join(name + format_value(mse) for name, mse in zip(names, finished.mse, strict=True))
     seeds = f"{len(finished.active)} x {fit.settings.networks}"
     row(finished.epoch, seeds, float(finished.nll.mean()), networks, float(fit.best_mse.mean()), int(rate))
 
 
-def _publish(stage: Stage, fit: Fit, fit_data: FitData, data: Data, metrics: Metrics, report: Report) -> dict[str, Any]:
+def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics, report: Report) -> dict[str, Any]:
     run, settings = stage.run, fit.settings
     failed = [seed for seed, mse in zip(fit.seeds, fit.best_mse, strict=True) if not bool(mse.isfinite().all())]
     if failed:
@@ -153,7 +150,7 @@ def _publish(stage: Stage, fit: Fit, fit_data: FitData, data: Data, metrics: Met
     dimension_errors = []
     for s, seed in enumerate(fit.seeds):
         ensemble = fitted(fit, s)
-        errors, likelihood = holdout_errors(fit, fit_data, ensemble.flat, s)
+        errors, likelihood = holdout_errors(fit, ensemble.flat, s)
         mse[str(seed)], nll[str(seed)] = errors.mean(dim=1).tolist(), likelihood.tolist()
         dimension_errors.append(errors.mean(dim=0))
         scaler = {"input_mean": ensemble.input_mean, "input_std": ensemble.input_std}
@@ -161,8 +158,8 @@ def _publish(stage: Stage, fit: Fit, fit_data: FitData, data: Data, metrics: Met
         tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in (weights | scaler).items()}
     meta = {
         "kind": "model",
-        "obs_dim": fit_data.obs_dim,
-        "act_dim": fit_data.inputs.shape[1] - fit_data.obs_dim,
+        "obs_dim": fit.data.obs_dim,
+        "act_dim": fit.data.inputs.shape[1] - fit.data.obs_dim,
         "hidden": settings.hidden,
         "layers": settings.layers,
         "networks": settings.networks,
@@ -173,7 +170,7 @@ def _publish(stage: Stage, fit: Fit, fit_data: FitData, data: Data, metrics: Met
         "dataset_id": data.info.dataset_id,
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
     }
-    dimensions = _dimension_report(fit, fit_data, torch.stack(dimension_errors).mean(dim=0))
+    dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0))
     outputs = {"model": run.model, "description": run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), tensors, meta)
     write_json(stage.out.stage(outputs["description"]), {**meta, "dimensions": dimensions})
@@ -190,9 +187,9 @@ def _publish(stage: Stage, fit: Fit, fit_data: FitData, data: Data, metrics: Met
     return stage.finish(outputs, extra)
 
 
-def _dimension_report(fit: Fit, data: FitData, errors: torch.Tensor) -> list[dict[str, Any]]:
-    variance = data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
-    names = [f"change of observation {d}" for d in range(data.obs_dim)] + ["reward"]
+def _dimension_report(fit: FitState, errors: torch.Tensor) -> list[dict[str, Any]]:
+    variance = fit.data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
+    names = [f"change of observation {d}" for d in range(fit.data.obs_dim)] + ["reward"]
     rows = zip(names, errors.tolist(), variance.tolist(), strict=True)
     return [
         {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import open_device
@@ -28,7 +27,7 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
             result = stage.result()
         else:
             check_policies(settings, shapes_of(inputs["dataset"]), options, device)
-            with open_world(stage, settings, inputs, device, settings.penalty == ORACLE) as opened:
+            with open_world(stage, settings, inputs, device, [settings.penalty]) as opened:
                 seeds, kind = settings.all_seeds(), (settings.penalty, settings.lam, settings.h)
                 members = tuple(Member(seed, *kind, opened.model_of(seed)) for seed in seeds)
                 trained = train_stack(stage, opened, members, [f"seed-{seed}" for seed in seeds], settings, report)

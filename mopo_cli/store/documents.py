@@ -1,5 +1,6 @@
 """The JSON documents of a run, as types, and the one door through which the content of a file comes in."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -34,6 +35,21 @@ class FileEntry(TypedDict):
 
 Files = dict[str, FileEntry]
 """Files by role."""
+
+_RENAMED_ROLLOUT = {"penalty_members": "penalty_networks"}
+RENAMED: dict[str, dict[str, str]] = {
+    "select-elites": {"members": "networks"},
+    "rollout": _RENAMED_ROLLOUT,
+    "train-policy": _RENAMED_ROLLOUT,
+    "ablate": _RENAMED_ROLLOUT,
+}
+"""By stage, the names that settings had before, and have now: files and command lines may use either."""
+
+
+def present_names(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by a stage's settings, under the names that these have now; `stage` may be its key "rollout/NAME"."""
+    renamed = RENAMED.get(stage.split("/")[0], {})
+    return {renamed.get(name, name): value for name, value in settings.items()}
 
 
 @typed

@@ -75,7 +75,7 @@ class RolloutAttributes(TypedDict):
     """What a rollout file says of how it was made, as far as learning from it depends on that."""
 
     dataset_sha256: Sha256
-    penalty_members: NotRequired[str]
+    penalty_networks: NotRequired[str]
     penalty_scale: NotRequired[str]
     penalty_reward: NotRequired[str]
     model_reward: NotRequired[str]

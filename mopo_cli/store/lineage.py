@@ -5,7 +5,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from mopo_cli import __version__
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import plain, read_json, sha256_file, write_json
-from mopo_cli.store.documents import CELL, Files, RunDocument, checked
+from mopo_cli.store.documents import CELL, Files, RunDocument, checked, present_names
 from mopo_cli.store.run import RunFolder
 
 _FORMAT = 1
@@ -65,7 +65,15 @@ def read_lineage(run: RunFolder) -> dict[str, StageRecord]:
             f"{run.lineage} has format {document.get('format')!r}; this version of mopo reads format {_FORMAT}."
         )
     stages = checked(run.lineage, RunDocument, document)["stages"]
-    return {key: StageRecord(**{name: entry[name] for name in _FIELDS}) for key, entry in stages.items()}
+    return {key: _record(key, entry) for key, entry in stages.items()}
+
+
+def _record(key: str, entry: Mapping[str, Any]) -> StageRecord:
+    record = StageRecord(**{name: entry[name] for name in _FIELDS})
+    extra = dict(record.extra)
+    if "origins" in extra:
+        extra["origins"] = present_names(key, extra["origins"])
+    return replace(record, settings=present_names(key, record.settings), extra=extra)
 
 
 def record_stage(run: RunFolder, key: str, record: StageRecord, path: Path | None = None) -> None:

@@ -20,8 +20,7 @@ from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.processes import LostError, can_fork
-from mopo_cli.engine.workers import use_threads
+from mopo_cli.engine.parallel import LostError, can_fork, use_threads
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs processes that can be forked")
 

@@ -18,9 +18,8 @@ from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, branch
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining, branch
-from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import draws, stream
@@ -50,7 +49,7 @@ def make_world(models: tuple[Ensemble, ...] | None = None) -> World:
     observation, following = torch.randn(2, 300, OBS, generator=draw)
     action, reward = 2 * torch.rand(300, ACT, generator=draw) - 1, torch.randn(300, generator=draw)
     real = rows.pack(observation, action, reward, torch.zeros(300), following, torch.zeros(300, COLUMN + 1))
-    how = Imagining((*PENALTIES, "ratio"))
+    how = RolloutOptions((*RELEASED.uncertainties, "ratio"))
     return World(rows, real, observation, never, models or (ensemble(0), ensemble(1)), how=how)
 
 
@@ -178,7 +177,7 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     draw, rows = stream(0, "test/uniform"), Rows(1, 1, 1)
     state, action = 2 * torch.rand(2, 2000, 1, generator=draw) - 1
     real = rows.pack(state, action, *torch.zeros(2, 2000), state, torch.zeros(2000, 1))
-    world = World(rows, real, state, never, (both,), how=Imagining(("ratio",)))
+    world = World(rows, real, state, never, (both,), how=RolloutOptions(("ratio",)))
     agents = start_drop(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
     found = []
     for i in range(5):
@@ -232,7 +231,7 @@ def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
         models = world.ensembles[member.model]
         made = list(branch(models, never, begun, loop.agent.policy(m, rolling).sample, member.h, generator, how))
         assert torch.equal(torch.cat([step.rows for step in made]), loop.pool.rows[m, :size])
-        network = torch.cat([step.member for step in made])
+        network = torch.cat([step.network for step in made])
         assert set(network.tolist()) == {0, 2}
         x = torch.cat([pool.observation, pool.action], dim=1)
         x = ((x - models.input_mean) / models.input_std).double().numpy()

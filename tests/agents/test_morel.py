@@ -39,16 +39,16 @@ from mopo_cli.agents.algorithms.sac import update as update_sac
 from mopo_cli.agents.loop import loop_state
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, branch
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining, branch
-from mopo_cli.dynamics.penalties import PENALTIES, PenaltyForm
+from mopo_cli.dynamics.penalties import PenaltyForm
 from mopo_cli.engine.streams import draws, stream
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages.common.same_settings import same_settings
 from mopo_cli.tasks.termination import never
 
 SETTINGS = MorelSettings(**vars(SAC), pessimism=1.6, halt_penalty=7.0)
-HOW = Imagining(uncertainties=(*PENALTIES, "discrepancy"))
+HOW = RolloutOptions(uncertainties=(*RELEASED.uncertainties, "discrepancy"))
 
 
 def disagreement(

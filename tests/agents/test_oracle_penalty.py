@@ -13,7 +13,7 @@ from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -35,7 +35,7 @@ def make_world(asked: list[int] | None = None) -> World:
 
     The oracle does not know the states on the left. Real rows have as many uncertainties, all zero.
     """
-    how = Imagining(NAMES[:3])
+    how = RolloutOptions(NAMES[:3])
     if asked is not None:
 
         def oracle(observation: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def make_world(asked: list[int] | None = None) -> World:
             error = torch.linalg.vector_norm(predicted - truth, dim=1)
             return torch.where(observation[:, 0] < 0, torch.nan, error)
 
-        how = Imagining(NAMES, oracle=oracle)
+        how = RolloutOptions(NAMES, oracle=oracle)
     rows = Rows(OBS, ACT, len(how.uncertainties))
     draw = stream(0, "test/rows")
     observation, action = torch.randn(200, OBS, generator=draw), 2 * torch.rand(200, ACT, generator=draw) - 1

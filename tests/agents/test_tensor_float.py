@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mopo_cli.agents.algorithms import NAMES
 from mopo_cli.agents.algorithms.mobile import inconsistency
 from mopo_cli.agents.loop import advance, loop_state
+from mopo_cli.dynamics.branched_rollouts import sample_step
 from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.imagine import sample_step
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.engine.streams import stream
@@ -115,10 +115,10 @@ def test_the_model_is_fitted_in_it() -> None:
         settings = FitSettings(3, 20, 2, 16, 1e-3, (1e-4,) * 3, 0.2, 50, 5, 0.01, None, update_precision=precision)
         draw = stream(0, "test")
         columns = [torch.randn(200, width, generator=draw) for width in (4, 2, 1, 4)]
-        data = FitData.of(columns[0], columns[1], columns[2][:, 0], columns[3])
+        data = Examples.of(columns[0], columns[1], columns[2][:, 0], columns[3])
         fit = start_fit(data, settings, (0,))
         with watching() as products:
-            advance_fit(fit, data, 3)
+            advance_fit(fit, 3)
         assert products and all(one == (precision == "tf32") for one in products)
 
 

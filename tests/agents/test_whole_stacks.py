@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
@@ -33,9 +33,9 @@ def model() -> Ensemble:
 
 def fitted() -> Tensor:
     settings = FitSettings(3, 20, 2, 16, 1e-3, (1e-4, 1e-4, 1e-4), 0.2, 50, 5, 0.01, None)
-    data = FitData.of(*transitions())
+    data = Examples.of(*transitions())
     fit = start_fit(data, settings, (0, 1))
-    advance_fit(fit, data, 15)
+    advance_fit(fit, 15)
     return fit.flat
 
 

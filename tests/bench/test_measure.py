@@ -16,7 +16,7 @@ from mopo_cli.bench.run_time import MODEL_EPOCHS, project
 from mopo_cli.bench.workloads import Shapes, taking, warm_up_phases
 from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import TrainModel, TrainPolicy
-from mopo_cli.engine.processes import can_fork
+from mopo_cli.engine.parallel import can_fork
 
 CPU = torch.device("cpu")
 MODEL = TrainModel(networks=2, hidden=16, layers=1, weight_decay=(0.1, 0.1), batch_size=8)

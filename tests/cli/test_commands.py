@@ -121,8 +121,29 @@ def test_lists_are_comma_separated(shell: Any) -> None:
     grid = shell.calls[-1].settings
     assert (grid.penalty, grid.lam, grid.h) == (("max-var", "none"), (0.5, 1.0, 5.0), (1, 5))
     assert grid.all_seeds() == (0, 3, 7)
-    assert shell("select-elites --members 0,2,3,5,6") == 0
-    assert shell.calls[-1].settings.members == (0, 2, 3, 5, 6)
+    assert shell("select-elites --networks 0,2,3,5,6") == 0
+    assert shell.calls[-1].settings.networks == (0, 2, 3, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("line", "before", "now", "value"),
+    [
+        ("select-elites", "--members 0,2", "--networks", (0, 2)),
+        ("rollout", "--penalty-members elite", "--penalty-networks", "elite"),
+        ("train-policy", "--penalty-members elite", "--penalty-networks", "elite"),
+        ("ablate", "--penalty-members elite", "--penalty-networks", "elite"),
+    ],
+)
+def test_a_flag_s_old_name_counts_and_the_new_one_is_named(
+    shell: Any, line: str, before: str, now: str, value: Any
+) -> None:
+    shell("train-model --dataset hopper-medium")
+    assert shell(f"{line} {before}") == 0
+    assert f"{before.split()[0]} is called {now} now." in shell.err
+    assert getattr(shell.calls[-1].settings, now[2:].replace("-", "_")) == value
+    assert shell(f"{line} {before} {now} {before.split()[1]}") == 2
+    assert shell(f"{line} --help") == 0 and f"{before.split()[0]} " not in shell.out
+    assert shell("train-model --members 3") == 2
 
 
 def test_negative_values_and_none_are_values(shell: Any) -> None:

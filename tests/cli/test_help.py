@@ -10,6 +10,7 @@ import pytest
 from mopo_cli import __version__
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.config.schema import STAGES
+from mopo_cli.dynamics.penalties import PENALTIES
 
 # Defaults as one writes them, for every field of the contract (a second time, by hand).
 DEFAULTS = {
@@ -17,7 +18,7 @@ DEFAULTS = {
     "train-model": "networks 7, hidden 200, layers 4, batch-size 256, learning-rate 0.001, "
     "weight-decay 2.5e-05;5e-05;7.5e-05;7.5e-05;0.0001, holdout-fraction 0.2, holdout-max 1000, patience 5, "
     "min-gain 0.01, max-epochs none, seeds 1, seed-list none",
-    "select-elites": "n 5, metric mse, members none",
+    "select-elites": "n 5, metric mse, networks none",
     "rollout": "h 5, batch 50000, actions uniform, name none, seed 0",
     "train-policy": "penalty max-var, lam 1, h 5, epochs 1000, steps-per-epoch 1000, seeds 1, "
     "seed-list none, rollouts fresh, rollout-actions policy, rollout-batch 50000, rollout-every 1000, pool-epochs 5, "
@@ -129,7 +130,8 @@ def test_only_what_trains_has_an_engine(shell: Any, monkeypatch: pytest.MonkeyPa
 def test_help_names_sources_and_choices(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = help_lines(shell, monkeypatch, "train-policy")
     assert "MOPO App. G.2" in lines["real-ratio"]
-    assert "default max-var; or avg-var, ens, oracle, none; MOPO §4.3, App. D" in lines["penalty"]
+    others = [name for name in (*PENALTIES, "oracle", "none") if name != "max-var"]
+    assert f"default max-var; or {', '.join(others)}; MOPO §4.3, App. D" in lines["penalty"]
 
 
 def test_mopo_alone_lists_its_commands(shell: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.errors import (
     CorruptError,
     DivergedError,
@@ -66,7 +67,7 @@ def test_a_second_signal_keeps_its_code(shell: Any, monkeypatch: pytest.MonkeyPa
     ("line", "said"),
     [
         ("train-policy --lamda 1", "--lam"),
-        ("train-policy --penalty max-vr", "--penalty must be 'max-var', 'avg-var', 'ens', 'oracle' or 'none'"),
+        ("train-policy --penalty max-vr", f"--penalty must be {', '.join(map(repr, PENALTIES))}, 'oracle' or 'none'"),
         ("train-policy --lam", "--lam"),
         ("train-policy --lam much", "--lam must be a valid number, not 'much'"),
         ("train-policy --h 0 --epochs -1", "--epochs must be greater than or equal to 1"),

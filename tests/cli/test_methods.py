@@ -200,11 +200,11 @@ def test_ablate_trains_each_other_model_once_in_a_variant_of_the_run(modelled: A
 
 def test_a_variant_has_the_run_s_own_settings_of_the_model_but_what_the_method_asks(shell: Any) -> None:
     assert shell("train-model --dataset hopper-medium --hidden 33 --seed-list 2,4") == 0
-    assert shell("select-elites --members 0,2") == 0
+    assert shell("select-elites --networks 0,2") == 0
     assert shell("ablate --method mbpo-no-ens --force") == 0
     model, elites = (call for call in shell.calls if "variants" in call.run.parts and call.stage != "ablate")
     assert (model.settings.hidden, model.settings.networks, model.settings.all_seeds()) == (33, 1, (2, 4))
-    assert (elites.settings.members, elites.settings.n) == (None, 1)
+    assert (elites.settings.networks, elites.settings.n) == (None, 1)
     assert {call.options.force for call in shell.calls if call.stage == "ablate"} == {True}
     assert not model.options.force, "--force is for the policies that are asked for"
 

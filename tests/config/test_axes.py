@@ -69,7 +69,7 @@ def test_tables_are_named_after_their_axes() -> None:
 
 
 def test_the_errors_of_an_axis_are_one_sentence() -> None:
-    from mopo_cli.config.resolve import check_flags, checked
+    from mopo_cli.config.checks import check_flags, checked
 
     with pytest.raises(UsageError, match=r"^--grid must be NAME=V1,V2,\.\.\. \(got: \['beta'\]\)\.$"):
         check_flags(Ablate, {"grid": ["beta"]})

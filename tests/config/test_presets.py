@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mopo_cli.config import presets
+from mopo_cli.config.checks import checked
 from mopo_cli.config.presets import (
     find_preset,
     load_preset,
@@ -14,7 +15,7 @@ from mopo_cli.config.presets import (
     preset_summary,
     preset_text,
 )
-from mopo_cli.config.resolve import checked, resolve
+from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import STAGES, FetchData, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.source_generated import TASKS

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import Ablate, Evaluate, FetchData, TrainModel, TrainPolicy
+from mopo_cli.config.schema import Ablate, Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.errors import InputError, SettingsError, UsageError
 
 
@@ -89,12 +90,29 @@ def test_flags_are_told_all_their_faults_as_flags() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(TrainPolicy, flags={"penalty": "max-vr", "lam": "x", "rollout_batch": "0"})
     for fault in (
-        "--penalty must be 'max-var', 'avg-var', 'ens', 'oracle' or 'none'",
+        f"--penalty must be {', '.join(map(repr, PENALTIES))}, 'oracle' or 'none'",
         "--lam must",
         "--rollout-batch must",
     ):
         assert fault in caught.value.message
     assert caught.value.exit_code == 2
+
+
+def test_old_names_of_settings_count_in_files_and_in_grids(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("select-elites: {members: [0, 2]}\nrollout: {penalty-members: elite}\n")
+    assert resolve(SelectElites, config_file=path).settings.networks == (0, 2)
+    rollout = resolve(Rollout, config_file=path)
+    assert rollout.settings.penalty_networks == "elite" and rollout.origins["penalty_networks"] == str(path)
+    assert resolve(Rollout, config_file=path, flags={"penalty_networks": "all"}).settings.penalty_networks == "all"
+    for grid in ({"penalty-members": ["all", "elite"]}, ["penalty-members=all,elite"]):
+        assert Ablate(grid=grid).grid == {"penalty_networks": ("all", "elite")}  # type: ignore[arg-type]
+    path.write_text("rollout: {penalty-members: elite, penalty_networks: all}")
+    with pytest.raises(SettingsError, match="section rollout gives penalty-networks twice"):
+        resolve(Rollout, config_file=path)
+    path.write_text("train-model: {members: 3}")
+    with pytest.raises(SettingsError, match="unknown key 'members'"):
+        resolve(TrainModel, config_file=path)
 
 
 def test_settings_at_odds_are_the_fault_of_whoever_set_them(tmp_path: Path) -> None:

@@ -234,7 +234,8 @@ def instead(first: int, last: int, content_range: str | None) -> Answer:
 
     def answer(handler: Handler) -> None:
         if handler.headers.get("Range") is None:
-            return GOOD(handler)
+            GOOD(handler)
+            return
         named = {"Content_Range": content_range} if content_range else {}
         handler.head(206, Content_Length=last - first, **named)
         handler.wfile.write(CONTENT[first:last])
@@ -251,7 +252,10 @@ RANGES = {
 
 
 def no_range(handler: Handler) -> None:
-    return GOOD(handler) if handler.headers.get("Range") is None else handler.head(416, Content_Length=0)
+    if handler.headers.get("Range") is None:
+        GOOD(handler)
+    else:
+        handler.head(416, Content_Length=0)
 
 
 @pytest.mark.parametrize("answer", [*RANGES.values(), no_range], ids=[*RANGES, "none"])

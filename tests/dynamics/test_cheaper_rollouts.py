@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, branch, sample_step, uniform_policy
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch, sample_step, uniform_policy
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets import products
@@ -59,7 +59,7 @@ def test_without_uncertainties_the_same_networks_say_the_same(ensemble: Ensemble
     observation, action = rows(count)
     full = sample_step(ensemble, observation, action, stream(1, "test/step"))
     blind = sample_step(ensemble, observation, action, stream(1, "test/step"), BLIND)
-    assert torch.equal(full.member, blind.member)
+    assert torch.equal(full.network, blind.network)
     for name in ("next_observation", "reward", "mean"):
         torch.testing.assert_close(getattr(blind, name), getattr(full, name), rtol=1e-5, atol=1e-5)
     assert not blind.uncertainty.any() and full.uncertainty.all()
@@ -71,7 +71,7 @@ def test_without_uncertainties_a_network_is_asked_about_its_own_rows_alone(
     monkeypatch.setattr(Ensemble, "predict", lambda *_: pytest.fail("every network was evaluated"))
     steps = list(branch(ensemble, never, rows(100)[0], uniform_policy(ACT), 3, stream(0, "test"), BLIND))
     assert [len(step.rows) for step in steps] == [100, 100, 100]
-    assert set(steps[0].member.tolist()) == {0, 1, 3}
+    assert set(steps[0].network.tolist()) == {0, 1, 3}
 
 
 @pytest.mark.parametrize("library", ["fastest", "torch.mm"])
@@ -96,16 +96,16 @@ def test_a_coarse_step_is_a_step(ensemble: Ensemble) -> None:
     fine = sample_step(ensemble, observation, action, stream(2, "test/step"))
     coarse = sample_step(ensemble, observation, action, stream(2, "test/step"), COARSE)
     assert coarse.next_observation.dtype == coarse.uncertainty.dtype == torch.float32
-    assert torch.equal(fine.member, coarse.member)
+    assert torch.equal(fine.network, coarse.network)
     difference = (fine.next_observation - coarse.next_observation).abs().mean()
     assert 0 < difference < 0.1 * (fine.next_observation - observation).abs().mean()
     mean, std = ensemble.predict(observation, action, precision="bf16")
-    torch.testing.assert_close(coarse.uncertainty, uncertainties(mean, std))
+    torch.testing.assert_close(coarse.uncertainty, uncertainties(mean, std, names=RELEASED.uncertainties))
 
 
 def test_coarse_and_blind_together(ensemble: Ensemble) -> None:
     observation, action = rows(3000)
-    both = Imagining(uncertain=False, precision="bf16")
+    both = RolloutOptions(uncertain=False, precision="bf16")
     coarse = sample_step(ensemble, observation, action, stream(3, "test/step"), COARSE)
     found = sample_step(ensemble, observation, action, stream(3, "test/step"), both)
     error = (found.mean - coarse.mean).abs()

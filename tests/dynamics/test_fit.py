@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics import training as module
-from mopo_cli.dynamics.fit import Fit, FitSettings, fitted, start_fit
+from mopo_cli.dynamics.fit import FitSettings, FitState, fitted, start_fit
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
-from mopo_cli.dynamics.split import FitData, split_data
+from mopo_cli.dynamics.split import Examples, split_data
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.engine.streams import stream
 
@@ -27,18 +27,18 @@ def truth(observation: Tensor, action: Tensor) -> Tensor:
     return torch.cat([action @ MOVE, (observation @ WEIGHT + action @ COST)[:, None]], dim=1)
 
 
-def make_data(rows: int, sigma: Tensor = SIGMA) -> FitData:
+def make_data(rows: int, sigma: Tensor = SIGMA) -> Examples:
     draw = stream(0, "test/linear")
     observation = torch.randn(rows, 3, generator=draw) * torch.tensor([1.0, 2.0, 0.5]) + 3
     action = torch.rand(rows, 2, generator=draw) * 2 - 1
     target = truth(observation, action) + sigma * torch.randn(rows, 4, generator=draw)
-    return FitData.of(observation, action, target[:, 3], observation + target[:, :3])
+    return Examples.of(observation, action, target[:, 3], observation + target[:, :3])
 
 
-def train(fit: Fit, data: FitData) -> list[EpochReport]:
+def train(fit: FitState) -> list[EpochReport]:
     reports = []
     while not fit.done:
-        report = advance(fit, data, 1000)
+        report = advance(fit, 1000)
         assert report is not None
         reports.append(report)
     return reports
@@ -47,7 +47,7 @@ def train(fit: Fit, data: FitData) -> list[EpochReport]:
 def test_a_linear_gaussian_system_is_learned() -> None:
     data = make_data(6000)
     fit = start_fit(data, SETTINGS, (0,))
-    reports = train(fit, data)
+    reports = train(fit)
     ensemble = fitted(fit, 0)
     draw = stream(1, "test/fresh")
     observation = torch.randn(1000, 3, generator=draw) * torch.tensor([1.0, 2.0, 0.5]) + 3
@@ -61,7 +61,7 @@ def test_a_linear_gaussian_system_is_learned() -> None:
     assert penalty == pytest.approx(SIGMA.norm().item(), rel=0.08), "in closed form the norm of sigma"
     assert UNCERTAINTIES["ens"](mean, std).median().item() < 0.2 * SIGMA.norm().item()
     noise = SIGMA.square()
-    mse, likelihood = holdout_errors(fit, data, ensemble.flat, 0)
+    mse, likelihood = holdout_errors(fit, ensemble.flat, 0)
     np.testing.assert_allclose(mse, noise.expand(3, -1), rtol=0.2)
     np.testing.assert_allclose(mse.mean(dim=1), noise.mean().expand(3), rtol=0.1)
     np.testing.assert_allclose(likelihood, (1 + noise.log()).mean().expand(3), atol=0.1)
@@ -70,7 +70,7 @@ def test_a_linear_gaussian_system_is_learned() -> None:
 
 def test_targets_are_the_difference_and_the_reward_in_raw_units() -> None:
     observation, action = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5]])
-    data = FitData.of(observation, action, torch.tensor([7.0]), torch.tensor([[1.5, -1.0]]))
+    data = Examples.of(observation, action, torch.tensor([7.0]), torch.tensor([[1.5, -1.0]]))
     assert data.inputs.tolist() == [[1.0, 2.0, 0.5]] and data.targets.tolist() == [[0.5, -3.0, 7.0]]
     assert data.obs_dim == 2
 
@@ -109,10 +109,10 @@ def test_every_network_sees_its_own_bootstrap_in_an_order_of_its_own() -> None:
     fit = start_fit(data, settings, (0, 1))
     epochs = []
     for _ in range(2):
-        advance(fit, data, 1)
+        advance(fit, 1)
         assert fit.order is not None
         epochs.append(fit.order.clone())
-        advance(fit, data, 1000)
+        advance(fit, 1000)
     assert epochs[0].shape == (6, 800)
     first, second = (epoch.sort(dim=1).values for epoch in epochs)
     assert torch.equal(first, second), "one bootstrap for good"
@@ -128,25 +128,25 @@ def test_the_last_batch_is_filled_from_the_start_of_the_epoch() -> None:
     data = make_data(100)  # 80 to train on: 37 + 37 + 6
     fit = start_fit(data, TINY, (0,))
     assert steps_per_epoch(fit) == 3
-    assert advance(fit, data, 2) is None and fit.order is not None
+    assert advance(fit, 2) is None and fit.order is not None
     assert fit.order.shape == (3, 111) and torch.equal(fit.order[:, 80:], fit.order[:, :31])
-    assert isinstance(advance(fit, data, 99), EpochReport) and (fit.epoch, fit.step) == (1, 0)
+    assert isinstance(advance(fit, 99), EpochReport) and (fit.epoch, fit.step) == (1, 0)
 
 
 def scripted(
     monkeypatch: pytest.MonkeyPatch, errors: list[list[float]], settings: FitSettings
-) -> tuple[Fit, list[Tensor]]:
+) -> tuple[FitState, list[Tensor]]:
     """Train with hold-out errors [epoch][network] as told; returns the fit and its weights after every epoch."""
     weights: list[Tensor] = []
 
-    def told(fit: Fit, data: FitData, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    def told(fit: FitState, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         weights.append(flat.clone())
         return torch.tensor(errors[len(weights) - 1])[:, None], torch.zeros(len(flat))
 
     monkeypatch.setattr(module, "holdout_errors", told)
     data = make_data(100)
     fit = start_fit(data, replace(settings, networks=len(errors[0])), (0,))
-    train(fit, data)
+    train(fit)
     return fit, weights
 
 
@@ -190,10 +190,10 @@ def test_max_epochs_caps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_report_is_of_the_weights_at_the_end_of_its_epoch() -> None:
     data = make_data(300)
     fit = start_fit(data, TINY, (0, 1))
-    report = advance(fit, data, 1000)
+    report = advance(fit, 1000)
     assert report is not None and report.active == (0, 1) and report.epoch == 0
     for s in range(2):
-        mse, _ = holdout_errors(fit, data, fit.flat[3 * s : 3 * s + 3], s)
+        mse, _ = holdout_errors(fit, fit.flat[3 * s : 3 * s + 3], s)
         torch.testing.assert_close(report.mse[s], mse.mean(dim=1))
     assert report.nll.shape == (2, 3) and report.nll.isfinite().all()
 
@@ -202,7 +202,7 @@ def test_held_out_errors_by_hand() -> None:
     data = make_data(60)
     fit = start_fit(data, TINY, (0,))
     rows = fit.splits[0].holdout
-    mse, likelihood = holdout_errors(fit, data, fit.flat, 0)
+    mse, likelihood = holdout_errors(fit, fit.flat, 0)
     observation, action = data.inputs[rows, :3], data.inputs[rows, 3:]
     mean, std = (x.double().numpy() for x in fitted(fit, 0).predict(observation, action))
     target = data.targets[rows].double().numpy()

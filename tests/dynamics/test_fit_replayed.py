@@ -10,8 +10,8 @@ import pytest
 import torch
 from probes.gpu import as_on_cuda, record
 
-from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, restore_fit, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, restore_fit, start_fit
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.capture import Recorder, cuda_graph
 from mopo_cli.engine.streams import stream
@@ -21,20 +21,20 @@ SEEDS = (0, 7, 3)
 SETTINGS = FitSettings(3, 12, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
 
 
-def make_data(device: str = "cpu") -> FitData:
+def make_data(device: str = "cpu") -> Examples:
     draw = stream(0, "test/data")
     observation, action = torch.randn(400, 3, generator=draw) * 2 + 1, torch.rand(400, 2, generator=draw) * 2 - 1
     reward = observation[:, 0].sin() + 0.1 * torch.randn(400, generator=draw)
     following = observation + 0.3 * action[:, :1].tanh()
-    return FitData.of(*(column.to(device) for column in (observation, action, reward, following)))
+    return Examples.of(*(column.to(device) for column in (observation, action, reward, following)))
 
 
-def train(data: FitData, recorder: Recorder | None = None, **settings: Any) -> tuple[Fit, list[int], list[Any]]:
+def train(data: Examples, recorder: Recorder | None = None, **settings: Any) -> tuple[FitState, list[int], list[Any]]:
     """The finished fit, how many ensembles were active in each epoch, and the reports."""
     fit = start_fit(data, replace(SETTINGS, **settings), SEEDS, recorder)
     active, reports = [], []
     while not fit.done:
-        report = advance(fit, data, 4)
+        report = advance(fit, 4)
         if report is not None:
             active.append(len(report.active))
             reports.append(report)
@@ -82,17 +82,17 @@ def test_training_taken_up_again_records_anew() -> None:
     plain, _, _ = train(data)
     stopped = start_fit(data, SETTINGS, SEEDS, record)
     for _ in range(4):
-        advance(stopped, data, 4)
-    state = deepcopy(fit_state(stopped))
+        advance(stopped, 4)
+    state = deepcopy(fit_checkpoint(stopped))
     resumed = start_fit(data, SETTINGS, SEEDS, record)
     restore_fit(resumed, *state)
     while not resumed.done:
-        advance(resumed, data, 4)
+        advance(resumed, 4)
     assert resumed.engine.doubt is None and torch.equal(resumed.best, plain.best)
 
 
 def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
-    fits: list[Fit] = []
+    fits: list[FitState] = []
 
     def wrong(work: Callable[[], None]) -> Callable[[], object]:
         replay = record(work)
@@ -103,7 +103,7 @@ def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
     fit = start_fit(data, SETTINGS, SEEDS, wrong)
     fits.append(fit)
     while not fit.done:
-        advance(fit, data, 4)
+        advance(fit, 4)
     assert fit.engine.doubt is not None and not fit.engine._recorded
     assert torch.equal(plain.best, fit.best)
 

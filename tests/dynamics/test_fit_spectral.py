@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics import training as module
-from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance, holdout_errors
 from mopo_cli.engine.streams import stream
 
@@ -20,24 +20,24 @@ NORMALISED = ("w0", "w1", "w_mean")
 MODES = ("per-network", "shared")
 
 
-def make_data(rows: int = 400) -> FitData:
+def make_data(rows: int = 400) -> Examples:
     draw = stream(0, "test/data")
     observation, action = torch.randn(rows, 3, generator=draw) * 2 + 1, torch.rand(rows, 2, generator=draw) * 2 - 1
     reward = observation[:, 0].sin() + 0.1 * torch.randn(rows, generator=draw)
-    return FitData.of(observation, action, reward, observation + 0.3 * action[:, :1].tanh())
+    return Examples.of(observation, action, reward, observation + 0.3 * action[:, :1].tanh())
 
 
-def train(data: FitData, settings: FitSettings, seeds: tuple[int, ...]) -> tuple[Fit, list[int]]:
+def train(data: Examples, settings: FitSettings, seeds: tuple[int, ...]) -> tuple[FitState, list[int]]:
     """A finished fit and how many ensembles were active in each of its epochs."""
     fit, active = start_fit(data, settings, seeds), []
     while not fit.done:
-        report = advance(fit, data, 1000)
+        report = advance(fit, 1000)
         assert report is not None
         active.append(len(report.active))
     return fit, active
 
 
-def matrices(fit: Fit, flat: Tensor) -> dict[str, np.ndarray]:
+def matrices(fit: FitState, flat: Tensor) -> dict[str, np.ndarray]:
     """Name to weights `[K, in, out]` of one ensemble, in float64."""
     return {name: view.double().numpy() for name, view in fit.layout.views(flat).items()}
 
@@ -69,7 +69,7 @@ def test_however_long_it_trains_a_network_is_returned_as_it_was_at_its_best(mode
     assert len(active) > 3
     for s in range(2):
         ensemble = fitted(fit, s)
-        mse, _ = holdout_errors(fit, data, ensemble.flat, s)
+        mse, _ = holdout_errors(fit, ensemble.flat, s)
         assert torch.equal(mse.mean(dim=1), fit.best_mse[s])
         weights = matrices(fit, ensemble.flat)
         if mode == "per-network":
@@ -87,7 +87,7 @@ def test_errors_and_snapshots_are_of_the_raw_weights_divided_exactly(
     told = iter([[1.0, 1.0, 1.0], [2.0, 0.5, 0.5]])
     seen: list[dict[str, np.ndarray]] = []
 
-    def errors(fit: Fit, data: FitData, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    def errors(fit: FitState, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         raw, given = matrices(fit, fit.flat), matrices(fit, flat)
         for name, weight in raw.items():
             by = sigmas(weight, mode) if name in NORMALISED else np.ones(1)
@@ -119,7 +119,7 @@ def iterated(rows: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     return left, torch.nn.functional.normalize(rows.T @ left, dim=0)
 
 
-def plain_gradients(fit: Fit, flat: Tensor, vectors: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+def plain_gradients(fit: FitState, flat: Tensor, vectors: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
     """d/d(raw flat) of the NLL with weights W / (l · W · r), and of d/2 ||W||^2 of the raw ones, in float64."""
     leaf = flat.double().requires_grad_()
     params = dict(fit.layout.views(leaf))
@@ -152,10 +152,10 @@ def test_the_gradient_flows_through_sigma_and_the_decay_is_of_the_raw_weights(mo
     data = make_data()
     fit = start_fit(data, replace(TINY, weight_decay=DECAY, spectral_norm=mode), (5,))
     if steps_before:
-        advance(fit, data, steps_before)
+        advance(fit, steps_before)
     flat, vectors = fit.flat.clone(), deepcopy(fit.vectors)
     assert list(vectors) == list(NORMALISED)
-    advance(fit, data, 1)
+    advance(fit, 1)
     assert fit.order is not None
     rows = fit.order[:, steps_before * 37 : (steps_before + 1) * 37].long()
     inputs = (data.inputs[rows].double() - fit.splits[0].input_mean) / fit.splits[0].input_std
@@ -175,7 +175,7 @@ def test_the_iterations_go_on_from_step_to_step(mode: str) -> None:
     data = make_data()
     fit = start_fit(data, replace(TINY, spectral_norm=mode, learning_rate=1e-7, patience=30, max_epochs=None), (0,))
     for _ in range(12):
-        advance(fit, data, 1000)
+        advance(fit, 1000)
     for name, vector in fit.vectors.items():
         weight = fit.layout.views(fit.flat)[name].double().numpy()
         rows = weight.reshape(len(vector), -1, weight.shape[2])
@@ -201,14 +201,14 @@ def test_training_taken_up_after_any_block_ends_as_if_it_had_not_stopped(mode: s
     whole = start_fit(data, settings, (3, 7))
     states = []
     while not whole.done:
-        states.append(deepcopy(fit_state(whole)))
-        advance(whole, data, 4)
+        states.append(deepcopy(fit_checkpoint(whole)))
+        advance(whole, 4)
     assert len({len(numbers["active"]) for _, numbers in states}) == 2, "one is taken up with an ensemble gone"
     for tensors, numbers in states:
         fit = start_fit(data, settings, (3, 7))
         restore_fit(fit, tensors, numbers)
         while not fit.done:
-            advance(fit, data, 4)
+            advance(fit, 4)
         assert torch.equal(fit.best, whole.best) and torch.equal(fit.best_mse, whole.best_mse)
 
 
@@ -218,7 +218,7 @@ def test_an_ensemble_gone_wrong_stops_and_leaves_the_others_alone(mode: str) -> 
     fit = start_fit(data, settings, (0, 7))
     fit.layout.views(fit.flat)["w1"][1, 2, 3] = torch.nan
     while not fit.done:
-        advance(fit, data, 1000)
+        advance(fit, 1000)
     alone, _ = train(data, settings, (7,))
     assert fit.best_mse[0].isinf().all() and torch.equal(fit.best[1], alone.best[0])
 
@@ -228,7 +228,7 @@ def test_without_it_nothing_is_drawn_kept_or_divided() -> None:
     fit = start_fit(data, TINY, (0,))
     assert fit.settings.spectral_norm == "none" and fit.vectors == {}
     assert torch.equal(fit.best[0], fit.flat)
-    advance(fit, data, 1000)
-    tensors, _ = fit_state(fit)
+    advance(fit, 1000)
+    tensors, _ = fit_checkpoint(fit)
     assert tensors.keys() == {"flat", "first", "second", "best", "best_mse", "nll_sum"}
     assert torch.equal(fitted(fit, 0).flat, fit.flat), "after one epoch each is at its best"

@@ -9,16 +9,16 @@ import pytest
 import torch
 from probes.fits import TINY, make_data
 
-from mopo_cli.dynamics.fit import Fit, FitSettings, fit_state, fitted, restore_fit, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
 
 
-def train(data: FitData, settings: FitSettings, seeds: tuple[int, ...]) -> tuple[Fit, list[int]]:
+def train(data: Examples, settings: FitSettings, seeds: tuple[int, ...]) -> tuple[FitState, list[int]]:
     """A finished fit and how many ensembles were active in each of its epochs."""
     fit, active = start_fit(data, settings, seeds), []
     while not fit.done:
-        report = advance(fit, data, 1000)
+        report = advance(fit, 1000)
         assert report is not None
         active.append(len(report.active))
     return fit, active
@@ -75,7 +75,7 @@ def test_the_size_of_a_block_changes_nothing(batch: int, block: int) -> None:
     whole, _ = train(data, settings, (0, 7))
     fit = start_fit(data, settings, (0, 7))
     while not fit.done:
-        advance(fit, data, block)
+        advance(fit, block)
     assert torch.equal(whole.best, fit.best)
 
 
@@ -85,28 +85,32 @@ def test_training_taken_up_after_any_block_ends_as_if_it_had_not_stopped() -> No
     whole = start_fit(data, settings, (0, 7))
     states = []
     while not whole.done:
-        states.append(deepcopy(fit_state(whole)))
-        advance(whole, data, 4)
+        states.append(deepcopy(fit_checkpoint(whole)))
+        advance(whole, 4)
     assert len({len(numbers["active"]) for _, numbers in states}) == 2, "one is taken up with an ensemble gone"
     for tensors, numbers in states:
         fit = start_fit(data, settings, (0, 7))
         restore_fit(fit, tensors, numbers)
         while not fit.done:
-            advance(fit, data, 4)
+            advance(fit, 4)
         assert torch.equal(fit.best, whole.best) and torch.equal(fit.best_mse, whole.best_mse)
-        assert (fit.epoch, fit.stale, fit.adam.steps) == (whole.epoch, whole.stale, whole.adam.steps)
+        assert (fit.epoch, fit.epochs_without_gain, fit.adam.steps) == (
+            whole.epoch,
+            whole.epochs_without_gain,
+            whole.adam.steps,
+        )
 
 
 def test_training_is_taken_up_from_memory_that_is_not_aligned_and_leaves_it_as_it_was() -> None:
     data, settings = make_data(), replace(TINY, max_epochs=2)
     whole, fit = start_fit(data, settings, (0, 7)), start_fit(data, settings, (0, 7))
-    advance(whole, data, 4)
-    tensors, numbers = deepcopy(fit_state(whole))
+    advance(whole, 4)
+    tensors, numbers = deepcopy(fit_checkpoint(whole))
     odd = {name: torch.cat([torch.zeros(1), tensor.flatten()])[1:].view_as(tensor) for name, tensor in tensors.items()}
     restore_fit(fit, odd, numbers)
     for training in (whole, fit):
         while not training.done:
-            advance(training, data, 1000)
+            advance(training, 1000)
     assert torch.equal(fit.best, whole.best) and torch.equal(fit.best_mse, whole.best_mse)
     assert all(torch.equal(odd[name], tensor) for name, tensor in tensors.items())
 
@@ -114,8 +118,8 @@ def test_training_is_taken_up_from_memory_that_is_not_aligned_and_leaves_it_as_i
 def test_the_state_is_json_and_tensors() -> None:
     data = make_data()
     fit = start_fit(data, TINY, (0,))
-    advance(fit, data, 3)
-    tensors, numbers = fit_state(fit)
+    advance(fit, 3)
+    tensors, numbers = fit_checkpoint(fit)
     assert json.loads(json.dumps(numbers)) == numbers
     assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
 
@@ -123,10 +127,10 @@ def test_the_state_is_json_and_tensors() -> None:
 def test_the_report_of_a_resumed_epoch_counts_the_steps_before_the_stop() -> None:
     data = make_data()
     whole, resumed = start_fit(data, TINY, (0,)), start_fit(data, TINY, (0,))
-    expected = advance(whole, data, 1000)
+    expected = advance(whole, 1000)
     first = start_fit(data, TINY, (0,))
-    advance(first, data, 5)
-    restore_fit(resumed, *fit_state(first))
-    report = advance(resumed, data, 1000)
+    advance(first, 5)
+    restore_fit(resumed, *fit_checkpoint(first))
+    report = advance(resumed, 1000)
     assert expected is not None and report is not None
     assert torch.equal(report.nll, expected.nll) and torch.equal(report.mse, expected.mse)

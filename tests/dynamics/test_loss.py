@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.dynamics.fit import Fit, FitSettings, fitted, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.fit import FitSettings, FitState, fitted, start_fit
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.streams import stream
 
@@ -15,14 +15,14 @@ DECAY = (0.3, 0.05, 0.7)  # large, so that a layer left out or doubled shows
 SETTINGS = FitSettings(3, 9, 2, 37, 1e-2, DECAY, 0.2, 1000, 5, 0.01, None)
 
 
-def make_data(rows: int = 300) -> FitData:
+def make_data(rows: int = 300) -> Examples:
     draw = stream(0, "test/data")
     observation, action = torch.randn(rows, 3, generator=draw) * 5 + 2, torch.rand(rows, 2, generator=draw) * 2 - 1
     reward = torch.randn(rows, generator=draw)
-    return FitData.of(observation, action, reward, observation + torch.randn(rows, 3, generator=draw))
+    return Examples.of(observation, action, reward, observation + torch.randn(rows, 3, generator=draw))
 
 
-def plain_gradients(fit: Fit, flat: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def plain_gradients(fit: FitState, flat: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """d/dW of: sum over networks of mean NLL + sum of d/2 ||W||^2, + 0.01 (sum of upper - sum of lower bounds)."""
     views = {name: view.double().clone() for name, view in fit.layout.views(flat).items()}
     upper = views["max_logvar"][0].requires_grad_()  # one pair of bounds for the whole ensemble
@@ -52,9 +52,9 @@ def test_the_gradient_is_that_of_the_whole_loss(batch: int, networks: int, steps
     data = make_data()
     fit = start_fit(data, replace(SETTINGS, batch_size=batch, networks=networks), (5,))
     if steps_before:
-        advance(fit, data, steps_before)
+        advance(fit, steps_before)
     flat = fit.flat.clone()
-    advance(fit, data, 1)
+    advance(fit, 1)
     assert fit.order is not None
     rows = fit.order[:, steps_before * batch : (steps_before + 1) * batch].long()
     split = fit.splits[0]
@@ -72,7 +72,7 @@ def test_a_step_is_adam_s_along_that_gradient() -> None:
     first = second = torch.zeros(fit.flat.shape, dtype=torch.float64)
     for step in (1, 2, 3):
         before = fit.flat.double()
-        advance(fit, data, 1)
+        advance(fit, 1)
         grad = fit.adam.grad.double()
         first, second = 0.9 * first + 0.1 * grad, 0.999 * second + 0.001 * grad.square()
         moved = 1e-2 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
@@ -82,14 +82,14 @@ def test_a_step_is_adam_s_along_that_gradient() -> None:
 def test_the_nll_of_an_epoch_is_the_mean_over_its_steps() -> None:
     data = make_data()
     fit = start_fit(data, replace(SETTINGS, learning_rate=0.0), (5,))
-    assert advance(fit, data, 1) is None and fit.order is not None
+    assert advance(fit, 1) is None and fit.order is not None
     rows, ensemble = fit.order.long(), fitted(fit, 0)
     expected = []
     for k in range(3):
         observation, action = data.inputs[rows[k], :3], data.inputs[rows[k], 3:]
         mean, std = (x[k].double() for x in ensemble.predict(observation, action))
         expected.append(((mean - data.targets[rows[k]]).square() / std.square() + 2 * std.log()).mean().item())
-    report = advance(fit, data, 1000)
+    report = advance(fit, 1000)
     assert report is not None and report.nll[0].tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -97,7 +97,7 @@ def test_the_bounds_of_an_ensemble_move_and_stay_one_pair() -> None:
     data = make_data()
     fit = start_fit(data, SETTINGS, (5, 6))
     for _ in range(3):
-        advance(fit, data, 1000)
+        advance(fit, 1000)
     for name, start in (("max_logvar", 0.5), ("min_logvar", -10.0)):
         bounds = fit.layout.views(fit.flat)[name].unflatten(0, (2, 3))
         assert torch.equal(bounds, bounds[:, :1].expand_as(bounds))

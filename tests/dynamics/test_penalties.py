@@ -1,12 +1,39 @@
 """Every uncertainty re-derived in numpy, and what each of them must and must not see."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mopo_cli.dynamics.penalties import PENALTIES, UNCERTAINTIES, PenaltyForm, penalty_weights, uncertainties
+from mopo_cli.dynamics import penalties
+from mopo_cli.dynamics.penalties import PENALTIES, UNCERTAINTIES, PenaltyForm, penalty_weights
 from mopo_cli.engine.streams import stream
+
+Array = NDArray[np.float64]
+MOPO = ("max-var", "avg-var", "ens")  # the columns of what the tests below measure
+uncertainties = partial(penalties.uncertainties, names=MOPO)
+
+
+def norm(x: Array) -> float:
+    return float(np.sqrt(sum(number**2 for number in x)))
+
+
+# A new uncertainty is tested by its formula here: of the networks' next states [K, obs_dim] and stds [K, obs_dim + 1].
+BY_HAND: dict[str, Callable[[Array, Array], float]] = {
+    "max-var": lambda states, stds: max(map(norm, stds)),
+    "avg-var": lambda states, stds: float(np.mean([norm(std) for std in stds])),
+    "ens": lambda states, stds: max(norm(state - states.mean(axis=0)) for state in states),
+    "discrepancy": lambda states, stds: max(norm(a - b) for a in states for b in states),
+}
+
+
+def by_hand(name: str, mean: Tensor, std: Tensor) -> list[float]:
+    means, stds = mean.double().numpy(), std.double().numpy()
+    return [BY_HAND[name](means[:, b, :-1], stds[:, b]) for b in range(means.shape[1])]
 
 
 def prediction(networks: int = 7, batch: int = 13, dims: int = 5) -> tuple[Tensor, Tensor]:
@@ -14,32 +41,38 @@ def prediction(networks: int = 7, batch: int = 13, dims: int = 5) -> tuple[Tenso
     return torch.randn(networks, batch, dims, generator=draw), torch.rand(networks, batch, dims, generator=draw) + 0.1
 
 
-def by_hand(name: str, mean: np.ndarray, std: np.ndarray) -> list[float]:
-    values = []
-    for b in range(mean.shape[1]):
-        norms = [np.sqrt(sum(s**2 for s in std[k, b])) for k in range(len(std))]
-        centre = [np.mean(mean[:, b, d]) for d in range(mean.shape[2] - 1)]
-        distances = [np.sqrt(sum((mean[k, b, d] - c) ** 2 for d, c in enumerate(centre))) for k in range(len(mean))]
-        values.append({"max-var": max(norms), "avg-var": np.mean(norms), "ens": max(distances)}[name])
-    return values
-
-
-@pytest.mark.parametrize("name", ["max-var", "avg-var", "ens"])
+@pytest.mark.parametrize("name", UNCERTAINTIES)
 def test_each_uncertainty_by_hand(name: str) -> None:
     mean, std = prediction()
-    expected = by_hand(name, mean.double().numpy(), std.double().numpy())
-    np.testing.assert_allclose(UNCERTAINTIES[name](mean, std), expected, rtol=1e-5)
+    np.testing.assert_allclose(UNCERTAINTIES[name](mean, std), by_hand(name, mean, std), rtol=1e-5)
 
 
-def test_all_of_them_in_their_order() -> None:
+def test_columns_come_in_the_order_of_the_names() -> None:
     mean, std = prediction()
-    together = uncertainties(mean, std)
-    assert together.shape == (13, 3)
-    for u, name in enumerate(("max-var", "avg-var", "ens")):
-        np.testing.assert_allclose(
-            together[:, u], by_hand(name, mean.double().numpy(), std.double().numpy()), rtol=1e-5
-        )
-    assert PENALTIES == ("max-var", "avg-var", "ens"), "the order of a stored row's columns"
+    for names in (tuple(UNCERTAINTIES), tuple(UNCERTAINTIES)[::-1], ("ens",), ()):
+        columns = uncertainties(mean, std, names=names)
+        assert columns.shape == (13, len(names))
+        for u, name in enumerate(names):
+            assert torch.equal(columns[:, u], UNCERTAINTIES[name](mean, std))
+
+
+def test_a_marked_function_is_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(penalties, "UNCERTAINTIES", dict(UNCERTAINTIES))
+    monkeypatch.setattr(penalties, "PENALTIES", list(PENALTIES))
+
+    @penalties.penalty
+    def of_this_test(mean: Tensor, std: Tensor) -> Tensor:
+        return std.amin(dim=(0, 2))
+
+    @penalties.uncertainty
+    def widest(mean: Tensor, std: Tensor) -> Tensor:
+        return mean.amax(dim=(0, 2))
+
+    assert list(penalties.UNCERTAINTIES) == [*UNCERTAINTIES, "of-this-test", "widest"]
+    assert [*PENALTIES, "of-this-test"] == penalties.PENALTIES
+    mean, std = prediction()
+    columns = penalties.uncertainties(mean, std, names=("of-this-test", "widest"))
+    assert torch.equal(columns, torch.stack([std.amin(dim=(0, 2)), mean.amax(dim=(0, 2))], dim=1))
 
 
 @pytest.mark.parametrize("network", range(7))
@@ -66,50 +99,20 @@ def test_the_means_do_not_move_the_variances_nor_the_variances_the_means() -> No
     torch.testing.assert_close(uncertainties(mean + 9, std)[:, 2], before[:, 2], atol=1e-5, rtol=0)
 
 
-def test_penalty_weights() -> None:
-    assert penalty_weights("max-var", 2.5) == [2.5, 0.0, 0.0]
-    assert penalty_weights("avg-var", 2.5) == [0.0, 2.5, 0.0]
-    assert penalty_weights("ens", 2.5) == [0.0, 0.0, 2.5]
-    assert penalty_weights("none", 2.5) == [0.0, 0.0, 0.0]
-
-
-def in_form(
-    mean: np.ndarray, std: np.ndarray, elites: list[int] | None, scale: np.ndarray | None, reward: bool
-) -> np.ndarray:
-    """Every uncertainty by hand, the form applied number by number: `[B, 3]`."""
-    networks, rows, dims = mean.shape
-    units = np.ones(dims) if scale is None else scale
-    out = np.zeros((rows, 3))
-    for b in range(rows):
-        norms, states = [], []
-        for k in range(networks) if elites is None else elites:
-            spread = [std[k, b, d] / units[d] for d in range(dims if reward else dims - 1)]
-            norms.append(np.sqrt(np.sum(np.square(spread))))
-            states.append([mean[k, b, d] / units[d] for d in range(dims - 1)])
-        centre = np.mean(states, axis=0)
-        out[b] = max(norms), np.mean(norms), max(np.sqrt(np.sum(np.square(centre - state))) for state in states)
-    return out
-
-
 @pytest.mark.parametrize("elites_only", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("reward", [False, True])
-def test_each_form_by_hand(elites_only: bool, scaled: bool, reward: bool) -> None:
+@pytest.mark.parametrize("name", UNCERTAINTIES)
+def test_each_form_by_hand(name: str, elites_only: bool, scaled: bool, reward: bool) -> None:
     mean, std = prediction()
-    scale = torch.tensor([0.1, 3.0, 0.5, 20.0, 0.02]) if scaled else None
-    form = PenaltyForm(elites_only, scale, reward)
-    elites = (5, 0, 2)
-    expected = in_form(
-        mean.double().numpy(),
-        std.double().numpy(),
-        list(elites) if elites_only else None,
-        None if scale is None else scale.double().numpy(),
-        reward,
-    )
-    np.testing.assert_allclose(uncertainties(mean, std, form, elites), expected, rtol=1e-5)
-    if elites_only:
-        everyone = uncertainties(mean, std, PenaltyForm(False, scale, reward), elites)
-        assert (everyone[:, [0, 2]] != uncertainties(mean, std, form, elites)[:, [0, 2]]).any(dim=0).all()
+    scale = torch.tensor([0.1, 3.0, 0.5, 20.0, 0.02])
+    form = PenaltyForm(elites_only, scale if scaled else None, reward)
+    elites = [5, 0, 2]
+    networks, units = elites if elites_only else range(7), scale if scaled else torch.ones(5)
+    means = torch.stack([mean[k] / units for k in networks])
+    stds = torch.stack([std[k] / units for k in networks])[..., : 5 if reward else 4]
+    measured = uncertainties(mean, std, form, elites, names=(name,))
+    np.testing.assert_allclose(measured[:, 0], by_hand(name, means, stds), rtol=1e-5)
 
 
 def test_the_released_form_is_the_default() -> None:
@@ -134,7 +137,8 @@ def test_a_single_elite_agrees_with_itself() -> None:
 
 
 def test_the_weight_falls_on_the_column_of_that_name() -> None:
-    names = ("max-var", "avg-var", "ens", "oracle")
+    names = (*MOPO, "oracle")
+    assert penalty_weights("max-var", 2.5, names) == [2.5, 0.0, 0.0, 0.0]
     assert penalty_weights("oracle", 2.5, names) == [0.0, 0.0, 0.0, 2.5]
     assert penalty_weights("ens", 2.5, names) == [0.0, 0.0, 2.5, 0.0]
     assert penalty_weights("none", 2.5, names) == [0.0, 0.0, 0.0, 0.0]

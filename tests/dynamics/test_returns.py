@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from probes.linear import linear_ensemble
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, TerminationRule, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.episodes import ModelReturns, model_returns
-from mopo_cli.dynamics.imagine import Imagining, TerminationRule, branch
-from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, penalty_weights
+from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.tasks.termination import never
@@ -102,14 +102,14 @@ def test_an_episode_that_the_rule_ends_earns_its_last_step_and_no_more() -> None
     assert 0 <= ended_last <= last.sum() and 0 < came.terminated < 1
 
 
-@pytest.mark.parametrize(("penalty", "lam"), [*product(PENALTIES, [0.0, 0.7, 5.0]), ("none", 3.0)])
+@pytest.mark.parametrize(("penalty", "lam"), [*product(RELEASED.uncertainties, [0.0, 0.7, 5.0]), ("none", 3.0)])
 def test_the_penalised_return_is_the_sum_of_r_minus_lambda_u(penalty: str, lam: float) -> None:
     start = starts(5)
     came, expected = returns(start, 8), by_hand(start.double().numpy(), 8)
-    column = {"none": None, **{name: 1 + u for u, name in enumerate(PENALTIES)}}[penalty]
+    column = {"none": None, **{name: 1 + u for u, name in enumerate(RELEASED.uncertainties)}}[penalty]
     for kind in ("total", "discounted"):
         off = lam * expected[kind][:, column] if column is not None else 0.0
-        penalised = getattr(came, kind).penalised(penalty_weights(penalty, lam))
+        penalised = getattr(came, kind).penalised(penalty_weights(penalty, lam, RELEASED.uncertainties))
         np.testing.assert_allclose(penalised.numpy(), expected[kind][:, 0] - off, rtol=1e-4, atol=1e-4)
 
 
@@ -217,7 +217,7 @@ def test_the_reward_may_be_the_mean_and_the_oracle_s_ignorance_is_counted() -> N
         return torch.where(observation[:, 0] > 0, 0.25, torch.nan)
 
     std = torch.tensor([[1e-9, 1e-9, 3.0], [0.3, 0.4, 1.2], [0.1, 0.2, 0.2]])
-    how = Imagining((*PENALTIES, ORACLE), reward_mean=True, oracle=oracle)
+    how = RolloutOptions((*RELEASED.uncertainties, ORACLE), reward_mean=True, oracle=oracle)
     start = starts(50)
     came = model_returns(known(std), never, start, linear_policy, 1, GAMMA, stream(3, "test"), how)
     np.testing.assert_allclose(came.total.reward, by_hand(start.double().numpy(), 1)["total"][:, 0], rtol=1e-5)

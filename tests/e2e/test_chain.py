@@ -13,6 +13,8 @@ import h5py
 import pytest
 import torch
 
+from mopo_cli.dynamics.penalties import UNCERTAINTIES
+
 DATASET = "generate:InvertedPendulum-v5:random"
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 STAGES = ("fetch-data", "train-model", "select-elites", "rollout", "train-policy", "evaluate", "ablate")
@@ -95,7 +97,7 @@ def test_the_numbers_are_of_what_was_asked_for(chain: Path) -> None:
     assert all(1 <= value <= 1000 for value in evaluation["return_per_seed"].values())
     with h5py.File(chain / RUN / "rollouts/uniform_h5.h5") as file:
         assert len(file["rewards"]) == results["rollout"]["rows"] <= 5 * 200
-        assert set(file["uncertainty"]) == {"max-var", "avg-var", "ens", "discrepancy"}
+        assert set(file["uncertainty"]) == {*UNCERTAINTIES}
 
 
 def test_a_second_run_finds_every_stage_up_to_date(in_chain: Path, mopo: Any, contents: Any) -> None:

@@ -92,11 +92,11 @@ def test_rollouts_hold_the_ratio_of_the_network_that_drew_the_row(run: Path, mop
     x = (x - model["seed-0/input_mean"]) / model["seed-0/input_std"]
     expected = np.empty(len(x))
     for place, k in enumerate(weights["networks"]):
-        hidden = x[stored["member"] == k].astype(np.float64)
+        hidden = x[stored["network"] == k].astype(np.float64)
         for i in (0, 1):
             hidden = np.maximum(hidden @ weights[f"w{i}"][place] + weights[f"b{i}"][place], 0)
-        expected[stored["member"] == k] = (hidden @ weights["w2"][place] + weights["b2"][place])[:, 0]
-    assert len(set(stored["member"])) == 2 and expected.std() > 1e-3
+        expected[stored["network"] == k] = (hidden @ weights["w2"][place] + weights["b2"][place])[:, 0]
+    assert len(set(stored["network"])) == 2 and expected.std() > 1e-3
     np.testing.assert_allclose(stored["uncertainty/ratio"], expected, rtol=1e-3, atol=1e-5)
     digest = sha256_file(run / SEED / "ratio.safetensors")
     assert stored["ratio_sha256"] == digest.encode()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mopo_cli.agents.crew import Crew
-from mopo_cli.engine.processes import can_fork
+from mopo_cli.engine.parallel import can_fork
 from mopo_cli.stages.common import policy_stack
 
 # Seed 1 stops before seed 2 does.

@@ -57,7 +57,7 @@ def learned_rows(gamma: float = 0.99) -> tuple[torch.Tensor, ...]:
     inputs = policy_inputs(run, settings)
     with (
         stage_envelope(run, "train-policy/x", settings.model_dump(), inputs, Options(), Report("quiet")) as stage,
-        open_world(stage, settings, inputs, torch.device("cpu")) as opened,
+        open_world(stage, settings, inputs, torch.device("cpu"), [settings.penalty]) as opened,
     ):
         buffer = opened.world.buffer
         assert buffer is not None

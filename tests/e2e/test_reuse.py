@@ -92,7 +92,7 @@ def test_a_damaged_policy_or_one_of_another_model_is_not_taken_over(
     tiny_run: Path, mopo: Any, trained: list[int], what: str
 ) -> None:
     if what == "elites":
-        assert mopo("select-elites --config tiny.yaml --members 2").code == 0
+        assert mopo("select-elites --config tiny.yaml --networks 2").code == 0
     else:
         path = tiny_run / HELD / dict(zip(("policy", "metrics"), FILES, strict=True))[what]
         path.write_bytes(path.read_bytes()[:-1] + b"?")

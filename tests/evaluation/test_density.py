@@ -42,16 +42,16 @@ def test_many_rows_are_measured_block_by_block() -> None:
 @pytest.mark.parametrize("width", [2, 6])
 def test_distances_rank_rows_as_a_gaussian_s_density_does(width: int) -> None:
     draw = np.random.default_rng(0)
-    held, sought = draw.normal(size=(8000, width)), 1.5 * draw.normal(size=(500, width))
-    mahalanobis = np.linalg.norm(sought, axis=1)
-    rank = scipy.stats.spearmanr(neighbour_distance(held=held, sought=sought), mahalanobis).statistic
+    references, queries = draw.normal(size=(8000, width)), 1.5 * draw.normal(size=(500, width))
+    mahalanobis = np.linalg.norm(queries, axis=1)
+    rank = scipy.stats.spearmanr(neighbour_distance(queries=queries, references=references), mahalanobis).statistic
     assert rank > 0.95
     # And as the known density has it: k = n density volume(distance), in the plane.
     if width == 2:
         near = mahalanobis < 1.5
         density = np.exp(-(mahalanobis[near] ** 2) / 2) / (2 * np.pi)
-        volume = np.pi * neighbour_distance(sought[near], held, 50) ** 2
-        assert np.median(len(held) * density * volume) == pytest.approx(50, rel=0.05)
+        volume = np.pi * neighbour_distance(queries[near], references, 50) ** 2
+        assert np.median(len(references) * density * volume) == pytest.approx(50, rel=0.05)
 
 
 def left(n: int = 4000) -> Any:

@@ -11,7 +11,7 @@ from mopo_cli.config.schema import Imagination
 
 LINE = "train-policy --config tiny.yaml --threads 1 --epochs 1 --name again --rollouts runs/tiny/rollouts/uniform_h2.h5"
 OTHERWISE = {
-    "penalty_members": "elite",
+    "penalty_networks": "elite",
     "penalty_scale": "standardised",
     "penalty_reward": "excluded",
     "model_reward": "mean",
@@ -55,7 +55,27 @@ def test_a_file_from_before_these_settings_counts_as_made_with_their_defaults(
             del file.attrs[name]
     record_anew(tiny_run)
     assert mopo(LINE).code == 0
-    refuses(f"{LINE} --penalty-members elite", 4, "was made with --penalty-members all, not elite")
+    refuses(f"{LINE} --penalty-networks elite", 4, "was made with --penalty-networks all, not elite")
+
+
+def test_only_the_columns_of_the_penalty_in_use_are_needed(tiny_run: Path, refuses: Any, mopo: Any) -> None:
+    path = tiny_run / "rollouts/uniform_h2.h5"
+    with h5py.File(path, "r+") as file:
+        file["uncertainty/of-another-version"] = file["uncertainty/ens"][()]
+        for name in [*file["uncertainty"]]:
+            if name not in ("max-var", "of-another-version"):
+                del file[f"uncertainty/{name}"]
+        del file.attrs["content_sha256"]
+    record_anew(tiny_run)
+    for penalty in ("max-var", "none"):
+        done = mopo(f"{LINE} --force --penalty {penalty}")
+        assert done.code == 0, done.err
+    refuses(
+        f"{LINE} --force --penalty ens", 4, f"{path.relative_to(tiny_run.parent.parent)} has no column uncertainty/ens"
+    )
+    assert "mopo rollout --force" in mopo(f"{LINE} --force --penalty ens").err
+    assert mopo("rollout --config tiny.yaml --threads 1 --force").code == 0
+    assert mopo(f"{LINE} --force --penalty ens").code == 0
 
 
 def test_the_oracle_s_penalty_is_in_no_file(tiny_run: Path, refuses: Any, mopo: Any) -> None:

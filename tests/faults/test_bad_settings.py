@@ -33,7 +33,7 @@ from mopo_cli.stages.common import memory
         ("train-policy --epochs 10000000000000000000", "--epochs must be at most 9223372036854775807"),
         ("train-policy --method td3-bc --policy-delay 1000000000", "--policy-delay must be less than or equal to 1000"),
         ("rollout --batch 10000000000000000000000", "--batch must be at most"),
-        ("select-elites --members 0,10000000000000000000", "--members must be at most"),
+        ("select-elites --networks 0,10000000000000000000", "--networks must be at most"),
         ("train-policy --preset hopper-medum", "did you mean 'hopper-medium'"),
         ("train-model --layers 3", "weight-decay needs 4 values"),
         ("select-elites --metric mae", "metric"),
@@ -84,7 +84,7 @@ def test_a_settings_file_that_cannot_be_read(tiny_run: Path, refuses: Any, conte
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("select-elites --n 4", "3 networks"), ("select-elites --members 0,3", "0 to 2")],
+    [("select-elites --n 4", "3 networks"), ("select-elites --networks 0,3", "0 to 2")],
 )
 def test_more_elites_than_networks(tiny_run: Path, refuses: Any, line: str, said: str) -> None:
     refuses(line, 3, said)

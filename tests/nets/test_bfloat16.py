@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout, likelihood_gradient
@@ -136,13 +136,13 @@ def test_the_dynamics_likelihood(layers: int) -> None:
 @pytest.mark.parametrize("spectral_norm", ["none", "shared"])
 def test_an_ensemble_fitted_in_bfloat16_predicts_about_as_well(spectral_norm: str) -> None:
     observation, action = normal(1500, 3, name="s"), normal(1500, 2, name="a").clamp(-1, 1)
-    data = FitData.of(observation, action, observation[:, 0] * action[:, 0], 0.9 * observation + 0.3 * action[:, :1])
+    data = Examples.of(observation, action, observation[:, 0] * action[:, 0], 0.9 * observation + 0.3 * action[:, :1])
     settings = FitSettings(3, 32, 3, 64, 1e-3, (0.0,) * 4, 0.2, 300, 5, 0.01, 8, spectral_norm)
     errors = {}
     for precision in ("bf16", "fp32"):
         fit = start_fit(data, replace(settings, update_precision=precision), (0, 1))
         while not fit.done:
-            advance(fit, data, 50)
+            advance(fit, 50)
         assert fit.best.dtype == torch.float32
         errors[precision] = fit.best_mse
     assert not torch.equal(*errors.values())

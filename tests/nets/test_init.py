@@ -7,7 +7,7 @@ import torch
 
 from mopo_cli.agents.algorithms.sac import SacSettings, start_sac
 from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
@@ -19,7 +19,7 @@ TRUNCATED_STD = 0.8796  # of a unit normal kept within two standard deviations
 
 
 def test_every_layer_of_every_network_of_the_ensemble_has_the_spread_of_the_paper_s_code() -> None:
-    data = FitData(torch.randn(20, 14, generator=stream(0, "test")), torch.zeros(20, 12), 11)
+    data = Examples(torch.randn(20, 14, generator=stream(0, "test")), torch.zeros(20, 12))
     fit = start_fit(data, FIT, (0, 5))
     views = fit.layout.views(fit.flat)
     for name in ("w0", "w1", "w2", "w3", "w_mean", "w_logvar"):
@@ -37,7 +37,7 @@ def test_every_layer_of_every_network_of_the_ensemble_has_the_spread_of_the_pape
 
 
 def test_no_two_members_and_no_two_layers_start_alike() -> None:
-    data = FitData(torch.randn(20, 14, generator=stream(0, "test")), torch.zeros(20, 12), 11)
+    data = Examples(torch.randn(20, 14, generator=stream(0, "test")), torch.zeros(20, 12))
     fit = start_fit(data, FIT, (0, 5))
     weights = fit.layout.views(fit.flat)
     for i in range(14):

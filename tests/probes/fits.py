@@ -3,15 +3,15 @@
 import torch
 
 from mopo_cli.dynamics.fit import FitSettings
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.engine.streams import stream
 
 TINY = FitSettings(3, 9, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
 
 
-def make_data(rows: int = 400) -> FitData:
+def make_data(rows: int = 400) -> Examples:
     """Transitions of a system with three observations and two actions."""
     draw = stream(0, "test/data")
     observation, action = torch.randn(rows, 3, generator=draw) * 2 + 1, torch.rand(rows, 2, generator=draw) * 2 - 1
     reward = observation[:, 0].sin() + 0.1 * torch.randn(rows, generator=draw)
-    return FitData.of(observation, action, reward, observation + 0.3 * action[:, :1].tanh())
+    return Examples.of(observation, action, reward, observation + 0.3 * action[:, :1].tanh())

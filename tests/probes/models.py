@@ -12,9 +12,8 @@ from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining
-from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -43,7 +42,7 @@ def make_ensemble(seed: int = 0, obs_dim: int = OBS, act_dim: int = ACT) -> Ense
 
 def make_world(algorithm: Algorithm, act_dim: int = ACT, count: int = 300) -> World:
     """Random real rows, two ensembles to branch in, and no rule that ends a rollout."""
-    how = Imagining(uncertainties=(*PENALTIES, *algorithm.uncertainties))
+    how = RolloutOptions(uncertainties=(*RELEASED.uncertainties, *algorithm.uncertainties))
     draw, rows = stream(0, "test/rows"), Rows(OBS, act_dim, len(how.uncertainties))
     observation = torch.randn(count, OBS, generator=draw)
     action = 2 * torch.rand(count, act_dim, generator=draw) - 1

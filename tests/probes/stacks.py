@@ -12,9 +12,8 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining
-from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.engine.capture import Recorder
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -67,7 +66,7 @@ def start(
     algorithm = load(name)
     draw = stream(0, "test/data")
     observation, action = torch.randn(ROWS, OBS, generator=draw), 2 * torch.rand(ROWS, act_dim, generator=draw) - 1
-    how = Imagining(uncertainties=(*PENALTIES, *algorithm.uncertainties))
+    how = RolloutOptions(uncertainties=(*RELEASED.uncertainties, *algorithm.uncertainties))
     rows = Rows(OBS, act_dim, len(how.uncertainties))
     nothing = torch.zeros(ROWS, len(how.uncertainties))
     reward, following, step = observation[:, 0] * action[:, 0], observation.roll(-1, dims=0), torch.arange(ROWS)

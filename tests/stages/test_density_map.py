@@ -17,11 +17,12 @@ import scipy.stats
 from matplotlib.image import imread
 from scipy.spatial.distance import cdist
 
+from mopo_cli.dynamics.penalties import UNCERTAINTIES
 from mopo_cli.report.plots_rollouts import departure_plot
 from mopo_cli.stages.analysis import density_map
 
 LINE = "rollout --map --run runs/tiny --config tiny.yaml --threads 1"
-NAMES = ["max-var", "avg-var", "ens", "discrepancy"]
+NAMES = list(UNCERTAINTIES)
 FILES = [f"uniform_h2-map.{kind}" for kind in ("csv", "json", "png")]
 
 

@@ -22,12 +22,13 @@ from probes.runs import run_in
 from safetensors.numpy import load_file
 
 from mopo_cli.__main__ import main
+from mopo_cli.dynamics.penalties import UNCERTAINTIES
 from mopo_cli.stages.analysis import diagnose
 
 TINY = """\
 fetch-data: {transitions: 600}
 train-model: {networks: 3, hidden: 16, layers: 2, weight-decay: [1e-5, 1e-5, 1e-5], max-epochs: 2}
-select-elites: {members: [0, 2]}
+select-elites: {networks: [0, 2]}
 rollout: {h: 3, batch: 60}
 """
 FILES = ("uniform_h3-diagnosis.json", "uniform_h3-diagnosis.png", "uniform_h3.h5")
@@ -56,12 +57,12 @@ def rollouts(modelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def by_hand(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     """The true error of every row of a rollout file and its columns: network by numpy, truth by the environment."""
     with h5py.File(path) as file:
-        stored = {name: file[name][()] for name in ("observations", "actions", "member", "step")}
+        stored = {name: file[name][()] for name in ("observations", "actions", "network", "step")}
         stored |= {name: file[f"uncertainty/{name}"][()] for name in file["uncertainty"]}
     weights = load_file("run/model/ensemble.safetensors")
     environment: Any = gym.make("HalfCheetah-v5").unwrapped
     errors = []
-    for state, action, member in zip(stored["observations"], stored["actions"], stored["member"], strict=True):
+    for state, action, member in zip(stored["observations"], stored["actions"], stored["network"], strict=True):
         own = {name.split("/")[1]: value for name, value in weights.items()}
         x = (np.concatenate([state, action]) - own["input_mean"]) / own["input_std"]
         for layer in range(2):
@@ -86,14 +87,14 @@ def test_the_figures_are_those_made_by_hand(rollouts: Path, mopo: Any) -> None:
     }.items()
 
     error, stored = by_hand(rollouts / FILES[2])
-    assert len(set(stored["member"])) == 2
+    assert len(set(stored["network"])) == 2
     for place, step in enumerate(kept["steps"]):
         here = error[stored["step"] == place]
         figures = place + 1, len(here), here.mean(), np.median(here), np.quantile(here, 0.9)
         assert (step["step"], step["rows"], *(step[name] for name in ("mean", "median", "p90"))) == pytest.approx(
             figures, rel=1e-3
         )
-    assert set(kept["uncertainties"]) == {"max-var", "avg-var", "ens", "discrepancy"}
+    assert set(kept["uncertainties"]) == {*UNCERTAINTIES}
     for name, found in kept["uncertainties"].items():
         line = scipy.stats.linregress(stored[name].astype("f8"), error)
         assert (found["slope"], found["intercept"]) == pytest.approx((line.slope, line.intercept), rel=1e-2)

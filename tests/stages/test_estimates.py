@@ -19,7 +19,7 @@ from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.data.generate import log_steps
 from mopo_cli.data.spaces import spaces_of
 from mopo_cli.dynamics.fit import start_fit
-from mopo_cli.dynamics.split import FitData
+from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.rows import Rows
 from mopo_cli.evaluation.play import make_environments
@@ -110,9 +110,9 @@ def test_ensembles_take_what_is_said() -> None:
     settings, rows = TrainModel(networks=3, hidden=20, layers=2, weight_decay=(0, 0, 0), seeds=2), 1000
     needed = model_bytes(settings, rows, 6, 5, CPU)
     columns = torch.randn(rows, 4), torch.randn(rows, 2), torch.randn(rows), torch.randn(rows, 4)
-    data = FitData.of(*columns)
+    data = Examples.of(*columns)
     fit = start_fit(data, fit_settings(settings), (0, 1))
-    advance(fit, data, 1)
+    advance(fit, 1)
     assert fit.order is not None
     permuted = sum(part.numel() * part.element_size() for split in fit.splits for part in (split.train, split.holdout))
     assert needed["orders"] == permuted + fit.order.nbytes + 8 * fit.order.shape[1]

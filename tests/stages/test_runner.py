@@ -14,6 +14,7 @@ import torch
 
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.stages.common.inputs import check_lineage
+from mopo_cli.stages.common.same_settings import same_settings
 from mopo_cli.stages.runner import Options, stage_envelope
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder, resolve_run
@@ -122,6 +123,33 @@ def test_a_setting_newer_than_the_record_counts_with_its_default(
 ) -> None:
     stage(run)
     assert stage(run, settings={**SETTINGS, "gamma": gamma})["up_to_date"] is up_to_date
+
+
+NOW, BEFORE = {**SETTINGS, "penalty_networks": "all"}, {**SETTINGS, "penalty_members": "all"}
+
+
+def test_a_stage_recorded_under_a_setting_s_old_name_is_up_to_date(run: RunFolder) -> None:
+    stage(run, settings=BEFORE, origins={"penalty_members": "flag"})
+    assert "penalty_members" in run.lineage.read_text()
+    result = stage(run, settings=NOW)
+    assert result["up_to_date"] and result["origins"] == {"penalty_networks": "flag"}
+    assert read_lineage(run)[KEY].settings["penalty_networks"] == "all"
+    assert not stage(run, settings={**NOW, "penalty_networks": "elite"})["up_to_date"]
+
+
+def test_an_unfinished_stage_goes_on_from_a_setting_s_old_name(run: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError):
+        stage(run, save_then_fail, settings=BEFORE)
+    with pytest.raises(SettingsError, match="penalty-networks all -> elite"):
+        stage(run, lambda current: current.load_state(), settings={**NOW, "penalty_networks": "elite"})
+    states: list[Any] = []
+    stage(run, lambda current: states.append(current.load_state()), settings=NOW)
+    assert states[0][1] == {"step": 7}
+
+
+def test_policies_of_an_old_name_are_the_same() -> None:
+    assert same_settings("train-policy", BEFORE, NOW)
+    assert not same_settings("train-policy", BEFORE, {**NOW, "penalty_networks": "elite"})
 
 
 def test_a_missing_input_names_the_command_and_changes_nothing(run: RunFolder) -> None:

@@ -9,11 +9,11 @@ import torch
 
 from mopo_cli.config.schema import Imagination, Rollout, TrainPolicy
 from mopo_cli.stages.common.inputs import Data, dataset_path, open_data
-from mopo_cli.stages.common.open_world import imagining, policy_inputs
+from mopo_cli.stages.common.open_world import policy_inputs, rollout_options
 from mopo_cli.store.run import RunFolder
 
 OTHERWISE = {
-    "penalty_members": "elite",
+    "penalty_networks": "elite",
     "penalty_scale": "standardised",
     "penalty_reward": "excluded",
     "model_reward": "mean",
@@ -34,12 +34,12 @@ def test_every_setting_of_imagination_is_tried_here() -> None:
 
 def test_the_settings_become_the_form_of_the_penalty(tiny_run: Path) -> None:
     data = data_of(tiny_run)
-    released = imagining(Rollout(), data)
+    released = rollout_options(Rollout(), data)
     assert (released.form.elites_only, released.form.scale, released.form.reward, released.reward_mean) == (
         *(False, None, True),
         False,
     )
-    other = imagining(Rollout(**OTHERWISE), data)  # type: ignore[arg-type]
+    other = rollout_options(Rollout(**OTHERWISE), data)  # type: ignore[arg-type]
     assert (other.form.elites_only, other.form.reward, other.reward_mean) == (True, False, True)
     assert other.precision == "bf16" and released.precision == "fp32"
 
@@ -49,12 +49,12 @@ def test_the_scale_is_the_deviation_of_what_the_model_predicts(tiny_run: Path) -
     t = data.transitions
     targets = np.concatenate([t.next_observations - t.observations, t.rewards[:, None]], axis=1).astype(np.float64)
     settings = TrainPolicy(penalty_scale="standardised")
-    scale = imagining(settings, data).form.scale
+    scale = rollout_options(settings, data).form.scale
     assert scale is not None
     np.testing.assert_allclose(scale, targets.std(axis=0), rtol=1e-5)
     assert (scale > 0).all() and len(set(scale.tolist())) == 5
     # What does not vary is left in its own unit.
-    steady = imagining(settings, replace(data, reward=torch.full_like(data.reward, 7.0))).form.scale
+    steady = rollout_options(settings, replace(data, reward=torch.full_like(data.reward, 7.0))).form.scale
     assert steady is not None and steady[-1] == 1 and torch.equal(steady[:-1], scale[:-1])
 
     # Rows whose next state the log does not hold are no targets.
@@ -62,10 +62,10 @@ def test_the_scale_is_the_deviation_of_what_the_model_predicts(tiny_run: Path) -
     blank = data.next_observation.clone()
     blank[data.terminal > 0] = 1e6
     unknown = replace(data, next_observation=blank, info=replace(data.info, terminal_next_known=False))
-    found = imagining(settings, unknown).form.scale
+    found = rollout_options(settings, unknown).form.scale
     assert found is not None
     np.testing.assert_allclose(found[:-1], targets[~t.terminals].std(axis=0)[:-1], rtol=1e-5)
-    assert imagining(TrainPolicy(), unknown).form.scale is None
+    assert rollout_options(TrainPolicy(), unknown).form.scale is None
 
 
 def test_what_a_policy_is_learned_from() -> None:

@@ -357,7 +357,7 @@ def imagined(n: int, seed: int) -> dict[str, np.ndarray[Any, Any]]:
     return {
         **{name: getattr(rows, name) for name in COLUMNS},
         "step": np.full(n, seed, np.int32),
-        "member": generator.integers(7, size=n, dtype=np.int32),
+        "network": generator.integers(7, size=n, dtype=np.int32),
         "uncertainty/max-var": generator.random(n, dtype=np.float32),
         "uncertainty/ens": generator.random(n, dtype=np.float32),
     }
@@ -381,6 +381,19 @@ def test_rollouts_come_back_as_they_were_appended(tmp_path: Path, sizes: list[in
         assert np.array_equal(columns[name], column), name
     assert attributes.pop("action_low").tolist() == [-1, -1]
     assert attributes == {key: value for key, value in ATTRIBUTES.items() if key != "action_low"}
+
+
+def test_an_older_file_is_read_by_the_names_of_now(tmp_path: Path) -> None:
+    part = imagined(5, 0)
+    with RolloutWriter(tmp_path / "old.h5", {**ATTRIBUTES, "penalty_members": "elite"}) as writer:
+        writer.append({"member" if name == "network" else name: column for name, column in part.items()})
+    columns, attributes = read_rollouts(tmp_path / "old.h5")
+    assert columns.keys() == part.keys() and np.array_equal(columns["network"], part["network"])
+    assert attributes["penalty_networks"] == "elite" and "penalty_members" not in attributes
+    with h5py.File(tmp_path / "old.h5", "a") as file:
+        file["member"][0] = 6 - file["member"][0] + 7
+    with pytest.raises(CorruptError, match="its content is not what was written"):
+        read_rollouts(tmp_path / "old.h5")
 
 
 def test_equal_rollouts_give_equal_bytes(tmp_path: Path) -> None:
@@ -424,7 +437,7 @@ def test_a_dataset_is_no_rollout_file_and_the_reverse(path: Path, tmp_path: Path
     ("change", "says"),
     [
         (rewrite("step", np.zeros(5)), "column step"),
-        (rewrite("member", np.zeros(4, np.int32)), "column member"),
+        (rewrite("network", np.zeros(4, np.int32)), "column network"),
         (rewrite("uncertainty/ens", np.zeros(4, "f4")), "column uncertainty/ens"),
         (rewrite("uncertainty/ens", np.full(5, np.nan, "f4")), "column uncertainty/ens holds NaN"),
         (rewrite("uncertainty/ens", h5py.ExternalLink("x.h5", "/y")), "column uncertainty/ens is missing"),

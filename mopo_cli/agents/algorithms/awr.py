@@ -15,9 +15,9 @@ from mopo_cli.agents.returns import lambda_returns, last_steps
 from mopo_cli.agents.standardise import Standard, standard_of
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
+from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
-from mopo_cli.engine.workers import spread
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.flops import backward_flops, mlp_flops
 from mopo_cli.nets.init import initial, uniform

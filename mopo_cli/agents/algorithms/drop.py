@@ -27,8 +27,8 @@ from mopo_cli.agents.algorithms import sac as soft
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, standardise, start_dice, step_dice
 from mopo_cli.agents.world import World
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import RATIO
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws
@@ -195,7 +195,7 @@ def _rolling(drop: Drop) -> Tensor:
     return torch.cat([drop.actor, drop.dice.tau.view(len(drop.actor), -1)], dim=1)
 
 
-def _imagining(drop: Drop, m: int, flat: Tensor, how: Imagining) -> Imagining:
+def _imagining(drop: Drop, m: int, flat: Tensor, how: RolloutOptions) -> RolloutOptions:
     return replace(how, ratio=drop.ratio(m, flat))
 
 

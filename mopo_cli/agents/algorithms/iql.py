@@ -15,9 +15,9 @@ from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.returns import episode_returns, last_steps, one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
+from mopo_cli.engine.parallel import spread, spread_evenly
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
-from mopo_cli.engine.workers import spread, spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.flops import backward_flops, mlp_flops
 from mopo_cli.nets.init import initial, uniform

@@ -22,8 +22,8 @@ from mopo_cli.agents.returns import one_step_return, returns_to_end
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
+from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.streams import Draws
-from mopo_cli.engine.workers import spread
 from mopo_cli.errors import SettingsError
 from mopo_cli.nets.flops import mlp_flops
 from mopo_cli.nets.perceptron import evaluate, forward

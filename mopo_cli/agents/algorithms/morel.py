@@ -23,12 +23,12 @@ from mopo_cli.agents.algorithm import Algorithm, Batch, agent_state, restore_age
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.guard import absorbing_value
 from mopo_cli.agents.world import World
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import Imagining
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.members import Member
+from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.streams import Draws
-from mopo_cli.engine.workers import spread
 
 DISCREPANCY = "discrepancy"
 # Rows of the data looked at at once: on CPU the networks' activations stay in its cache.
@@ -82,7 +82,7 @@ class Morel:
         return self.sac.finite()
 
 
-def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor, how: Imagining) -> Tensor:
+def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor, how: RolloutOptions) -> Tensor:
     """The most that any two networks' expected next states differ on rows `[N, ·]`, measured as in rollouts: `[]`."""
     size = _GPU_ROWS if observation.is_cuda else _CPU_ROWS
 
@@ -114,7 +114,7 @@ def halt_reward(lowest: float, settings: MorelSettings) -> float:
     return absorbing_value(lowest, settings.gamma) if settings.halt_value == "absorbing" else lowest
 
 
-def halting(morel: Morel, m: int, _flat: Tensor, how: Imagining) -> Imagining:
+def halting(morel: Morel, m: int, _flat: Tensor, how: RolloutOptions) -> RolloutOptions:
     """Rollouts of member m end where the discrepancy is above the threshold."""
     return replace(how, uncertain=True, halt=(DISCREPANCY, morel.threshold[m].item()))
 

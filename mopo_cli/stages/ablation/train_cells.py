@@ -77,8 +77,8 @@ def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: R
             check_policies(longest, shapes, stage.options, device)
         for alike in stacks:
             settings = alike[0].settings
-            oracle = any(cell.settings.penalty == ORACLE for cell in alike)
-            with open_world(stage, settings, policy_inputs(stage.run, settings), device, oracle) as opened:
+            penalties = {cell.settings.penalty for cell in alike}
+            with open_world(stage, settings, policy_inputs(stage.run, settings), device, penalties) as opened:
                 for group in _groups(alike, opened):
                     _train_group({cell: left[cell] for cell in group}, stage, out, opened, report)
         for cell, other in twins.items():

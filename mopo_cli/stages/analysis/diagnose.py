@@ -96,9 +96,9 @@ def _error(
 ) -> NDArray[np.float32]:
     observation = torch.from_numpy(columns["observations"]).to(device)
     action = torch.from_numpy(normalise_actions(columns["actions"], info)).to(device)
-    member = torch.from_numpy(columns["member"]).long().to(device)
+    network = torch.from_numpy(columns["network"]).long().to(device)
     mean, _ = ensemble.predict(observation, action)
-    drawn = mean[member, torch.arange(len(member), device=device), :-1]
+    drawn = mean[network, torch.arange(len(network), device=device), :-1]
     error: NDArray[np.float32] = oracle(observation, action, observation + drawn).cpu().numpy()
     return error
 

@@ -48,7 +48,7 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     with stage_envelope(run, f"evaluate/{name}/bound", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
-        with open_world(stage, training, world, device, training.penalty == ORACLE) as opened:
+        with open_world(stage, training, world, device, [training.penalty]) as opened:
             horizon, least = longest_episode(opened.data), min(0.0, opened.world.least_reward)
             played, ends = _play_all(stage, settings, training, policies, opened, horizon)
         result = {

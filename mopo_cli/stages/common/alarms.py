@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mopo_cli.agents.runs import Loop
-from mopo_cli.dynamics.imagine import ENDS
+from mopo_cli.dynamics.branched_rollouts import ENDS
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_number
 from mopo_cli.stages.common.inputs import Data

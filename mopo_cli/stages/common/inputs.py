@@ -16,7 +16,7 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
-from mopo_cli.engine.workers import use_threads
+from mopo_cli.engine.parallel import use_threads
 from mopo_cli.errors import CorruptError, InputError, SettingsError, UsageError
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.precision import Precision
@@ -206,7 +206,7 @@ def _open_elites(stage: Stage, meta: dict[str, Any]) -> dict[int, tuple[int, ...
             raise InputError(f"{path} was made for another model.", hint="mopo select-elites")
         elites = {seed: tuple(chosen["elites"][str(seed)]) for seed in meta["seeds"]}
         networks = range(meta["networks"])
-        if not all(k in networks for members in elites.values() for k in members):
+        if not all(k in networks for chosen in elites.values() for k in chosen):
             raise ValueError(f"elites must be among the networks 0 to {networks[-1]}")
         return elites
 

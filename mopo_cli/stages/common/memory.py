@@ -8,7 +8,7 @@ import torch
 
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import PolicyTraining, TrainModel
-from mopo_cli.engine.processes import LostError
+from mopo_cli.engine.parallel import LostError
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages.common.memory_estimates import Needed
 from mopo_cli.store.machine_memory import free_memory

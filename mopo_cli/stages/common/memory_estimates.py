@@ -9,8 +9,8 @@ import torch
 from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import load
 from mopo_cli.config.schema import PolicyTraining, Rollout, TrainModel
+from mopo_cli.engine.parallel import thread_count
 from mopo_cli.engine.rows import Rows
-from mopo_cli.engine.workers import thread_count
 from mopo_cli.evaluation.play import is_simulated
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.stages.common.learner import learner_settings, loop_settings

@@ -1,6 +1,6 @@
 """The world of the policy stages: the real rows, and the ensembles to branch in or the rollout file to learn from."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.transition_files import read_rollouts
 from mopo_cli.data.transitions import normalise_actions
-from mopo_cli.dynamics.imagine import Imagining
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -52,8 +52,8 @@ def policy_roles(settings: PolicyTraining) -> tuple[str, ...]:
     return ("dataset",) if settings.rollouts == "fresh" else ("dataset", "rollouts")
 
 
-def imagining(settings: Imagination, data: Data) -> Imagining:
-    """How these settings let the model imagine on this dataset."""
+def rollout_options(settings: Imagination, data: Data) -> RolloutOptions:
+    """How the model is rolled out on this dataset, by these settings."""
     scale = None
     if settings.penalty_scale == "standardised":
         targets = torch.cat([data.next_observation - data.observation, data.reward[:, None]], dim=1)
@@ -61,11 +61,11 @@ def imagining(settings: Imagination, data: Data) -> Imagining:
             targets = targets[data.terminal == 0]
         deviation = targets.double().std(dim=0, correction=0).float()
         scale = torch.where(deviation > 0, deviation, 1.0)
-    form = PenaltyForm(settings.penalty_members == "elite", scale, settings.penalty_reward == "included")
+    form = PenaltyForm(settings.penalty_networks == "elite", scale, settings.penalty_reward == "included")
     check_precision("--rollout-precision", settings.rollout_precision, data.observation.device)
     mean = settings.model_reward == "mean"
     guard = guard_rule(data.info.termination, settings.termination_rules == "paper")
-    return Imagining(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard)
+    return RolloutOptions(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard)
 
 
 @dataclass(frozen=True)
@@ -85,27 +85,28 @@ class OpenWorld:
         return self.model_seeds[member.model] if self.model_seeds else None
 
 
-def uncertainty_names(settings: PolicyTraining, oracle: bool) -> tuple[str, ...]:
-    """The uncertainties that rows have a column for."""
-    return (*PENALTIES, *load(settings.algorithm).uncertainties, *((ORACLE,) if oracle else ()))
+def uncertainty_names(settings: PolicyTraining, penalties: Collection[str]) -> tuple[str, ...]:
+    """The uncertainties that rows have a column for: those of the penalties in use, and the algorithm's."""
+    used = [name for name in (*PENALTIES, ORACLE) if name in penalties]
+    return tuple(dict.fromkeys([*used, *load(settings.algorithm).uncertainties]))
 
 
 @contextmanager
 def open_world(
-    stage: Stage, settings: PolicyTraining, inputs: dict[str, Path], device: torch.device, oracle: bool = False
+    stage: Stage, settings: PolicyTraining, inputs: dict[str, Path], device: torch.device, penalties: Collection[str]
 ) -> Iterator[OpenWorld]:
-    """Open the stage's inputs, and the simulator where an `oracle` is wanted; it is closed with the block.
+    """Open the stage's inputs, and the simulator where "oracle" is among the `penalties`; it is closed with the block.
 
     Refuses a model or a rollout file made from other data (see check_lineage), and rollouts whose uncertainties
     were measured otherwise than the settings say.
     """
     data = open_data(inputs["dataset"], device)
-    names = uncertainty_names(settings, oracle)
+    names = uncertainty_names(settings, penalties)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
     rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
-    how = replace(imagining(settings, data), uncertainties=names)
+    how = replace(rollout_options(settings, data), uncertainties=names)
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
     world = World(rows, real, data.observation, rule, how=how)
     if "rollouts" in inputs:
@@ -116,7 +117,7 @@ def open_world(
         model = open_model(stage, data, device)
         world = replace(world, ensembles=tuple(model.ensembles.values()))
         seeds = tuple(model.ensembles)
-        if not oracle:
+        if ORACLE not in penalties:
             yield OpenWorld(data, world, seeds)
             return
         info = data.info
@@ -163,18 +164,20 @@ def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data
         )
     missing = [name for name in names if f"uncertainty/{name}" not in columns]
     if missing:
-        hint = "leave --rollouts out: no file holds it" if missing[0] == ORACLE else "mopo rollout"
+        hint = "leave --rollouts out: no file holds it" if missing[0] == ORACLE else "mopo rollout --force"
         raise InputError(f"The rollout file {path} has no column uncertainty/{missing[0]}.", hint=hint)
 
     def tensor(array: Any) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
-    uncertainty = np.stack([columns[f"uncertainty/{name}"] for name in names], axis=1)
+    uncertainty = torch.zeros(len(columns["rewards"]), len(names))
+    for u, name in enumerate(names):
+        uncertainty[:, u] = tensor(columns[f"uncertainty/{name}"])
     return rows.pack(
         tensor(columns["observations"]),
         tensor(normalise_actions(columns["actions"], data.info)),
         tensor(columns["rewards"]),
         tensor(columns["terminals"] | columns["timeouts"]),
         tensor(columns["next_observations"]),
-        tensor(uncertainty),
+        uncertainty,
     )

@@ -6,6 +6,7 @@ from typing import Any
 from mopo_cli.config.learners import fitting
 from mopo_cli.config.schema import STAGES
 from mopo_cli.store.atomic import plain
+from mopo_cli.store.documents import present_names
 
 
 def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,5 +29,5 @@ def same_settings(
     A setting that did not exist when the one was recorded counts as `setting_defaults` says.
     """
     present = plain(dict(now))
-    then = {**setting_defaults(stage, present), **plain(dict(recorded))}
+    then = {**setting_defaults(stage, present), **plain(present_names(stage, recorded))}
     return all(then.get(name) == present.get(name) for name in {*then, *present} - {*ignore})

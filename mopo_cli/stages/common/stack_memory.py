@@ -36,7 +36,7 @@ def shapes_of(dataset: Path) -> Shapes:
 def check_policies(settings: TrainPolicy, shapes: Shapes, options: Options, device: torch.device) -> None:
     """SettingsError where a policy per seed would not fit: by the settings and the size of the dataset alone."""
     oracle = settings.penalty == ORACLE
-    rows = Rows(shapes.obs_dim, shapes.act_dim, len(uncertainty_names(settings, oracle)))
+    rows = Rows(shapes.obs_dim, shapes.act_dim, len(uncertainty_names(settings, [settings.penalty])))
 
     def estimate(some: TrainPolicy) -> Needed:
         members = some.seed_count

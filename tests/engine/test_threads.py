@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mopo_cli.engine.parallel import spread, spread_evenly, thread_count, use_threads
 from mopo_cli.engine.streams import stream
-from mopo_cli.engine.workers import spread, spread_evenly, thread_count, use_threads
 
 PATIENCE = 20.0  # seconds after which what never ends is called so
 

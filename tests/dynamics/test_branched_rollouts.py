@@ -11,9 +11,16 @@ from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.dynamics import imagine
+from mopo_cli.dynamics import branched_rollouts
+from mopo_cli.dynamics.branched_rollouts import (
+    RELEASED,
+    RolloutOptions,
+    RolloutStep,
+    branch,
+    sample_step,
+    uniform_policy,
+)
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.imagine import RELEASED, Imagined, Imagining, branch, sample_step, uniform_policy
 from mopo_cli.dynamics.penalties import PenaltyForm, uncertainties
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -42,10 +49,10 @@ def roll(
     ensemble: Ensemble,
     start: Tensor,
     h: int,
-    rule: imagine.TerminationRule = never,
+    rule: branched_rollouts.TerminationRule = never,
     seed: int = 0,
-    how: Imagining = RELEASED,
-) -> list[Imagined]:
+    how: RolloutOptions = RELEASED,
+) -> list[RolloutStep]:
     return list(branch(ensemble, rule, start, uniform_policy(1), h, stream(seed, "test/rollout"), how))
 
 
@@ -86,15 +93,15 @@ def test_each_row_s_sample_is_from_the_network_it_names() -> None:
     observation = states(500)
     for imagined in roll(quiet, observation, 3):
         rows = ROWS.split(imagined.rows)
-        change = torch.cat([rows.observation, rows.action], dim=1) @ MAP + OFFSET[imagined.member]
+        change = torch.cat([rows.observation, rows.action], dim=1) @ MAP + OFFSET[imagined.network]
         torch.testing.assert_close(rows.next_observation - rows.observation, change[:, :2], atol=2e-3, rtol=0)
         torch.testing.assert_close(rows.reward, change[:, 2], atol=2e-3, rtol=0)
 
 
 def test_elites_are_drawn_uniformly_for_every_row_and_step_and_no_other_network() -> None:
-    counts = torch.bincount(roll(known((2, 0, 1)), torch.zeros(6000, 2), 1)[0].member)
+    counts = torch.bincount(roll(known((2, 0, 1)), torch.zeros(6000, 2), 1)[0].network)
     assert (counts - 2000).abs().max() < 5 * np.sqrt(6000 * 2 / 9)
-    steps = torch.stack([i.member for i in roll(known((0, 2)), torch.zeros(6000, 2), 4)])
+    steps = torch.stack([i.network for i in roll(known((0, 2)), torch.zeros(6000, 2), 4)])
     assert set(steps.unique().tolist()) == {0, 2}
     for a in range(4):
         for b in range(a):
@@ -105,9 +112,19 @@ def test_the_stored_uncertainty_is_of_all_networks_at_the_stored_state_and_actio
     ensemble = known()
     for imagined in roll(ensemble, states(50), 2):
         rows = ROWS.split(imagined.rows)
-        expected = uncertainties(*ensemble.predict(rows.observation, rows.action))
+        expected = uncertainties(*ensemble.predict(rows.observation, rows.action), names=RELEASED.uncertainties)
         torch.testing.assert_close(rows.uncertainty, expected)
         assert rows.uncertainty[:, 0].tolist() == pytest.approx([9 * np.sqrt(3)] * 50), "the non-elite counts"
+
+
+@pytest.mark.parametrize("names", [(), ("ens",), ("avg-var", "max-var")])
+def test_which_uncertainties_are_stored_changes_nothing_else(names: tuple[str, ...]) -> None:
+    some = roll(known(), states(50), 2, how=RolloutOptions(names))
+    for imagined, full in zip(some, roll(known(), states(50), 2), strict=True):
+        stored, every = Rows(2, 1, len(names)).split(imagined.rows), ROWS.split(full.rows)
+        assert torch.equal(imagined.rows[:, : -len(names) or None], full.rows[:, :-3])
+        for u, name in enumerate(names):
+            assert torch.equal(stored.uncertainty[:, u], every.uncertainty[:, RELEASED.uncertainties.index(name)])
 
 
 def test_finished_rows_are_stored_as_ended_and_go_no_further() -> None:
@@ -182,10 +199,10 @@ def test_the_guard_of_a_task_ends_rollouts_as_the_distance_does() -> None:
     still = linear_ensemble(torch.zeros(1, 3, 3), torch.zeros(1, 3), torch.full((1, 3), 1e-6), (0,), *SCALE)
     start = torch.tensor([[0.0, 48.1], [7.0, 0.0], [9.0, 0.0], [3.0, 0.0], [3.5, 0.0], [0.0, 0.0]])
 
-    def beyond(bound: float) -> imagine.TerminationRule:
+    def beyond(bound: float) -> branched_rollouts.TerminationRule:
         return lambda _, __, next_observation: next_observation[:, 0] > bound
 
-    how = Imagining(guard=beyond(5.0), halt=("ens", -1.0))
+    how = RolloutOptions(guard=beyond(5.0), halt=("ens", -1.0))
     first = roll(still, start, 1, beyond(8.0), how=replace(how, halt=None))[0]
     assert first.ends() == {"terminated": 1, "halted": 0, "guarded": 2, "dropped": 0}
     assert first.wild.tolist() == [True, True, False, False, False, False]
@@ -207,7 +224,7 @@ def test_what_is_not_finite_is_dropped_counted_and_not_continued(value: float) -
     still = linear_ensemble(torch.zeros(2, 3, 3), torch.zeros(2, 3), torch.full((2, 3), 1e-3), (0, 1))
     steps = list(branch(still, never, start, policy, 2, stream(0, "test")))
     assert [(len(i.rows), i.dropped, i.guarded, i.terminated) for i in steps] == [(7, 3, 0, 0), (7, 0, 0, 0)]
-    assert all(len(i.member) == len(i.rows) for i in steps)
+    assert all(len(i.network) == len(i.rows) for i in steps)
     assert torch.isfinite(torch.cat([i.rows for i in steps])).all()
     assert (ROWS.split(steps[0].rows).observation == 0).all()
 
@@ -223,9 +240,9 @@ def test_an_infinite_prediction_is_dropped_not_guarded() -> None:
 def test_the_size_of_a_chunk_changes_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     start = states(230)
     whole = roll(known(), start, 3)
-    monkeypatch.setattr(imagine, "_CPU_ROWS", size)
+    monkeypatch.setattr(branched_rollouts, "_CPU_ROWS", size)
     for expected, imagined in zip(whole, roll(known(), start, 3), strict=True):
-        assert torch.equal(imagined.member, expected.member)
+        assert torch.equal(imagined.network, expected.network)
         torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
 
 
@@ -233,7 +250,7 @@ def test_the_same_stream_gives_the_same_bytes_and_another_other_ones() -> None:
     start = states(50)
     first, again, other = (roll(known(), start, 3, seed=seed) for seed in (1, 1, 2))
     for a, b, c in zip(first, again, other, strict=True):
-        assert torch.equal(a.rows, b.rows) and torch.equal(a.member, b.member)
+        assert torch.equal(a.rows, b.rows) and torch.equal(a.network, b.network)
         assert not torch.equal(a.rows, c.rows)
 
 
@@ -255,21 +272,21 @@ def test_uniform_actions() -> None:
 def test_the_mean_reward_is_the_drawn_network_s_while_states_vary() -> None:
     """Everything else of the rollout stays as it was, bit for bit: no draw is saved."""
     ensemble, start = known(), states(300)
-    sampled, expected = roll(ensemble, start, 3), roll(ensemble, start, 3, how=Imagining(reward_mean=True))
+    sampled, expected = roll(ensemble, start, 3), roll(ensemble, start, 3, how=RolloutOptions(reward_mean=True))
     for before, after in zip(sampled, expected, strict=True):
         old, new = ROWS.split(before.rows), ROWS.split(after.rows)
         mean, _ = ensemble.predict(new.observation, new.action)
-        drawn = mean[after.member, torch.arange(300)]
+        drawn = mean[after.network, torch.arange(300)]
         assert torch.equal(new.reward, drawn[:, 2])
         assert (new.reward - old.reward).abs().min() > 0
-        assert torch.equal(old.next_observation, new.next_observation) and torch.equal(before.member, after.member)
+        assert torch.equal(old.next_observation, new.next_observation) and torch.equal(before.network, after.network)
         assert (new.next_observation - new.observation - drawn[:, :2]).std(dim=0).min() > 0.05
 
 
 def test_the_uncertainties_are_stored_in_the_form_that_is_asked_for() -> None:
     ensemble = known()
     form = PenaltyForm(elites_only=True, scale=torch.tensor([0.5, 2.0, 4.0]), reward=False)
-    for imagined in roll(ensemble, states(50), 2, how=Imagining(form=form)):
+    for imagined in roll(ensemble, states(50), 2, how=RolloutOptions(form=form)):
         rows = ROWS.split(imagined.rows)
         spread = STD[[0, 2], :2] / torch.tensor([0.5, 2.0])
         norms = np.linalg.norm(spread.numpy(), axis=1)
@@ -297,15 +314,15 @@ def oracle(observation: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
 @pytest.mark.parametrize("sample", [False, True])
 def test_the_oracle_s_column_is_the_error_of_the_drawn_network_s_prediction(sample: bool) -> None:
     rows_of_four, start = Rows(2, 1, 4), states(400)
-    how = Imagining(FOUR, oracle=oracle, oracle_sample=sample)
+    how = RolloutOptions(FOUR, oracle=oracle, oracle_sample=sample)
     plain = roll(known(), start, 3)
     unknown = 0
     for imagined, before in zip(roll(known(), start, 3, how=how), plain, strict=True):
         rows = rows_of_four.split(imagined.rows)
         state, action = rows.observation.double().numpy(), rows.action.double().numpy()
-        member = imagined.member.numpy()
+        network = imagined.network.numpy()
         mean = state + np.concatenate([state, action], axis=1) @ MAP[:, :2].double().numpy()
-        mean += OFFSET[:, :2].double().numpy()[member]
+        mean += OFFSET[:, :2].double().numpy()[network]
         prediction = rows.next_observation.double().numpy() if sample else mean
         error = np.sqrt(np.square(prediction - true_next(state, action)).sum(axis=1))
         blind = state[:, 0] > 1
@@ -314,13 +331,13 @@ def test_the_oracle_s_column_is_the_error_of_the_drawn_network_s_prediction(samp
         assert imagined.unknown == blind.sum()
         unknown += imagined.unknown
         # Whatever is told beside it, the rollout is the same.
-        assert torch.equal(imagined.rows[:, :-1], before.rows) and torch.equal(imagined.member, before.member)
+        assert torch.equal(imagined.rows[:, :-1], before.rows) and torch.equal(imagined.network, before.network)
         assert before.unknown == 0
     assert 0 < unknown < 1200
 
 
 def test_the_oracle_stands_in_with_max_var_in_the_form_that_is_asked_for() -> None:
-    how = Imagining(FOUR, PenaltyForm(elites_only=True), oracle=lambda s, a, n: torch.full((len(s),), torch.nan))
+    how = RolloutOptions(FOUR, PenaltyForm(elites_only=True), oracle=lambda s, a, n: torch.full((len(s),), torch.nan))
     for imagined in roll(known(), states(40), 2, how=how):
         uncertainty = Rows(2, 1, 4).split(imagined.rows).uncertainty
         assert torch.equal(uncertainty[:, 3], uncertainty[:, 0]) and imagined.unknown == 40
@@ -332,16 +349,16 @@ def test_rows_that_are_dropped_are_not_unknown() -> None:
         return torch.where(observation[:, :1] < -1, torch.nan, 0.0)
 
     start = states(200)
-    how = Imagining(FOUR, oracle=oracle)
+    how = RolloutOptions(FOUR, oracle=oracle)
     (only,) = branch(known(), never, start, policy, 1, stream(0, "test"), how)
     assert only.dropped == (start[:, 0] < -1).sum() > 0
     assert only.unknown == (start[:, 0] > 1).sum() > 0
 
 
 def test_without_an_oracle_its_column_is_zero_and_columns_come_in_the_order_asked_for() -> None:
-    without = roll(known(), states(30), 1, how=Imagining(FOUR))[0]
+    without = roll(known(), states(30), 1, how=RolloutOptions(FOUR))[0]
     assert (Rows(2, 1, 4).split(without.rows).uncertainty[:, 3] == 0).all() and without.unknown == 0
-    how = Imagining(("oracle", "ens"), oracle=oracle)
+    how = RolloutOptions(("oracle", "ens"), oracle=oracle)
     (only,) = roll(known(), states(30), 1, how=how)
     (whole,) = roll(known(), states(30), 1, how=replace(how, uncertainties=FOUR))
     assert torch.equal(only.rows[:, -2:], whole.rows[:, -4:][:, [3, 2]])
@@ -349,9 +366,9 @@ def test_without_an_oracle_its_column_is_zero_and_columns_come_in_the_order_aske
 
 @pytest.mark.parametrize("size", [1, 7, 5000])
 def test_the_size_of_a_chunk_changes_nothing_for_the_oracle_s_mean(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    how = Imagining(FOUR, PenaltyForm(True, torch.tensor([1.0, 2.0, 3.0])), True, oracle)
+    how = RolloutOptions(FOUR, PenaltyForm(True, torch.tensor([1.0, 2.0, 3.0])), True, oracle)
     whole = roll(known(), states(60), 2, how=how)
-    monkeypatch.setattr(imagine, "_CPU_ROWS", size)
+    monkeypatch.setattr(branched_rollouts, "_CPU_ROWS", size)
     for expected, imagined in zip(whole, roll(known(), states(60), 2, how=how), strict=True):
         torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
         assert imagined.unknown == expected.unknown
@@ -367,7 +384,7 @@ def test_the_number_of_threads_changes_no_byte(uncertain: bool, use_threads: Cal
     rolled = []
     for threads in (1, 2, 3):
         use_threads(threads)
-        how = Imagining(uncertain=uncertain)
+        how = RolloutOptions(uncertain=uncertain)
         steps = branch(ensemble, never, states(9001), policy.sample, 3, stream(0, "test"), how)
         rolled.append([imagined.rows for imagined in steps])
     assert sum(len(rows) for rows in rolled[0]) > 20_000
