@@ -122,7 +122,7 @@ def test_a_file_for_which_there_is_no_memory_is_refused(
     else:
         parquet.write_table(pa.table(dict.fromkeys(("obs_0", "action_0", "reward"), column)), name)
     monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 100_000_000)
-    refuses(f"show {name}", 4, "more than half of the 0.1 GB of memory that are free")
+    refuses(f"show {name}", 4, "more than half of the 0.1 GB of free memory")
 
 
 SPECIAL = {
