@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mopo_cli.config.schema import FetchData
 
 if TYPE_CHECKING:
-    from mopo_cli.config.schema import FetchData
     from mopo_cli.data.transitions import DatasetInfo, Transitions
 
-    Dataset = tuple[Transitions, DatasetInfo]
+Dataset: TypeAlias = "tuple[Transitions, DatasetInfo]"
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class Work:
     """
     sha256: Mapping[str, str]
     """The hash of each of the source's ``files``, by role."""
-    generate: "Callable[[DatasetName, FetchData], Dataset]"
+    generate: Callable[[DatasetName, FetchData], Dataset]
     """Trains or runs a behaviour in a simulator and logs it."""
 
 
-def _no_files(_name: DatasetName, _settings: "FetchData") -> dict[str, Path]:
+def _no_files(_name: DatasetName, _settings: FetchData) -> dict[str, Path]:
     return {}
 
 
@@ -88,7 +89,7 @@ class Source:
 
     parse: Callable[[str], DatasetName | None]
     """The dataset that a name means, None for another source's name. InputError for a name that is nearly right."""
-    fetch: "Callable[[DatasetName, FetchData, Work], Dataset]"
+    fetch: Callable[[DatasetName, FetchData, Work], Dataset]
     """Reads or makes the dataset; see `fetch_data.run_fetch_data` for the errors."""
     example: str
     """A name, for the hint after an unknown one."""
@@ -98,7 +99,7 @@ class Source:
     """What happens to a set that is not here yet."""
     settings: frozenset[str] = frozenset()
     """Those of the settings "env" and "columns" that may be given for every set of this source."""
-    files: "Callable[[DatasetName, FetchData], dict[str, Path]]" = _no_files
+    files: Callable[[DatasetName, FetchData], dict[str, Path]] = _no_files
     """The files by role that the data are read from and that may change under the same name. InputError if missing."""
     download: Callable[[DatasetName, Work], None] | None = None
     """Downloads those files before their hashes are taken; does nothing for files that are here."""

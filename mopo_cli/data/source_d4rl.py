@@ -4,16 +4,15 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mopo_cli.config.schema import FetchData
 from mopo_cli.data.scores import D4RL_ENVIRONMENTS, d4rl_environment
-from mopo_cli.data.source import DatasetName, Entry, Source, Work
+from mopo_cli.data.source import Dataset, DatasetName, Entry, Source, Work
 from mopo_cli.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mopo_cli.config.schema import FetchData
     from mopo_cli.data.d4rl_files import D4rlFile
-    from mopo_cli.data.source import Dataset
 
 _LEVELS = ("random", "medium", "medium-replay", "mixed", "medium-expert", "expert", "full-replay")
 _NAMES = tuple(f"{body}-{level}" for body in D4RL_ENVIRONMENTS for level in _LEVELS)
@@ -33,7 +32,7 @@ def _parse(name: str) -> DatasetName | None:
     return DatasetName("d4rl", dataset_id, env_id=d4rl_environment(dataset_id))
 
 
-def _fetch(name: DatasetName, settings: "FetchData", work: Work) -> "Dataset":
+def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     """Raises UsageError for a bad mirror address, NetworkError for a failed download, else as `load_d4rl`.
 
     After Stopped, the same command resumes the download.

@@ -2,16 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mopo_cli.data.source import DatasetName, Source, Work
+from mopo_cli.config.schema import FetchData
+from mopo_cli.data.source import Dataset, DatasetName, Source, Work
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.store.files import expand
 from mopo_cli.store.run import DATA_FILES
-
-if TYPE_CHECKING:
-    from mopo_cli.config.schema import FetchData
-    from mopo_cli.data.source import Dataset
 
 
 def _parse(name: str) -> DatasetName | None:
@@ -21,7 +17,7 @@ def _parse(name: str) -> DatasetName | None:
     return DatasetName("local", path.name, path=path)
 
 
-def _files(name: DatasetName, settings: "FetchData") -> dict[str, Path]:
+def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     from mopo_cli.data.column_map import map_file
 
     assert name.path is not None
@@ -34,7 +30,7 @@ def _files(name: DatasetName, settings: "FetchData") -> dict[str, Path]:
     return {"source": name.path} | ({} if column_map is None else {"columns": column_map})
 
 
-def _fetch(name: DatasetName, settings: "FetchData", work: Work) -> "Dataset":
+def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     """A file that is D4RL's to the byte is read as that set. UsageError if --env names another environment than it."""
     from mopo_cli.data.d4rl import load_d4rl
     from mopo_cli.data.d4rl_files import identify

@@ -3,14 +3,11 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mopo_cli.data.source import DatasetName, Entry, Source, Work
+from mopo_cli.config.schema import FetchData
+from mopo_cli.data.source import Dataset, DatasetName, Entry, Source, Work
 from mopo_cli.errors import CorruptError, InputError
-
-if TYPE_CHECKING:
-    from mopo_cli.config.schema import FetchData
-    from mopo_cli.data.source import Dataset
 
 _SCHEME = "minari:"
 _ID = r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*-v\d+"
@@ -31,7 +28,7 @@ def _id(name: str) -> str:
     return name.removeprefix(_SCHEME)
 
 
-def _files(name: DatasetName, _settings: "FetchData") -> dict[str, Path]:
+def _files(name: DatasetName, _settings: FetchData) -> dict[str, Path]:
     from mopo_cli.data.minari_sets import source_files
 
     return source_files(_id(name.dataset_id))
@@ -51,7 +48,7 @@ def _download(name: DatasetName, work: Work) -> None:
             minari_remote.download(_id(name.dataset_id), count)
 
 
-def _fetch(name: DatasetName, settings: "FetchData", work: Work) -> "Dataset":
+def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     from mopo_cli.data.minari import load_minari
     from mopo_cli.data.minari_sets import open_set
 

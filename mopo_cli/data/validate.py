@@ -62,11 +62,6 @@ def validate(transitions: Transitions, info: DatasetInfo) -> None:
         require([check])
 
 
-def faults(transitions: Transitions, info: DatasetInfo) -> list[Check]:
-    """All that `validate` would raise, one after the other."""
-    return [check for check in checks(transitions, info) if check.fault]
-
-
 def checks(transitions: Transitions, info: DatasetInfo) -> Iterator[Check]:
     """Everything that `validate` looks at, in its order; columns that do not fit together end it."""
     columns = list(_column_checks(transitions, info.dataset_id))

@@ -122,7 +122,7 @@ def test_a_file_for_which_there_is_no_memory_is_refused(
     else:
         parquet.write_table(pa.table(dict.fromkeys(("obs_0", "action_0", "reward"), column)), name)
     monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 100_000_000)
-    refuses(f"show {name}", 4, "more than half of the 0.1 GB of memory that are free")
+    refuses(f"show {name}", 4, "more than half of the 0.1 GB of free memory")
 
 
 SPECIAL = {
@@ -202,9 +202,9 @@ YAML = {
         "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [[*a{i - 1}]]" for i in range(1, 20))]),
         "is nested deeper than 30 levels",
     ),
-    "holds itself": ("obs: &a [*a]", "holds itself (line 1)"),
-    "holds itself as a mapping": ("train-policy: &a\n  lam: *a", "holds itself (line 1)"),
-    "merges itself": ("train-policy: &a\n  <<: *a\n  lam: 1", "holds itself"),
+    "holds itself": ("obs: &a [*a]", "contains itself (line 1)"),
+    "holds itself as a mapping": ("train-policy: &a\n  lam: *a", "contains itself (line 1)"),
+    "merges itself": ("train-policy: &a\n  <<: *a\n  lam: 1", "contains itself"),
     "laughs": (laughs(merged=False), "holds more than"),
     "merges and laughs": (laughs(merged=True), "holds more than"),
     "many keys": ("\n".join(f"a{i}: 1" for i in range(60_000)), "holds more than"),

@@ -55,8 +55,8 @@ RUNS = {
     "file/x": "The run folder file/x cannot be a folder: Not a directory",
     "loop": "The run folder loop cannot be a folder: Too many levels of symbolic links",
     "loop/x": "The run folder loop/x cannot be a folder: Too many levels of symbolic links",
-    "dangling": "The run folder dangling is a link to what does not exist",
-    "r\udcff": "The run folder 'r\\udcff' cannot be used: its name is not UTF-8 text",
+    "dangling": "The run folder dangling is a link to a missing folder",
+    "r\udcff": "The run folder 'r\\udcff' cannot be used: its name is not valid UTF-8",
 }
 
 

@@ -189,7 +189,7 @@ def test_the_environment_is_part_of_the_name() -> None:
         ({"dataset": "generate:Nope-v3:random"}, InputError, "Nope"),
         ({"dataset": "generate:CartPole-v1:random"}, InputError, "CartPole-v1"),
         ({"dataset": GENERATED, "env": "Hopper-v5"}, UsageError, "--env Hopper-v5 contradicts"),
-        ({"dataset": GENERATED, "transitions": 1}, InputError, "1 transition cannot"),
+        ({"dataset": GENERATED, "transitions": 1}, InputError, "1 transition is not enough"),
         ({"dataset": "my logs.h5", "env": "Hopper-v5"}, InputError, "1 dimensions, but Hopper-v5 has 11"),
         ({"dataset": "my logs.h5", "env": "Nope-v5"}, InputError, "Nope"),
         ({"dataset": "nan.h5"}, InputError, r"nan\.h5: column rewards holds NaN or infinity in row 1"),
