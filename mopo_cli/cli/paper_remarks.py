@@ -45,11 +45,11 @@ def _smaller(full: PaperTable, table: PaperTable, plans: list[Plan]) -> list[str
 def _changed(plans: list[Plan]) -> list[str]:
     changes: dict[str, dict[tuple[str, str], set[str]]] = {}
     for plan in plans:
-        for stage, name, ours, theirs in _differences(plan):
-            changes.setdefault(stage, {}).setdefault((name, ours), set()).add(theirs)
+        for stage, name, value, without in _differences(plan):
+            changes.setdefault(stage, {}).setdefault((name, value), set()).add(without)
     return [
         f"Other settings, {stage}: "
-        + ", ".join(f"{name} {ours} instead of {' or '.join(sorted(plain))}" for (name, ours), plain in changed.items())
+        + ", ".join(f"{name} {value} instead of {' or '.join(sorted(old))}" for (name, value), old in changed.items())
         for stage, changed in changes.items()
     ]
 
@@ -67,9 +67,9 @@ def _differences(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
     ]
     for now, plain, left_out in pairs:
         for name in sorted(set(type(now).model_fields) - left_out):
-            ours, theirs = getattr(now, name), getattr(plain, name)
-            if ours != theirs:
-                yield stage_name(type(now)), name.replace("_", "-"), show(ours), show(theirs)
+            value, without = getattr(now, name), getattr(plain, name)
+            if value != without:
+                yield stage_name(type(now)), name.replace("_", "-"), show(value), show(without)
 
 
 def _one_model(plans: list[Plan]) -> list[str]:
