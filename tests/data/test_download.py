@@ -359,7 +359,10 @@ def test_a_silent_server_is_left(case: Case) -> None:
 
 
 def test_a_server_that_never_answers(case: Case) -> None:
-    with serving(lambda handler: handler.web.ends.wait(30)) as web:
+    def silent(handler: Handler) -> None:
+        handler.web.ends.wait(30)
+
+    with serving(silent) as web:
         case.fails(web, "the server stopped sending data, 2 times in a row", silence=0.1, attempts=2)
         assert len(web.asked) == 2
 

@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-Answer = Callable[[Handler], object]
+Answer = Callable[[Handler], None]
 
 
 @contextmanager
