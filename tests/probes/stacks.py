@@ -31,7 +31,7 @@ _SPECIAL: dict[str, dict[str, str]] = {
     "brac-p": {"behaviour_steps": "8", "warmup_steps": "8"},
     "brac-v": {"behaviour_steps": "8", "warmup_steps": "5", "divergence": "mmd"},
     "drop": {"dice_pretrain": "8", "dice_steps": "2"},
-    "mobile": {"mobile_samples": "2"},
+    "mobile": {"mobile_samples": "6"},
     "td3-bc": {"policy_delay": "3"},
 }
 
