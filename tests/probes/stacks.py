@@ -48,7 +48,7 @@ SCHEDULE = LoopSettings(8, 8, 30, 2, batch_size=20, real_ratio=0.5)
 
 
 def policy_settings(name: str, **flags: Any) -> Any:
-    """What `train-policy` would be told."""
+    """The settings of `train-policy` for small stacks of this algorithm, changed by flags."""
     flags = FLAGS | OWN[name] | {flag: str(value) for flag, value in flags.items()}
     return resolve(TrainPolicy, method=name if name != "sac" else None, flags=flags).settings
 
