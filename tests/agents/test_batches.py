@@ -132,14 +132,6 @@ def test_the_noise_is_standard_normal_and_independent() -> None:
         assert abs(product - 1) < 5 * np.sqrt(3 / count), dim
 
 
-def test_the_same_member_is_shown_the_same_in_every_stack() -> None:
-    stack = watched(steps=40)
-    for m, member in enumerate(MEMBERS):
-        alone = watched((member,), steps=40)
-        assert torch.equal(torch.stack(alone.rows)[:, 0], torch.stack(stack.rows)[:, m])
-        assert torch.equal(torch.stack(alone.noise)[:, :, 0], torch.stack(stack.noise)[:, :, m])
-
-
 def test_each_member_s_penalty_is_taken_off_model_rows_alone() -> None:
     agent = watched(steps=10)
     gain, model = torch.stack(agent.gain), torch.stack(agent.rows) < 0

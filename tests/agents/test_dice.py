@@ -9,19 +9,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from probes.agents import normal
 from torch import Tensor
 from torch.nn.functional import relu
 
 from mopo_cli.agents.dice import Dice, Ratio, Saddle, saddle, standardise, start_dice, step_dice
-from mopo_cli.engine.streams import stream
 from mopo_cli.nets.perceptron import evaluate
 
 GAMMA, NORM, RATE = 0.9, 0.3, 1e-3
 Array = NDArray[np.float64]
-
-
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def objective(tau: Array, f: Array, nu: float, gamma: float = GAMMA, norm: float = NORM) -> float:

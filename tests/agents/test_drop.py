@@ -12,7 +12,7 @@ from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
-from mopo_cli.agents.algorithms import drop, load, sac
+from mopo_cli.agents.algorithms import drop, sac
 from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start_drop, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
@@ -262,8 +262,3 @@ def test_what_is_published_beside_a_policy_are_its_ratios() -> None:
             0,
             2,
         ]
-
-
-def test_it_is_an_algorithm_by_name_that_asks_the_model() -> None:
-    assert load("drop") is ALGORITHM and ALGORITHM.learns_from == "model"
-    assert ALGORITHM.warm_up(SETTINGS) == (10,) and ALGORITHM.uncertainties == ("ratio",)

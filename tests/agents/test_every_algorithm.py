@@ -1,4 +1,4 @@
-"""What has to be true of every algorithm: its file is enough to be tested here, its mathematics has a test of its own.
+"""What has to be true of every algorithm: its file is enough to be tested here, its mathematics has another test.
 
 Bit for bit: a member is alone what it is in a stack, with any number of threads, after a stop as without one, and
 beside a member that has diverged. Replayed steps are the steps, operations are counted, every setting is a flag and a
@@ -6,6 +6,7 @@ key of a settings file.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
@@ -71,16 +72,16 @@ def of_member(tensor: Tensor, m: int, members: int) -> Tensor:
 
 
 def assert_alone_as_stacked(stack: tuple[Loop, Means], m: int, alone: tuple[Loop, Means]) -> None:
-    (whole, all_means), (own, own_means), count = stack, alone, len(stack[0].members)
-    (tensors, numbers), (others, other_numbers) = loop_state(whole), loop_state(own)
+    (whole, whole_means), (single, single_means), count = stack, alone, len(stack[0].members)
+    (tensors, numbers), (others, other_numbers) = loop_state(whole), loop_state(single)
     assert (numbers["step"], numbers["adam"]) == (other_numbers["step"], other_numbers["adam"])
     for name, tensor in others.items():
-        assert torch.equal(tensor[:], of_member(tensors[name], m, count)), (m, name)
-    for means, wanted in zip(own_means, all_means, strict=True):
+        assert torch.equal(tensor, of_member(tensors[name], m, count)), (m, name)
+    for means, wanted in zip(single_means, whole_means, strict=True):
         assert all(torch.equal(means[name][0], wanted[name][m]) for name in wanted)
-    size = own.pool.sizes[0]
-    assert whole.pool.sizes[m] == size and torch.equal(whole.pool.rows[m, :size], own.pool.rows[0, :size])
-    assert whole.tallies[m : m + 1] == own.tallies
+    size = single.pool.sizes[0]
+    assert whole.pool.sizes[m] == size and torch.equal(whole.pool.rows[m, :size], single.pool.rows[0, :size])
+    assert whole.tallies[m : m + 1] == single.tallies
 
 
 # At sizes for which the matrix kernels differ; the last one has more sampled actions than a thread takes at a time.
@@ -127,15 +128,15 @@ def test_a_resumed_loop_ends_as_the_uninterrupted_one(name: str) -> None:
     assert states[0][1]["step"] <= -warm_up and len(epochs) == 2
     assert not any(whole.pool.capacities) or len(states[-1][1]["past"]) > 1
     for tensors, numbers in states[:-1]:
-        odd = {key: torch.cat([torch.zeros(1), own.flatten()])[1:].view_as(own) for key, own in tensors.items()}
+        shifted = {key: torch.cat([torch.zeros(1), x.flatten()])[1:].view_as(x) for key, x in tensors.items()}
         resumed, world = begin(name)
-        restore_loop(resumed, world, odd, deepcopy(numbers))
+        restore_loop(resumed, world, shifted, deepcopy(numbers))
         means = finish(resumed, world, 24)
         assert_same(whole, resumed)
         assert resumed.tallies == whole.tallies
-        for found, wanted in zip(means, epochs[-len(means) :], strict=True):
-            assert found.keys() == wanted.keys() == {*load(name).metrics, "penalty", "reward"}
-            assert all(torch.equal(found[key], mean) and mean.isfinite().all() for key, mean in wanted.items())
+        for epoch, expected in zip(means, epochs[-len(means) :], strict=True):
+            assert epoch.keys() == expected.keys() == {*load(name).metrics, "penalty", "reward"}
+            assert all(torch.equal(epoch[key], mean) and mean.isfinite().all() for key, mean in expected.items())
 
 
 @every
@@ -173,14 +174,12 @@ def test_replayed_steps_are_the_steps(name: str, whole: bool, monkeypatch: pytes
     """Recorded on the CPU as a GPU's graphs are: each phase of the warm-up, each step of a cycle, what is refreshed."""
     recorded = []
 
-    def noted(work: Callable[[], None]) -> Callable[[], object]:
+    def counting(work: Callable[[], None]) -> Callable[[], object]:
         recorded.append(work)
         return record(work)
 
-    with monkeypatch.context() as patched:
-        if whole:
-            patched.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
-        (plain, world), (replayed, same) = start(name), start(name, noted)
+    with as_on_cuda(monkeypatch) if whole else nullcontext():
+        (plain, world), (replayed, same) = start(name), start(name, counting)
         means, others = finish(plain, world, 24), finish(replayed, same, 24)
     assert replayed.engine.doubt is None
     assert_same(plain, replayed)
@@ -208,47 +207,45 @@ def test_all_members_at_once_as_on_a_gpu_are_the_same_but_for_rounding(
 
 
 @every
-def test_a_step_leaves_its_batch_and_what_was_told_before_as_they_were(name: str) -> None:
+def test_a_step_changes_neither_its_batch_nor_the_metrics_of_the_step_before(name: str) -> None:
     loop, world = begin(name)
-    update, told = loop.algorithm.update, [{}]
+    update, infos = loop.algorithm.update, [{}]
 
     def watched(agent: Any, batch: Any, noise: Any, scale: float) -> dict[str, Tensor]:
-        kept, before = deepcopy(vars(batch)), deepcopy(told[-1])
-        told.append(update(agent, batch, noise, scale))
+        columns, before = deepcopy(vars(batch)), deepcopy(infos[-1])
+        infos.append(update(agent, batch, noise, scale))
         for key, value in vars(batch).items():
-            assert torch.equal(value, kept[key]) if isinstance(value, Tensor) else value == kept[key], key
-        assert all(torch.equal(told[-2][key], value) for key, value in before.items())
-        assert told[-1].keys() == set(load(name).metrics) and all(value.shape == (3,) for value in told[-1].values())
-        return told[-1]
+            assert torch.equal(value, columns[key]) if isinstance(value, Tensor) else value == columns[key], key
+        assert all(torch.equal(infos[-2][key], value) for key, value in before.items())
+        assert infos[-1].keys() == set(load(name).metrics) and all(value.shape == (3,) for value in infos[-1].values())
+        return infos[-1]
 
     loop.algorithm = replace(loop.algorithm, update=watched)
     finish(loop, world, 12)
-    assert len(told) == 13
+    assert len(infos) == 13
 
 
 @every
 def test_a_checkpoint_holds_all_of_it_and_one_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
-    fresh, _ = begin(name)
     loop, world = begin(name)
     finish(loop, world, 16)
     tensors, numbers = loop_state(loop)
     parts, _ = learned(loop)
-    assert {key: own.shape for key, own in parts.items()} == {key: own.shape for key, own in learned(fresh)[0].items()}
     assert not {key for key in load(name).state(loop.agent)[0] if key == "sums" or key.startswith("past/")}
-    assert len({own.data_ptr() for own in parts.values()}) == len(parts), "each name is of memory of its own"
+    assert len({tensor.data_ptr() for tensor in parts.values()}) == len(parts), "no two names for one tensor"
     save_tensors(tmp_path / "checkpoint.safetensors", tensors, numbers)
     read, meta = load_tensors(tmp_path / "checkpoint.safetensors")
     other, world = begin(name)
     before = saved(other)
+    assert {key: tensor.shape for key, tensor in parts.items()} == {key: x.shape for key, x in before[0].items()}
     for key, tensor in read.items():
         for wrong in ({key: tensor[:-1]}, {key: tensor[..., None]}):
             with pytest.raises(ValueError, match=key):
                 restore_loop(other, world, read | wrong, meta)
         with pytest.raises(KeyError):
-            restore_loop(other, world, {name: own for name, own in read.items() if name != key}, meta)
-    assert saved(other)[1] == before[1] and all(
-        torch.equal(before[0][key], own) for key, own in saved(other)[0].items()
-    )
+            restore_loop(other, world, dict(item for item in read.items() if item[0] != key), meta)
+    after = saved(other)
+    assert after[1] == before[1] and all(torch.equal(before[0][key], x) for key, x in after[0].items()), "unchanged"
     restore_loop(other, world, read, meta)
     assert_same(loop, other)
     assert torch.equal(other.agent.policy(1).greedy(world.start), loop.agent.policy(1).greedy(world.start))
@@ -267,12 +264,10 @@ def test_its_operations_are_those_that_torch_counts(name: str) -> None:
             assert steps == 3 and counted(take) == members * steps * operations > 0
 
 
-def own_settings(name: str) -> dict[str, Any]:
-    return {
-        key: own
-        for key, own in with_algorithm(TrainPolicy, name).model_fields.items()
-        if key not in TrainPolicy.model_fields
-    }
+def settings_of(name: str) -> dict[str, Any]:
+    """Those that only this algorithm has, or few others."""
+    every_field = with_algorithm(TrainPolicy, name).model_fields
+    return {key: field for key, field in every_field.items() if key not in TrainPolicy.model_fields}
 
 
 def method_of(name: str) -> str:
@@ -281,18 +276,20 @@ def method_of(name: str) -> str:
     return next(one for one in methods if resolve(TrainPolicy, flags={"method": one}).settings.algorithm == name)
 
 
-def out_of_bounds(own: Any) -> str:
+def out_of_bounds(field: Any) -> str:
     """What a setting cannot be. Every number has a bound."""
-    if get_args(own.annotation):
+    if field.annotation not in (int, float):
         return "nonsense"
-    kind = type(own.metadata[0]).__name__.lower()
-    return str(getattr(own.metadata[0], kind) + {"ge": -1, "gt": 0, "le": 1, "lt": 0}[kind])
+    kind = type(field.metadata[0]).__name__.lower()
+    return str(getattr(field.metadata[0], kind) + {"ge": -1, "gt": 0, "le": 1, "lt": 0}[kind])
 
 
-def another_value(name: str, key: str, own: Any) -> Any:
+def another_value(name: str, key: str, field: Any) -> Any:
     """What it can be beside its default."""
-    default = own.default
-    values = get_args(own.annotation) or [own.annotation(value) for value in (default / 2, default * 2, default + 1)]
+    default = field.default
+    values = get_args(field.annotation) or [
+        field.annotation(value) for value in (default / 2, default * 2, default + 1, 0)
+    ]
     return next(value for value in values if value != default and accepted(name, {key: str(value)}))
 
 
@@ -308,19 +305,17 @@ def accepted(name: str, flags: dict[str, str]) -> bool:
 def test_every_setting_is_a_flag_and_a_key_of_a_settings_file(name: str, mopo: Any, tmp_path: Path) -> None:
     command: Any = typer.main.get_command(app).commands["train-policy"]  # type: ignore[attr-defined]
     options = {flag: option for option in command.get_params(typer.Context(command)) for flag in option.opts}
-    own, line = own_settings(name), f"train-policy --run {tmp_path / 'run'} --dataset hopper-medium"
+    settings, line = settings_of(name), f"train-policy --run {tmp_path / 'run'} --dataset hopper-medium"
     assert {part.name for part in fields(load(name).settings)} <= with_algorithm(TrainPolicy, name).model_fields.keys()
-    values = {key: another_value(name, key, setting) for key, setting in own.items()}
-    for key, setting in own.items():
+    values = {key: another_value(name, key, field) for key, field in settings.items()}
+    for key, field in settings.items():
         flag = f"--{key.replace('_', '-')}"
-        assert setting.description and "default" in options[flag].help
-        outcome = mopo(f"{line} --method {method_of(name)} {flag} {out_of_bounds(setting)}")
+        assert field.description and "default" in options[flag].help
+        outcome = mopo(f"{line} --method {method_of(name)} {flag} {out_of_bounds(field)}")
         assert outcome.code == 2 and f"{flag} must be" in outcome.err, outcome
     flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in values.items())
     outcome = mopo(f"{line} --method {method_of(name)} {flags}")
-    assert outcome.code == 4 and " yet." in outcome.err, (
-        "there is neither a data set nor a model, and all else is as it should be"
-    )
+    assert outcome.code == 4 and " yet." in outcome.err, "nothing is missing but data and a model"
     file = tmp_path / "mine.yaml"
     keys = {"method": method_of(name)} | {key.replace("_", "-"): value for key, value in values.items()}
     file.write_text("train-policy:\n" + "".join(f"  {key}: {value}\n" for key, value in keys.items()))

@@ -1,6 +1,5 @@
 """MOBILE: the inconsistency re-derived, in numpy and in closed form, and the step that is made of it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -322,25 +321,6 @@ def test_values_below_0_are_learned_where_returns_are_negative() -> None:
             batch = Batch(*columns, real=16, index=torch.zeros(1, 16))
             ends[floor] = update(mobile, batch, draws((0,), "test/negative", i, "cpu"), 0.0)["q"].item()
     assert ends["auto"] == pytest.approx(-2.0, abs=0.1) and ends["zero"] == pytest.approx(0.0, abs=0.1)
-
-
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize(("rows", "act_dim", "hidden"), [(61, 1, 17), (52, 3, 64), (300, 2, 16)])
-def test_the_inconsistency_is_bit_for_bit_that_of_each_alone(
-    members: int, rows: int, act_dim: int, hidden: int, use_threads: Callable[[int], None]
-) -> None:
-    """With one thread and with three, over more rows than a block has."""
-    settings = replace(SETTINGS, hidden=hidden)
-    stack = tuple(Member(seed, "none", 0.0, 1, seed % 2) for seed in range(members))
-    observation, action = normal(members, rows, OBS, name="s"), normal(members, rows, act_dim, name="a")
-    noise = normal(members, len(ELITES), 5, rows, OBS + act_dim, name="n")
-    world = make_world(ALGORITHM, act_dim)
-    found = inconsistency(begin(world, stack, settings), observation, action, noise)
-    use_threads(3)
-    for m, member in enumerate(stack):
-        one, own = slice(m, m + 1), begin(world, (member,), settings)
-        alone = inconsistency(own, observation[one].clone(), action[one].clone(), noise[one].clone())
-        assert torch.equal(alone[0], found[m])
 
 
 @pytest.mark.parametrize("dataset", sorted(KIT))

@@ -238,7 +238,3 @@ def test_the_method_is_sac_in_a_model_that_halts() -> None:
     settings: Any = resolve(TrainPolicy, dataset="walker2d-medium-replay", flags={"method": "morel"}).settings
     assert (settings.algorithm, settings.penalty, settings.h, settings.real_ratio) == ("morel", "none", 5, 0.05)
     assert (settings.pessimism, settings.halt_penalty, settings.halt_value) == (3.0, 50.0, "absorbing")
-
-
-def test_it_asks_for_the_discrepancy_and_for_a_model() -> None:
-    assert ALGORITHM.uncertainties == ("discrepancy",) and ALGORITHM.learns_from == "model"

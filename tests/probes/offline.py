@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from probes.agents import normal
 from torch import Tensor
 from torch.nn.functional import relu
 
@@ -24,10 +25,6 @@ OBS, ACT, BATCH = 4, 2, 37
 MEMBERS = tuple(Member(seed, "none", 1.0, 5, 0) for seed in (0, 3, 7))
 LOOP = LoopSettings(14, 14, 1, 1, batch_size=BATCH, real_ratio=1.0)
 Layer = dict[str, Tensor]
-
-
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def make_batch(members: int, rows: int = BATCH, act_dim: int = ACT, seed: int = 0) -> Transition:

@@ -30,7 +30,7 @@ _SPECIAL: dict[str, dict[str, str]] = {
     "brac-p": {"behaviour_steps": "8", "warmup_steps": "8"},
     "brac-v": {"behaviour_steps": "8", "warmup_steps": "5", "divergence": "mmd"},
     "drop": {"dice_pretrain": "8", "dice_steps": "2"},
-    "mobile": {"mobile_samples": "2"},
+    "mobile": {"mobile_samples": "6"},
     "td3-bc": {"policy_delay": "3"},
 }
 
@@ -47,7 +47,7 @@ SCHEDULE = LoopSettings(8, 8, 30, 2, batch_size=20, real_ratio=0.5)
 
 
 def policy_settings(name: str, **flags: Any) -> Any:
-    """What `train-policy` would be told."""
+    """The settings of `train-policy` for small stacks of this algorithm, changed by flags."""
     flags = FLAGS | OWN[name] | {flag: str(value) for flag, value in flags.items()}
     return resolve(TrainPolicy, method=name if name != "sac" else None, flags=flags).settings
 
