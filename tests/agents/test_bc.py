@@ -68,15 +68,15 @@ def by_hand(params: dict[str, np.ndarray], state: np.ndarray, target: np.ndarray
 def test_one_update_by_hand(rows: int, act_dim: int) -> None:
     """Loss and gradient by backpropagation; Adam's first step is the learning rate against the gradient's sign."""
     bc, batch = start_bc(OBS, act_dim, SETTINGS, [0, 5], "cpu"), make_batch(2, rows=rows, act_dim=act_dim)
-    before = {name: view.double().numpy().copy() for name, view in bc.layout.views(bc.actor).items()}
+    before = {name: view.double().numpy().copy() for name, view in bc.actor.layout.views(bc.actor.flat).items()}
     losses = learn(bc, batch)["actor_loss"]
-    after = bc.layout.views(bc.actor)
+    after = bc.actor.layout.views(bc.actor.flat)
     for m in range(2):
         own = {name: value[m] for name, value in before.items()}
         loss, gradient = by_hand(own, batch.observation[m].double().numpy(), batch.action[m].double().numpy())
         assert losses[m].item() == pytest.approx(loss, rel=1e-5)
         for name, expected in gradient.items():
-            found = bc.layout.views(bc.actor_adam.grad)[name][m].numpy()
+            found = bc.actor.layout.views(bc.actor.adam.grad)[name][m].numpy()
             np.testing.assert_allclose(found, expected, atol=1e-7, rtol=1e-4)
             sure = np.abs(expected) > 1e-5  # where Adam's epsilon does not count
             step = after[name][m].double().numpy() - own[name]
@@ -86,11 +86,11 @@ def test_one_update_by_hand(rows: int, act_dim: int) -> None:
 
 def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
     bc, other, batch = *(start_bc(OBS, ACT, SETTINGS, [0], "cpu") for _ in range(2)), make_batch(1)
-    heads = bc.layout.views(bc.actor.clone())
+    heads = bc.actor.layout.views(bc.actor.flat.clone())
     learn(bc, batch)
     update(other, replace(batch, reward=batch.reward + 9))
-    assert torch.equal(bc.actor, other.actor)
-    after = bc.layout.views(bc.actor)
+    assert torch.equal(bc.actor.flat, other.actor.flat)
+    after = bc.actor.layout.views(bc.actor.flat)
     assert torch.equal(after["w2"][..., ACT:], heads["w2"][..., ACT:])
     assert torch.equal(after["b2"][..., ACT:], heads["b2"][..., ACT:])
     assert not torch.equal(after["w2"][..., :ACT], heads["w2"][..., :ACT])
@@ -100,9 +100,9 @@ def test_the_factor_scales_the_step() -> None:
     steps = {}
     for scale in (1.0, 0.25, 0.0):
         bc = start_bc(OBS, ACT, SETTINGS, [0], "cpu")
-        before = bc.actor.clone()
+        before = bc.actor.flat.clone()
         learn(bc, make_batch(1), scale)
-        steps[scale] = bc.actor - before
+        steps[scale] = bc.actor.flat - before
     torch.testing.assert_close(steps[0.25], 0.25 * steps[1.0], atol=1e-7, rtol=1e-3)
     assert (steps[0.0] == 0).all() and (steps[1.0] != 0).any()
 
@@ -147,10 +147,10 @@ def test_a_known_policy_is_found_again() -> None:
 
 def test_a_member_of_a_stack_is_bit_for_bit_the_same_alone() -> None:
     stack = train(MEMBERS, 6)
-    assert len({tuple(row.tolist()) for row in stack.agent.actor}) == 3
+    assert len({tuple(row.tolist()) for row in stack.agent.actor.flat}) == 3
     for m, member in enumerate(MEMBERS):
         alone = train((member,), 6)
-        assert torch.equal(alone.agent.actor[0], stack.agent.actor[m])
+        assert torch.equal(alone.agent.actor.flat[0], stack.agent.actor.flat[m])
         assert torch.equal(alone.sums[0], stack.sums[m])
 
 
@@ -174,7 +174,7 @@ def test_an_update_of_a_stack_is_bit_for_bit_that_of_each_alone(
         own = Transition(*(getattr(batch, name)[m : m + 1].clone() for name in Transition.__dataclass_fields__))
         for _ in range(4):
             loss = learn(bc, own)["actor_loss"]
-        assert torch.equal(bc.actor[0], stack.actor[m]) and torch.equal(loss[0], losses[m])
+        assert torch.equal(bc.actor.flat[0], stack.actor.flat[m]) and torch.equal(loss[0], losses[m])
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -188,7 +188,7 @@ def test_the_number_of_threads_changes_no_byte(
         bc = start_bc(OBS, act_dim, replace(SETTINGS, hidden=33), list(range(members)), "cpu")
         for _ in range(5):
             learn(bc, make_batch(members, rows=rows, act_dim=act_dim))
-        ends.append(bc.actor)
+        ends.append(bc.actor.flat)
     assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
 
 
@@ -213,7 +213,7 @@ def test_the_state_is_all_of_it() -> None:
     other = start_bc(OBS, ACT, SETTINGS, [9], "cpu")
     restore_agent(other, *deepcopy(agent_state(bc)))
     learn(bc, make_batch(1, 1)), learn(other, make_batch(1, 1))
-    assert torch.equal(bc.actor, other.actor)
+    assert torch.equal(bc.actor.flat, other.actor.flat)
 
 
 def test_what_is_not_a_number_stays_in_its_member() -> None:
@@ -223,7 +223,7 @@ def test_what_is_not_a_number_stays_in_its_member() -> None:
     for _ in range(2):
         learn(healthy, batch), learn(broken, spoilt)
     assert broken.finite().tolist() == [True, False, True] and healthy.finite().all()
-    assert torch.equal(broken.actor[[0, 2]], healthy.actor[[0, 2]])
+    assert torch.equal(broken.actor.flat[[0, 2]], healthy.actor.flat[[0, 2]])
 
 
 def test_it_is_an_algorithm_by_name() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from probes.agents import ACT, BATCH, OBS, SETTINGS, make_batch, make_sac
+from probes.agents import ACT, BATCH, OBS, SETTINGS, make_batch, make_sac, tensors
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state, restore_agent
@@ -18,7 +18,7 @@ PARTS = ("actor", "critic", "target", "log_alpha")
 def member(sac: Sac, m: int, act_dim: int) -> Sac:
     """One of the agents, by itself, as it is now."""
     alone, (tensors, steps) = start_sac(OBS, act_dim, sac.settings, [9], "cpu"), agent_state(sac)
-    own = {name: tensor.unflatten(0, (-1, len(tensor) // len(sac.actor)))[m] for name, tensor in tensors.items()}
+    own = {name: tensor.unflatten(0, (-1, len(tensor) // len(sac.actor.flat)))[m] for name, tensor in tensors.items()}
     restore_agent(alone, own, steps)
     return alone
 
@@ -88,7 +88,7 @@ def test_agents_put_back_go_on_as_those_they_were_taken_from() -> None:
         for _ in range(3):
             update(agents, *batch)
     assert agent_state(other)[1] == agent_state(sac)[1] == [4, 4, 4]
-    assert all(torch.equal(getattr(sac, name), getattr(other, name)) for name in PARTS)
+    assert all(torch.equal(tensors(sac)[name], tensors(other)[name]) for name in PARTS)
 
 
 def test_a_step_leaves_the_batch_and_the_noise_as_they_were() -> None:
@@ -115,9 +115,9 @@ def test_what_is_not_a_number_stays_in_its_member() -> None:
         update(healthy, batch, reward, noise)
         info = update(broken, batch, spoilt, noise)
     for name in ("actor", "log_alpha"):
-        assert not torch.isfinite(getattr(broken, name)[1]).all(), name
-        assert torch.equal(getattr(broken, name)[[0, 2]], getattr(healthy, name)[[0, 2]]), name
+        assert not torch.isfinite(tensors(broken)[name][1]).all(), name
+        assert torch.equal(tensors(broken)[name][[0, 2]], tensors(healthy)[name][[0, 2]]), name
     for name in ("critic", "target"):
-        assert not torch.isfinite(getattr(broken, name)[2:4]).all(), name
-        assert torch.equal(getattr(broken, name)[[0, 1, 4, 5]], getattr(healthy, name)[[0, 1, 4, 5]]), name
+        assert not torch.isfinite(tensors(broken)[name][2:4]).all(), name
+        assert torch.equal(tensors(broken)[name][[0, 1, 4, 5]], tensors(healthy)[name][[0, 1, 4, 5]]), name
     assert torch.isfinite(info["critic_loss"][[0, 2]]).all()

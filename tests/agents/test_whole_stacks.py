@@ -8,6 +8,7 @@ import torch
 from probes.gpu import as_on_cuda
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.bc import BcSettings
 from mopo_cli.agents.algorithms.bear import BearSettings
@@ -83,7 +84,7 @@ def test_learning(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = trained(name)
     with as_on_cuda(monkeypatch):
         whole = trained(name)
-    tensors, others = alone.algorithm.state(alone.agent)[0], whole.algorithm.state(whole.agent)[0]
+    tensors, others = agent_state(alone.agent)[0], agent_state(whole.agent)[0]
     for key in tensors:
         if "second" not in key:
             close(tensors[key], others[key])

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from probes.flops import counted
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import Algorithm
+from mopo_cli.agents.algorithm import Algorithm, agent_state
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import update_flops
+from mopo_cli.bench.operations import counted, update_flops
 from mopo_cli.bench.workloads import Shapes, taking
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
@@ -109,11 +108,11 @@ def check_alone_as_stacked(settings: Any, algorithm: Algorithm) -> None:
         world, own = make_world(algorithm, act_dim), replace(settings, hidden=hidden)
         loop = replace(LOOP, batch_size=rows)
         stack = train(world, own, algorithm, 3, loop=loop)
-        assert len({tuple(row.tolist()) for row in stack.agent.actor}) == 3
-        found = algorithm.state(stack.agent)[0]
+        assert len({tuple(row.tolist()) for row in stack.agent.actor.flat}) == 3
+        found = agent_state(stack.agent)[0]
         for m, member in enumerate(MEMBERS):
             alone = train(world, own, algorithm, 3, (member,), loop)
-            for name, tensor in algorithm.state(alone.agent)[0].items():
+            for name, tensor in agent_state(alone.agent)[0].items():
                 count = len(tensor)
                 assert torch.equal(tensor, found[name][m * count : (m + 1) * count]), (m, name)
             size = alone.pool.sizes[0]
@@ -148,12 +147,12 @@ def check_nan_stays_in_its_member(settings: Any, algorithm: Algorithm) -> None:
     """One member's actor is spoilt; the others learn on as if nothing had happened."""
     world = make_world(algorithm)
     healthy, broken = (train(world, settings, algorithm, 1) for _ in range(2))
-    broken.agent.actor[1, 3] = torch.nan
+    broken.agent.actor.flat[1, 3] = torch.nan
     for _ in range(2):
         advance(healthy, world), advance(broken, world)
     assert broken.agent.finite().tolist() == [True, False, True] and healthy.agent.finite().all()
-    others = algorithm.state(broken.agent)[0]
-    for name, tensor in algorithm.state(healthy.agent)[0].items():
+    others = agent_state(broken.agent)[0]
+    for name, tensor in agent_state(healthy.agent)[0].items():
         one, other = (t.unflatten(0, (len(MEMBERS), -1))[[0, 2]] for t in (tensor, others[name]))
         assert torch.equal(one, other) and one.isfinite().all(), name
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probes.flops import counted
 from torch import Tensor
 from torch.nn.functional import relu
 
@@ -18,7 +17,7 @@ from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import update_flops
+from mopo_cli.bench.operations import counted, update_flops
 from mopo_cli.bench.workloads import Shapes, taking
 from mopo_cli.config.learners import with_own
 from mopo_cli.config.schema import TrainModel, TrainPolicy
@@ -111,11 +110,11 @@ def check_alone_as_stacked(settings: Any, algorithm: Algorithm) -> None:
         world, own = make_world(act_dim=act_dim), replace(settings, hidden=hidden)
         loop = replace(LOOP, batch_size=rows)
         stack = train(world, own, algorithm, 28, loop=loop)
-        assert len({tuple(row.tolist()) for row in stack.agent.actor}) == 3
-        found = algorithm.state(stack.agent)[0]
+        assert len({tuple(row.tolist()) for row in stack.agent.actor.flat}) == 3
+        found = agent_state(stack.agent)[0]
         for m, member in enumerate(MEMBERS):
             alone = train(world, own, algorithm, 28, (member,), loop)
-            for name, tensor in algorithm.state(alone.agent)[0].items():
+            for name, tensor in agent_state(alone.agent)[0].items():
                 count = len(tensor)
                 assert torch.equal(tensor, found[name][m * count : (m + 1) * count]), (m, name)
             assert torch.equal(alone.sums[0], stack.sums[m])
@@ -127,7 +126,7 @@ def check_threads_change_nothing(settings: Any, algorithm: Algorithm, use_thread
         for threads in (1, 2, 3):
             use_threads(threads)
             ends.append(train(make_world(), settings, algorithm, 14, members).agent)
-        assert all(equal_states(ends[0], end, algorithm.state) for end in ends[1:])
+        assert all(equal_states(ends[0], end) for end in ends[1:])
 
 
 def check_whole_stacks_are_the_same(settings: Any, algorithm: Algorithm, patch: pytest.MonkeyPatch) -> None:
@@ -175,12 +174,12 @@ def check_nan_stays_in_its_member(settings: Any, algorithm: Algorithm) -> None:
     """One member's actor is spoilt; the others learn on as if nothing had happened."""
     world = make_world()
     healthy, broken = (train(world, settings, algorithm, 14) for _ in range(2))
-    broken.agent.actor[1, 3] = torch.nan
+    broken.agent.actor.flat[1, 3] = torch.nan
     for _ in range(2):
         advance(healthy, world), advance(broken, world)
     assert broken.agent.finite().tolist() == [True, False, True] and healthy.agent.finite().all()
-    others, count = algorithm.state(broken.agent)[0], len(MEMBERS)
-    for name, tensor in algorithm.state(healthy.agent)[0].items():
+    others, count = agent_state(broken.agent)[0], len(MEMBERS)
+    for name, tensor in agent_state(healthy.agent)[0].items():
         one, other = (t.unflatten(0, (count, -1))[[0, 2]] for t in (tensor, others[name]))
         assert torch.equal(one, other) and one.isfinite().all(), name
 
