@@ -20,9 +20,8 @@ from mopo_cli.agents.loop import refresh
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import ELITES
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
-from mopo_cli.dynamics.fit import fitted, start_fit
+from mopo_cli.dynamics.fit import Fit, fitted, start_fit
 from mopo_cli.dynamics.imagine import RELEASED, Imagining, branch
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.dynamics.split import FitData
@@ -44,6 +43,8 @@ MODEL_STEPS = 50
 EPISODES = 10
 """Episodes played side by side in one call."""
 _ENDLESS = 1_000_000
+ELITES = 5
+"""Networks of an ensemble that generate, where it has as many."""
 PRODUCTS = 20
 """Matrix products that a thread does in one call."""
 
@@ -76,11 +77,8 @@ def product(
 def model_training(
     settings: TrainModel, shapes: Shapes, device: torch.device, record: Recorder | None = None
 ) -> tuple[Callable[[], object], Engine]:
-    """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained; also what takes them."""
-    observation, action, reward, following = _transitions(shapes, device)
-    data = FitData.of(observation, action, reward, following)
-    endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
-    fit = start_fit(data, fit_settings(endless), (0,), record)
+    """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained; also the engine that takes them."""
+    fit, data = model_stack(settings, shapes, device, record)
 
     def work() -> None:
         left = MODEL_STEPS
@@ -92,6 +90,15 @@ def model_training(
     return work, fit.engine
 
 
+def model_stack(
+    settings: TrainModel, shapes: Shapes, device: torch.device, record: Recorder | None = None
+) -> tuple[Fit, FitData]:
+    """One ensemble that never stops training, and its data."""
+    data = FitData.of(*_transitions(shapes, device))
+    endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
+    return start_fit(data, fit_settings(endless), (0,), record), data
+
+
 def rollouts(
     model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: torch.device, how: Imagining = RELEASED
 ) -> Callable[[], object]:
@@ -99,7 +106,7 @@ def rollouts(
 
     No rollout ends early, so that a call generates ``rollout_batch * h`` transitions.
     """
-    world, loop = _policy_stack(settings, shapes, 1, device, model)
+    world, loop = policy_stack(settings, shapes, 1, device, model)
     policy, (ensemble,) = loop.agent.policy(0), world.ensembles
     start = world.start[torch.randint(len(world.start), (settings.rollout_batch,)).to(device)]
 
@@ -123,16 +130,16 @@ def taking(
     model: TrainModel | None = None,
     record: Recorder | None = None,
 ) -> Iterator[tuple[Loop, Callable[[], object], int]]:
-    """A stack of agents, what takes gradient steps of it from where it stands, and how many of each agent at a time.
+    """A stack of agents, a call that takes its next gradient steps, and how many of each agent a call takes.
 
-    They are taken as `train-policy` takes them, by processes side by side where it would have some, batches drawn, no
-    rollouts. What an algorithm does before each rollout is done at step 0 only, see `refreshes`. One that asks the
-    model itself is given one.
+    They are taken as `train-policy` takes them, by processes side by side where it would use some, with batches drawn
+    and without rollouts. The work before rollouts is done at step 0 only, see `refreshes`. A model is for algorithms
+    that use one themselves.
     """
-    world, loop = _policy_stack(settings, shapes, members, device, model)
+    world, loop = policy_stack(settings, shapes, members, device, model)
     loop.engine.record = record
     if crew_size(members, device):
-        # Two legs of each agent in an epoch, so that the processes can share out any number of agents.
+        # Two turns of each agent in an epoch, so that the processes can share out any number of agents.
         loop.settings = replace(loop.settings, steps_per_epoch=2 * loop.settings.block)
     with open_crew(loop, world, _learner(settings, shapes)) as crew:
         if crew is None:
@@ -150,7 +157,7 @@ def refreshes(
     record: Recorder | None = None,
 ) -> tuple[Callable[[], object], Loop]:
     """What the algorithm of a stack of agents does before each rollout; also their loop."""
-    world, loop = _policy_stack(settings, shapes, members, device, model)
+    world, loop = policy_stack(settings, shapes, members, device, model)
     loop.step, loop.engine.record = 0, record
     return lambda: refresh(loop, world), loop
 
@@ -170,7 +177,7 @@ def evaluation(
     model: TrainModel | None = None,
 ) -> Callable[[], object]:
     """One episode in each environment, of an untrained policy; ``steps`` gets how many steps each call took."""
-    _, loop = _policy_stack(settings, shapes, 1, device, model)
+    _, loop = policy_stack(settings, shapes, 1, device, model)
     actor = loop.agent.policy(0)
     space = environments[0].action_space
     policy = greedy_policy(actor, space.low, space.high)  # type: ignore[attr-defined]
@@ -181,9 +188,10 @@ def evaluation(
     return work
 
 
-def _policy_stack(
+def policy_stack(
     settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel | None = None
 ) -> tuple[World, Loop]:
+    """A stack of fresh agents that never branch, in a world of random data and, given a model, of an ensemble."""
     algorithm = load(settings.algorithm)
     how = Imagining(uncertainties=(*PENALTIES, *algorithm.uncertainties))
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))
