@@ -33,6 +33,7 @@ from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import morel as module
 from mopo_cli.agents.algorithms.morel import (
     ALGORITHM,
+    Halt,
     Morel,
     MorelSettings,
     begin,
@@ -141,7 +142,7 @@ def make_rows(members: int, real: int = 9) -> Batch:
 def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
     """The step is bit for bit soft actor-critic's with rewards altered by hand, members having their own threshold."""
     batch, lowest = make_rows(2), -3.5
-    morel = Morel(make_sac(2, SETTINGS), torch.tensor([2.0, 49.0]), 3, torch.tensor(lowest - 7))
+    morel = Morel(**vars(make_sac(2, SETTINGS)), halt=Halt(torch.tensor([2.0, 49.0]), 3, torch.tensor(lowest - 7)))
     other = make_sac(2, SETTINGS)
     told = update(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = batch.reward.clone()
@@ -237,7 +238,7 @@ def greedy_after(morel: Morel | None, sac: Sac, steps: int = 300) -> float:
 def test_the_policy_stays_where_the_model_knows_what_happens() -> None:
     quick = replace(SETTINGS, actor_lr=1e-2, critic_lr=1e-2, target_entropy=-4.0)
     wary, bold = make_sac(1, quick), make_sac(1, quick)
-    morel = Morel(wary, torch.tensor([0.5]), 3, torch.tensor(-8.0))
+    morel = Morel(**vars(wary), halt=Halt(torch.tensor([0.5]), 3, torch.tensor(-8.0)))
     assert greedy_after(None, bold) > 0.6
     assert -0.7 < greedy_after(morel, wary) < 0.15
 
