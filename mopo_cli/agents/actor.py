@@ -1,4 +1,4 @@
-"""The policy: a tanh-squashed Gaussian, sampled to explore, its mean to be judged (Haarnoja et al. 2018, app. C)."""
+"""The policy: a Gaussian squashed by tanh, sampled to explore, evaluated by its mean (Haarnoja et al. 2018, app. C)."""
 
 from dataclasses import dataclass
 from math import log, pi
@@ -25,7 +25,7 @@ class Actor:
         return self.act(observation, torch.randn(shape, generator=generator, device=observation.device))
 
     def act(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """The actions that standard normal noise `[n, act_dim]` makes of observations `[n, obs_dim]`."""
+        """The actions `[n, act_dim]` for observations `[n, obs_dim]` with standard normal noise `[n, act_dim]`."""
         mean, log_std = self._heads(observation)
         return torch.tanh(mean + log_std.clamp(self.log_std_min, self.log_std_max).exp() * noise)
 
@@ -49,7 +49,7 @@ class Squashed:
 
 
 def squash(out: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Squashed:
-    """The action tanh(mean + std noise), where a network says `out` `[…, 2 act_dim]`: mean and log std.
+    """The action tanh(mean + std noise) of a network with output `out` `[…, 2 act_dim]`: mean and log std.
 
     log(1 - tanh(x)^2) is 2 (log 2 - |x| - log(1 + e^(-2 |x|))), exact where the former is not.
     """
@@ -64,12 +64,22 @@ def squash(out: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -
 
 
 def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_prob: Tensor) -> Tensor:
-    """The gradient by the network's output, `[…, 2 act_dim]`, of a loss whose gradients by what came of it are given.
+    """The gradient by the network's output, `[…, 2 act_dim]`, of a loss with these gradients by action and log_prob.
 
-    Of what was drawn, `index` along the first dimension is looked at; by_action `[…, act_dim]`, by_log_prob `[…, 1]`.
+    They are of the sample `index` along the first dimension: by_action `[…, act_dim]`, by_log_prob `[…, 1]`.
     With a = tanh(x): da/dx = 1 - a^2 and dlog_prob/dx = 2 a.
     """
     action = squashed.action[index]
     by_mean = torch.ops.aten.tanh_backward(by_action, action).addcmul_(by_log_prob, action, value=2)
     by_log_std = (by_mean * squashed.deviation[index] - by_log_prob) * squashed.within[index]
     return torch.cat([by_mean, by_log_std], dim=-1)
+
+
+def mean_action(out: Tensor) -> Tensor:
+    """The deterministic action tanh(mean) `[…, act_dim]` of a network with output `out` `[…, 2 act_dim]`."""
+    return torch.tanh(out.chunk(2, dim=-1)[0])
+
+
+def mean_gradient(by_mean: Tensor) -> Tensor:
+    """The gradient by the network's output, `[…, 2 act_dim]`, of a loss of its mean alone: by_mean `[…, act_dim]`."""
+    return torch.cat([by_mean, torch.zeros_like(by_mean)], dim=-1)

@@ -1,10 +1,11 @@
-"""What the training loop needs of a learner: one file per algorithm registers itself as such a value."""
+"""What the training loop needs of an algorithm: each has one file, which registers such a value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
@@ -14,31 +15,43 @@ from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.adam import Adam
+from mopo_cli.nets.network import Network
 
 
-class Agent(Protocol):
-    """S agents in training."""
+@dataclass
+class Learned:
+    """What is learned for S members: fields that are networks, Adams, tensors or `Learned` themselves are its state.
 
-    @property
-    def actor(self) -> Tensor:
-        """The parameters of their policies, `[S, ·]`."""
-        ...
+    An Adam named x_adam belongs to the tensor x or log_x.
+    """
+
+
+@dataclass
+class Agent(Learned):
+    """S agents in training, whose actors output mean and log std of an action before its tanh."""
+
+    settings: Any
+    actor: Network
 
     def policy(self, m: int, flat: Tensor | None = None) -> Actor:
-        """The policy of member m, with its present parameters or with those in `flat` `[S, size]`."""
-        ...
+        """The policy of member m, with its present parameters or with those that `flat` `[S, ·]` begins with."""
+        return Actor(self._policy(m, flat), self.actor.layout, self.settings.log_std_min, self.settings.log_std_max)
+
+    def _policy(self, m: int, flat: Tensor | None) -> Tensor:
+        return (self.actor.flat if flat is None else flat)[m : m + 1, : self.actor.layout.size]
 
     def finite(self) -> Tensor:
-        """Whether all that a member has learned is finite, bool `[S]`."""
-        ...
+        """Whether the parameters of all networks of a member are finite, bool `[S]`."""
+        members = len(self.actor.flat)
+        return torch.stack([network.finite(members) for _, network in parts(self, Network)]).all(dim=0)
 
 
 @dataclass(frozen=True)
 class Batch(Transition):
     """The columns of a batch, `[S, B, ·]`, with the reward to learn from.
 
-    The first `real` rows are the data's, those numbered `index` `[S, real]`; the model made the others. `step` is how
-    many gradient steps were taken before: in the warm-up those of it, after it those since.
+    The first `real` rows are the data's, those numbered `index` `[S, real]`; the others are the model's. `step` is how
+    many gradient steps came before: in the warm-up, since its start; later, since its end.
     """
 
     real: int
@@ -47,12 +60,12 @@ class Batch(Transition):
 
 
 Take = Callable[[Callable[[Draws], None], Draws], None]
-"""Has a step taken, with the draws it asks for."""
+"""`take(step, draws)` has the step carried out by the engine, with these draws."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What an algorithm took, by the data, for a setting that was left to them: `why` goes on from "as"."""
+    """The value of a setting that an algorithm chose by the data: `why` continues "as ..."."""
 
     setting: str
     value: str
@@ -61,10 +74,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Work:
-    """How much a gradient step has to do: widths, rows of a batch and real ones among them, rows of the data.
+    """The size of a gradient step: widths, rows of a batch and real ones among them, rows of the data, elites used.
 
-    `network` is what one row through one network of the dynamics costs, in operations; of these, `elites` are used.
-    On a GPU the actions that are sampled for a batch are looked at all at once, `at_once`, and not block by block.
+    On a GPU the actions that are sampled for a batch are evaluated `at_once`, and not block by block.
     """
 
     obs_dim: int
@@ -72,7 +84,6 @@ class Work:
     batch: int
     real: int
     data: int
-    network: int
     elites: int
     at_once: bool = False
 
@@ -81,14 +92,14 @@ class Work:
 class Networks:
     """Networks of a member that are alike: the widths of their layers, inputs and outputs included, and how many.
 
-    Those that are `learned` have Adam's moments and a gradient beside their parameters. `looks` is how often a gradient
-    step holds, at its height, what all their layers say of a batch.
+    Those that are `learned` have Adam's moments and a gradient beside their parameters. `evaluations` is how many times
+    a gradient step holds, at its peak, the activations of all their layers for a batch.
     """
 
     sizes: tuple[int, ...]
     count: int = 1
     learned: bool = True
-    looks: int = 0
+    evaluations: int = 0
 
     @property
     def parameters(self) -> int:
@@ -99,45 +110,68 @@ class Networks:
 def setting(default: Any, description: str, source: str = "", before: Any = None, **bounds: Any) -> Any:
     """A field of an algorithm's settings that is its own: becomes a flag, a YAML key and a line of the help.
 
-    `before` is what was done when it was no setting yet, if not its default; `bounds` are those of pydantic's Field,
-    such as ge=0.
+    `before` is the behaviour from before it became a setting, if not its default; `bounds` are those of pydantic's
+    Field, such as ge=0.
     """
     extra = {"source": source} | ({} if before is None else {"before": before})
     return field(default=default, metadata={"description": description, "extra": extra, "bounds": bounds})
 
 
-def agent_state(agent: Any) -> tuple[dict[str, Tensor], list[int]]:
-    """What a checkpoint must hold of an agent: its tensors and Adams by name, and the steps that these have taken."""
+def agent_state(agent: Learned) -> tuple[dict[str, Tensor], list[int]]:
+    """What a checkpoint must hold of an agent: its tensors by name, Adam's among them, and the steps of each Adam."""
+    tensors, adams = _state(agent)
+    return tensors, [int(adam.steps) for adam in adams]
+
+
+def restore_agent(agent: Learned, tensors: dict[str, Tensor], steps: list[int]) -> None:
+    """Put a state from `agent_state` back into an agent of the same settings."""
+    current, adams = _state(agent)
+    for name, tensor in current.items():
+        tensor.copy_(tensors[name])
+    for adam, count in zip(adams, steps, strict=True):
+        adam.steps.fill_(count)
+
+
+def _state(agent: Learned) -> tuple[dict[str, Tensor], list[Adam]]:
     tensors: dict[str, Tensor] = {}
-    steps: list[int] = []
-    for name, value in _parts(agent):
-        if isinstance(value, Adam):
-            own = name.removesuffix("_adam")
-            tensors |= {f"{own}/first": value.first, f"{own}/second": value.second}
-            steps.append(int(value.steps))
+    adams: list[tuple[str, Adam]] = []
+    with_target = sum(network.average is not None for _, network in parts(agent, Network))
+    for name, value in parts(agent, (Network, Adam, Tensor)):
+        if isinstance(value, Network):
+            tensors[name] = value.flat
+            if value.average is not None:
+                tensors["target" if with_target == 1 else f"{name}_target"] = value.average.flat
+            adams.append((name, value.adam))
+        elif isinstance(value, Adam):
+            adams.append((name.removesuffix("_adam"), value))
         else:
             tensors[name] = value
-    return tensors, steps
+    for name, adam in adams:
+        tensors |= {f"{name}/first": adam.first, f"{name}/second": adam.second}
+    return tensors, [adam for _, adam in adams]
 
 
-def restore_agent(agent: Any, tensors: dict[str, Tensor], steps: list[int]) -> None:
-    """Put what `agent_state` gave back into an agent of the same settings."""
-    taken = iter(steps)
-    for name, value in _parts(agent):
-        if isinstance(value, Adam):
-            own = name.removesuffix("_adam")
-            value.restore(tensors[f"{own}/first"], tensors[f"{own}/second"], next(taken))
-        else:
-            value.copy_(tensors[name])
+def parts(agent: Learned, kinds: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of these kinds, by name: the agent's own, then those of what is `Learned` in it."""
+    values = [(each.name, getattr(agent, each.name)) for each in fields(agent)]
+    yield from ((name, value) for name, value in values if isinstance(value, kinds))
+    for _, value in values:
+        if isinstance(value, Learned):
+            yield from parts(value, kinds)
 
 
-def _parts(agent: Any) -> list[tuple[str, Any]]:
-    own = [(part.name, getattr(agent, part.name)) for part in fields(agent)]
-    return [(name, value) for name, value in own if isinstance(value, Tensor | Adam)]
+Start = Callable[[World, tuple[Member, ...], Any], Agent]
+
+
+def start_from_shapes(start: Callable[[int, int, Any, list[int], torch.device], Agent]) -> Start:
+    """The `start` of an algorithm that needs of the world its shapes and its device: obs_dim, act_dim, …, seeds, …"""
+    return lambda world, members, settings: start(
+        world.rows.obs_dim, world.rows.act_dim, settings, [member.seed for member in members], world.real.device
+    )
 
 
 def _actors(agent: Agent) -> Tensor:
-    return agent.actor
+    return agent.actor.flat
 
 
 def _as_it_is(_agent: Any, _m: int, _flat: Tensor, how: RolloutOptions) -> RolloutOptions:
@@ -148,37 +182,33 @@ def _as_it_is(_agent: Any, _m: int, _flat: Tensor, how: RolloutOptions) -> Rollo
 class Algorithm:
     """A learner as plain functions.
 
-    `settings` is the dataclass of its hyper-parameters, `update_precision` among them; `metrics` name what `update`
-    tells, each `[S]`.
+    `settings` is the dataclass of its hyper-parameters, `update_precision` among them; `metrics` are the names of the
+    results of `update`, each `[S]`.
 
     - `start(world, members, settings)` builds fresh agents, the m-th from the streams of `members[m].seed`;
     - `update(agent, batch, draws, actor_scale)` takes one gradient step in place, `actor_scale` being the factor of
       the actor's learning rate;
     - `cycle(settings)` is after how many steps `update` does the same again, by `batch.step`: what it launches must
       depend on nothing else, and be launched on tensors that stay where they are (see `engine.capture`);
-    - `operations(settings, work)` counts the floating-point operations of its matrix products, for one member;
     - `networks(settings, work)` are all those of one member, and `held(settings, work)` counts the numbers that a
-      gradient step samples and holds for one member beside what these say: by both, memory is asked for;
-    - `learns_from` tells of which rows: "any", those of the data alone ("real"), in each batch some of the data and
-      some of the model ("both"), or also of fresh rollouts, as it asks the model itself ("model");
+      gradient step samples and holds for one member beside their activations: both are for estimates of memory;
+    - `learns_from` says which rows: "any", those of the data alone ("real"), in each batch some of the data and some
+      of the model ("both"), or also of fresh rollouts, as it uses the model itself ("model");
     - `warm_up(settings)` is how many gradient steps come first, on real rows, phase after phase, each by
       `warm(agent, batch, draws)`, which launches the same throughout a phase;
-    - `refresh(agent, draws, take)` is called whenever rollouts are due, before them; gradient steps of its own, which
-      all launch the same, it has taken by `take(step, draws)`. `refresh_operations(settings, work)` counts its
-      products, for one member;
-    - `uncertainties` are columns that model rows have for it, beside those of the penalties;
-    - `rolling(agent)` `[S, ·]` are the parameters by which rollouts are made, the policies' first, and
-      `imagining(agent, m, flat, how)` is how member m makes them, by parameters `flat` `[S, ·]`;
-    - `choices(agent)` is what it took for settings that were left to the data;
+    - `refresh(agent, draws, take)` is called before rollouts, whenever these are due; its gradient steps, which all
+      launch the same, go through `take(step, draws)`;
+    - `uncertainties` are columns that it needs in model rows, beside those of the penalties;
+    - `rolling(agent)` `[S, ·]` are the parameters that rollouts are made with, the policies' first, and
+      `imagining(agent, m, flat, how)` is how member m makes them, with parameters `flat` `[S, ·]`;
+    - `choices(agent)` are the values of settings that it chose by the data;
     - `files(agent, m)` is what is published of member m beside its policy: tensors by the name of their file;
-    - `state(agent)` gives what a checkpoint must hold, tensors by name and plain numbers; `restore` puts it back.
     """
 
     settings: type[Any]
     metrics: tuple[str, ...]
-    start: Callable[[World, tuple[Member, ...], Any], Agent]
+    start: Start
     update: Callable[[Any, Batch, Draws, float], dict[str, Tensor]]
-    operations: Callable[[Any, Work], int]
     networks: Callable[[Any, Work], tuple[Networks, ...]] = lambda settings, work: ()
     held: Callable[[Any, Work], int] = lambda settings, work: 0
     cycle: Callable[[Any], int] = lambda settings: 1
@@ -186,11 +216,8 @@ class Algorithm:
     warm_up: Callable[[Any], tuple[int, ...]] = lambda settings: ()
     warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None
     refresh: Callable[[Any, Draws, Take], None] = lambda agent, draws, take: None
-    refresh_operations: Callable[[Any, Work], int] = lambda settings, work: 0
     uncertainties: tuple[str, ...] = ()
     rolling: Callable[[Any], Tensor] = _actors
     imagining: Callable[[Any, int, Tensor, RolloutOptions], RolloutOptions] = _as_it_is
     choices: Callable[[Any], tuple[Choice, ...]] = lambda agent: ()
     files: Callable[[Any, int], dict[str, dict[str, Tensor]]] = lambda agent, m: {}
-    state: Callable[[Any], tuple[dict[str, Tensor], list[int]]] = agent_state
-    restore: Callable[[Any, dict[str, Tensor], list[int]], None] = restore_agent

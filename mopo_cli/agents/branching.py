@@ -31,10 +31,10 @@ def remember(loop: Loop, past: Past) -> None:
 def _covered(loop: Loop, skip: int) -> bool:
     """Whether the rollouts after the first `skip` have filled every pool, so that nothing older is left in it.
 
-    A member that has diverged imagines nothing any more, and nothing can be learned from its pool.
+    A member that has diverged makes no rollouts any more, and nothing can be learned from its pool.
     """
     later = list(loop.past)[skip:]
-    finite = torch.isfinite(loop.agent.actor).all(dim=1).tolist()
+    finite = loop.agent.actor.finite(len(loop.members)).tolist()
     filled = [sum(past.rows[m] for past in later) >= capacity for m, capacity in enumerate(loop.pool.capacities)]
     return all(full or not alive for full, alive in zip(filled, finite, strict=True))
 

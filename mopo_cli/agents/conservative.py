@@ -1,9 +1,9 @@
 """The conservative term of CQL and COMBO: critics are pushed down at actions that are sampled, and up at the data's.
 
 At every state it takes the log-sum-exp of the critic's values at 3N actions: N uniform ones, N that the policy draws
-there and N that it draws at the state that followed. Each value has the log-density of its action taken off, so that
-exp(value) estimates the integral of exp Q over the actions, whoever drew them ("CQL(H)" of Kumar et al. 2020). Off go
-the critic's values at the data's own actions.
+there and N that it draws at the next state. The log-density of its action is subtracted from each value, so that
+exp(value) estimates the integral of exp Q over the actions, whichever density they are from ("CQL(H)" of Kumar et al.
+2020). The critic's values at the data's own actions are subtracted.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import squash
 from mopo_cli.agents.algorithm import Batch
-from mopo_cli.agents.algorithms.sac import Sac
-from mopo_cli.nets.perceptron import block_count, differentiate_blocks
-from mopo_cli.nets.stacked import part
+from mopo_cli.agents.algorithms.sac import SacSettings
+from mopo_cli.agents.perceptrons import twin_values
+from mopo_cli.nets.network import Network
+from mopo_cli.nets.perceptron import Term, block_count, differentiate_terms
 
 Lse = Literal["full", "paired"]
 KINDS = 3
@@ -35,25 +36,17 @@ class Proposals:
     rarity: Tensor
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What twin critics say: of a batch, `[S, 2, B]`, and of what was proposed at R states, `[S, 2, R, 3N]`."""
-
-    known: Tensor
-    proposed: Tensor
-
-
-def propose(sac: Sac, state: Tensor, said: Tensor, noise: Tensor, uniform: Tensor) -> Proposals:
+def propose(settings: SacSettings, state: Tensor, out: Tensor, noise: Tensor, uniform: Tensor) -> Proposals:
     """Sample actions at states `[S, R, obs_dim]`.
 
-    The actors have `said` `[2, S, R, 2 act_dim]`, first of the states that followed, then of the states, and noise
+    The actors' outputs are `out` `[2, S, R, 2 act_dim]`, first at the next states, then at the states, and noise
     `[2, S, R, N, act_dim]` is standard normal, in that order; uniform `[S, R, N, act_dim]` is in [-1, 1].
     """
-    settings, act_dim = sac.settings, uniform.shape[-1]
-    drawn = squash(said[..., None, :], noise, settings.log_std_min, settings.log_std_max)
-    action = torch.cat([uniform, *drawn.action], dim=2)
-    even = torch.full_like(drawn.log_prob[0], act_dim * log(2))
-    return Proposals(state, action, torch.cat([even, *-drawn.log_prob], dim=2))
+    act_dim = uniform.shape[-1]
+    sample = squash(out[..., None, :], noise, settings.log_std_min, settings.log_std_max)
+    action = torch.cat([uniform, *sample.action], dim=2)
+    even = torch.full_like(sample.log_prob[0], act_dim * log(2))
+    return Proposals(state, action, torch.cat([even, *-sample.log_prob], dim=2))
 
 
 def soft_maximum(value: Tensor, lse: Lse) -> Tensor:
@@ -72,35 +65,33 @@ def _lists(value: Tensor, lse: Lse) -> Tensor:
 
 
 def differentiate_critics(
-    sac: Sac, batch: Batch, backup: Tensor, proposals: Proposals, beta: float, lse: Lse
-) -> Judged:
-    """Put into `critic_gradient` that of every critic's loss; returns what the critics say.
+    critic: Network, batch: Batch, target_q: Tensor, proposals: Proposals, beta: float, lse: Lse
+) -> tuple[Tensor, Tensor]:
+    """Put that of every critic's loss into `critic.gradient`.
 
-    The loss is beta (E[soft_maximum] - E[Q(s, a)]) + E[(Q(s, a) - backup)^2]: the first expectation is over the
-    states of the proposals, the second over the real rows of the batch, the third over all of it, with `backup`
-    `[S, B]`.
+    The loss is beta (E[soft_maximum] - E[Q(s, a)]) + E[(Q(s, a) - target_q)^2]: the first expectation is over the
+    states of the proposals, the second over the real rows of the batch, the third over all of it, with `target_q`
+    `[S, B]`. Returns the critics' values of the batch, `[S, 2, B]`, and of the R proposals, `[S, 2, R, 3N]`.
     """
-    members, rows = backup.shape
+    members, rows = target_q.shape
     states, count = proposals.rarity.shape[1:]
-    into = block_count(states * count, backup)
-    aim, rarity = (x.repeat_interleave(2, dim=0) for x in (backup, proposals.rarity))  # [2S, …], one per critic
-    state, action, rarities = (x.chunk(into, dim=1) for x in (proposals.state, proposals.action, rarity))
-    asked = [(s.repeat_interleave(count, dim=1), a.flatten(1, 2)) for s, a in zip(state, action, strict=True)]
+    blocks = block_count(states * count, target_q)
+    target, rarity = (x.repeat_interleave(2, dim=0) for x in (target_q, proposals.rarity))  # [2S, …], one per critic
 
-    def by_known(u: int, q: Tensor) -> Tensor:
-        grad = (q - part(aim, u)[..., None]) * (2 / rows)
+    def by_q(q: Tensor, target: Tensor) -> Tensor:
+        grad = (q - target[..., None]) * (2 / rows)
         grad[..., : batch.real, :] -= beta / batch.real
         return grad
 
-    def by_proposed(k: int, u: int, q: Tensor) -> Tensor:
-        rarity = part(rarities[k], u)
+    def by_proposed_q(q: Tensor, rarity: Tensor) -> Tensor:
         slope = soft_maximum_slope(q.view(rarity.shape) + rarity, lse)
         return slope.mul_(beta / states).view(q.shape)
 
-    known, *proposed = differentiate_blocks(
-        sac.judging,
-        [(batch.observation, batch.action), *asked],
-        lambda k, u, q: by_proposed(k - 1, u, q) if k else by_known(u, q),
-        into=sac.critic_gradient,
-    )
-    return Judged(known.view(members, 2, rows), torch.cat(proposed, dim=1).view(members, 2, states, count))
+    columns = (x.chunk(blocks, dim=1) for x in (proposals.state, proposals.action, rarity))
+    proposed = [
+        Term((state.repeat_interleave(count, dim=1), action.flatten(1, 2)), (rarities,), by_proposed_q)
+        for state, action, rarities in zip(*columns, strict=True)
+    ]
+    of_batch = Term((batch.observation, batch.action), (target,), by_q)
+    q, *proposed_q = differentiate_terms(critic, [of_batch, *proposed], into=critic.gradient)
+    return twin_values(q), torch.cat(proposed_q, dim=1).view(members, 2, states, count)

@@ -1,8 +1,7 @@
 """The members of a stack trained side by side by processes, on a CPU with several cores.
 
-Who is free takes the member that is furthest behind and brings it some steps on. What the members have learned, and
-their pools, are in memory that all share. As a member learns what it would learn alone, where it was trained shows in
-the time only.
+An idle process takes the member that is furthest behind and trains it for some steps. The members' state and pools are
+in memory that all processes share. A member learns what it would learn alone: only the time depends on the process.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,13 +20,13 @@ from mopo_cli.agents.runs import Loop, Past, RolloutTally, start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.engine.parallel import Helper, Helpers, can_fork, forked, shared_floats, thread_count
 
-# A member is trained so many steps in one go, or a fifth of an epoch, in whole blocks: handing it on takes some ten
-# milliseconds, and at the end of an epoch all wait for the last.
-_STEPS, _LEGS = 200, 5
+# A member is trained so many steps at a time, or a fifth of an epoch, in whole blocks: handing it on takes some ten
+# milliseconds, and at the end of an epoch all processes wait for the last.
+_STEPS, _TURNS = 200, 5
 
 Arrays = dict[str, NDArray[np.float32]]
 Rollouts = tuple[int, NDArray[np.float32], int, RolloutTally]
-"""Of a member: index, parameters that made them, position in the pool (see `Past`), and what they did."""
+"""Of a member: index, parameters that made them, position in the pool (see `Past`), and their tally."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Crew:
-    """Processes that train the members of `loop`, which holds what they learned whenever none of them is at work.
+    """Processes that train the members of `loop`, which is up to date whenever none of them is at work.
 
-    `shared` are the tensors of `loop.learned` in memory of all processes, `[S * ·, …]`.
+    `shared` are the tensors of `loop.learned` in shared memory, `[S * ·, …]`.
     """
 
     loop: Loop
@@ -54,8 +53,8 @@ class Crew:
     def advance(self, stopping: Callable[[], bool], passed: Callable[[float], None]) -> dict[str, Tensor] | None:
         """Train all members to the end of the epoch, or of as many steps or fewer of the warm-up.
 
-        If `stopping()`, they are only brought to the same step. `passed` is told of steps of the stack as they are
-        taken. At the end of an epoch returns what `loop.advance` does. Raises LostError where a process has ended.
+        If `stopping()`, they are only brought to the same step. `passed(steps)` is called as steps of the stack are
+        taken. At the end of an epoch returns the same as `loop.advance`. LostError where a process has ended.
         """
         loop, count = self.loop, len(self.loop.members)
         until = (loop.step // loop.settings.steps_per_epoch + 1) * loop.settings.steps_per_epoch
@@ -95,7 +94,7 @@ class Crew:
         ]
 
     def _collect(self, progress: list[Progress], rollouts: list[list[Rollouts]]) -> None:
-        """Let the loop be where all its members are."""
+        """Put the members' common step, states, pools and rollouts into the loop."""
         loop = self.loop
         put_back(loop, (self.shared, progress[0].adam_steps))
         loop.step = progress[0].step
@@ -109,7 +108,7 @@ class Crew:
 def crew_size(members: int, device: torch.device, oracle: bool = False) -> int:
     """How many processes should train so many members; 0: this one alone.
 
-    A simulator's threads cannot be forked, so those who ask the oracle stay together.
+    A simulator's threads cannot be forked, so members with the oracle penalty stay in this process.
     """
     processes = min(thread_count(), members)
     return processes if processes > 1 and can_fork() and device.type == "cpu" and not oracle else 0
@@ -146,16 +145,16 @@ def _single(loop: Loop, m: int, world: World, learner: Any) -> Loop:
 
 
 def _goal(loop: Loop, step: int, until: int) -> int:
-    """Up to which step a member is trained in one go: rollouts are made only where one begins."""
+    """Up to which step a member is trained in one turn: rollouts are made only at the start of one."""
     settings = loop.settings
-    blocks = max(1, min(_STEPS, settings.steps_per_epoch // _LEGS) // settings.block)
+    blocks = max(1, min(_STEPS, settings.steps_per_epoch // _TURNS) // settings.block)
     return min(step + blocks * settings.block, (step // settings.rollout_every + 1) * settings.rollout_every, until)
 
 
 def _train(
     alone: Loop, world: World, shared: dict[str, Tensor], goal: int, progress: Progress
 ) -> tuple[Progress, list[Rollouts], Arrays]:
-    """Bring a member on; how far it is then, the rollouts made, and at the end of an epoch the means of its metrics."""
+    """Train a member to step `goal`: its progress, the rollouts made, and at an epoch's end its metrics' means."""
     put_back(alone, (shared, progress.adam_steps))
     alone.step, alone.pool.positions, alone.pool.sizes = progress.step, [progress.position], [progress.size]
     alone.past.clear()

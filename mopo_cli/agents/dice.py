@@ -7,9 +7,9 @@ The ratio tau(s, a) of both densities is the solution of
 
 where (s, a) are rows of the data, s' is where the model leads from there, s0 are the states that rollouts start
 from, and a', a0 are the policy's actions. The term of nu, weighted by `norm`, asks that tau be 1 on average.
-A network for tau has a linear output, so it may also say what no ratio can be: a number below 0. And as tau moves
-against f and nu at once, with Adam's momentum, it goes round the solution rather than into it: the average over many
-steps is much closer than what it says at any of them.
+A network for tau has a linear output, so it may also be below 0, which no ratio is. And as tau moves against f and nu
+at once, with Adam's momentum, it circles around the solution rather than reaching it: the average over many steps is
+much closer than the value at any of them.
 """
 
 from dataclasses import dataclass
@@ -17,33 +17,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.parallel import spread
+from mopo_cli.agents.algorithm import Learned
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.adam import Adam
-from mopo_cli.nets.init import initial, truncated_normal, zeros
-from mopo_cli.nets.perceptron import differentiate, evaluate, predict
+from mopo_cli.nets.init import truncated_normal, zeros
+from mopo_cli.nets.network import Network, descend_side_by_side, start_network
+from mopo_cli.nets.perceptron import evaluate, predict
 from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
 
 _HIDDEN = (64, 64)  # as in DROP's code
 
 
 @dataclass
-class Dice:
-    """M pairs of networks, tau and f, `[M, size]`, and multipliers nu `[M, 1]`, changed in place."""
+class Dice(Learned):
+    """M pairs of networks, tau and f, and multipliers nu `[M, 1]`, changed in place."""
 
-    layout: Layout
-    tau: Tensor
-    f: Tensor
+    tau: Network
+    f: Network
     nu: Tensor
-    tau_adam: Adam
-    f_adam: Adam
     nu_adam: Adam
-
-    def __post_init__(self) -> None:
-        self.ratios = Parameters(self.layout, self.tau)
-        self.critics = Parameters(self.layout, self.f)
-        self.ratio_gradient = Parameters(self.layout, self.tau_adam.grad)
-        self.critic_gradient = Parameters(self.layout, self.f_adam.grad)
 
 
 @dataclass(frozen=True)
@@ -73,15 +65,18 @@ def standardise(observation: Tensor, action: Tensor, mean: Tensor, std: Tensor) 
 
 def start_dice(inputs: int, networks: int, seeds: list[int], device: torch.device | str) -> Dice:
     """Build fresh pairs, one per seed and network of the dynamics, from the streams of the seed; nu is 0."""
-    layout = ratio_layout(inputs)
     tau, f = (
-        initial(
-            layout, [stream(s, f"{name}/weights", k) for s in seeds for k in range(networks)], truncated_normal, zeros
-        ).to(device)
+        start_network(
+            ratio_sizes(inputs),
+            [stream(seed, f"{name}/weights", k) for seed in seeds for k in range(networks)],
+            device,
+            weight=truncated_normal,
+            bias=zeros,
+        )
         for name in ("tau", "f")
     )
-    nu = torch.zeros(len(tau), 1, device=device)
-    return Dice(layout, tau, f, nu, Adam.like(tau), Adam.like(f), Adam.like(nu))
+    nu = torch.zeros(len(tau.flat), 1, device=device)
+    return Dice(tau, f, nu, Adam.like(nu))
 
 
 def saddle(tau: Tensor, f: Tensor, nu: Tensor, gamma: float, norm: float) -> Saddle:
@@ -104,30 +99,22 @@ def step_dice(
     `[M, B, in]`.
     """
     alike = len(following) // len(at)
-    asked = torch.cat([at.repeat_interleave(alike, dim=0), first.repeat_interleave(alike, dim=0), following], dim=1)
-    ratio, critic = evaluate((dice.ratios, (at,)), (dice.critics, (asked,)))
-    found = saddle(ratio.out[..., 0], critic.out.view(len(following), 3, -1), dice.nu, gamma, norm)
-    down, up = found.by_tau[..., None], -found.by_f.view(critic.out.shape)
-    torch.neg(found.by_nu, out=dice.nu_adam.grad)
-
-    def step(u: int) -> None:
-        differentiate(ratio, u, down, into=dice.ratio_gradient)
-        dice.tau_adam.step(u, dice.tau, learning_rate)
-        differentiate(critic, u, up, into=dice.critic_gradient)
-        dice.f_adam.step(u, dice.f, learning_rate)
-        dice.nu_adam.step(u, dice.nu, learning_rate)
-
-    for adam in (dice.tau_adam, dice.f_adam, dice.nu_adam):
-        adam.steps += 1
-    spread(step, len(ratio.inputs))
-    return found.value
+    inputs = torch.cat([at.repeat_interleave(alike, dim=0), first.repeat_interleave(alike, dim=0), following], dim=1)
+    tau, f = evaluate((dice.tau, (at,)), (dice.f, (inputs,)))
+    slopes = saddle(tau.out[..., 0], f.out.view(len(following), 3, -1), dice.nu, gamma, norm)
+    # min over tau, max over f and nu of the objective above  (GradientDICE)
+    down, up = slopes.by_tau[..., None], -slopes.by_f.view(f.out.shape)
+    descend_side_by_side((dice.tau, tau, down, learning_rate), (dice.f, f, up, learning_rate))
+    torch.neg(slopes.by_nu, out=dice.nu_adam.grad)
+    dice.nu_adam.update(dice.nu, learning_rate)
+    return slopes.value
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """What one policy's networks for tau say, parameters `[K, size]`, each of one of the dynamics' networks.
+    """The density ratios of one policy: networks for tau `[K, size]`, each for one network of the dynamics.
 
-    `networks` `[K]` numbers these; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs.
+    `networks` `[K]` are the numbers of these; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs.
     """
 
     flat: Tensor
@@ -139,8 +126,8 @@ class Ratio:
     def __call__(self, observation: Tensor, action: Tensor, network: Tensor) -> Tensor:
         """The ratios `[B]` at observations and actions `[B, ·]`, each by the network that `network` `[B]` names."""
         x = standardise(observation, action, self.input_mean, self.input_std)
-        found = x.new_empty(len(x))
-        for k, own in enumerate(self.networks):
-            rows = (network == own).nonzero()[:, 0]
-            found[rows] = predict(Parameters(self.layout, self.flat[k : k + 1]), x[rows])[:, 0]
-        return found
+        ratios = x.new_empty(len(x))
+        for k, number in enumerate(self.networks):
+            rows = (network == number).nonzero()[:, 0]
+            ratios[rows] = predict(Parameters(self.layout, self.flat[k : k + 1]), x[rows])[:, 0]
+        return ratios

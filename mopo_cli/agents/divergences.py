@@ -1,4 +1,4 @@
-"""How far a policy is from another, and the gradient of that: by their Gaussians, or by samples of both."""
+"""Divergences of one policy from another, and their gradients: by their Gaussians, or by samples of both."""
 
 from functools import reduce
 from typing import Literal
@@ -10,9 +10,9 @@ Kernel = Literal["laplacian", "gaussian"]
 
 
 def kl_divergence(out: Tensor, other: Tensor, log_std_min: float, log_std_max: float) -> tuple[Tensor, Tensor]:
-    """KL(policy || other) `[…]` where networks say `out` and `other` `[…, 2 act_dim]`, and its gradient by `out`.
+    """KL(policy || other) `[…]` of networks with outputs `out` and `other` `[…, 2 act_dim]`, and its gradient by `out`.
 
-    Both are Gaussians squashed by the same tanh. An invertible map of what is drawn leaves a divergence as it is, so
+    Both are Gaussians squashed by the same tanh. An invertible map of the samples leaves a divergence as it is, so
     this one, of the Gaussians before tanh, is exact: log(s'/s) + (s^2 + (m - m')^2) / 2s'^2 - 1/2 per dimension.
     """
     (mean, raw), (other_mean, other_raw) = out.chunk(2, dim=-1), other.chunk(2, dim=-1)
@@ -24,18 +24,18 @@ def kl_divergence(out: Tensor, other: Tensor, log_std_min: float, log_std_max: f
     return value, torch.cat([by_mean, by_log_std * (raw == log_std)], dim=-1)
 
 
-def squared_mmd(own: Tensor, other: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:
+def squared_mmd(samples: Tensor, other: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:
     """Squared maximum mean discrepancy `[…]` of samples `[n, …, dim]` from others `[m, …, dim]`, and its gradient.
 
     The gradient is that by the first samples, `[n, …, dim]`. The kernel's mean over the pairs within either set, each
     sample paired with itself too, less twice that over the pairs between them (Gretton et al. 2012, eq. 5).
     The kernel is exp(-d / width), d the sum of the distances' sizes (laplacian) or of their squares (gaussian).
     """
-    n, m = len(own), len(other)
-    weight = torch.cat([own.new_full((n,), 1 / n), own.new_full((m,), -1 / m)])
+    n, m = len(samples), len(other)
+    weight = torch.cat([samples.new_full((n,), 1 / n), samples.new_full((m,), -1 / m)])
     pair = weight[:, None] * weight
-    samples = torch.cat([own, other]).movedim(0, -1).contiguous()  # […, dim, n + m]
-    apart = samples[..., None] - samples[..., None, :]
+    both = torch.cat([samples, other]).movedim(0, -1).contiguous()  # […, dim, n + m]
+    apart = both[..., None] - both[..., None, :]
     size, slope = (apart.abs(), apart.sign()) if kernel == "laplacian" else (apart.square(), 2 * apart)
     # Pairs come last, as sums over the last dimension are the same bits in any stack; over others one adds in turn.
     far = reduce(torch.add, size.unbind(dim=-3))
@@ -43,5 +43,5 @@ def squared_mmd(own: Tensor, other: Tensor, kernel: Kernel, width: float) -> tup
     less_one = torch.expm1(far / -width)
     value = (pair * less_one).flatten(-2).sum(dim=-1)
     by_size = pair[:n] * (less_one[..., :n, :] + 1) * (-2 / width)
-    by_own = (by_size[..., None, :, :] * slope[..., :n, :]).sum(dim=-1)
-    return value, by_own.movedim(-1, 0)
+    by_samples = (by_size[..., None, :, :] * slope[..., :n, :]).sum(dim=-1)
+    return value, by_samples.movedim(-1, 0)

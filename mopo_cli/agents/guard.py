@@ -1,8 +1,8 @@
-"""What follows a step after which the guard ended a branch: nothing that the model knows, and no end of the task.
+"""The value of the state after a step where the guard ended a branch: no prediction, and no end of the task.
 
-Of a state outside every plausible range a model says nothing. A terminal there would be worth 0, which is a gift
-wherever returns are negative. So that state counts as MOReL's HALT does (Kidambi et al. 2020): absorbing, with the
-data's least reward at every step for ever, or 0 where that is lower. The row stays terminal, and its reward is
+A model's predictions mean nothing in a state outside every plausible range. A terminal there would be worth 0, which is
+a reward wherever returns are negative. So that state counts as MOReL's HALT does (Kidambi et al. 2020): absorbing, with
+the data's least reward at every step for ever, or 0 where that is lower. The row stays terminal, and its reward is
 
     r + gamma min(0, r_min) / (1 - gamma)
 

@@ -1,7 +1,7 @@
 """MOPO's Algorithm 2 for a stack of runs: branch rollouts from real states into the pool, learn from both.
 
 Progress is counted in gradient steps and made in blocks. All draws of a block come from streams named by
-the block's number, so a run stopped after any block and taken up again goes on as if nothing had happened.
+the block's number, so a run that is stopped after any block and resumed ends as an uninterrupted one.
 """
 
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import Batch
+from mopo_cli.agents.algorithm import Batch, agent_state, restore_agent
 from mopo_cli.agents.branching import branch_member, fill_pools
 from mopo_cli.agents.runs import Loop, Past
 from mopo_cli.agents.world import World
@@ -47,7 +47,7 @@ def advance(loop: Loop, world: World) -> dict[str, Tensor] | None:
 
 
 def refresh(loop: Loop, world: World) -> None:
-    """Let the agents do what is due before rollouts, in place."""
+    """Let the agents do their work that comes before rollouts, in place (see `Algorithm.refresh`)."""
 
     def take(step: Callable[[Draws], None], draws: Draws) -> None:
         loop.engine.take(step, (), draws, _REFRESH, changes)
@@ -88,19 +88,19 @@ def _train_block(loop: Loop, world: World) -> None:
 
 
 def _penalise(loop: Loop, world: World, rows: Tensor) -> None:
-    """Take the penalties of a block off its rewards, in place, all at once: a step has enough small things to do."""
-    drawn = world.rows.split(rows)
-    penalty = (drawn.uncertainty * loop.penalty).sum(dim=-1)
-    for name, column in (("penalty", penalty), ("reward", drawn.reward)):
+    """Subtract the penalties of a block from its rewards, in place, all at once: a step has enough small operations."""
+    batch = world.rows.split(rows)
+    penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
+    for name, column in (("penalty", penalty), ("reward", batch.reward)):
         loop.sums[:, loop.metrics.index(name)] += column.mean(dim=-1).t().contiguous().sum(dim=-1)
-    drawn.reward.sub_(penalty)
+    batch.reward.sub_(penalty)
 
 
 def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:
     batch = Batch(**vars(world.rows.split(rows)), real=index.shape[1], index=index, step=step)
-    info = loop.algorithm.update(loop.agent, batch, noise, scale)
-    own = loop.algorithm.metrics
-    loop.sums[:, : len(own)] += torch.stack([info[name] for name in own], dim=1)
+    metrics = loop.algorithm.update(loop.agent, batch, noise, scale)
+    names = loop.algorithm.metrics
+    loop.sums[:, : len(names)] += torch.stack([metrics[name] for name in names], dim=1)
 
 
 def _changes(loop: Loop) -> Changes:
@@ -109,14 +109,14 @@ def _changes(loop: Loop) -> Changes:
 
 def learned(loop: Loop) -> State:
     """All that gradient steps change."""
-    tensors, taken = loop.algorithm.state(loop.agent)
-    return tensors | {"sums": loop.sums}, taken
+    tensors, adam_steps = agent_state(loop.agent)
+    return tensors | {"sums": loop.sums}, adam_steps
 
 
 def put_back(loop: Loop, learned: State) -> None:
-    """Take over what `learned` gave, in place."""
-    tensors, taken = learned
-    loop.algorithm.restore(loop.agent, tensors, taken)
+    """Put a state from `learned` back, in place."""
+    tensors, adam_steps = learned
+    restore_agent(loop.agent, tensors, adam_steps)
     loop.sums.copy_(tensors["sums"])
 
 
@@ -145,11 +145,11 @@ def _draw_block(loop: Loop, world: World, real_rows: int) -> tuple[Tensor, Tenso
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the pools are made again by the parameters that filled them and their streams."""
-    tensors, taken = learned(loop)
+    tensors, adam_steps = learned(loop)
     tensors |= {f"past/{past.index}": past.rolling for past in loop.past}
     numbers = {
         "step": loop.step,
-        "adam": taken,
+        "adam": adam_steps,
         "past": [[past.index, past.positions, past.rows] for past in loop.past],
         "positions": loop.pool.positions,
         "sizes": loop.pool.sizes,

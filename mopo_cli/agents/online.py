@@ -24,7 +24,7 @@ class OnlineSettings:
 
 @dataclass
 class Online:
-    """One learner: `replay` `[capacity, width]` holds packed rows, the first `steps` of which were lived through."""
+    """One learner: `replay` `[capacity, width]` holds packed rows, the first `steps` of which are filled."""
 
     settings: OnlineSettings
     seed: int
@@ -33,7 +33,7 @@ class Online:
     replay: Tensor
     steps: int = 0
     watched: dict[str, Tensor] = field(default_factory=dict)
-    """What the latest update told, each `[1]`."""
+    """The metrics of the latest update, each `[1]`."""
 
 
 def start_online(

@@ -1,6 +1,6 @@
 """Observations in standard deviations from their means, as some learners want them while they train.
 
-Policies are published for observations as they are: what was done to these goes into the first layer.
+Policies are published for observations as they are: the standardisation becomes part of their first layer.
 """
 
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import Agent
 from mopo_cli.nets.stacked import Layout
 
 
@@ -23,16 +24,26 @@ class Standard:
         return (observation - self.mean) / self.divisor
 
     def folded(self, layout: Layout, flat: Tensor) -> Tensor:
-        """The parameters `[M, size]` of networks that do to observations what `flat` do to standardised ones.
+        """The parameters `[M, size]` of networks that map observations to what `flat` map standardised ones to.
 
         The first layer's weight W and bias b become W / divisor and b - (mean / divisor) W.
         """
-        own = flat.clone()
-        views, mean, divisor = layout.views(own), self.mean.double(), self.divisor.double()
+        folded = flat.clone()
+        views, mean, divisor = layout.views(folded), self.mean.double(), self.divisor.double()
         weight = views["w0"].double() / divisor[:, None]
         views["b0"].copy_(views["b0"].double() - torch.einsum("i,mio->mo", mean, weight)[:, None])
         views["w0"].copy_(weight)
-        return own
+        return folded
+
+
+@dataclass
+class StandardisedAgent(Agent):
+    """Agents whose networks take standardised observations while they train; their policies take them as they are."""
+
+    standard: Standard
+
+    def _policy(self, m: int, flat: Tensor | None) -> Tensor:
+        return self.standard.folded(self.actor.layout, super()._policy(m, flat))
 
 
 def standard_of(observation: Tensor, least: float = 1e-3) -> Standard:

@@ -1,4 +1,4 @@
-"""What a learner may look at."""
+"""What learners learn from: the data, and models or model rows."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from mopo_cli.engine.rows import Rows
 class World:
     """Real rows `[N, width]` in the order they were logged, and ensembles to branch in or a fixed buffer of model rows.
 
-    `start` `[N, obs_dim]` are the states that rollouts branch from, `how` is what is told of each step.
+    `start` `[N, obs_dim]` are the states that rollouts branch from, `how` says how rollouts are made.
     """
 
     rows: Rows

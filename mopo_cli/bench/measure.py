@@ -26,7 +26,6 @@ from mopo_cli.bench.workloads import (
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.evaluation.play import open_environments
-from mopo_cli.nets.flops import mlp_flops
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import DTYPES
@@ -112,8 +111,7 @@ def measure(
         settings = model.model_copy(update={"update_precision": precision})
         name, amount = training_name(settings), MODEL_STEPS * per_step
         work, engine = model_training(settings, shapes, device, record)
-        found = rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
-        yield found
+        yield rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
         made = policy.rollout_batch * policy.h
@@ -123,12 +121,12 @@ def measure(
             yield rate(name, "generated transitions", work, made, flops, speeds[name])
     for members in sorted({1, seeds}):
         for precision in _precisions(device):
-            own = policy.model_copy(update={"update_precision": precision})
-            yield _updates(updates_name(own, members), task, own, members, device, budget, record, speeds)
+            chosen = policy.model_copy(update={"update_precision": precision})
+            yield _updates(updates_name(chosen, members), task, chosen, members, device, budget, record, speeds)
     if load(policy.algorithm).warm_up is not Algorithm.warm_up:
         yield _warm_up(task, seeds, device, budget, record)
-    for method, own in task.methods.items():
-        yield _updates(f"policy updates, {method}", task, own, 1, device, budget, record, speeds)
+    for method, other in task.methods.items():
+        yield _updates(f"policy updates, {method}", task, other, 1, device, budget, record, speeds)
     if task.env_id is not None:
         yield _evaluation(task, task.env_id, device, budget)
 
@@ -166,7 +164,7 @@ def _updates(
     """Gradient steps, each with its share of what the algorithm does before a rollout."""
     speed = speeds[f"policy updates{_IN[settings.update_precision]}"]
     model, shapes, dims = task.model, task.shapes, (task.shapes.obs_dim, task.shapes.act_dim)
-    flops: float = operations.update_flops(model, settings, *dims)
+    flops = operations.update_flops(model, settings, *dims)
     with taking(settings, shapes, members, device, model, record) as (loop, take, steps):
         loop.step = 0
         seconds = median_seconds(take, budget, device) / steps
@@ -195,7 +193,7 @@ def _warm_up(task: Task, seeds: int, device: torch.device, budget: float, record
 
 def _speed(what: str, rows: int, width: int, device: torch.device, budget: float, precision: Precision) -> Rate:
     work, products = product(rows, width, width, device, DTYPES[precision])
-    flops = products * rows * mlp_flops((width, width))
+    flops = products * 2 * rows * width * width
     with rounding(precision):
         seconds = median_seconds(work, budget, device)
     return Rate(f"products {what}", "billion operations", flops / _BILLION / seconds)

@@ -1,4 +1,4 @@
-"""Whether what is to be measured fits into memory: asked before the data are made."""
+"""Whether the workloads fit into memory: checked before the data are made."""
 
 import torch
 

@@ -13,7 +13,7 @@ from mopo_cli.stages.common.memory_estimates import policy_bytes
 from mopo_cli.stages.common.open_world import uncertainty_names
 
 MODEL_EPOCHS = 100
-"""Epochs of model training that a projection assumes: where its early stop comes, no one knows before."""
+"""Epochs of model training that a projection assumes: when it stops early cannot be predicted."""
 _BUFFERS = ("data", "pools", "a rollout step")
 
 
@@ -40,22 +40,24 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
 
     So many ``processes`` evaluate while policies are trained; what they cannot keep up with is waited for.
     """
-    known = {rate.name: rate.per_second for rate in rates}
+    per_second = {rate.name: rate.per_second for rate in rates}
     model, policy, shapes = task.model, task.policy, task.shapes
-    update = known[updates_name(policy, seeds)]
+    update = per_second[updates_name(policy, seeds)]
     steps = seeds * policy.updates
     held_out = min(int(model.holdout_fraction * shapes.rows), model.holdout_max)
     shown = (shapes.rows - held_out) * model.networks * MODEL_EPOCHS
     seconds = {
-        f"model training, {MODEL_EPOCHS} epochs": shown / known[training_name(model)] if policy.needs_model else 0.0,
-        "rollouts": _imagined(task, seeds) / known[rollouts_name(policy)] if policy.needs_model else 0.0,
+        f"model training, {MODEL_EPOCHS} epochs": shown / per_second[training_name(model)]
+        if policy.needs_model
+        else 0.0,
+        "rollouts": _imagined(task, seeds) / per_second[rollouts_name(policy)] if policy.needs_model else 0.0,
         "policy updates": steps / update,
     }
-    if WARM_UP in known:
+    if WARM_UP in per_second:
         kind = load(policy.algorithm)
         first = sum(kind.warm_up(learner_settings(kind.settings, policy, shapes.act_dim)))
-        seconds["warm-up"] = seeds * first / known[WARM_UP]
-    played = _played(task, seeds, episode, known)
+        seconds["warm-up"] = seeds * first / per_second[WARM_UP]
+    played = _played(task, seeds, episode, per_second)
     meanwhile = seconds["rollouts"] + seconds["policy updates"]
     seconds["evaluation"] = max(played / processes - meanwhile, 0.0) if processes else played
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(uncertainty_names(policy, [policy.penalty])))
@@ -68,9 +70,9 @@ def _imagined(task: Task, seeds: int) -> float:
     return float(seeds * rollouts * task.policy.rollout_batch * task.policy.h)
 
 
-def _played(task: Task, seeds: int, episode: int, known: Mapping[str, float]) -> float:
+def _played(task: Task, seeds: int, episode: int, per_second: Mapping[str, float]) -> float:
     policy = task.policy
-    if "evaluation" not in known or not policy.eval_every:
+    if "evaluation" not in per_second or not policy.eval_every:
         return 0.0
     # Measured with so many episodes side by side; fewer share less of the policy's cost, more a little more.
-    return seeds * (policy.epochs // policy.eval_every) * policy.eval_episodes * episode / known["evaluation"]
+    return seeds * (policy.epochs // policy.eval_every) * policy.eval_episodes * episode / per_second["evaluation"]

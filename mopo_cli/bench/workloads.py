@@ -20,10 +20,9 @@ from mopo_cli.agents.loop import refresh
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import ELITES
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, branch
-from mopo_cli.dynamics.fit import fitted, start_fit
+from mopo_cli.dynamics.fit import FitState, fitted, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance, steps_per_epoch
 from mopo_cli.engine.capture import Engine, Recorder
@@ -45,6 +44,8 @@ MODEL_STEPS = 50
 EPISODES = 10
 """Episodes played side by side in one call."""
 _ENDLESS = 1_000_000
+ELITES = 5
+"""Networks of an ensemble that generate, where it has as many."""
 PRODUCTS = 20
 """Matrix products that a thread does in one call."""
 
@@ -77,11 +78,8 @@ def product(
 def model_training(
     settings: TrainModel, shapes: Shapes, device: torch.device, record: Recorder | None = None
 ) -> tuple[Callable[[], object], Engine]:
-    """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained; also what takes them."""
-    observation, action, reward, following = _transitions(shapes, device)
-    data = Examples.of(observation, action, reward, following)
-    endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
-    fit = start_fit(data, fit_settings(endless), (0,), record)
+    """`MODEL_STEPS` gradient steps of one ensemble, however long it has trained; also the engine that takes them."""
+    fit = model_stack(settings, shapes, device, record)
 
     def work() -> None:
         left = MODEL_STEPS
@@ -93,6 +91,13 @@ def model_training(
     return work, fit.engine
 
 
+def model_stack(settings: TrainModel, shapes: Shapes, device: torch.device, record: Recorder | None = None) -> FitState:
+    """One ensemble that never stops training."""
+    data = Examples.of(*_transitions(shapes, device))
+    endless = settings.model_copy(update={"patience": 1 << 30, "max_epochs": None})
+    return start_fit(data, fit_settings(endless), (0,), record)
+
+
 def rollouts(
     model: TrainModel, settings: TrainPolicy, shapes: Shapes, device: torch.device, precision: Precision = "fp32"
 ) -> Callable[[], object]:
@@ -100,7 +105,7 @@ def rollouts(
 
     No rollout ends early, so that a call generates ``rollout_batch * h`` transitions.
     """
-    world, loop = _policy_stack(settings, shapes, 1, device, model)
+    world, loop = policy_stack(settings, shapes, 1, device, model)
     policy, (ensemble,), how = loop.agent.policy(0), world.ensembles, replace(world.how, precision=precision)
     start = world.start[torch.randint(len(world.start), (settings.rollout_batch,)).to(device)]
 
@@ -124,16 +129,16 @@ def taking(
     model: TrainModel | None = None,
     record: Recorder | None = None,
 ) -> Iterator[tuple[Loop, Callable[[], object], int]]:
-    """A stack of agents, what takes gradient steps of it from where it stands, and how many of each agent at a time.
+    """A stack of agents, a call that takes its next gradient steps, and how many of each agent a call takes.
 
-    They are taken as `train-policy` takes them, by processes side by side where it would have some, batches drawn, no
-    rollouts. What an algorithm does before each rollout is done at step 0 only, see `refreshes`. One that asks the
-    model itself is given one.
+    They are taken as `train-policy` takes them, by processes side by side where it would use some, with batches drawn
+    and without rollouts. The work before rollouts is done at step 0 only, see `refreshes`. A model is for algorithms
+    that use one themselves.
     """
-    world, loop = _policy_stack(settings, shapes, members, device, model)
+    world, loop = policy_stack(settings, shapes, members, device, model)
     loop.engine.record = record
     if crew_size(members, device):
-        # Two legs of each agent in an epoch, so that the processes can share out any number of agents.
+        # Two turns of each agent in an epoch, so that the processes can share out any number of agents.
         loop.settings = replace(loop.settings, steps_per_epoch=2 * loop.settings.block)
     with open_crew(loop, world, _learner(settings, shapes)) as crew:
         if crew is None:
@@ -151,7 +156,7 @@ def refreshes(
     record: Recorder | None = None,
 ) -> tuple[Callable[[], object], Loop]:
     """What the algorithm of a stack of agents does before each rollout; also their loop."""
-    world, loop = _policy_stack(settings, shapes, members, device, model)
+    world, loop = policy_stack(settings, shapes, members, device, model)
     loop.step, loop.engine.record = 0, record
     return lambda: refresh(loop, world), loop
 
@@ -171,7 +176,7 @@ def evaluation(
     model: TrainModel | None = None,
 ) -> Callable[[], object]:
     """One episode in each environment, of an untrained policy; ``steps`` gets how many steps each call took."""
-    _, loop = _policy_stack(settings, shapes, 1, device, model)
+    _, loop = policy_stack(settings, shapes, 1, device, model)
     actor = loop.agent.policy(0)
     space = environments[0].action_space
     policy = greedy_policy(actor, space.low, space.high)  # type: ignore[attr-defined]
@@ -182,9 +187,10 @@ def evaluation(
     return work
 
 
-def _policy_stack(
+def policy_stack(
     settings: TrainPolicy, shapes: Shapes, members: int, device: torch.device, model: TrainModel | None = None
 ) -> tuple[World, Loop]:
+    """A stack of fresh agents that never branch, in a world of random data and, given a model, of an ensemble."""
     algorithm = load(settings.algorithm)
     how = RolloutOptions(uncertainties=uncertainty_names(settings, [settings.penalty]))
     rows = Rows(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))

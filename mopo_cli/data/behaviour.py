@@ -92,7 +92,7 @@ def evaluate(behaviour: Behaviour, environments: list[Environment]) -> None:
     """Put the present policy into `actors`, and the mean return of one deterministic episode in each environment
     into `curve`. The starts are the same each time, and training is not touched. DivergedError for a NaN."""
     online = behaviour.online
-    policy = online.sac.policy(0, online.sac.actor.clone())
+    policy = online.sac.policy(0, online.sac.actor.flat.clone())
 
     def act(observations: Floats) -> Floats:
         greedy = policy.greedy(torch.from_numpy(observations).to(policy.flat.device))
@@ -160,7 +160,7 @@ def restore_behaviour(behaviour: Behaviour, tensors: dict[str, Tensor], numbers:
     KeyError or ValueError where the checkpoint is of something else.
     """
     online, steps = behaviour.online, numbers["steps"]
-    actors = {f"actors/{steps}": online.sac.actor for steps, _ in numbers["curve"]}
+    actors = {f"actors/{steps}": online.sac.actor.flat for steps, _ in numbers["curve"]}
     logged = {"timeouts": torch.from_numpy(behaviour.timeouts), "infos": torch.from_numpy(behaviour.infos)}
     rows = {name: tensor[:steps] for name, tensor in {"replay": online.replay, **logged}.items()}
     expected = agent_state(online.sac)[0] | actors | rows

@@ -239,6 +239,6 @@ def _weights(behaviour: Behaviour, parts: dict[str, int]) -> dict[str, NDArray[A
     weights = {}
     for part, steps in parts.items():
         prefix = f"{part}_" if len(parts) > 1 else ""
-        for name, matrix in behaviour.online.sac.actor_layout.views(behaviour.actors[steps]).items():
+        for name, matrix in behaviour.online.sac.actor.layout.views(behaviour.actors[steps]).items():
             weights[prefix + name] = matrix[0].cpu().numpy().copy()
     return weights

@@ -12,7 +12,7 @@ from mopo_cli.nets.stacked import units
 
 @dataclass
 class Adam:
-    """First and second moments `[M, size]` of every parameter, room for a gradient, and the steps taken, `[]`.
+    """First and second moments `[M, size]` of every parameter, the gradient to step along, and the steps taken, `[]`.
 
     These are counted on the device, so that a step can be replayed there.
     """
@@ -21,7 +21,7 @@ class Adam:
     second: Tensor
     grad: Tensor
     steps: Tensor
-    # Of a unit: whose parameters, and views of every member of these and of the above, which take long to make.
+    # By unit: the parameters, and views of their members and of those of the above, which take long to make.
     _rows: dict[int, tuple[Any, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -40,7 +40,7 @@ class Adam:
         spread(lambda u: self.step(u, flat, learning_rate, decay), units(flat))
 
     def step(self, u: int, flat: Tensor, learning_rate: float, decay: Tensor | None = None) -> None:
-        """Do the share of a unit in `update`; who calls it for every unit has counted the step before."""
+        """Do the share of a unit in `update`; the caller adds one to `steps` once, before the first unit."""
         if self._rows.get(u, (None,))[0] is not flat:
             # Member by member also on CPU: the kernel rounds the last few elements otherwise than the rest.
             part = slice(None) if flat.is_cuda else slice(u, u + 1)
@@ -65,7 +65,7 @@ class Adam:
         )
 
     def restore(self, first: Tensor, second: Tensor, steps: int) -> None:
-        """Take over moments and steps."""
+        """Put moments and steps back, in place."""
         self.first.copy_(first)
         self.second.copy_(second)
         self.steps.fill_(steps)

@@ -93,8 +93,8 @@ def likelihood_gradient(networks: Parameters, x: Tensor, target: Tensor, into: P
 
     Scaled inputs x `[M, B, in]`, target `[M, B, D]`.
     """
-    found = spread_evenly(lambda u: _loss(networks, u, unit(x, u), unit(target, u), into), len(networks.parts))
-    return Likelihood(*(join(list(column)) for column in zip(*found, strict=True)))
+    results = spread_evenly(lambda u: _loss(networks, u, unit(x, u), unit(target, u), into), len(networks.parts))
+    return Likelihood(*(join(list(column)) for column in zip(*results, strict=True)))
 
 
 def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Parameters) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Initial weights, drawn per member from its own stream, on the CPU so that every device starts alike."""
+"""Initial weights, drawn per member from its own stream, on the CPU so that they are the same for every device."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Draw = Callable[[tuple[int, int], int, torch.Generator], Tensor]
 
 
 def initial(layout: Layout, generators: list[torch.Generator], weight: Draw, bias: Draw) -> Tensor:
-    """Draw flat parameters `[M, size]`, member m from `generators[m]`; a bias knows the fan-in of its layer.
+    """Draw flat parameters `[M, size]`, member m from `generators[m]`; a bias is drawn with the fan-in of its layer.
 
     `weight` and `bias` take (shape, fan_in, generator). Matrices named w… are weights, b… are biases; others stay zero.
     """

@@ -23,9 +23,12 @@ from mopo_cli.nets.stacked import (
 
 # Rows predicted at once on CPU: the values of a layer then stay in the processor's cache.
 _CPU_ROWS = 1024
-# Rows differentiated at once on CPU: few enough that what layers say of them stays in its cache and that threads can
-# share them out, and so many that adding up their gradients takes little time.
+# Rows differentiated at once on CPU: few enough that the activations stay in its cache and that threads can share
+# them out, and so many that adding up their gradients takes little time.
 _CPU_BLOCK = 2048
+
+Inputs = tuple[Tensor, ...]
+"""What networks are evaluated at: columns `[S, B, ·]` that are put next to one another."""
 
 
 @dataclass(frozen=True)
@@ -37,35 +40,35 @@ class Evaluated:
     out: Tensor
 
 
-def evaluate(*asked: tuple[Parameters, tuple[Tensor, ...]]) -> list[Evaluated]:
+def evaluate(*requests: tuple[Parameters, Inputs]) -> list[Evaluated]:
     """Evaluate stacks of networks side by side, each at its inputs, `[S, B, ·]` that are put next to one another.
 
-    S divides M: every M / S consecutive networks look at the same inputs, as twin critics do. On CUDA networks that are
-    named twice answer at once.
+    S divides M: every M / S consecutive networks have the same inputs, as twin critics do. On CUDA, networks that are
+    named twice are evaluated once, at both inputs together.
     """
-    if asked[0][0].flat.is_cuda:
-        return _evaluate_whole(asked)
-    jobs = [(networks, u, inputs) for networks, inputs in asked for u in range(units(networks.flat))]
-    said = iter(spread(lambda job: forward(*jobs[job]), len(jobs)))
-    return [collect(networks, [next(said) for _ in range(units(networks.flat))]) for networks, _ in asked]
+    if requests[0][0].flat.is_cuda:
+        return _evaluate_whole(requests)
+    jobs = [(networks, u, inputs) for networks, inputs in requests for u in range(units(networks.flat))]
+    values = iter(spread(lambda job: forward(*jobs[job]), len(jobs)))
+    return [collect(networks, [next(values) for _ in range(units(networks.flat))]) for networks, _ in requests]
 
 
-def _evaluate_whole(asked: Sequence[tuple[Parameters, tuple[Tensor, ...]]]) -> list[Evaluated]:
+def _evaluate_whole(requests: Sequence[tuple[Parameters, Inputs]]) -> list[Evaluated]:
     """Whole stacks, each once: of what is short, one product takes less time than two."""
     places: dict[int, list[int]] = {}
-    for place, (networks, _) in enumerate(asked):
+    for place, (networks, _) in enumerate(requests):
         places.setdefault(id(networks), []).append(place)
-    found: dict[int, Evaluated] = {}
-    for own in places.values():
-        networks, inputs = asked[own[0]][0], [asked[place][1] for place in own]
-        rows = [given[0].shape[1] for given in inputs]
-        together = inputs[0] if len(own) == 1 else tuple(torch.cat(part, dim=1) for part in zip(*inputs, strict=True))
-        said = zip(*(value.split(rows, dim=1) for value in forward(networks, 0, together)), strict=True)
-        found |= {place: collect(networks, [list(values)]) for place, values in zip(own, said, strict=True)}
-    return [found[place] for place in range(len(asked))]
+    results: dict[int, Evaluated] = {}
+    for alike in places.values():
+        networks, inputs = requests[alike[0]][0], [requests[place][1] for place in alike]
+        rows = [columns[0].shape[1] for columns in inputs]
+        together = inputs[0] if len(alike) == 1 else tuple(torch.cat(part, dim=1) for part in zip(*inputs, strict=True))
+        values = zip(*(value.split(rows, dim=1) for value in forward(networks, 0, together)), strict=True)
+        results |= {place: collect(networks, [list(value)]) for place, value in zip(alike, values, strict=True)}
+    return [results[place] for place in range(len(requests))]
 
 
-def forward(networks: Parameters, u: int, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def forward(networks: Parameters, u: int, inputs: Inputs) -> list[Tensor]:
     """Evaluate a unit as `evaluate` does: the inputs of every layer, and the values."""
     layers, alike = networks.layers[u], networks.flat.shape[0] // inputs[0].shape[0]
     if networks.flat.is_cuda:
@@ -80,21 +83,21 @@ def forward(networks: Parameters, u: int, inputs: tuple[Tensor, ...]) -> list[Te
     return values
 
 
-def _beside(inputs: tuple[Tensor, ...], alike: int) -> Tensor:
-    """Inputs `[S, B, ·]` next to one another, for every of the `alike` networks that look at them: `[M, B, in]`."""
+def _beside(inputs: Inputs, alike: int) -> Tensor:
+    """Inputs `[S, B, ·]` next to one another, once for each of the `alike` networks that share them: `[M, B, in]`."""
     if len(inputs) == alike == 1:
         return inputs[0]
     return torch.cat([part[:, None].expand(-1, alike, -1, -1) for part in inputs], dim=-1).flatten(0, 1)
 
 
 def collect(networks: Parameters, values: list[list[Tensor]]) -> Evaluated:
-    """Put together what `forward` gave for every unit."""
-    outs = [of_unit[-1] for of_unit in values]
-    return Evaluated(networks, [of_unit[:-1] for of_unit in values], join(outs))
+    """Put together the results of `forward` for every unit."""
+    outs = [values_of_unit[-1] for values_of_unit in values]
+    return Evaluated(networks, [values_of_unit[:-1] for values_of_unit in values], join(outs))
 
 
 def predict(networks: Parameters, x: Tensor) -> Tensor:
-    """The values of a single network at any number of rows, and nothing kept: `[n, in]` -> `[n, out]`."""
+    """The values of a single network at any number of rows, without a gradient: `[n, in]` -> `[n, out]`."""
     rows = len(x) if x.is_cuda else _CPU_ROWS
     blocks = x.split(rows) or (x,)
     values = spread(lambda i: forward(networks, 0, (blocks[i][None],))[-1], len(blocks))
@@ -104,40 +107,47 @@ def predict(networks: Parameters, x: Tensor) -> Tensor:
 def differentiate(evaluated: Evaluated, u: int, grad: Tensor, into: Parameters) -> Tensor:
     """Differentiate by a unit's parameters a loss whose gradient by all values is `grad` `[M, B, out]`.
 
-    Returns its gradient by what the first layer says, from which `first_slope` goes on to the inputs.
+    Returns its gradient by the output of the first layer, from which `first_slope` goes on to the inputs.
     """
     return _back(evaluated.inputs[u], evaluated.networks.layers[u], unit(grad, u), into.layers[u])
 
 
-def differentiate_blocks(
-    networks: Parameters,
-    blocks: Sequence[tuple[Tensor, ...]],
-    by_values: Callable[[int, int, Tensor], Tensor],
-    into: Parameters,
-) -> list[Tensor]:
-    """Evaluate networks at many rows and differentiate a loss by their parameters, block by block of rows.
+@dataclass(frozen=True)
+class Term:
+    """A term of a loss: its `inputs` as of `evaluate`, and its gradient by the values there.
 
-    A block has inputs as of `evaluate`. The loss is a sum of terms, one per block: `by_values(k, u, values)` is the
-    gradient of the k-th by the values `[…, B, out]` of unit u there. What a layer says of a block is kept no longer
-    than that takes. Returns the values of every block, `[M, B, out]`; `block_count` tells how many there should be.
+    `by_values(values, *columns)` takes the values `[…, B, out]` of one unit and its share of the columns `[M, …]`.
+    """
+
+    inputs: Inputs
+    columns: tuple[Tensor, ...]
+    by_values: Callable[..., Tensor]
+
+
+def differentiate_terms(networks: Parameters, terms: Sequence[Term], into: Parameters) -> list[Tensor]:
+    """Evaluate networks at many rows and differentiate a loss, a sum of terms, by their parameters.
+
+    The activations of a term are kept only while it is differentiated. Returns the values of every term, `[M, B, out]`;
+    `block_count` says in how many terms many rows are best split.
     """
     count = units(networks.flat)
-    terms: dict[int, Tensor] = {}
+    gradients: dict[int, Tensor] = {}
 
     def work(job: int) -> Tensor:
         k, u = divmod(job, count)
-        *inputs, values = forward(networks, u, blocks[k])
-        term = Parameters(networks.layout, torch.zeros_like(networks.flat[: len(networks.flat) // count]))
-        _back(inputs, networks.layers[u], by_values(k, u, values), term.layers[0])
-        terms[job] = part(term.flat, 0)
+        *inputs, values = forward(networks, u, terms[k].inputs)
+        gradient = Parameters(networks.layout, torch.zeros_like(networks.flat[: len(networks.flat) // count]))
+        by_values = terms[k].by_values(values, *(part(column, u) for column in terms[k].columns))
+        _back(inputs, networks.layers[u], by_values, gradient.layers[0])
+        gradients[job] = part(gradient.flat, 0)
         return values
 
     def add(u: int) -> None:
-        total = part(into.flat, u).copy_(terms[u])
-        for k in range(1, len(blocks)):
-            total.add_(terms[k * count + u])
+        total = part(into.flat, u).copy_(gradients[u])
+        for k in range(1, len(terms)):
+            total.add_(gradients[k * count + u])
 
-    values = spread(work, len(blocks) * count)
+    values = spread(work, len(terms) * count)
     spread(add, count)
     return [join(values[k : k + count]) for k in range(0, len(values), count)]
 
@@ -147,8 +157,34 @@ def block_count(rows: int, like: Tensor) -> int:
     return 1 if like.is_cuda else max(1, -(-rows // _CPU_BLOCK))
 
 
+def by_rows(work: Callable[[slice], Tensor], count: int, size: int) -> list[Tensor]:
+    """Compute `work(rows)` for every block of `size` of `count` rows; the threads share them out."""
+    return spread(lambda i: work(slice(i * size, (i + 1) * size)), -(-count // size))
+
+
+def by_member(
+    work: Callable[..., Tensor], networks: tuple[Parameters, ...], columns: tuple[Tensor, ...], rows: int
+) -> Tensor:
+    """Compute `work(*networks, *columns)` `[S, R]` of columns `[S, R, ·]`, where S divides every stack of networks.
+
+    On CPU member by member and in blocks of `rows` rows, which the threads share out: the activations of a block stay
+    in the cache, and what a row gives depends on its block alone.
+    """
+    members, count, _ = columns[0].shape
+    if columns[0].is_cuda:
+        return work(*networks, *columns)
+    stacks = [stack.divided(members) for stack in networks]
+    blocks = [(m, slice(i, i + rows)) for m in range(members) for i in range(0, count, rows)]
+
+    def compute(block: int) -> Tensor:
+        m, some = blocks[block]
+        return work(*(stack[m] for stack in stacks), *(column[m : m + 1, some] for column in columns))
+
+    return torch.cat(spread(compute, len(blocks)), dim=1).view(members, count)
+
+
 def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
-    """The gradient of such a loss by the inputs, from column `first` on: `[M, B, in - first]`."""
+    """The gradient by the inputs, from column `first` on, of a loss with gradient `grad` by all values."""
 
     def back(u: int) -> Tensor:
         layers, inputs, upstream = evaluated.networks.layers[u], evaluated.inputs[u], unit(grad, u)
@@ -161,7 +197,7 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
 
 
 def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> Tensor:
-    """Of a unit, the gradient by its inputs from column `first` on, where that by its first layer is `upstream`."""
+    """Of a unit, the gradient by its inputs from column `first` on; `upstream` is that by its first layer's output."""
     weight = evaluated.networks.layers[u][0][0]
     return input_gradient(cast(upstream, weight.dtype), weight[..., first:, :])
 

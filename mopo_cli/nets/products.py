@@ -19,7 +19,7 @@ _NARROW = 16
 
 
 def _fastest() -> Callable[..., Any] | None:
-    """OneDNN's product, where the processor is AMD's with 512 bit units and torch has it and can tell."""
+    """OneDNN's product, where the processor is AMD's with 512 bit units and torch has it and detects them."""
     about: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if "AMD" not in about.get("cpu_name", "") or not about["avx512_f"] or not torch.backends.mkldnn.is_available():
         return None
@@ -33,12 +33,12 @@ _onednn = _fastest()
 @contextmanager
 def rounding(precision: Precision) -> Iterator[None]:
     """Meanwhile a GPU multiplies all float32 in TensorFloat-32 if that is the precision, else in float32 itself."""
-    matmul, wanted = torch.backends.cuda.matmul, precision == "tf32"
+    matmul, allow = torch.backends.cuda.matmul, precision == "tf32"
     before = matmul.allow_tf32
-    if before == wanted:
+    if before == allow:
         yield
         return
-    matmul.allow_tf32 = wanted
+    matmul.allow_tf32 = allow
     try:
         yield
     finally:

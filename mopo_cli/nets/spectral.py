@@ -1,7 +1,7 @@
 """Spectral normalisation: weights divided by their largest singular value (Miyato et al. 2018; MOPO v1, appendix D.2).
 
 A normalised matrix is one network's `[in, out]`, or those of several networks one below the other, `[K * in, out]`.
-The number of vectors that come with a stack of M networks says which: with G of them, every M / G consecutive
+The number of vectors given with a stack of M networks decides which: with G of them, every M / G consecutive
 networks make one matrix and share its sigma.
 """
 
@@ -87,7 +87,7 @@ def normalised_gradient(divided: Divided, grads: dict[str, Tensor]) -> None:
 
 
 def normalise_exactly(params: dict[str, Tensor], vectors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Divide the weights that have vectors by their exact sigma; of the vectors only the number counts."""
+    """Divide the weights that have vectors by their exact sigma; of the vectors only the number matters."""
     divided = dict(params)
     for name, vector in vectors.items():
         sigma = largest_singular_values(params[name], len(vector))
@@ -116,7 +116,7 @@ def _spread(x: Tensor, networks: int) -> Tensor:
 
 
 def _total(x: Tensor, networks: int) -> Tensor:
-    # One by one, in an order that knows no neighbours.
+    # One by one, in an order that does not depend on the rest of the stack.
     parts = x.unflatten(0, (-1, networks))
     total: Tensor = parts[:, 0]
     for k in range(1, networks):

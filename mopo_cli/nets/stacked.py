@@ -9,7 +9,7 @@ Gradients are written out: the networks are chains of a few layers, for which au
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import pairwise
 from math import prod
@@ -57,18 +57,18 @@ def aligned(matrix: Tensor) -> Tensor:
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """X in these numbers; itself if it has them, without asking torch, which takes a microsecond to say so."""
+    """X as this type; x itself where it has it, as even torch's test of that takes a microsecond."""
     return x if x.dtype is dtype else x.to(dtype)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """One layer of a unit, in x's numbers: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
+    """One layer of a unit, in x's type: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
     weight, bias = cast(weight, x.dtype), cast(bias, x.dtype)
     return torch.baddbmm(bias, x, weight) if x.dim() == 3 else product(x, weight, bias)
 
 
 def affine_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The SiLU of `affine`, which no gradient is wanted of; in the numbers of all three."""
+    """The SiLU of `affine` where no gradient is needed; all three are of one type."""
     if x.dim() == 3:
         return torch.nn.functional.silu(torch.baddbmm(bias, x, weight), inplace=True)
     return product_silu(x, weight, bias)
@@ -86,7 +86,7 @@ def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) ->
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Of a layer with weight `[…, I, O]` and gradient `[…, B, O]` of its output, in whose numbers: `[…, B, I]`."""
+    """Of a layer with weight `[…, I, O]` and gradient `[…, B, O]` of its output, in its type: `[…, B, I]`."""
     weight = cast(weight, grad.dtype)
     if weight.shape[-1] == 1:
         return grad * weight.mT
@@ -164,12 +164,13 @@ class Parameters:
 
     Views of it are made once, as making them takes as long as a small product. So `flat` may change in place, if it
     starts on an aligned address as what torch allocates does; of others the views are copies. Products of two hidden
-    layers are made in the numbers that `products` names.
+    layers are made in the precision `products`.
     """
 
     layout: Layout
     flat: Tensor
     products: Precision = "fp32"
+    _divided: "dict[int, list[Parameters]]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def parts(self) -> list[dict[str, Tensor]]:
@@ -180,7 +181,14 @@ class Parameters:
     def layers(self) -> list[Layers]:
         """The chain of layers w0 b0 w1 b1 … of every unit."""
         count = sum(name[0] == "w" and name[1:].isdigit() for name, _ in self.layout.shapes)
-        return [[(own[f"w{i}"], own[f"b{i}"]) for i in range(count)] for own in self.parts]
+        return [[(views[f"w{i}"], views[f"b{i}"]) for i in range(count)] for views in self.parts]
+
+    def divided(self, count: int) -> "list[Parameters]":
+        """The stack in so many equal parts, each a stack of its own; made once."""
+        if count not in self._divided:
+            parts = self.flat.chunk(count)
+            self._divided[count] = [Parameters(self.layout, flat, self.products) for flat in parts]
+        return self._divided[count]
 
 
 def mlp_layout(sizes: tuple[int, ...]) -> Layout:

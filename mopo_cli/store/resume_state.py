@@ -20,7 +20,7 @@ class CheckpointHeader(TypedDict):
 
 @typed
 class FitNumbers(TypedDict):
-    """The numbers of `dynamics.fit.fit_state`."""
+    """The numbers of `dynamics.fit.fit_checkpoint`."""
 
     stale: list[int]
     active: list[Counted]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from probes.agents import tensors
 from probes.environments import discounted_reward, endless_reward
 from probes.offline import (
     LOOP,
@@ -25,7 +26,16 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.algorithms.awr import ALGORITHM, Awr, AwrSettings, judge, refresh, start_awr, update, weights
+from mopo_cli.agents.algorithms.awr import (
+    ALGORITHM,
+    Awr,
+    AwrSettings,
+    refresh,
+    returns_and_advantages,
+    start_awr,
+    update,
+    weights,
+)
 from mopo_cli.agents.loop import advance, loop_state
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.world import World
@@ -53,13 +63,13 @@ def make(members: int = 2, own: AwrSettings = SETTINGS, world: World | None = No
 def value_of(awr: Awr, m: int, observation: Tensor) -> Tensor:
     """V in float64, of observations as they are."""
     mean, std = awr.standard.mean.double(), awr.standard.divisor.double()
-    return perceptron(leaves(awr.value_layout, awr.value, m), (observation.double() - mean) / std)[:, 0].detach()
+    return perceptron(leaves(awr.value.layout, awr.value.flat, m), (observation.double() - mean) / std)[:, 0].detach()
 
 
 def test_returns_bootstrap_at_a_time_limit_and_not_at_an_end() -> None:
     awr, logged = make(), split(make_world())
     for m in range(2):
-        returns, advantage = judge(awr, m)
+        returns, advantage = returns_and_advantages(awr, m)
         value = value_of(awr, m, logged.observation).numpy()
         following = (value_of(awr, m, logged.next_observation) * (1 - logged.terminal)).numpy()
         wanted = returns_by_definition(logged.reward.double().numpy(), following, LENGTHS, 0.9, 0.95)
@@ -73,7 +83,7 @@ def test_the_states_after_an_end_are_never_looked_at() -> None:
     over = split(world).terminal > 0
     split(world).next_observation[over] = 1e9
     awr = make(world=world)
-    assert torch.equal(judge(awr, 0)[0], judge(make(), 0)[0])
+    assert torch.equal(returns_and_advantages(awr, 0)[0], returns_and_advantages(make(), 0)[0])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
@@ -91,10 +101,10 @@ def test_a_refresh_weighs_all_rows_by_the_present_v_of_each_member() -> None:
     awr = make()
     refresh(awr)
     for m in range(2):
-        returns, advantage = judge(awr, m)
+        returns, advantage = returns_and_advantages(awr, m)
         assert torch.equal(awr.returns[m], returns) and torch.equal(awr.weights[m], weights(advantage, SETTINGS))
     first = awr.returns.clone()
-    awr.value += 0.1
+    awr.value.flat.add_(0.1)
     assert torch.equal(awr.returns, first)
     refresh(awr)
     assert ((awr.returns != first) | (split(make_world()).terminal > 0)).all()
@@ -107,24 +117,24 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
     index = torch.stack([torch.randperm(len(world.real), generator=torch.Generator().manual_seed(m)) for m in (0, 1)])
     index = index[:, :37]
     batch = Transition(*(column[index] for column in vars(logged).values()))
-    before = {name: getattr(awr, name).clone() for name in ("actor", "value")}
+    before = {name: tensors(awr)[name].clone() for name in ("actor", "value")}
     info = update(awr, batch, index, actor_scale=0.25)
     for m in range(2):
         b, rows = doubles(batch, m), index[m]
         observation = (b.observation - awr.standard.mean) / awr.standard.divisor
-        value = leaves(awr.value_layout, before["value"], m)
+        value = leaves(awr.value.layout, before["value"], m)
         surplus = perceptron(value, observation)[:, 0] - awr.returns[m, rows]
-        assert_gradient(awr.value_layout, awr.value_adam.grad, m, 0.5 * surplus.square().mean(), value)
+        assert_gradient(awr.value.layout, awr.value.adam.grad, m, 0.5 * surplus.square().mean(), value)
         assert info["value_loss"][m].item() == pytest.approx(surplus.square().mean().item(), rel=1e-5)
 
-        actor = leaves(awr.actor_layout, before["actor"], m)
+        actor = leaves(awr.actor.layout, before["actor"], m)
         mean = torch.tanh(perceptron(actor, observation)[:, :2])
         loss = (awr.weights[m, rows, None] * (mean - b.action).square()).mean()
-        assert_gradient(awr.actor_layout, awr.actor_adam.grad, m, loss, actor)
+        assert_gradient(awr.actor.layout, awr.actor.adam.grad, m, loss, actor)
         assert info["actor_loss"][m].item() == pytest.approx(loss.item(), rel=1e-5)
         assert info["weight"][m].item() == pytest.approx(awr.weights[m, rows].mean().item(), rel=1e-5)
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3)):
-        assert (getattr(awr, name) - before[name]).abs().max().item() == pytest.approx(rate, rel=1e-2)
+        assert (tensors(awr)[name] - before[name]).abs().max().item() == pytest.approx(rate, rel=1e-2)
     update(awr, batch, index)
     assert agent_state(awr)[1] == [2, 2]
 
@@ -174,7 +184,7 @@ def test_the_published_policy_is_for_observations_as_they_are() -> None:
     mean, std = awr.standard.mean.double(), awr.standard.divisor.double()
     np.testing.assert_allclose(std, split(make_world()).observation.double().std(dim=0, correction=0) + 1e-3, rtol=1e-6)
     for m in range(2):
-        out = perceptron(leaves(awr.actor_layout, awr.actor, m), (observation.double() - mean) / std)
+        out = perceptron(leaves(awr.actor.layout, awr.actor.flat, m), (observation.double() - mean) / std)
         torch.testing.assert_close(awr.policy(m).greedy(observation), torch.tanh(out[:, :2]).float())
 
 

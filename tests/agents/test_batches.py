@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch
+from mopo_cli.agents.algorithm import Algorithm, Batch, Learned
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -28,10 +28,10 @@ UNCERTAINTY = torch.tensor([0.2, 0.5, 0.9])
 
 
 @dataclass
-class Onlooker:
+class Onlooker(Learned):
     """What a learner was shown, step by step."""
 
-    actor: Tensor
+    nothing: Tensor
     rows: list[Tensor] = field(default_factory=list)  # [S, B], which row of which source
     gain: list[Tensor] = field(default_factory=list)  # [S, B], the reward to learn from less the raw one
     noise: list[Tensor] = field(default_factory=list)  # [2, S, B, ACT]
@@ -40,7 +40,7 @@ class Onlooker:
         raise AssertionError("nobody acts here")
 
     def finite(self) -> Tensor:
-        return torch.ones(len(self.actor), dtype=torch.bool)
+        return torch.ones(len(self.nothing), dtype=torch.bool)
 
 
 def look(agent: Onlooker, batch: Batch, draws: Draws, scale: float) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def start(world: World, members: tuple[Member, ...], settings: None) -> Onlooker
 
 
 PLAIN = SimpleNamespace(update_precision="fp32")
-LOOK = Algorithm(type(None), ("id",), start, look, lambda settings, work: 0, state=lambda agent: ({}, []))
+LOOK = Algorithm(type(None), ("id",), start, look)
 
 
 def identified(ids: Tensor, uncertainty: Tensor) -> Tensor:

@@ -65,15 +65,15 @@ def by_hand(params: dict[str, np.ndarray], state: np.ndarray, target: np.ndarray
 def test_one_update_by_hand(rows: int, act_dim: int) -> None:
     """Loss and gradient by backpropagation; Adam's first step is the learning rate against the gradient's sign."""
     bc, batch = start_bc(OBS, act_dim, SETTINGS, [0, 5], "cpu"), make_batch(2, rows=rows, act_dim=act_dim)
-    before = {name: view.double().numpy().copy() for name, view in bc.layout.views(bc.actor).items()}
+    before = {name: view.double().numpy().copy() for name, view in bc.actor.layout.views(bc.actor.flat).items()}
     losses = learn(bc, batch)["actor_loss"]
-    after = bc.layout.views(bc.actor)
+    after = bc.actor.layout.views(bc.actor.flat)
     for m in range(2):
         own = {name: value[m] for name, value in before.items()}
         loss, gradient = by_hand(own, batch.observation[m].double().numpy(), batch.action[m].double().numpy())
         assert losses[m].item() == pytest.approx(loss, rel=1e-5)
         for name, expected in gradient.items():
-            found = bc.layout.views(bc.actor_adam.grad)[name][m].numpy()
+            found = bc.actor.layout.views(bc.actor.adam.grad)[name][m].numpy()
             np.testing.assert_allclose(found, expected, atol=1e-7, rtol=1e-4)
             sure = np.abs(expected) > 1e-5  # where Adam's epsilon does not count
             step = after[name][m].double().numpy() - own[name]
@@ -83,11 +83,11 @@ def test_one_update_by_hand(rows: int, act_dim: int) -> None:
 
 def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
     bc, other, batch = *(start_bc(OBS, ACT, SETTINGS, [0], "cpu") for _ in range(2)), make_batch(1)
-    heads = bc.layout.views(bc.actor.clone())
+    heads = bc.actor.layout.views(bc.actor.flat.clone())
     learn(bc, batch)
     update(other, replace(batch, reward=batch.reward + 9))
-    assert torch.equal(bc.actor, other.actor)
-    after = bc.layout.views(bc.actor)
+    assert torch.equal(bc.actor.flat, other.actor.flat)
+    after = bc.actor.layout.views(bc.actor.flat)
     assert torch.equal(after["w2"][..., ACT:], heads["w2"][..., ACT:])
     assert torch.equal(after["b2"][..., ACT:], heads["b2"][..., ACT:])
     assert not torch.equal(after["w2"][..., :ACT], heads["w2"][..., :ACT])
@@ -97,9 +97,9 @@ def test_the_factor_scales_the_step() -> None:
     steps = {}
     for scale in (1.0, 0.25, 0.0):
         bc = start_bc(OBS, ACT, SETTINGS, [0], "cpu")
-        before = bc.actor.clone()
+        before = bc.actor.flat.clone()
         learn(bc, make_batch(1), scale)
-        steps[scale] = bc.actor - before
+        steps[scale] = bc.actor.flat - before
     torch.testing.assert_close(steps[0.25], 0.25 * steps[1.0], atol=1e-7, rtol=1e-3)
     assert (steps[0.0] == 0).all() and (steps[1.0] != 0).any()
 

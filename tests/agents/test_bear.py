@@ -25,6 +25,7 @@ from probes.offline import (
 from torch import Tensor
 from torch.distributions import Normal
 
+from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.bear import ALGORITHM, Bear, BearSettings, start_bear, update
 from mopo_cli.agents.loop import advance
@@ -45,10 +46,10 @@ LATENT = 2 * ACT
 def make(members: int = 2, settings: BearSettings = SETTINGS) -> Bear:
     """Agents some way into training; multipliers differ, and some log deviations are out of their bounds."""
     bear = start_bear(OBS, ACT, settings, list(range(members)), "cpu")
-    bear.target += 0.1 * normal(*bear.target.shape, name="target")
+    bear.critic.target.flat.add_(0.1 * normal(*bear.critic.target.flat.shape, name="target"))
     bear.log_multiplier += torch.linspace(-1.0, 0.7, members)[:, None]
-    bear.actor *= 2
-    bear.vae.encoder *= 4
+    bear.actor.flat.mul_(2)
+    bear.vae.encoder.flat.mul_(4)
     return bear
 
 
@@ -76,11 +77,11 @@ class Plain:
         self.ahead = own.normal(10, rows, ACT)[:, m].double()
         self.latent = own.normal(4, rows, LATENT)[:, m].double().clamp(-0.5, 0.5)
         self.present = own.normal(4, rows, ACT)[:, m].double()
-        self.actor = leaves(bear.actor_layout, bear.actor, m)
-        self.encoder = leaves(bear.vae.encoder_layout, bear.vae.encoder, m)
-        self.decoder = leaves(bear.vae.decoder_layout, bear.vae.decoder, m)
-        self.critics = [leaves(bear.critic_layout, bear.critic, 2 * m + i) for i in (0, 1)]
-        self.targets = [leaves(bear.critic_layout, bear.target, 2 * m + i) for i in (0, 1)]
+        self.actor = leaves(bear.actor.layout, bear.actor.flat, m)
+        self.encoder = leaves(bear.vae.encoder.layout, bear.vae.encoder.flat, m)
+        self.decoder = leaves(bear.vae.decoder.layout, bear.vae.decoder.flat, m)
+        self.critics = [leaves(bear.critic.layout, bear.critic.flat, 2 * m + i) for i in (0, 1)]
+        self.targets = [leaves(bear.critic.layout, bear.critic.target.flat, 2 * m + i) for i in (0, 1)]
 
     def raw(self, observation: Tensor, z: Tensor) -> Tensor:
         mean, log_std = perceptron(self.actor, observation).chunk(2, dim=1)
@@ -120,8 +121,8 @@ def test_one_update_by_the_textbook(kernel: Any, follow: bool) -> None:
     for m, plain in enumerate(before):
         after = Plain(bear, batch, m)
         loss = plain.vae_loss()
-        assert_gradient(bear.vae.encoder_layout, bear.vae.encoder_adam.grad, m, plain.vae_loss(), plain.encoder)
-        assert_gradient(bear.vae.decoder_layout, bear.vae.decoder_adam.grad, m, loss, plain.decoder)
+        assert_gradient(bear.vae.encoder.layout, bear.vae.encoder.adam.grad, m, plain.vae_loss(), plain.encoder)
+        assert_gradient(bear.vae.decoder.layout, bear.vae.decoder.adam.grad, m, loss, plain.decoder)
         assert info["vae_loss"][m].item() == pytest.approx(loss.item(), rel=1e-5)
 
         backup = plain.backup().detach()
@@ -129,7 +130,7 @@ def test_one_update_by_the_textbook(kernel: Any, follow: bool) -> None:
         for i, critic in enumerate(plain.critics):
             own = perceptron(critic, plain.b.observation, plain.b.action)[:, 0]
             half = 0.5 * ((own - backup) ** 2).mean()
-            assert_gradient(bear.critic_layout, bear.critic_adam.grad, 2 * m + i, half, critic)
+            assert_gradient(bear.critic.layout, bear.critic.adam.grad, 2 * m + i, half, critic)
         assert info["critic_loss"][m].item() == pytest.approx(((q - backup) ** 2).mean().item(), rel=1e-5)
         assert info["q"][m].item() == pytest.approx(q.mean().item(), rel=1e-4)
 
@@ -137,7 +138,7 @@ def test_one_update_by_the_textbook(kernel: Any, follow: bool) -> None:
         action = plain.raw(plain.b.observation, plain.present[0]).tanh()
         value = plain.values(after.critics, plain.b.observation, action).min(dim=0).values
         actor_loss = (multipliers[m] * (mmd - 0.05) - follow * value).mean()
-        assert_gradient(bear.actor_layout, bear.actor_adam.grad, m, actor_loss, plain.actor)
+        assert_gradient(bear.actor.layout, bear.actor.adam.grad, m, actor_loss, plain.actor)
         assert info["mmd"][m].item() == pytest.approx(mmd.mean().item(), rel=1e-4)
         assert info["multiplier"][m].item() == pytest.approx(multipliers[m], rel=1e-6)
         rising = multipliers[m] * (mmd.mean().item() - 0.05)
@@ -158,14 +159,16 @@ def test_every_network_steps_by_its_own_rate_and_targets_follow() -> None:
     """Adam's first step is the rate along the gradient's sign; the temperature is not SAC's to move."""
     rates = replace(SETTINGS, behaviour_lr=3e-3, multiplier_lr=4e-3)
     bear, batch = make(settings=rates), make_batch(2)
-    before, steps = deepcopy(ALGORITHM.state(bear)[0]), {}
+    before, steps = deepcopy(agent_state(bear)[0]), {}
     update(bear, batch, noise(), 0.5)
-    after = ALGORITHM.state(bear)[0]
+    after = agent_state(bear)[0]
     for name in ("actor", "critic", "encoder", "decoder", "log_multiplier"):
         steps[name] = (after[name] - before[name]).abs().max().item()
     expected = {"actor": 5e-4, "critic": 2e-3, "encoder": 3e-3, "decoder": 3e-3, "log_multiplier": 4e-3}
     assert steps == pytest.approx(expected, rel=1e-2)
-    torch.testing.assert_close(bear.target, 0.95 * before["target"] + 0.05 * bear.critic, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        bear.critic.target.flat, 0.95 * before["target"] + 0.05 * bear.critic.flat, rtol=1e-6, atol=1e-7
+    )
     assert torch.equal(after["log_alpha"], before["log_alpha"])
 
 
@@ -216,7 +219,7 @@ def test_the_warm_up_leads_to_the_behaviour() -> None:
     loop = train(world, quick, ALGORITHM, 0, MEMBERS[:2], replace(LOOP, batch_size=64))
     for m in range(2):
         assert (loop.agent.policy(m).greedy(torch.tensor([[-1.0], [1.0]])) + 0.4).abs().max() < 0.1
-    assert loop.agent.critic_adam.steps == loop.agent.vae.encoder_adam.steps == 140
+    assert loop.agent.critic.adam.steps == loop.agent.vae.encoder.adam.steps == 140
 
 
 def test_the_method_sets_what_the_authors_have() -> None:

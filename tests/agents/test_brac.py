@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from probes.agents import tensors
 from probes.offline import (
     ACT,
     LOOP,
@@ -47,9 +48,9 @@ BOTH = pytest.mark.parametrize("value_penalty", [False, True], ids=["p", "v"])
 def make(members: int = 2, settings: BracSettings = SETTINGS) -> Brac:
     """Agents some way into training; some log deviations are out of their bounds."""
     brac = start_brac(OBS, ACT, settings, list(range(members)), "cpu")
-    brac.target += 0.1 * normal(*brac.target.shape, name="target")
-    brac.actor *= 2
-    brac.behaviour *= 2
+    brac.critic.target.flat.add_(0.1 * normal(*brac.critic.target.flat.shape, name="target"))
+    brac.actor.flat.mul_(2)
+    brac.behaviour.flat.mul_(2)
     return brac
 
 
@@ -84,7 +85,7 @@ def plain_divergence(settings: BracSettings, own: Independent, other: Independen
 @pytest.mark.parametrize("follow", [True, False])
 def test_one_update_by_the_textbook(settings: BracSettings, value_penalty: bool, follow: bool) -> None:
     brac, batch = make(settings=settings), make_batch(2, rows=11)
-    before = {name: getattr(brac, name).clone() for name in ("actor", "critic", "target", "behaviour")}
+    before = {name: tensors(brac)[name].clone() for name in ("actor", "critic", "target", "behaviour")}
     info = update(brac, batch, noise(), value_penalty=value_penalty, follow_critics=follow)
     for m in range(2):
         b, own = doubles(batch, m), noise()
@@ -92,11 +93,11 @@ def test_one_update_by_the_textbook(settings: BracSettings, value_penalty: bool,
         # At s' first, where the next value is penalised there: the policy's noise, then the behaviour's.
         present, ahead = (own.normal(8, 11, ACT)[:, m].double().split(4) for _ in range(2))
         present, ahead = (ahead, present) if value_penalty else (present, ahead)
-        actor = leaves(brac.actor_layout, before["actor"], m)
-        usual = leaves(brac.actor_layout, before["behaviour"], m)
-        critics = [leaves(brac.critic_layout, before["critic"], 2 * m + i) for i in (0, 1)]
-        targets = [leaves(brac.critic_layout, before["target"], 2 * m + i) for i in (0, 1)]
-        fresh = [leaves(brac.critic_layout, brac.critic, 2 * m + i) for i in (0, 1)]
+        actor = leaves(brac.actor.layout, before["actor"], m)
+        usual = leaves(brac.actor.layout, before["behaviour"], m)
+        critics = [leaves(brac.critic.layout, before["critic"], 2 * m + i) for i in (0, 1)]
+        targets = [leaves(brac.critic.layout, before["target"], 2 * m + i) for i in (0, 1)]
+        fresh = [leaves(brac.critic.layout, brac.critic.flat, 2 * m + i) for i in (0, 1)]
 
         def least(params: list[Layer], observation: Tensor, action: Tensor) -> Tensor:
             return torch.minimum(*(perceptron(one, observation, action)[:, 0] for one in params))
@@ -111,22 +112,22 @@ def test_one_update_by_the_textbook(settings: BracSettings, value_penalty: bool,
         for i, critic in enumerate(critics):
             q = perceptron(critic, b.observation, b.action)[:, 0]
             half = 0.5 * ((q - backup) ** 2).mean()
-            assert_gradient(brac.critic_layout, brac.critic_adam.grad, 2 * m + i, half, critic)
+            assert_gradient(brac.critic.layout, brac.critic.adam.grad, 2 * m + i, half, critic)
 
         policy = gaussian(actor, b.observation)
         far = plain_divergence(settings, policy, gaussian(usual, b.observation), present)
         action = torch.tanh(policy.mean + policy.stddev * first[1])
         loss = (0.7 * far - follow * least(fresh, b.observation, action)).mean()
-        assert_gradient(brac.actor_layout, brac.actor_adam.grad, m, loss, actor)
+        assert_gradient(brac.actor.layout, brac.actor.adam.grad, m, loss, actor)
         assert info["divergence"][m].item() == pytest.approx(far.mean().item(), rel=1e-4)
-    assert torch.equal(brac.behaviour, before["behaviour"]), "it is kept"
+    assert torch.equal(brac.behaviour.flat, before["behaviour"]), "it is kept"
 
 
 def test_log_deviations_are_out_of_their_bounds_in_these_examples() -> None:
     brac, batch = make(), make_batch(2, rows=11)
-    for flat in (brac.actor, brac.behaviour):
+    for flat in (brac.actor.flat, brac.behaviour.flat):
         for m in range(2):
-            said = perceptron(leaves(brac.actor_layout, flat, m), doubles(batch, m).observation)[:, ACT:]
+            said = perceptron(leaves(brac.actor.layout, flat, m), doubles(batch, m).observation)[:, ACT:]
             assert 0.05 < ((said < BOUNDS[0]) | (said > BOUNDS[1])).double().mean() < 0.95
 
 
@@ -138,8 +139,8 @@ def test_the_value_penalty_is_taken_off_the_next_value() -> None:
         [
             kl_divergence(
                 *(
-                    gaussian(leaves(by_value.actor_layout, flat, m), doubles(batch, m).next_observation)
-                    for flat in (by_value.actor, by_value.behaviour)
+                    gaussian(leaves(by_value.actor.layout, flat, m), doubles(batch, m).next_observation)
+                    for flat in (by_value.actor.flat, by_value.behaviour.flat)
                 )
             ).detach()
             for m in range(2)
@@ -148,7 +149,7 @@ def test_the_value_penalty_is_taken_off_the_next_value() -> None:
     lowered = batch.reward - 0.9 * (1 - batch.terminal) * 0.7 * kl.float()
     update(by_value, batch, noise(), value_penalty=True)
     update(by_reward, replace(batch, reward=lowered), noise(), value_penalty=False)
-    torch.testing.assert_close(by_value.critic_adam.grad, by_reward.critic_adam.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(by_value.critic.adam.grad, by_reward.critic.adam.grad, rtol=1e-4, atol=1e-6)
     assert (lowered - batch.reward)[batch.terminal == 0].max() < -1e-3
 
 
@@ -164,22 +165,22 @@ def test_without_the_divergence_it_is_sac_without_entropy(settings: BracSettings
         expected = sac.update(plain, batch, batch.reward, same)
         assert torch.equal(info["critic_loss"], expected["critic_loss"])
     for name in ("actor", "critic", "target"):
-        assert torch.equal(getattr(brac, name), getattr(plain, name)), name
+        assert torch.equal(tensors(brac)[name], tensors(plain)[name]), name
 
 
 def test_the_behaviour_learns_by_maximum_likelihood() -> None:
     """The gradient is that of the mean negative log-likelihood of squashed actions, of those on the bounds as well."""
     brac, batch = make(), make_batch(2, rows=11)
     batch.action[0, 3], batch.action[1, 5, 0] = 1.0, -1.0
-    before, others = brac.behaviour.clone(), [brac.actor.clone(), brac.critic.clone()]
+    before, others = brac.behaviour.flat.clone(), [brac.actor.flat.clone(), brac.critic.flat.clone()]
     imitate(brac, batch.observation, batch.action)
     for m in range(2):
-        b, params = doubles(batch, m), leaves(brac.actor_layout, before, m)
+        b, params = doubles(batch, m), leaves(brac.actor.layout, before, m)
         usual = TransformedDistribution(gaussian(params, b.observation), TanhTransform())
         inside = batch.action[m].clamp(-(1 - 1e-6), 1 - 1e-6).double()
-        assert_gradient(brac.actor_layout, brac.behaviour_adam.grad, m, -usual.log_prob(inside).mean(), params)
-    assert (brac.behaviour - before).abs().max().item() == pytest.approx(5e-4, rel=1e-2)
-    assert torch.equal(brac.actor, others[0]) and torch.equal(brac.critic, others[1])
+        assert_gradient(brac.actor.layout, brac.behaviour.adam.grad, m, -usual.log_prob(inside).mean(), params)
+    assert (brac.behaviour.flat - before).abs().max().item() == pytest.approx(5e-4, rel=1e-2)
+    assert torch.equal(brac.actor.flat, others[0]) and torch.equal(brac.critic.flat, others[1])
     assert brac.finite().all()
 
 
@@ -197,7 +198,9 @@ def test_a_known_behaviour_is_found_again() -> None:
         x = mean(observation) + std * torch.randn(1, 256, 2, generator=draw)
         imitate(brac, observation, torch.tanh(x))
     fresh = torch.randn(500, OBS, generator=draw).clamp(-1.5, 1.5)
-    said_mean, said_log_std = perceptron(leaves(brac.actor_layout, brac.behaviour, 0), fresh.double()).chunk(2, dim=1)
+    said_mean, said_log_std = perceptron(leaves(brac.actor.layout, brac.behaviour.flat, 0), fresh.double()).chunk(
+        2, dim=1
+    )
     assert (said_mean - mean(fresh)).abs().mean() < 0.1
     assert (said_log_std.exp() - std).abs().mean(dim=0).tolist() == pytest.approx([0, 0], abs=0.08)
 
@@ -224,15 +227,17 @@ def test_the_behaviour_is_learned_first_and_then_kept(algorithm: Any) -> None:
     assert loop.step == -21
     advance(loop, world)
     fresh = start_brac(OBS, ACT, long, [member.seed for member in MEMBERS], "cpu")
-    assert loop.agent.behaviour_adam.steps == 7 and loop.agent.critic_adam.steps == 0
-    assert torch.equal(loop.agent.actor, fresh.actor) and not torch.equal(loop.agent.behaviour, fresh.behaviour)
+    assert loop.agent.behaviour.adam.steps == 7 and loop.agent.critic.adam.steps == 0
+    assert torch.equal(loop.agent.actor.flat, fresh.actor.flat) and not torch.equal(
+        loop.agent.behaviour.flat, fresh.behaviour.flat
+    )
     advance(loop, world)
-    kept = loop.agent.behaviour.clone()
-    assert loop.agent.behaviour_adam.steps == 10 and loop.agent.critic_adam.steps == 4
+    kept = loop.agent.behaviour.flat.clone()
+    assert loop.agent.behaviour.adam.steps == 10 and loop.agent.critic.adam.steps == 4
     while loop.step < 7:
         advance(loop, world)
-    assert loop.agent.behaviour_adam.steps == 10 and loop.agent.critic_adam.steps == 18
-    assert torch.equal(loop.agent.behaviour, kept) and not torch.equal(loop.agent.actor, fresh.actor)
+    assert loop.agent.behaviour.adam.steps == 10 and loop.agent.critic.adam.steps == 18
+    assert torch.equal(loop.agent.behaviour.flat, kept) and not torch.equal(loop.agent.actor.flat, fresh.actor.flat)
 
 
 @pytest.mark.parametrize(("name", "module"), [("brac-p", brac_p), ("brac-v", brac_v)])

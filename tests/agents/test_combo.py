@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from probes.agents import SETTINGS as SAC
-from probes.agents import make_batch, make_sac
+from probes.agents import make_batch, make_sac, tensors
 from probes.conservative import PLAIN, chain_errors, check_fixed_point, check_update
 
 from mopo_cli.agents.algorithm import Batch
@@ -53,7 +53,7 @@ def test_a_step_of_the_loop_is_the_update_at_the_states_of_rho(where: Any, rows:
     expected = cql.update(agents[1], batch, noise, uniform, rows, 0.5)
     assert told.keys() == set(ALGORITHM.metrics) and all(torch.equal(told[name], expected[name]) for name in told)
     for name in ("actor", "critic", "target", "log_alpha"):
-        assert torch.equal(getattr(agents[0], name), getattr(agents[1], name)), name
+        assert torch.equal(tensors(agents[0])[name], tensors(agents[1])[name]), name
 
 
 def test_the_critics_end_where_the_loss_is_least() -> None:

@@ -87,7 +87,7 @@ def sampled(states: int, count: int, members: int = 2, act_dim: int = ACT) -> tu
 def test_what_is_proposed_and_how_rare_it_is() -> None:
     sac, count = make_sac(), 4
     state, said, noise, uniform = sampled(7, count)
-    found = propose(sac, state, said, noise, uniform)
+    found = propose(sac.settings, state, said, noise, uniform)
     assert found.action.shape == (2, 7, 3 * count, ACT) and found.rarity.shape == (2, 7, 3 * count)
     assert torch.equal(found.action[:, :, :count], uniform) and torch.equal(found.state, state)
     torch.testing.assert_close(found.rarity[:, :, :count], torch.full((2, 7, count), np.log(2.0**ACT)))
@@ -108,7 +108,7 @@ def test_each_kind_estimates_the_integral_of_exp_q_over_the_actions() -> None:
     """For Q = c · a it is the product of (e^c - e^-c) / c, whoever drew the actions."""
     count, slope = 20_000, torch.tensor([1.3, -0.6])
     state, said, noise, uniform = sampled(1, count, members=1)
-    found = propose(make_sac(1), state, said, noise, uniform)
+    found = propose(make_sac(1).settings, state, said, noise, uniform)
     value = (found.action @ slope + found.rarity)[0, 0].double()
     expected = np.prod([(np.exp(c) - np.exp(-c)) / c for c in (1.3, -0.6)])
     for kind in value.view(3, count):
@@ -143,25 +143,25 @@ def test_the_gradient_is_that_of_the_loss(
     monkeypatch.setattr(networks, "_CPU_BLOCK", block)
     sac, (plain, backup, _) = make_sac(), make_batch(2, rows)
     batch = Batch(**vars(plain), real=real, index=torch.zeros(2, real))
-    proposals = propose(sac, *sampled(states, count))
-    before = sac.critic.clone()
-    found = differentiate_critics(sac, batch, backup, proposals, 0.7, lse)
-    assert torch.equal(sac.critic, before)
+    proposals = propose(sac.settings, *sampled(states, count))
+    before = sac.critic.flat.clone()
+    q_of_batch, q_of_proposals = differentiate_critics(sac.critic, batch, backup, proposals, 0.7, lse)
+    assert torch.equal(sac.critic.flat, before)
     for m in range(2):
         for i in (0, 1):
-            critic = leaves(sac.critic_layout, sac.critic, 2 * m + i)
+            critic = leaves(sac.critic.layout, sac.critic.flat, 2 * m + i)
             loss, q, proposed = judged_by_hand(critic, batch, m, backup, proposals, 0.7, lse)
-            torch.testing.assert_close(found.known[m, i].double(), q, atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(found.proposed[m, i].double(), proposed, atol=1e-5, rtol=1e-5)
-            assert_gradient(sac.critic_layout, sac.critic_adam.grad, 2 * m + i, loss, critic)
+            torch.testing.assert_close(q_of_batch[m, i].double(), q, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(q_of_proposals[m, i].double(), proposed, atol=1e-5, rtol=1e-5)
+            assert_gradient(sac.critic.layout, sac.critic.adam.grad, 2 * m + i, loss, critic)
 
 
 def test_without_weight_it_is_the_mean_squared_error_alone() -> None:
     sac, (plain, backup, _) = make_sac(), make_batch(2)
     batch, grads = Batch(**vars(plain), real=12, index=torch.zeros(2, 12)), []
     for states in (37, 5):
-        differentiate_critics(sac, batch, backup, propose(sac, *sampled(states, 3)), 0.0, "full")
-        grads.append(sac.critic_adam.grad.clone())
+        differentiate_critics(sac.critic, batch, backup, propose(sac.settings, *sampled(states, 3)), 0.0, "full")
+        grads.append(sac.critic.adam.grad.clone())
     assert torch.equal(*grads) and grads[0].abs().max() > 0.01
 
 
@@ -169,10 +169,10 @@ def test_the_term_moves_values_the_way_it_should() -> None:
     """Along the gradient of the term, values at the data rise against those at what was proposed."""
     sac, (plain, backup, _) = make_sac(), make_batch(2)
     batch = Batch(**vars(plain), real=37, index=torch.zeros(2, 37))
-    proposals, gaps = propose(sac, *sampled(37, 5)), []
+    proposals, gaps = propose(sac.settings, *sampled(37, 5)), []
     for _ in range(4):
-        found = differentiate_critics(sac, batch, backup, proposals, 100.0, "full")
-        low = soft_maximum(found.proposed + proposals.rarity[:, None], "full")
-        gaps.append((low.mean(dim=2) - found.known.mean(dim=2)).flatten())
-        sac.critic -= 1e-4 * sac.critic_adam.grad
+        q_of_batch, q_of_proposals = differentiate_critics(sac.critic, batch, backup, proposals, 100.0, "full")
+        low = soft_maximum(q_of_proposals + proposals.rarity[:, None], "full")
+        gaps.append((low.mean(dim=2) - q_of_batch.mean(dim=2)).flatten())
+        sac.critic.flat.sub_(1e-4 * sac.critic.adam.grad)
     assert all((later < earlier).all() for earlier, later in pairwise(gaps))

@@ -44,9 +44,9 @@ def test_values_out_of_the_data_fall_below_the_truth_and_within_do_not_explode()
 def test_every_step_draws_anew_and_differently_for_every_seed() -> None:
     """Without noise two updates from the same rows would be alike; and rollouts there are none."""
     loop = train(make_world(), SETTINGS, ALGORITHM, 14, loop=replace(LOOP, batch_size=64))
-    assert len({tuple(row.tolist()) for row in loop.agent.actor}) == 3
+    assert len({tuple(row.tolist()) for row in loop.agent.actor.flat}) == 3
     assert loop.pool.sizes == [0, 0, 0] and not loop.tallies
-    assert torch.isfinite(loop.agent.actor).all()
+    assert torch.isfinite(loop.agent.actor.flat).all()
 
 
 def test_the_method_has_the_settings_of_the_released_code() -> None:

@@ -91,7 +91,7 @@ def test_as_many_members_as_processes_or_many_more() -> None:
 @pytest.mark.parametrize("name", ["sac", "drop"])
 def test_legs_of_many_blocks_end_where_rollouts_are_due(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crews, "_STEPS", 100)
-    monkeypatch.setattr(crews, "_LEGS", 1)
+    monkeypatch.setattr(crews, "_TURNS", 1)
     assert_same(side_by_side(name, 3)[0], in_one_process(name, 3)[0])
     loop, _ = start(name, schedule=BLOCKS)
     assert [crews._goal(loop, step, 24) for step in (0, 4, 8, 12, 16)] == [8, 8, 16, 16, 24]
@@ -148,7 +148,7 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
     loops = []
     for open_ in (open_crew, None):
         loop, world = start("sac", schedule=BLOCKS, members=THREE)
-        loop.agent.actor[1] = torch.nan
+        loop.agent.actor.flat[1] = torch.nan
         if open_ is None:
             while loop.step < 24:
                 advance(loop, world)
@@ -161,7 +161,7 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
     together, alone = loops
     assert together.agent.finite().tolist() == alone.agent.finite().tolist() == [True, False, True]
     for m in (0, 2):
-        assert torch.equal(together.agent.actor[m], alone.agent.actor[m])
+        assert torch.equal(together.agent.actor.flat[m], alone.agent.actor.flat[m])
 
 
 def test_a_lost_process_is_told() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from probes.agents import normal
+from probes.agents import normal, tensors
 from torch import Tensor
 from torch.nn.functional import relu
 
@@ -59,7 +59,7 @@ def make_dice(seeds: list[int], networks: int = 2, inputs: int = 5) -> Dice:
     """Pairs some way into training: no bias is 0, no nu is."""
     dice = start_dice(inputs, networks, seeds, "cpu")
     for name in ("tau", "f", "nu"):
-        for k, own in enumerate(getattr(dice, name)):
+        for k, own in enumerate(tensors(dice)[name]):
             own += 0.1 * normal(len(own), name=f"{name}/{seeds[k // networks]}/{k % networks}")
     return dice
 
@@ -78,11 +78,11 @@ def plain(params: dict[str, Tensor], x: Tensor) -> Tensor:
 
 def test_a_step_goes_down_in_tau_and_up_in_f_and_nu_along_the_gradients_of_autograd() -> None:
     dice, (at, first, ahead) = make_dice([0, 3]), make_batch([0, 3])
-    before = deepcopy((dice.tau, dice.f, dice.nu))
+    before = deepcopy((dice.tau.flat, dice.f.flat, dice.nu))
     values = step_dice(dice, at, first, ahead, GAMMA, NORM, RATE)
     for k in range(4):
         tau, f = (
-            {name: view[k].double().requires_grad_() for name, view in dice.layout.views(flat).items()}
+            {name: view[k].double().requires_grad_() for name, view in dice.tau.layout.views(flat).items()}
             for flat in before[:2]
         )
         nu = before[2][k].double().requires_grad_()
@@ -92,17 +92,17 @@ def test_a_step_goes_down_in_tau_and_up_in_f_and_nu_along_the_gradients_of_autog
         value = rows.mean() + NORM * ((nu * t - nu).mean() - nu[0] ** 2 / 2)
         assert values[k].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6)
         for params, adam, after, old, sign in (
-            (tau, dice.tau_adam, dice.tau, before[0], 1),
-            (f, dice.f_adam, dice.f, before[1], -1),
+            (tau, dice.tau.adam, dice.tau.flat, before[0], 1),
+            (f, dice.f.adam, dice.f.flat, before[1], -1),
             ({"nu": nu}, dice.nu_adam, dice.nu, before[2], -1),
         ):
             grads = dict(zip(params, torch.autograd.grad(value, list(params.values()), retain_graph=True), strict=True))
-            named = (lambda flat: {"nu": flat}) if "nu" in params else dice.layout.views
+            named = (lambda flat: {"nu": flat}) if "nu" in params else dice.tau.layout.views
             for name, grad in grads.items():
                 torch.testing.assert_close(named(adam.grad)[name][k], sign * grad.float(), atol=1e-6, rtol=1e-4)
                 moved, sure = named(after - old)[name][k], grad.abs() > 1e-5  # there Adam's epsilon does not count
                 torch.testing.assert_close(moved[sure], -sign * RATE * grad[sure].sign().float(), rtol=0.02, atol=1e-7)
-    assert [adam.steps for adam in (dice.tau_adam, dice.f_adam, dice.nu_adam)] == [1, 1, 1]
+    assert [adam.steps for adam in (dice.tau.adam, dice.f.adam, dice.nu_adam)] == [1, 1, 1]
 
 
 # A process of four states and two actions that two networks see differently: where each leads from (s, a), how the
@@ -190,9 +190,9 @@ def test_the_ratio_of_a_small_process_is_learned() -> None:
 
 def test_a_seed_starts_with_the_same_pairs_wherever_it_stands() -> None:
     both, alone = start_dice(5, 3, [4, 8], "cpu"), start_dice(5, 3, [8], "cpu")
-    assert torch.equal(both.tau[3:], alone.tau) and torch.equal(both.f[3:], alone.f)
-    assert len({tuple(flat.tolist()) for flat in torch.cat([both.tau, both.f])}) == 12
-    views = both.layout.views(both.tau)
+    assert torch.equal(both.tau.flat[3:], alone.tau.flat) and torch.equal(both.f.flat[3:], alone.f.flat)
+    assert len({tuple(flat.tolist()) for flat in torch.cat([both.tau.flat, both.f.flat])}) == 12
+    views = both.tau.layout.views(both.tau.flat)
     assert [tuple(views[name].shape[1:]) for name in ("w0", "w1", "w2")] == [(5, 64), (64, 64), (64, 1)]
     assert (both.nu == 0).all() and (views["b0"] == 0).all()
 
@@ -205,21 +205,21 @@ def test_what_is_not_a_number_stays_in_its_pair() -> None:
         step_dice(healthy, at, first, ahead, GAMMA, NORM, RATE)
         step_dice(broken, at, first, spoilt, GAMMA, NORM, RATE)
     for name in ("tau", "f"):
-        assert torch.isnan(getattr(broken, name)[2]).any(), name
+        assert torch.isnan(tensors(broken)[name][2]).any(), name
     for name in ("tau", "f", "nu"):
-        assert torch.equal(getattr(broken, name)[[0, 1, 3]], getattr(healthy, name)[[0, 1, 3]]), name
+        assert torch.equal(tensors(broken)[name][[0, 1, 3]], tensors(healthy)[name][[0, 1, 3]]), name
 
 
 def test_a_row_s_ratio_is_that_of_the_network_which_drew_it() -> None:
     dice, mean, std = make_dice([0], networks=3), normal(5, name="mean"), normal(5, name="std").exp()
-    ratio = Ratio(dice.tau, dice.layout, mean, std, torch.tensor([4, 0, 2]))
+    ratio = Ratio(dice.tau.flat, dice.tau.layout, mean, std, torch.tensor([4, 0, 2]))
     observation, action = normal(40, 3, name="s"), normal(40, 2, name="a")
     network = 2 * (torch.arange(40) % 3)
     network[network == 0] = 2  # one draws nothing
     found = ratio(observation, action, network)
     x = (torch.cat([observation, action], dim=1).double() - mean) / std
     for place, k in ((0, 4), (2, 2)):
-        params = {name: view[place].double() for name, view in dice.layout.views(dice.tau).items()}
+        params = {name: view[place].double() for name, view in dice.tau.layout.views(dice.tau.flat).items()}
         torch.testing.assert_close(found[network == k], plain(params, x[network == k]).float(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(standardise(observation, action, mean, std), x.float())
     assert ratio(observation[:0], action[:0], network[:0]).shape == (0,)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from probes.agents import tensors
 from probes.linear import linear_ensemble
 from torch import Tensor
 
@@ -82,9 +83,9 @@ def test_the_ratio_s_cost_is_taken_off_the_model_s_rewards_alone_and_sac_learns_
     ratio, reward = batch.uncertainty[..., COLUMN].double().numpy(), batch.reward.double().numpy().copy()
     reward[:, 6:] -= 0.7 * FORMS[form](ratio[:, 6:])
     learned = torch.from_numpy(reward).float()
-    expected = sac.update(other.sac, batch, learned, noise((0, 5)).normal(2, 24, ACT), 0.5)
+    expected = sac.update(other, batch, learned, noise((0, 5)).normal(2, 24, ACT), 0.5)
     for name in ("actor", "critic", "log_alpha"):
-        torch.testing.assert_close(getattr(one.sac, name), getattr(other.sac, name), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(tensors(one)[name], tensors(other)[name], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(told["critic_loss"], expected["critic_loss"], rtol=1e-5, atol=1e-6)
     levels = np.quantile(ratio[:, 6:], (0.1, 0.5, 0.9), axis=1)
     for level, values in zip((10, 50, 90), levels, strict=True):
@@ -99,8 +100,10 @@ def test_eta_0_is_sac_and_a_penalty_beside_it_stays() -> None:
     agents = [start_drop(make_world(), MEMBERS[:1], replace(SETTINGS, eta=0.0)) for _ in range(2)]
     batch = make_batch(1)
     update(agents[0], batch, noise((0,)), 1.0)
-    sac.step(agents[1].sac, batch, noise((0,)), 1.0)
-    assert torch.equal(agents[0].actor, agents[1].actor) and torch.equal(agents[0].sac.critic, agents[1].sac.critic)
+    sac.step(agents[1], batch, noise((0,)), 1.0)
+    assert torch.equal(agents[0].actor.flat, agents[1].actor.flat) and torch.equal(
+        agents[0].critic.flat, agents[1].critic.flat
+    )
 
 
 def test_a_ratio_of_one_costs_nothing_a_small_one_pays_and_the_clip_bounds_both() -> None:
@@ -134,7 +137,7 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
     members = (Member(0, "none", 0.0, 1, 0), Member(5, "none", 0.0, 1, 1))
     settings = replace(SETTINGS, log_std_min=-30.0, log_std_max=-20.0)
     agents = start_drop(make_world((linear(), linear())), members, settings)
-    agents.sac.actor.mul_(3)
+    agents.actor.flat.mul_(3)
     batch = make_batch(2)
     objective = learn_ratios(agents, batch.observation, batch.action, noise((0, 5)))
     ((dice, at, first, ahead, gamma, norm, rate),) = seen
@@ -210,9 +213,9 @@ def stacked(blocks: int) -> Loop:
 
 
 def test_the_ratios_are_trained_before_all_else_and_before_every_rollout() -> None:
-    steps = {blocks: stacked(blocks).agent.dice.tau_adam.steps for blocks in (1, 2, 3, 5)}  # type: ignore[attr-defined]
+    steps = {blocks: stacked(blocks).agent.dice.tau.adam.steps for blocks in (1, 2, 3, 5)}  # type: ignore[attr-defined]
     assert steps == {1: 10, 2: 13, 3: 16, 5: 22}
-    assert stacked(1).agent.sac.critic_adam.steps == 0 and stacked(2).agent.sac.critic_adam.steps == 10  # type: ignore[attr-defined]
+    assert stacked(1).agent.critic.adam.steps == 0 and stacked(2).agent.critic.adam.steps == 10  # type: ignore[attr-defined]
 
 
 def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
@@ -235,11 +238,11 @@ def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
         assert set(network.tolist()) == {0, 2}
         x = torch.cat([pool.observation, pool.action], dim=1)
         x = ((x - models.input_mean) / models.input_std).double().numpy()
-        width = loop.agent.actor.shape[1]
+        width = loop.agent.actor.flat.shape[1]
         tau = rolling[m, width:].view(len(ELITES), -1)
         assert torch.equal(rolling[m, :width], loop.agent.policy(m, rolling).flat[0])
         for place, k in enumerate(ELITES):
-            weights = {name: v.double().numpy() for name, v in loop.agent.dice.layout.views(tau[place]).items()}
+            weights = {name: v.double().numpy() for name, v in loop.agent.dice.tau.layout.views(tau[place]).items()}
             hidden = x[network == k]
             for i in (0, 1):
                 hidden = np.maximum(hidden @ weights[f"w{i}"] + weights[f"b{i}"], 0)
@@ -254,7 +257,7 @@ def test_what_is_published_beside_a_policy_are_its_ratios() -> None:
     for m, member in enumerate(MEMBERS):
         (name, tensors), *others = ALGORITHM.files(loop.agent, m).items()
         assert name == "ratio" and not others
-        views = loop.agent.dice.layout.views(loop.agent.dice.tau)
+        views = loop.agent.dice.tau.layout.views(loop.agent.dice.tau.flat)
         for matrix, stored in views.items():
             assert torch.equal(tensors[matrix], stored[2 * m : 2 * m + 2]), matrix
         assert torch.equal(tensors["input_mean"], make_world().ensembles[member.model].input_mean)

@@ -15,16 +15,16 @@ from typing import Any, get_args
 import pytest
 import torch
 import typer
-from probes.flops import counted
 from probes.gpu import as_on_cuda, record
 from probes.stacks import ACT, OWN, SCHEDULE, assert_same, policy_settings, start
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.agents.loop import advance, learned, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.world import World
-from mopo_cli.bench.operations import update_flops
+from mopo_cli.bench.operations import counted, update_flops
 from mopo_cli.bench.workloads import Shapes, taking
 from mopo_cli.cli.app import app
 from mopo_cli.config.learners import with_algorithm
@@ -209,7 +209,8 @@ def test_all_members_at_once_as_on_a_gpu_are_the_same_but_for_rounding(
 @every
 def test_a_step_changes_neither_its_batch_nor_the_metrics_of_the_step_before(name: str) -> None:
     loop, world = begin(name)
-    update, infos = loop.algorithm.update, [{}]
+    update = loop.algorithm.update
+    infos: list[dict[str, Tensor]] = [{}]
 
     def watched(agent: Any, batch: Any, noise: Any, scale: float) -> dict[str, Tensor]:
         columns, before = deepcopy(vars(batch)), deepcopy(infos[-1])
@@ -231,7 +232,7 @@ def test_a_checkpoint_holds_all_of_it_and_one_of_something_else_is_refused(name:
     finish(loop, world, 16)
     tensors, numbers = loop_state(loop)
     parts, _ = learned(loop)
-    assert not {key for key in load(name).state(loop.agent)[0] if key == "sums" or key.startswith("past/")}
+    assert not {key for key in agent_state(loop.agent)[0] if key == "sums" or key.startswith("past/")}
     assert len({tensor.data_ptr() for tensor in parts.values()}) == len(parts), "no two names for one tensor"
     save_tensors(tmp_path / "checkpoint.safetensors", tensors, numbers)
     read, meta = load_tensors(tmp_path / "checkpoint.safetensors")

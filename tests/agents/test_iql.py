@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from probes.agents import tensors
 from probes.offline import (
     ACT,
     LOOP,
@@ -46,8 +47,8 @@ NETWORKS = ("actor", "value", "critic", "target")
 def make(members: int = 2, settings: IqlSettings = SETTINGS, act_dim: int = ACT, reward_scale: float = 1.0) -> Iql:
     """Agents some way into training: targets differ from critics, deviations from one."""
     iql = start_iql(OBS, act_dim, settings, list(range(members)), "cpu", reward_scale)
-    iql.target += 0.1 * normal(*iql.target.shape, name="target")
-    iql.actor_layout.views(iql.actor)["b2"][..., act_dim:] = 0.5 * normal(members, 1, act_dim, name="deviation")
+    iql.critic.target.flat.add_(0.1 * normal(*iql.critic.target.flat.shape, name="target"))
+    iql.actor.layout.views(iql.actor.flat)["b2"][..., act_dim:] = 0.5 * normal(members, 1, act_dim, name="deviation")
     return iql
 
 
@@ -56,21 +57,21 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
     """V by the expectile of the lower target, Q by the new V at s', the policy by weights of the new V at s."""
     settings = replace(SETTINGS, log_std_min=BOUNDS[0], log_std_max=BOUNDS[1])
     iql, batch = make(2, settings, act_dim, reward_scale=0.5), make_batch(2, rows, act_dim)
-    before = {name: getattr(iql, name).clone() for name in NETWORKS}
+    before = {name: tensors(iql)[name].clone() for name in NETWORKS}
     info = update(iql, batch)
     capped = 0
     for m in range(2):
         b = doubles(batch, m)
-        targets = [leaves(iql.critic_layout, before["target"], 2 * m + i) for i in (0, 1)]
-        value = leaves(iql.value_layout, before["value"], m)
+        targets = [leaves(iql.critic.layout, before["target"], 2 * m + i) for i in (0, 1)]
+        value = leaves(iql.value.layout, before["value"], m)
         with torch.no_grad():
             least = torch.minimum(*(perceptron(target, b.observation, b.action)[:, 0] for target in targets))
         gap = least - perceptron(value, b.observation)[:, 0]
         loss = (torch.abs(0.7 - (gap < 0).double()) * gap.square()).mean()
-        assert_gradient(iql.value_layout, iql.value_adam.grad, m, loss, value)
+        assert_gradient(iql.value.layout, iql.value.adam.grad, m, loss, value)
         assert info["value_loss"][m].item() == pytest.approx(loss.item(), rel=1e-5)
 
-        fresh = leaves(iql.value_layout, iql.value, m)
+        fresh = leaves(iql.value.layout, iql.value.flat, m)
         with torch.no_grad():
             backup = 0.5 * b.reward + 0.9 * (1 - b.terminal) * perceptron(fresh, b.next_observation)[:, 0]
             weight = torch.exp(3.0 * (least - perceptron(fresh, b.observation)[:, 0]))
@@ -78,20 +79,20 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
             weight = torch.minimum(weight, torch.tensor(1.5))
         losses, values = [], []
         for i in (0, 1):
-            critic = leaves(iql.critic_layout, before["critic"], 2 * m + i)
+            critic = leaves(iql.critic.layout, before["critic"], 2 * m + i)
             values.append(perceptron(critic, b.observation, b.action)[:, 0])
             losses.append((values[i] - backup).square().mean())
-            assert_gradient(iql.critic_layout, iql.critic_adam.grad, 2 * m + i, losses[i], critic)
+            assert_gradient(iql.critic.layout, iql.critic.adam.grad, 2 * m + i, losses[i], critic)
         assert info["critic_loss"][m].item() == pytest.approx((losses[0] + losses[1]).item() / 2, rel=1e-5)
         assert info["q"][m].item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-4, abs=1e-6)
         assert info["weight"][m].item() == pytest.approx(weight.mean().item(), rel=1e-4)
 
-        actor = leaves(iql.actor_layout, before["actor"], m)
+        actor = leaves(iql.actor.layout, before["actor"], m)
         mean, _ = perceptron(actor, b.observation).chunk(2, dim=1)
         deviation = actor["b2"][0, act_dim:].clamp(*BOUNDS).exp()  # one for all states
         log_prob = torch.distributions.Normal(torch.tanh(mean), deviation).log_prob(b.action).sum(dim=1)
         loss = -(weight * log_prob).mean()
-        assert_gradient(iql.actor_layout, iql.actor_adam.grad, m, loss, actor)
+        assert_gradient(iql.actor.layout, iql.actor.adam.grad, m, loss, actor)
         assert info["actor_loss"][m].item() == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
     assert rows < 37 or 0 < capped < 2 * rows
 
@@ -111,18 +112,20 @@ def test_the_likelihood_and_its_gradient() -> None:
 
 def test_targets_follow_by_tau_and_every_network_steps_at_its_rate() -> None:
     iql = make()
-    before = {name: getattr(iql, name).clone() for name in NETWORKS}
+    before = {name: tensors(iql)[name].clone() for name in NETWORKS}
     update(iql, make_batch(2), actor_scale=0.25)
-    torch.testing.assert_close(iql.target, 0.95 * before["target"] + 0.05 * iql.critic, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        iql.critic.target.flat, 0.95 * before["target"] + 0.05 * iql.critic.flat, rtol=1e-6, atol=1e-7
+    )
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3), ("critic", 2e-3)):
-        step = (getattr(iql, name) - before[name]).abs().max().item()
+        step = (tensors(iql)[name] - before[name]).abs().max().item()
         assert step == pytest.approx(rate, rel=1e-2), name
     update(iql, make_batch(2))
     assert agent_state(iql)[1] == [2, 2, 2]
 
 
 def values(iql: Iql, observation: Tensor) -> Tensor:
-    (valued,) = evaluate((iql.valuing, (observation.expand(len(iql.value), -1, -1),)))
+    (valued,) = evaluate((iql.value, (observation.expand(len(iql.value.flat), -1, -1),)))
     return valued.out[..., 0]
 
 

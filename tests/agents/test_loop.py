@@ -84,8 +84,8 @@ def test_the_full_size_update_is_the_same_alone_and_stacked() -> None:
     alone = start_loop(world, members[1:2], sac, settings, ALGORITHM)
     for loop in (stack, alone):
         advance(loop, world)
-    assert torch.equal(stack.agent.actor[1], alone.agent.actor[0])
-    assert torch.equal(stack.agent.critic[2:4], alone.agent.critic)
+    assert torch.equal(stack.agent.actor.flat[1], alone.agent.actor.flat[0])
+    assert torch.equal(stack.agent.critic.flat[2:4], alone.agent.critic.flat)
 
 
 def assert_resumes(whole: Loop, stopped: Loop) -> None:
@@ -104,7 +104,7 @@ def test_uniform_rollouts_act_at_random_whatever_the_policy_and_resume_exactly()
     world, settings = make_world(2), replace(SETTINGS, rollout_actions="uniform")
     loop = start_loop(world, MEMBERS[:2], SAC, settings, ALGORITHM)
     # A policy that always does the same; learning moves it little in these few steps.
-    loop.agent.actor_layout.views(loop.agent.actor)["b2"][:, :, :ACT] = 9.0
+    loop.agent.actor.layout.views(loop.agent.actor.flat)["b2"][:, :, :ACT] = 9.0
     for _ in range(3):
         advance(loop, world)
     for m, size in enumerate(loop.pool.sizes):
@@ -126,7 +126,7 @@ def test_a_diverged_member_neither_keeps_old_rollouts_nor_prevents_a_resume() ->
     world = make_world(2)
     loop = start_loop(world, MEMBERS, SAC, SETTINGS, ALGORITHM)
     advance(loop, world)
-    loop.agent.critic[2:4] = float("nan")
+    loop.agent.critic.flat[2:4] = float("nan")
     for _ in range(20):
         advance(loop, world)
     assert len(loop.past) <= len(stacked(20).past) + 1
@@ -135,14 +135,14 @@ def test_a_diverged_member_neither_keeps_old_rollouts_nor_prevents_a_resume() ->
     restore_loop(resumed, world, *deepcopy(loop_state(loop)))
     advance(loop, world), advance(resumed, world)
     for m in (0, 2, 3):
-        assert torch.equal(resumed.agent.actor[m], loop.agent.actor[m])
+        assert torch.equal(resumed.agent.actor.flat[m], loop.agent.actor.flat[m])
 
 
 def test_a_stack_of_diverged_members_goes_on() -> None:
     world = make_world(2)
     loop = start_loop(world, MEMBERS[:2], SAC, SETTINGS, ALGORITHM)
     advance(loop, world)
-    loop.agent.critic.fill_(float("nan"))
+    loop.agent.critic.flat.fill_(float("nan"))
     for _ in range(5):
         advance(loop, world)
     assert len(loop.past) == 1
@@ -190,6 +190,6 @@ def test_each_member_branches_in_its_own_model_by_sampling_its_present_policy() 
         action, reward = latest(m)
         assert reward.mean().item() == pytest.approx(rewards[member.model], abs=1e-2)
         assert action.std(dim=0).min() > 0.3, "one state, many actions"
-    loop.agent.actor_layout.views(loop.agent.actor)["b2"][0, :, :ACT] = 9.0
+    loop.agent.actor.layout.views(loop.agent.actor.flat)["b2"][0, :, :ACT] = 9.0
     advance(loop, world)
     assert latest(0)[0].min() > 0.9 and latest(1)[0].min() < 0

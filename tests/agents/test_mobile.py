@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probes.agents import ACT, OBS, make_batch, make_sac, normal
+from probes.agents import ACT, OBS, make_batch, make_sac, normal, tensors
 from probes.agents import SETTINGS as SAC
 from probes.linear import linear_ensemble
 from probes.models import (
@@ -59,7 +59,7 @@ def make_mobile(members: int = 2, settings: MobileSettings = SETTINGS, *models: 
     world = make_world(ALGORITHM)
     world = replace(world, ensembles=models or world.ensembles)
     stack = tuple(Member(m, "none", 0.0, 1, m % len(world.ensembles)) for m in range(members))
-    return replace(begin(world, stack, settings), sac=make_sac(members, settings))
+    return replace(begin(world, stack, settings), **vars(make_sac(members, settings)))
 
 
 def perceptron(layout: Layout, flat: Tensor, index: int, x: Array) -> Array:
@@ -77,10 +77,10 @@ def by_hand(sac: Sac, m: int, ensemble: Ensemble, observation: Array, action: Ar
         drawn = []
         for own in noise[k]:
             following = observation + mean[:, :OBS] + std[:, :OBS] * own[:, :OBS]
-            centre, log_std = np.split(perceptron(sac.actor_layout, sac.actor, m, following), 2, axis=1)
+            centre, log_std = np.split(perceptron(sac.actor.layout, sac.actor.flat, m, following), 2, axis=1)
             acted = np.tanh(centre + np.exp(np.clip(log_std, SAC.log_std_min, SAC.log_std_max)) * own[:, OBS:])
             asked = np.hstack([following, acted])
-            twins = [perceptron(sac.critic_layout, sac.target, 2 * m + i, asked)[:, 0] for i in (0, 1)]
+            twins = [perceptron(sac.critic.layout, sac.critic.target.flat, 2 * m + i, asked)[:, 0] for i in (0, 1)]
             drawn.append(np.minimum(*twins))
         values.append(np.mean(drawn, axis=0))
     spread = np.array(values) - np.mean(values, axis=0)
@@ -97,7 +97,7 @@ def test_the_inconsistency_by_hand(monkeypatch: pytest.MonkeyPatch, rows: int, s
     found = inconsistency(mobile, observation, action, noise)
     assert found.shape == (3, rows)
     for m in range(3):
-        expected = by_hand(mobile.sac, m, models[m % 2], *numbers(observation[m], action[m], noise[m]))
+        expected = by_hand(mobile, m, models[m % 2], *numbers(observation[m], action[m], noise[m]))
         np.testing.assert_allclose(found[m], expected, rtol=2e-4, atol=1e-6)
     assert found.min() > 0
 
@@ -135,7 +135,7 @@ def test_only_elites_count_and_a_single_one_is_consistent() -> None:
 
 def linear_values(sac: Sac, slope: Tensor) -> None:
     """Both target critics become Q(s, a) = slope · (s, a), the second one above the first by 3."""
-    views = sac.critic_layout.views(sac.target.zero_())
+    views = sac.critic.layout.views(sac.critic.target.flat.zero_())
     width = len(slope)
     for i in range(width):
         # relu(x) - relu(-x) is x, and so it is after another layer that passes both on.
@@ -152,7 +152,7 @@ def test_linear_gaussian_models_and_linear_values_in_closed_form(samples: int, s
     offsets = torch.tensor([0.0, 0.3, -0.2, 0.5])
     slope = torch.tensor([1.5, -0.5, 0.8, 0.1, 0.0, 0.0])
     mobile = make_mobile(1, SETTINGS, constant(offsets.tolist(), max(std, 1e-7), (0, 1, 2, 3)))
-    linear_values(mobile.sac, slope)
+    linear_values(mobile, slope)
     found = ask(mobile, rows=4000 if std else 30, samples=samples).square().mean().item()
     values, noise = 1.5 * offsets.double().numpy(), (slope.double() ** 2).sum().item() * std**2 / samples
     assert found == pytest.approx(values.var(ddof=1) + noise, rel=0.05 if std else 1e-4)
@@ -179,7 +179,7 @@ def test_sac_learns_from_the_lowered_reward_and_from_nothing_else(real: int) -> 
     reward = torch.cat([batch.reward[:, :real], batch.reward[:, real:] - 0.7 * u], dim=1)
     plain = update_sac(other, batch, reward, noise, 0.5)
     for name in ("actor", "critic", "target", "log_alpha"):
-        assert torch.equal(getattr(mobile.sac, name), getattr(other, name)), name
+        assert torch.equal(tensors(mobile)[name], tensors(other)[name]), name
     assert all(torch.equal(told[name], value) for name, value in plain.items())
     assert torch.equal(told["inconsistency"], u.mean(dim=1)) and set(told) == set(ALGORITHM.metrics)
 
@@ -190,7 +190,7 @@ def test_the_target_by_hand(backup: str, floor: str) -> None:
     """Reward less penalty, and the discounted lower target value, with the entropy or not, at least 0 or not."""
     settings = replace(SETTINGS, backup=backup, target_floor=floor)
     batch, mobile, models = make_rows(), make_mobile(settings=settings), make_world(ALGORITHM).ensembles
-    sac, alphas = make_sac(2, settings), mobile.sac.alpha[:, 0].tolist()
+    sac, alphas = make_sac(2, settings), mobile.alpha[:, 0].tolist()
     penalty_noise, noise = same_noise()
     told = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
     clipped = 0
@@ -199,18 +199,20 @@ def test_the_target_by_hand(backup: str, floor: str) -> None:
         reward, terminal, own = numbers(batch.reward[m], batch.terminal[m], noise[0, m])
         drawn = penalty_noise[m].double().numpy()
         reward[9:] -= 0.7 * by_hand(sac, m, models[m], observation[9:], action[9:], drawn)
-        mean, log_std = np.split(perceptron(sac.actor_layout, sac.actor, m, following), 2, axis=1)
+        mean, log_std = np.split(perceptron(sac.actor.layout, sac.actor.flat, m, following), 2, axis=1)
         std = np.exp(np.clip(log_std, SAC.log_std_min, SAC.log_std_max))
         x = mean + std * own
         density = np.exp(-0.5 * own**2) / (std * np.sqrt(2 * np.pi)) * np.cosh(x) ** 2
         asked = np.hstack([following, np.tanh(x)])
-        value = np.min([perceptron(sac.critic_layout, sac.target, 2 * m + i, asked)[:, 0] for i in (0, 1)], axis=0)
+        value = np.min(
+            [perceptron(sac.critic.layout, sac.critic.target.flat, 2 * m + i, asked)[:, 0] for i in (0, 1)], axis=0
+        )
         value -= alphas[m] * np.log(density).sum(axis=1) if backup == "soft" else 0
         target = reward + 0.9 * (1 - terminal) * value
         clipped += (target < 0).sum()
         target = np.maximum(target, 0) if floor == "zero" else target
         present = np.hstack([observation, action])
-        q = np.array([perceptron(sac.critic_layout, sac.critic, 2 * m + i, present)[:, 0] for i in (0, 1)])
+        q = np.array([perceptron(sac.critic.layout, sac.critic.flat, 2 * m + i, present)[:, 0] for i in (0, 1)])
         assert told["critic_loss"][m].item() == pytest.approx(((q - target) ** 2).mean(), rel=1e-4)
     assert clipped > 5, "the floor matters"
 
@@ -224,18 +226,18 @@ def test_values_are_lower_where_the_networks_disagree() -> None:
     for coefficient in (0.0, 2.0):
         settings = replace(PLAIN, mobile_coefficient=coefficient, critic_lr=5e-3, gamma=0.5)
         mobile = make_mobile(1, settings, linear_ensemble(maps, torch.zeros(3, OBS + 1), noise, (0, 1, 2)))
-        linear_values(mobile.sac, torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
-        mobile.sac.target[1] = mobile.sac.target[0]
-        frozen, draw = mobile.sac.target.clone(), stream(0, "test/toy")
+        linear_values(mobile, torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+        mobile.critic.target.flat[1] = mobile.critic.target.flat[0]
+        frozen, draw = mobile.critic.target.flat.clone(), stream(0, "test/toy")
         for i in range(150):
             action = 2 * torch.rand(1, 64, ACT, generator=draw) - 1
             action[..., 0] = (action[..., 0] > 0).float()
             state = torch.zeros(1, 64, OBS)
             columns = (state, action, torch.ones(1, 64), torch.ones(1, 64), state, torch.zeros(1, 64, 3))
             update(mobile, Batch(*columns, real=0, index=torch.zeros(1, 0)), draws((0,), "test/toy", i, "cpu"), 0.0)
-            mobile.sac.target.copy_(frozen)
+            mobile.critic.target.flat.copy_(frozen)
         asked = np.array([[0, 0, 0, 0, 0.0, 0.3], [0, 0, 0, 0, 1.0, 0.3]])
-        agreed, disputed = perceptron(mobile.sac.critic_layout, mobile.sac.critic, 0, asked)[:, 0]
+        agreed, disputed = perceptron(mobile.critic.layout, mobile.critic.flat, 0, asked)[:, 0]
         assert agreed == pytest.approx(1.0, abs=0.25)
         gaps.append(agreed - disputed)
     assert gaps[0] == pytest.approx(0.0, abs=0.2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from probes.agents import SETTINGS as SAC
-from probes.agents import make_batch, make_sac, normal
+from probes.agents import make_batch, make_sac, normal, tensors
 from probes.linear import linear_ensemble
 from probes.models import (
     ACT,
@@ -27,6 +27,7 @@ from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import morel as module
 from mopo_cli.agents.algorithms.morel import (
     ALGORITHM,
+    Halt,
     Morel,
     MorelSettings,
     begin,
@@ -70,7 +71,9 @@ def test_the_threshold_is_of_the_largest_discrepancy_on_the_data(
     forms = {"all": PenaltyForm(), "elites": PenaltyForm(elites_only=True), "scaled": PenaltyForm(scale=scale)}
     world = make_world(ALGORITHM)
     models = tuple(replace(ensemble, elites=(1, 2)) for ensemble in world.ensembles)
-    found = begin(replace(world, ensembles=models, how=replace(HOW, form=forms[form])), MEMBERS, SETTINGS).threshold
+    found = begin(
+        replace(world, ensembles=models, how=replace(HOW, form=forms[form])), MEMBERS, SETTINGS
+    ).halt.threshold
     real = world.rows.split(world.real)
     observation, action = numbers(real.observation, real.action)
     units = scale[:OBS].numpy() if form == "scaled" else np.ones(OBS)
@@ -102,7 +105,7 @@ def test_a_rollout_ends_where_the_discrepancy_is_above_the_threshold() -> None:
     ensemble, count = make_ensemble(), 400
     start = normal(count, OBS, name="start")
     morel = Morel(make_sac(2, SETTINGS), torch.tensor([9.0, 0.8]), 3, torch.tensor(0.0))
-    how = halting(morel, 1, morel.actor, replace(HOW, uncertain=False))
+    how = halting(morel, 1, morel.actor.flat, replace(HOW, uncertain=False))
     expected, state, halted = torch.arange(count), start, 0
     for imagined in branch(ensemble, never, start, morel.policy(1).sample, 4, stream(0, "test/branch"), how):
         rows = make_world(ALGORITHM).rows.split(imagined.rows)
@@ -133,7 +136,7 @@ def make_rows(members: int, real: int = 9) -> Batch:
 def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
     """The step is bit for bit soft actor-critic's with rewards altered by hand, members having their own threshold."""
     batch, lowest = make_rows(2), -3.5
-    morel = Morel(make_sac(2, SETTINGS), torch.tensor([2.0, 49.0]), 3, torch.tensor(lowest - 7))
+    morel = Morel(**vars(make_sac(2, SETTINGS)), halt=Halt(torch.tensor([2.0, 49.0]), 3, torch.tensor(lowest - 7)))
     other = make_sac(2, SETTINGS)
     told = update(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = batch.reward.clone()
@@ -143,7 +146,7 @@ def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
                 reward[m, i] = -10.5
     plain = update_sac(other, batch, reward, draws((0, 1), "test/noise", 0, "cpu").normal(2, 37, ACT), 0.5)
     for name in ("actor", "critic", "target", "log_alpha"):
-        assert torch.equal(getattr(morel.sac, name), getattr(other, name)), name
+        assert torch.equal(tensors(morel)[name], tensors(other)[name]), name
     assert all(torch.equal(told[name], value) for name, value in plain.items())
     assert told["halted"].tolist() == pytest.approx([14 / 28, 7 / 28])
     assert told["threshold"].tolist() == [2.0, 49.0]
@@ -158,10 +161,10 @@ def test_a_row_that_halts_pays_what_halt_would_pay_for_ever(gamma: float, shift:
     world.real[:, OBS + ACT] += shift
     lowest = world.real[:, OBS + ACT].min().item() - 7
     absorbing = begin(world, MEMBERS, replace(SETTINGS, gamma=gamma))
-    assert absorbing.halt_reward.item() == pytest.approx(sum(gamma**t * lowest for t in range(1000)), rel=1e-5)
+    assert absorbing.halt.reward.item() == pytest.approx(sum(gamma**t * lowest for t in range(1000)), rel=1e-5)
     once = begin(world, MEMBERS, replace(SETTINGS, gamma=gamma, halt_value="once"))
-    assert once.halt_reward.item() == pytest.approx(lowest, rel=1e-6)
-    assert begin(world, MEMBERS, replace(SETTINGS, halt_penalty=0.0, halt_value="once")).halt_reward == lowest + 7
+    assert once.halt.reward.item() == pytest.approx(lowest, rel=1e-6)
+    assert begin(world, MEMBERS, replace(SETTINGS, halt_penalty=0.0, halt_value="once")).halt.reward == lowest + 7
 
 
 def test_without_a_discount_halt_has_no_value() -> None:
@@ -176,7 +179,7 @@ def test_halting_is_no_way_out_of_negative_returns() -> None:
     world.real[:, OBS + ACT] = -1.0
     own = replace(SETTINGS, gamma=0.99, halt_penalty=50.0)
     absorbing, once = (begin(world, MEMBERS, replace(own, halt_value=value)) for value in ("absorbing", "once"))
-    assert absorbing.halt_reward.item() < -1 / (1 - 0.99) < once.halt_reward.item()
+    assert absorbing.halt.reward.item() < -1 / (1 - 0.99) < once.halt.reward.item()
 
 
 def test_a_policy_from_before_halting_had_two_values_is_one_that_paid_once() -> None:
@@ -193,7 +196,7 @@ def test_in_training_what_halted_is_terminal_and_counted() -> None:
     halted = 0.0
     for m, size in enumerate(loop.pool.sizes):
         rows = world.rows.split(loop.pool.rows[m, :size])
-        above = rows.uncertainty[:, 3] > loop.agent.threshold[m]
+        above = rows.uncertainty[:, 3] > loop.agent.halt.threshold[m]
         assert torch.equal(rows.terminal > 0, above) and above.any() and not above.all()
         assert size < LOOP.rollout_batch * MEMBERS[m].h
         shares = loop.sums[m, loop.metrics.index("halted")] / loop.step
@@ -206,7 +209,7 @@ def test_the_threshold_is_computed_again_and_not_saved() -> None:
     loop = train(make_world(ALGORITHM), SETTINGS, ALGORITHM, 1)
     assert not any("threshold" in name for name in loop_state(loop)[0])
     again = begin(make_world(ALGORITHM), MEMBERS, SETTINGS)
-    assert torch.equal(again.threshold, loop.agent.threshold)
+    assert torch.equal(again.halt.threshold, loop.agent.halt.threshold)
 
 
 def greedy_after(morel: Morel | None, sac: Sac, steps: int = 300) -> float:
@@ -229,7 +232,7 @@ def greedy_after(morel: Morel | None, sac: Sac, steps: int = 300) -> float:
 def test_the_policy_stays_where_the_model_knows_what_happens() -> None:
     quick = replace(SETTINGS, actor_lr=1e-2, critic_lr=1e-2, target_entropy=-4.0)
     wary, bold = make_sac(1, quick), make_sac(1, quick)
-    morel = Morel(wary, torch.tensor([0.5]), 3, torch.tensor(-8.0))
+    morel = Morel(**vars(wary), halt=Halt(torch.tensor([0.5]), 3, torch.tensor(-8.0)))
     assert greedy_after(None, bold) > 0.6
     assert -0.7 < greedy_after(morel, wary) < 0.15
 

@@ -52,9 +52,9 @@ def test_it_acts_uniformly_and_learns_nothing_while_it_warms_up() -> None:
     assert torch.quantile(actions, torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([-0.5, 0, 0.5], abs=0.1)
     assert all(map(torch.equal, before, parameters(online))) and not online.watched
     live(online, 601)
-    assert online.sac.critic_adam.steps == 1 and online.watched["q"].shape == (1,)
+    assert online.sac.critic.adam.steps == 1 and online.watched["q"].shape == (1,)
     live(online, 700)
-    assert [adam.steps for adam in (online.sac.actor_adam, online.sac.critic_adam, online.sac.alpha_adam)] == [100] * 3
+    assert [adam.steps for adam in (online.sac.actor.adam, online.sac.critic.adam, online.sac.alpha_adam)] == [100] * 3
 
 
 def test_after_the_warm_up_it_acts_by_its_policy() -> None:
@@ -88,7 +88,7 @@ def test_it_learns_from_what_it_lived_through_alone_the_latest_step_included() -
     assert all(tensor.isfinite().all() for tensor in parameters(online))
     one_row = fresh(warmup=0)
     live(one_row, 1)
-    assert one_row.sac.actor_adam.steps == 1, "the first step is learnt from at once"
+    assert one_row.sac.actor.adam.steps == 1, "the first step is learnt from at once"
 
 
 def test_put_back_to_any_step_it_goes_on_as_before() -> None:

@@ -86,14 +86,14 @@ def test_a_member_that_does_not_ask_is_bit_for_bit_what_it_is_without_a_simulato
     stack, plain = train(make_world(asked), (PLAIN[0], TRUE, PLAIN[1]), 4), train(make_world(), PLAIN, 4)
     assert sum(asked) == 4 * LOOP.rollout_batch * TRUE.h, "the other members' rows are not simulated"
     for theirs, ours in ((0, 0), (1, 2)):
-        assert torch.equal(plain.agent.actor[theirs], stack.agent.actor[ours])
+        assert torch.equal(plain.agent.actor.flat[theirs], stack.agent.actor.flat[ours])
         assert [plain.tallies[theirs].unknown, stack.tallies[ours].unknown] == [0, 0]
     assert stack.tallies[1].unknown > 0
 
 
 def test_it_is_the_same_alone_and_resumes_exactly() -> None:
     stack, alone = train(make_world([]), (PLAIN[0], TRUE), 5), train(make_world([]), (TRUE,), 5)
-    assert torch.equal(stack.agent.actor[1], alone.agent.actor[0])
+    assert torch.equal(stack.agent.actor.flat[1], alone.agent.actor.flat[0])
     size = alone.pool.sizes[0]
     assert torch.equal(stack.pool.rows[1, :size], alone.pool.rows[0, :size])
 
@@ -102,7 +102,7 @@ def test_it_is_the_same_alone_and_resumes_exactly() -> None:
     restore_loop(resumed, world, *deepcopy(loop_state(stopped)))
     for _ in range(2):
         advance(resumed, world)
-    assert torch.equal(resumed.agent.actor, stack.agent.actor)
+    assert torch.equal(resumed.agent.actor.flat, stack.agent.actor.flat)
     assert torch.equal(resumed.pool.rows, stack.pool.rows)
     assert resumed.tallies == stack.tallies
 
@@ -110,6 +110,6 @@ def test_it_is_the_same_alone_and_resumes_exactly() -> None:
 def test_the_simulator_s_word_changes_what_is_learned() -> None:
     world = make_world([])
     loops = [train(world, (replace(TRUE, lam=lam, penalty=name),), 3) for name, lam in (("oracle", 2.0), ("none", 2.0))]
-    assert not torch.equal(loops[0].agent.actor, loops[1].agent.actor)
+    assert not torch.equal(loops[0].agent.actor.flat, loops[1].agent.actor.flat)
     same = train(world, (replace(TRUE, lam=0.0),), 3)
-    assert torch.equal(same.agent.actor, loops[1].agent.actor), "a weight of zero is no penalty, bit for bit"
+    assert torch.equal(same.agent.actor.flat, loops[1].agent.actor.flat), "a weight of zero is no penalty, bit for bit"

@@ -67,7 +67,7 @@ def q_values(loop: Loop, observation: Tensor, action: Tensor) -> Tensor:
     """What every critic of every member says: `[S, 2, n]`."""
     members = len(loop.members)
     inputs = observation.expand(members, -1, -1), action.expand(members, -1, -1)
-    (judged,) = evaluate((loop.agent.judging, inputs))  # type: ignore[attr-defined]
+    (judged,) = evaluate((loop.agent.critic, inputs))  # type: ignore[attr-defined]
     return judged.out.view(members, 2, -1)
 
 
@@ -163,7 +163,7 @@ def test_only_what_was_imagined_is_ever_learned_from() -> None:
         means = advance(loop, world)
         assert means is None or all(mean.isfinite().all() for mean in means.values())
         sizes.append(list(loop.pool.sizes))
-    assert loop.agent.actor.isfinite().all() and loop.agent.critic.isfinite().all()
+    assert loop.agent.actor.flat.isfinite().all() and loop.agent.critic.flat.isfinite().all()
     assert sizes[0][1] == 30 and sizes[-1] == [360, 120], "one step from each of 30 states, then four rollouts' worth"
     assert 30 < sizes[0][0] < 90, "rows that ended are not rolled on"
     assert loop.pool.rows[0].isfinite().all() and not loop.pool.rows[1, 120:].isfinite().any()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from probes.agents import ACT, OBS, SETTINGS, make_batch, make_sac, normal
+from probes.agents import ACT, OBS, SETTINGS, make_batch, make_sac, normal, tensors
 from torch import Tensor
 from torch.nn.functional import relu
 
@@ -42,8 +42,8 @@ def act(params: dict[str, Array], observation: Array, noise: Array) -> tuple[Arr
 @pytest.mark.parametrize(("rows", "act_dim"), SIZES)
 def test_backup_critic_loss_and_what_one_watches_in_numpy(rows: int, act_dim: int) -> None:
     sac, (batch, reward, noise) = make_sac(2, BOUNDED, act_dim), make_batch(2, rows, act_dim)
-    actors, critics = sac.actor_layout.views(sac.actor.clone()), sac.critic_layout.views(sac.critic.clone())
-    targets, alpha = sac.critic_layout.views(sac.target.clone()), sac.log_alpha.exp()[:, 0].tolist()
+    actors, critics = sac.actor.layout.views(sac.actor.flat.clone()), sac.critic.layout.views(sac.critic.flat.clone())
+    targets, alpha = sac.critic.layout.views(sac.critic.target.flat.clone()), sac.log_alpha.exp()[:, 0].tolist()
     info = update(sac, batch, reward, noise)
     for m in range(2):
         b = {name: getattr(batch, name)[m].double().numpy() for name in Transition.__dataclass_fields__}
@@ -80,7 +80,7 @@ def leaves(views: dict[str, Tensor], index: int) -> dict[str, Tensor]:
 def test_the_log_std_is_out_of_its_bounds_on_either_side_in_these_examples() -> None:
     sac, (batch, _, _) = make_sac(2, BOUNDED), make_batch(2)
     for m in range(2):
-        params = numbers(sac.actor_layout.views(sac.actor), m)
+        params = numbers(sac.actor.layout.views(sac.actor.flat), m)
         log_std = perceptron(params, batch.observation[m].double().numpy())[:, ACT:]
         below, above = (log_std < BOUNDS[0]).mean(), (log_std > BOUNDS[1]).mean()
         assert below > 0.05 and above > 0.05 and below + above < 0.9
@@ -90,16 +90,16 @@ def test_the_log_std_is_out_of_its_bounds_on_either_side_in_these_examples() -> 
 def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: int) -> None:
     """Critics: half the squared error each. Actor: alpha log pi - min Q with the critics just updated."""
     sac, (batch, reward, noise) = make_sac(2, BOUNDED, act_dim), make_batch(2, rows, act_dim)
-    before = {name: getattr(sac, name).clone() for name in ("actor", "critic", "target", "log_alpha")}
+    before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "target", "log_alpha")}
     update(sac, batch, reward, noise)
     noise = noise.double()
     for m in range(2):
         b = {name: getattr(batch, name)[m].double() for name in Transition.__dataclass_fields__}
         alpha = before["log_alpha"][m].double().exp()
-        actor = leaves(sac.actor_layout.views(before["actor"]), m)
-        twins = [leaves(sac.critic_layout.views(before["critic"]), 2 * m + i) for i in (0, 1)]
-        fresh = [leaves(sac.critic_layout.views(sac.critic), 2 * m + i) for i in (0, 1)]
-        targets = [leaves(sac.critic_layout.views(before["target"]), 2 * m + i) for i in (0, 1)]
+        actor = leaves(sac.actor.layout.views(before["actor"]), m)
+        twins = [leaves(sac.critic.layout.views(before["critic"]), 2 * m + i) for i in (0, 1)]
+        fresh = [leaves(sac.critic.layout.views(sac.critic.flat), 2 * m + i) for i in (0, 1)]
+        targets = [leaves(sac.critic.layout.views(before["target"]), 2 * m + i) for i in (0, 1)]
 
         def least(critics: list[dict[str, Tensor]], observation: Tensor, action: Tensor) -> Tensor:
             x = torch.cat([observation, action], dim=1)
@@ -113,12 +113,12 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
             q = plain_perceptron(critic, torch.cat([b["observation"], b["action"]], dim=1))[:, 0]
             loss = 0.5 * (q - backup).square().mean()
             grads = dict(zip(critic, torch.autograd.grad(loss, list(critic.values())), strict=True))
-            for name, grad in sac.critic_layout.views(sac.critic_adam.grad).items():
+            for name, grad in sac.critic.layout.views(sac.critic.adam.grad).items():
                 torch.testing.assert_close(grad[2 * m + i], grads[name].float(), rtol=1e-4, atol=1e-6)
         action, log_prob = plain_act(actor, b["observation"], noise[1, m])
         loss = (alpha * log_prob - least(fresh, b["observation"], action)).mean()
         grads = dict(zip(actor, torch.autograd.grad(loss, list(actor.values())), strict=True))
-        for name, grad in sac.actor_layout.views(sac.actor_adam.grad).items():
+        for name, grad in sac.actor.layout.views(sac.actor.adam.grad).items():
             torch.testing.assert_close(grad[m], grads[name].float(), rtol=1e-4, atol=1e-6)
         # The temperature's loss is -log alpha (log pi + target entropy), by log alpha.
         wanted = -(log_prob + SETTINGS.target_entropy).mean()
@@ -128,18 +128,18 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
 def test_the_first_step_of_each_network_is_its_own_learning_rate() -> None:
     """Adam's first step is the learning rate along the sign of the gradient."""
     sac, batch = make_sac(), make_batch(2)
-    before = {name: getattr(sac, name).clone() for name in ("actor", "critic", "log_alpha")}
+    before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "log_alpha")}
     update(sac, *batch)
     for name, rate in (("actor", 1e-3), ("critic", 2e-3), ("log_alpha", 5e-3)):
-        step = (getattr(sac, name) - before[name]).abs().max().item()
+        step = (tensors(sac)[name] - before[name]).abs().max().item()
         assert step == pytest.approx(rate, rel=1e-2), name
 
 
 def test_the_target_follows_by_tau() -> None:
     sac, batch = make_sac(), make_batch(2)
-    before = sac.target.clone()
+    before = sac.critic.target.flat.clone()
     update(sac, *batch)
-    torch.testing.assert_close(sac.target, 0.95 * before + 0.05 * sac.critic, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(sac.critic.target.flat, 0.95 * before + 0.05 * sac.critic.flat, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("target", "direction"), [(5.0, 1), (-5.0, -1)])
@@ -176,5 +176,5 @@ def test_the_temperature_is_capped_where_it_is_used() -> None:
     other.log_alpha.fill_(0.0)
     assert (sac.alpha == 1).all()
     info, expected = update(sac, *batch), update(other, *batch)
-    assert torch.equal(info["critic_loss"], expected["critic_loss"]) and torch.equal(sac.actor, other.actor)
+    assert torch.equal(info["critic_loss"], expected["critic_loss"]) and torch.equal(sac.actor.flat, other.actor.flat)
     assert make_sac(settings=replace(SETTINGS, alpha_max=0.2)).alpha.max() == pytest.approx(0.2)

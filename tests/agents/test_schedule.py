@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from probes.agents import tensors
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings, start_sac, update
@@ -62,9 +63,9 @@ def make_batch() -> tuple[Transition, Tensor, Tensor]:
 def updated(scale: float) -> tuple[Sac, Tensor]:
     """Agents after one update, and the step of their actors."""
     sac = start_sac(OBS, ACT, SETTINGS, [0, 1], "cpu")
-    before = sac.actor.clone()
+    before = sac.actor.flat.clone()
     update(sac, *make_batch(), scale)
-    return sac, sac.actor - before
+    return sac, sac.actor.flat - before
 
 
 def test_the_factor_scales_the_actor_s_step_alone() -> None:
@@ -73,7 +74,7 @@ def test_the_factor_scales_the_actor_s_step_alone() -> None:
     assert step.abs().max() > 9e-4 and (none == 0).all()
     for other in (quarter, still):
         for name in ("critic", "target", "log_alpha"):
-            assert torch.equal(getattr(whole, name), getattr(other, name)), name
+            assert torch.equal(tensors(whole)[name], tensors(other)[name]), name
 
 
 def make_world() -> World:
@@ -97,9 +98,9 @@ def test_the_loop_keeps_to_the_schedule() -> None:
     """The first of two epochs goes at full speed, the second as if the actor's rate were half of it."""
     cosine, constant = schedule(2), schedule(2, "constant")
     halved = trained(constant, 10)
-    assert torch.equal(trained(cosine, 10).agent.actor, halved.agent.actor)
+    assert torch.equal(trained(cosine, 10).agent.actor.flat, halved.agent.actor.flat)
     halved.agent.settings = replace(SETTINGS, actor_lr=SETTINGS.actor_lr / 2)  # type: ignore[attr-defined]
     advance(halved, make_world())
     whole = trained(cosine, 20)
-    torch.testing.assert_close(whole.agent.actor, halved.agent.actor, atol=1e-7, rtol=1e-6)
-    assert (whole.agent.actor - trained(constant, 20).agent.actor).abs().max() > 1e-4
+    torch.testing.assert_close(whole.agent.actor.flat, halved.agent.actor.flat, atol=1e-7, rtol=1e-6)
+    assert (whole.agent.actor.flat - trained(constant, 20).agent.actor.flat).abs().max() > 1e-4

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from probes.agents import tensors
 from probes.offline import (
     ACT,
     LOOP,
@@ -40,15 +41,15 @@ PARTS = ("actor", "actor_target", "critic", "critic_target")
 def make(members: int = 2, settings: Td3BcSettings = NOISY, act_dim: int = ACT) -> Td3Bc:
     """Agents some way into training: targets differ from what they follow."""
     td3 = start_td3_bc(STANDARD, act_dim, settings, list(range(members)), "cpu")
-    td3.critic_target += 0.1 * normal(*td3.critic.shape, name="target")
-    td3.actor_target += 0.1 * normal(*td3.actor.shape, name="ahead")
-    td3.actor *= 2
-    td3.actor_target *= 2
+    td3.critic.target.flat.add_(0.1 * normal(*td3.critic.flat.shape, name="target"))
+    td3.actor.target.flat.add_(0.1 * normal(*td3.actor.flat.shape, name="ahead"))
+    td3.actor.flat.mul_(2)
+    td3.actor.target.flat.mul_(2)
     return td3
 
 
 def copies(td3: Td3Bc) -> dict[str, Tensor]:
-    return {name: getattr(td3, name).clone() for name in PARTS}
+    return {name: tensors(td3)[name].clone() for name in PARTS}
 
 
 def plain_action(actor: dict[str, Tensor], observation: Tensor) -> Tensor:
@@ -64,8 +65,8 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
     for m in range(2):
         b = doubles(batch, m)
         state, following = ((s - STANDARD.mean) / STANDARD.divisor for s in (b.observation, b.next_observation))
-        ahead = leaves(td3.actor_layout, before["actor_target"], m)
-        targets = [leaves(td3.critic_layout, before["critic_target"], 2 * m + i) for i in (0, 1)]
+        ahead = leaves(td3.actor.layout, before["actor_target"], m)
+        targets = [leaves(td3.critic.layout, before["critic_target"], 2 * m + i) for i in (0, 1)]
         with torch.no_grad():
             blur = torch.maximum(torch.minimum(0.8 * noise[m].double(), torch.tensor(0.5)), torch.tensor(-0.5))
             after = torch.maximum(torch.minimum(plain_action(ahead, following) + blur, torch.ones(1)), -torch.ones(1))
@@ -73,22 +74,22 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
             backup = b.reward + 0.9 * (1 - b.terminal) * least
         losses, values = [], []
         for i in (0, 1):
-            critic = leaves(td3.critic_layout, before["critic"], 2 * m + i)
+            critic = leaves(td3.critic.layout, before["critic"], 2 * m + i)
             values.append(perceptron(critic, state, b.action)[:, 0])
             losses.append((values[i] - backup).square().mean())
-            assert_gradient(td3.critic_layout, td3.critic_adam.grad, 2 * m + i, losses[i], critic)
+            assert_gradient(td3.critic.layout, td3.critic.adam.grad, 2 * m + i, losses[i], critic)
         assert info["critic_loss"][m].item() == pytest.approx((losses[0] + losses[1]).item() / 2, rel=1e-5)
         assert info["q"][m].item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-4, abs=1e-6)
 
-        actor = leaves(td3.actor_layout, before["actor"], m)
-        first = leaves(td3.critic_layout, td3.critic, 2 * m)  # as it is after its step
+        actor = leaves(td3.actor.layout, before["actor"], m)
+        first = leaves(td3.critic.layout, td3.critic.flat, 2 * m)  # as it is after its step
         action = plain_action(actor, state)
         q = perceptron(first, state, action)[:, 0]
         imitation = (action - b.action).square().mean()
         loss = -2.5 / q.detach().abs().mean() * q.mean() + imitation
-        grads = td3.actor_layout.views(td3.actor_adam.grad)
+        grads = td3.actor.layout.views(td3.actor.adam.grad)
         assert (grads["w2"][m, :, act_dim:] == 0).all(), "the deviation is not learned"
-        assert_gradient(td3.actor_layout, td3.actor_adam.grad, m, loss, actor)
+        assert_gradient(td3.actor.layout, td3.actor.adam.grad, m, loss, actor)
         assert info["imitation"][m].item() == pytest.approx(imitation.item(), rel=1e-5)
 
 
@@ -98,7 +99,7 @@ def test_these_examples_reach_the_bounds_of_noise_and_action() -> None:
     assert 0.3 < clipped.float().mean() < 0.8
     state = STANDARD.apply(batch.next_observation)
     for m in range(2):
-        ahead = leaves(td3.actor_layout, td3.actor_target, m)
+        ahead = leaves(td3.actor.layout, td3.actor.target.flat, m)
         beyond = (plain_action(ahead, state[m].double()) + (0.8 * noise[m]).clamp(-0.5, 0.5)).abs() > 1
         assert 0 < beyond.float().mean() < 0.7
 
@@ -109,22 +110,22 @@ def test_actors_and_targets_move_at_every_so_many_th_step_of_the_critics(delay: 
     for step in range(1, 7):
         before = copies(td3)
         info = update(td3, make_batch(2, seed=step), normal(2, 37, 2, name=f"z{step}"), step % delay == 0)
-        moved = {name for name in PARTS if not torch.equal(before[name], getattr(td3, name))}
+        moved = {name for name in PARTS if not torch.equal(before[name], tensors(td3)[name])}
         assert moved == (set(PARTS) if step % delay == 0 else {"critic"}), step
-        assert td3.actor_adam.steps == step // delay and td3.critic_adam.steps == step
+        assert td3.actor.adam.steps == step // delay and td3.critic.adam.steps == step
         assert (info["imitation"] > 0).all() == (step >= delay)
         if step % delay == 0:
             for name in ("actor", "critic"):
-                wanted = 0.95 * before[f"{name}_target"] + 0.05 * getattr(td3, name)
-                torch.testing.assert_close(getattr(td3, f"{name}_target"), wanted, rtol=1e-6, atol=1e-7)
+                wanted = 0.95 * before[f"{name}_target"] + 0.05 * tensors(td3)[name]
+                torch.testing.assert_close(tensors(td3)[f"{name}_target"], wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_the_first_step_of_each_network_is_its_own_learning_rate() -> None:
     td3 = make(settings=replace(SETTINGS, policy_delay=1))
     before = copies(td3)
     update(td3, make_batch(2), normal(2, 37, 2), True, actor_scale=0.25)
-    assert (td3.critic - before["critic"]).abs().max().item() == pytest.approx(2e-3, rel=1e-2)
-    assert (td3.actor - before["actor"]).abs().max().item() == pytest.approx(0.25e-3, rel=1e-2)
+    assert (td3.critic.flat - before["critic"]).abs().max().item() == pytest.approx(2e-3, rel=1e-2)
+    assert (td3.actor.flat - before["actor"]).abs().max().item() == pytest.approx(0.25e-3, rel=1e-2)
 
 
 def test_the_actor_s_step_does_not_depend_on_the_unit_of_the_values() -> None:
@@ -132,10 +133,10 @@ def test_the_actor_s_step_does_not_depend_on_the_unit_of_the_values() -> None:
     ends = []
     for factor in (1.0, 1000.0):
         td3 = make(settings=replace(SETTINGS, policy_delay=1, critic_lr=1e-30))
-        for name, view in td3.critic_layout.views(td3.critic).items():
+        for name, view in td3.critic.layout.views(td3.critic.flat).items():
             view *= factor if name.endswith("2") else 1.0
         update(td3, make_batch(2), normal(2, 37, 2), True)
-        ends.append(td3.actor_adam.grad.clone())
+        ends.append(td3.actor.adam.grad.clone())
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-7)
 
 
@@ -152,15 +153,15 @@ def test_means_and_deviations_are_those_of_the_data() -> None:
 @pytest.mark.parametrize("hidden", [5, 33])
 def test_the_published_policy_is_the_learned_one_for_observations_as_they_are(hidden: int) -> None:
     td3, observation = make(3, replace(SETTINGS, hidden=hidden)), 3 * normal(50, OBS) + 1
-    kept = td3.actor.clone()
-    other = td3.actor + 0.3
+    kept = td3.actor.flat.clone()
+    other = td3.actor.flat + 0.3
     for m in range(3):
-        for flat, given in ((td3.actor, None), (other, other)):
+        for flat, given in ((td3.actor.flat, None), (other, other)):
             state = (observation.double() - STANDARD.mean.double()) / STANDARD.divisor.double()
-            wanted = plain_action(leaves(td3.actor_layout, flat, m), state)
+            wanted = plain_action(leaves(td3.actor.layout, flat, m), state)
             found = td3.policy(m, given).greedy(observation)
             torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=2e-5)
-    assert torch.equal(td3.actor, kept) and td3.policy(0).flat.shape == (1, td3.actor_layout.size)
+    assert torch.equal(td3.actor.flat, kept) and td3.policy(0).flat.shape == (1, td3.actor.layout.size)
     assert (td3.policy(0).log_std_min, td3.policy(0).log_std_max) == (-3.0, 1.0)
 
 

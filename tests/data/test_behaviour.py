@@ -168,7 +168,7 @@ def test_numbers_that_are_not_finite_are_told_and_never_logged(
 ) -> None:
     made = bench(context, "Pendulum-v1", 300).train(80)
     if broken == "actor":
-        made.behaviour.online.sac.actor[:] = torch.nan
+        made.behaviour.online.sac.actor.flat[:] = torch.nan
     else:
         step = made.environment.step
 

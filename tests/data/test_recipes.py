@@ -46,7 +46,7 @@ def trained() -> Iterator[Bench]:
         # The policies are made known: nearly certain of 0.9 and of -0.9, three quarters of which is 2 x 0.9.
         for (steps, flat), mean in zip(made.behaviour.actors.items(), (0.9, -0.9), strict=True):
             made.behaviour.actors[steps] = torch.zeros_like(flat)
-            last = made.behaviour.online.sac.actor_layout.views(made.behaviour.actors[steps])["b2"]
+            last = made.behaviour.online.sac.actor.layout.views(made.behaviour.actors[steps])["b2"]
             last[0, 0] = torch.tensor([np.arctanh(mean), -6.0])
         made.behaviour.curve = {200: -900.0, 400: -800.0}
         yield made

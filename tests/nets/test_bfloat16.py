@@ -14,7 +14,7 @@ from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout, likelihood_gradient
 from mopo_cli.nets.init import initial, truncated_normal, zeros
-from mopo_cli.nets.perceptron import differentiate, differentiate_blocks, evaluate, first_slope, input_slope
+from mopo_cli.nets.perceptron import Term, differentiate, differentiate_terms, evaluate, first_slope, input_slope
 from mopo_cli.nets.stacked import Parameters, join, mlp_layout
 
 SIZES = [(5, 32, 32, 1), (9, 40, 24, 33, 4)]
@@ -110,7 +110,7 @@ def test_blocks_of_rows_are_reduced_as_well() -> None:
     of, x = networks(2, SIZES[0]), normal(2, 60, 5, name="x")
     blocks = [(part.contiguous(),) for part in x.split(20, dim=1)]
     found = Parameters(of.layout, torch.zeros_like(of.flat))
-    values = differentiate_blocks(of, blocks, lambda k, u, values: torch.ones_like(values), found)
+    values = differentiate_terms(of, [Term(inputs, (), torch.ones_like) for inputs in blocks], found)
     out, by_flat, _ = everything(of, x, torch.ones(2, 60, 1))
     torch.testing.assert_close(torch.cat(values, dim=1), out, rtol=0.01, atol=0.01)
     assert (found.flat - by_flat).norm() < 0.01 * by_flat.norm()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets import perceptron
-from mopo_cli.nets.perceptron import block_count, differentiate, differentiate_blocks, evaluate
-from mopo_cli.nets.stacked import Parameters, mlp_layout, part
+from mopo_cli.nets.perceptron import Term, block_count, differentiate, differentiate_terms, evaluate
+from mopo_cli.nets.stacked import Parameters, mlp_layout
 
 Array = NDArray[np.float32]
 SIZES = (7, 20, 9, 1)
@@ -31,14 +31,11 @@ def asked(members: int) -> list[tuple[Tensor, Tensor]]:
     return [(normal(members, n, 4, name=f"s{n}"), normal(members, n, 3, name=f"a{n}")) for n in ROWS]
 
 
-def by_values(k: int, u: int, values: Tensor) -> Tensor:
-    """The k-th term of the loss is the sum of k + 1 times the values' cubes."""
-    return 3 * (k + 1) * values.square()
-
-
 def learn(of: Parameters, blocks: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], Tensor]:
     into = Parameters(of.layout, torch.full_like(of.flat, 7.0))
-    values = differentiate_blocks(of, blocks, by_values, into)
+    # The k-th term of the loss is the sum of k + 1 times the values' cubes.
+    terms = [Term(inputs, (), lambda values, k=k: 3 * (k + 1) * values.square()) for k, inputs in enumerate(blocks)]
+    values = differentiate_terms(of, terms, into)
     return values, into.flat
 
 
@@ -57,12 +54,13 @@ def test_values_and_gradient_are_those_of_all_rows_at_once(members: int) -> None
     assert gradient.abs().max() > 1
 
 
-def test_a_network_is_told_which_it_is() -> None:
+def test_a_network_is_given_its_own_share_of_the_columns() -> None:
     of, blocks, weights = networks(4), asked(2), normal(4, 1, 1, name="weight")
     into = Parameters(of.layout, torch.zeros_like(of.flat))
-    differentiate_blocks(of, blocks, lambda k, u, values: part(weights, u).expand_as(values), into)
+    weighted = [Term(inputs, (weights,), lambda values, weight: weight.expand_as(values)) for inputs in blocks]
+    differentiate_terms(of, weighted, into)
     ones = Parameters(of.layout, torch.zeros_like(of.flat))
-    differentiate_blocks(of, blocks, lambda k, u, values: torch.ones_like(values), ones)
+    differentiate_terms(of, [Term(inputs, (), torch.ones_like) for inputs in blocks], ones)
     torch.testing.assert_close(into.flat, weights[:, 0] * ones.flat, atol=1e-5, rtol=1e-5)
 
 

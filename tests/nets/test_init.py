@@ -50,25 +50,25 @@ def test_no_two_members_and_no_two_layers_start_alike() -> None:
 def test_agents_start_uniform_within_the_root_of_the_fan_in(name: str, fan_in: int) -> None:
     sac = start_sac(11, 3, SAC, [0, 1, 2], "cpu")
     bound = 1 / sqrt(fan_in)
-    critic = sac.critic_layout.views(sac.critic)
+    critic = sac.critic.layout.views(sac.critic.flat)
     for member in (*critic[name], *critic["b" + name[1:]]):
         assert member.abs().max() <= bound
         if member.numel() > 200:
             assert member.abs().max() > 0.95 * bound
             assert member.std() / bound == pytest.approx(1 / sqrt(3), abs=3 / sqrt(member.numel()))
             assert member.mean() / bound == pytest.approx(0, abs=3 / sqrt(member.numel()))
-    assert torch.equal(sac.critic, sac.target) and (sac.alpha == 1).all()
-    actor = sac.actor_layout.views(sac.actor)
+    assert torch.equal(sac.critic.flat, sac.critic.target.flat) and (sac.alpha == 1).all()
+    actor = sac.actor.layout.views(sac.actor.flat)
     assert 0.95 / sqrt(11) < actor["w0"].abs().max() <= 1 / sqrt(11)
 
 
 def test_agents_twins_and_seeds_start_apart() -> None:
     sac = start_sac(11, 3, SAC, [0, 1, 0], "cpu")
-    weights = sac.critic_layout.views(sac.critic)["w1"].flatten(1)
+    weights = sac.critic.layout.views(sac.critic.flat)["w1"].flatten(1)
     correlation = torch.corrcoef(weights[:4])
     assert (correlation - torch.eye(4)).abs().max() < 0.03
-    assert torch.equal(sac.actor[0], sac.actor[2]) and torch.equal(sac.critic[:2], sac.critic[4:])
-    assert not torch.equal(sac.actor[0], sac.actor[1])
+    assert torch.equal(sac.actor.flat[0], sac.actor.flat[2]) and torch.equal(sac.critic.flat[:2], sac.critic.flat[4:])
+    assert not torch.equal(sac.actor.flat[0], sac.actor.flat[1])
 
 
 def test_a_member_draws_from_its_own_stream_alone() -> None:

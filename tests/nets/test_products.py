@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probes.flops import counted
 from torch import Tensor
 
+from mopo_cli.bench.operations import counted
 from mopo_cli.nets import products
 from mopo_cli.nets.products import product, product_into, product_silu
 

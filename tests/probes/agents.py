@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.algorithm import Learned, agent_state
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings, start_sac
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import stream
@@ -30,7 +31,12 @@ def make_batch(members: int, rows: int = BATCH, act_dim: int = ACT) -> tuple[Tra
 def make_sac(members: int = 2, settings: SacSettings = SETTINGS, act_dim: int = ACT) -> Sac:
     """Agents some way into training: targets differ from critics, temperatures from one and from each other."""
     sac = start_sac(OBS, act_dim, settings, list(range(members)), "cpu")
-    sac.target += 0.1 * normal(*sac.target.shape, name="target")
-    sac.actor *= 2
+    sac.critic.target.flat.add_(0.1 * normal(*sac.critic.target.flat.shape, name="target"))
+    sac.actor.flat.mul_(2)
     sac.log_alpha += torch.linspace(-1.0, -0.3, members)[:, None]
     return sac
+
+
+def tensors(agent: Learned) -> dict[str, Tensor]:
+    """All that a checkpoint holds of it, by name."""
+    return agent_state(agent)[0]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probes.agents import ACT, make_batch, make_sac, normal
+from probes.agents import ACT, make_batch, make_sac, normal, tensors
 from probes.agents import SETTINGS as SAC
 from probes.offline import Layer, assert_gradient, leaves, perceptron
 from torch import Tensor
@@ -48,14 +48,14 @@ def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -
     count, states = settings.actions, len(range(rows)[rho])
     noise = normal(2, 2, rows, 1 + count, ACT, name="noise")
     uniform = 2 * torch.rand(2, states, count, ACT, generator=stream(0, "test/uniform")) - 1
-    before = {name: getattr(sac, name).clone() for name in ("actor", "critic", "target", "log_alpha")}
+    before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "target", "log_alpha")}
     told = update(sac, batch, noise, uniform, rho)
     for m in range(2):
         s, a, n = (t[m].double() for t in (batch.observation, batch.action, batch.next_observation))
-        actor, alpha = leaves(sac.actor_layout, before["actor"], m), before["log_alpha"][m].double().exp()
+        actor, alpha = leaves(sac.actor.layout, before["actor"], m), before["log_alpha"][m].double().exp()
         critics, targets, fresh = (
-            [leaves(sac.critic_layout, flat, 2 * m + i) for i in (0, 1)]
-            for flat in (before["critic"], before["target"], sac.critic)
+            [leaves(sac.critic.layout, flat, 2 * m + i) for i in (0, 1)]
+            for flat in (before["critic"], before["target"], sac.critic.flat)
         )
         (ahead, ahead_log_prob), (present, log_prob) = (
             act(actor, state, noise[i, m].double()) for i, state in ((0, n), (1, s))
@@ -76,7 +76,7 @@ def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -
             q = ask(critic, s, a[:, None])[:, 0]
             term = settings.beta * (low.mean() - q[:real].mean())
             error = (q - backup).square().mean()
-            assert_gradient(sac.critic_layout, sac.critic_adam.grad, 2 * m + i, term + error, critic)
+            assert_gradient(sac.critic.layout, sac.critic.adam.grad, 2 * m + i, term + error, critic)
             regulariser = ask(critic, s[rho], present[rho, 1:]).mean() - q[:real].mean()
             said.append([x.item() for x in (q.mean(), error, term, regulariser)])
         expected = dict(zip(("q", "critic_loss", "conservative", "regulariser"), np.mean(said, axis=0), strict=True))
@@ -86,7 +86,7 @@ def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -
             assert told[name][m].item() == pytest.approx(wanted, rel=1e-4, abs=1e-5), name
         best = torch.minimum(*(ask(critic, s, present[:, :1]) for critic in fresh))
         loss = (alpha * log_prob[:, 0] - best[:, 0]).mean()
-        assert_gradient(sac.actor_layout, sac.actor_adam.grad, m, loss, actor)
+        assert_gradient(sac.actor.layout, sac.actor.adam.grad, m, loss, actor)
         wanted = -(log_prob[:, 0] + settings.target_entropy).mean().item()
         assert sac.alpha_adam.grad[m].item() == pytest.approx(wanted, rel=1e-4)
 
@@ -109,7 +109,7 @@ def start(world: World, algorithm: Algorithm, real_ratio: float, **settings: Any
 def values(loop: Loop, state: Tensor) -> Tensor:
     """What the critics on average say of the actions of the grid in a state `[obs_dim]`."""
     x = state.expand(1, len(GRID), -1)
-    (judged,) = evaluate((loop.agent.judging, (x, GRID[None, :, None])))  # type: ignore[attr-defined]
+    (judged,) = evaluate((loop.agent.critic, (x, GRID[None, :, None])))  # type: ignore[attr-defined]
     return judged.out.mean(dim=0)[:, 0]
 
 

@@ -157,7 +157,7 @@ def test_divergence_is_told_and_nothing_is_published(place: Path, monkeypatch: p
 
     def spoil(behaviour: Any, environment: Any) -> None:
         if behaviour.online.steps == 90:
-            behaviour.online.sac.critic[:] = float("nan")
+            behaviour.online.sac.critic.flat[:] = float("nan")
         take(behaviour, environment)
 
     monkeypatch.setattr(stage, "take_step", spoil)

@@ -74,10 +74,10 @@ def test_an_algorithm_tells_all_its_networks(name: str) -> None:
     flags = FLAGS | OWN.get(name, {})
     settings = resolve(TrainPolicy, method=None if name == "sac" else name, flags=flags).settings
     learner = learner_settings(load(name).settings, settings, ACT)
-    networks = load(name).networks(learner, Work(OBS, ACT, 20, 10, ROWS_OF_DATA, 0, elites=2))
+    networks = load(name).networks(learner, Work(OBS, ACT, 20, 10, ROWS_OF_DATA, elites=2))
     told = sum(each.count * (3 if each.learned else 1) * padded(each.sizes) for each in networks)
     assert numbers_of_networks(loop) == told * len(loop.members)
-    assert sum(each.looks for each in networks) > 0
+    assert sum(each.evaluations for each in networks) > 0
 
 
 def numbers_of_networks(loop: Loop) -> int:

@@ -1,6 +1,6 @@
 """The algorithms by name: a file here is one, with its settings, its update and, as ALGORITHM, its registration.
 
-Which there are is known without importing any.
+Their names can be listed without importing any.
 """
 
 from importlib import import_module

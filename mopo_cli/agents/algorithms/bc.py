@@ -5,19 +5,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work
-from mopo_cli.agents.world import World
-from mopo_cli.engine.members import Member
-from mopo_cli.engine.parallel import spread_evenly
+from mopo_cli.agents.actor import mean_action, mean_gradient
+from mopo_cli.agents.algorithm import Agent, Algorithm, Batch, Networks, Work, start_from_shapes
+from mopo_cli.agents.perceptrons import actor_sizes, start_single
 from mopo_cli.engine.rows import Transition
-from mopo_cli.engine.streams import Draws, stream
-from mopo_cli.nets.adam import Adam
-from mopo_cli.nets.flops import backward_flops, mlp_flops
-from mopo_cli.nets.init import initial, uniform
-from mopo_cli.nets.perceptron import differentiate, evaluate
+from mopo_cli.engine.streams import Draws
+from mopo_cli.nets.network import descend
+from mopo_cli.nets.perceptron import evaluate
 from mopo_cli.nets.precision import Precision
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
 
 
 @dataclass(frozen=True)
@@ -33,64 +28,34 @@ class BcSettings:
 
 
 @dataclass
-class Bc:
-    """The parameters of S policies `[S, ·]`, changed in place."""
+class Bc(Agent):
+    """S policies."""
 
     settings: BcSettings
-    layout: Layout
-    actor: Tensor
-    actor_adam: Adam
-
-    def __post_init__(self) -> None:
-        self.acting = Parameters(self.layout, self.actor, self.settings.update_precision)
-        self.gradient = Parameters(self.layout, self.actor_adam.grad)
-
-    def policy(self, m: int, flat: Tensor | None = None) -> Actor:
-        """The policy of member m, with its present parameters or with those in `flat` `[S, size]`."""
-        own = (self.actor if flat is None else flat)[m : m + 1]
-        return Actor(own, self.layout, self.settings.log_std_min, self.settings.log_std_max)
-
-    def finite(self) -> Tensor:
-        """Whether all parameters of a member are finite, bool `[S]`."""
-        return torch.isfinite(self.actor).all(dim=1)
 
 
 def start_bc(obs_dim: int, act_dim: int, settings: BcSettings, seeds: list[int], device: torch.device | str) -> Bc:
     """Build fresh policies, the m-th from the streams of `seeds[m]`."""
-    layout = mlp_layout((obs_dim, *(settings.hidden,) * settings.layers, 2 * act_dim))
-    actor = initial(layout, [stream(seed, "actor/weights") for seed in seeds], uniform, uniform).to(device)
-    return Bc(settings, layout, actor, Adam.like(actor))
+    return Bc(settings, start_single("actor", actor_sizes(settings, obs_dim, act_dim), settings, seeds, device))
 
 
 def update(bc: Bc, batch: Transition, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step on the mean squared error of the deterministic action, in place."""
-    settings = bc.settings
-    (acting,) = evaluate((bc.acting, (batch.observation,)))
-    action = torch.tanh(acting.out.chunk(2, dim=-1)[0])
+    (actor,) = evaluate((bc.actor, (batch.observation,)))
+    action = mean_action(actor.out)
     error = action - batch.action
+    # Loss: mean (tanh(mean(s)) - a)^2
     by_mean = 2 * error * (1 - action * action) / error[0].numel()
-    by_out = torch.cat([by_mean, torch.zeros_like(by_mean)], dim=-1)
-    spread_evenly(lambda u: differentiate(acting, u, by_out, into=bc.gradient), len(acting.inputs))
-    bc.actor_adam.update(bc.actor, actor_scale * settings.actor_lr)
+    descend(bc.actor, actor, mean_gradient(by_mean), actor_scale * bc.settings.actor_lr)
     return {"actor_loss": error.square().mean(dim=(1, 2))}
-
-
-def _begin(world: World, members: tuple[Member, ...], settings: BcSettings) -> Bc:
-    seeds = [member.seed for member in members]
-    return start_bc(world.rows.obs_dim, world.rows.act_dim, settings, seeds, world.real.device)
 
 
 def _step(bc: Bc, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     return update(bc, batch, actor_scale)
 
 
-def _operations(settings: BcSettings, work: Work) -> int:
-    actor = work.obs_dim, *(settings.hidden,) * settings.layers, 2 * work.act_dim
-    return work.batch * (mlp_flops(actor) + backward_flops(actor))
-
-
 def _networks(settings: BcSettings, work: Work) -> tuple[Networks, ...]:
-    return (Networks((work.obs_dim, *(settings.hidden,) * settings.layers, 2 * work.act_dim), looks=1),)
+    return (Networks(actor_sizes(settings, work.obs_dim, work.act_dim), evaluations=1),)
 
 
-ALGORITHM = Algorithm(BcSettings, ("actor_loss",), _begin, _step, _operations, _networks, learns_from="real")
+ALGORITHM = Algorithm(BcSettings, ("actor_loss",), start_from_shapes(start_bc), _step, _networks, learns_from="real")

@@ -3,7 +3,7 @@
 Each critic's loss is, with L(s) the log-sum-exp over sampled actions (see agents/conservative.py), rho the states of
 the rollouts among those of the data, and D the data (COMBO, eq. 2),
 
-    beta (E_s~rho[L(s)] - E_s,a~D[Q(s, a)]) + E_s,a,s'~d_f[(Q(s, a) - backup)^2].
+    beta (E_s~rho[L(s)] - E_s,a~D[Q(s, a)]) + E_s,a,s'~d_f[(Q(s, a) - target_q)^2].
 
 d_f is a batch: a share f of it, the setting real-ratio, is the data's, the model's rollouts are the rest. So the update
 is CQL's with data in the second expectation alone. The paper halves the square; see algorithms/cql.py why that is not
@@ -46,14 +46,9 @@ def step(combo: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str
     return cql.step(combo, batch, draws, actor_scale, rho(cast(ComboSettings, combo.settings), batch.real))
 
 
-def operations(settings: ComboSettings, work: Work) -> int:
-    """Those of CQL, of the states of rho."""
-    return cql.operations(settings, work, len(range(work.batch)[rho(settings, work.real)]))
-
-
 def held(settings: ComboSettings, work: Work) -> int:
     """What CQL holds, of the states of rho."""
     return cql.held(settings, work, len(range(work.batch)[rho(settings, work.real)]))
 
 
-ALGORITHM = Algorithm(ComboSettings, cql.METRICS, sac.begin, step, operations, sac.networks, held, learns_from="both")
+ALGORITHM = Algorithm(ComboSettings, cql.METRICS, sac.begin, step, sac.networks, held, learns_from="both")

@@ -2,9 +2,9 @@
 
 Each critic's loss is, with L(s) the log-sum-exp over sampled actions (see agents/conservative.py) and D the data,
 
-    beta (E_s~D[L(s)] - E_s,a~D[Q(s, a)]) + E_s,a,s'~D[(Q(s, a) - backup)^2].
+    beta (E_s~D[L(s)] - E_s,a~D[Q(s, a)]) + E_s,a,s'~D[(Q(s, a) - target_q)^2].
 
-The paper halves the square (eq. 4). Its released code and those that follow it do not, and beta is known from them.
+The paper halves the square (eq. 4). Its released code and those that follow it do not, and beta is theirs.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,15 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import squash, squash_gradient
+from mopo_cli.agents.actor import squash
 from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.conservative import KINDS, differentiate_critics, propose, soft_maximum
+from mopo_cli.agents.perceptrons import critic_sizes
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.streams import Draws
-from mopo_cli.nets.flops import backward_flops, mlp_flops
+from mopo_cli.nets.network import descend_and_evaluate
 from mopo_cli.nets.perceptron import block_count, evaluate
 
 
@@ -43,7 +44,7 @@ class CqlSettings(SacSettings):
 def update(
     cql: Sac, batch: Batch, noise: Tensor, uniform: Tensor, rho: slice = slice(None), actor_scale: float = 1.0
 ) -> dict[str, Tensor]:
-    """One gradient step of every critic, actor and temperature, in place; returns what one watches, each `[S]`.
+    """One gradient step of every critic, actor and temperature, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]`; noise `[2, S, B, 1 + N, act_dim]` is standard normal, first for the next states;
     uniform `[S, R, N, act_dim]` is in [-1, 1]; `rho` are the R rows at whose states actions are sampled;
@@ -53,33 +54,34 @@ def update(
     policy there, less that over the real rows; both are means of the two critics before the step.
     """
     settings, alpha = cast(CqlSettings, cql.settings), cql.alpha
-    observation, following = batch.observation, batch.next_observation
-    rows, obs_dim = observation.shape[1:]
+    observation, next_observation = batch.observation, batch.next_observation
 
-    ahead, present = evaluate((cql.acting, (following,)), (cql.acting, (observation,)))
-    said = torch.stack([ahead.out, present.out])
-    drawn = squash(said, noise[..., 0, :], settings.log_std_min, settings.log_std_max)
-    (next_action, action), (next_log_prob, log_prob) = drawn.action, drawn.log_prob
+    next_actor, actor = evaluate((cql.actor, (next_observation,)), (cql.actor, (observation,)))
+    out = torch.stack([next_actor.out, actor.out])
+    sample = squash(out, noise[..., 0, :], settings.log_std_min, settings.log_std_max)
+    (next_action, action), (next_log_prob, log_prob) = sample.action, sample.log_prob
 
-    next_value = sac.lower_target(cql, following, next_action)
+    next_value = sac.lower_target(cql, next_observation, next_action)
     if settings.backup == "soft":
         next_value = next_value - alpha * next_log_prob
-    backup = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
+    target_q = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
 
-    proposals = propose(cql, observation[:, rho], said[:, :, rho], noise[:, :, rho, 1:], uniform)
-    judged = differentiate_critics(cql, batch, backup, proposals, settings.beta, settings.lse)
-    now = sac.move_critics(cql, (observation, action))
+    # Critics' loss: beta (mean log sum exp Q(s, .) - mean Q(s, a)) + mean (Q(s, a) - target_q)^2  (CQL, eq. 4)
+    proposals = propose(settings, observation[:, rho], out[:, :, rho], noise[:, :, rho, 1:], uniform)
+    q, proposed_q = differentiate_critics(cql.critic, batch, target_q, proposals, settings.beta, settings.lse)
+    q_pi = descend_and_evaluate(cql.critic, None, settings.critic_lr, (observation, action), settings.tau)
 
-    by_out = squash_gradient(drawn, 1, sac.lower_slope(now, obs_dim) / -rows, alpha[:, :, None] / rows)
-    sac.step_actor(cql, present, by_out, actor_scale)
-    entropy = sac.step_temperature(cql, log_prob)
+    sac.descend_actor(cql, actor, sample, q_pi, alpha, actor_scale)
+    entropy = sac.descend_temperature(cql, log_prob)
 
-    q, proposed = judged.known, judged.proposed
-    of_data, of_policy = q[:, :, : batch.real].mean(dim=(1, 2)), proposed[..., -settings.actions :].mean(dim=(1, 2, 3))
-    low = soft_maximum(proposed + proposals.rarity[:, None], settings.lse).mean(dim=(1, 2))
+    of_data, of_policy = (
+        q[:, :, : batch.real].mean(dim=(1, 2)),
+        proposed_q[..., -settings.actions :].mean(dim=(1, 2, 3)),
+    )
+    low = soft_maximum(proposed_q + proposals.rarity[:, None], settings.lse).mean(dim=(1, 2))
     return {
         "q": q.mean(dim=(1, 2)),
-        "critic_loss": (q - backup[:, None]).square().mean(dim=(1, 2)),
+        "critic_loss": (q - target_q[:, None]).square().mean(dim=(1, 2)),
         "conservative": settings.beta * (low - of_data),
         "regulariser": of_policy - of_data,
         "entropy": entropy,
@@ -96,25 +98,18 @@ def step(cql: Sac, batch: Batch, draws: Draws, actor_scale: float, rho: slice = 
     return update(cql, batch, noise, uniform, rho, actor_scale)
 
 
-def operations(settings: CqlSettings, work: Work, states: int | None = None) -> int:
-    """Soft actor-critic's, and both critics forward and backward at all actions sampled at `states` or all rows."""
-    _, critic = sac.sac_sizes(settings, work)
-    sampled = KINDS * settings.actions * (work.batch if states is None else states)
-    return sac.operations(settings, work) + 2 * sampled * (mlp_flops(critic) + backward_flops(critic))
-
-
 def held(settings: CqlSettings, work: Work, states: int | None = None) -> int:
     """Of every action: noise, itself twice, its state. Of every block of them: the gradient of both critics.
 
-    At once, what the layers of both say of every action.
+    At once, the activations of both for every action.
     """
-    _, sizes = sac.sac_sizes(settings, work)
+    sizes = critic_sizes(settings, work.obs_dim, work.act_dim)
     critics = Networks(sizes, 2)
     sampled = KINDS * settings.actions * (work.batch if states is None else states)
     blocks = 0 if work.at_once else block_count(sampled, torch.empty(0))
-    said = critics.count * sum(critics.sizes) if work.at_once else 0
-    return sampled * (sizes[0] + 3 * work.act_dim + said) + blocks * critics.count * critics.parameters
+    activations = critics.count * sum(critics.sizes) if work.at_once else 0
+    return sampled * (sizes[0] + 3 * work.act_dim + activations) + blocks * critics.count * critics.parameters
 
 
 METRICS = ("q", "critic_loss", "conservative", "regulariser", "entropy", "alpha")
-ALGORITHM = Algorithm(CqlSettings, METRICS, sac.begin, step, operations, sac.networks, held, learns_from="real")
+ALGORITHM = Algorithm(CqlSettings, METRICS, sac.begin, step, sac.networks, held, learns_from="real")

@@ -5,7 +5,7 @@ Every elite k of the dynamics has a ratio tau_k(s, a) of its own, learned by Gra
 
     r - eta log(1e-8 + clip(tau, ratio-min, ratio-max))
 
-on rows of the model; nothing is taken off those of the data. Where the policy goes less often than the data,
+on rows of the model; those of the data keep their reward. Where the policy goes less often than the data,
 log tau < 0 and pays a bonus, down to a penalty of eta log(ratio-min). The authors' code also has the forms "tanh",
 tanh(tau - 1), and "tanh-difference", tanh(tau) - tanh(1), which are bounded by themselves and not clipped.
 
@@ -21,9 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Take, Work, agent_state, restore_agent, setting
-from mopo_cli.agents.algorithms import sac as soft
+from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Take, Work, setting
+from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, standardise, start_dice, step_dice
 from mopo_cli.agents.world import World
@@ -32,7 +31,6 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import RATIO
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws
-from mopo_cli.nets.flops import backward_flops, mlp_flops
 
 _QUANTILES = (0.1, 0.5, 0.9)
 _RATIOS = tuple(f"ratio_p{100 * level:.0f}" for level in _QUANTILES)
@@ -60,17 +58,17 @@ class DropSettings(SacSettings):
 
 
 @dataclass
-class Drop:
+class Drop(Sac):
     """S agents, and the ratios of each in the K elites of its ensemble: S K pairs, those of a member in a row.
 
-    `objective` `[S]` is GradientDICE's, averaged over the latest steps and the networks.
+    `numbers` are, per member, those of the elites in its ensemble, `[K]`. `objective` `[S]` is GradientDICE's, averaged
+    over the latest steps and the networks.
     """
 
     settings: DropSettings
     world: World
     elites: tuple[Ensemble, ...]
-    networks: Tensor  # [S, K], the numbers of the elites in their ensembles
-    sac: Sac
+    numbers: tuple[Tensor, ...]
     dice: Dice
     objective: Tensor
 
@@ -78,26 +76,11 @@ class Drop:
         self.column = self.world.how.uncertainties.index(RATIO)
         self.levels = torch.tensor(_QUANTILES, device=self.objective.device)
 
-    @property
-    def actor(self) -> Tensor:
-        """The parameters of the policies, `[S, ·]`."""
-        return self.sac.actor
-
-    def policy(self, m: int, flat: Tensor | None = None) -> Actor:
-        """The policy of member m, with its present parameters or with those that `flat` `[S, ·]` begins with."""
-        return self.sac.policy(m, None if flat is None else flat[:, : self.actor.shape[1]])
-
     def ratio(self, m: int, flat: Tensor) -> Ratio:
         """The ratios of member m, with the parameters that `flat` `[S, ·]` has after the policies'."""
-        own, model = flat[m, self.actor.shape[1] :], self.elites[m]
+        parameters, model = flat[m, self.actor.layout.size :], self.elites[m]
         scaler = model.input_mean, model.input_std
-        return Ratio(own.view(len(model), -1), self.dice.layout, *scaler, self.networks[m])
-
-    def finite(self) -> Tensor:
-        """Whether all that a member has learned is finite, bool `[S]`."""
-        members = len(self.actor)
-        learned = torch.cat([part.view(members, -1) for part in (self.dice.tau, self.dice.f, self.dice.nu)], dim=1)
-        return self.sac.finite() & torch.isfinite(learned).all(dim=1)
+        return Ratio(parameters.view(len(model), -1), self.dice.tau.layout, *scaler, self.numbers[m])
 
 
 def start_drop(world: World, members: tuple[Member, ...], settings: DropSettings) -> Drop:
@@ -105,10 +88,10 @@ def start_drop(world: World, members: tuple[Member, ...], settings: DropSettings
     ensembles = [world.ensembles[member.model] for member in members]
     elites = tuple(ensemble.only_elites() for ensemble in ensembles)
     inputs, device = world.rows.obs_dim + world.rows.act_dim, world.real.device
-    networks = torch.tensor([ensemble.elites for ensemble in ensembles], device=device)
+    numbers = tuple(torch.tensor(ensemble.elites, device=device) for ensemble in ensembles)
     dice = start_dice(inputs, len(elites[0]), [member.seed for member in members], device)
-    agents = soft.begin(world, members, settings)
-    return Drop(settings, world, elites, networks, agents, dice, torch.zeros(len(members), device=device))
+    agents, objective = sac.begin(world, members, settings), torch.zeros(len(members), device=device)
+    return Drop(**vars(agents), world=world, elites=elites, numbers=numbers, dice=dice, objective=objective)
 
 
 def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
@@ -119,16 +102,16 @@ def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) 
     inputs = []
     for m, ensemble in enumerate(drop.elites):
         change, _ = ensemble.predict(observation[m], action[m], precision)
-        following = observation[m] + change[..., :-1]  # [K, B, obs_dim]
-        states = torch.cat([observation[m], *following])
-        acted = drop.sac.policy(m).act(states, noise[m])
-        pairs = torch.cat([observation[m], states]), torch.cat([action[m], acted])
+        next_observation = observation[m] + change[..., :-1]  # [K, B, obs_dim]
+        states = torch.cat([observation[m], *next_observation])
+        actions = drop.policy(m).act(states, noise[m])
+        pairs = torch.cat([observation[m], states]), torch.cat([action[m], actions])
         inputs.append(standardise(*pairs, ensemble.input_mean, ensemble.input_std))
     # Of every member: B rows at (s, a), B at (s0, a0), and K times B at (s', a').
     parts = torch.stack(inputs).unflatten(1, (-1, rows))
-    at, first, ahead = parts[:, 0], parts[:, 1], parts[:, 2:].flatten(0, 1)
-    found = step_dice(drop.dice, at, first, ahead, settings.gamma, settings.dice_norm, settings.dice_lr)
-    return found.view(len(drop.elites), -1).mean(dim=1)
+    at, first, following = parts[:, 0], parts[:, 1], parts[:, 2:].flatten(0, 1)
+    objective = step_dice(drop.dice, at, first, following, settings.gamma, settings.dice_norm, settings.dice_lr)
+    return objective.view(len(drop.elites), -1).mean(dim=1)
 
 
 def refresh(drop: Drop, draws: Draws, take: Take) -> None:
@@ -145,7 +128,7 @@ def _follow(drop: Drop, draws: Draws) -> None:
 
 
 def penalty(ratio: Tensor, settings: DropSettings) -> tuple[Tensor, Tensor]:
-    """What is taken off the reward for a ratio, without eta, and which ratios the clip changed; both as `ratio`."""
+    """The penalty of a ratio, without eta, and which ratios the clip changed; both of the shape of `ratio`."""
     if settings.ratio_form == "tanh":
         return torch.tanh(ratio - 1), torch.zeros_like(ratio)
     if settings.ratio_form == "tanh-difference":
@@ -155,35 +138,22 @@ def penalty(ratio: Tensor, settings: DropSettings) -> tuple[Tensor, Tensor]:
 
 
 def update(drop: Drop, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    """One gradient step of SAC, in place, with the model's rewards altered; what one watches, each `[S]`.
+    """One gradient step of SAC, in place, with the model's rewards lowered; returns its metrics, each `[S]`.
 
-    Told of the ratios of the batch's model rows: quantiles, and the share of them that was clipped.
+    Among them are, of the ratios of the batch's model rows, quantiles and the share that was clipped.
     """
     ratio = batch.uncertainty[:, batch.real :, drop.column]
     cost, clipped = penalty(ratio, drop.settings)
     real, imagined = batch.reward[:, : batch.real], batch.reward[:, batch.real :] - drop.settings.eta * cost
     reward = torch.cat([real, imagined], dim=1)
-    told = soft.update(drop.sac, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
-    told |= dict(zip(_RATIOS, torch.quantile(ratio, drop.levels, dim=1), strict=True))
-    return told | {"clipped": clipped.mean(dim=1), "dice_loss": drop.objective}
-
-
-def refresh_operations(settings: DropSettings, work: Work) -> int:
-    """The products of `refresh`.
-
-    At each row the elites say what follows, the policy acts there and in the row's own state, and the networks for tau
-    are asked about one pair and those for f about three, forward and back.
-    """
-    actor, _ = soft.sac_sizes(settings, work)
-    sizes = ratio_sizes(work.obs_dim + work.act_dim)
-    pair = 4 * (mlp_flops(sizes) + backward_flops(sizes))
-    row = work.elites * (work.network + mlp_flops(actor) + pair) + mlp_flops(actor)
-    return settings.dice_steps * work.batch * row
+    metrics = sac.update(drop, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
+    metrics |= dict(zip(_RATIOS, torch.quantile(ratio, drop.levels, dim=1), strict=True))
+    return metrics | {"clipped": clipped.mean(dim=1), "dice_loss": drop.objective}
 
 
 def networks(settings: DropSettings, work: Work) -> tuple[Networks, ...]:
     """Soft actor-critic's, and for every elite those for tau and f, which have steps of their own."""
-    return *soft.networks(settings, work), Networks(ratio_sizes(work.obs_dim + work.act_dim), 2 * work.elites)
+    return *sac.networks(settings, work), Networks(ratio_sizes(work.obs_dim + work.act_dim), 2 * work.elites)
 
 
 def _warm(drop: Drop, batch: Batch, draws: Draws) -> None:
@@ -191,8 +161,8 @@ def _warm(drop: Drop, batch: Batch, draws: Draws) -> None:
 
 
 def _rolling(drop: Drop) -> Tensor:
-    """Who acts and what the ratios are: the parameters of both, `[S, ·]`."""
-    return torch.cat([drop.actor, drop.dice.tau.view(len(drop.actor), -1)], dim=1)
+    """The parameters of policies and ratios, `[S, ·]`."""
+    return torch.cat([drop.actor.flat, drop.dice.tau.flat.view(len(drop.actor.flat), -1)], dim=1)
 
 
 def _imagining(drop: Drop, m: int, flat: Tensor, how: RolloutOptions) -> RolloutOptions:
@@ -200,21 +170,9 @@ def _imagining(drop: Drop, m: int, flat: Tensor, how: RolloutOptions) -> Rollout
 
 
 def _files(drop: Drop, m: int) -> dict[str, dict[str, Tensor]]:
-    own = drop.ratio(m, _rolling(drop))
-    more = {"input_mean": own.input_mean, "input_std": own.input_std, "networks": own.networks}
-    return {"ratio": own.layout.views(own.flat) | more}
-
-
-def _state(drop: Drop) -> tuple[dict[str, Tensor], list[int]]:
-    (of_sac, taken), (of_dice, more) = agent_state(drop.sac), agent_state(drop.dice)
-    return of_sac | of_dice | {"objective": drop.objective}, taken + more
-
-
-def _restore(drop: Drop, tensors: dict[str, Tensor], steps: list[int]) -> None:
-    count = len(agent_state(drop.sac)[1])
-    restore_agent(drop.sac, tensors, steps[:count])
-    restore_agent(drop.dice, tensors, steps[count:])
-    drop.objective.copy_(tensors["objective"])
+    ratio = drop.ratio(m, _rolling(drop))
+    scaler = {"input_mean": ratio.input_mean, "input_std": ratio.input_std, "networks": ratio.networks}
+    return {"ratio": ratio.layout.views(ratio.flat) | scaler}
 
 
 ALGORITHM = Algorithm(
@@ -222,17 +180,13 @@ ALGORITHM = Algorithm(
     ("q", "critic_loss", "entropy", "alpha", *_RATIOS, "clipped", "dice_loss"),
     start_drop,
     update,
-    soft.operations,
     networks,
     learns_from="model",
     warm_up=lambda settings: (settings.dice_pretrain,),
     warm=_warm,
     refresh=refresh,
-    refresh_operations=refresh_operations,
     uncertainties=(RATIO,),
     rolling=_rolling,
     imagining=_imagining,
     files=_files,
-    state=_state,
-    restore=_restore,
 )

@@ -1,4 +1,4 @@
-"""Implicit Q-learning over a stack of members (Kostrikov et al. 2021): no action but the data's is ever judged.
+"""Implicit Q-learning over a stack of members (Kostrikov et al. 2021): only the data's own actions are evaluated.
 
 V is an upper expectile of Q over the data's actions, Q is fitted to r + gamma V(s'), and the policy clones the
 actions weighted by exp(beta (Q - V)). It is a Gaussian around tanh(mean) whose deviation depends on no state.
@@ -10,20 +10,25 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
+from mopo_cli.agents.algorithm import Agent, Algorithm, Batch, Networks, Work, setting
+from mopo_cli.agents.perceptrons import (
+    actor_sizes,
+    by_twins,
+    critic_sizes,
+    start_single,
+    start_twins,
+    twin_values,
+    value_sizes,
+)
 from mopo_cli.agents.returns import episode_returns, last_steps, one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.parallel import spread, spread_evenly
 from mopo_cli.engine.rows import Transition
-from mopo_cli.engine.streams import Draws, stream
-from mopo_cli.nets.adam import Adam
-from mopo_cli.nets.flops import backward_flops, mlp_flops
-from mopo_cli.nets.init import initial, uniform
-from mopo_cli.nets.perceptron import Evaluated, collect, differentiate, evaluate, forward
+from mopo_cli.engine.streams import Draws
+from mopo_cli.nets.network import Network, descend, descend_and_evaluate
+from mopo_cli.nets.perceptron import evaluate
 from mopo_cli.nets.precision import Precision
-from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout, part, units
+from mopo_cli.nets.stacked import Layers
 
 
 @dataclass(frozen=True)
@@ -51,46 +56,17 @@ class IqlSettings:
 
 
 @dataclass
-class Iql:
-    """S agents: actors and V `[S, ·]`, twin critics and targets `[2S, ·]`, changed in place.
+class Iql(Agent):
+    """S agents: actors, V, and 2S twin critics with targets, changed in place.
 
-    The log deviations are the biases of the second half of an actor's outputs, and the weights there are zero.
+    The log deviations are the biases of the second half of an actor's outputs, and the weights there are zero. Samples
+    of a policy have the learned deviation before the tanh, and not after it as while learning.
     """
 
     settings: IqlSettings
     reward_scale: float
-    actor_layout: Layout
-    value_layout: Layout
-    critic_layout: Layout
-    actor: Tensor
-    value: Tensor
-    critic: Tensor
-    target: Tensor
-    actor_adam: Adam
-    value_adam: Adam
-    critic_adam: Adam
-
-    def __post_init__(self) -> None:
-        self.acting = Parameters(self.actor_layout, self.actor, self.settings.update_precision)
-        self.valuing = Parameters(self.value_layout, self.value, self.settings.update_precision)
-        self.judging = Parameters(self.critic_layout, self.critic, self.settings.update_precision)
-        self.aiming = Parameters(self.critic_layout, self.target, self.settings.update_precision)
-        self.actor_gradient = Parameters(self.actor_layout, self.actor_adam.grad)
-        self.value_gradient = Parameters(self.value_layout, self.value_adam.grad)
-        self.critic_gradient = Parameters(self.critic_layout, self.critic_adam.grad)
-
-    def policy(self, m: int, flat: Tensor | None = None) -> Actor:
-        """The policy of member m, with its present parameters or with those in `flat` `[S, size]`.
-
-        Its samples have the learned deviation before the tanh, and not after it as while learning.
-        """
-        own = (self.actor if flat is None else flat)[m : m + 1]
-        return Actor(own, self.actor_layout, self.settings.log_std_min, self.settings.log_std_max)
-
-    def finite(self) -> Tensor:
-        """Whether the actor, V and both critics of a member are finite, bool `[S]`."""
-        critics = torch.isfinite(self.critic).all(dim=1).view(-1, 2).all(dim=1)
-        return torch.isfinite(self.actor).all(dim=1) & torch.isfinite(self.value).all(dim=1) & critics
+    value: Network
+    critic: Network
 
 
 def start_iql(
@@ -102,63 +78,64 @@ def start_iql(
     reward_scale: float = 1.0,
 ) -> Iql:
     """Build fresh agents that multiply all rewards by `reward_scale`, the m-th from the streams of `seeds[m]`."""
-    hidden = (settings.hidden,) * settings.layers
-    actor_layout = mlp_layout((obs_dim, *hidden, 2 * act_dim))
-    value_layout = mlp_layout((obs_dim, *hidden, 1))
-    critic_layout = mlp_layout((obs_dim + act_dim, *hidden, 1))
-    actor = initial(actor_layout, [stream(s, "actor/weights") for s in seeds], uniform, uniform)
+    actor = start_single("actor", actor_sizes(settings, obs_dim, act_dim), settings, seeds, device)
     for name in (f"w{settings.layers}", f"b{settings.layers}"):
-        actor_layout.views(actor)[name][..., act_dim:] = 0
-    value = initial(value_layout, [stream(s, "value/weights") for s in seeds], uniform, uniform)
-    twins = [stream(s, "critic/weights", twin) for s in seeds for twin in (0, 1)]
-    critic = initial(critic_layout, twins, uniform, uniform)
-    actor, value, critic = (network.to(device) for network in (actor, value, critic))
-    layouts, networks = (actor_layout, value_layout, critic_layout), (actor, value, critic, critic.clone())
-    adams = Adam.like(actor), Adam.like(value), Adam.like(critic)
-    return Iql(settings, reward_scale, *layouts, *networks, *adams)
+        actor.layout.views(actor.flat)[name][..., act_dim:] = 0
+    value = start_single("value", value_sizes(settings, obs_dim), settings, seeds, device)
+    critic = start_twins(critic_sizes(settings, obs_dim, act_dim), settings, seeds, device)
+    return Iql(settings, actor, reward_scale, value, critic)
 
 
 def update(iql: Iql, batch: Transition, actor_scale: float = 1.0) -> dict[str, Tensor]:
-    """One gradient step of every V, actor and critic, in place; returns what one watches, each `[S]`.
+    """One gradient step of every V, actor and critic, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]`; `actor_scale` is the factor of the actor's learning rate. V comes first, and the
-    others look at the new one (IQL's code).
+    others see the new one (IQL's code).
     """
-    settings, observation, following = iql.settings, batch.observation, batch.next_observation
-    members, rows, _ = observation.shape
+    settings, observation, next_observation = iql.settings, batch.observation, batch.next_observation
+    rows, act_dim = batch.action.shape[1:]
 
-    aimed, valued, known, present = evaluate(
-        (iql.aiming, (observation, batch.action)),
-        (iql.valuing, (observation,)),
-        (iql.judging, (observation, batch.action)),
-        (iql.acting, (observation,)),
+    target, old_value, critic, actor = evaluate(
+        (iql.critic.target, (observation, batch.action)),
+        (iql.value, (observation,)),
+        (iql.critic, (observation, batch.action)),
+        (iql.actor, (observation,)),
     )
-    # V's loss is the mean of |expectile - (Q < V)| (Q - V)^2.
-    above = aimed.out.view(members, 2, rows).amin(dim=1) - valued.out[..., 0]
-    share = torch.abs(settings.expectile - (above <= 0).to(above.dtype))
-    asked = torch.cat([observation, following], dim=1)
-    value, next_value = _step_value(iql, valued, -2 * share * above / rows, asked).split(rows, dim=1)
+    # L_V = mean |expectile - 1(A < 0)| A^2, A = min(Q1', Q2')(s, a) - V(s)  (eq. 5)
+    old_advantage = twin_values(target.out).amin(dim=1) - old_value.out[..., 0]
+    share = torch.abs(settings.expectile - (old_advantage <= 0).to(old_advantage.dtype))
+    by_value = (-2 * share * old_advantage / rows)[..., None]
+    both = torch.cat([observation, next_observation], dim=1)
+    new_value = descend_and_evaluate(iql.value, (old_value, by_value), settings.critic_lr, (both,))
+    value, next_value = new_value.out[..., 0].split(rows, dim=1)
 
-    backup = one_step_return(iql.reward_scale * batch.reward, batch.terminal, next_value, settings.gamma)
-    q = known.out.view(members, 2, rows)
-    error = q - backup[:, None]
-    _step_critics(iql, known, 2 * error / rows)  # the mean squared error of each
+    # L_Q = mean (Q(s, a) - r - gamma (1 - terminal) V(s'))^2  (eq. 6)
+    target_q = one_step_return(iql.reward_scale * batch.reward, batch.terminal, next_value, settings.gamma)
+    q = twin_values(critic.out)
+    error = q - target_q[:, None]
+    descend(iql.critic, critic, by_twins(2 * error / rows), settings.critic_lr, settings.tau)
 
-    advantage = above + valued.out[..., 0] - value
+    # L_pi = -mean exp(beta A) log pi(a | s), A by the new V  (eq. 7)
+    advantage = old_advantage + old_value.out[..., 0] - value
     weight = (settings.inverse_temperature * advantage).exp().clamp(max=settings.weight_max)
-    log_prob, by_out = log_likelihood(present.out, batch.action, settings.log_std_min, settings.log_std_max)
-    _step_actor(iql, present, by_out * (-weight / rows)[..., None], actor_scale)
+    log_prob, by_out = log_likelihood(actor.out, batch.action, settings.log_std_min, settings.log_std_max)
+    by_out = by_out * (-weight / rows)[..., None]
+
+    def no_slope_of_deviation(gradient: Layers) -> None:
+        gradient[-1][0][..., act_dim:].zero_()  # the deviation depends on no state
+
+    descend(iql.actor, actor, by_out, actor_scale * settings.actor_lr, adjust=no_slope_of_deviation)
     return {
         "q": q.mean(dim=(1, 2)),
         "critic_loss": error.square().mean(dim=(1, 2)),
-        "value_loss": (share * above.square()).mean(dim=1),
+        "value_loss": (share * old_advantage.square()).mean(dim=1),
         "actor_loss": -(weight * log_prob).mean(dim=1),
         "weight": weight.mean(dim=1),
     }
 
 
 def log_likelihood(out: Tensor, action: Tensor, log_std_min: float, log_std_max: float) -> tuple[Tensor, Tensor]:
-    """Of actions `[…, act_dim]` under the Gaussian around tanh(mean), where a network says `out`: mean and log std.
+    """Of actions `[…, act_dim]` under the Gaussian around tanh(mean) of a network's output `out`: mean and log std.
 
     Returns the log-likelihoods `[…]` and their gradients by the network's output `[…, 2 act_dim]`.
     """
@@ -171,45 +148,6 @@ def log_likelihood(out: Tensor, action: Tensor, log_std_min: float, log_std_max:
     return log_prob, torch.cat([by_mean, by_log_std], dim=-1)
 
 
-def _step_value(iql: Iql, valued: Evaluated, by_value: Tensor, asked: Tensor) -> Tensor:
-    """Take one step of all V, and ask them about the observations `asked` `[S, R, obs_dim]`: `[S, R]`."""
-    grad = by_value[..., None]
-
-    def improve(u: int) -> list[Tensor]:
-        differentiate(valued, u, grad, into=iql.value_gradient)
-        iql.value_adam.step(u, iql.value, iql.settings.critic_lr)
-        return forward(iql.valuing, u, (asked,))
-
-    iql.value_adam.steps += 1
-    values = collect(iql.valuing, spread(improve, units(iql.value)))
-    return values.out[..., 0]
-
-
-def _step_critics(iql: Iql, known: Evaluated, by_q: Tensor) -> None:
-    grad = by_q.reshape(len(iql.critic), -1, 1)
-
-    def improve(u: int) -> None:
-        differentiate(known, u, grad, into=iql.critic_gradient)
-        iql.critic_adam.step(u, iql.critic, iql.settings.critic_lr)
-        part(iql.target, u).lerp_(part(iql.critic, u), iql.settings.tau)
-
-    iql.critic_adam.steps += 1
-    spread(improve, len(known.inputs))
-
-
-def _step_actor(iql: Iql, present: Evaluated, by_out: Tensor, actor_scale: float) -> None:
-    act_dim = by_out.shape[-1] // 2
-
-    def climb(u: int) -> None:
-        differentiate(present, u, by_out, into=iql.actor_gradient)
-        weight, _ = iql.actor_gradient.layers[u][-1]
-        weight[..., act_dim:].zero_()  # the deviation depends on no state
-        iql.actor_adam.step(u, iql.actor, actor_scale * iql.settings.actor_lr)
-
-    iql.actor_adam.steps += 1
-    spread_evenly(climb, len(present.inputs))
-
-
 def _begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:
     seeds = [member.seed for member in members]
     scale = _reward_scale(world, settings.return_range)
@@ -219,32 +157,19 @@ def _begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> 
 def _reward_scale(world: World, return_range: float) -> float:
     logged = world.rows.split(world.real)
     returns = episode_returns(logged.reward, last_steps(logged))
-    spread_out = float(returns.max() - returns.min())
-    return return_range / spread_out if return_range and spread_out else 1.0
+    span = float(returns.max() - returns.min())
+    return return_range / span if return_range and span else 1.0
 
 
 def _step(iql: Iql, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     return update(iql, batch, actor_scale)
 
 
-def _operations(settings: IqlSettings, work: Work) -> int:
-    """The products of `update`: all networks forward and back, target critics forward, V at s and s' once more."""
-    hidden = (settings.hidden,) * settings.layers
-    actor, value = (work.obs_dim, *hidden, 2 * work.act_dim), (work.obs_dim, *hidden, 1)
-    critic = work.obs_dim + work.act_dim, *hidden, 1
-    critics = 4 * mlp_flops(critic) + 2 * backward_flops(critic)
-    return work.batch * (
-        critics + 3 * mlp_flops(value) + backward_flops(value) + mlp_flops(actor) + backward_flops(actor)
-    )
-
-
 def _networks(settings: IqlSettings, work: Work) -> tuple[Networks, ...]:
-    """V is looked at three times: at the batch's states, and once improved, there and at those that follow."""
-    hidden = (settings.hidden,) * settings.layers
-    actor, value = (work.obs_dim, *hidden, 2 * work.act_dim), (work.obs_dim, *hidden, 1)
-    critic = work.obs_dim + work.act_dim, *hidden, 1
-    critics = Networks(critic, 2, looks=1), Networks(critic, 2, learned=False, looks=1)
-    return Networks(actor, looks=1), Networks(value, looks=3), *critics
+    """V is evaluated three times: at the batch's states, and once improved, there and at the next states."""
+    actor, critic = (sizes(settings, work.obs_dim, work.act_dim) for sizes in (actor_sizes, critic_sizes))
+    critics = Networks(critic, 2, evaluations=1), Networks(critic, 2, learned=False, evaluations=1)
+    return Networks(actor, evaluations=1), Networks(value_sizes(settings, work.obs_dim), evaluations=3), *critics
 
 
 ALGORITHM = Algorithm(
@@ -252,7 +177,6 @@ ALGORITHM = Algorithm(
     ("q", "critic_loss", "value_loss", "actor_loss", "weight"),
     _begin,
     _step,
-    _operations,
     _networks,
     learns_from="real",
 )

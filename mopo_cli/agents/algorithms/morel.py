@@ -18,8 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, agent_state, restore_agent, setting
+from mopo_cli.agents.algorithm import Algorithm, Batch, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.guard import absorbing_value
 from mopo_cli.agents.world import World
@@ -27,11 +26,11 @@ from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.streams import Draws
+from mopo_cli.nets.perceptron import by_rows
 
 DISCREPANCY = "discrepancy"
-# Rows of the data looked at at once: on CPU the networks' activations stay in its cache.
+# Rows of the data evaluated together: on CPU the networks' activations stay in its cache.
 _CPU_ROWS, _GPU_ROWS = 1024, 65536
 
 
@@ -56,46 +55,38 @@ class MorelSettings(sac.SacSettings):
     )
 
 
-@dataclass
-class Morel:
-    """S agents; `threshold` `[S]` is of the discrepancy, `column` where it stands among a row's uncertainties.
+@dataclass(frozen=True)
+class Halt:
+    """When rollouts halt and what that pays: the `threshold` `[S]` of the discrepancy, and the `reward` `[]`.
 
-    `halt_reward` `[]` is what a row that halts pays, all that HALT would pay later included.
+    The discrepancy is in `column` of a row's uncertainties. The reward includes all that HALT would pay later.
     """
 
-    sac: sac.Sac
     threshold: Tensor
     column: int
-    halt_reward: Tensor  # []
+    reward: Tensor
 
-    @property
-    def actor(self) -> Tensor:
-        """The parameters of the policies, `[S, ·]`."""
-        return self.sac.actor
 
-    def policy(self, m: int, flat: Tensor | None = None) -> Actor:
-        """The policy of member m, with its present parameters or with those in `flat` `[S, size]`."""
-        return self.sac.policy(m, flat)
+@dataclass
+class Morel(sac.Sac):
+    """S agents, and where their rollouts halt."""
 
-    def finite(self) -> Tensor:
-        """Whether the actor and both critics of a member are finite, bool `[S]`."""
-        return self.sac.finite()
+    halt: Halt
 
 
 def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor, how: RolloutOptions) -> Tensor:
     """The most that any two networks' expected next states differ on rows `[N, ·]`, measured as in rollouts: `[]`."""
     size = _GPU_ROWS if observation.is_cuda else _CPU_ROWS
 
-    def most(i: int) -> Tensor:
-        part = slice(i * size, (i + 1) * size)
-        mean, std = ensemble.predict(observation[part], action[part], how.precision)
+    def greatest(rows: slice) -> Tensor:
+        mean, std = ensemble.predict(observation[rows], action[rows], how.precision)
         return uncertainties(mean, std, how.form, ensemble.elites, (DISCREPANCY,)).amax()
 
-    return torch.stack(spread(most, -(-len(observation) // size))).amax()
+    return torch.stack(by_rows(greatest, len(observation), size)).amax()
 
 
 def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) -> Morel:
-    """Fresh agents; one look at all real rows tells each member's threshold, by the ensemble that it branches in.
+    """Fresh agents; the thresholds are computed once from all real rows, by the ensemble that a member branches in.
 
     SettingsError where HALT is absorbing and the discount is 1.
     """
@@ -105,7 +96,7 @@ def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) ->
     threshold = torch.stack([most[member.model] for member in members]) / settings.pessimism
     column = world.how.uncertainties.index(DISCREPANCY)
     agents, lowest = sac.begin(world, members, settings), world.least_reward - settings.halt_penalty
-    return Morel(agents, threshold, column, real.reward.new_tensor(halt_reward(lowest, settings)))
+    return Morel(**vars(agents), halt=Halt(threshold, column, real.reward.new_tensor(halt_reward(lowest, settings))))
 
 
 def halt_reward(lowest: float, settings: MorelSettings) -> float:
@@ -116,27 +107,25 @@ def halt_reward(lowest: float, settings: MorelSettings) -> float:
 
 def halting(morel: Morel, m: int, _flat: Tensor, how: RolloutOptions) -> RolloutOptions:
     """Rollouts of member m end where the discrepancy is above the threshold."""
-    return replace(how, uncertain=True, halt=(DISCREPANCY, morel.threshold[m].item()))
+    return replace(how, uncertain=True, halt=(DISCREPANCY, morel.halt.threshold[m].item()))
 
 
 def update(morel: Morel, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """Soft actor-critic's step, the rows that halted having the HALT reward; they are terminal by their rollout."""
-    halted = batch.uncertainty[..., morel.column] > morel.threshold[:, None]
-    reward = torch.where(halted, morel.halt_reward, batch.reward)
-    told = sac.update(morel.sac, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
-    return told | {"halted": halted[:, batch.real :].float().mean(dim=1), "threshold": morel.threshold}
+    halt = morel.halt
+    halted = batch.uncertainty[..., halt.column] > halt.threshold[:, None]
+    reward = torch.where(halted, halt.reward, batch.reward)
+    metrics = sac.update(morel, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
+    return metrics | {"halted": halted[:, batch.real :].float().mean(dim=1), "threshold": halt.threshold}
 
 
 ALGORITHM = Algorithm(
     MorelSettings,
-    (*sac.ALGORITHM.metrics, "halted", "threshold"),
+    (*sac.METRICS, "halted", "threshold"),
     begin,
     update,
-    sac.operations,
     sac.networks,
     learns_from="model",
     uncertainties=(DISCREPANCY,),
     imagining=halting,
-    state=lambda morel: agent_state(morel.sac),
-    restore=lambda morel, tensors, steps: restore_agent(morel.sac, tensors, steps),
 )

@@ -54,7 +54,7 @@ def policy_bytes(
     """
     algorithm, schedule = load(settings.algorithm), loop_settings(settings)
     cuda, batch = device.type == "cuda", settings.batch_size
-    work = Work(rows.obs_dim, rows.act_dim, batch, schedule.real_rows, data_rows, 0, elites, at_once=cuda)
+    work = Work(rows.obs_dim, rows.act_dim, batch, schedule.real_rows, data_rows, elites, at_once=cuda)
     learner, row = learner_settings(algorithm.settings, settings, rows.act_dim), rows.width * _FLOAT
     networks = algorithm.networks(learner, work)
     needed = {"data": _DATA_COPIES * data_rows * row}
@@ -69,7 +69,7 @@ def policy_bytes(
     # All batches of a block are drawn at once; where some rows are the model's, both kinds are put together.
     drawn = schedule.block * batch * row
     joined = drawn if schedule.real_rows < batch else 0
-    activations = batch * sum(each.count * each.looks * sum(each.sizes) for each in networks)
+    activations = batch * sum(each.count * each.evaluations * sum(each.sizes) for each in networks)
     step = _FLOAT * (activations + algorithm.held(learner, work))
     needed["gradient steps"] = (processes or members) * (drawn + max(joined, step))
     return needed
