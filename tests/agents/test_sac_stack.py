@@ -80,8 +80,8 @@ def test_agents_put_back_go_on_as_those_they_were_taken_from() -> None:
     """Also from memory that is not aligned, as a mapped file's may not be."""
     sac, batch = make_sac(3), make_batch(3)
     update(sac, *batch)
-    tensors, steps = agent_state(sac)
-    odd = {name: torch.cat([torch.zeros(1), tensor.flatten()])[1:].view_as(tensor) for name, tensor in tensors.items()}
+    saved, steps = agent_state(sac)
+    odd = {name: torch.cat([torch.zeros(1), tensor.flatten()])[1:].view_as(tensor) for name, tensor in saved.items()}
     other = start_sac(OBS, ACT, SETTINGS, [7, 8, 9], "cpu")
     restore_agent(other, odd, list(steps))
     for agents in (sac, other):
