@@ -41,9 +41,11 @@ class Agent(Learned):
         return (self.actor.flat if flat is None else flat)[m : m + 1, : self.actor.layout.size]
 
     def finite(self) -> Tensor:
-        """Whether the parameters of all networks of a member are finite, bool `[S]`."""
-        members = len(self.actor.flat)
-        return torch.stack([network.finite(members) for _, network in parts(self, Network)]).all(dim=0)
+        """Whether all networks of a member, and what else of it has an Adam by its name, are finite, bool `[S]`."""
+        members, adams = len(self.actor.flat), {name for name, _ in parts(self, Adam)}
+        values = [network.flat for _, network in parts(self, Network)]
+        values += [tensor for name, tensor in parts(self, Tensor) if f"{name}_adam" in adams]
+        return torch.stack([torch.isfinite(value).view(members, -1).all(dim=1) for value in values]).all(dim=0)
 
 
 @dataclass(frozen=True)

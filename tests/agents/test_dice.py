@@ -175,8 +175,8 @@ def learned() -> tuple[Array, Array]:
     for i in range(steps):
         step_dice(dice, at, first, ahead, DISCOUNT, 0.1, 3e-4 * 0.3 ** (i / steps))
         if i >= steps // 3 and i % 5 == 0:
-            total += evaluate((dice.ratios, (codes[None],)))[0].out[..., 0].double().numpy()
-    last = evaluate((dice.ratios, (codes[None],)))[0].out[..., 0].double().numpy()
+            total += evaluate((dice.tau, (codes[None],)))[0].out[..., 0].double().numpy()
+    last = evaluate((dice.tau, (codes[None],)))[0].out[..., 0].double().numpy()
     return total / (steps - steps // 3) * 5, last
 
 

@@ -305,7 +305,8 @@ def accepted(name: str, flags: dict[str, str]) -> bool:
 @every
 def test_every_setting_is_a_flag_and_a_key_of_a_settings_file(name: str, mopo: Any, tmp_path: Path) -> None:
     command: Any = typer.main.get_command(app).commands["train-policy"]  # type: ignore[attr-defined]
-    options = {flag: option for option in command.get_params(typer.Context(command)) for flag in option.opts}
+    command.parse_args(command.context_class(command), [])  # the options of single algorithms join then
+    options = {flag: option for option in command.params for flag in option.opts}
     settings, line = settings_of(name), f"train-policy --run {tmp_path / 'run'} --dataset hopper-medium"
     assert {part.name for part in fields(load(name).settings)} <= with_algorithm(TrainPolicy, name).model_fields.keys()
     values = {key: another_value(name, key, field) for key, field in settings.items()}

@@ -104,7 +104,7 @@ def test_a_rollout_ends_where_the_discrepancy_is_above_the_threshold() -> None:
     """Followed row by row: who halted is terminal and seen no more, all others go on from where they came to."""
     ensemble, count = make_ensemble(), 400
     start = normal(count, OBS, name="start")
-    morel = Morel(make_sac(2, SETTINGS), torch.tensor([9.0, 0.8]), 3, torch.tensor(0.0))
+    morel = Morel(**vars(make_sac(2, SETTINGS)), halt=Halt(torch.tensor([9.0, 0.8]), 3, torch.tensor(0.0)))
     how = halting(morel, 1, morel.actor.flat, replace(HOW, uncertain=False))
     expected, state, halted = torch.arange(count), start, 0
     for imagined in branch(ensemble, never, start, morel.policy(1).sample, 4, stream(0, "test/branch"), how):
