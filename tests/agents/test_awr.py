@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from probes.agents import tensors
-from probes.environments import discounted_reward, endless_reward
+from probes.agents import normal, tensors
+from probes.environments import Probe, discounted_reward, endless_reward
 from probes.offline import (
     LOOP,
     MEMBERS,
@@ -16,7 +16,6 @@ from probes.offline import (
     doubles,
     leaves,
     make_world,
-    normal,
     perceptron,
     returns_by_definition,
     train,
@@ -24,7 +23,7 @@ from probes.offline import (
 )
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import agent_state
+from mopo_cli.agents.algorithm import Batch, agent_state
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.awr import (
     ALGORITHM,
@@ -42,6 +41,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.engine.streams import Draws
 from mopo_cli.tasks.termination import never
 
 SETTINGS = AwrSettings(
@@ -141,12 +141,13 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
 
 def test_the_rows_of_a_batch_are_those_it_is_weighed_by() -> None:
     """The loop's own batches, whose index says which rows of the data they are."""
-    world, seen = make_world(), []
+    world = make_world()
+    seen: list[bool] = []
     original = ALGORITHM.update
 
-    def watched(awr: Awr, batch: object, draws: object, scale: float) -> dict[str, Tensor]:
-        seen.append(torch.equal(split(world).action[batch.index], batch.action))  # type: ignore[attr-defined]
-        return original(awr, batch, draws, scale)  # type: ignore[arg-type]
+    def watched(awr: Awr, batch: Batch, draws: Draws, scale: float) -> dict[str, Tensor]:
+        seen.append(torch.equal(split(world).action[batch.index], batch.action))
+        return original(awr, batch, draws, scale)
 
     train(world, SETTINGS, replace(ALGORITHM, update=watched), 14)
     assert seen == [True] * 14
@@ -157,25 +158,30 @@ def test_the_policy_is_the_weighted_mean_of_the_actions(temperature: float) -> N
     """Half the actions are worth 1, half 0: standardised advantages are 1 and -1, their mean 0.6 tanh(1 / t)."""
     own = replace(QUICK, awr_temperature=temperature, weight_max=100.0)
     loop, states = train(two_ways(), own, ALGORITHM, 500, MEMBERS[:2], LONG), torch.tensor([[-1.0], [1.0]])
+    assert isinstance(loop.agent, Awr)
     for m in range(2):
         found = loop.agent.policy(m).greedy(states)
         torch.testing.assert_close(found, 0.6 * np.tanh(1 / temperature) * states, atol=0.03, rtol=0)
-        torch.testing.assert_close(value_of(loop.agent, m, states), torch.full((2,), 0.5).double(), atol=0.05, rtol=0)  # type: ignore[arg-type]
+        torch.testing.assert_close(value_of(loop.agent, m, states), torch.full((2,), 0.5).double(), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("make_probe", [discounted_reward, endless_reward], ids=lambda make: make.__name__)
-def test_the_values_of_a_probe_are_learned(make_probe: Callable) -> None:
+def test_the_values_of_a_probe_are_learned(make_probe: Callable[[int], Probe]) -> None:
     """Through an end that counts, and through time limits that do not."""
     probe = make_probe(1000)
     names = ("observations", "actions", "rewards", "terminals", "next_observations")
-    columns = [torch.from_numpy(probe.dataset[name].astype(np.float32)) for name in names]
+    observation, action, reward, terminal, following = (
+        torch.from_numpy(probe.dataset[name].astype(np.float32)) for name in names
+    )
     rows = Rows(1, 1, 3)
-    world = World(rows, rows.pack(*columns, torch.zeros(1000, 3)), columns[0], never)
+    real = rows.pack(observation, action, reward, terminal, following, torch.zeros(1000, 3))
+    world = World(rows, real, observation, never)
     own = replace(QUICK, gamma=probe.gamma, critic_lr=1e-2)
     loop = train(world, own, ALGORITHM, 800, MEMBERS[:2], LONG)
+    assert isinstance(loop.agent, Awr)
     wanted = probe.q_value(probe.dataset["observations"], probe.dataset["actions"])
     for m in range(2):
-        error = value_of(loop.agent, m, columns[0]).numpy() - wanted  # type: ignore[arg-type]
+        error = value_of(loop.agent, m, observation).numpy() - wanted
         assert np.abs(error).mean() < 0.04 * np.abs(wanted).max()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithm import Algorithm, Batch, Learned
+from mopo_cli.agents.algorithm import Algorithm, Batch, Learned, Start
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -58,7 +59,7 @@ def start(world: World, members: tuple[Member, ...], settings: None) -> Onlooker
 
 
 PLAIN = SimpleNamespace(update_precision="fp32")
-LOOK = Algorithm(type(None), ("id",), start, look)
+LOOK = Algorithm(type(None), ("id",), cast(Start, start), look)
 
 
 def identified(ids: Tensor, uncertainty: Tensor) -> Tensor:

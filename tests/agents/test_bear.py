@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from probes.agents import normal
 from probes.offline import (
     ACT,
     LOOP,
@@ -18,7 +19,6 @@ from probes.offline import (
     doubles,
     leaves,
     make_batch,
-    normal,
     perceptron,
     train,
 )
@@ -219,6 +219,7 @@ def test_the_warm_up_leads_to_the_behaviour() -> None:
     loop = train(world, quick, ALGORITHM, 0, MEMBERS[:2], replace(LOOP, batch_size=64))
     for m in range(2):
         assert (loop.agent.policy(m).greedy(torch.tensor([[-1.0], [1.0]])) + 0.4).abs().max() < 0.1
+    assert isinstance(loop.agent, Bear)
     assert loop.agent.critic.adam.steps == loop.agent.vae.encoder.adam.steps == 140
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from probes.agents import tensors
+from probes.agents import normal, tensors
 from probes.offline import (
     ACT,
     LOOP,
@@ -20,11 +20,10 @@ from probes.offline import (
     leaves,
     make_batch,
     make_world,
-    normal,
     perceptron,
 )
 from torch import Tensor
-from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
+from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
 from mopo_cli.agents.algorithms import brac_p, brac_v, load, sac
 from mopo_cli.agents.algorithms.sac import Sac
@@ -58,7 +57,7 @@ def noise(members: int = 2) -> Draws:
     return draws(range(members), "test/brac", 0, "cpu")
 
 
-def gaussian(params: Layer, observation: Tensor) -> Independent:
+def gaussian(params: Layer, observation: Tensor) -> Distribution:
     mean, log_std = perceptron(params, observation).chunk(2, dim=1)
     return Independent(Normal(mean, log_std.clamp(*BOUNDS).exp()), 1)
 
@@ -72,7 +71,7 @@ def plain_mmd(own: Tensor, other: Tensor) -> Tensor:
     return mean(own, own) + mean(other, other) - 2 * mean(own, other)
 
 
-def plain_divergence(settings: BracSettings, own: Independent, other: Independent, z: Sequence[Tensor]) -> Tensor:
+def plain_divergence(settings: BracSettings, own: Distribution, other: Distribution, z: Sequence[Tensor]) -> Tensor:
     if settings.divergence == "kl":
         return kl_divergence(own, other)
     actions = (torch.tanh(each.mean + each.stddev * drawn) for each, drawn in zip((own, other), z, strict=True))
@@ -224,20 +223,19 @@ def test_the_behaviour_is_learned_first_and_then_kept(algorithm: Any) -> None:
     """Ten steps of it, eleven of the divergence alone, which all ends in 21 steps of warm-up, then the rest."""
     world, long = make_world(), replace(SETTINGS, behaviour_steps=10, warmup_steps=11)
     loop = start_loop(world, MEMBERS, long, replace(LOOP, steps_per_epoch=7, rollout_every=7), algorithm)
-    assert loop.step == -21
+    brac = loop.agent
+    assert isinstance(brac, Brac) and loop.step == -21
     advance(loop, world)
     fresh = start_brac(OBS, ACT, long, [member.seed for member in MEMBERS], "cpu")
-    assert loop.agent.behaviour.adam.steps == 7 and loop.agent.critic.adam.steps == 0
-    assert torch.equal(loop.agent.actor.flat, fresh.actor.flat) and not torch.equal(
-        loop.agent.behaviour.flat, fresh.behaviour.flat
-    )
+    assert brac.behaviour.adam.steps == 7 and brac.critic.adam.steps == 0
+    assert torch.equal(brac.actor.flat, fresh.actor.flat) and not torch.equal(brac.behaviour.flat, fresh.behaviour.flat)
     advance(loop, world)
-    kept = loop.agent.behaviour.flat.clone()
-    assert loop.agent.behaviour.adam.steps == 10 and loop.agent.critic.adam.steps == 4
+    kept = brac.behaviour.flat.clone()
+    assert brac.behaviour.adam.steps == 10 and brac.critic.adam.steps == 4
     while loop.step < 7:
         advance(loop, world)
-    assert loop.agent.behaviour.adam.steps == 10 and loop.agent.critic.adam.steps == 18
-    assert torch.equal(loop.agent.behaviour.flat, kept) and not torch.equal(loop.agent.actor.flat, fresh.actor.flat)
+    assert brac.behaviour.adam.steps == 10 and brac.critic.adam.steps == 18
+    assert torch.equal(brac.behaviour.flat, kept) and not torch.equal(brac.actor.flat, fresh.actor.flat)
 
 
 @pytest.mark.parametrize(("name", "module"), [("brac-p", brac_p), ("brac-v", brac_v)])

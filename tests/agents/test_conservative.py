@@ -14,6 +14,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.conservative import (
+    Lse,
     Proposals,
     differentiate_critics,
     propose,
@@ -24,7 +25,7 @@ from mopo_cli.engine.streams import stream
 from mopo_cli.nets import perceptron as networks
 
 
-def by_hand(values: np.ndarray, lse: str) -> float:
+def by_hand(values: np.ndarray, lse: Lse) -> float:
     """Of the values of one state, `[3N]`: uniform ones, those of the next state's policy, those of the state's."""
     if lse == "full":
         return float(np.log(np.exp(values).sum()))
@@ -34,7 +35,7 @@ def by_hand(values: np.ndarray, lse: str) -> float:
 
 @pytest.mark.parametrize("lse", ["full", "paired"])
 @pytest.mark.parametrize("count", [1, 4, 10])
-def test_the_log_sum_exp_and_its_slope_by_hand(lse: str, count: int) -> None:
+def test_the_log_sum_exp_and_its_slope_by_hand(lse: Lse, count: int) -> None:
     value = 2 * normal(2, 3, 5, 3 * count, name="v")
     found, slope = soft_maximum(value, lse), soft_maximum_slope(value, lse)
     assert found.shape == (2, 3, 5) and slope.shape == value.shape
@@ -52,7 +53,9 @@ def test_the_log_sum_exp_and_its_slope_by_hand(lse: str, count: int) -> None:
 def test_properties_of_the_log_sum_exp(values: list[float], shift: float) -> None:
     """It goes with a shift, lies above the greatest value by at most log of the count, and its slope is a weighting."""
     value = torch.tensor([values], dtype=torch.float64)
-    for lse, most in (("full", max(values)), ("paired", np.mean(np.max(np.reshape(values, (3, 2)), axis=0)))):
+    paired = float(np.mean(np.max(np.reshape(values, (3, 2)), axis=0)))
+    greatest: dict[Lse, float] = {"full": max(values), "paired": paired}
+    for lse, most in greatest.items():
         length = 6 if lse == "full" else 3
         found = soft_maximum(value, lse)
         assert most - 1e-9 <= found.item() <= most + np.log(length) + 1e-9
@@ -117,7 +120,7 @@ def test_each_kind_estimates_the_integral_of_exp_q_over_the_actions() -> None:
 
 
 def judged_by_hand(
-    critic: dict[str, Tensor], batch: Batch, m: int, backup: Tensor, proposals: Proposals, beta: float, lse: str
+    critic: dict[str, Tensor], batch: Batch, m: int, backup: Tensor, proposals: Proposals, beta: float, lse: Lse
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of one critic as the docstring has it, and what it says of the batch and of what was proposed."""
     states, count = proposals.rarity.shape[1:]
@@ -138,7 +141,7 @@ def judged_by_hand(
     [(37, 37, 37, 2, "full"), (37, 12, 25, 3, "full"), (9, 1, 9, 1, "paired"), (12, 5, 7, 10, "paired")],
 )
 def test_the_gradient_is_that_of_the_loss(
-    monkeypatch: pytest.MonkeyPatch, rows: int, real: int, states: int, count: int, lse: str, block: int
+    monkeypatch: pytest.MonkeyPatch, rows: int, real: int, states: int, count: int, lse: Lse, block: int
 ) -> None:
     monkeypatch.setattr(networks, "_CPU_BLOCK", block)
     sac, (plain, backup, _) = make_sac(), make_batch(2, rows)

@@ -17,7 +17,7 @@ from mopo_cli.agents import crew as crews
 from mopo_cli.agents.algorithms import NAMES
 from mopo_cli.agents.crew import Crew, crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
-from mopo_cli.agents.runs import Loop
+from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.parallel import LostError, can_fork, use_threads
@@ -177,10 +177,10 @@ def test_a_lost_process_is_told() -> None:
 
 def test_a_finished_stack_is_freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pools can be gigabytes, and an ablation trains one stack after another."""
-    begun, freed = crews.start_loop, []
+    freed: list[weakref.ref[Loop]] = []
 
     def noted(*given: Any) -> Loop:
-        loop = begun(*given)
+        loop = start_loop(*given)
         freed.append(weakref.ref(loop))
         return loop
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution
 
 from mopo_cli.agents.divergences import kl_divergence, squared_mmd
 from mopo_cli.engine.streams import stream
@@ -22,7 +22,7 @@ def normal(*shape: int, name: str = "x") -> Tensor:
     return torch.randn(shape, generator=stream(0, f"test/{name}"), dtype=torch.float64)
 
 
-def gaussian(out: Tensor) -> Independent:
+def gaussian(out: Tensor) -> Distribution:
     """What a network says, log std within its bounds: the policy before tanh."""
     mean, log_std = out.chunk(2, dim=-1)
     return Independent(Normal(mean, log_std.clamp(*BOUNDS).exp()), 1)

@@ -113,7 +113,7 @@ def test_a_ratio_of_one_costs_nothing_a_small_one_pays_and_the_clip_bounds_both(
     assert cost.tolist() == pytest.approx([0, low, low, low, high, high], abs=1e-5)
     assert clipped.tolist() == [0, 1, 1, 0, 0, 1]
     for form in ("tanh", "tanh-difference"):
-        cost, clipped = penalty(ratio, replace(SETTINGS, ratio_form=form))  # type: ignore[arg-type]
+        cost, clipped = penalty(ratio, replace(SETTINGS, ratio_form=form))
         assert cost[0].item() == pytest.approx(0, abs=1e-7) and (cost[1:4] < 0).all() and (cost[4:] > 0).all()
         assert (clipped == 0).all() and cost.abs().max() < 2
 
@@ -179,7 +179,8 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     both = linear_ensemble(maps, offset, torch.full((2, 2), 1e-3), (0, 1))
     draw, rows = stream(0, "test/uniform"), Rows(1, 1, 1)
     state, action = 2 * torch.rand(2, 2000, 1, generator=draw) - 1
-    real = rows.pack(state, action, *torch.zeros(2, 2000), state, torch.zeros(2000, 1))
+    nothing = torch.zeros(2000)
+    real = rows.pack(state, action, nothing, nothing, state, nothing[:, None])
     world = World(rows, real, state, never, (both,), how=RolloutOptions(("ratio",)))
     agents = start_drop(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
     found = []
@@ -206,6 +207,11 @@ def train(members: tuple[Member, ...], blocks: int) -> Loop:
     return loop
 
 
+def agents_of(loop: Loop) -> Drop:
+    assert isinstance(loop.agent, Drop)
+    return loop.agent
+
+
 @cache
 def stacked(blocks: int) -> Loop:
     """Not to be changed. The first block is the warm-up."""
@@ -213,9 +219,10 @@ def stacked(blocks: int) -> Loop:
 
 
 def test_the_ratios_are_trained_before_all_else_and_before_every_rollout() -> None:
-    steps = {blocks: stacked(blocks).agent.dice.tau.adam.steps for blocks in (1, 2, 3, 5)}  # type: ignore[attr-defined]
+    agents = {blocks: agents_of(stacked(blocks)) for blocks in (1, 2, 3, 5)}
+    steps = {blocks: agent.dice.tau.adam.steps for blocks, agent in agents.items()}
     assert steps == {1: 10, 2: 13, 3: 16, 5: 22}
-    assert stacked(1).agent.critic.adam.steps == 0 and stacked(2).agent.critic.adam.steps == 10  # type: ignore[attr-defined]
+    assert agents[1].critic.adam.steps == 0 and agents[2].critic.adam.steps == 10
 
 
 def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
@@ -237,13 +244,13 @@ def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
         network = torch.cat([step.network for step in made])
         assert set(network.tolist()) == {0, 2}
         x = torch.cat([pool.observation, pool.action], dim=1)
-        x = ((x - models.input_mean) / models.input_std).double().numpy()
+        inputs = ((x - models.input_mean) / models.input_std).double().numpy()
         width = loop.agent.actor.flat.shape[1]
         tau = rolling[m, width:].view(len(ELITES), -1)
         assert torch.equal(rolling[m, :width], loop.agent.policy(m, rolling).flat[0])
         for place, k in enumerate(ELITES):
             weights = {name: v.double().numpy() for name, v in loop.agent.dice.tau.layout.views(tau[place]).items()}
-            hidden = x[network == k]
+            hidden = inputs[network == k]
             for i in (0, 1):
                 hidden = np.maximum(hidden @ weights[f"w{i}"] + weights[f"b{i}"], 0)
             expected = (hidden @ weights["w2"] + weights["b2"])[:, 0]

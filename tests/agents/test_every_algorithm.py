@@ -254,7 +254,7 @@ def test_a_checkpoint_holds_all_of_it_and_one_of_something_else_is_refused(name:
 
 @every
 def test_its_operations_are_those_that_torch_counts(name: str) -> None:
-    model = TrainModel(networks=6, hidden=12, layers=3, weight_decay=(0.1,) * 4)  # type: ignore[arg-type]
+    model = TrainModel(networks=6, hidden=12, layers=3, weight_decay=(0.1,) * 4)
     settings = policy_settings(name, penalty="none", steps_per_epoch=3, rollout_every=3)
     shapes = Shapes(obs_dim=9, act_dim=4, rows=300)
     for members in (1, 3):

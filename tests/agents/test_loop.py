@@ -10,7 +10,7 @@ import torch
 from probes.linear import linear_ensemble
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
+from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -61,6 +61,11 @@ def train(world: World, members: tuple[Member, ...], blocks: int, settings: Loop
     return loop
 
 
+def critics(loop: Loop) -> Tensor:
+    assert isinstance(loop.agent, Sac)
+    return loop.agent.critic.flat
+
+
 MEMBERS = (
     Member(0, "max-var", 1.0, 5, 0),
     Member(3, "none", 0.0, 2, 1),
@@ -85,7 +90,7 @@ def test_the_full_size_update_is_the_same_alone_and_stacked() -> None:
     for loop in (stack, alone):
         advance(loop, world)
     assert torch.equal(stack.agent.actor.flat[1], alone.agent.actor.flat[0])
-    assert torch.equal(stack.agent.critic.flat[2:4], alone.agent.critic.flat)
+    assert torch.equal(critics(stack)[2:4], critics(alone))
 
 
 def assert_resumes(whole: Loop, stopped: Loop) -> None:
@@ -126,7 +131,7 @@ def test_a_diverged_member_neither_keeps_old_rollouts_nor_prevents_a_resume() ->
     world = make_world(2)
     loop = start_loop(world, MEMBERS, SAC, SETTINGS, ALGORITHM)
     advance(loop, world)
-    loop.agent.critic.flat[2:4] = float("nan")
+    critics(loop)[2:4] = float("nan")
     for _ in range(20):
         advance(loop, world)
     assert len(loop.past) <= len(stacked(20).past) + 1
@@ -142,7 +147,7 @@ def test_a_stack_of_diverged_members_goes_on() -> None:
     world = make_world(2)
     loop = start_loop(world, MEMBERS[:2], SAC, SETTINGS, ALGORITHM)
     advance(loop, world)
-    loop.agent.critic.flat.fill_(float("nan"))
+    critics(loop).fill_(float("nan"))
     for _ in range(5):
         advance(loop, world)
     assert len(loop.past) == 1
@@ -170,9 +175,9 @@ def test_the_rule_of_the_task_decides_in_the_loop() -> None:
 def test_each_member_branches_in_its_own_model_by_sampling_its_present_policy() -> None:
     rewards = (1.0, 2.0)
     models = []
-    for reward in rewards:
+    for paid in rewards:
         offset = torch.zeros(1, OBS + 1)
-        offset[0, OBS] = reward
+        offset[0, OBS] = paid
         still = torch.zeros(1, OBS + ACT, OBS + 1), offset, torch.full((1, OBS + 1), 1e-3)
         models.append(linear_ensemble(*still, elites=(0,)))
     base = make_world()

@@ -1,7 +1,7 @@
 """MOBILE: the inconsistency re-derived, in numpy and in closed form, and the step that is made of it."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -186,7 +186,7 @@ def test_sac_learns_from_the_lowered_reward_and_from_nothing_else(real: int) -> 
 
 @pytest.mark.parametrize("backup", ["soft", "deterministic"])
 @pytest.mark.parametrize("floor", ["zero", "none"])
-def test_the_target_by_hand(backup: str, floor: str) -> None:
+def test_the_target_by_hand(backup: Literal["soft", "deterministic"], floor: Literal["zero", "none"]) -> None:
     """Reward less penalty, and the discounted lower target value, with the entropy or not, at least 0 or not."""
     settings = replace(SETTINGS, backup=backup, target_floor=floor)
     batch, mobile, models = make_rows(), make_mobile(settings=settings), make_world(ALGORITHM).ensembles

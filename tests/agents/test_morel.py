@@ -110,7 +110,8 @@ def test_a_rollout_ends_where_the_discrepancy_is_above_the_threshold() -> None:
     for imagined in branch(ensemble, never, start, morel.policy(1).sample, 4, stream(0, "test/branch"), how):
         rows = make_world(ALGORITHM).rows.split(imagined.rows)
         assert torch.equal(imagined.start, expected) and torch.equal(rows.observation, state)
-        far = disagreement(ensemble, *numbers(rows.observation, rows.action), (0, 1, 2, 3))
+        observation, action = numbers(rows.observation, rows.action)
+        far = disagreement(ensemble, observation, action, (0, 1, 2, 3))
         np.testing.assert_allclose(rows.uncertainty[:, 3], far, rtol=1e-4)
         sure = np.abs(far - 0.8) > 1e-4
         assert (rows.terminal.numpy() == (far > 0.8))[sure].all()
@@ -193,6 +194,7 @@ def test_in_training_what_halted_is_terminal_and_counted() -> None:
     """The pools hold branches cut short, and the metric is the share of their rows in the batches."""
     world = make_world(ALGORITHM)
     loop = train(world, SETTINGS, ALGORITHM, 1)
+    assert isinstance(loop.agent, Morel)
     halted = 0.0
     for m, size in enumerate(loop.pool.sizes):
         rows = world.rows.split(loop.pool.rows[m, :size])
@@ -209,7 +211,7 @@ def test_the_threshold_is_computed_again_and_not_saved() -> None:
     loop = train(make_world(ALGORITHM), SETTINGS, ALGORITHM, 1)
     assert not any("threshold" in name for name in loop_state(loop)[0])
     again = begin(make_world(ALGORITHM), MEMBERS, SETTINGS)
-    assert torch.equal(again.halt.threshold, loop.agent.halt.threshold)
+    assert isinstance(loop.agent, Morel) and torch.equal(again.halt.threshold, loop.agent.halt.threshold)
 
 
 def greedy_after(morel: Morel | None, sac: Sac, steps: int = 300) -> float:

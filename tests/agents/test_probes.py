@@ -10,7 +10,7 @@ from probes.environments import PROBES, Probe
 from probes.linear import linear_ensemble
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
+from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -163,6 +163,7 @@ def test_only_what_was_imagined_is_ever_learned_from() -> None:
         means = advance(loop, world)
         assert means is None or all(mean.isfinite().all() for mean in means.values())
         sizes.append(list(loop.pool.sizes))
+    assert isinstance(loop.agent, Sac)
     assert loop.agent.actor.flat.isfinite().all() and loop.agent.critic.flat.isfinite().all()
     assert sizes[0][1] == 30 and sizes[-1] == [360, 120], "one step from each of 30 states, then four rollouts' worth"
     assert 30 < sizes[0][0] < 90, "rows that ended are not rolled on"

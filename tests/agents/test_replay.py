@@ -27,7 +27,8 @@ def readable(pool: Pool, member: int) -> list[float]:
 def test_each_member_keeps_its_latest_rows_and_nothing_else(
     capacities: list[int], writes: list[tuple[int, int]]
 ) -> None:
-    pool, models = Pool(capacities, 2), [deque(maxlen=capacity) for capacity in capacities]
+    pool = Pool(capacities, 2)
+    models: list[deque[float]] = [deque(maxlen=capacity) for capacity in capacities]
     pool.rows.fill_(float("nan"))  # what was never written must never be read
     written = 0
     for member, count in writes:

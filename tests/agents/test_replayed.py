@@ -13,10 +13,12 @@ from probes.stacks import SCHEDULE, assert_same, start
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import NAMES, load
+from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop
 from mopo_cli.engine.capture import Recorder, Tape, _agree, cuda_graph
 from mopo_cli.engine.streams import draws
+from mopo_cli.nets.network import Network
 from mopo_cli.nets.stacked import Parameters
 
 
@@ -86,7 +88,11 @@ def test_all_networks_that_learn_are_reduced_but_drop_s_ratios(name: str) -> Non
     agent = start(name, precision="bf16")[0].agent
     parts = [agent, *(getattr(agent, part) for part in ("vae",) if hasattr(agent, part))]
     networks = {key: value for part in parts for key, value in vars(part).items() if isinstance(value, Parameters)}
-    networks |= {f"{key}'s target": value.target for key, value in networks.items() if getattr(value, "average", None)}
+    networks |= {
+        f"{key}'s target": value.target
+        for key, value in networks.items()
+        if isinstance(value, Network) and value.average is not None
+    }
     assert networks and all(value.products == "bf16" for value in networks.values()), networks.keys()
 
 
@@ -94,7 +100,7 @@ def test_all_networks_that_learn_are_reduced_but_drop_s_ratios(name: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graphs_are_the_steps(name: str, precision: str) -> None:
-    how = {"device": "cuda", "precision": precision}
+    how: dict[str, Any] = {"device": "cuda", "precision": precision}
     (_, means), (replayed, others) = trained(name, **how), trained(name, cuda_graph, **how)
     assert replayed.engine.doubt is None
     for key in means:
@@ -102,7 +108,7 @@ def test_graphs_are_the_steps(name: str, precision: str) -> None:
 
 
 def test_a_learning_rate_of_its_own_is_a_recording_of_its_own() -> None:
-    slow = {"actor_schedule": "cosine", "epochs": 3}
+    slow: dict[str, Any] = {"actor_schedule": "cosine", "epochs": 3}
     plain, replayed = trained("sac", **slow)[0], trained("sac", record, **slow)[0]
     assert replayed.engine.doubt is None
     assert list(replayed.engine._recorded) == [("update", replayed.settings.actor_scale(16), 0)], (
@@ -128,7 +134,8 @@ def test_a_resumed_run_records_anew() -> None:
 
 @pytest.mark.parametrize("fault", ["python decides", "wrong numbers", "nothing", "not recordable"])
 def test_what_cannot_be_replayed_is_noticed_and_taken_as_it_is(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, recorder = "sac", record
+    name = "sac"
+    recorder: Recorder = record
     loops: list[Loop] = []
     if fault == "python decides":
         name = "td3-bc"
@@ -140,8 +147,10 @@ def test_what_cannot_be_replayed_is_noticed_and_taken_as_it_is(fault: str, monke
         recorder = lambda work: lambda: None  # noqa: E731
     else:
 
-        def recorder(work: Callable[[], None]) -> Callable[[], object]:
+        def refusing(work: Callable[[], None]) -> Callable[[], object]:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+        recorder = refusing
 
     plain, world = start(name)
     odd, _ = start(name, recorder)
@@ -191,7 +200,13 @@ def test_one_member_s_fault_shows_beside_a_huge_one() -> None:
 
 def test_rounding_is_no_doubt() -> None:
     loops: list[Loop] = []
-    loop, world = start("sac", changed(record, lambda: loops[0].agent.critic.flat.mul_(1 + 1e-7)))
+
+    def round_otherwise() -> None:
+        sac = loops[0].agent
+        assert isinstance(sac, Sac)
+        sac.critic.flat.mul_(1 + 1e-7)
+
+    loop, world = start("sac", changed(record, round_otherwise))
     loops.append(loop)
     while loop.step < 24:
         advance(loop, world)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from probes.agents import normal
 from probes.gpu import launches
-from probes.offline import make_world, normal, returns_by_definition
+from probes.offline import make_world, returns_by_definition
 
 from mopo_cli.agents.returns import episode_returns, lambda_returns, last_steps
 from mopo_cli.engine.rows import Transition
@@ -27,8 +28,8 @@ def test_lambda_returns_are_the_mixture_of_all_n_step_returns(
     last = np.zeros(count, bool)
     last[np.cumsum(lengths) - 1] = True
     wanted = returns_by_definition(reward, next_value, tuple(lengths), gamma, lam)
-    given = (torch.from_numpy(array) for array in (reward, next_value, last))
-    np.testing.assert_allclose(lambda_returns(*given, gamma, lam), wanted, atol=1e-10)
+    rewards, values, ends = (torch.from_numpy(array) for array in (reward, next_value, last))
+    np.testing.assert_allclose(lambda_returns(rewards, values, ends, gamma, lam), wanted, atol=1e-10)
 
 
 @pytest.mark.parametrize("length", [1, 1000, 50_000])

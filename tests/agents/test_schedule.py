@@ -99,7 +99,7 @@ def test_the_loop_keeps_to_the_schedule() -> None:
     cosine, constant = schedule(2), schedule(2, "constant")
     halved = trained(constant, 10)
     assert torch.equal(trained(cosine, 10).agent.actor.flat, halved.agent.actor.flat)
-    halved.agent.settings = replace(SETTINGS, actor_lr=SETTINGS.actor_lr / 2)  # type: ignore[attr-defined]
+    halved.agent.settings = replace(SETTINGS, actor_lr=SETTINGS.actor_lr / 2)
     advance(halved, make_world())
     whole = trained(cosine, 20)
     torch.testing.assert_close(whole.agent.actor.flat, halved.agent.actor.flat, atol=1e-7, rtol=1e-6)

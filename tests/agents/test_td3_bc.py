@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from probes.agents import tensors
+from probes.agents import normal, tensors
 from probes.offline import (
     ACT,
     LOOP,
@@ -17,7 +17,6 @@ from probes.offline import (
     leaves,
     make_batch,
     make_world,
-    normal,
     perceptron,
     train,
 )
