@@ -14,10 +14,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.checks import suggestion
 from mopo_cli.data.checks import Check
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.store.files import expand
@@ -145,8 +145,7 @@ def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
         ours = _NAMES.get(name, name)
         if ours not in _OURS:
             short_names = [*_NAMES, "episode"]
-            close = get_close_matches(name, [*short_names, *_OURS], n=1)
-            did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
+            did_you_mean = suggestion(name, [*short_names, *_OURS])
             raise UsageError(
                 f"{where}: the name {name!r} is not known{did_you_mean}; the names are {', '.join(short_names)}.",
                 _EXAMPLE,
@@ -246,9 +245,7 @@ def _short(ours: str) -> str:
 
 
 def _missing(name: str, ours: str, here: Sequence[str], message: str) -> Check:
-    close = get_close_matches(name, here, n=1)
-    did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
-    return Check(in_full(name, ours), "present", f"{message}{did_you_mean}; {_holds(here)}.")
+    return Check(in_full(name, ours), "present", f"{message}{suggestion(name, list(here))}; {_holds(here)}.")
 
 
 def _holds(here: Sequence[str]) -> str:

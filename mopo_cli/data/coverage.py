@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.transitions import Floats, Transitions, episode_ends, episode_lengths
+from mopo_cli.data.transitions import Floats, Transitions, episode_lengths, episode_starts
 
 QUERIES, REFERENCES = 2_000, 50_000
 STRETCH = 1_000
@@ -83,8 +83,7 @@ def _scaled(transitions: Transitions, rows: NDArray[np.int64], mean: Floats64, s
 
 def _stretches(transitions: Transitions) -> NDArray[np.int64]:
     """A number `[N]` that rows share when they belong to the same stretch."""
-    lengths = episode_lengths(transitions)
-    starts = np.repeat(episode_ends(transitions) - lengths + 1, lengths)
+    starts = np.repeat(episode_starts(transitions), episode_lengths(transitions))
     rows = np.arange(len(transitions))
     return rows - (rows - starts) % STRETCH
 

@@ -9,14 +9,13 @@ import numpy as np
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.d4rl_files import published
 from mopo_cli.data.ends import guess_next
-from mopo_cli.data.scores import d4rl_environment, reference_scores
-from mopo_cli.data.spaces import Spaces, spaces_of_id
+from mopo_cli.data.scores import d4rl_environment
+from mopo_cli.data.spaces import Spaces, environment_fields, spaces_of_id
 from mopo_cli.data.tidy import tidy_column
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import discontinuities
 from mopo_cli.errors import InputError
 from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
-from mopo_cli.tasks.termination import termination_for_env
 
 _NEXT = "next_observations"
 # Rows inside an episode that the next row may fail to continue, one in so many: seams, and not a shifted column.
@@ -41,20 +40,16 @@ def load_d4rl(path: Path, dataset_id: str) -> tuple[Transitions, DatasetInfo]:
         notes.append("where its halves meet, one next state is wrong unless the file marks an end there")
     transitions = _mark_seams(transitions, notes)
     transitions, spaces, env_kwargs = _fit(transitions, env_id, notes)
-    reference = reference_scores(env_id) or (None, None)
     info = DatasetInfo(
         dataset_id=dataset_id,
-        env_id=env_id,
         source="; ".join([f"D4RL {dataset_id}: {file.url} sha256 {file.sha256}", *notes]),
         action_low=spaces.action_low,
         action_high=spaces.action_high,
-        termination=termination_for_env(env_id),
-        reference_min=reference[0],
-        reference_max=reference[1],
-        seed=None,
+        **environment_fields(env_id),
         env_kwargs=env_kwargs,
         terminal_next_known=not (shifted and transitions.terminals.any()),
-        doubts=tuple(_as_warning(check) for check in checks if check.fault or check.warning),
+        # What would refuse somebody's log is told of a published set, which everybody uses as it is.
+        doubts=tuple(replace(c, fault="", warning=told) for c in checks if (told := c.fault or c.warning)),
     )
     return transitions, info
 
@@ -69,11 +64,6 @@ def _read(path: Path) -> tuple[Transitions, list[str], list[Check]]:
     if _NEXT in columns:
         return Transitions(**columns), [], []
     return guess_next(**columns, stated=columns["timeouts"], labelled=False, where=path.name)
-
-
-def _as_warning(check: Check) -> Check:
-    """What would refuse somebody's log is told of a published set, which everybody uses as it is."""
-    return replace(check, fault="", warning=check.fault or check.warning)
 
 
 def _mark_seams(transitions: Transitions, notes: list[str]) -> Transitions:

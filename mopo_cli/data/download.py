@@ -90,27 +90,21 @@ def download(
         move_into_place(transfer.part, target)
 
 
+@dataclass
 class _Transfer:
     """A partial file on its way to being whole."""
 
-    def __init__(
-        self,
-        remote: Remote,
-        part: Path,
-        mend: str,
-        on_bytes: Callable[[int], None],
-        on_trouble: Callable[[str], None],
-        patience: Patience,
-    ) -> None:
-        self.remote = remote
-        self.part = part
-        self.mend = mend
-        self.on_bytes = on_bytes
-        self.on_trouble = on_trouble
-        self.patience = patience
-        self.done = part.stat().st_size if part.is_file() else 0
-        self.of_one_piece = False  # all of it from one answer
-        if self.done > remote.size:
+    remote: Remote
+    part: Path
+    mend: str
+    on_bytes: Callable[[int], None]
+    on_trouble: Callable[[str], None]
+    patience: Patience
+    of_one_piece = False  # all of it from one answer
+
+    def __post_init__(self) -> None:
+        self.done = self.part.stat().st_size if self.part.is_file() else 0
+        if self.done > self.remote.size:
             self.discard()
 
     def discard(self) -> None:

@@ -51,14 +51,24 @@ def settle_ends(
     dropped = record_ends(terminals, timeouts)
     inside = rewards[~dropped & ~terminals]
     if _are_outcomes(rewards[dropped & stated], inside):
-        return terminals, [_stated(rewards, dropped & stated, where)]
+        so = (
+            "so they would be dropped with it. If the task ends there, mark them in terminals and not in timeouts; "
+            "else give next_observations."
+        )
+        which = "that timeouts marks"
+        return terminals, [_check(rewards, dropped & stated, where, which, so, is_fault=True)]
     checks = []
     outcomes = dropped & ~stated
     if is_marked and _are_outcomes(rewards[outcomes], inside):
         terminals, dropped = terminals | outcomes, dropped & stated
-        checks.append(_kept(rewards, outcomes, where))
+        so = (
+            "so they are kept as ends of the task (terminals), and the model does not learn from them. If the record "
+            "merely stops there, mark them in timeouts and give next_observations."
+        )
+        checks.append(_check(rewards, outcomes, where, "at the end of episodes", so))
     if reward_share(rewards, dropped) > _LARGE_PERCENT:
-        checks.append(_lost(rewards, dropped, where))
+        so = "so they are dropped. Give next_observations to keep them, or mark those in terminals that end the task."
+        checks.append(_check(rewards, dropped, where, "that end the record", so))
     return terminals, checks or [Check("rewards", _WHAT)]
 
 
@@ -70,39 +80,11 @@ def _are_outcomes(last: Floats, inside: Floats) -> bool:
     return far > _TIMES * near
 
 
-def _stated(rewards: Floats, rows: Bools, where: str) -> Check:
-    fault = (
-        f"{where}: {_held(rewards, rows, 'that timeouts marks')}; their next states are not given, so they would be "
-        "dropped with it. If the task ends there, mark them in terminals and not in timeouts; else give "
-        "next_observations."
+def _check(rewards: Floats, rows: Bools, where: str, which: str, so: str, is_fault: bool = False) -> Check:
+    """What the rows hold, and ``so`` what becomes of them, as a fault or as a warning."""
+    count, first = int(rows.sum()), int(np.flatnonzero(rows)[0])
+    text = (
+        f"{where}: {count} row{'s' * (count > 1)} {which} (first row {first}) hold{'s' * (count == 1)} "
+        f"{reward_share(rewards, rows):.3g} % of all reward (sum of |r|); their next states are not given, {so}"
     )
-    return Check("rewards", _WHAT, fault, _first(rows))
-
-
-def _kept(rewards: Floats, rows: Bools, where: str) -> Check:
-    warning = (
-        f"{where}: {_held(rewards, rows, 'at the end of episodes')}; their next states are not given, so they are kept "
-        "as ends of the task (terminals), and the model does not learn from them. If the record merely stops there, "
-        "mark them in timeouts and give next_observations."
-    )
-    return Check("rewards", _WHAT, row=_first(rows), warning=warning)
-
-
-def _lost(rewards: Floats, rows: Bools, where: str) -> Check:
-    warning = (
-        f"{where}: {_held(rewards, rows, 'that end the record')}; their next states are not given, so they are "
-        "dropped. Give next_observations to keep them, or mark those in terminals that end the task."
-    )
-    return Check("rewards", _WHAT, row=_first(rows), warning=warning)
-
-
-def _held(rewards: Floats, rows: Bools, which: str) -> str:
-    count = int(rows.sum())
-    return (
-        f"{count} row{'s' * (count > 1)} {which} (first row {_first(rows)}) hold{'s' * (count == 1)} "
-        f"{reward_share(rewards, rows):.3g} % of all reward (sum of |r|)"
-    )
-
-
-def _first(rows: Bools) -> int:
-    return int(np.flatnonzero(rows)[0])
+    return Check("rewards", _WHAT, text if is_fault else "", first, warning="" if is_fault else text)

@@ -23,7 +23,7 @@ from mopo_cli.data.behaviour import Behaviour, log_of, named_seed, own_units
 from mopo_cli.data.generate import log_steps
 from mopo_cli.data.scores import family_returns
 from mopo_cli.data.spaces import Spaces
-from mopo_cli.data.transitions import Floats, Transitions
+from mopo_cli.data.transitions import COLUMNS, Floats, Transitions
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import Environment, evaluate_returns
@@ -205,8 +205,7 @@ def _sampler(behaviour: Behaviour, actor: Tensor, name: str) -> Callable[[Floats
 
 
 def _join(parts: list[Transitions]) -> Transitions:
-    names = [name for name in Transitions.__dataclass_fields__ if name != "infos"]
-    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
     shared = set.intersection(*(set(part.infos) for part in parts))
     return Transitions(**columns, infos={k: np.concatenate([part.infos[k] for part in parts]) for k in sorted(shared)})
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions, episode_ends
+from mopo_cli.config.checks import suggestion
+from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions, episode_lengths, episode_starts
 from mopo_cli.errors import InputError
 from mopo_cli.tasks.rewards import HALFCHEETAH_CONTROL, ant_heading, halfcheetah_run, height_bonus, squared_norm
 from mopo_cli.tasks.termination import termination_for_env
@@ -41,14 +41,8 @@ def _jump_rewards(t: Transitions, _info: DatasetInfo) -> tuple[NDArray[np.float6
     """
     velocity = t.rewards.astype(np.float64) + HALFCHEETAH_CONTROL * squared_norm(t.actions)
     height = t.next_observations[:, 0].astype(np.float64)
-    return halfcheetah_run(velocity, t.actions) + height_bonus(height - _at_start(t)), ""
-
-
-def _at_start(t: Transitions) -> NDArray[np.float64]:
-    """For every row `[N]`, the first observation entry of the first row of its episode."""
-    ends = episode_ends(t)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    return np.repeat(t.observations[starts, 0].astype(np.float64), ends - starts + 1)
+    at_start = np.repeat(t.observations[episode_starts(t), 0].astype(np.float64), episode_lengths(t))
+    return halfcheetah_run(velocity, t.actions) + height_bonus(height - at_start), ""
 
 
 def _heading_rewards(t: Transitions, info: DatasetInfo, degrees: float) -> tuple[NDArray[np.float64], str]:
@@ -105,8 +99,7 @@ RULES = {
 def reward_rule(name: str) -> RewardRule:
     """The rule of that name; InputError with all names where there is none."""
     if name not in RULES:
-        close = get_close_matches(name, RULES, n=1)
-        did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
+        did_you_mean = suggestion(name, list(RULES))
         raise InputError(f"The reward rule {name!r} is not known{did_you_mean}; the rules are {', '.join(RULES)}.")
     return RULES[name]
 

@@ -4,7 +4,7 @@ A new source is one file with a `Source` in it and one line in `registry.SOURCES
 to load inside themselves, as the command line loads every source at its start.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,14 +75,6 @@ class Work:
     """Trains or runs a behaviour in a simulator and logs it."""
 
 
-def _no_files(_name: DatasetName, _settings: FetchData) -> dict[str, Path]:
-    return {}
-
-
-def _no_entries(_fetched: set[str], _remote: bool) -> Iterator[Entry]:
-    return iter(())
-
-
 @dataclass(frozen=True)
 class Source:
     """Where datasets come from. Only ``parse``, ``fetch`` and ``example`` are needed."""
@@ -99,7 +91,7 @@ class Source:
     """What happens to a set that is not here yet."""
     settings: frozenset[str] = frozenset()
     """Those of the settings "env" and "columns" that may be given for every set of this source."""
-    files: Callable[[DatasetName, FetchData], dict[str, Path]] = _no_files
+    files: Callable[[DatasetName, FetchData], dict[str, Path]] = lambda _name, _settings: {}
     """The files by role that the data are read from and that may change under the same name. InputError if missing."""
     download: Callable[[DatasetName, Work], None] | None = None
     """Downloads those files before their hashes are taken; does nothing for files that are here."""
@@ -107,5 +99,5 @@ class Source:
     """Whether the set can be read now, with neither a download nor a simulation."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """The kinds of the entries, and the title of each kind in a list."""
-    entries: Callable[[set[str], bool], Iterable[Entry]] = _no_entries
+    entries: Callable[[set[str], bool], Iterable[Entry]] = lambda _fetched, _remote: ()
     """The known sets; arguments: the ids of the fetched sets, and whether a server may be asked."""

@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mopo_cli.config.schema import FetchData
-from mopo_cli.data.source import Dataset, DatasetName, Entry, Source, Work
+from mopo_cli.data.source import DatasetName, Entry, Source
 from mopo_cli.errors import InputError
 
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert", "full-replay")
@@ -74,10 +73,6 @@ def _task(name: str) -> DatasetName:
     )
 
 
-def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
-    return work.generate(name, settings)
-
-
 def _entries(_fetched: set[str], _remote: bool) -> Iterator[Entry]:
     for task, (env_id, _, _) in _TASKS.items():
         yield Entry("generate", task, env_id, here=True, note="a task of the MOPO paper")
@@ -89,7 +84,7 @@ def _entries(_fetched: set[str], _remote: bool) -> Iterator[Entry]:
 
 SOURCE = Source(
     _parse,
-    _fetch,
+    lambda name, settings, work: work.generate(name, settings),
     "generate:ENV-ID:random, hiv",
     names=TASKS,
     verb="generated",

@@ -46,13 +46,9 @@ def check_actions_vary(actions: Named, where: str) -> list[Check]:
             "known of what this action does, and a policy may take it anywhere within its bounds: leave it out, or log "
             "it at other values.",
         )
-        for name, column in columns_that_stay(actions)
+        for name, column in actions
+        if len(column) > 1 and (column == column[0]).all()
     ][:_SHOWN]
-
-
-def columns_that_stay(columns: Named) -> Iterator[tuple[str, Floats]]:
-    """Those with the same value in all of at least two rows."""
-    return ((name, column) for name, column in columns if len(column) > 1 and (column == column[0]).all())
 
 
 def check_rewards(transitions: Transitions, where: str) -> list[Check]:
