@@ -66,7 +66,7 @@ def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] 
     kind, about = described["kind"], described["about"]
     if kind != TABLE and not (kind == FOREIGN and about.keys() >= _D4RL_LAYOUT):
         return None
-    from mopo_cli.data.checks import UnusableData
+    from mopo_cli.data.checks import UnusableData, require
     from mopo_cli.data.local import load_local
     from mopo_cli.data.validate import check_bounds, check_columns
 
@@ -75,7 +75,7 @@ def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] 
     except UnusableData as error:  # it takes flags of another command to fix this
         raise InputError(error.message, hint=f"mopo fetch-data --dataset {path} --columns ... --check") from error
     check_columns(transitions, str(path))
-    check_bounds(info, transitions.act_dim)
+    require([check_bounds(info, transitions.act_dim)])
     return transitions, info
 
 

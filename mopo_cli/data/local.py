@@ -21,13 +21,11 @@ from mopo_cli.data.column_map import (
 )
 from mopo_cli.data.ends import guess_next
 from mopo_cli.data.raw_columns import column_names, is_table, read_raw
-from mopo_cli.data.scores import reference_scores
-from mopo_cli.data.spaces import spaces_of_id
+from mopo_cli.data.spaces import environment_fields, spaces_of_id
 from mopo_cli.data.tidy import end_episodes, tidy_column
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
 from mopo_cli.data.values import check_actions_vary, check_far_values
 from mopo_cli.errors import InputError, UsageError
-from mopo_cli.tasks.termination import termination_for_env
 
 _NEEDED = ("observations", "actions", "rewards")
 _D4RL = (*_NEEDED, "terminals")
@@ -68,17 +66,12 @@ def load_local(
     low, high = _bounds(path.name, transitions, env_id, column_map, names["actions"], notes)
     if env_id is not None or column_map.action_low is not None:
         checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), path.name)
-    reference = reference_scores(env_id) or (None, None)
     info = DatasetInfo(
         dataset_id=path.name,
-        env_id=env_id,
         source="; ".join([f"file {path.name} sha256 {sha256}", *notes]),
         action_low=low,
         action_high=high,
-        termination=termination_for_env(env_id),
-        reference_min=reference[0],
-        reference_max=reference[1],
-        seed=None,
+        **environment_fields(env_id),
         terminal_next_known="next_observations" in sources or not transitions.terminals.any(),
         doubts=tuple(check for check in checks if check.warning),
     )

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mopo_cli.data.checks import Check, require
+from mopo_cli.data.generate import LOGGED_INFOS
 from mopo_cli.data.minari_environment import dataset_spaces, rebuild_environment
-from mopo_cli.data.minari_episodes import INFOS, Episode, read_episodes
+from mopo_cli.data.minari_episodes import Episode, read_episodes
 from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, open_set
 from mopo_cli.data.spaces import Spaces
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
@@ -54,7 +55,6 @@ def load_minari(
         termination=rebuilt.termination,
         reference_min=reference_min,
         reference_max=reference_max,
-        seed=None,
         env_kwargs=rebuilt.kwargs,
         doubts=tuple(check for check in checks if check.warning),
     )
@@ -102,7 +102,7 @@ def _join(minari_set: MinariSet, spaces: Spaces, on_progress: Callable[[int], No
 def _empty(minari_set: MinariSet, spaces: Spaces) -> Transitions:
     """Columns of the length that the metadata say. The system gives the memory as they are filled."""
     n = minari_set.steps
-    floats = n * (2 * spaces.obs_dim + spaces.act_dim + 1 + len(INFOS))
+    floats = n * (2 * spaces.obs_dim + spaces.act_dim + 1 + len(LOGGED_INFOS))
     if minari_set.data_format == "hdf5":
         check_declared(minari_set.data / HDF5_FILE, np.dtype(np.float32).itemsize * floats)
     try:
@@ -113,7 +113,7 @@ def _empty(minari_set: MinariSet, spaces: Spaces) -> Transitions:
             next_observations=np.empty((n, spaces.obs_dim), np.float32),
             terminals=np.zeros(n, np.bool_),
             timeouts=np.zeros(n, np.bool_),
-            infos={name: np.empty(n, np.float32) for name in INFOS},
+            infos={name: np.empty(n, np.float32) for name in LOGGED_INFOS},
         )
     except (MemoryError, OverflowError, ValueError) as error:
         raise InputError(

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from mopo_cli.data.minari_sets import METADATA, MinariSet, mend
-from mopo_cli.data.spaces import Spaces, spaces_of_id
+from mopo_cli.data.spaces import Spaces, box_spaces, spaces_of_id
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.tasks.termination import termination_for_env
 
@@ -61,12 +61,7 @@ def dataset_spaces(minari_set: MinariSet) -> Spaces:
     Raises InputError unless both are flat floating-point boxes, the actions' finite; CorruptError for damage.
     """
     observation, action = (_flat_box(minari_set, role) for role in ("observation", "action"))
-    low, high = action.low.astype(np.float32), action.high.astype(np.float32)
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise InputError(
-            f"The Minari set {minari_set.dataset_id} has the action space {action}; finite bounds are needed."
-        )
-    return Spaces(observation.shape[0], action.shape[0], low, high)
+    return box_spaces(f"The Minari set {minari_set.dataset_id}", observation, action)
 
 
 def _flat_box(minari_set: MinariSet, role: str) -> gym.spaces.Box:

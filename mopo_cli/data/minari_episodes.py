@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.generate import LOGGED_INFOS
 from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, mend
 from mopo_cli.data.spaces import Spaces
 from mopo_cli.errors import CorruptError, MopoError
@@ -13,10 +14,7 @@ from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
 
 Episode = dict[str, NDArray[Any]]
 """``observations`` `[T+1, O]`, ``actions`` `[T, A]`, ``rewards``, ``terminations`` and ``truncations`` `[T]`, and
-those of INFOS that were recorded `[T]`; numbers of any width."""
-
-INFOS = ("x_velocity", "y_velocity")
-"""What an environment tells beside the reward and a reward can be computed from."""
+those of LOGGED_INFOS that were recorded `[T]`; numbers of any width."""
 
 _COLUMNS = ("observations", "actions", "rewards", "terminations", "truncations")
 
@@ -50,7 +48,7 @@ def _from_hdf5(minari_set: MinariSet) -> Iterator[Episode]:
     # Minari's own reader follows links out of the file, allocates whatever the file claims and decodes every info.
     with open_hdf5(minari_set.data / HDF5_FILE) as file:
         for k in range(minari_set.episodes):
-            infos = {*stored_names(file, f"episode_{k}/infos")}.intersection(INFOS)
+            infos = {*stored_names(file, f"episode_{k}/infos")}.intersection(LOGGED_INFOS)
             places = {name: f"episode_{k}/{name}" for name in _COLUMNS}
             places |= {name: f"episode_{k}/infos/{name}" for name in infos}
             columns = read_columns(file, places.values())
@@ -63,7 +61,7 @@ def _from_library(minari_set: MinariSet) -> Iterator[Episode]:
 
         for episode in MinariDataset(minari_set.data).iterate_episodes():
             columns = {name: getattr(episode, name) for name in _COLUMNS}
-            infos = {name: value for name, value in (episode.infos or {}).items() if name in INFOS}
+            infos = {name: value for name, value in (episode.infos or {}).items() if name in LOGGED_INFOS}
             yield {name: np.asarray(column) for name, column in {**columns, **infos}.items()}
     except Exception as error:  # the storages' libraries have no error class in common
         raise CorruptError(f"The Minari set in {minari_set.data.parent} cannot be read ({error!r}).") from error
@@ -84,7 +82,7 @@ def _checked(minari_set: MinariSet, k: int, episode: Episode, spaces: Spaces) ->
                 f"The Minari set in {minari_set.data.parent} is damaged: {name} of episode {k} are {column.dtype} of "
                 f"shape {column.shape}, not numbers of shape {shape}."
             )
-    infos = {name: _per_step(episode[name], steps) for name in INFOS if name in episode}
+    infos = {name: _per_step(episode[name], steps) for name in LOGGED_INFOS if name in episode}
     return {name: episode[name] for name in wanted} | {name: info for name, info in infos.items() if info is not None}
 
 

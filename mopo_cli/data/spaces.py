@@ -6,9 +6,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from mopo_cli.data.scores import reference_scores
 from mopo_cli.data.transitions import Floats
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import Environment, open_environments
+from mopo_cli.tasks.termination import termination_for_env
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,14 @@ class Spaces:
     action_high: Floats
 
 
+def box_spaces(what: str, observation: gym.spaces.Box, action: gym.spaces.Box) -> Spaces:
+    """The sizes and bounds of two flat boxes. InputError, which begins with ``what``, for an unbounded action."""
+    low, high = action.low.astype(np.float32), action.high.astype(np.float32)
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise InputError(f"{what} has the action space {action}; finite bounds are needed.")
+    return Spaces(observation.shape[0], action.shape[0], low, high)
+
+
 def spaces_of(env_id: str, environment: Environment) -> Spaces:
     """The spaces of an environment that has flat boxes for both.
 
@@ -30,10 +40,14 @@ def spaces_of(env_id: str, environment: Environment) -> Spaces:
     assert isinstance(observation, gym.spaces.Box) and isinstance(action, gym.spaces.Box)
     if not np.issubdtype(observation.dtype, np.floating):
         raise InputError(f"The environment {env_id!r} has {observation.dtype} observations; floating-point is needed.")
-    low, high = action.low.astype(np.float32), action.high.astype(np.float32)
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise InputError(f"The environment {env_id!r} has the action space {action}; finite bounds are needed.")
-    return Spaces(observation.shape[0], action.shape[0], low, high)
+    return box_spaces(f"The environment {env_id!r}", observation, action)
+
+
+def environment_fields(env_id: str | None) -> dict[str, Any]:
+    """The fields of a `DatasetInfo` that follow from the environment's id."""
+    low, high = reference_scores(env_id) or (None, None)
+    rule = termination_for_env(env_id)
+    return {"env_id": env_id, "termination": rule, "reference_min": low, "reference_max": high}
 
 
 def spaces_of_id(env_id: str, kwargs: dict[str, Any] | None = None) -> Spaces:

@@ -4,18 +4,18 @@ See `store.sealed` for what keeps damage from passing unseen.
 """
 
 import json
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.checks import Check
+from mopo_cli.data.checks import Check, require
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
-from mopo_cli.data.validate import check_bounds, check_columns, check_finite
+from mopo_cli.data.validate import check_bounds, check_columns, finite
 from mopo_cli.errors import InputError
 from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.columns import column_shape, open_hdf5, read_columns, stored_names
@@ -80,7 +80,7 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     check_columns(transitions, str(path))
     info = _dataset_info(attributes, behaviour, path)
     _check_termination(info.termination, transitions.obs_dim, path)
-    check_bounds(info, transitions.act_dim)
+    require([check_bounds(info, transitions.act_dim)])
     check_content(path, attributes, columns)
     return transitions, info
 
@@ -105,35 +105,22 @@ def read_dataset_info(path: Path) -> DatasetInfo:
         return _dataset_info(read_attributes(file, path, "dataset"), {}, path)
 
 
-class RolloutWriter:
-    """Stream imagined transitions to a file that is published when the ``with`` block ends without an error.
+@contextmanager
+def written_rollouts(path: Path, attributes: dict[str, Any]) -> Iterator[Callable[[dict[str, NDArray[Any]]], None]]:
+    """Stream imagined transitions to a file that is published when the block ends without an error.
 
+    What it gives adds n rows: every column `[n, ...]` of the first call, among them ``uncertainty/<penalty>``.
     ``attributes`` describe how the rollouts were made; values are str, int, float, None or arrays.
     """
+    with publish(path) as temporary, create(temporary, "rollouts", attributes) as file:
 
-    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
-        self._path = path
-        self._attributes = attributes
-        self._stack = ExitStack()
+        def append(columns: dict[str, NDArray[Any]]) -> None:
+            if len({len(column) for column in columns.values()}) != 1:
+                raise ValueError("columns of different lengths")
+            for name, column in columns.items():
+                file.append(name, column, growing=True)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(publish(self._path))
-            self._file = stack.enter_context(create(temporary, "rollouts", self._attributes))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def append(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Add n rows: every column `[n, ...]` of the first call, among them ``uncertainty/<penalty>``."""
-        if len({len(column) for column in columns.values()}) != 1:
-            raise ValueError("columns of different lengths")
-        for name, column in columns.items():
-            self._file.append(name, column, growing=True)
+        yield append
 
 
 def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -155,7 +142,7 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         if columns[name].shape != (len(transitions),) or columns[name].dtype != dtype:
             raise InputError(f"{path}: column {name} must have shape [{len(transitions)}] and type {np.dtype(dtype)}.")
     for name in penalties:
-        check_finite(name, columns[name], str(path))
+        require([finite(name, columns[name], str(path))])
     check_content(path, attributes, stored)
     attributes = {name: value for name, value in attributes.items() if name not in OF_FILE}
     return columns, present_names("rollout", attributes)

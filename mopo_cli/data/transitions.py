@@ -62,10 +62,10 @@ class DatasetInfo:
     action_high: Floats
     termination: str
     """What `tasks.termination.termination_rule` reads: a rule's name or an expression."""
-    reference_min: float | None
+    reference_min: float | None = None
     """Return that counts as score 0 and, below, as score 100; None where no published reference applies."""
-    reference_max: float | None
-    seed: int | None
+    reference_max: float | None = None
+    seed: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """What the environment is made with, as JSON has it: `gymnasium.make(env_id, **env_kwargs)`."""
     terminal_next_known: bool = True

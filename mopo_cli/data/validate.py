@@ -68,7 +68,7 @@ def checks(transitions: Transitions, info: DatasetInfo) -> Iterator[Check]:
     yield from columns
     if not fit_together(columns):
         return
-    bounds = _check_bounds(info, transitions.act_dim)
+    bounds = check_bounds(info, transitions.act_dim)
     yield bounds
     if not bounds.fault:
         yield _check_actions(transitions.actions, info)
@@ -91,16 +91,6 @@ def check_columns(transitions: Transitions, where: str) -> None:
     """InputError unless shapes are `[N, O]`, `[N, A]`, `[N]`, N >= 2, types f4 and bool, all finite."""
     for check in _column_checks(transitions, where):
         require([check])
-
-
-def check_finite(name: str, column: Floats, where: str) -> None:
-    """Raises InputError naming the first row of ``column`` `[N, ...]` with a NaN or an infinity."""
-    require([finite(name, column, where)])
-
-
-def check_bounds(info: DatasetInfo, act_dim: int) -> None:
-    """Raises InputError unless the action bounds are finite, ordered and as wide as the actions."""
-    require([_check_bounds(info, act_dim)])
 
 
 def finite(name: str, column: Floats, where: str) -> Check:
@@ -153,7 +143,8 @@ def _column_checks(transitions: Transitions, where: str) -> Iterator[Check]:
         yield finite(name, column, where)
 
 
-def _check_bounds(info: DatasetInfo, act_dim: int) -> Check:
+def check_bounds(info: DatasetInfo, act_dim: int) -> Check:
+    """Whether the action bounds are finite, ordered and as wide as the actions."""
     low, high = info.action_low, info.action_high
     fault = ""
     if low.shape != (act_dim,) or high.shape != (act_dim,):

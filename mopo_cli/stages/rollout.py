@@ -9,7 +9,7 @@ import torch
 
 from mopo_cli.agents.dice import Ratio
 from mopo_cli.config.schema import Imagination, Rollout
-from mopo_cli.data.transition_files import RolloutWriter
+from mopo_cli.data.transition_files import written_rollouts
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.dynamics.branched_rollouts import ENDS, Policy, RolloutOptions, RolloutStep, branch, uniform_policy
 from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
@@ -178,7 +178,7 @@ def _write(
     rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
-        RolloutWriter(path, _attributes(stage, settings, data.info)) as writer,
+        written_rollouts(path, _attributes(stage, settings, data.info)) as append,
         stage.progress("rollout", settings.batch) as count,
     ):
         for i, part in enumerate(start.split(_PART)):
@@ -187,7 +187,7 @@ def _write(
             for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how):
                 columns = _columns(rows, names, imagined, data.info)
                 tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in names], axis=1))
-                writer.append(columns)
+                append(columns)
             count(len(part))
         if not tally.rows:
             raise DivergedError(

@@ -12,6 +12,8 @@ from typing_extensions import TypedDict
 from mopo_cli.errors import CorruptError
 from mopo_cli.store.atomic import read_json, read_jsonl
 
+_adapter = cache(TypeAdapter)
+
 # Fields that newer versions add are let through.
 typed = with_config(ConfigDict(extra="allow", strict=True))
 
@@ -192,8 +194,3 @@ def checked(path: Path, schema: Any, value: Any, hint: str = "") -> Any:
         message = fault["msg"].removeprefix("Value error, ")[:200]
         where = f"field {field}: " if field else ""
         raise CorruptError(f"{path} is damaged or was edited: {where}{message}.", hint) from error
-
-
-@cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(schema)

@@ -37,7 +37,10 @@ def run_lock(folder: Path) -> Iterator[None]:
     finally:
         if created and list(folder.iterdir()) == [path]:
             path.unlink()
-            _remove_empty(created)
+            for place in created:
+                if any(place.iterdir()):
+                    break
+                place.rmdir()
         lock.release()
 
 
@@ -50,10 +53,3 @@ def alone_in(folder: Path) -> Iterator[None]:
             yield
     except LockedError as error:
         raise LockedError(error.message, hint="wait until it ends or stop it") from error
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        if any(folder.iterdir()):
-            return
-        folder.rmdir()

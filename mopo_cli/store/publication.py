@@ -69,7 +69,9 @@ class Publication:
             for path, staged in self._staged.items():
                 if path == last:
                     self._sync(moved)
-                self._keep(path, staged)
+                # A second name for the old file, by which it can be put back; there is no moment without a file.
+                with suppress(OSError):
+                    os.link(path, _backup(staged))
                 os.replace(staged, path)
                 moved.append(path)
             self._sync(moved[-1:])
@@ -89,11 +91,6 @@ class Publication:
         self._staged.clear()
         self._removed.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _keep(self, path: Path, staged: Path) -> None:
-        # A second name for the old file, by which it can be put back; there is no moment without a file at `path`.
-        with suppress(OSError):
-            os.link(path, _backup(staged))
 
     def _undo(self, moved: list[Path], made: list[Path]) -> None:
         for path in moved:

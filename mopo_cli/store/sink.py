@@ -72,18 +72,6 @@ class Sink(io.RawIOBase):
                 self.error = error
         return self._size
 
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
     def close(self) -> None:
         """Close the file."""
         if not self.closed:

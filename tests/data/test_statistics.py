@@ -43,9 +43,6 @@ INFO = DatasetInfo(
     action_low=np.array([-2, 0, -1], np.float32),
     action_high=np.array([2, 1, 1], np.float32),
     termination="none",
-    reference_min=None,
-    reference_max=None,
-    seed=None,
 )
 
 

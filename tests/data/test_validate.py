@@ -21,9 +21,7 @@ def walk(n: int = 12, end: int = 5) -> Transitions:
     return Transitions(observations, actions, rewards, following, rows == end, rows == n - 1)
 
 
-INFO = DatasetInfo(
-    "my.h5", "Some-v0", "made up", -np.ones(1, np.float32), np.ones(1, np.float32), "none", None, None, None
-)
+INFO = DatasetInfo("my.h5", "Some-v0", "made up", -np.ones(1, np.float32), np.ones(1, np.float32), "none")
 
 
 def changed(column: str, change: Callable[[Any], Any]) -> Transitions:

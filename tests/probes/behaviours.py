@@ -62,8 +62,6 @@ def bench(
         action_low=spaces.action_low,
         action_high=spaces.action_high,
         termination="none",
-        reference_min=None,
-        reference_max=None,
         seed=seed,
     )
     rows, schedule = Rows(spaces.obs_dim, spaces.act_dim, 0), OnlineSettings(recipe.warmup, recipe.batch_size)

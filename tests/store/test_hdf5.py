@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from mopo_cli.data.checks import Check
 from mopo_cli.data.transition_files import (
-    RolloutWriter,
     dataset_shape,
     read_dataset,
     read_dataset_info,
     read_rollouts,
     write_dataset,
+    written_rollouts,
 )
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.errors import CorruptError, InputError, MopoError
@@ -177,25 +177,15 @@ def test_no_text_lies_outside_the_checksums(path: Path, tmp_path: Path) -> None:
         assert b"GCOL" not in written.read_bytes()
 
 
-def test_every_column_is_guarded(path: Path) -> None:
+def test_every_column_attribute_and_name_is_guarded(path: Path) -> None:
     whole = path.read_bytes()
-    for name in COLUMNS:
-        stored = getattr(transitions(), name).tobytes()
-        at = whole.index(stored)
+    columns = [getattr(transitions(), name).tobytes() for name in COLUMNS]
+    for stored in (*columns, b"Some-v0", b"made up", INFO.action_low.tobytes(), b"rewards"):
         content = bytearray(whole)
-        content[at + len(stored) // 2] ^= 1
+        content[whole.index(stored) + len(stored) // 2] ^= 1
         path.write_bytes(content)
         with pytest.raises(CorruptError):
             read_dataset(path)
-
-
-@pytest.mark.parametrize("stored", [b"Some-v0", b"made up", INFO.action_low.tobytes(), b"rewards"])
-def test_attributes_and_names_are_guarded(path: Path, stored: bytes) -> None:
-    content = bytearray(path.read_bytes())
-    content[content.index(stored)] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CorruptError):
-        read_dataset(path)
 
 
 @given(noise=st.binary(max_size=400))
@@ -365,9 +355,9 @@ def imagined(n: int, seed: int) -> dict[str, np.ndarray[Any, Any]]:
 
 def write_rollouts(path: Path, sizes: list[int]) -> dict[str, np.ndarray[Any, Any]]:
     parts = [imagined(n, seed) for seed, n in enumerate(sizes)]
-    with RolloutWriter(path, ATTRIBUTES) as writer:
+    with written_rollouts(path, ATTRIBUTES) as append:
         for part in parts:
-            writer.append(part)
+            append(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -385,8 +375,8 @@ def test_rollouts_come_back_as_they_were_appended(tmp_path: Path, sizes: list[in
 
 def test_an_older_file_is_read_by_the_names_of_now(tmp_path: Path) -> None:
     part = imagined(5, 0)
-    with RolloutWriter(tmp_path / "old.h5", {**ATTRIBUTES, "penalty_members": "elite"}) as writer:
-        writer.append({"member" if name == "network" else name: column for name, column in part.items()})
+    with written_rollouts(tmp_path / "old.h5", {**ATTRIBUTES, "penalty_members": "elite"}) as append:
+        append({"member" if name == "network" else name: column for name, column in part.items()})
     columns, attributes = read_rollouts(tmp_path / "old.h5")
     assert columns.keys() == part.keys() and np.array_equal(columns["network"], part["network"])
     assert attributes["penalty_networks"] == "elite" and "penalty_members" not in attributes
@@ -409,18 +399,18 @@ def test_a_small_rollout_file_is_small(tmp_path: Path) -> None:
 
 def test_nothing_is_seen_until_the_writer_is_done(tmp_path: Path) -> None:
     path = tmp_path / "r.h5"
-    with RolloutWriter(path, ATTRIBUTES) as writer:
-        writer.append(imagined(5, 0))
+    with written_rollouts(path, ATTRIBUTES) as append:
+        append(imagined(5, 0))
         assert not path.exists()
-    with pytest.raises(ZeroDivisionError), RolloutWriter(path, ATTRIBUTES) as writer:
-        writer.append(imagined(9, 1))
+    with pytest.raises(ZeroDivisionError), written_rollouts(path, ATTRIBUTES) as append:
+        append(imagined(9, 1))
         raise ZeroDivisionError
     assert len(read_rollouts(path)[0]["rewards"]) == 5
     assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
 
 
 def test_a_writer_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TypeError), RolloutWriter(tmp_path / "r.h5", {"bad": object()}):
+    with pytest.raises(TypeError), written_rollouts(tmp_path / "r.h5", {"bad": object()}):
         pass
     assert not list(tmp_path.iterdir())
 

@@ -15,14 +15,14 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from mopo_cli.errors import InputError
-from mopo_cli.data.transition_files import RolloutWriter
+from mopo_cli.data.transition_files import written_rollouts
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 rows = {"observations": np.ones((10_000, 11), np.float32), "rewards": np.ones(10_000, np.float32)}
 try:
-    with RolloutWriter(Path(sys.argv[1]), {"h": 1}) as writer:
+    with written_rollouts(Path(sys.argv[1]), {"h": 1}) as append:
         for _ in range(8):
-            writer.append(rows)
+            append(rows)
 except InputError as error:
     sys.exit(str(error))
 """

@@ -31,9 +31,8 @@ from mopo_cli.data.recipes import (
     needs_medium,
     random_return,
 )
-from mopo_cli.data.scores import reference_scores
 from mopo_cli.data.source import DatasetName
-from mopo_cli.data.spaces import Spaces, spaces_of
+from mopo_cli.data.spaces import Spaces, environment_fields, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import CorruptError, Stopped
@@ -48,7 +47,6 @@ from mopo_cli.store.lineage import tool_versions
 from mopo_cli.store.lock import alone_in
 from mopo_cli.store.resume_state import BehaviourProgress
 from mopo_cli.store.run import cache_dir, dataset_slug
-from mopo_cli.tasks.termination import termination_for_env
 
 RECIPE = Recipe()
 
@@ -100,16 +98,12 @@ def _threshold(
 
 
 def _info(name: DatasetName, spaces: Spaces, seed: int) -> DatasetInfo:
-    reference = reference_scores(name.env_id) or (None, None)
     return DatasetInfo(
         dataset_id=name.dataset_id,
-        env_id=name.env_id,
         source="",
         action_low=spaces.action_low,
         action_high=spaces.action_high,
-        termination=termination_for_env(name.env_id),
-        reference_min=reference[0],
-        reference_max=reference[1],
+        **environment_fields(name.env_id),
         seed=seed,
         env_kwargs=name.env_kwargs,
     )
