@@ -1,7 +1,6 @@
 """Sets that the minari library wrote, against the same steps logged beside it."""
 
 import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -264,39 +263,31 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return sprung
 
 
-def hostile_wrapper(metadata: dict[str, Any]) -> None:
-    wrapper = {"name": "evil", "entry_point": "evil_module:Wrapper", "kwargs": {}}
-    metadata["env_spec"] = json.dumps({**json.loads(metadata["env_spec"]), "additional_wrappers": [wrapper]})
+def hostile_evaluation(data: Path) -> None:
+    change_metadata(data, lambda m: m.update(eval_env_spec=m["env_spec"]))
+    change_spec(data, "eval_env_spec", entry_point="evil_module:Evil")
 
 
-def hostile_entry_point(metadata: dict[str, Any]) -> None:
-    metadata["env_spec"] = json.dumps({**json.loads(metadata["env_spec"]), "entry_point": "evil_module:Evil"})
-
-
-def hostile_evaluation(metadata: dict[str, Any]) -> None:
-    metadata["eval_env_spec"] = json.dumps({**json.loads(metadata["env_spec"]), "entry_point": "evil_module:Evil"})
-
-
-def hostile_id(metadata: dict[str, Any]) -> None:
-    metadata["env_spec"] = json.dumps(
-        {**json.loads(metadata["env_spec"]), "id": "evil_module:Evil-v0", "entry_point": None}
-    )
-
-
-HOSTILE = [hostile_wrapper, hostile_entry_point, hostile_evaluation, hostile_id]
+WRAPPER = {"name": "evil", "entry_point": "evil_module:Wrapper", "kwargs": {}}
+HOSTILE: dict[str, Callable[[Path], None]] = {
+    "wrapper": lambda data: change_spec(data, additional_wrappers=[WRAPPER]),
+    "entry point": lambda data: change_spec(data, entry_point="evil_module:Evil"),
+    "evaluation": hostile_evaluation,
+    "id": lambda data: change_spec(data, id="evil_module:Evil-v0", entry_point=None),
+}
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
 @pytest.mark.parametrize("spaces", [True, False])
-def test_nothing_in_a_set_is_run(trap: Path, attack: Callable[[dict[str, Any]], None], spaces: bool) -> None:
+def test_nothing_in_a_set_is_run(trap: Path, attack: str, spaces: bool) -> None:
     environment = gym.make("InvertedPendulum-v5", max_episode_steps=5)
     logged = log(environment, 2)
     data = write("pend-v0", buffers(logged), env=environment)
-    change_metadata(data, attack)
+    HOSTILE[attack](data)
     if spaces:
         transitions, info = load_minari("pend-v0")
         assert_equal(transitions, logged)
-        assert info.env_id == (None if attack is hostile_id else "InvertedPendulum-v5")
+        assert info.env_id == (None if attack == "id" else "InvertedPendulum-v5")
     else:  # the library makes the stored environment to learn its spaces
         change_metadata(data, lambda m: m.pop("observation_space"))
         with pytest.raises(InputError, match="does not state its observation space"):
@@ -304,11 +295,11 @@ def test_nothing_in_a_set_is_run(trap: Path, attack: Callable[[dict[str, Any]], 
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("attack", [hostile_wrapper, hostile_entry_point, hostile_evaluation])
-def test_the_library_itself_would_run_it(trap: Path, attack: Callable[[dict[str, Any]], None]) -> None:
+@pytest.mark.parametrize("attack", ["wrapper", "entry point", "evaluation"])
+def test_the_library_itself_would_run_it(trap: Path, attack: str) -> None:
     environment = gym.make("InvertedPendulum-v5", max_episode_steps=5)
     data = write("pend-v0", buffers(log(environment, 2)), env=environment)
-    change_metadata(data, attack)
+    HOSTILE[attack](data)
     with pytest.raises(Exception, match=r"evil|Evil"):
         minari.load_dataset("pend-v0").recover_environment(eval_env=True)
     assert trap.exists()

@@ -1,6 +1,5 @@
 """Next states that are the next episode's, as logs of vector environments have them."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,13 @@ def log(mode: str, name: str) -> Transitions:
     )
 
 
+def along(path: np.ndarray, **ends: Any) -> Transitions:
+    """The states of a path `[121, O]` one after the other, and what marks ends."""
+    flags = {"terminals": np.zeros(120, np.bool_), "timeouts": np.zeros(120, np.bool_)} | ends
+    states = path.astype(np.float32)
+    return Transitions(states[:-1], np.zeros((120, 1), "f4"), np.zeros(120, "f4"), states[1:], **flags)
+
+
 @pytest.mark.parametrize("name", ["terminals", "timeouts"])
 @pytest.mark.parametrize("mode", ["same step", "next step"])
 def test_the_next_episodes_first_state_is_refused(mode: str, name: str) -> None:
@@ -56,29 +62,22 @@ def test_true_final_states_pass(name: str) -> None:
 
 
 def test_a_record_that_is_cut_into_pieces_goes_on_rightly() -> None:
-    path = np.random.default_rng(1).normal(size=(121, 2)).cumsum(axis=0).astype(np.float32)
+    path = np.random.default_rng(1).normal(size=(121, 2)).cumsum(axis=0)
     cut = np.arange(120) % 20 == 19
-    pieces = Transitions(path[:-1], np.zeros((120, 1), "f4"), np.zeros(120, "f4"), path[1:], np.zeros(120, bool), cut)
-    assert not check_resets(pieces, "my.npz").fault
-    assert check_resets(replace(pieces, terminals=cut, timeouts=~cut & cut), "my.npz").fault
+    assert not check_resets(along(path, timeouts=cut), "my.npz").fault
+    assert check_resets(along(path, terminals=cut), "my.npz").fault
 
 
 def test_an_end_at_rest_tells_nothing() -> None:
-    path = np.random.default_rng(1).normal(size=(121, 2)).cumsum(axis=0).astype(np.float32)
+    path = np.random.default_rng(1).normal(size=(121, 2)).cumsum(axis=0)
     cut = np.arange(120) % 20 == 19
     rest = np.flatnonzero(cut)
     path[rest] = path[rest - 1]
     path[rest + 1] = path[rest]
-    none = np.zeros(120, np.bool_)
-    assert not check_resets(
-        Transitions(path[:-1], np.zeros((120, 1), "f4"), np.zeros(120, "f4"), path[1:], cut, none), "my.npz"
-    ).fault
+    assert not check_resets(along(path, terminals=cut), "my.npz").fault
 
 
 @pytest.mark.parametrize("name", ["terminals", "timeouts"])
 @pytest.mark.parametrize("states", [np.ones((121, 2)), (np.arange(121) % 2)[:, None], np.zeros((121, 1))])
 def test_states_that_are_equal_anyway_tell_nothing(name: str, states: np.ndarray) -> None:
-    path, ends = states.astype(np.float32), np.arange(120) % 40 == 39
-    none = np.zeros(120, np.bool_)
-    t = Transitions(path[:-1], np.zeros((120, 1), "f4"), np.zeros(120, "f4"), path[1:], none, none)
-    assert not check_resets(replace(t, **{name: ends}), "my.npz").fault
+    assert not check_resets(along(states, **{name: np.arange(120) % 40 == 39}), "my.npz").fault

@@ -367,12 +367,6 @@ def test_bounds_come_from_the_map_where_it_has_them(tmp_path: Path) -> None:
         load_local(path, "Hopper-v5", "0", str(tmp_path / "map.yaml"))
 
 
-def test_an_action_that_never_moves_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "my.csv", plant() | {"pump": [2.5] * 40})
-    with pytest.raises(InputError, match=r"column pump is 2\.5 in every row, so its effect is unknown"):
-        load(path)
-
-
 # Files that nobody vouches for.
 
 

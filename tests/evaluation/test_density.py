@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -16,12 +14,7 @@ from scipy.spatial.distance import cdist
 
 from mopo_cli.evaluation.density import density_map, departure, neighbour_distance
 
-
-@pytest.fixture(autouse=True)
-def no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 5), st.integers(1, 12), st.floats(-1e3, 1e3))

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -15,12 +13,7 @@ from hypothesis import strategies as st
 
 from mopo_cli.evaluation.diagnosis import diagnose, error_by_step, relation
 
-
-@pytest.fixture(autouse=True)
-def no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def sample(n: int = 2000, ties: bool = False) -> Any:

@@ -131,16 +131,6 @@ def test_the_policy_sees_exactly_the_living_episodes_as_one_float32_batch(countd
     assert batches == [batch for batch in expected if batch]
 
 
-def test_each_action_reaches_its_own_episode(countdown: str) -> None:
-    def policy(observations: Array) -> Array:
-        return np.repeat(observations / 20, 2, axis=1)
-
-    with open_environments(countdown, 6) as environments:
-        results = evaluate_returns(policy, environments, seed=1)
-        expected = [sum(2 * (n - step) / 20 for step in range(min(n, LIMIT))) for n in starts(environments)]
-    assert results.returns == pytest.approx(expected)
-
-
 def test_starts_depend_on_seed_and_episode_only(countdown: str) -> None:
     def other(observations: Array) -> Array:
         return -quarter(observations)
@@ -293,14 +283,15 @@ def test_making_an_environment_prints_nothing_and_leaves_no_file(
     assert mujoco.get_mju_user_warning() is handler
 
 
-def test_discounted_returns_weigh_step_t_by_gamma_to_the_t(countdown: str) -> None:
+def test_each_action_reaches_its_own_episode_and_step_t_counts_gamma_to_the_t(countdown: str) -> None:
     def policy(observations: Array) -> Array:
         return np.repeat(observations / 20, 2, axis=1)
 
     with open_environments(countdown, 6) as environments:
         plain, discounted = (evaluate_returns(policy, environments, seed=1, gamma=gamma) for gamma in (1.0, 0.5))
-        expected = [sum(0.5**step * 2 * (n - step) / 20 for step in range(min(n, LIMIT))) for n in starts(environments)]
-    assert discounted.discounted == pytest.approx(expected)
+        lives = [[2 * (n - step) / 20 for step in range(min(n, LIMIT))] for n in starts(environments)]
+    assert plain.returns == pytest.approx([sum(rewards) for rewards in lives])
+    assert discounted.discounted == pytest.approx([sum(0.5**t * r for t, r in enumerate(rewards)) for rewards in lives])
     assert discounted.returns.tolist() == plain.returns.tolist() == plain.discounted.tolist()
 
 

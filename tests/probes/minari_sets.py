@@ -75,10 +75,10 @@ def change_metadata(data: Path, change: Callable[[dict[str, Any]], Any]) -> None
     path.write_text(json.dumps(metadata))
 
 
-def change_spec(data: Path, **fields: Any) -> None:
+def change_spec(data: Path, spec: str = "env_spec", **fields: Any) -> None:
     """Edit the stored environment specification in place."""
 
     def change(metadata: dict[str, Any]) -> None:
-        metadata["env_spec"] = json.dumps({**json.loads(metadata["env_spec"]), **fields})
+        metadata[spec] = json.dumps({**json.loads(metadata[spec]), **fields})
 
     change_metadata(data, change)

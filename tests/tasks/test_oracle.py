@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import open_environments
-from mopo_cli.tasks.oracle import check_oracle, open_oracle
+from mopo_cli.tasks.oracle import open_oracle
 
 CHEETAH, HOPPER, WALKER, ANT, PENDULUM = (
     f"{body}-v5" for body in ("HalfCheetah", "Hopper", "Walker2d", "Ant", "InvertedPendulum")
@@ -201,9 +201,3 @@ def test_narrow_observations_are_refused() -> None:
     narrow = torch.zeros(1, 11)
     with pytest.raises(InputError, match="HalfCheetah-v5 has 17 numbers, but these observations have 11"):
         errors(CHEETAH, (narrow, torch.zeros(1, 6), narrow))
-
-
-def test_known_tasks_can_be_asked_for() -> None:
-    assert check_oracle("mopo/AntAngle-v0") == "mopo/AntAngle-v0"
-    with pytest.raises(InputError, match="not known"):
-        check_oracle(None)
