@@ -108,7 +108,7 @@ def test_old_names_of_settings_count_in_files_and_in_grids(tmp_path: Path) -> No
     for grid in ({"penalty-members": ["all", "elite"]}, ["penalty-members=all,elite"]):
         assert Ablate(grid=grid).grid == {"penalty_networks": ("all", "elite")}  # type: ignore[arg-type]
     path.write_text("rollout: {penalty-members: elite, penalty_networks: all}")
-    with pytest.raises(SettingsError, match="section rollout gives penalty-networks twice"):
+    with pytest.raises(SettingsError, match="section rollout has penalty-networks twice"):
         resolve(Rollout, config_file=path)
     path.write_text("train-model: {members: 3}")
     with pytest.raises(SettingsError, match="unknown key 'members'"):

@@ -108,7 +108,7 @@ def test_one_long_episode_is_warned_of(plant: int, mopo: Any) -> None:
     [
         (f"--columns {MAP.replace('temp', 'tmp')}", 4, "did you mean 'temp'"),
         (f"--columns {MAP.replace('obs', 'state')}", 2, "'state'"),
-        (f"--columns {MAP.replace('yield', 'remark')}", 4, "column remark holds 'checked, fine'"),
+        (f"--columns {MAP.replace('yield', 'remark')}", 4, "column remark, row 0: 'checked, fine' is not a number"),
         (f"--columns {MAP} --termination obs[2]>1", 4, "obs[0] to obs[1]"),
         (f"--columns {MAP} --termination temp>75", 4, "'temp' (character 1)"),
         (f"--columns {MAP} --termination hoper", 4, "did you mean 'hopper'"),

@@ -143,4 +143,4 @@ def test_what_would_not_fit_into_memory(tiny_run: Path, refuses: Any, bounded: N
 def test_a_grid_that_nobody_could_train(tiny_run: Path, refuses: Any) -> None:
     values = ",".join(f"{k / 1000:g}" for k in range(1, 1000))
     axes = f"--grid gamma={values} --grid tau={values} --grid target-entropy={values}"
-    refuses(f"ablate --name x {axes}", 3, "The grid has 1,994,005,998 cells, and at most 10,000 can be compared.")
+    refuses(f"ablate --name x {axes}", 3, "The grid has 1,994,005,998 cells, but at most 10,000 can be compared.")

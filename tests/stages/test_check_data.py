@@ -142,7 +142,7 @@ def test_states_after_terminals_that_are_not_logged_tell_nothing_of_the_rule(che
         ("--dataset my.csv --columns gone.yaml", 4, "gone.yaml"),
         ("--dataset my.csv --termination obs[0]+1>2", 4, "'+' (character 7)"),
         ("--dataset my.csv --force", 2, "--force"),
-        ("--dataset my.csv --list", 2, "ask for one"),
+        ("--dataset my.csv --list", 2, "Use either --check or --list"),
         ("--dataset cut.h5", 5, "cut.h5"),
         (f"--dataset {PENDULUM}", 4, "must be generated first"),
         ("--dataset walker2d-medium", 4, "must be downloaded first"),

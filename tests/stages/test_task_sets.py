@@ -70,7 +70,7 @@ def test_any_log_of_the_body_can_be_relabelled() -> None:
 
 
 def test_an_unknown_rule_is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_bring", None)
+    monkeypatch.setattr(stage, "make_dataset", None)
     with pytest.raises(InputError, match=r"did you mean 'ant-angle'\?"):
         fetch("walker2d-medium", relabel="antangle")
     assert not Path("runs").exists()

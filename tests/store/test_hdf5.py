@@ -382,7 +382,7 @@ def test_an_older_file_is_read_by_the_names_of_now(tmp_path: Path) -> None:
     assert attributes["penalty_networks"] == "elite" and "penalty_members" not in attributes
     with h5py.File(tmp_path / "old.h5", "a") as file:
         file["member"][0] = 6 - file["member"][0] + 7
-    with pytest.raises(CorruptError, match="its content is not what was written"):
+    with pytest.raises(CorruptError, match="its content does not match its checksum"):
         read_rollouts(tmp_path / "old.h5")
 
 

@@ -178,14 +178,14 @@ def test_unstable_motion_is_told_in_a_single_step_too() -> None:
 @pytest.mark.parametrize(
     ("env_id", "kwargs", "limits", "sentence"),
     [
-        (None, {}, SIX, "data that name no environment are not known"),
+        (None, {}, SIX, "data that name no environment are not available"),
         (
             "mopo/HIVTreatment-v0",
             {},
             SIX,
             "'mopo/HIVTreatment-v0' are not available, only those of HalfCheetah, Hopper",
         ),
-        ("Hopper-v3", {}, SIX, "'Hopper-v3' are not known"),
+        ("Hopper-v3", {}, SIX, "'Hopper-v3' are not available"),
         ("HumanoidStandup-v5", {}, SIX, "mopo/AntAngle-v0"),
         (CHEETAH, {"colour": "red"}, SIX, "cannot be made: .*colour"),
         (CHEETAH, {"xml_file": "/no/such.xml"}, SIX, "cannot be made: .*such.xml"),

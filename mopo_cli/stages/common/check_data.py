@@ -40,7 +40,7 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
     source = SOURCES[name.kind]
     if cached_file(name, settings, stage) is None and not source.is_here(name):
         raise InputError(
-            f"--check reads local data only; {name.dataset_id} would have to be {source.verb} first.",
+            f"--check reads local data only, and {name.dataset_id} is not here yet: it must be {source.verb} first.",
             hint=f"mopo fetch-data --dataset {settings.dataset}",
         )
     result: dict[str, Any] = {"dataset": settings.dataset, "summary": None, "termination": None}
