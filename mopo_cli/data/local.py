@@ -224,7 +224,18 @@ def _bounds(
     notes: list[str],
 ) -> tuple[Floats, Floats]:
     if env_id is not None:
-        return _environment_bounds(where, transitions, env_id)
+        spaces = spaces_of_id(env_id)
+        for name, width, wanted in (
+            ("observations", transitions.obs_dim, spaces.obs_dim),
+            ("actions", transitions.act_dim, spaces.act_dim),
+        ):
+            if width != wanted:
+                raise InputError(
+                    f"{where}: column {name} has {width} dimensions, but {env_id} has {wanted}: "
+                    "give the environment in which the file was logged.",
+                    hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
+                )
+        return spaces.action_low, spaces.action_high
     if column_map.action_low is not None and column_map.action_high is not None:
         notes.append("action bounds from the column map")
         return np.array(column_map.action_low, np.float32), np.array(column_map.action_high, np.float32)
@@ -232,18 +243,3 @@ def _bounds(
     require(checks)
     notes.append(bounds_in_words(transitions.actions, low, high, names))
     return low, high
-
-
-def _environment_bounds(where: str, transitions: Transitions, env_id: str) -> tuple[Floats, Floats]:
-    spaces = spaces_of_id(env_id)
-    for name, width, wanted in (
-        ("observations", transitions.obs_dim, spaces.obs_dim),
-        ("actions", transitions.act_dim, spaces.act_dim),
-    ):
-        if width != wanted:
-            raise InputError(
-                f"{where}: column {name} has {width} dimensions, but {env_id} has {wanted}: "
-                "give the environment in which the file was logged.",
-                hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
-            )
-    return spaces.action_low, spaces.action_high

@@ -2,39 +2,37 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.config.checks import suggestion
+from mopo_cli.data.source_generated import RELABELLED, TASKS
 from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions, episode_lengths, episode_starts
 from mopo_cli.errors import InputError
 from mopo_cli.tasks.rewards import HALFCHEETAH_CONTROL, ant_heading, halfcheetah_run, height_bonus, squared_norm
 from mopo_cli.tasks.termination import termination_for_env
 
-Rewards = Callable[[Transitions, DatasetInfo], tuple[NDArray[np.float64], str]]
-"""The task's reward of every row `[N]`, and what is to be said of how it was found (or "")."""
+Rewards = Callable[[Transitions, DatasetInfo, dict[str, Any]], tuple[NDArray[np.float64], str]]
+"""From a log and the task's keyword arguments: the reward of every row `[N]`, and what is to be said of it (or "")."""
 
 
 @dataclass(frozen=True)
 class RewardRule:
-    """One task: its environment, and how its rewards are told from a log.
+    """How the rewards of a task are told from a log.
 
     The log must be of one of the environments ``logged_in``, made with no other arguments than ``harmless``. Of
     its observations, the first ``obs_dim`` are the task's.
     """
 
-    env_id: str
-    env_kwargs: dict[str, Any]
     logged_in: tuple[str, ...]
     harmless: frozenset[str]
     obs_dim: int
     rewards: Rewards
 
 
-def _jump_rewards(t: Transitions, _info: DatasetInfo) -> tuple[NDArray[np.float64], str]:
+def _jump_rewards(t: Transitions, _info: DatasetInfo, _task: dict[str, Any]) -> tuple[NDArray[np.float64], str]:
     """min(v, 3) - 0.1 ‖a‖² + 15 (z' - z₀), exact but for the rounding to float32.
 
     HalfCheetah's own reward v - 0.1 ‖a‖² tells v, the behaviour's tells min(v, 3), which is as good.
@@ -45,12 +43,13 @@ def _jump_rewards(t: Transitions, _info: DatasetInfo) -> tuple[NDArray[np.float6
     return halfcheetah_run(velocity, t.actions) + height_bonus(height - at_start), ""
 
 
-def _heading_rewards(t: Transitions, info: DatasetInfo, degrees: float) -> tuple[NDArray[np.float64], str]:
+def _heading_rewards(t: Transitions, info: DatasetInfo, task: dict[str, Any]) -> tuple[NDArray[np.float64], str]:
     """v_x cos + v_y sin - 0.5 ‖a‖², exact where the log holds the velocities over each step.
 
     Else the velocities are those at the step's end, entries 13 and 14 of the next observation. Against the mean
     over the step they are some 0.2 m/s off in a row, of either sign (20,000 steps of two kinds of policies).
     """
+    degrees = task["angle"]
     if {"x_velocity", "y_velocity"} <= t.infos.keys():
         return ant_heading(t.infos["x_velocity"], t.infos["y_velocity"], t.actions, degrees), ""
     if not info.terminal_next_known and t.terminals.any():
@@ -64,8 +63,6 @@ def _heading_rewards(t: Transitions, info: DatasetInfo, degrees: float) -> tuple
 
 
 _JUMP = RewardRule(
-    env_id="mopo/HalfCheetahJump-v0",
-    env_kwargs={},
     logged_in=("HalfCheetah", "mopo/HalfCheetahJump"),
     harmless=frozenset({"reward", "max_episode_steps"}),
     obs_dim=17,
@@ -73,26 +70,15 @@ _JUMP = RewardRule(
 )
 
 
-def _ant_rule(degrees: float) -> RewardRule:
-    forces = {"include_cfrc_ext_in_observation", "use_contact_forces"}  # after the 27
-    rewarded = {"reward", "angle", "survive", "contact_cost"}  # computed anew whatever it was
-    return RewardRule(
-        env_id="mopo/AntAngle-v0",
-        env_kwargs={"angle": degrees},
-        logged_in=("Ant", "mopo/AntAngle"),
-        harmless=frozenset({*forces, *rewarded, "max_episode_steps"}),
-        obs_dim=27,
-        rewards=partial(_heading_rewards, degrees=degrees),
-    )
-
-
-RULES = {
-    "halfcheetah-jump": _JUMP,
-    "ant-angle": _ant_rule(30.0),
-    "ant-angle-45": _ant_rule(45.0),
-    "ant-angle-60": _ant_rule(60.0),
-    "ant-angle-90": _ant_rule(90.0),
-}
+_FORCES = {"include_cfrc_ext_in_observation", "use_contact_forces"}  # after the 27
+_REWARDED = {"reward", "angle", "survive", "contact_cost"}  # computed anew whatever it was
+_ANT = RewardRule(
+    logged_in=("Ant", "mopo/AntAngle"),
+    harmless=frozenset({*_FORCES, *_REWARDED, "max_episode_steps"}),
+    obs_dim=27,
+    rewards=_heading_rewards,
+)
+RULES = {name: _JUMP if name == "halfcheetah-jump" else _ANT for name in RELABELLED}
 """What ``mopo fetch-data --relabel`` knows."""
 
 
@@ -111,7 +97,8 @@ def relabel(transitions: Transitions, info: DatasetInfo, rule: str) -> tuple[Tra
     """
     task = reward_rule(rule)
     _check(transitions, info, rule, task)
-    rewards, note = task.rewards(transitions, info)
+    env_id, env_kwargs = TASKS[rule]
+    rewards, note = task.rewards(transitions, info, env_kwargs)
 
     def of_task(observations: Floats) -> Floats:
         return np.ascontiguousarray(observations[:, : task.obs_dim])
@@ -126,10 +113,10 @@ def relabel(transitions: Transitions, info: DatasetInfo, rule: str) -> tuple[Tra
     return relabelled, replace(
         info,
         dataset_id=rule if info.dataset_id == rule else f"{info.dataset_id}+{rule}",
-        env_id=task.env_id,
-        env_kwargs=task.env_kwargs | limit,
+        env_id=env_id,
+        env_kwargs=env_kwargs | limit,
         source=f"{info.source}; rewards computed anew by the rule {rule}{f' ({note})' if note else ''}",
-        termination=termination_for_env(task.env_id),
+        termination=termination_for_env(env_id),
         reference_min=None,
         reference_max=None,
     )

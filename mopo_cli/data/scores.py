@@ -1,20 +1,14 @@
 """D4RL's environments, and the returns that it calls score 0 and score 100."""
 
-# The environment a D4RL policy is evaluated in: -v4 has the model and reward of the -v2 it was logged in.
-D4RL_ENVIRONMENTS = {
-    "hopper": "Hopper-v4",
-    "halfcheetah": "HalfCheetah-v4",
-    "walker2d": "Walker2d-v4",
-    "ant": "Ant-v4",
-}
-
 # D4RL, infos.py: return of a random and of an expert policy per environment, all dataset versions.
 _D4RL = {
-    "HalfCheetah": (-280.178953, 12135.0),
     "Hopper": (-20.272305, 3234.3),
+    "HalfCheetah": (-280.178953, 12135.0),
     "Walker2d": (1.629008, 4592.3),
     "Ant": (-325.6, 3879.7),
 }
+# The environment a D4RL policy is evaluated in: -v4 has the model and reward of the -v2 it was logged in.
+D4RL_ENVIRONMENTS = {family.lower(): f"{family}-v4" for family in _D4RL}
 # v2 to v4 share model and reward. v5 changed both, so that a v5 return against these constants would be a
 # number that looks like a D4RL score and is none.
 _VERSIONS = {"v2", "v3", "v4"}

@@ -71,6 +71,8 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
 
     CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
     """
+    from mopo_cli.tasks.termination import check_rule_width
+
     with open_hdf5(path) as file:
         attributes = read_attributes(file, path, "dataset")
         names = {group: stored_names(file, group) for group in (INFOS, BEHAVIOUR)}
@@ -79,7 +81,10 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     transitions = _transitions(columns, infos)
     check_columns(transitions, str(path))
     info = _dataset_info(attributes, behaviour, path)
-    _check_termination(info.termination, transitions.obs_dim, path)
+    try:
+        check_rule_width(info.termination, transitions.obs_dim)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}") from error
     require([check_bounds(info, transitions.act_dim)])
     check_content(path, attributes, columns)
     return transitions, info
@@ -181,12 +186,3 @@ def _doubt(document: Any, path: Path) -> Check:
     ):
         raise InputError(f"{path}: attribute doubts is not a list of checks.")
     return Check(**document)
-
-
-def _check_termination(rule: str, obs_dim: int, path: Path) -> None:
-    from mopo_cli.tasks.termination import check_rule_width
-
-    try:
-        check_rule_width(rule, obs_dim)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}") from error

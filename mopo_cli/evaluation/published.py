@@ -80,11 +80,6 @@ def family(dataset_id: str) -> str:
     return re.sub(r"-mixed$", "-medium-replay", _split_version(dataset_id)[0])
 
 
-def data_version(dataset_id: str) -> str:
-    """The version that a D4RL name means: that of its end, else v2."""
-    return _split_version(dataset_id)[1]
-
-
 def published_factor(dataset_id: str, env_kwargs: dict[str, Any]) -> float:
     """What a return in the dataset's environment is to be multiplied by to compare it with `published` returns.
 
@@ -92,6 +87,11 @@ def published_factor(dataset_id: str, env_kwargs: dict[str, Any]) -> float:
     returns 6946, full doses 18787, the data's mean episode 6747, online SAC 25716).
     """
     return 1e-3 / float(env_kwargs.get("reward_unit", 1e-6)) if dataset_id == "hiv" else 1.0
+
+
+def data_version(dataset_id: str) -> str:
+    """The version that a D4RL name means: that of its end, else v2."""
+    return _split_version(dataset_id)[1]
 
 
 def _split_version(dataset_id: str) -> tuple[str, str]:
@@ -110,15 +110,6 @@ def _results() -> tuple[PublishedResult, ...]:
     return tuple(_result(row) for row in _rows() if not row["unit"].startswith(_SETTING))
 
 
-def _result(row: dict[str, str]) -> PublishedResult:
-    return PublishedResult(
-        paper=row["paper"],
-        table=row["table"],
-        dataset=row["dataset"],
-        version=row["version"],
-        method=row["method"],
-        mean=nan if row["mean"] == "N/A" else float(row["mean"]),
-        std=float(row["std"]) if row["std"] else None,
-        unit=row["unit"],
-        note=row["note"],
-    )
+def _result(row: dict[str, Any]) -> PublishedResult:
+    mean = nan if row["mean"] == "N/A" else float(row["mean"])
+    return PublishedResult(**{**row, "mean": mean, "std": float(row["std"]) if row["std"] else None})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from probes.behaviours import TINY, Bench, Three, bench
-from probes.worn import WORN, registered_worn
+from probes.worn import WORN, registered, registered_worn
 
 from mopo_cli.data.behaviour import (
     behaviour_state,
@@ -66,11 +66,8 @@ def test_the_simulator_confirms_every_row(env_id: str, steps: int, context: Exit
 
 
 def test_an_end_at_the_time_limit_is_a_terminal_only(context: ExitStack) -> None:
-    gym.register("Three-v0", Three, max_episode_steps=3)  # type: ignore[arg-type]
-    try:
-        made = bench(context, "Three-v0", 7).train(7)
-    finally:
-        del gym.registry["Three-v0"]
+    with registered("Three-v0", Three, 3) as env_id:
+        made = bench(context, env_id, 7).train(7)
     logged = log_of(made.behaviour, 6)
     assert logged.terminals.tolist() == [False, False, True] * 2 and not logged.timeouts.any()
     assert logged.observations[:, 0].tolist() == [0, 1, 2] * 2

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -444,9 +444,7 @@ download(Remote(url, int(size), sha256), Path(target), "")
 """
 
 
-@pytest.fixture
-def killed(case: Case) -> Iterator[int]:
-    """The bytes that a download kept which was killed midway."""
+def test_a_killed_download_is_gone_on_with(case: Case) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     with serving(file(CONTENT, stall=700_000)) as web:
         arguments = [f"{web.url}/file.hdf5", str(SIZE), sha256, str(case.target)]
@@ -459,10 +457,7 @@ def killed(case: Case) -> Iterator[int]:
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
-    yield case.part.stat().st_size
-
-
-def test_a_killed_download_is_gone_on_with(case: Case, killed: int) -> None:
+    killed = case.part.stat().st_size
     assert not case.target.exists() and case.part.read_bytes() == CONTENT[:killed]
     with serving(GOOD) as web:
         case(web.url)

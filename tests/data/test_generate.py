@@ -2,6 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from probes.behaviours import Three
+from probes.worn import registered
 
 from mopo_cli.data.generate import generate_random
 from mopo_cli.data.transitions import COLUMNS, Transitions, episode_lengths
@@ -91,11 +92,8 @@ def test_environments_that_do_not_fit(env_id: str, says: str) -> None:
 
 
 def test_an_end_at_the_time_limit_is_a_terminal_only() -> None:
-    gym.register("Three-v0", Three, max_episode_steps=3)  # type: ignore[arg-type]
-    try:
-        transitions, _ = generate_random("Three-v0", 6, 0)
-    finally:
-        del gym.registry["Three-v0"]
+    with registered("Three-v0", Three, 3) as env_id:
+        transitions, _ = generate_random(env_id, 6, 0)
     assert transitions.terminals.tolist() == [False, False, True] * 2
     assert not transitions.timeouts.any()
 
@@ -110,12 +108,8 @@ class Odd(gym.Env[np.ndarray, np.ndarray]):
 
 @pytest.mark.parametrize(("bound", "dtype", "says"), [(np.inf, np.float32, "finite bounds"), (1.0, np.int64, "int64")])
 def test_spaces_that_do_not_fit(bound: float, dtype: type, says: str) -> None:
-    gym.register("Odd-v0", lambda **_: Odd(bound, dtype), max_episode_steps=5)
-    try:
-        with pytest.raises(InputError, match=says):
-            generate_random("Odd-v0", 10, 0)
-    finally:
-        del gym.registry["Odd-v0"]
+    with registered("Odd-v0", lambda **_: Odd(bound, dtype), 5) as env_id, pytest.raises(InputError, match=says):
+        generate_random(env_id, 10, 0)
 
 
 def test_references_go_with_the_d4rl_versions_only() -> None:

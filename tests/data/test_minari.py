@@ -177,21 +177,23 @@ def test_the_environment_for_evaluation_is_another_than_the_one_logged_in() -> N
     assert "environment Hopper-v4, logged in Hopper-v5" in info.source
 
 
-@pytest.mark.parametrize("id_", ["NoSuchTask-v3", "evil_module:Evil-v0", "GymV26Environment-v0"])
-def test_an_environment_that_is_not_registered_means_no_evaluation(id_: str) -> None:
-    data = write("toy-v0", buffers(walk()), **HOPPER)
-    change_spec(data, id=id_, kwargs={"env_id": "evil_module:Evil-v0"})
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        *(
+            ({"id": name, "kwargs": {"env_id": "evil_module:Evil-v0"}}, f"{name} is not registered")
+            for name in ("NoSuchTask-v3", "evil_module:Evil-v0", "GymV26Environment-v0")
+        ),
+        ({"kwargs": {"no_such_argument": 1}}, "cannot be made here"),
+        ({"kwargs": {"xml_file": "./gone.xml"}}, "cannot be made here"),
+        ({"kwargs": {"disable_env_checker": True}}, "cannot be made here"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_means_no_evaluation(fields: dict[str, Any], says: str) -> None:
+    change_spec(write("toy-v0", buffers(walk()), **HOPPER), **fields)
     transitions, info = load_minari("toy-v0")
     assert (info.env_id, info.env_kwargs) == (None, {}) and len(transitions) == 15
-    assert f"{id_} is not registered" in info.source and "no evaluation" in info.source
-
-
-@pytest.mark.parametrize("kwargs", [{"no_such_argument": 1}, {"xml_file": "./gone.xml"}, {"disable_env_checker": True}])
-def test_an_environment_that_cannot_be_made_means_no_evaluation(kwargs: dict[str, Any]) -> None:
-    data = write("toy-v0", buffers(walk()), **HOPPER)
-    change_spec(data, kwargs=kwargs)
-    info = load_minari("toy-v0")[1]
-    assert info.env_id is None and "cannot be made here" in info.source and "\n" not in info.source
+    assert says in info.source and "no evaluation" in info.source and "\n" not in info.source
 
 
 def test_arguments_that_json_cannot_keep_are_refused() -> None:

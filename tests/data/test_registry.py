@@ -3,9 +3,7 @@ from pathlib import Path
 import pytest
 
 from mopo_cli.data.registry import parse_dataset
-from mopo_cli.data.relabel import RULES
 from mopo_cli.data.source import DatasetName
-from mopo_cli.data.source_generated import TASKS
 from mopo_cli.errors import InputError
 
 KNOWN = [
@@ -86,11 +84,3 @@ def test_unknown_names(name: str, says: str) -> None:
 def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
     assert parse_dataset("~/my.h5").path == Path("/somewhere/my.h5")
-
-
-def test_a_task_and_its_environment_are_of_one_angle() -> None:
-    for name in TASKS:
-        source = parse_dataset(name)
-        if source.relabel:
-            rule = RULES[source.relabel]
-            assert (source.env_id, source.env_kwargs) == (rule.env_id, rule.env_kwargs)

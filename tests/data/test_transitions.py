@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from mopo_cli.data.transitions import (
     DatasetInfo,
@@ -51,13 +50,9 @@ def test_sizes() -> None:
     assert (len(t), t.obs_dim, t.act_dim) == (3, 2, 1)
 
 
-@pytest.fixture
-def info() -> DatasetInfo:
+def test_actions_map_linearly_between_bounds_and_one() -> None:
     low, high = np.array([-2, 0], np.float32), np.array([2, 10], np.float32)
-    return DatasetInfo("set", None, "made up", low, high, "none", None, None, None)
-
-
-def test_actions_map_linearly_between_bounds_and_one(info: DatasetInfo) -> None:
+    info = DatasetInfo("set", None, "made up", low, high, "none")
     own = np.array([[-2, 0], [0, 5], [2, 10], [1, 2.5]], np.float32)
     unit = np.array([[-1, -1], [0, 0], [1, 1], [0.5, -0.5]], np.float32)
     assert normalise_actions(own, info).tolist() == unit.tolist()

@@ -1,7 +1,7 @@
 """An environment that remembers: what was played in it before shows in its rewards and observations."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -31,10 +31,15 @@ class Worn(gym.Env[Any, Any]):
 
 
 @contextmanager
-def registered_worn() -> Iterator[str]:
-    """Its id, which gymnasium knows until the block ends; an episode has 20 steps at most."""
-    gym.register(WORN, Worn, max_episode_steps=20)  # type: ignore[arg-type]
+def registered(env_id: str, make: Any, steps: int | None) -> Iterator[str]:
+    """The id, which gymnasium knows until the block ends; an episode has so many steps at most."""
+    gym.register(env_id, make, max_episode_steps=steps)
     try:
-        yield WORN
+        yield env_id
     finally:
-        del gym.registry[WORN]
+        del gym.registry[env_id]
+
+
+def registered_worn() -> AbstractContextManager[str]:
+    """Its id, which gymnasium knows until the block ends; an episode has 20 steps at most."""
+    return registered(WORN, Worn, 20)

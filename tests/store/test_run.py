@@ -13,11 +13,10 @@ from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug, remember_run,
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and no variables that name a run."""
+    """An empty working directory."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("MOPO_RUN", raising=False)
     return folder
 
 
