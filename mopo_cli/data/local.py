@@ -1,5 +1,6 @@
 """A file of somebody's own logs, HDF5, NPZ, CSV or Parquet, as checked-out columns."""
 
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -87,7 +88,11 @@ def _read(path: Path, column_map: ColumnMap) -> tuple[Sources, dict[str, NDArray
     if column_map.columns:
         wanted = column_map.columns
         if not is_table(path):
-            _refuse_ways_out(wanted, path.name)
+            for name in chain(*wanted.values()):
+                if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
+                    raise InputError(
+                        f"{path.name}: {name!r} in --columns is not a path inside the file, such as group/column."
+                    )
     elif is_table(path):
         wanted = conventional(here)
     else:
@@ -115,13 +120,6 @@ def _read(path: Path, column_map: ColumnMap) -> tuple[Sources, dict[str, NDArray
     return sources, raw, notes
 
 
-def _refuse_ways_out(wanted: Sources, where: str) -> None:
-    for names in wanted.values():
-        for name in names:
-            if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
-                raise InputError(f"{where}: {name!r} in --columns is not a path inside the file, such as group/column.")
-
-
 def _tidy(
     where: str,
     sources: Sources,
@@ -137,7 +135,13 @@ def _tidy(
     terminals = columns.get("terminals", np.zeros(rows, np.bool_))
     stated = columns.get("timeouts", np.zeros(rows, np.bool_)) & ~terminals
     timeouts = stated
-    checks = _far_values(where, columns, names)
+    dimensions = (
+        (in_full(name, ours), dimension)
+        for ours in (*_NEEDED, "next_observations")
+        if ours in columns
+        for name, dimension in zip(names[ours], np.atleast_2d(columns[ours].T), strict=True)
+    )
+    checks = check_far_values(dimensions, where)
     if "episode" in columns:
         name = in_full(sources["episode"][0], "episode")
         timeouts, check = end_episodes(columns["episode"], terminals, stated, name, where)
@@ -177,16 +181,6 @@ def _unmarked_ends(where: str, terminals: Bools, timeouts: Bools, may_time_out: 
     else:
         return []
     return [Check("timeouts", "ends of the record", warning=warning)]
-
-
-def _far_values(where: str, columns: dict[str, NDArray[Any]], names: dict[str, list[str]]) -> list[Check]:
-    dimensions = (
-        (in_full(name, ours), dimension)
-        for ours in (*_NEEDED, "next_observations")
-        if ours in columns
-        for name, dimension in zip(names[ours], np.atleast_2d(columns[ours].T), strict=True)
-    )
-    return check_far_values(dimensions, where)
 
 
 def _dimension_names(names: tuple[str, ...], raw: dict[str, NDArray[Any]]) -> list[str]:

@@ -6,29 +6,20 @@ are so cannot be told from data; whether the inequality held for a policy can be
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import hypot, isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.evaluation.play import EpisodeResults
 from mopo_cli.evaluation.stats import mean_std
 
 REAL, MODEL, PENALISED = WHERE = ("real", "model", "penalised")
 """The places: the environment, the plain model and the penalised model."""
 
 
-@dataclass(frozen=True)
-class Played:
-    """What n episodes of one policy in one place returned and how many steps they took, `[n]` each."""
-
-    discounted: NDArray[np.float64]
-    undiscounted: NDArray[np.float64]
-    length: NDArray[np.int64]
-
-
-def summary(played: Mapping[str, Mapping[str, Played]]) -> dict[str, Any]:
+def summary(played: Mapping[str, Mapping[str, EpisodeResults]]) -> dict[str, Any]:
     """What the episodes say, per seed and over seeds; ``played`` has what was played by seed and by place.
 
     A return is a mean with its standard error (of a single episode there is none). ``gap`` is eta_M - eta_M~, both
@@ -49,13 +40,13 @@ def summary(played: Mapping[str, Mapping[str, Played]]) -> dict[str, Any]:
     return {"seeds": seeds, "over_seeds": overall, "held": sum(held) if held else None, "compared": len(held)}
 
 
-def _of_seed(places: Mapping[str, Played]) -> dict[str, Any]:
+def _of_seed(places: Mapping[str, EpisodeResults]) -> dict[str, Any]:
     result: dict[str, Any] = {
         where: {
             "discounted": _estimate(episodes.discounted),
-            "undiscounted": _estimate(episodes.undiscounted),
-            "length": float(episodes.length.mean()),
-            "episodes": len(episodes.length),
+            "undiscounted": _estimate(episodes.returns),
+            "length": float(episodes.lengths.mean()),
+            "episodes": len(episodes.lengths),
         }
         for where, episodes in places.items()
     }

@@ -55,13 +55,9 @@ class RunFolder:
         """One file of imagined transitions."""
         return self.root / "rollouts" / f"{_checked(name)}.h5"
 
-    def policy_dir(self, name: str) -> Path:
-        """The folder of one policy, a subfolder per seed."""
-        return self.root / "policies" / _checked(name)
-
     def policy(self, name: str, seed: int) -> Path:
         """One seed's policy weights."""
-        return self.policy_dir(name) / f"seed-{seed}" / "policy.safetensors"
+        return self.root / "policies" / _checked(name) / f"seed-{seed}" / "policy.safetensors"
 
     def evaluation(self, name: str) -> Path:
         """The evaluation of one policy; its CSV and PNG stand beside it under the same stem."""

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from probes.behaviours import TINY, Bench, Three, bench
+from probes.behaviours import TINY, Bench, Three, bench, confirm
 from probes.worn import WORN, registered, registered_worn
 
 from mopo_cli.data.behaviour import (
@@ -21,7 +21,6 @@ from mopo_cli.data.behaviour import (
     restore_behaviour,
     take_step,
 )
-from mopo_cli.data.generate import LOGGED_INFOS
 from mopo_cli.data.transitions import COLUMNS, Transitions, episode_ends
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import DivergedError
@@ -44,24 +43,8 @@ def test_the_simulator_confirms_every_row(env_id: str, steps: int, context: Exit
     logged = log_of(made.behaviour, steps)
     validate(logged, made.behaviour.info)
     assert (logged.actions >= made.spaces.action_low).all() and (logged.actions <= made.spaces.action_high).all()
-    environment = gym.make(env_id)
-    fresh, episode = True, 0
-    for i in range(steps):
-        if fresh:
-            observation, _ = environment.reset(seed=named_seed(0, "behaviour/episode", episode))
-        assert np.array_equal(logged.observations[i], observation.astype(np.float32))
-        observation, reward, terminated, truncated, info = environment.step(logged.actions[i])
-        assert np.array_equal(logged.next_observations[i], observation.astype(np.float32))
-        assert logged.rewards[i] == np.float32(reward)
-        assert logged.terminals[i] == terminated
-        assert logged.timeouts[i] == ((truncated or i == steps - 1) and not terminated)
-        assert {name: column[i] for name, column in logged.infos.items()} == {
-            name: np.float32(info[name]) for name in LOGGED_INFOS if name in info
-        }
-        fresh = terminated or truncated
-        episode += fresh
-    environment.close()
-    assert episode == made.behaviour.start.episode >= 2
+    ended = confirm(logged, gym.make(env_id), lambda k: named_seed(0, "behaviour/episode", k))
+    assert len(logged) == steps and ended == made.behaviour.start.episode >= 2
     assert set(logged.infos) == ({"x_velocity"} if env_id == "Hopper-v5" else set())
 
 

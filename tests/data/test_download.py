@@ -96,25 +96,6 @@ def test_a_file_comes_whole_in_one_request(case: Case) -> None:
         case.check()
 
 
-@pytest.mark.parametrize("answer", [GOOD, file(CONTENT, length=None)])
-def test_an_earlier_attempt_is_gone_on_from(case: Case, answer: Answer) -> None:
-    case.partial(CONTENT[:1000])
-    with serving(answer) as web:
-        case(web.url)
-        assert web.ranges == ["bytes=1000-"]
-    case.check()
-    assert sum(case.told) == SIZE - 1000
-
-
-def test_a_server_without_ranges_starts_anew(case: Case) -> None:
-    case.partial(OTHER[:1000])
-    with serving(file(CONTENT, ranges=False)) as web:
-        case(web.url)
-        assert web.ranges == ["bytes=1000-"]
-    case.check()
-    assert case.told[0] == -1000 and sum(case.told) == SIZE - 1000
-
-
 @pytest.mark.parametrize(("ranges", "length"), [(True, 0), (False, 0), (True, None)])
 def test_what_breaks_off_once_is_gone_on_with(case: Case, ranges: bool, length: int | None) -> None:
     with serving(file(CONTENT, cut=5000, length=length), file(CONTENT, ranges=ranges)) as web:
@@ -201,16 +182,6 @@ def test_what_is_clearly_not_the_file_is_asked_for_once(case: Case, answer: Answ
     assert case.left == ({"file.hdf5.part": kept} if kept else {}) and sum(case.told) == 0
 
 
-@pytest.mark.parametrize("before", [OTHER[:1000], OTHER, CONTENT + b"x"])
-def test_a_wrong_partial_file_is_thrown_away_once(case: Case, before: bytes) -> None:
-    case.partial(before)
-    with serving(GOOD) as web:
-        case(web.url)
-        assert web.ranges == (["bytes=1000-", None] if len(before) == 1000 else [None])
-    case.check()
-    assert len(before) + sum(case.told) == SIZE
-
-
 def test_a_whole_partial_file_needs_no_server(case: Case) -> None:
     case.partial(CONTENT)
     case("http://127.0.0.1:9")
@@ -239,14 +210,6 @@ def instead(first: int, last: int, content_range: str | None) -> Answer:
     return answer
 
 
-RANGES = {
-    "another": instead(500, SIZE, f"bytes 500-{SIZE - 1}/{SIZE}"),
-    "shorter": instead(1000, 1010, f"bytes 1000-1009/{SIZE}"),
-    "nameless": instead(1000, SIZE, None),
-    "of another file": instead(1000, SIZE, f"bytes 1000-{SIZE - 1}/{SIZE + 7}"),
-}
-
-
 def no_range(handler: Handler) -> None:
     if handler.headers.get("Range") is None:
         GOOD(handler)
@@ -254,14 +217,36 @@ def no_range(handler: Handler) -> None:
         handler.head(416, Content_Length=0)
 
 
-@pytest.mark.parametrize("answer", [*RANGES.values(), no_range], ids=[*RANGES, "none"])
-def test_another_range_than_asked_for_starts_anew(case: Case, answer: Answer) -> None:
-    case.partial(CONTENT[:1000])
+RANGES: dict[str, Answer] = {
+    "another": instead(500, SIZE, f"bytes 500-{SIZE - 1}/{SIZE}"),
+    "shorter": instead(1000, 1010, f"bytes 1000-1009/{SIZE}"),
+    "nameless": instead(1000, SIZE, None),
+    "no": no_range,
+    "another file's": instead(1000, SIZE, f"bytes 1000-{SIZE - 1}/{SIZE + 7}"),
+}
+
+
+# What is there already, and what the server answers: the ranges that are asked for, and the bytes that are discarded.
+BEGUN: dict[str, tuple[bytes, Answer, list[str | None], int]] = {
+    "it goes on": (CONTENT[:1000], GOOD, ["bytes=1000-"], 0),
+    "it goes on without a length": (CONTENT[:1000], file(CONTENT, length=None), ["bytes=1000-"], 0),
+    "there are no ranges": (OTHER[:1000], file(CONTENT, ranges=False), ["bytes=1000-"], 1000),
+    **{f"{name} range": (CONTENT[:1000], answer, ["bytes=1000-", None], 1000) for name, answer in RANGES.items()},
+    "it began wrongly": (OTHER[:1000], GOOD, ["bytes=1000-", None], SIZE),
+    "it is all wrong": (OTHER, GOOD, [None], SIZE),
+    "it is too long": (CONTENT + b"x", GOOD, [None], SIZE + 1),
+}
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+def test_an_earlier_attempt_is_gone_on_from_or_thrown_away_once(case: Case, begun: str) -> None:
+    before, answer, ranges, discarded = BEGUN[begun]
+    case.partial(before)
     with serving(answer) as web:
         case(web.url)
-        assert web.ranges == ["bytes=1000-", None]
+        assert web.ranges == ranges
     case.check()
-    assert not case.slept
+    assert len(before) + sum(case.told) == SIZE and min(0, *case.told) == -discarded and not case.slept
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])

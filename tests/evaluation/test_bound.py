@@ -5,16 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from mopo_cli.evaluation.bound import Played, summary
+from mopo_cli.evaluation.bound import summary
+from mopo_cli.evaluation.play import EpisodeResults
 from mopo_cli.store.atomic import plain
 
 
-def played(*discounted: float) -> Played:
+def played(*discounted: float) -> EpisodeResults:
     values = np.array(discounted)
-    return Played(values, 2 * values, np.arange(len(values)) + 1)
+    return EpisodeResults(2 * values, np.arange(len(values)) + 1, values)
 
 
-def places(real: Played, penalised: Played) -> dict[str, Played]:
+def places(real: EpisodeResults, penalised: EpisodeResults) -> dict[str, EpisodeResults]:
     return {"real": real, "model": played(9.0), "penalised": penalised}
 
 

@@ -1,5 +1,6 @@
 """Behaviours small enough to be trained in a test, and ways to look at them."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ import numpy as np
 
 from mopo_cli.agents.online import OnlineSettings, start_online
 from mopo_cli.data.behaviour import Behaviour, start_behaviour, take_step
+from mopo_cli.data.generate import LOGGED_INFOS
 from mopo_cli.data.recipes import Recipe
 from mopo_cli.data.spaces import Spaces, spaces_of
-from mopo_cli.data.transitions import DatasetInfo
+from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
 from mopo_cli.evaluation.play import Environment, open_environments
 
@@ -67,6 +69,28 @@ def bench(
     rows, schedule = Rows(spaces.obs_dim, spaces.act_dim, 0), OnlineSettings(recipe.warmup, recipe.batch_size)
     online = start_online(rows, capacity, recipe.sac(spaces.act_dim), schedule, seed, "cpu")
     return Bench(start_behaviour(online, info), opened[0], opened[1:], spaces)
+
+
+def confirm(logged: Transitions, environment: gym.Env[Any, Any], seed: Callable[[int], int | None]) -> int:
+    """Every row is what the environment says of the logged actions, where episode k starts from ``seed(k)``.
+
+    The number of episodes that ended.
+    """
+    episode, observation = 0, environment.reset(seed=seed(0))[0]
+    for i, action in enumerate(logged.actions):
+        assert np.array_equal(logged.observations[i], observation.astype(np.float32))
+        observation, reward, terminated, truncated, info = environment.step(action)
+        assert np.array_equal(logged.next_observations[i], observation.astype(np.float32))
+        assert logged.rewards[i] == np.float32(reward)  # type: ignore[arg-type]
+        assert logged.terminals[i] == terminated
+        assert logged.timeouts[i] == ((truncated or i == len(logged) - 1) and not terminated)
+        told = {name: np.float32(info[name]) for name in LOGGED_INFOS if name in info}
+        assert {name: column[i] for name, column in logged.infos.items()} == told
+        if terminated or truncated:
+            episode += 1
+            observation = environment.reset(seed=seed(episode))[0]
+    environment.close()
+    return episode
 
 
 class Three(gym.Env[Any, Any]):

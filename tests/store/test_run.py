@@ -1,6 +1,7 @@
 """Which run a command works on, and where things lie in it."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,6 @@ def test_layout() -> None:
             run.model,
             run.elites,
             run.rollouts("uniform_h5"),
-            run.policy_dir("mopo_max-var_lam1_h5"),
             run.policy("mopo_max-var_lam1_h5", 3),
             run.evaluation("p"),
             run.ablation_dir("t"),
@@ -142,7 +142,6 @@ def test_layout() -> None:
         "r/model/ensemble.safetensors",
         "r/elites.json",
         "r/rollouts/uniform_h5.h5",
-        "r/policies/mopo_max-var_lam1_h5",
         "r/policies/mopo_max-var_lam1_h5/seed-3/policy.safetensors",
         "r/evaluations/p.json",
         "r/ablations/t",
@@ -155,7 +154,7 @@ def test_layout() -> None:
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc", ".hidden", "a\n", "a b", "a" * 200])
 def test_a_name_that_leaves_the_run_is_refused(name: str) -> None:
     run = RunFolder(Path("r"))
-    for place in (run.rollouts, run.policy_dir, run.evaluation, run.ablation_dir, run.variant):
+    for place in (run.rollouts, partial(run.policy, seed=0), run.evaluation, run.ablation_dir, run.variant):
         with pytest.raises(SettingsError, match="file name"):
             place(name)
 

@@ -15,8 +15,8 @@ from mopo_cli.config.schema import Evaluate, TrainPolicy
 from mopo_cli.dynamics.episodes import ModelReturns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, Played, summary
-from mopo_cli.evaluation.play import Environment, evaluate_returns, open_environments
+from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, summary
+from mopo_cli.evaluation.play import Environment, EpisodeResults, evaluate_returns, open_environments
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.tables import format_number, write_csv
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
@@ -78,7 +78,7 @@ def _play_all(
     policies: dict[str, Path],
     opened: OpenWorld,
     horizon: int,
-) -> tuple[dict[str, dict[str, Played]], dict[str, dict[str, float]]]:
+) -> tuple[dict[str, dict[str, EpisodeResults]], dict[str, dict[str, float]]]:
     """By seed, what was played by place, and the shares of the model's rollouts that ended in one way or another."""
     data, info = opened.data, opened.data.info
     start = draw_starts(data, settings.seed)
@@ -111,34 +111,31 @@ def _check_model(path: Path, meta: dict[str, Any], stage: Stage) -> None:
     stage.report.warn(message)
 
 
-def _in_model(returns: ModelReturns, weights: list[float]) -> dict[str, Played]:
+def _in_model(returns: ModelReturns, weights: list[float]) -> dict[str, EpisodeResults]:
     def array(tensor: torch.Tensor) -> NDArray[Any]:
         return tensor.cpu().numpy()
 
-    length = array(returns.length)
+    length, total, discounted = array(returns.length), returns.total, returns.discounted
     return {
-        MODEL: Played(array(returns.discounted.reward), array(returns.total.reward), length),
-        PENALISED: Played(
-            array(returns.discounted.penalised(weights)), array(returns.total.penalised(weights)), length
-        ),
+        MODEL: EpisodeResults(array(total.reward), length, array(discounted.reward)),
+        PENALISED: EpisodeResults(array(total.penalised(weights)), length, array(discounted.penalised(weights))),
     }
 
 
 def _in_environment(
     actor: Actor, meta: dict[str, Any], environments: list[Environment], seed: int, gamma: float
-) -> Played:
+) -> EpisodeResults:
     act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-    result = evaluate_returns(act, environments, seed, gamma)
-    return Played(result.discounted, result.returns, result.lengths)
+    return evaluate_returns(act, environments, seed, gamma)
 
 
-def _rows(played: Mapping[str, Mapping[str, Played]]) -> list[tuple[Any, ...]]:
+def _rows(played: Mapping[str, Mapping[str, EpisodeResults]]) -> list[tuple[Any, ...]]:
     """The rows of the CSV: one per episode."""
     return [
-        (int(seed), where, k, float(each.discounted[k]), float(each.undiscounted[k]), int(each.length[k]))
+        (int(seed), where, k, float(each.discounted[k]), float(each.returns[k]), int(each.lengths[k]))
         for seed, places in played.items()
         for where, each in places.items()
-        for k in range(len(each.length))
+        for k in range(len(each.lengths))
     ]
 
 
