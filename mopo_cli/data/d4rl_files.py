@@ -73,7 +73,16 @@ def address(file: D4rlFile, mirror: str | None) -> str:
     mirror = mirror or os.environ.get(MIRROR)
     if not mirror:
         return file.url
-    _check_mirror(mirror, source)
+    try:
+        parts = parse_url(mirror)
+    except LocationValueError:
+        parts = parse_url("")
+    if parts.scheme not in ("http", "https") or not parts.host or parts.auth or parts.query or parts.fragment:
+        raise UsageError(
+            f"{source} must be an http:// or https:// address without login and query; mopo appends "
+            "/gym_mujoco_v2/hopper_medium-v2.hdf5 to it.",
+            hint=f"{source}{' ' if source.startswith('-') else '='}https://my.server/offline_rl",
+        )
     return f"{mirror.rstrip('/')}/{file.url.partition(_ROOT)[2]}"
 
 
@@ -95,16 +104,3 @@ def copies(file: D4rlFile) -> Iterator[tuple[Path, bool]]:
         path = folder / file.name
         if path.is_file():
             yield path, is_file_of(path, file.size, file.sha256)
-
-
-def _check_mirror(mirror: str, source: str) -> None:
-    try:
-        parts = parse_url(mirror)
-    except LocationValueError:
-        parts = parse_url("")
-    if parts.scheme not in ("http", "https") or not parts.host or parts.auth or parts.query or parts.fragment:
-        raise UsageError(
-            f"{source} must be an http:// or https:// address without login and query; mopo appends "
-            "/gym_mujoco_v2/hopper_medium-v2.hdf5 to it.",
-            hint=f"{source}{' ' if source.startswith('-') else '='}https://my.server/offline_rl",
-        )

@@ -143,7 +143,7 @@ def _read_spec(minari_set: MinariSet, name: str) -> _Spec | None:
         stored = json.loads(text)
         env_id, kwargs = stored["id"], stored.get("kwargs") or {}
         limit, wrappers = stored.get("max_episode_steps"), stored.get("additional_wrappers") or []
-        names = tuple(_plain_name(wrapper["name"]) for wrapper in wrappers)
+        names = tuple(re.sub(r"\W", "_", str(wrapper["name"]))[:60] for wrapper in wrappers)
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptError(
             f"{where} is not an environment specification ({error!r}).", mend(minari_set.dataset_id)
@@ -155,10 +155,6 @@ def _read_spec(minari_set: MinariSet, name: str) -> _Spec | None:
     except ValueError as error:
         raise InputError(f"{where} has keyword arguments that are not JSON ({error}).") from error
     return _Spec(env_id, kwargs, limit if type(limit) is int and limit > 0 else None, names)
-
-
-def _plain_name(name: Any) -> str:
-    return re.sub(r"\W", "_", str(name))[:60]
 
 
 def _arguments(spec: _Spec) -> tuple[dict[str, Any], str | None]:

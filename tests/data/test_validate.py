@@ -49,28 +49,24 @@ def test_what_is_not_finite_is_found_by_row(column: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "change"),
+    ("column", "change", "says"),
     [
-        ("observations", lambda c: c[:, 0]),
-        ("observations", lambda c: c[:, :0]),
-        ("observations", lambda c: c[:-1]),
-        ("actions", lambda c: c[:, 0]),
-        ("next_observations", lambda c: c[:, :1]),
-        ("terminals", lambda c: c[:, None]),
-        ("timeouts", lambda c: c[:3]),
-        ("rewards", lambda c: c.astype(np.float64)),
-        ("observations", lambda c: c.astype(np.int32)),
-        ("terminals", lambda c: c.astype(np.uint8)),
+        ("observations", lambda c: c[:, 0], "has shape"),
+        ("observations", lambda c: c[:, :0], "has shape"),
+        ("observations", lambda c: c[:-1], "has shape"),
+        ("actions", lambda c: c[:, 0], "has shape"),
+        ("next_observations", lambda c: c[:, :1], "has shape"),
+        ("rewards", lambda c: c[:, None], "has shape"),
+        ("terminals", lambda c: c[:, None], "has shape"),
+        ("timeouts", lambda c: c[:3], "has shape"),
+        ("rewards", lambda c: c.astype(np.float64), "is of type"),
+        ("observations", lambda c: c.astype(np.int32), "is of type"),
+        ("terminals", lambda c: c.astype(np.uint8), "is of type"),
     ],
 )
-def test_shapes_and_types_are_checked(column: str, change: Callable[[Any], Any]) -> None:
-    with pytest.raises(InputError, match=f"column {column} (has shape|is of type)"):
+def test_shapes_and_types_are_checked(column: str, change: Callable[[Any], Any], says: str) -> None:
+    with pytest.raises(InputError, match=f"column {column} {says}"):
         validate(changed(column, change), INFO)
-
-
-def test_misshapen_rewards_are_named_as_such() -> None:
-    with pytest.raises(InputError, match="column rewards has shape"):
-        validate(changed("rewards", lambda c: c[:, None]), INFO)
 
 
 @pytest.mark.parametrize("n", [0, 1])

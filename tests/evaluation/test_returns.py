@@ -149,14 +149,6 @@ def test_seeds_of_neighbouring_evaluations_do_not_overlap() -> None:
     assert len({episode_seed(seed, episode) for seed in range(50) for episode in range(50)}) == 2500
 
 
-def test_environments_can_be_used_again() -> None:
-    with open_environments("InvertedPendulum-v5", 2) as environments:
-        first = evaluate_returns(lean, environments, seed=0)
-        evaluate_returns(lean, environments, seed=1)
-        again = evaluate_returns(lean, environments, seed=0)
-    assert first.returns.tolist() == again.returns.tolist()
-
-
 def swing(observations: Array) -> Array:
     return np.sin(observations[:, :1]).astype(np.float32)
 

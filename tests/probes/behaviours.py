@@ -81,7 +81,7 @@ def confirm(logged: Transitions, environment: gym.Env[Any, Any], seed: Callable[
         assert np.array_equal(logged.observations[i], observation.astype(np.float32))
         observation, reward, terminated, truncated, info = environment.step(action)
         assert np.array_equal(logged.next_observations[i], observation.astype(np.float32))
-        assert logged.rewards[i] == np.float32(reward)  # type: ignore[arg-type]
+        assert logged.rewards[i] == np.float32(reward)
         assert logged.terminals[i] == terminated
         assert logged.timeouts[i] == ((truncated or i == len(logged) - 1) and not terminated)
         told = {name: np.float32(info[name]) for name in LOGGED_INFOS if name in info}

@@ -79,11 +79,6 @@ def ends(rule: str, next_observation: torch.Tensor) -> bool:
     return bool(TERMINATION_RULES[rule](start, torch.zeros(1), next_observation))
 
 
-@pytest.mark.parametrize("rule", TERMINATION_RULES)
-def test_an_upright_state_lives(rule: str) -> None:
-    assert not ends(rule, state(rule))
-
-
 @pytest.mark.parametrize(("rule", "entry", "inside", "outside"), BOUNDS)
 def test_each_bound_from_both_sides(rule: str, entry: int, inside: float, outside: float | None) -> None:
     assert not ends(rule, state(rule, **{f"at{entry}": inside}))
@@ -116,7 +111,7 @@ def test_what_is_not_finite_ends_the_episode(rule: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("rule", TERMINATION_RULES)
-def test_rows_are_judged_one_by_one(rule: str) -> None:
+def test_an_upright_state_lives_and_rows_are_judged_one_by_one(rule: str) -> None:
     good = state(rule)
     bad = torch.full_like(good, math.nan)
     batch = torch.stack([good, bad, good])[None].expand(2, -1, -1)
