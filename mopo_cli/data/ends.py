@@ -1,10 +1,9 @@
-"""The ends of episodes in a log that does not hold next states: what is kept there, and what is dropped."""
+"""The next states of a log that does not hold them: what is kept where its episodes end, and what is dropped."""
 
 import numpy as np
 
 from mopo_cli.data.checks import Check
 from mopo_cli.data.jumps import check_jumps
-from mopo_cli.data.shift import record_ends, reward_share, shift
 from mopo_cli.data.transitions import Bools, Floats, Transitions
 
 # Rewards are outcomes where they lie more than as many times further from the median than those inside episodes.
@@ -39,6 +38,40 @@ def guess_next(
     return transitions, notes, checks
 
 
+def shift(
+    observations: Floats, actions: Floats, rewards: Floats, terminals: Bools, timeouts: Bools
+) -> tuple[Transitions, list[str]]:
+    """Transitions whose next_observations are the next row's observations, and what was done for it, in words.
+
+    Columns as in `Transitions`, over N rows. Rows that end the record (timeouts, the last) are dropped and the
+    rows before them marked as timeouts. Terminals stay, and their own observation fills the place of the next,
+    which nothing holds: the dataset's ``terminal_next_known`` must then be False.
+    """
+    dropped = _record_ends(terminals, timeouts)
+    kept = ~dropped
+    following = np.concatenate([observations[1:], observations[-1:]])
+    following[terminals] = observations[terminals]
+    cut = np.append(dropped[1:], False) & ~terminals
+    notes = [
+        f"no next_observations column: taken from the next row, {int(dropped.sum())} rows that end the record "
+        "dropped and the rows before them marked as timeouts"
+    ]
+    if terminals.any():
+        count = int(terminals.sum())
+        notes.append(f"the states after its {count} terminals are unknown: no model is trained on those rows")
+    if dropped.any():
+        notes.append(f"the dropped rows held {_reward_share(rewards, dropped):.3g} % of all reward (sum of |r|)")
+    shifted = Transitions(
+        observations=observations[kept],
+        actions=actions[kept],
+        rewards=rewards[kept],
+        next_observations=following[kept],
+        terminals=terminals[kept],
+        timeouts=cut[kept],
+    )
+    return shifted, notes
+
+
 def settle_ends(
     rewards: Floats, terminals: Bools, timeouts: Bools, stated: Bools, is_marked: bool, where: str
 ) -> tuple[Bools, list[Check]]:
@@ -48,7 +81,7 @@ def settle_ends(
     rows are ``stated`` to end the record only, that is a fault. Other rewards are dropped with their rows, with a
     warning where they are much. ``is_marked``: whether anything marks ends; else the log is one long episode.
     """
-    dropped = record_ends(terminals, timeouts)
+    dropped = _record_ends(terminals, timeouts)
     inside = rewards[~dropped & ~terminals]
     if _are_outcomes(rewards[dropped & stated], inside):
         so = (
@@ -66,7 +99,7 @@ def settle_ends(
             "merely stops there, mark them in timeouts and give next_observations."
         )
         checks.append(_check(rewards, outcomes, where, "at the end of episodes", so))
-    if reward_share(rewards, dropped) > _LARGE_PERCENT:
+    if _reward_share(rewards, dropped) > _LARGE_PERCENT:
         so = "so they are dropped. Give next_observations to keep them, or mark those in terminals that end the task."
         checks.append(_check(rewards, dropped, where, "that end the record", so))
     return terminals, checks or [Check("rewards", _WHAT)]
@@ -85,6 +118,19 @@ def _check(rewards: Floats, rows: Bools, where: str, which: str, so: str, is_fau
     count, first = int(rows.sum()), int(np.flatnonzero(rows)[0])
     text = (
         f"{where}: {count} row{'s' * (count > 1)} {which} (first row {first}) hold{'s' * (count == 1)} "
-        f"{reward_share(rewards, rows):.3g} % of all reward (sum of |r|); their next states are not given, {so}"
+        f"{_reward_share(rewards, rows):.3g} % of all reward (sum of |r|); their next states are not given, {so}"
     )
     return Check("rewards", _WHAT, text if is_fault else "", first, warning="" if is_fault else text)
+
+
+def _record_ends(terminals: Bools, timeouts: Bools) -> Bools:
+    """The rows `[N]` whose next state no row holds and the task does not end in: timeouts, and the last."""
+    ends: Bools = timeouts & ~terminals
+    ends[-1:] = ~terminals[-1:]
+    return ends
+
+
+def _reward_share(rewards: Floats, rows: Bools) -> float:
+    """How much of all reward `[N]`, by magnitude, the rows `[N]` hold, in percent; 0 where there is none."""
+    sizes = np.abs(rewards.astype(np.float64))
+    return 100 * float(sizes[rows].sum()) / float(sizes.sum()) if sizes.any() else 0.0
