@@ -54,7 +54,7 @@ def run_ablate(
     with stage_envelope(run, f"ablate/{name}", recorded, inputs, options, report, complete) as stage:
         if stage.up_to_date:
             return stage.result()
-        records = train_cells(here, stage, device, report)
+        records = train_cells(here, stage, device)
         made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, here, strict=True)]
         for part in parts:
             made += [
@@ -62,11 +62,11 @@ def run_ablate(
             ]
         if settings.method:
             made.sort(key=lambda cell: settings.method.index(cell[0]["method"]))
-        return _publish_table(stage, name, here, made, report)
+        return _publish_table(stage, name, here, made)
 
 
 def _publish_table(
-    stage: Stage, name: str, cells: list[Cell], made: list[tuple[dict[str, Any], Path]], report: Report
+    stage: Stage, name: str, cells: list[Cell], made: list[tuple[dict[str, Any], Path]]
 ) -> dict[str, Any]:
     """Publish what was made, here or in a variant: a record and the folder of each cell."""
     folder = stage.run.ablation_dir(name)
@@ -80,7 +80,7 @@ def _publish_table(
     names = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
     columns, rows = without_empty(names, [row(record, axes) for record in timed])
     data = f"data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}"
-    report.table(f"{info.dataset_id}: returns, mean ± standard deviation over seeds; {data}", columns, rows)
+    stage.report.table(f"{info.dataset_id}: returns, mean ± standard deviation over seeds; {data}", columns, rows)
     paths = {kind: folder / f"table.{kind}" for kind in ("md", "csv", "json", "png")}
     write_text(stage.out.stage(paths["md"]), _markdown(info, references, columns, rows))
     write_csv(stage.out.stage(paths["csv"]), *per_seed(timed, axes))

@@ -171,13 +171,14 @@ def _train(
         stage.report.live_table(_COLUMNS) as table,
         stage.report.progress(f"SAC in {behaviour.info.env_id}", goal.limit, min(first_step, goal.limit)) as progress,
     ):
-        clock = _Clock(first_step)
+        shown = first_step, time.monotonic()
         met = goal.is_met(behaviour)
         while not met and online.steps < goal.limit:
             take_step(behaviour, environment)
             if goal.recipe.is_due(online.steps) or online.steps == goal.limit:
                 evaluate(behaviour, test_environments)
-                table.row(*_numbers(behaviour), clock.speed(online.steps))
+                before, shown = shown, (online.steps, time.monotonic())
+                table.row(*_numbers(behaviour), (shown[0] - before[0]) / (shown[1] - before[1]))
                 met = goal.is_met(behaviour)
             if online.steps % _BLOCK == 0:
                 progress.update(_BLOCK)
@@ -194,17 +195,6 @@ def _numbers(behaviour: Behaviour) -> list[Any]:
     steps, watched = behaviour.online.steps, behaviour.online.watched
     shown = [watched[name].item() if name in watched else None for name in ("q", "entropy", "alpha")]
     return [steps, behaviour.curve[steps], behaviour.start.episode, *shown]
-
-
-class _Clock:
-    """Steps per second between two looks at it."""
-
-    def __init__(self, steps: int) -> None:
-        self._last = steps, time.monotonic()
-
-    def speed(self, steps: int) -> float:
-        before, self._last = self._last, (steps, time.monotonic())
-        return (steps - before[0]) / (self._last[1] - before[1])
 
 
 def _save(path: Path, behaviour: Behaviour) -> float:
