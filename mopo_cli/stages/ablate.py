@@ -76,7 +76,10 @@ def _publish_table(
     records = [record | statistics(record["returns"], info) for record, _ in made]
     axes = list(dict.fromkeys(axis for record in records for axis in record.get("grid", {})))
     # The wall time is shown, but not in table.json: that has the same bytes wherever and however it was made.
-    timed = [record | {"wall_seconds": _seconds(record, at)} for record, (_, at) in zip(records, made, strict=True)]
+    timed = [
+        record | {"wall_seconds": {seed: wall_seconds(at / f"seed-{seed}") for seed in record["returns"]}}
+        for record, (_, at) in zip(records, made, strict=True)
+    ]
     names = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
     columns, rows = without_empty(names, [row(record, axes) for record in timed])
     data = f"data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}"
@@ -90,10 +93,6 @@ def _publish_table(
     lost = [f"{record['cell']} seed {seed}" for record in records for seed in record["diverged"]]
     outputs = paths | {f"cell/{cell.name}": cell.description for cell in cells}
     return stage.finish(outputs, {"table": name, "cells": timed, "diverged": lost})
-
-
-def _seconds(record: dict[str, Any], folder: Path) -> dict[str, float | None]:
-    return {seed: wall_seconds(folder / f"seed-{seed}") for seed in record["returns"]}
 
 
 def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[str, Any]:

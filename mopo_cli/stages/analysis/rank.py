@@ -74,7 +74,9 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
                 about["horizon"] = longest_episode(opened.data)
                 scores = _score_all(stage, ranking, entries, model_judge(opened, settings, about["horizon"]))
         else:
-            scores = _score_all(stage, ranking, entries, _logged)
+            scores = _score_all(
+                stage, ranking, entries, lambda folder, _: Evidence(read_lines(folder / "metrics.jsonl", EPOCH)[-1])
+            )
         result = {**about, **recorded, **judge(ranking, entries, scores)}
         show_ranking(result, report)
         paths = {kind: table.with_name(f"ranking{suffix}.{kind}") for kind in ("json", "csv", "md")}
@@ -116,10 +118,6 @@ def _score_all(
                 scores[entry.name][seed] = plain(values)
                 count(1)
     return scores
-
-
-def _logged(folder: Path, _seed: int) -> Evidence:
-    return Evidence(read_lines(folder / "metrics.jsonl", EPOCH)[-1])
 
 
 def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> dict[str, Any]:

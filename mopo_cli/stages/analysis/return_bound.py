@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainPolicy
 from mopo_cli.dynamics.episodes import ModelReturns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, Played, summary
-from mopo_cli.evaluation.play import Environment, evaluate_returns, open_environments
+from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.tables import format_number, write_csv
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
@@ -96,7 +95,9 @@ def _play_all(
             returns = greedy_returns(opened, actor, int(seed), start, horizon, training.gamma)
             played[seed] = _in_model(returns, weights)
             if environments:
-                played[seed][REAL] = _in_environment(actor, meta, environments, settings.seed, training.gamma)
+                act = greedy_policy(actor, meta["action_low"], meta["action_high"])
+                real = evaluate_returns(act, environments, settings.seed, training.gamma)
+                played[seed][REAL] = Played(real.discounted, real.returns, real.lengths)
             ends[seed] = {which: getattr(returns, which) for which in ("terminated", "guarded", "dropped", "unknown")}
             count(1)
     return played, ends
@@ -113,14 +114,6 @@ def _in_model(returns: ModelReturns, weights: list[float]) -> dict[str, Played]:
             array(returns.discounted.penalised(weights)), array(returns.total.penalised(weights)), length
         ),
     }
-
-
-def _in_environment(
-    actor: Actor, meta: dict[str, Any], environments: list[Environment], seed: int, gamma: float
-) -> Played:
-    act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-    result = evaluate_returns(act, environments, seed, gamma)
-    return Played(result.discounted, result.returns, result.lengths)
 
 
 def _rows(played: Mapping[str, Mapping[str, Played]]) -> list[tuple[Any, ...]]:
