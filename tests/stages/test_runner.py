@@ -82,10 +82,6 @@ def stage_that_fails(run: RunFolder, settings: dict[str, Any] = SETTINGS, force:
         stage(run, save_then_fail, settings, force=force)
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() if path.is_file() else b"/" for path in folder.rglob("*")}
-
-
 def test_a_finished_stage_is_recorded_with_what_made_it(run: RunFolder) -> None:
     result = stage(run, origins={"lam": "flag"})
     record = read_lineage(run)[KEY]
@@ -109,13 +105,13 @@ def test_a_finished_stage_is_recorded_with_what_made_it(run: RunFolder) -> None:
     assert resolve_run(None, None).root == run.root
 
 
-def test_an_unchanged_stage_does_nothing_and_says_so(run: RunFolder) -> None:
+def test_an_unchanged_stage_does_nothing_and_says_so(run: RunFolder, contents: Any) -> None:
     first = stage(run)
-    before = tree(run.root)
+    before = contents(run.root)
     report = Recorder()
     again = stage(run, body=lambda _: pytest.fail("must not run"), report=report)
     assert again == {**first, "up_to_date": True}
-    assert tree(run.root) == before
+    assert contents(run.root) == before
     assert "up to date" in report.said[0] and KEY in report.said[0]
 
 
@@ -164,26 +160,26 @@ def test_policies_of_an_old_name_are_the_same() -> None:
     assert not same_settings("train-policy", BEFORE, {**NOW, "penalty_networks": "elite"})
 
 
-def test_a_missing_input_names_the_command_and_changes_nothing(run: RunFolder) -> None:
+def test_a_missing_input_names_the_command_and_changes_nothing(run: RunFolder, contents: Any) -> None:
     Path("dataset.h5").unlink()
     with pytest.raises(InputError, match=r"dataset\.h5") as caught:
         stage(run)
     assert caught.value.hint.startswith("mopo fetch-data")
-    assert tree(Path()) == {}
+    assert contents(Path()) == {}
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_failed_body_changes_nothing(run: RunFolder, existing: bool) -> None:
+def test_a_failed_body_changes_nothing(run: RunFolder, existing: bool, contents: Any) -> None:
     if existing:
         stage(run)
-    before = tree(Path())
+    before = contents(Path())
 
     def fail(_: Any) -> None:
         raise InputError("does not fit")
 
     with pytest.raises(InputError, match="does not fit"):
         stage(run, fail, settings={**SETTINGS, "lam": 9.0})
-    assert tree(Path()) == before
+    assert contents(Path()) == before
 
 
 def test_leftovers_of_a_killed_process_are_removed(run: RunFolder) -> None:
@@ -239,9 +235,9 @@ def test_a_stage_is_up_to_date_only_where_all_that_it_made_is(run: RunFolder) ->
     assert again(False) == (False, "")
 
 
-def test_resuming_with_other_settings_lists_every_difference(run: RunFolder) -> None:
+def test_resuming_with_other_settings_lists_every_difference(run: RunFolder, contents: Any) -> None:
     stage_that_fails(run)
-    before = tree(run.root)
+    before = contents(run.root)
     changed = {**SETTINGS, "lam": 5.0, "learning_rate": 0.2, "gamma": 0.9, "tau": 0.005, "new": 1}
     with pytest.raises(SettingsError) as caught:
         stage(run, lambda current: current.load_state(), settings=changed)
@@ -251,7 +247,7 @@ def test_resuming_with_other_settings_lists_every_difference(run: RunFolder) -> 
     # Settings that did not exist then count with their default.
     assert "gamma 0.99 -> 0.9" in message and "tau" not in message
     assert "--force" in caught.value.hint
-    assert tree(run.root) == before
+    assert contents(run.root) == before
     found: list[Any] = []
     stage(run, lambda current: found.append(current.load_state()), settings=changed, force=True)
     assert found == [None]
