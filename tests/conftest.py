@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,32 @@ def contents() -> Callable[[Path], dict[str, bytes | None]]:
     return lambda folder: {
         str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
     }
+
+
+@pytest.fixture
+def disk(contents: Any) -> Callable[[], dict[str, bytes | None]]:
+    """Gives what is in the working directory and around the cache."""
+    return lambda: contents(Path()) | contents(Path(os.environ["MOPO_HOME"]).parent)
+
+
+@pytest.fixture
+def refuses(mopo: Mopo, disk: Any) -> Callable[[str, int, str], None]:
+    """Checks that a command line ends with ``code`` and one error that says ``said``, and changes nothing on disk."""
+
+    def check(line: str, code: int, said: str) -> None:
+        before = disk()
+        outcome = mopo(line)
+        assert outcome.code == code, outcome.err
+        assert outcome.out == ""
+        assert said in outcome.err
+        errors = [text for text in outcome.err.splitlines() if text.startswith("Error: ")]
+        assert len(errors) == 1 and errors[0][7:].strip()
+        sentence = outcome.err[outcome.err.index("Error: ") :].splitlines()
+        assert all(text.startswith(("Error: ", "  ", "Try: ")) for text in sentence)
+        assert "Traceback" not in outcome.err
+        assert disk() == before
+
+    return check
 
 
 @pytest.fixture(scope="session")

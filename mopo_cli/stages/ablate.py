@@ -54,7 +54,7 @@ def run_ablate(
     with stage_envelope(run, f"ablate/{name}", recorded, inputs, options, report, complete) as stage:
         if stage.up_to_date:
             return stage.result()
-        records = train_cells(here, stage, device, report)
+        records = train_cells(here, stage, device)
         made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, here, strict=True)]
         for part in parts:
             made += [
@@ -62,11 +62,11 @@ def run_ablate(
             ]
         if settings.method:
             made.sort(key=lambda cell: settings.method.index(cell[0]["method"]))
-        return _publish_table(stage, name, here, made, report)
+        return _publish_table(stage, name, here, made)
 
 
 def _publish_table(
-    stage: Stage, name: str, cells: list[Cell], made: list[tuple[dict[str, Any], Path]], report: Report
+    stage: Stage, name: str, cells: list[Cell], made: list[tuple[dict[str, Any], Path]]
 ) -> dict[str, Any]:
     """Publish what was made, here or in a variant: a record and the folder of each cell."""
     folder = stage.run.ablation_dir(name)
@@ -76,11 +76,14 @@ def _publish_table(
     records = [record | statistics(record["returns"], info) for record, _ in made]
     axes = list(dict.fromkeys(axis for record in records for axis in record.get("grid", {})))
     # The wall time is shown, but not in table.json: that has the same bytes wherever and however it was made.
-    timed = [record | {"wall_seconds": _seconds(record, at)} for record, (_, at) in zip(records, made, strict=True)]
+    timed = [
+        record | {"wall_seconds": {seed: wall_seconds(at / f"seed-{seed}") for seed in record["returns"]}}
+        for record, (_, at) in zip(records, made, strict=True)
+    ]
     names = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
     columns, rows = without_empty(names, [row(record, axes) for record in timed])
     data = f"data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}"
-    report.table(f"{info.dataset_id}: returns, mean ± standard deviation over seeds; {data}", columns, rows)
+    stage.report.table(f"{info.dataset_id}: returns, mean ± standard deviation over seeds; {data}", columns, rows)
     paths = {kind: folder / f"table.{kind}" for kind in ("md", "csv", "json", "png")}
     write_text(stage.out.stage(paths["md"]), _markdown(info, references, columns, rows))
     write_csv(stage.out.stage(paths["csv"]), *per_seed(timed, axes))
@@ -90,10 +93,6 @@ def _publish_table(
     lost = [f"{record['cell']} seed {seed}" for record in records for seed in record["diverged"]]
     outputs = paths | {f"cell/{cell.name}": cell.description for cell in cells}
     return stage.finish(outputs, {"table": name, "cells": timed, "diverged": lost})
-
-
-def _seconds(record: dict[str, Any], folder: Path) -> dict[str, float | None]:
-    return {seed: wall_seconds(folder / f"seed-{seed}") for seed in record["returns"]}
 
 
 def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[str, Any]:

@@ -74,8 +74,7 @@ def open_own_policy(
 ) -> tuple[Actor, dict[str, Any]]:
     """Read a policy of the run, see `open_policy`; InputError where it was made from or for other data."""
     actor, meta = open_policy(path, device)
-    trained_on, present = meta["inputs"]["dataset"], stage.inputs["dataset"]["sha256"]
-    check_lineage(f"the policy {path}", trained_on, present, stage.options, stage.report)
+    check_lineage(stage, f"the policy {path}", meta["inputs"]["dataset"])
     check_dimensions(f"the policy {path}", meta, transitions, "mopo train-policy")
     return actor, meta
 

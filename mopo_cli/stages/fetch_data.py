@@ -112,12 +112,13 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
 def cached_file(name: DatasetName, settings: FetchData, stage: Stage) -> Path | None:
     """The dataset in the cache, None where it is not there whole."""
     path, sidecar = _cache_files(name, settings, stage)
-    return path if _is_whole(path, sidecar) else None
-
-
-def _cache_files(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Path]:
-    folder = (cache_dir() / "datasets" / _cache_name(name, settings, stage)).resolve()
-    return folder / "dataset.h5", folder / "dataset.json"
+    if not (path.is_file() and sidecar.is_file()):
+        return None
+    try:
+        recorded = read_document(sidecar, CachedDataset)
+    except CorruptError:
+        return None
+    return path if recorded["sha256"] == sha256_file(path) else None
 
 
 def unused_settings(name: DatasetName) -> set[str]:
@@ -125,25 +126,16 @@ def unused_settings(name: DatasetName) -> set[str]:
     return {*_NOT_CONTENT, *(key for key, levels in _LEVELS_OF.items() if name.level not in levels)}
 
 
-def _cache_name(name: DatasetName, settings: FetchData, stage: Stage) -> str:
-    """A folder name that tells apart everything the content depends on."""
+def _cache_files(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Path]:
+    """The dataset and its description, in a folder whose name tells apart everything the content depends on."""
     unused = unused_settings(name)
     content = {key: value for key, value in settings.model_dump().items() if key not in unused}
     if name.path is not None:
         content["reading"] = _READING
     content |= {"dataset": dataset_slug(settings.dataset), "sources": [f["sha256"] for f in stage.inputs.values()]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return f"{dataset_slug(settings.dataset)}-{digest[:12]}"
-
-
-def _is_whole(path: Path, sidecar: Path) -> bool:
-    if not (path.is_file() and sidecar.is_file()):
-        return False
-    try:
-        recorded = read_document(sidecar, CachedDataset)
-    except CorruptError:
-        return False
-    return bool(recorded["sha256"] == sha256_file(path))
+    folder = (cache_dir() / "datasets" / f"{dataset_slug(settings.dataset)}-{digest[:12]}").resolve()
+    return folder / "dataset.h5", folder / "dataset.json"
 
 
 def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
@@ -172,14 +164,10 @@ def _work(stage: Stage) -> Work:
 
 
 def _generate(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
-    if name.level == "random":
-        return _log_random(name, settings, stage)
-    from mopo_cli.stages.common.train_behaviour import generate_by_recipe
+    if name.level != "random":
+        from mopo_cli.stages.common.train_behaviour import generate_by_recipe
 
-    return generate_by_recipe(name, settings, stage)
-
-
-def _log_random(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
+        return generate_by_recipe(name, settings, stage)
     import torch
 
     from mopo_cli.data.generate import generate_random

@@ -1,7 +1,6 @@
 """train-model: fit the dynamics ensembles to the dataset and publish them with a report of what they predict badly."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from mopo_cli.stages.common.inputs import (
     tell_doubt,
 )
 from mopo_cli.stages.common.memory import check_memory
-from mopo_cli.stages.common.memory_estimates import Needed, model_bytes
+from mopo_cli.stages.common.memory_estimates import model_bytes
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -47,24 +46,16 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
     with stage_envelope(run, "train-model", settings.model_dump(), {"dataset": path}, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
-        _check_memory(settings, path, device)
+        rows, obs_dim, act_dim = dataset_shape(path)
+        check_memory(settings, lambda some: model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device), device)
         data = open_data(path, device)
         recorder = open_recorder(options, device)
         fit = start_fit(_learnable(data, report), fit_settings(settings), settings.all_seeds(), recorder)
-        history = _resume(stage, fit, report)
+        history = _resume(stage, fit)
         with open_metrics(stage.live, [_MEMBER], report) as metrics:
             metrics.log_records(stage.key, _MEMBER, history)
-            _train(stage, fit, history, metrics, report)
-        return _publish(stage, fit, data, metrics, report)
-
-
-def _check_memory(settings: TrainModel, dataset: Path, device: torch.device) -> None:
-    rows, obs_dim, act_dim = dataset_shape(dataset)
-
-    def estimate(some: TrainModel) -> Needed:
-        return model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device)
-
-    check_memory(settings, estimate, device)
+            _train(stage, fit, history, metrics)
+        return _publish(stage, fit, data, metrics)
 
 
 def _learnable(data: Data, report: Report) -> Examples:
@@ -84,7 +75,7 @@ def fit_settings(settings: TrainModel) -> FitSettings:
     return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
 
 
-def _resume(stage: Stage, fit: FitState, report: Report) -> list[dict[str, Any]]:
+def _resume(stage: Stage, fit: FitState) -> list[dict[str, Any]]:
     """Continue from the stage's checkpoint, if there is one; returns a record per epoch that is done."""
     saved = stage.load_state(str(fit.flat.device))
     if saved is None:
@@ -93,19 +84,19 @@ def _resume(stage: Stage, fit: FitState, report: Report) -> list[dict[str, Any]]
     with described(stage.state_file, AFRESH):
         progress = checked(stage.state_file, FitProgress, meta, AFRESH)
         restore_fit(fit, tensors, progress["fit"])
-    report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
+    stage.report.say(f"train-model goes on at epoch {fit.epoch}, step {fit.step} of {steps_per_epoch(fit)}")
     history: list[dict[str, Any]] = progress["history"]
     return history
 
 
-def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: Metrics, report: Report) -> None:
+def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: Metrics) -> None:
     last_save = epoch_start = time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
-    with report.live_table(columns) as table:
+    with stage.report.live_table(columns) as table:
         first_step = fit.step
         while not fit.done:
             finished = advance(fit, _BLOCK)
-            tell_doubt(fit.engine, report)
+            tell_doubt(fit.engine, stage.report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))
                 metrics.log_records(stage.key, _MEMBER, history[-1:])
@@ -137,7 +128,7 @@ def _show(row: Any, fit: FitState, finished: EpochReport, rate: float) -> None:
     row(finished.epoch, seeds, float(finished.nll.mean()), networks, float(fit.best_mse.mean()), int(rate))
 
 
-def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics, report: Report) -> dict[str, Any]:
+def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[str, Any]:
     run, settings = stage.run, fit.settings
     failed = [seed for seed, mse in zip(fit.seeds, fit.best_mse, strict=True) if not bool(mse.isfinite().all())]
     if failed:
@@ -175,14 +166,14 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics, report: 
     save_tensors(stage.out.stage(outputs["model"]), tensors, meta)
     write_json(stage.out.stage(outputs["description"]), {**meta, "dimensions": dimensions})
     outputs |= metrics.stage_files(_MEMBER, stage.out, run.model_dir)
-    report.table(
+    stage.report.table(
         "What the model predicts badly (hold-out, the worst first)",
         ("target", "RMSE", "std of target", "explained variance"),
         [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
     )
     if (alarm := model_alarm(dimensions)) is not None:
-        report.warn(alarm)
-    report.hint("mopo select-elites")
+        stage.report.warn(alarm)
+    stage.report.hint("mopo select-elites")
     extra = {"epochs": fit.epoch, "holdout_mse": mse, "holdout_nll": nll, "seeds": list(fit.seeds)}
     return stage.finish(outputs, extra)
 

@@ -9,7 +9,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import open_device
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs
 from mopo_cli.stages.common.policy_stack import Trained, returns_of, stage_member, train_stack
-from mopo_cli.stages.common.stack_memory import check_policies, shapes_of
+from mopo_cli.stages.common.stack_memory import check_policies
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
 
@@ -26,11 +26,11 @@ def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, re
         if stage.up_to_date:
             result = stage.result()
         else:
-            check_policies(settings, shapes_of(inputs["dataset"]), options, device)
+            check_policies(settings, inputs["dataset"], options, device)
             with open_world(stage, settings, inputs, device, [settings.penalty]) as opened:
                 seeds, kind = settings.all_seeds(), (settings.penalty, settings.lam, settings.h)
                 members = tuple(Member(seed, *kind, opened.model_of(seed)) for seed in seeds)
-                trained = train_stack(stage, opened, members, [f"seed-{seed}" for seed in seeds], settings, report)
+                trained = train_stack(stage, opened, members, [f"seed-{seed}" for seed in seeds], settings)
                 result = _publish(stage, name, trained, opened, settings)
         _show(result, report)
         return result

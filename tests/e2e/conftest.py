@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from probes.behaviours import TINY
 
+import mopo_cli.stages.ablation.train_cells as cells
+
 # Imported once, by the process that all the others are forked from.
 MODULES = ["__main__", "torch._dynamo", "gymnasium", "mujoco", "matplotlib.figure", "mopo_cli.cli.app"]
 MODULES += [f"mopo_cli.stages.{stage}" for stage in ("behaviour", "fetch_data", "train_model", "train_policy")]
@@ -61,6 +63,20 @@ class Ended:
 Child = Callable[..., Ended]
 
 
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds of every stack that an ablation trains."""
+    seeds: list[int] = []
+
+    def train_stack(stage: Any, opened: Any, members: Any, *rest: Any) -> Any:
+        seeds.extend(member.seed for member in members)
+        return original(stage, opened, members, *rest)
+
+    original = vars(cells)["train_stack"]
+    monkeypatch.setattr(cells, "train_stack", train_stack)
+    return seeds
+
+
 @pytest.fixture(scope="session")
 def processes() -> Any:
     context = multiprocessing.get_context("forkserver")
@@ -93,6 +109,8 @@ def child(processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Child:
         moments = log.with_suffix(".moments")
         counted = int(moments.read_text()) if moments.exists() else 0
         moments.unlink(missing_ok=True)
-        return Ended(process.exitcode, log.read_text() if log.exists() else "", counted)
+        err = log.read_text() if log.exists() else ""
+        assert "Traceback" not in err and "bug" not in err
+        return Ended(process.exitcode, err, counted)
 
     return run

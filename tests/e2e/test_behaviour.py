@@ -24,9 +24,7 @@ def nothing_left_over(folder: Path) -> bool:
 
 def start(child: Any, folder: Path, **how: Any) -> Any:
     folder.mkdir(exist_ok=True)
-    ended = child(folder, LINE, **how)
-    assert "Traceback" not in ended.err and "bug" not in ended.err
-    return ended
+    return child(folder, LINE, **how)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from probes.runs import record_anew
+from probes.runs import record_anew, run_in
 from safetensors.numpy import load_file
 
-import mopo_cli.stages.ablation.train_cells as cells
-from mopo_cli.__main__ import main
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 
@@ -31,12 +29,9 @@ def dropped(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A copy of the finished run in which a policy of DROP is trained too. Not to be written to."""
     folder = tmp_path_factory.mktemp("dropped") / "work"
     shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("evaluations"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        with Path("tiny.yaml").open("a") as file:
-            file.write(OWN)
-        assert main(f"train-policy --method drop {COMMON}".split()) == 0
-    return folder
+    with (folder / "tiny.yaml").open("a") as file:
+        file.write(OWN)
+    return run_in(folder, [f"train-policy --method drop {COMMON}"])
 
 
 @pytest.fixture
@@ -191,17 +186,7 @@ def test_a_damaged_ratio_file_is_named(run: Path, mopo: Any, how: str) -> None:
     assert done.code == 5 and "ratio.safetensors" in done.err and "Traceback" not in done.err
 
 
-def test_an_ablation_takes_the_ratios_over_with_the_policy(
-    run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[int] = []
-    original = vars(cells)["train_stack"]
-
-    def train_stack(stage: Any, opened: Any, members: Any, *rest: Any) -> Any:
-        trained.extend(member.seed for member in members)
-        return original(stage, opened, members, *rest)
-
-    monkeypatch.setattr(cells, "train_stack", train_stack)
+def test_an_ablation_takes_the_ratios_over_with_the_policy(run: Path, mopo: Any, trained: list[int]) -> None:
     ablate = f"ablate --method drop --seeds 2 {COMMON}"
     assert mopo(f"{ablate} --name one").code == 0
     assert trained == [1], "the other seed is there"

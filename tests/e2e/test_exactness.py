@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from probes.runs import run_in
 
 from mopo_cli.agents.crew import Crew
 from mopo_cli.engine.parallel import can_fork
@@ -53,15 +54,9 @@ def digests(folder: Path, files: tuple[str, ...]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def uninterrupted(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """By command, what an ordinary run makes: no checkpoint is saved on the way."""
-    from mopo_cli.__main__ import main
-
     made, root = {}, tmp_path_factory.mktemp("uninterrupted")
     for stage, (line, files) in COMMANDS.items():
-        folder = start(finished_run, root / stage)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            assert main(line.split()) == 0
-        made[stage] = digests(folder, files)
+        made[stage] = digests(run_in(start(finished_run, root / stage), [line]), files)
     assert seeds_by_epoch(root / "train-model/runs/tiny")[-1] == {"2"}
     return made
 
@@ -87,29 +82,23 @@ def live_epochs(folder: Path, whole: Path) -> int:
     return epochs
 
 
-def finish(child: Any, folder: Path, line: str, fatal: int = 0, **how: Any) -> Any:
-    ended = child(folder, line, fatal=fatal, **how)
-    assert "Traceback" not in ended.err and "bug" not in ended.err
-    return ended
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("stage", COMMANDS)
 def test_killed_at_random_moments_and_started_again_it_ends_with_the_same_bytes(
     stage: str, seed: int, finished_run: Path, tmp_path: Path, child: Any, uninterrupted: dict[str, Any]
 ) -> None:
     line, files = COMMANDS[stage]
-    moments = finish(child, start(finished_run, tmp_path / "whole"), line).moments
+    moments = child(start(finished_run, tmp_path / "whole"), line).moments
     assert moments > 20
     folder = start(finished_run, tmp_path / "killed")
     chance = random.Random(f"{stage}/{seed}")
     went_on = epochs = 0
     for _ in range(4):
-        ended = finish(child, folder, line, fatal=chance.randint(moments // 8, moments // 4))
+        ended = child(folder, line, fatal=chance.randint(moments // 8, moments // 4))
         assert ended.code == -signal.SIGKILL
         epochs += live_epochs(folder, tmp_path / "whole")
         went_on += "goes on at" in ended.err
-    last = finish(child, folder, line)
+    last = child(folder, line)
     assert last.code == 0
     assert went_on + ("goes on at" in last.err) >= 3 and epochs > 0
     assert digests(folder, files) == uninterrupted[stage]
@@ -122,13 +111,13 @@ def test_killed_while_publishing(
     stage: str, finished_run: Path, tmp_path: Path, child: Any, uninterrupted: dict[str, Any]
 ) -> None:
     line, files = COMMANDS[stage]
-    moments = finish(child, start(finished_run, tmp_path / "whole"), line).moments
+    moments = child(start(finished_run, tmp_path / "whole"), line).moments
     # Each published file is three moments; the last two are run.json, which is in place 3 before the end, and the
     # current run.
     for before_the_end in (3, *random.Random(stage).sample(range(4, 3 * len(files) + 6), 2)):
         folder = start(finished_run, tmp_path / str(before_the_end))
-        assert finish(child, folder, line, fatal=moments - before_the_end).code == -signal.SIGKILL
-        assert finish(child, folder, line).code == 0
+        assert child(folder, line, fatal=moments - before_the_end).code == -signal.SIGKILL
+        assert child(folder, line).code == 0
         assert digests(folder, files) == uninterrupted[stage]
         assert nothing_left_over(folder)
 
@@ -142,7 +131,7 @@ def test_killed_from_outside_at_any_time(
     chance = random.Random(stage)
     for _ in range(3):
         child(folder, line, kill_after=chance.uniform(0.1, 0.6))
-    assert finish(child, folder, line).code == 0
+    assert child(folder, line).code == 0
     assert digests(folder, files) == uninterrupted[stage]
 
 
@@ -161,12 +150,12 @@ def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bytes(
     folder = start(finished_run, tmp_path / "stopped")
     for fatal in (1, 2):
         # No checkpoint but the one the signal calls for.
-        ended = finish(child, folder, line, fatal=fatal, signum=signum, checkpoint_always=False)
+        ended = child(folder, line, fatal=fatal, signum=signum, checkpoint_always=False)
         assert ended.code == code
         assert f"{signum.name}: saving" in ended.err and "same command again" in ended.err
         assert len(list((folder / "runs/tiny/.state").rglob("checkpoint.safetensors"))) == 1
         assert ("goes on at" in ended.err) == (fatal == 2)
-    last = finish(child, folder, line, checkpoint_always=False)
+    last = child(folder, line, checkpoint_always=False)
     assert last.code == 0 and "goes on at" in last.err
     assert digests(folder, files) == uninterrupted[stage]
 
@@ -179,17 +168,17 @@ def test_trained_by_several_processes_stopped_and_killed(
     line, files = COMMANDS[stage]
     line = line.replace("--threads 1", "--threads 2")
     folder = start(finished_run, tmp_path / "whole")
-    assert finish(child, folder, line).code == 0
+    assert child(folder, line).code == 0
     assert digests(folder, files) == uninterrupted[stage]
     folder, went_on, epochs = start(finished_run, tmp_path / "stopped"), 0, 0
     for fatal, signum in ((3, signal.SIGINT), (9, signal.SIGKILL), (6, signal.SIGTERM)):
-        ended = finish(child, folder, line, fatal=fatal, signum=signum)
+        ended = child(folder, line, fatal=fatal, signum=signum)
         assert ended.code in (-signum, 128 + signum)
         epochs += live_epochs(folder, tmp_path / "whole")
         went_on += "goes on at" in ended.err
     assert went_on == 2 and epochs > 0
     child(folder, line, kill_after=0.3)  # by then it may have ended
-    assert finish(child, folder, line).code == 0
+    assert child(folder, line).code == 0
     assert digests(folder, files) == uninterrupted[stage] and nothing_left_over(folder)
 
 

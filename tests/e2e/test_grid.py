@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from probes.runs import run_in
 from scipy.stats import spearmanr
 
 import mopo_cli.stages.ablation.train_cells as cells
@@ -23,16 +24,9 @@ BETAS = {f"combo_h2_beta{beta}_layers1": float(beta) for beta in (0, 1, 50)}
 @pytest.fixture(scope="module")
 def compared(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run with both grids. Not to be written to."""
-    from mopo_cli.__main__ import main
-
     folder = tmp_path_factory.mktemp("grid")
     shutil.copytree(finished_run, folder, dirs_exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MOPO_HOME", str(folder / "cache"))
-        assert main(GRID.split()) == 0
-        assert main(f"{COMBO} --rank combo".split()) == 0
-    return folder
+    return run_in(folder, [GRID, f"{COMBO} --rank combo"])
 
 
 @pytest.fixture
@@ -80,9 +74,9 @@ def test_a_second_run_changes_nothing_and_a_wider_grid_trains_what_is_new(
     assert mopo(GRID).code == 0 and contents(Path()) == before
     stacks: list[float] = []
 
-    def train_stack(stage: Any, opened: Any, members: Any, names: Any, settings: Any, report: Any) -> Any:
-        stacks.append(settings.critic_lr)
-        return original(stage, opened, members, names, settings, report)
+    def train_stack(*arguments: Any) -> Any:
+        stacks.append(arguments[-1].critic_lr)
+        return original(*arguments)
 
     original = vars(cells)["train_stack"]
     monkeypatch.setattr(cells, "train_stack", train_stack)
@@ -166,20 +160,12 @@ def test_both_rankings_of_a_table_stand_side_by_side(run: Path, mopo: Any) -> No
 
 
 @pytest.mark.parametrize("line", ["--method mopo,bc", "--penalty none", "--method sac-off --grid tau=0.1,0.2"])
-def test_the_rule_is_refused_where_nothing_logs_a_regulariser(
-    tiny_run: Path, mopo: Any, contents: Any, line: str
-) -> None:
-    before = contents(Path())
-    told = mopo(f"ablate {LINE} {line} --rank combo")
-    assert told.code == 2 and told.out == "" and contents(Path()) == before
-    error, hint = told.err.splitlines()
-    assert error.startswith("Error: --rank combo needs the metric regulariser, which ")
-    assert "--method combo" in hint
+def test_the_rule_is_refused_where_nothing_logs_a_regulariser(tiny_run: Path, refuses: Any, line: str) -> None:
+    for said in ("Error: --rank combo needs the metric regulariser, which ", "--method combo"):
+        refuses(f"ablate {LINE} {line} --rank combo", 2, said)
 
 
-def test_a_name_that_no_folder_can_have_is_refused(tiny_run: Path, mopo: Any, contents: Any) -> None:
-    before = contents(Path())
+def test_a_name_that_no_folder_can_have_is_refused(tiny_run: Path, refuses: Any) -> None:
     rates = ",".join(f"{k}.{k}e-5" for k in range(1, 60))
-    told = mopo(f"ablate {LINE} --method sac-off --grid critic-lr={rates}")
-    assert told.code == 2 and contents(Path()) == before
-    assert told.err == "Error: The default name of this grid is too long for a folder.\nTry: --name NAME\n"
+    said = "Error: The default name of this grid is too long for a folder.\nTry: --name NAME\n"
+    refuses(f"ablate {LINE} --method sac-off --grid critic-lr={rates}", 2, said)

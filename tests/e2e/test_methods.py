@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import pytest
 import torch
+from probes.runs import run_in, stop_at
 
 from mopo_cli.store.checkpoint import load_tensors
 
@@ -77,34 +78,19 @@ def test_a_policy_of_real_data_alone_needs_no_model(tiny_run: Path, mopo: Any, m
 
 
 def test_bc_stopped_and_started_again_ends_with_the_same_bytes(tiny_run: Path, mopo: Any, monkeypatch: Any) -> None:
-    from mopo_cli.stages import runner
-
     assert mopo(f"train-policy {LINE} --method bc --name whole").code == 0
-    looks = iter([False, True])
-    with monkeypatch.context() as patch:
-        patch.setattr(runner.Stage, "should_stop", lambda stage: next(looks, False) and bool(_stop(stage)))
-        assert mopo(f"train-policy {LINE} --method bc --name parts").code == 143
+    stop_at(1, monkeypatch)
+    assert mopo(f"train-policy {LINE} --method bc --name parts").code == 143
     done = mopo(f"train-policy {LINE} --method bc --name parts")
     assert done.code == 0 and "goes on at gradient step" in done.err
     assert same(policy(tiny_run, "whole")[0], policy(tiny_run, "parts")[0])
 
 
-def _stop(stage: Any) -> int:
-    stage.signal = 15
-    return 15
-
-
-def test_a_method_that_wants_another_model_is_refused_with_the_command(tiny_run: Path, mopo: Any) -> None:
-    before = {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()}
+def test_a_method_that_wants_another_model_is_refused_with_the_command(tiny_run: Path, mopo: Any, refuses: Any) -> None:
     for method, wanted in (("mbpo-no-ens", "networks 1"), ("mopo-v1", "spectral-norm per-network")):
-        done = mopo(f"train-policy {LINE} --method {method}")
-        assert done.code == 4 and done.out == ""
-        error, hint = done.err.splitlines()
-        assert error == (
-            f"Error: The method {method} needs {wanted}, but the train-model of {tiny_run} has other settings."
-        )
-        assert hint == f"Try: mopo train-model --method {method}"
-    assert before == {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()}
+        error = f"The method {method} needs {wanted}, but the train-model of {tiny_run} has other settings."
+        hint = f"mopo train-model --method {method}"
+        refuses(f"train-policy {LINE} --method {method}", 4, f"Error: {error}\nTry: {hint}\n")
 
     # What is asked for is then taken; the file's own number of networks would beat the method's.
     text = Path("tiny.yaml").read_text().replace("networks: 3, ", "").replace("select-elites: {n: 2}\n", "")
@@ -123,15 +109,9 @@ CELLS = ("mopo_lam1_h2", "bc", "mbpo_h2", "mopo-no-pen_h2")
 @pytest.fixture(scope="module")
 def compared(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run in which methods of two models have been compared. Not to be written to."""
-    from mopo_cli.__main__ import main
-
     folder = tmp_path_factory.mktemp("compared")
     shutil.copytree(finished_run, folder, dirs_exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MOPO_HOME", str(folder / "cache"))
-        assert main(f"ablate {LINE} --name t --seeds 2 --method {METHODS}".split()) == 0
-    return folder
+    return run_in(folder, [f"ablate {LINE} --name t --seeds 2 --method {METHODS}"])
 
 
 @pytest.fixture
@@ -233,7 +213,8 @@ def test_a_stop_in_the_other_model_leaves_the_current_run_as_it_was(
     from mopo_cli.stages import runner
 
     def should_stop(stage: Any) -> bool:
-        return "variants" in str(stage.run.root) and bool(_stop(stage))
+        stage.signal = 15 if "variants" in str(stage.run.root) else 0
+        return bool(stage.signal)
 
     line = f"ablate {LINE} --name t --method mbpo-no-ens,mopo-v1"
     with monkeypatch.context() as patch:

@@ -181,17 +181,12 @@ def test_without_an_environment_cells_are_ranked_and_nothing_is_compared(here: P
 
 
 @pytest.mark.parametrize("value", ["online", "combo,offline", ""])
-def test_an_unknown_ranking_lists_the_known(tiny_run: Path, mopo: Any, contents: Any, value: str) -> None:
-    before = contents(Path())
-    refused = mopo(f"{ABLATE} --rank={value}")
-    assert refused.code == 2 and refused.out == "" and contents(Path()) == before
-    error, hint = refused.err.splitlines()
-    assert error == f"Error: --rank must be one of offline, combo, not {value!r}." and hint == "Try: mopo ablate --help"
+def test_an_unknown_ranking_lists_the_known(tiny_run: Path, refuses: Any, value: str) -> None:
+    error = f"Error: --rank must be one of offline, combo, not {value!r}."
+    refuses(f"{ABLATE} --rank={value}", 2, f"{error}\nTry: mopo ablate --help\n")
 
 
-def test_a_ranking_needs_a_model_even_where_the_cells_do_not(tiny_run: Path, mopo: Any, contents: Any) -> None:
+def test_a_ranking_needs_a_model_even_where_the_cells_do_not(tiny_run: Path, mopo: Any, refuses: Any) -> None:
     assert mopo("fetch-data --config tiny.yaml --dataset generate:InvertedPendulum-v5:random --run bare").code == 0
-    before = contents(Path())
-    refused = mopo(f"ablate {SMALL} --method bc --rank offline --run bare")
-    assert refused.code == 4 and refused.out == "" and contents(Path()) == before
-    assert "has no model yet" in refused.err and "mopo train-model --run bare" in refused.err
+    for said in ("has no model yet", "mopo train-model --run bare"):
+        refuses(f"ablate {SMALL} --method bc --rank offline --run bare", 4, said)

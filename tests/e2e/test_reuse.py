@@ -3,14 +3,12 @@
 import csv
 import json
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from probes.runs import stop_at
 
-import mopo_cli.stages.ablation.train_cells as cells
-from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 
 # The policy that the finished run holds: mopo_max-var_lam1_h2, seed 0.
@@ -22,20 +20,6 @@ INTERRUPTED = "train-policy --config tiny.yaml --threads 1 --name p --seeds 2 --
 
 def cell(name: str = "grid", policy: str = "mopo_max-var_lam1_h2") -> str:
     return f"ablations/{name}/cells/{policy}"
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The seeds of every stack that is trained."""
-    seeds: list[int] = []
-
-    def train_stack(stage: Any, opened: Any, members: Any, *rest: Any) -> Any:
-        seeds.extend(member.seed for member in members)
-        return original(stage, opened, members, *rest)
-
-    original = vars(cells)["train_stack"]
-    monkeypatch.setattr(cells, "train_stack", train_stack)
-    return seeds
 
 
 def same(run: Path, one: str, other: str) -> bool:
@@ -196,13 +180,7 @@ def test_the_time_of_every_attempt_is_counted_and_a_stack_shares_it(
 
 def interrupt(run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stop a training of two seeds at gradient step 100; returns its checkpoint."""
-    looks = iter(range(1000))
-
-    def stop(stage: Stage) -> bool:
-        stage.signal = signal.SIGTERM if next(looks) == 3 else 0
-        return stage.signal != 0
-
-    monkeypatch.setattr(Stage, "should_stop", stop)
+    stop_at(3, monkeypatch)
     assert mopo(INTERRUPTED).code == 143
     return run / ".state/train-policy/p/checkpoint.safetensors"
 

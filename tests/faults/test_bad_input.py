@@ -108,7 +108,7 @@ def test_a_file_that_is_cut_short(refuses: Any, logs: Path, size: int) -> None:
 
 def test_a_file_that_is_not_hdf5(refuses: Any, logs: Path) -> None:
     logs.write_text("observations,actions\n" * 1000)
-    refuses(PENDULUM, 5, "logs.h5")
+    refuses(PENDULUM, 5, "logs.h5 is not an HDF5 file")
 
 
 def test_a_run_whose_data_are_there_is_left_alone_by_a_bad_file(refuses: Any, mopo: Any) -> None:
@@ -120,18 +120,23 @@ def test_a_run_whose_data_are_there_is_left_alone_by_a_bad_file(refuses: Any, mo
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("fetch-data --dataset ./gone.h5 --env Hopper-v5", 4, "gone.h5"),
+        ("fetch-data --dataset ./gone.h5 --env Hopper-v5", 4, "gone.h5 does not exist"),
         ("fetch-data --dataset ./ --env Hopper-v5", 4, "no letter or digit"),
         ("fetch-data --dataset ./logs.h5 --env Hopper-v5", 4, "4 dimensions, but Hopper-v5 has 11"),
         ("fetch-data --dataset ./logs.h5 --env NoSuchTask-v1", 4, "NoSuchTask-v1"),
         ("fetch-data --dataset ./logs.h5 --env os:path", 4, "os:path"),
         ("fetch-data --dataset ./logs.h5 --env CartPole-v1", 4, "Discrete(2)"),
         ("fetch-data --dataset generate:NoSuchTask-v1:random", 4, "NoSuchTask-v1"),
+        ("fetch-data --dataset generate:NoSuchTask-v1:expert", 4, "NoSuchTask-v1"),
         ("fetch-data --dataset generate:CartPole-v1:random", 4, "Discrete(2)"),
+        ("fetch-data --dataset generate:CartPole-v1:medium --behaviour-steps 50", 4, "Discrete(2)"),
+        ("fetch-data --dataset generate:Pendulum-v1:medium --behaviour-steps 50", 4, "--medium-return"),
+        ("fetch-data --dataset generate:InvertedPendulum-v5:random --transitions 1", 4, "1 transition is not enough"),
         ("fetch-data --dataset generate:Hopper-v5:novice", 4, "'novice'"),
         ("fetch-data --dataset generate:Hopper-v5:random --env Walker2d-v5", 2, "contradicts"),
         ("fetch-data --dataset walker2d-full-replay-v0", 4, "D4RL has no walker2d-full-replay-v0"),
-        ("fetch-data --dataset walker2d-medium --mirror my.server", 2, "--mirror must be"),
+        ("fetch-data --dataset walker2d-medium --mirror my.server", 2, "--mirror must be an http"),
+        ("fetch-data --dataset walker2d-medium --env Walker2d-v5", 2, "--env Walker2d-v5 contradicts"),
         ("fetch-data --dataset walker2d-medum", 4, "did you mean 'walker2d-medium'"),
         ("train-model --dataset walker2d-full-replay-v0", 4, "D4RL has no"),
         ("run walker2d-full-replay-v0", 4, "D4RL has no"),

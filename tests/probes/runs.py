@@ -1,11 +1,24 @@
 """Run folders: made by command lines, or with files that a test has changed on purpose."""
 
+import signal
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
+
+OTHERWISE = {
+    "penalty_networks": "elite",
+    "penalty_scale": "standardised",
+    "penalty_reward": "excluded",
+    "model_reward": "mean",
+    "rollout_precision": "bf16",
+    "termination_rules": "paper",
+}
+"""Another value than the default for every setting of `Imagination`."""
 
 
 def run_in(folder: Path, lines: Iterable[str], settings: str = "") -> Path:
@@ -21,6 +34,17 @@ def run_in(folder: Path, lines: Iterable[str], settings: str = "") -> Path:
         for line in lines:
             assert main(line.split()) == 0, line
     return folder
+
+
+def stop_at(look: int, patch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM come just before a stage looks for signals, at that look of all from now on, counted from 0."""
+    looks = count()
+
+    def should_stop(stage: Stage) -> bool:
+        stage.signal = signal.SIGTERM if next(looks) == look else 0
+        return stage.signal != 0
+
+    patch.setattr(Stage, "should_stop", should_stop)
 
 
 def record_anew(run: Path) -> None:

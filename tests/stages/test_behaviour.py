@@ -45,10 +45,6 @@ def file_of(result: dict[str, Any]) -> Path:
     return Path(result["outputs"]["dataset"])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 @pytest.fixture
 def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the steps that are trained."""
@@ -119,7 +115,7 @@ def test_the_threshold_is_measured_where_none_is_given() -> None:
         fetch("medium", medium_return=None, behaviour_steps=60)
 
 
-def test_a_limit_that_training_went_past(place: Path) -> None:
+def test_a_limit_that_training_went_past(place: Path, contents: Any) -> None:
     fetch("full-replay")
     before = contents(place / "cache")
     with pytest.raises(InputError, match="already trained for") as error:
@@ -128,17 +124,6 @@ def test_a_limit_that_training_went_past(place: Path) -> None:
     assert contents(place / "cache") == before and not Path("runs/short").exists()
     fetch("expert", run="short", behaviour_steps=100)  # the policy of every evaluation is kept
     fetch("expert", run="short", behaviour_steps=77, force=True)
-
-
-@pytest.mark.parametrize(
-    "dataset",
-    ["generate:Nope-v3:expert", "generate:CartPole-v1:medium", "generate:Pendulum-v1:medium"],
-)
-def test_what_will_not_do_changes_nothing(dataset: str, place: Path) -> None:
-    wanted = FetchData(dataset=dataset, behaviour_steps=50)
-    with pytest.raises(InputError):
-        run_fetch_data(RunFolder(Path("runs/one")), wanted, Options(), Report("quiet"))
-    assert not Path("runs").exists() and not (place / "cache").exists()
 
 
 def test_a_damaged_training_is_told_and_force_makes_it_anew(place: Path) -> None:

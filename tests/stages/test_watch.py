@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from probes.runs import stop_at
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.errors import InputError
@@ -23,7 +24,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.common import watch as watching
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.common.watch import Game, Outcome, Watch, free_processes, open_watch
-from mopo_cli.stages.runner import Options, Stage
+from mopo_cli.stages.runner import Options
 
 ENV = "InvertedPendulum-v5"
 LAYOUT = mlp_layout((4, 8, 2))
@@ -245,13 +246,7 @@ def test_what_is_stopped_waits_for_its_games_and_goes_on(
 ) -> None:
     assert mopo(TRAIN.format("here")).code == 0
     monkeypatch.setattr("mopo_cli.stages.common.policy_stack.free_processes", lambda *_: 1)
-    looks = iter(range(1000))
-
-    def stop(stage: Stage) -> bool:
-        stage.signal = signal.SIGTERM if next(looks) == 3 else 0
-        return stage.signal != 0
-
-    monkeypatch.setattr(Stage, "should_stop", stop)
+    stop_at(3, monkeypatch)
     line = TRAIN.format("beside").removesuffix(" --force")
     assert mopo(line).code == 143
     outcome = mopo(line)

@@ -6,20 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from probes.runs import OTHERWISE
 
 from mopo_cli.config.schema import Imagination, Rollout, TrainPolicy
 from mopo_cli.stages.common.inputs import Data, dataset_path, open_data
 from mopo_cli.stages.common.open_world import policy_inputs, rollout_options
 from mopo_cli.store.run import RunFolder
-
-OTHERWISE = {
-    "penalty_networks": "elite",
-    "penalty_scale": "standardised",
-    "penalty_reward": "excluded",
-    "model_reward": "mean",
-    "rollout_precision": "bf16",
-    "termination_rules": "paper",
-}
 
 
 def data_of(run: Path) -> Data:

@@ -43,7 +43,7 @@ class Held:
 
     def take_over(self, out: Publication, folder: Path) -> bool:
         """Stage a copy of the files, and how long they took, for ``folder``, unless they are not what was recorded."""
-        if any(self._digest(name) != digest for name, digest in self.files.items()):
+        if not hold(self.folder, self.files):
             return False
         if folder != self.folder:
             out.remove(folder / TIMING)
@@ -53,9 +53,11 @@ class Held:
         keep_only(out, folder, self.files)
         return True
 
-    def _digest(self, name: str) -> str | None:
-        path = self.folder / name
-        return sha256_file(path) if path.is_file() else None
+
+def hold(folder: Path, files: Hashes) -> bool:
+    """Whether a folder has these files, by their names in it, as they were recorded."""
+    paths = {folder / name: digest for name, digest in files.items()}
+    return all(path.is_file() and sha256_file(path) == digest for path, digest in paths.items())
 
 
 def files_of(out: Publication, folder: Path) -> list[str]:

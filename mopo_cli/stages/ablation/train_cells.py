@@ -12,12 +12,12 @@ import torch
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
-from mopo_cli.report.console import Report
 from mopo_cli.stages.ablation.reuse import (
     FILES,
     Held,
     files_of,
     held_policies,
+    hold,
     of_cell,
     read_cell,
     same_policy,
@@ -27,7 +27,7 @@ from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.memory_estimates import policy_bytes
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs, policy_roles
 from mopo_cli.stages.common.policy_stack import returns_of, stage_member, train_stack
-from mopo_cli.stages.common.stack_memory import check_policies, shapes_of
+from mopo_cli.stages.common.stack_memory import check_policies
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
@@ -52,7 +52,7 @@ class Cell:
         return self.folder / "cell.json"
 
 
-def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: Report) -> list[dict[str, Any]]:
+def train_cells(cells: list[Cell], stage: Stage, device: torch.device) -> list[dict[str, Any]]:
     """Train every cell that is not there yet; returns a record per cell, in their order.
 
     Seeds that the run holds already, from `train-policy` or another ablation, are taken over but with --force, and
@@ -61,7 +61,7 @@ def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: R
     """
     missing = missing_cells(cells, stage)
     if len(missing) < len(cells):
-        report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
+        stage.report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
     distinct, twins = _twins(missing)
     held = [] if stage.options.force else held_policies(stage.run)
     staged = stage.run.state(stage.key) / "staged"
@@ -69,20 +69,22 @@ def train_cells(cells: list[Cell], stage: Stage, device: torch.device, report: R
     with ExitStack() as context:
         for publication in out.values():
             context.callback(publication.discard)
-        left = {cell: _take_over(cell, stage, out[cell], held, report) for cell in distinct}
+        left = {cell: _take_over(cell, stage, out[cell], held) for cell in distinct}
         stacks = _alike([cell for cell, seeds in left.items() if seeds])
-        shapes = shapes_of(dataset_path(stage.run))
+        dataset = dataset_path(stage.run)
         for alike in stacks:
             longest = max((cell.settings for cell in alike), key=lambda settings: settings.h)
-            check_policies(longest, shapes, stage.options, device)
+            check_policies(longest, dataset, stage.options, device)
         for alike in stacks:
             settings = alike[0].settings
             penalties = {cell.settings.penalty for cell in alike}
             with open_world(stage, settings, policy_inputs(stage.run, settings), device, penalties) as opened:
                 for group in _groups(alike, opened):
-                    _train_group({cell: left[cell] for cell in group}, stage, out, opened, report)
+                    _train_group({cell: left[cell] for cell in group}, stage, out, opened)
         for cell, other in twins.items():
-            _copy(other, cell, stage, out[cell])
+            for one in of_cell(other.description):
+                one.take_over(out[cell], cell.folder / f"seed-{one.seed}")
+            _publish(cell, stage, out[cell], read_document(other.description, CELL)["diverged"])
     return [_record(cell) for cell in cells]
 
 
@@ -97,10 +99,7 @@ def _is_done(cell: Cell, stage: Stage) -> bool:
         recorded is not None
         and same_policy(recorded["settings"], cell.settings.model_dump())
         and recorded["inputs"] == _inputs(cell, stage)
-        and all(
-            (cell.folder / path).is_file() and sha256_file(cell.folder / path) == digest
-            for path, digest in recorded["files"].items()
-        )
+        and hold(cell.folder, recorded["files"])
     )
 
 
@@ -120,7 +119,7 @@ def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
     return list(first.values()), twins
 
 
-def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held], report: Report) -> tuple[int, ...]:
+def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held]) -> tuple[int, ...]:
     """Stage what the run holds of the cell's seeds; returns the seeds that are left to train."""
     now, inputs = cell.settings.model_dump(), _inputs(cell, stage)
     fits = [one for one in held if one.inputs == inputs and same_policy(one.settings, now, of_seed=True)]
@@ -130,16 +129,10 @@ def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held], rep
         if not any(one.seed == seed and one.take_over(out, cell.folder / f"seed-{seed}") for one in fits)
     )
     if reused := len(cell.settings.all_seeds()) - len(left):
-        report.say(f"{cell.name}: {reused} of {reused + len(left)} seeds are in the run already and are reused")
+        stage.report.say(f"{cell.name}: {reused} of {reused + len(left)} seeds are in the run already and are reused")
     if not left:
         _publish(cell, stage, out, [])
     return left
-
-
-def _copy(source: Cell, cell: Cell, stage: Stage, out: Publication) -> None:
-    for held in of_cell(source.description):
-        held.take_over(out, cell.folder / f"seed-{held.seed}")
-    _publish(cell, stage, out, read_document(source.description, CELL)["diverged"])
 
 
 def _alike(cells: list[Cell]) -> list[list[Cell]]:
@@ -157,22 +150,17 @@ def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
     Of all memory, not of what is free now: an interrupted stack must be grouped the same way to be resumed.
     """
     group: list[Cell] = []
-    longest, half = 0, _memory_bytes(opened) / 2
+    world, half = opened.world, _memory_bytes(opened) / 2
     for cell in cells:
-        longest = max(longest, cell.settings.h)
-        if group and _bytes(cell.settings, len(group) + 1, longest, opened) > half:
+        longest, members = max(each.settings.h for each in [*group, cell]), (len(group) + 1) * cell.settings.seed_count
+        # In one process, with however many threads: those must not change the groups either.
+        needed = policy_bytes(cell.settings, world.rows, 0, world.real.device, 0, longest, members)
+        if group and sum(needed.values()) > half:
             yield group
-            group, longest = [], cell.settings.h
+            group = []
         group.append(cell)
     if group:
         yield group
-
-
-def _bytes(settings: TrainPolicy, cells: int, longest: int, opened: OpenWorld) -> int:
-    """What so many cells take in one process, with however many threads: those must not change the groups either."""
-    members, world = cells * settings.seed_count, opened.world
-    needed = policy_bytes(settings, world.rows, 0, world.real.device, 0, longest, members)
-    return sum(needed.values())
 
 
 def _memory_bytes(opened: OpenWorld) -> int:
@@ -186,7 +174,6 @@ def _train_group(
     stage: Stage,
     out: dict[Cell, Publication],
     opened: OpenWorld,
-    report: Report,
 ) -> None:
     """Train these seeds of each cell as one stack, and publish the cells."""
     places = [(cell, seed) for cell, seeds in group.items() for seed in seeds]
@@ -194,9 +181,9 @@ def _train_group(
         Member(seed, cell.settings.penalty, cell.settings.lam, cell.settings.h, opened.model_of(seed))
         for cell, seed in places
     )
-    report.say(f"Training {', '.join(cell.name for cell in group)}: {len(members)} policies as one stack")
+    stage.report.say(f"Training {', '.join(cell.name for cell in group)}: {len(members)} policies as one stack")
     names = [f"{cell.name}/seed-{seed}" for cell, seed in places]
-    trained = train_stack(stage, opened, members, names, next(iter(group)).settings, report)
+    trained = train_stack(stage, opened, members, names, next(iter(group)).settings)
     lost: dict[Cell, list[int]] = {cell: [] for cell in group}
     for m, (cell, seed) in enumerate(places):
         if trained.diverged[m]:
@@ -221,15 +208,11 @@ def _publish(cell: Cell, stage: Stage, out: Publication, lost: list[int]) -> Non
         "diverged": lost,
     }
     if cell.settings.penalty == ORACLE:
-        content["unknown"] = _unknown(list(histories.values()))
+        # The mean share of rows, over epochs and seeds, that the oracle knew nothing of.
+        shares = [record["unknown"] for history in histories.values() for record in history if "unknown" in record]
+        content["unknown"] = sum(shares) / len(shares) if shares else 0.0
     write_json(out.stage(cell.description), content)
     out.commit()
-
-
-def _unknown(histories: list[list[dict[str, Any]]]) -> float:
-    """The mean share of rows, over epochs and seeds, that the oracle knew nothing of."""
-    shares = [record["unknown"] for history in histories for record in history if "unknown" in record]
-    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _record(cell: Cell) -> dict[str, Any]:

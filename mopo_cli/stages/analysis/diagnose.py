@@ -1,6 +1,5 @@
 """rollout --diagnose: where a simulator knows the truth, compare the model's error with every uncertainty stored."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, astuple
 from typing import Any
 
@@ -75,20 +74,16 @@ def _errors(
 ) -> NDArray[np.float32]:
     """The true error `[n]` of the drawn network's mean next state; NaN where the simulator does not know it."""
     threads = cpu_threads(stage.options)
-    parts = []
+    parts, rows = [], len(columns["rewards"])
     with (
         open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads) as oracle,
-        stage.progress("diagnosis", len(columns["rewards"])) as count,
+        stage.progress("diagnosis", rows) as count,
     ):
-        for part in _parts(columns):
+        for start in range(0, rows, _PART):
+            part = {name: values[start : start + _PART] for name, values in columns.items()}
             parts.append(_error(ensemble, oracle, part, info, device))
-            count(len(part["rewards"]))
+            count(len(parts[-1]))
     return np.concatenate(parts)
-
-
-def _parts(columns: Columns) -> Iterator[Columns]:
-    for start in range(0, len(columns["rewards"]), _PART):
-        yield {name: values[start : start + _PART] for name, values in columns.items()}
 
 
 def _error(

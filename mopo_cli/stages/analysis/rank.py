@@ -9,6 +9,7 @@ from mopo_cli.config.schema import Ablate
 from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
+from mopo_cli.stages.analysis.model_returns import longest_episode
 from mopo_cli.stages.analysis.rank_in_model import PENALTY, model_judge, model_settings
 from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.open_world import open_world
@@ -70,11 +71,12 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
         about: dict[str, Any] = {"table": name, "dataset": read_document(table, TableDocument)["dataset"]}
         if acts:
             with open_world(stage, settings, world, open_device(options), [PENALTY]) as opened:
-                in_model = model_judge(opened, settings)
-                about["horizon"] = in_model.horizon
-                scores = _score_all(stage, ranking, entries, in_model.evidence)
+                about["horizon"] = longest_episode(opened.data)
+                scores = _score_all(stage, ranking, entries, model_judge(opened, settings, about["horizon"]))
         else:
-            scores = _score_all(stage, ranking, entries, _logged)
+            scores = _score_all(
+                stage, ranking, entries, lambda folder, _: Evidence(read_lines(folder / "metrics.jsonl", EPOCH)[-1])
+            )
         result = {**about, **recorded, **judge(ranking, entries, scores)}
         show_ranking(result, report)
         paths = {kind: table.with_name(f"ranking{suffix}.{kind}") for kind in ("json", "csv", "md")}
@@ -116,10 +118,6 @@ def _score_all(
                 scores[entry.name][seed] = plain(values)
                 count(1)
     return scores
-
-
-def _logged(folder: Path, _seed: int) -> Evidence:
-    return Evidence(read_lines(folder / "metrics.jsonl", EPOCH)[-1])
 
 
 def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> dict[str, Any]:

@@ -1,18 +1,16 @@
 """What rank learns of a policy by letting it act in the model, and by comparing its actions with the data's."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Ablate, Imagination
 from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.ranking import Evidence
-from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.common.inputs import Data
+from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns
 from mopo_cli.stages.common.open_world import OpenWorld
 from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.store.documents import EPOCH, read_lines
@@ -33,36 +31,25 @@ def model_settings(settings: Ablate) -> dict[str, Any]:
     return shared | {"penalty": PENALTY, "lam": common_lam(settings), "starts": STARTS, "seed": _SEED}
 
 
-@dataclass(frozen=True)
-class ModelJudge:
-    """Looks at policies in an open world, all from the same start states, for at most ``horizon`` steps."""
+def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Callable[[Path, int], Evidence]:
+    """Gives the evidence on the policy of a seed whose files lie in a folder.
 
-    opened: OpenWorld
-    settings: Ablate
-    start: torch.Tensor
-    horizon: int
+    All policies act in an open world from the same start states, for at most ``horizon`` steps.
+    """
+    data, names = opened.data, opened.world.how.uncertainties
+    start, weights = draw_starts(data, _SEED), penalty_weights(PENALTY, common_lam(settings), names)
+    drawn = torch.randint(len(data.observation), (_ROWS,), generator=stream(_SEED, "rank/rows")).to(start.device)
 
-    def evidence(self, folder: Path, seed: int) -> Evidence:
-        """The evidence on the policy of a seed, whose files lie in ``folder``."""
-        actor, _ = open_policy(folder / "policy.safetensors", self.start.device)
-        returns = greedy_returns(self.opened, actor, seed, self.start, self.horizon, self.settings.gamma)
-        names = self.opened.world.how.uncertainties
-        weights = penalty_weights(PENALTY, common_lam(self.settings), names)
+    def evidence(folder: Path, seed: int) -> Evidence:
+        actor, _ = open_policy(folder / "policy.safetensors", start.device)
+        returns = greedy_returns(opened, actor, seed, start, horizon, settings.gamma)
+        distance = actor.greedy(data.observation[drawn]) - data.action[drawn]
         return Evidence(
             read_lines(folder / "metrics.jsonl", EPOCH)[-1],
             float(returns.discounted.penalised(weights).mean()),
             float(returns.discounted.reward.mean()),
             float(returns.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(returns.length.sum()), 1),
-            _action_distance(actor, self.opened.data),
+            float(distance.double().square().mean()),
         )
 
-
-def model_judge(opened: OpenWorld, settings: Ablate) -> ModelJudge:
-    """The judge of an ablation's cells."""
-    return ModelJudge(opened, settings, draw_starts(opened.data, _SEED), longest_episode(opened.data))
-
-
-def _action_distance(actor: Actor, data: Data) -> float:
-    device = data.observation.device
-    drawn = torch.randint(len(data.observation), (_ROWS,), generator=stream(_SEED, "rank/rows")).to(device)
-    return float((actor.greedy(data.observation[drawn]) - data.action[drawn]).double().square().mean())
+    return evidence

@@ -9,18 +9,16 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainPolicy
 from mopo_cli.dynamics.episodes import ModelReturns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
-from mopo_cli.errors import InputError
 from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, summary
-from mopo_cli.evaluation.play import Environment, EpisodeResults, evaluate_returns, open_environments
+from mopo_cli.evaluation.play import EpisodeResults, evaluate_returns, open_environments
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.tables import format_number, write_csv
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.inputs import check_made_from, dataset_path, open_device
 from mopo_cli.stages.common.open_world import OpenWorld, open_world
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
@@ -91,24 +89,18 @@ def _play_all(
         count = context.enter_context(stage.progress("bound", len(policies)))
         for seed, path in policies.items():
             actor, meta = open_own_policy(path, stage, data.transitions, start.device)
-            _check_model(path, meta, stage)
+            if model := meta["inputs"].get("model"):
+                hint = "mopo train-policy --force, or measure it in the present one: --allow-mismatch"
+                check_made_from(stage, "model", model, f"The policy {path} was trained in another model", hint)
             returns = greedy_returns(opened, actor, int(seed), start, horizon, training.gamma)
             played[seed] = _in_model(returns, weights)
             if environments:
-                played[seed][REAL] = _in_environment(actor, meta, environments, settings.seed, training.gamma)
+                act = greedy_policy(actor, meta["action_low"], meta["action_high"])
+                real = evaluate_returns(act, environments, settings.seed, training.gamma)
+                played[seed][REAL] = EpisodeResults(real.discounted, real.returns, real.lengths)
             ends[seed] = {which: getattr(returns, which) for which in ("terminated", "guarded", "dropped", "unknown")}
             count(1)
     return played, ends
-
-
-def _check_model(path: Path, meta: dict[str, Any], stage: Stage) -> None:
-    recorded, present = meta["inputs"].get("model"), stage.inputs["model"]["sha256"]
-    if recorded in (None, present):
-        return
-    message = f"The policy {path} was trained in another model: sha256 {recorded}, now {present}."
-    if not stage.options.allow_mismatch:
-        raise InputError(message, hint="mopo train-policy --force, or measure it in the present one: --allow-mismatch")
-    stage.report.warn(message)
 
 
 def _in_model(returns: ModelReturns, weights: list[float]) -> dict[str, EpisodeResults]:
@@ -120,13 +112,6 @@ def _in_model(returns: ModelReturns, weights: list[float]) -> dict[str, EpisodeR
         MODEL: EpisodeResults(array(total.reward), length, array(discounted.reward)),
         PENALISED: EpisodeResults(array(total.penalised(weights)), length, array(discounted.penalised(weights))),
     }
-
-
-def _in_environment(
-    actor: Actor, meta: dict[str, Any], environments: list[Environment], seed: int, gamma: float
-) -> EpisodeResults:
-    act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-    return evaluate_returns(act, environments, seed, gamma)
 
 
 def _rows(played: Mapping[str, Mapping[str, EpisodeResults]]) -> list[tuple[Any, ...]]:

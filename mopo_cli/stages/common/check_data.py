@@ -9,7 +9,6 @@ import torch
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check, UnusableData
 from mopo_cli.data.registry import SOURCES, parse_dataset
-from mopo_cli.data.source import DatasetName
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
@@ -38,14 +37,16 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
     inputs = describe_files(run, files)
     stage = Stage(run, KEY, settings.model_dump(), inputs, Options(), report)
     source = SOURCES[name.kind]
-    if cached_file(name, settings, stage) is None and not source.is_here(name):
+    cached = cached_file(name, settings, stage)
+    if cached is None and not source.is_here(name):
         raise InputError(
             f"--check reads local data only, and {name.dataset_id} is not here yet: it must be {source.verb} first.",
             hint=f"mopo fetch-data --dataset {settings.dataset}",
         )
     result: dict[str, Any] = {"dataset": settings.dataset, "summary": None, "termination": None}
     try:
-        transitions, info = _read(name, settings, stage)
+        cached = cached if name.path is None else None
+        transitions, info = read_dataset(cached) if cached else make_dataset(name, settings, stage)
     except UnusableData as error:
         results = error.checks
     except InputError as error:
@@ -91,11 +92,6 @@ def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
     }
 
 
-def _read(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
-    cached = cached_file(name, settings, stage) if name.path is None else None
-    return read_dataset(cached) if cached else make_dataset(name, settings, stage)
-
-
 def _describe(transitions: Transitions, info: DatasetInfo, report: Report) -> dict[str, Any]:
     summary: Summary = summarise(transitions)
     show(report, info, summary)
@@ -110,9 +106,5 @@ def _describe(transitions: Transitions, info: DatasetInfo, report: Report) -> di
 
 def _show(dataset: str, results: list[Check], report: Report) -> None:
     warn_of(results, report)
-    rows = [(check.column, check.what, check.fault or _verdict(check), check.row) for check in results]
+    rows = [(c.column, c.what, c.fault or ("warning, see above" if c.warning else "ok"), c.row) for c in results]
     report.table(f"Checks of {dataset}", ("column", "check", "result", "first bad row"), rows)
-
-
-def _verdict(check: Check) -> str:
-    return "warning, see above" if check.warning else "ok"

@@ -129,19 +129,14 @@ class Data:
 def open_data(path: Path, device: torch.device) -> Data:
     """Read a dataset and put it on the device."""
     transitions, info = read_dataset(path)
+    actions = normalise_actions(transitions.actions, info)
+    columns = transitions.observations, actions, transitions.rewards, transitions.terminals
+    return Data(transitions, info, *(float_tensor(c).to(device) for c in (*columns, transitions.next_observations)))
 
-    def tensor(array: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)
 
-    return Data(
-        transitions,
-        info,
-        tensor(transitions.observations),
-        tensor(normalise_actions(transitions.actions, info)),
-        tensor(transitions.rewards),
-        tensor(transitions.terminals),
-        tensor(transitions.next_observations),
-    )
+def float_tensor(array: Any) -> Tensor:
+    """An array as a tensor of float32."""
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -183,9 +178,7 @@ def open_model(stage: Stage, data: Data, device: torch.device) -> Model:
     path = stage.run.model
     tensors, meta = open_tensors(path, "model", device)
     with described(path):
-        check_lineage(
-            f"the model {path}", meta["dataset_sha256"], stage.inputs["dataset"]["sha256"], stage.options, stage.report
-        )
+        check_lineage(stage, f"the model {path}", meta["dataset_sha256"])
         check_dimensions(f"the model {path}", meta, data.transitions, "mopo train-model")
         layout = gaussian_layout(meta["obs_dim"] + meta["act_dim"], meta["obs_dim"] + 1, meta["hidden"], meta["layers"])
         elites = _open_elites(stage, meta)
@@ -238,18 +231,24 @@ def pack(layout: Layout, matrices: dict[str, Tensor], members: int) -> Tensor:
     return layout.pack(matrices)
 
 
-def check_lineage(what: str, recorded: str, present: str, options: Options, report: Report) -> None:
-    """Refuse ``what`` ("the model model/ensemble.safetensors") when it was made from another dataset.
+def check_lineage(stage: Stage, what: str, recorded: str) -> None:
+    """Refuse ``what`` ("the model model/ensemble.safetensors") when it was made from another dataset than the stage's.
 
-    ``recorded`` is the dataset's sha256 in its metadata, ``present`` the one at hand. Raises InputError
-    naming both; with --allow-mismatch it warns instead.
+    ``recorded`` is the dataset's sha256 in its metadata; see `check_made_from`.
     """
+    hint = "make it again from this dataset, or use it as it is with --allow-mismatch"
+    check_made_from(stage, "dataset", recorded, f"{what[:1].upper()}{what[1:]} was made from other data", hint)
+
+
+def check_made_from(stage: Stage, role: str, recorded: str, message: str, hint: str) -> None:
+    """InputError that says both hashes unless ``recorded`` is that of the stage's input; a warning if allowed."""
+    present = stage.inputs[role]["sha256"]
     if recorded == present:
         return
-    message = f"{what[:1].upper()}{what[1:]} was made from other data: sha256 {recorded}, now {present}."
-    if not options.allow_mismatch:
-        raise InputError(message, hint="make it again from this dataset, or use it as it is with --allow-mismatch")
-    report.warn(message)
+    message = f"{message}: sha256 {recorded}, now {present}."
+    if not stage.options.allow_mismatch:
+        raise InputError(message, hint)
+    stage.report.warn(message)
 
 
 def check_dimensions(what: str, meta: dict[str, Any], transitions: Transitions, hint: str) -> None:

@@ -1,12 +1,11 @@
 """The world of the policy stages: the real rows, and the ensembles to branch in or the rollout file to learn from."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mopo_cli.agents.algorithms import load
@@ -27,6 +26,7 @@ from mopo_cli.stages.common.inputs import (
     check_precision,
     cpu_threads,
     dataset_path,
+    float_tensor,
     model_position,
     open_data,
     open_model,
@@ -109,21 +109,18 @@ def open_world(
     how = replace(rollout_options(settings, data), uncertainties=names)
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
     world = World(rows, real, data.observation, rule, how=how)
-    if "rollouts" in inputs:
-        yield OpenWorld(data, replace(world, buffer=_open_rollouts(stage, settings, world, data)), ())
-    elif "model" not in inputs:
-        yield OpenWorld(data, world, ())
-    else:
-        model = open_model(stage, data, device)
-        world = replace(world, ensembles=tuple(model.ensembles.values()))
-        seeds = tuple(model.ensembles)
-        if ORACLE not in penalties:
-            yield OpenWorld(data, world, seeds)
-            return
-        info = data.info
-        threads = cpu_threads(stage.options)
-        with open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads) as true:
-            yield OpenWorld(data, replace(world, how=replace(how, oracle=true)), seeds)
+    seeds: tuple[int, ...] = ()
+    with ExitStack() as context:
+        if "rollouts" in inputs:
+            world = replace(world, buffer=_open_rollouts(stage, settings, world, data))
+        elif "model" in inputs:
+            ensembles = open_model(stage, data, device).ensembles
+            seeds, world = tuple(ensembles), replace(world, ensembles=tuple(ensembles.values()))
+            if ORACLE in penalties:
+                info, threads = data.info, cpu_threads(stage.options)
+                oracle = open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads)
+                world = replace(world, how=replace(how, oracle=context.enter_context(oracle)))
+        yield OpenWorld(data, world, seeds)
 
 
 def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: Data) -> torch.Tensor:
@@ -131,13 +128,7 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
     path = path if path.is_absolute() else stage.run.root / path
     columns, attributes = read_rollouts(path)
     checked(path, RolloutAttributes, attributes)
-    check_lineage(
-        f"the rollout file {path}",
-        attributes["dataset_sha256"],
-        stage.inputs["dataset"]["sha256"],
-        stage.options,
-        stage.report,
-    )
+    check_lineage(stage, f"the rollout file {path}", attributes["dataset_sha256"])
     for name in Imagination.model_fields:
         now, then = getattr(settings, name), attributes.get(name, Imagination.model_fields[name].default)
         if then != now:
@@ -166,18 +157,14 @@ def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data
     if missing:
         hint = "leave --rollouts out: no file holds it" if missing[0] == ORACLE else "mopo rollout --force"
         raise InputError(f"The rollout file {path} has no column uncertainty/{missing[0]}.", hint=hint)
-
-    def tensor(array: Any) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
     uncertainty = torch.zeros(len(columns["rewards"]), len(names))
     for u, name in enumerate(names):
-        uncertainty[:, u] = tensor(columns[f"uncertainty/{name}"])
+        uncertainty[:, u] = float_tensor(columns[f"uncertainty/{name}"])
     return rows.pack(
-        tensor(columns["observations"]),
-        tensor(normalise_actions(columns["actions"], data.info)),
-        tensor(columns["rewards"]),
-        tensor(columns["terminals"] | columns["timeouts"]),
-        tensor(columns["next_observations"]),
+        float_tensor(columns["observations"]),
+        float_tensor(normalise_actions(columns["actions"], data.info)),
+        float_tensor(columns["rewards"]),
+        float_tensor(columns["terminals"] | columns["timeouts"]),
+        float_tensor(columns["next_observations"]),
         uncertainty,
     )

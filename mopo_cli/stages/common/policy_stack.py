@@ -20,7 +20,6 @@ from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
-from mopo_cli.report.console import Report
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
@@ -77,7 +76,6 @@ def train_stack(
     members: tuple[Member, ...],
     names: Sequence[str],
     settings: PolicyTraining,
-    report: Report,
 ) -> Trained:
     """Train the members side by side to the end, from the stage's checkpoint where there is one.
 
@@ -94,24 +92,24 @@ def train_stack(
     trained = Trained(loop, names, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
         crew = context.enter_context(open_crew(loop, opened.world, learner))
-        _resume(stage, trained, opened.world, settings, report)
-        trained.metrics = context.enter_context(open_metrics(stage.live, names, report))
+        _resume(stage, trained, opened.world, settings)
+        trained.metrics = context.enter_context(open_metrics(stage.live, names, stage.report))
         for name, history in zip(names, trained.histories, strict=True):
             trained.metrics.log_records(stage.key, name, history)
         started = time.monotonic() - trained.seconds
         per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
         if loop.step < 0:
-            report.say(f"warming up for {-loop.step:,} gradient steps")
+            stage.report.say(f"warming up for {-loop.step:,} gradient steps")
         last_save = time.monotonic()
         processes = free_processes(stage.options, device, len(members), size)
-        watch = _watch(context, opened, settings, processes, report)
+        watch = _watch(context, stage, opened, settings, processes)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
-        table = context.enter_context(report.live_table(columns(loop)))
+        table = context.enter_context(stage.report.live_table(columns(loop)))
         progress = context.enter_context(
-            report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
+            stage.report.progress("train-policy", settings.epochs, done=max(loop.step, 0) // per_epoch)
         )
 
-        tell_choices(loop, report)
+        tell_choices(loop, stage.report)
         checked_rollouts = False
 
         def on_steps(steps: float) -> None:
@@ -125,10 +123,10 @@ def train_stack(
             else:
                 means = advance(loop, opened.world)
                 on_steps(loop.settings.block)
-            tell_doubt(loop.engine, report)
+            tell_doubt(loop.engine, stage.report)
             if loop.tallies and not checked_rollouts:
                 checked_rollouts = True
-                look_at_rollouts(loop, report)
+                look_at_rollouts(loop, stage.report)
             if warming:
                 progress.update(0, warm_up_steps_left=-loop.step)
             if means is not None:
@@ -149,21 +147,21 @@ def train_stack(
             if stop:
                 raise Stopped(stage.signal)
     trained.seconds = time.monotonic() - started
-    look_back(trained.histories, trained.diverged, opened.world.least_reward, opened.data, report)
+    look_back(trained.histories, trained.diverged, opened.world.least_reward, opened.data, stage.report)
     return trained
 
 
 def _watch(
-    context: ExitStack, opened: OpenWorld, settings: PolicyTraining, processes: int, report: Report
+    context: ExitStack, stage: Stage, opened: OpenWorld, settings: PolicyTraining, processes: int
 ) -> Watch | None:
     info = opened.data.info
     if not settings.eval_every:
         return None
     if info.env_id is None:
-        report.say("The dataset names no environment, so the policies are not evaluated while they train.")
+        stage.report.say("The dataset names no environment, so the policies are not evaluated while they train.")
         return None
     game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, info.action_low, info.action_high)
-    return context.enter_context(open_watch(game, processes, report))
+    return context.enter_context(open_watch(game, processes, stage.report))
 
 
 def _record_epoch(trained: Trained, means: dict[str, torch.Tensor]) -> Epoch:
@@ -212,7 +210,7 @@ def _save(stage: Stage, trained: Trained, settings: PolicyTraining) -> None:
     stage.save_state(tensors, meta | {"loop": numbers, "seconds": trained.seconds})
 
 
-def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraining, report: Report) -> None:
+def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraining) -> None:
     saved = stage.load_state(str(world.real.device))
     if saved is None:
         return
@@ -228,7 +226,7 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
         trained.seconds = progress.get("seconds", 0.0)
         if not len(trained.histories) == len(trained.diverged) == len(members):
             raise ValueError("histories of another number of members")
-    report.say(f"training goes on at gradient step {trained.loop.step:,}")
+    stage.report.say(f"training goes on at gradient step {trained.loop.step:,}")
 
 
 def raise_if_diverged(result: dict[str, Any]) -> None:

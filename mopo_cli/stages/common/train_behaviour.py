@@ -66,7 +66,10 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
     kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
     with open_environments(name.env_id, 1 + RECIPE.episodes, kwargs) as (environment, *test_environments):
         spaces = spaces_of(name.env_id, environment)
-        _check_memory(name, settings, spaces, device)
+        dims = spaces.obs_dim, spaces.act_dim
+        check_memory(settings, lambda some: behaviour_bytes(some.behaviour_steps, *dims), device)
+        if not name.level.endswith("replay"):
+            check_memory(settings, lambda some: log_bytes(some.transitions, *dims), torch.device("cpu"))
         goal = Goal(RECIPE, name.level, settings.behaviour_steps, _threshold(name, settings, spaces, test_environments))
         with _trainings_file(name, settings.seed, kwargs) as path:
             behaviour = _open(path, goal, _info(name, spaces, settings.seed), spaces, stage, device)
@@ -75,13 +78,6 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
         with stage.progress(f"rows by {name.level}", settings.transitions) as count:
             logged = make_transitions(goal, behaviour, environment, spaces, settings.transitions, count)
         return logged, replace(behaviour.info, **describe(goal, behaviour, name.env_id, tool_versions()))
-
-
-def _check_memory(name: DatasetName, settings: FetchData, spaces: Spaces, device: torch.device) -> None:
-    dims = spaces.obs_dim, spaces.act_dim
-    check_memory(settings, lambda some: behaviour_bytes(some.behaviour_steps, *dims), device)
-    if not str(name.level).endswith("replay"):
-        check_memory(settings, lambda some: log_bytes(some.transitions, *dims), torch.device("cpu"))
 
 
 def _threshold(
@@ -124,7 +120,15 @@ def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stag
     """The behaviour as the file has it, or a fresh one; --force discards the file."""
     if stage.options.force:
         path.unlink(missing_ok=True)
-    tensors, numbers = _load(path, device) if path.exists() else ({}, {"steps": 0})
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, Any] = {"steps": 0}
+    if path.exists():
+        hint = "--force trains the behaviour again from the beginning"
+        try:
+            tensors, numbers = load_tensors(path, str(device))
+        except CorruptError as error:
+            raise CorruptError(error.message, hint) from error
+        numbers = checked(path, BehaviourProgress, numbers, hint)
     with described(path):
         rows = Rows(spaces.obs_dim, spaces.act_dim, 0)
         capacity, schedule = max(goal.limit, numbers["steps"]), OnlineSettings(RECIPE.warmup, RECIPE.batch_size)
@@ -136,15 +140,6 @@ def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stag
             done = goal.is_met(behaviour)
             stage.report.say(f"the training in {path} " + ("suffices" if done else f"goes on at step {online.steps:,}"))
     return behaviour
-
-
-def _load(path: Path, device: torch.device) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    hint = "--force trains the behaviour again from the beginning"
-    try:
-        tensors, numbers = load_tensors(path, str(device))
-    except CorruptError as error:
-        raise CorruptError(error.message, hint) from error
-    return tensors, checked(path, BehaviourProgress, numbers, hint)
 
 
 _COLUMNS = ("steps", "return", "episodes", "Q", "entropy", "alpha", "steps/s")
@@ -165,13 +160,14 @@ def _train(
         stage.report.live_table(_COLUMNS) as table,
         stage.report.progress(f"SAC in {behaviour.info.env_id}", goal.limit, min(first_step, goal.limit)) as progress,
     ):
-        clock = _Clock(first_step)
+        shown = first_step, time.monotonic()
         met = goal.is_met(behaviour)
         while not met and online.steps < goal.limit:
             take_step(behaviour, environment)
             if goal.recipe.is_due(online.steps) or online.steps == goal.limit:
                 evaluate(behaviour, test_environments)
-                table.row(*_numbers(behaviour), clock.speed(online.steps))
+                before, shown = shown, (online.steps, time.monotonic())
+                table.row(*_numbers(behaviour), (shown[0] - before[0]) / (shown[1] - before[1]))
                 met = goal.is_met(behaviour)
             if online.steps % _BLOCK == 0:
                 progress.update(_BLOCK)
@@ -188,17 +184,6 @@ def _numbers(behaviour: Behaviour) -> list[Any]:
     steps, watched = behaviour.online.steps, behaviour.online.watched
     shown = [watched[name].item() if name in watched else None for name in ("q", "entropy", "alpha")]
     return [steps, behaviour.curve[steps], behaviour.start.episode, *shown]
-
-
-class _Clock:
-    """Steps per second between two looks at it."""
-
-    def __init__(self, steps: int) -> None:
-        self._last = steps, time.monotonic()
-
-    def speed(self, steps: int) -> float:
-        before, self._last = self._last, (steps, time.monotonic())
-        return (steps - before[0]) / (self._last[1] - before[1])
 
 
 def _save(path: Path, behaviour: Behaviour) -> float:

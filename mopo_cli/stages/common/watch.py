@@ -19,7 +19,6 @@ import torch
 from mopo_cli.agents.actor import Actor
 from mopo_cli.data.transitions import Floats
 from mopo_cli.evaluation.play import Environment, close_environments, evaluate_returns, make_environments
-from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import cpu_threads
 from mopo_cli.stages.common.policies import greedy_policy
@@ -227,10 +226,5 @@ def serve(descriptor: int) -> None:
         environments = game.open(game.episodes)
         connection.send(None)
         while True:
-            connection.send(_answer(game, environments, *connection.recv()))
-
-
-def _answer(
-    game: Game, environments: list[Environment], flat: Floats, layout: Layout, low: float, high: float, seed: int
-) -> Outcome:
-    return game.play(environments, Actor(torch.from_numpy(flat), layout, low, high), seed)
+            flat, layout, low, high, seed = connection.recv()
+            connection.send(game.play(environments, Actor(torch.from_numpy(flat), layout, low, high), seed))
