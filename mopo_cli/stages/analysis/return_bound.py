@@ -96,8 +96,7 @@ def _play_all(
             played[seed] = _in_model(returns, weights)
             if environments:
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-                real = evaluate_returns(act, environments, settings.seed, training.gamma)
-                played[seed][REAL] = EpisodeResults(real.discounted, real.returns, real.lengths)
+                played[seed][REAL] = evaluate_returns(act, environments, settings.seed, training.gamma)
             ends[seed] = {which: getattr(returns, which) for which in ("terminated", "guarded", "dropped", "unknown")}
             count(1)
     return played, ends
