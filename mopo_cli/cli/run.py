@@ -1,7 +1,6 @@
 """``mopo run``: all stages in order"""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from mopo_cli.cli.context import Context, refuse_other_data
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.fields import Settings
-from mopo_cli.config.presets import load_preset, preset_dataset, preset_names
+from mopo_cli.config.presets import load_preset, preset_dataset, preset_names, suggestion
 from mopo_cli.config.resolve import read_config
 from mopo_cli.config.schema import Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
@@ -57,10 +56,8 @@ def _check_dataset(name: str) -> None:
     try:
         parse_dataset(name)
     except InputError as error:
-        if close := get_close_matches(name, preset_names(), n=1):
-            raise UsageError(
-                f"There is no preset or data set {name!r} (did you mean {close[0]!r}?).", "mopo presets ls"
-            ) from error
+        if close := suggestion(name, preset_names()):
+            raise UsageError(f"There is no preset or data set {name!r}{close}.", "mopo presets ls") from error
         raise
 
 

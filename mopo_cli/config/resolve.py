@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from mopo_cli.config.checks import build, check_flags, checked, stage_name, suggestion
+from mopo_cli.config.checks import build, check_flags, checked, stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.presets import (
@@ -19,6 +19,7 @@ from mopo_cli.config.presets import (
     load_preset_method,
     method_names,
     parse_file,
+    suggestion,
 )
 from mopo_cli.config.schema import Ablate, FetchData, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError, SettingsError, UsageError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.config.paper_tables import table_names
+from mopo_cli.config.presets import names_of
 
 
 @pytest.fixture(autouse=True)
@@ -56,5 +56,5 @@ def test_a_run_is_no_root_for_a_table(mopo: Any, folder: Path) -> None:
 
 def test_the_tables_are_listed(mopo: Any) -> None:
     listing = mopo("presets tables").out.splitlines()
-    assert [line.split()[0] for line in listing] == table_names()
+    assert [line.split()[0] for line in listing] == names_of("table")
     assert all(any(f"{paper}, " in line for paper in ("MOPO", "COMBO", "DROP")) for line in listing)

@@ -11,7 +11,7 @@ import yaml
 
 from mopo_cli.config.ablation import method_cells, method_demands
 from mopo_cli.config.fields import Settings
-from mopo_cli.config.presets import load_method, method_names, method_text, parse_sections, preset_names, preset_text
+from mopo_cli.config.presets import load_method, method_names, parse_sections, preset_names, preset_text, text_of
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import STAGES, Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import SettingsError, UsageError
@@ -102,7 +102,7 @@ def test_a_method_is_its_penalty_and_what_it_asks_of_the_model(method: str) -> N
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_is_valid_for_every_preset(method: str) -> None:
-    text = method_text(method)
+    text = text_of("method", method)
     assert text.startswith("# ") and ("MOPO" in text or text.lower().replace("+", "-").startswith(f"# {method}: "))
     for preset in preset_names():
         for stage in STAGES.values():
@@ -356,7 +356,7 @@ def test_what_a_file_says_of_a_method_comes_before_what_it_says_of_all(tmp_path:
 @pytest.mark.parametrize("name", [*method_names(), *preset_names()])
 def test_what_presets_show_prints_is_a_settings_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(method_text(name) if name in method_names() else preset_text(name))
+    path.write_text(text_of("method", name) if name in method_names() else preset_text(name))
     for stage in STAGES.values():
         resolve(stage, dataset="any", config_file=path)
     if name in method_names():

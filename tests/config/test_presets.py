@@ -12,8 +12,8 @@ from mopo_cli.config.presets import (
     parse_sections,
     preset_dataset,
     preset_names,
-    preset_summary,
     preset_text,
+    summary,
 )
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import STAGES, FetchData, TrainPolicy
@@ -51,7 +51,7 @@ GENERATED = ("InvertedPendulum-v5", "Pendulum-v1", "Hopper-v5")
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid_and_says_what_it_is_for(name: str) -> None:
     assert preset_text(name).startswith("# ")
-    assert len(preset_summary(name)) > 20
+    assert len(summary(preset_text(name))) > 20
     sections = checked(load_preset(name), name)
     assert sections["fetch-data"]["dataset"]
     parse_dataset(preset_dataset(name))  # the data set is one that fetch-data knows

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.config.paper_tables import choose_rows, load_table, table_names, table_text
-from mopo_cli.config.presets import method_names
+from mopo_cli.config.paper_tables import choose_rows, load_table
+from mopo_cli.config.presets import method_names, names_of, text_of
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.data.registry import parse_dataset
@@ -59,7 +59,7 @@ def printed(name: str) -> Any:
 
 
 def test_these_tables_ship() -> None:
-    assert table_names() == sorted(NAMES)
+    assert names_of("table") == sorted(NAMES)
     with pytest.raises(UsageError, match=r"no table 'mopo-9'; there are combo-1, .*, mopo-real-ratio"):
         load_table("mopo-9")
 
@@ -67,7 +67,7 @@ def test_these_tables_ship() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_name_known_methods_and_settings_and_data_sets_are_known(name: str) -> None:
     table = load_table(name)
-    assert table_text(name).startswith(f"# {name.split('-')[0].upper()}, ")
+    assert text_of("table", name).startswith(f"# {name.split('-')[0].upper()}, ")
     assert max(Counter(row.slug for row in table.rows).values()) == 1
     assert {row.method for row in table.rows if row.method} <= set(method_names())
     assert table.seeds == (3 if name in ("mopo-3-v1", "mopo-5", "mopo-h-lam") else 6)
