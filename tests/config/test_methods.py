@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from probes.papers import FIRST_VERSION
 
 from mopo_cli.config.ablation import method_cells, method_demands
 from mopo_cli.config.fields import Settings
@@ -32,21 +33,6 @@ PENALTY = {
     **dict.fromkeys(("mopo-no-pen", "mopo-v1-no-pen", "mbpo", "mbpo-no-ens", "sac-off", "bc"), "none"),
     "mopo-avg-var": "avg-var",
     **dict.fromkeys(RELATIVES, "none"),
-}
-# (h, lam): MOPO, first version, Table 4.
-FIRST_VERSION = {
-    "halfcheetah-random": (5, 0.5),
-    "hopper-random": (5, 1),
-    "walker2d-random": (1, 1),
-    "halfcheetah-medium": (1, 1),
-    "hopper-medium": (5, 5),
-    "walker2d-medium": (5, 5),
-    "halfcheetah-medium-replay": (5, 1),
-    "hopper-medium-replay": (1, 5),
-    "walker2d-medium-replay": (1, 1),
-    "halfcheetah-medium-expert": (5, 5),
-    "hopper-medium-expert": (5, 1),
-    "walker2d-medium-expert": (1, 2),
 }
 # h of MBPO: MOPO, final version, Table 6.
 MBPO_H = {

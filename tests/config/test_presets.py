@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from probes import papers
 
 from mopo_cli.config import presets
 from mopo_cli.config.checks import checked
@@ -21,21 +22,8 @@ from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.source_generated import TASKS
 from mopo_cli.errors import SettingsError, UsageError
 
-# (h, lam): MOPO final version, Table 6; halfcheetah-medium-expert as released (its Table 6 has lam 1).
-H_LAM = {
-    "halfcheetah-random": (5, 0.5),
-    "hopper-random": (5, 1),
-    "walker2d-random": (1, 1),
-    "halfcheetah-medium": (1, 1),
-    "hopper-medium": (5, 5),
-    "walker2d-medium": (5, 5),
-    "halfcheetah-medium-replay": (5, 1),
-    "hopper-medium-replay": (5, 1),
-    "walker2d-medium-replay": (1, 1),
-    "halfcheetah-medium-expert": (5, 5),
-    "hopper-medium-expert": (5, 1),
-    "walker2d-medium-expert": (1, 2),
-}
+# halfcheetah-medium-expert as released: Table 6 has lam 1.
+H_LAM = {**papers.H_LAM, "halfcheetah-medium-expert": (5, 5)}
 VARIANTS = {
     "hopper-medium-replay-first-paper": (1, 5),
     "halfcheetah-medium-expert-final-paper": (5, 1),

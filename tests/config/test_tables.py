@@ -7,6 +7,7 @@ from math import isnan
 from typing import Any
 
 import pytest
+from probes.papers import H_LAM
 
 from mopo_cli.config.paper_tables import choose_rows, load_table
 from mopo_cli.config.presets import method_names, names_of, text_of
@@ -29,21 +30,6 @@ WHOLE = {
     "combo-1": ("COMBO", "Table 1", 18),
     "combo-3": ("COMBO", "Table 3", 108),
     "drop-1": ("DROP", "Table 1", 108),
-}
-# MOPO, final version, Table 6.
-H_LAM = {
-    "halfcheetah-random": (5, 0.5),
-    "hopper-random": (5, 1),
-    "walker2d-random": (1, 1),
-    "halfcheetah-medium": (1, 1),
-    "hopper-medium": (5, 5),
-    "walker2d-medium": (5, 5),
-    "halfcheetah-medium-replay": (5, 1),
-    "hopper-medium-replay": (5, 1),
-    "walker2d-medium-replay": (1, 1),
-    "halfcheetah-medium-expert": (5, 1),
-    "hopper-medium-expert": (5, 1),
-    "walker2d-medium-expert": (1, 2),
 }
 
 

@@ -17,14 +17,6 @@ EPOCHS = [1, 2, 3]
 RETURNS = [[0.0, 10.0, 5.0], [20.0, 40.0, 60.0], [100.0, np.nan, 300.0]]
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The figures that would have been saved."""
-    saved = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
-    return saved
-
-
 def lines_of(axes: Any) -> Any:
     return {line.get_label(): line for line in axes.get_lines()}
 

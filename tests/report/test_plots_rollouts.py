@@ -19,14 +19,6 @@ from mopo_cli.report.canvas import DOTS_PER_INCH
 NAMES = ("max-var", "avg-var", "ens", "discrepancy", "ratio")
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The figures that would have been saved."""
-    saved = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
-    return saved
-
-
 @pytest.fixture(autouse=True)
 def no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
