@@ -82,12 +82,13 @@ def measure(
     """
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
+    at_once = policy.rollout_batch if device.type == "cuda" else min(policy.rollout_batch, _CHUNK)
     speeds = {
         f"{what}{_IN[precision]}": _speed(f"of {what}{_IN[precision]}", rows, width, device, budget, precision)
         for precision in _precisions(device)
         for what, rows, width in (
             ("model training", model.batch_size, model.hidden),
-            ("rollouts", _rows(policy, device), model.hidden),
+            ("rollouts", at_once, model.hidden),
             ("policy updates", policy.batch_size, policy.hidden),
         )
     }
@@ -218,10 +219,6 @@ def _speed(what: str, rows: int, width: int, device: torch.device, budget: float
     with rounding(precision):
         seconds = median_seconds(work, budget, device)
     return Rate(f"products {what}", "billion operations", flops / _BILLION / seconds)
-
-
-def _rows(policy: TrainPolicy, device: torch.device) -> int:
-    return policy.rollout_batch if device.type == "cuda" else min(policy.rollout_batch, _CHUNK)
 
 
 def _evaluation(task: Task, env_id: str, device: torch.device, budget: float) -> Rate:

@@ -45,11 +45,13 @@ def project(task: Task, seeds: int, rates: Sequence[Rate], episode: int, process
     steps = seeds * policy.updates
     held_out = min(int(model.holdout_fraction * shapes.rows), model.holdout_max)
     shown = (shapes.rows - held_out) * model.networks * MODEL_EPOCHS
+    rollouts = -(-policy.updates // policy.rollout_every)
+    imagined = seeds * rollouts * policy.rollout_batch * policy.h
     seconds = {
         f"model training, {MODEL_EPOCHS} epochs": shown / per_second[training_name(model)]
         if policy.needs_model
         else 0.0,
-        "rollouts": _imagined(task, seeds) / per_second[rollouts_name(policy)] if policy.needs_model else 0.0,
+        "rollouts": imagined / per_second[rollouts_name(policy)] if policy.needs_model else 0.0,
         "policy updates": steps / update,
     }
     if WARM_UP in per_second:
@@ -90,11 +92,6 @@ def _policy_bytes(
 ) -> Needed:
     row = Rows(task.shapes.obs_dim, task.shapes.act_dim, len(uncertainty_names(settings, [settings.penalty])))
     return policy_bytes(settings, row, rows, device, size, settings.h, members)
-
-
-def _imagined(task: Task, seeds: int) -> float:
-    rollouts = -(-task.policy.updates // task.policy.rollout_every)
-    return float(seeds * rollouts * task.policy.rollout_batch * task.policy.h)
 
 
 def _played(task: Task, seeds: int, episode: int, per_second: Mapping[str, float]) -> float:

@@ -44,21 +44,17 @@ def run(
 def _context(call: Call, name: str) -> Context:
     preset = name if name in preset_names() else None
     if preset is None:
-        _check_dataset(name)
+        try:
+            parse_dataset(name)
+        except InputError as error:
+            if close := suggestion(name, preset_names()):
+                raise UsageError(f"There is no preset or data set {name!r}{close}.", "mopo presets ls") from error
+            raise
     dataset = preset_dataset(preset) if preset else name
     run = named_run(call.run or Path("runs") / (preset or dataset_slug(name)))
     if call.run:
         refuse_other_data(run, dataset)
     return Context(call, run, dataset, preset)
-
-
-def _check_dataset(name: str) -> None:
-    try:
-        parse_dataset(name)
-    except InputError as error:
-        if close := suggestion(name, preset_names()):
-            raise UsageError(f"There is no preset or data set {name!r}{close}.", "mopo presets ls") from error
-        raise
 
 
 def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
@@ -105,7 +101,7 @@ def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
     """
     if training.rollouts == "fresh" and not training.needs_model:
         return {"train-model", "select-elites", "rollout"}
-    file = read_config(context.call.config) if context.call.config else {}
+    file = read_config(context.call.config)[0] if context.call.config else {}
     return set() if "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file} else {"rollout"}
 
 

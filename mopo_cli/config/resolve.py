@@ -69,7 +69,7 @@ def resolve(
     InputError when a file or preset is missing.
     """
     flags = flags or {}
-    file, of_methods = _read_config(config_file) if config_file else ({}, {})
+    file, of_methods = read_config(config_file) if config_file else ({}, {})
     if stage is FetchData:
         dataset = flags.get("dataset") or file.get("fetch-data", {}).get("dataset") or dataset
     automatic = None if preset_name else find_preset(dataset) if dataset else None
@@ -153,21 +153,11 @@ def refuse_contradiction(stage: type[Settings], method: str, values: Mapping[str
                 )
 
 
-def read_config(path: Path) -> Sections:
-    """The sections of a user's YAML file, every key and value checked; what it says of methods is left out.
+def read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
+    """The sections of a user's YAML file, and what it says of single methods by their names, all of it checked.
 
     Raises InputError when it cannot be read, SettingsError listing all its faults.
     """
-    return _read_config(path)[0]
-
-
-def read_method(path: Path, method: str) -> Sections:
-    """The sections that a user's YAML file has for one method, empty where none. Raises as `read_config` does."""
-    return _read_config(path)[1].get(method, {})
-
-
-def _read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
-    """The sections of a user's YAML file, and what it says of single methods by their names."""
     from mopo_cli.store.yaml_text import read_yaml_text
 
     try:

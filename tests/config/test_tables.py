@@ -148,12 +148,6 @@ def test_the_first_version_chose_otherwise_for_two_sets() -> None:
     assert chosen_pair("hiv", "MOPO-v2") is None
 
 
-def test_real_ratio_differs_in_nothing_else() -> None:
-    with_, without = load_table("mopo-real-ratio").rows
-    assert (with_.settings, without.settings) == ({"real_ratio": 0.05}, {"real_ratio": 0})
-    assert with_.method == without.method == "mbpo"
-
-
 @pytest.mark.parametrize(
     ("name", "text", "labels"),
     [

@@ -101,7 +101,7 @@ def test_importing_is_cheap_and_drawing_needs_no_pyplot(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from mopo_cli.report import plots, tables
+from mopo_cli.report import plots, plots_rollouts, tables
 assert not {"matplotlib", "torch"} & set(sys.modules)
 plots.ablation_plot(Path(sys.argv[1]), "t", {"a": [1.0]}, {})
 assert "matplotlib.pyplot" not in sys.modules
