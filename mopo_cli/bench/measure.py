@@ -1,5 +1,6 @@
 """All rates on one device in one run, each beside what the machine's matrix products of its shapes allow."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ import torch
 from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.agents.algorithms import load
 from mopo_cli.bench import operations
-from mopo_cli.bench.timing import median_seconds
 from mopo_cli.bench.workloads import (
     EPISODES,
     MODEL_STEPS,
@@ -36,6 +36,7 @@ _IN: dict[Precision, str] = {"fp32": "", "tf32": " in tf32", "bf16": " in bf16"}
 WARM_UP = "warm-up"
 """The name of the rate of the steps that come before policy updates, all phases together."""
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
+_LEAST = 5  # calls that a median is of
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,13 @@ def measure(
     """
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
+    at_once = policy.rollout_batch if device.type == "cuda" else min(policy.rollout_batch, _CHUNK)
     speeds = {
         f"{what}{_IN[precision]}": _speed(f"of {what}{_IN[precision]}", rows, width, device, budget, precision)
         for precision in _precisions(device)
         for what, rows, width in (
             ("model training", model.batch_size, model.hidden),
-            ("rollouts", _rows(policy, device), model.hidden),
+            ("rollouts", at_once, model.hidden),
             ("policy updates", policy.batch_size, policy.hidden),
         )
     }
@@ -129,6 +131,26 @@ def measure(
         yield _updates(f"policy updates, {method}", task, other, 1, device, budget, record, speeds)
     if task.env_id is not None:
         yield _evaluation(task, task.env_id, device, budget)
+
+
+def median_seconds(work: Callable[[], object], budget: float, device: torch.device) -> float:
+    """Median seconds of one call of ``work``: at least five calls, and more until ``budget`` seconds have passed.
+
+    One call before them warms up and is not counted. On a GPU every call is waited for.
+    """
+    _timed(work, device)
+    seconds: list[float] = []
+    while len(seconds) < _LEAST or sum(seconds) < budget:
+        seconds.append(_timed(work, device))
+    return median(seconds)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def _precisions(device: torch.device) -> list[Precision]:
@@ -197,10 +219,6 @@ def _speed(what: str, rows: int, width: int, device: torch.device, budget: float
     with rounding(precision):
         seconds = median_seconds(work, budget, device)
     return Rate(f"products {what}", "billion operations", flops / _BILLION / seconds)
-
-
-def _rows(policy: TrainPolicy, device: torch.device) -> int:
-    return policy.rollout_batch if device.type == "cuda" else min(policy.rollout_batch, _CHUNK)
 
 
 def _evaluation(task: Task, env_id: str, device: torch.device, budget: float) -> Rate:

@@ -18,9 +18,8 @@ from mopo_cli.agents.crew import crew_size, open_crew
 from mopo_cli.agents.loop import advance as advance_loop
 from mopo_cli.agents.loop import refresh
 from mopo_cli.agents.runs import Loop, start_loop
-from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
+from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, branch
 from mopo_cli.dynamics.fit import FitState, fitted, start_fit
 from mopo_cli.dynamics.split import Examples
@@ -204,15 +203,12 @@ def policy_stack(
         ensemble = fitted(start_fit(data, fit_settings(model), (0,)), 0)
         world = replace(world, ensembles=(replace(ensemble, elites=ensemble.elites[:ELITES]),))
     stack = tuple(Member(seed, settings.penalty, settings.lam, settings.h, 0) for seed in range(members))
-    return world, start_loop(world, stack, _learner(settings, shapes), _schedule(settings), algorithm)
+    schedule = replace(loop_settings(settings), rollout_every=_ENDLESS * settings.steps_per_epoch)
+    return world, start_loop(world, stack, _learner(settings, shapes), schedule, algorithm)
 
 
 def _learner(settings: TrainPolicy, shapes: Shapes) -> Any:
     return learner_settings(load(settings.algorithm).settings, settings, shapes.act_dim)
-
-
-def _schedule(settings: PolicyTraining) -> LoopSettings:
-    return replace(loop_settings(settings), rollout_every=_ENDLESS * settings.steps_per_epoch)
 
 
 def _transitions(shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:

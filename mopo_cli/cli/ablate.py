@@ -52,12 +52,18 @@ def ablate(
 ) -> None:
     """Compare methods, penalties or values of any setting, or make a paper's table."""
     if table is not None:
-        return _table(call, table, datasets, only, env, rank)
+        from mopo_cli.cli.paper_table import paper_table
+
+        if rank is not None:
+            raise UsageError("--rank compares cells of one data set, but a table has several.", hint="leave --rank out")
+        return paper_table(call, table, datasets, only, env)
     if stray := [f"--{name}" for name, value in (("datasets", datasets), ("only", only), ("env", env)) if value]:
         raise UsageError(f"{stray[0]} needs --table NAME.", hint="mopo presets tables")
+    from mopo_cli.evaluation.ranking import RANKINGS
     from mopo_cli.stages.common.policy_stack import raise_if_diverged
 
-    _check_ranking(rank)
+    if rank is not None and rank not in RANKINGS:
+        raise UsageError(f"--rank must be one of {', '.join(RANKINGS)}, not {rank!r}.", hint="mopo ablate --help")
     context = open_context(call)
     settings, options = context.settle(Ablate, call.flags)
     cells = _cells(context, settings, options.origins)
@@ -72,23 +78,6 @@ def ablate(
         result["ranking"] = run_rank(context.run, settings, rank, options, call.report)
     call.report.result(result)
     raise_if_diverged(result)
-
-
-def _table(call: Call, table: str, datasets: str | None, only: str | None, env: str | None, rank: str | None) -> None:
-    from mopo_cli.cli.paper_table import paper_table
-
-    if rank is not None:
-        raise UsageError("--rank compares cells of one data set, but a table has several.", hint="leave --rank out")
-    paper_table(call, table, datasets, only, env)
-
-
-def _check_ranking(rank: str | None) -> None:
-    if rank is None:
-        return
-    from mopo_cli.evaluation.ranking import RANKINGS
-
-    if rank not in RANKINGS:
-        raise UsageError(f"--rank must be one of {', '.join(RANKINGS)}, not {rank!r}.", hint="mopo ablate --help")
 
 
 def _ranks_by_model(rank: str, cells: tuple[TrainPolicy, ...]) -> bool:

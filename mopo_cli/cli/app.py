@@ -5,19 +5,7 @@ from typing import Annotated
 import typer
 
 from mopo_cli import __version__
-from mopo_cli.cli import (
-    ablate,
-    bench,
-    evaluate,
-    fetch_data,
-    presets,
-    rollout,
-    run,
-    select_elites,
-    show,
-    train_model,
-    train_policy,
-)
+from mopo_cli.cli import ablate, bench, fetch_data, presets, run, show, stages
 from mopo_cli.cli.stage_command import StageCommand
 
 app = typer.Typer(
@@ -40,16 +28,14 @@ app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=WHOLE)(run.ru
 app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show.show)
 app.command("bench", epilog=_examples(bench.EXAMPLES), rich_help_panel=WHOLE)(bench.bench)
 app.add_typer(presets.app, name="presets", rich_help_panel=WHOLE)
-for name, module, function in (
-    ("fetch-data", fetch_data, fetch_data.fetch_data),
-    ("train-model", train_model, train_model.train_model),
-    ("select-elites", select_elites, select_elites.select_elites),
-    ("rollout", rollout, rollout.rollout),
-    ("train-policy", train_policy, train_policy.train_policy),
-    ("evaluate", evaluate, evaluate.evaluate),
-    ("ablate", ablate, ablate.ablate),
+examples = {"fetch-data": fetch_data.EXAMPLES, **stages.EXAMPLES, "ablate": ablate.EXAMPLES}
+for function in (
+    fetch_data.fetch_data,
+    *(stages.train_model, stages.select_elites, stages.rollout, stages.train_policy, stages.evaluate),
+    ablate.ablate,
 ):
-    app.command(name, cls=StageCommand, epilog=_examples(module.EXAMPLES), rich_help_panel=STAGES)(function)
+    name = function.__name__.replace("_", "-")
+    app.command(name, cls=StageCommand, epilog=_examples(examples[name]), rich_help_panel=STAGES)(function)
 
 
 def _print_version(value: bool) -> None:

@@ -51,7 +51,7 @@ def bench(
 ) -> None:
     """Measure the training speed of this machine and estimate how long a run takes; downloads nothing."""
     from mopo_cli.agents.crew import crew_size
-    from mopo_cli.bench.room import check_room
+    from mopo_cli.bench.run_time import check_room
     from mopo_cli.engine.parallel import thread_count
     from mopo_cli.stages.common.inputs import open_device, open_recorder
     from mopo_cli.stages.common.watch import free_processes

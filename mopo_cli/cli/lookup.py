@@ -20,24 +20,25 @@ def find(text: str, report: Report) -> Path:
     path = expand(text)
     if path.exists():
         return path
-    if path.name != text and _is_path(text):
+    try:
+        name, fault = parse_dataset(text), None
+    except InputError as error:
+        name, fault = None, error
+    if path.name != text and name and name.path is not None:
         raise InputError(f"{path} does not exist.")
     if (file := _in_run(text)) is not None:
         report.say(f"{text}: {file} (the data of {resolve_run(None, text).root})")
         return file
-    if not (cached := _in_cache(text)):
-        raise _absent(text)
+    if not (cached := _in_cache(text, name.dataset_id if name else text)):
+        if fault:
+            raise InputError(f"No path {text} exists; {fault.message[:1].lower()}{fault.message[1:]}", fault.hint)
+        if name and name.path is not None:
+            raise InputError(f"{text} does not exist.")
+        raise InputError(f"The dataset {text} has not been fetched yet.", hint=f"mopo fetch-data --dataset {text}")
     newest = max(cached, key=lambda file: (file.stat().st_mtime_ns, str(file)))
     which = f"the newest of {len(cached)} in the cache" if len(cached) > 1 else "from the cache"
     report.say(f"{text}: {newest} ({which})")
     return newest
-
-
-def _is_path(text: str) -> bool:
-    try:
-        return parse_dataset(text).path is not None
-    except InputError:
-        return False
 
 
 def _in_run(name: str) -> Path | None:
@@ -49,13 +50,9 @@ def _in_run(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _in_cache(name: str) -> list[Path]:
+def _in_cache(name: str, dataset_id: str) -> list[Path]:
     """The cached files that were fetched under this name, or under another one of the same dataset."""
     folder_name = re.compile(re.escape(dataset_slug(name)) + r"-[0-9a-f]{12}")
-    try:
-        dataset_id = parse_dataset(name).dataset_id
-    except InputError:
-        dataset_id = name
     files = (cache_dir() / "datasets").glob("*/dataset.h5")
     return [file for file in files if folder_name.fullmatch(file.parent.name) or _is_of(file, dataset_id)]
 
@@ -66,13 +63,3 @@ def _is_of(file: Path, dataset_id: str) -> bool:
     except (InputError, CorruptError):
         return False
     return bool(recorded["dataset_id"] == dataset_id)
-
-
-def _absent(text: str) -> InputError:
-    try:
-        name = parse_dataset(text)
-    except InputError as error:
-        return InputError(f"No path {text} exists; {error.message[:1].lower()}{error.message[1:]}", error.hint)
-    if name.path is not None:
-        return InputError(f"{text} does not exist.")
-    return InputError(f"The dataset {text} has not been fetched yet.", hint=f"mopo fetch-data --dataset {text}")

@@ -3,21 +3,20 @@
 from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
 
-from mopo_cli.cli.columns import columns
-from mopo_cli.cli.options import Json
-from mopo_cli.config.paper_tables import load_table, table_names, table_text
-from mopo_cli.config.presets import (
-    load_method,
-    load_preset,
-    method_names,
-    method_text,
-    preset_names,
-    preset_summary,
-    preset_text,
-    summary,
-)
+from mopo_cli.cli.options import Json, show
+from mopo_cli.config.learners import settings_of_all
+from mopo_cli.config.paper_tables import load_table
+from mopo_cli.config.presets import load_method, load_preset, names_of, preset_names, preset_text, summary, text_of
+from mopo_cli.config.resolve import resolve
+from mopo_cli.config.schema import STAGES, PolicyTraining
 from mopo_cli.report import Report
+from mopo_cli.report.tables import columns
+
+Row = dict[str, Any]
+
+_METHOD_FREE = ("fetch-data", "ablate")  # stages that do not depend on a method
 
 app = typer.Typer(help="Show the settings that come with mopo, for data sets and methods.", no_args_is_help=False)
 
@@ -25,19 +24,19 @@ app = typer.Typer(help="Show the settings that come with mopo, for data sets and
 @app.command("ls", epilog="Example: mopo presets ls")
 def list_presets(json: Json = False) -> None:
     """List the presets."""
-    _list("presets", {name: preset_summary(name) for name in preset_names()}, json)
+    _list("presets", {name: summary(preset_text(name)) for name in preset_names()}, json)
 
 
 @app.command("methods", epilog="Example: mopo presets methods")
 def list_methods(json: Json = False) -> None:
     """List the methods of the papers, for --method."""
-    _list("methods", {name: summary(method_text(name)) for name in method_names()}, json)
+    _list("methods", {name: summary(text_of("method", name)) for name in names_of("method")}, json)
 
 
 @app.command("tables", epilog="Example: mopo presets tables")
 def list_tables(json: Json = False) -> None:
     """List the tables of the papers, for mopo ablate --table."""
-    _list("tables", {name: summary(table_text(name)) for name in table_names()}, json)
+    _list("tables", {name: summary(text_of("table", name)) for name in names_of("table")}, json)
 
 
 def _list(title: str, summaries: dict[str, str], json: bool) -> None:
@@ -53,11 +52,9 @@ def list_settings(
     json: Json = False,
 ) -> None:
     """List every setting with its default and source; with METHOD also its value in that method."""
-    from mopo_cli.cli.setting_table import method_rows, setting_rows, setting_text
-
-    rows = method_rows(method) if method else setting_rows()
+    rows = _method_rows(method) if method else _setting_rows()
     names = ("setting", *(("value", "from") if method else ()), "default", "source")
-    Report("json" if json else "human").result({"method": method, "settings": rows}, setting_text(rows, names))
+    Report("json" if json else "human").result({"method": method, "settings": rows}, _setting_text(rows, names))
 
 
 @app.command("show", epilog="Example: mopo presets show quickstart > mine.yaml")
@@ -67,10 +64,54 @@ def show_preset(
 ) -> None:
     """Print the YAML of a preset, method or table; edit it and use it with --config."""
     settings: dict[str, Any]
-    if name in method_names():
-        text, settings = method_text(name), load_method(name)
-    elif name in table_names():
-        text, settings = table_text(name), load_table(name).model_dump(mode="json")
+    if name in names_of("method"):
+        text, settings = text_of("method", name), load_method(name)
+    elif name in names_of("table"):
+        text, settings = text_of("table", name), load_table(name).model_dump(mode="json")
     else:
         text, settings = preset_text(name), load_preset(name)
     Report("json" if json else "human").result({"name": name, "settings": settings}, text.rstrip())
+
+
+def _method_rows(method: str) -> list[Row]:
+    """A row per setting of a method, by stage. UsageError, listing the known ones, for an unknown method."""
+    rows = []
+    for stage, kind in STAGES.items():
+        if stage not in _METHOD_FREE:
+            resolved = resolve(kind, method=method)
+            fields, values = type(resolved.settings).model_fields, resolved.settings.model_dump()
+            rows += [_row(stage, name, fields[name], values[name], resolved.origins[name]) for name in fields]
+    return rows
+
+
+def _setting_rows() -> list[Row]:
+    """A row per setting, by stage; then those of single algorithms."""
+    rows = []
+    for stage, kind in STAGES.items():
+        inherited = PolicyTraining.model_fields if stage == "ablate" else {}
+        rows += [_row(stage, name, field) for name, field in kind.model_fields.items() if name not in inherited]
+    for name, by_algorithm in settings_of_all().items():
+        rows += [_row(f"train-policy, {algorithm}", name, field) for algorithm, (_, field) in by_algorithm.items()]
+    return rows
+
+
+def _setting_text(rows: list[Row], names: tuple[str, ...]) -> str:
+    """The cells ``names`` of the rows as text, a block per stage."""
+    lines: list[str] = []
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        cells = [[row[name] for name in names] for row in rows if row["stage"] == stage]
+        lines += ["", stage, *columns([names, *cells], indent="  ")]
+    return "\n".join(lines[1:])
+
+
+def _row(stage: str, name: str, field: FieldInfo, value: Any = None, origin: str = "default") -> Row:
+    default = "required" if field.is_required() else show(field.default)
+    extra = field.json_schema_extra
+    return {
+        "stage": stage,
+        "setting": name.replace("_", "-"),
+        "value": default if origin == "default" else show(value),
+        "from": origin,
+        "default": default,
+        "source": extra.get("source", "") if isinstance(extra, dict) else "",
+    }

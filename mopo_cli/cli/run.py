@@ -1,7 +1,6 @@
 """``mopo run``: all stages in order"""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from mopo_cli.cli.context import Context, refuse_other_data
 from mopo_cli.cli.options import Call, command
 from mopo_cli.config.fields import Settings
-from mopo_cli.config.presets import load_preset, preset_dataset, preset_names
+from mopo_cli.config.presets import load_preset, preset_dataset, preset_names, suggestion
 from mopo_cli.config.resolve import read_config
 from mopo_cli.config.schema import Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
@@ -45,23 +44,17 @@ def run(
 def _context(call: Call, name: str) -> Context:
     preset = name if name in preset_names() else None
     if preset is None:
-        _check_dataset(name)
+        try:
+            parse_dataset(name)
+        except InputError as error:
+            if close := suggestion(name, preset_names()):
+                raise UsageError(f"There is no preset or data set {name!r}{close}.", "mopo presets ls") from error
+            raise
     dataset = preset_dataset(preset) if preset else name
     run = named_run(call.run or Path("runs") / (preset or dataset_slug(name)))
     if call.run:
         refuse_other_data(run, dataset)
     return Context(call, run, dataset, preset)
-
-
-def _check_dataset(name: str) -> None:
-    try:
-        parse_dataset(name)
-    except InputError as error:
-        if close := get_close_matches(name, preset_names(), n=1):
-            raise UsageError(
-                f"There is no preset or data set {name!r} (did you mean {close[0]!r}?).", "mopo presets ls"
-            ) from error
-        raise
 
 
 def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
@@ -108,7 +101,7 @@ def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
     """
     if training.rollouts == "fresh" and not training.needs_model:
         return {"train-model", "select-elites", "rollout"}
-    file = read_config(context.call.config) if context.call.config else {}
+    file = read_config(context.call.config)[0] if context.call.config else {}
     return set() if "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file} else {"rollout"}
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mopo_cli.cli.columns import columns
 from mopo_cli.cli.describe import RUN, describe, open_dataset
 from mopo_cli.cli.lookup import find
 from mopo_cli.cli.options import Json, plain_option
@@ -15,6 +14,7 @@ from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 from mopo_cli.report.console import format_value
 from mopo_cli.report.dataset import recipe_text, statistics_text, wrap
+from mopo_cli.report.tables import columns
 
 if TYPE_CHECKING:
     from mopo_cli.data.statistics import DatasetStatistics

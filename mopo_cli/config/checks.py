@@ -1,7 +1,6 @@
 """Checks of settings: every fault of the flags or of a file in one error, each with the closest known name."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from reprlib import repr as short_repr
 from typing import Any, TypeVar
 
@@ -9,7 +8,7 @@ from pydantic import ValidationError
 
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.learners import algorithms_with, fitting
-from mopo_cli.config.presets import Sections
+from mopo_cli.config.presets import Sections, suggestion
 from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import SettingsError, UsageError
 
@@ -65,12 +64,6 @@ def build(
             raise UsageError(f"{flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help") from None
         sentence = _sentence("", [_describe(stage, fault) for fault in error.errors()])
         raise (UsageError if flags else SettingsError)(sentence) from None
-
-
-def suggestion(word: str, choices: list[str]) -> str:
-    """``" (did you mean 'beta'?)"``, or nothing where no choice is close."""
-    close = get_close_matches(word, choices, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def flag(name: str) -> str:

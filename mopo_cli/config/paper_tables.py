@@ -5,10 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from mopo_cli.config.presets import presets_folder
+from mopo_cli.config.presets import text_of
 from mopo_cli.errors import UsageError
 
-_FOLDER = "tables"
 NOT_PRINTED = "none"
 """The name in print of a row that the paper does not print."""
 
@@ -88,23 +87,11 @@ class PaperTable(_Frozen):
         return self.updates.get(family.split("-")[0], max(self.updates.values()))
 
 
-def table_names() -> list[str]:
-    """The names of the papers' tables, sorted."""
-    return sorted(path.stem for path in (presets_folder() / _FOLDER).glob("*.yaml"))
-
-
-def table_text(name: str) -> str:
-    """A table's YAML with its header comment. UsageError, listing the known ones, when there is none of that name."""
-    if name not in table_names():
-        raise UsageError(f"There is no table {name!r}; there are {', '.join(table_names())}.", "mopo presets tables")
-    return (presets_folder() / _FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-
-
 def load_table(name: str) -> PaperTable:
-    """A table of the papers. Raises what `table_text` raises."""
+    """A table of the papers. Raises what `presets.text_of` raises."""
     from mopo_cli.store.yaml_text import parse_yaml
 
-    return PaperTable(name=name, **parse_yaml(table_text(name)))
+    return PaperTable(name=name, **parse_yaml(text_of("table", name)))
 
 
 def choose_rows(table: PaperTable, text: str) -> tuple[Row, ...]:

@@ -1,14 +1,18 @@
 """The presets that ship with mopo: one YAML file per data set, found by name or by data set, and one per method."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mopo_cli.errors import SettingsError, UsageError
 from mopo_cli.store.documents import RENAMED
 
 Sections = dict[str, dict[str, Any]]
 """A settings file: section (the stage's command) -> key as in the schema -> value, not yet validated."""
+
+Kind = Literal["method", "table"]
+"""What ships besides presets."""
 
 _METHODS = "methods"
 _VERSION = re.compile(r"-v[012]$")
@@ -23,22 +27,20 @@ def preset_names() -> list[str]:
 def preset_text(name: str) -> str:
     """A preset's YAML with its header comment. Raises UsageError when there is none of that name."""
     if name not in preset_names():
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, preset_names(), n=1)
-        did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UsageError(f"There is no preset {name!r}{did_you_mean}.", hint="mopo presets ls, methods or tables")
+        close = suggestion(name, preset_names())
+        raise UsageError(f"There is no preset {name!r}{close}.", hint="mopo presets ls, methods or tables")
     return (presets_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def preset_summary(name: str) -> str:
-    """The first line of a preset's header comment: what it is for."""
-    return summary(preset_text(name))
-
-
 def summary(text: str) -> str:
-    """The first line of a preset's or method's header comment."""
+    """The first line of the header comment of a preset, method or table: what it is for."""
     return text.splitlines()[0].removeprefix("#").strip()
+
+
+def suggestion(word: str, choices: list[str]) -> str:
+    """``" (did you mean 'beta'?)"``, or nothing where no choice is close."""
+    close = get_close_matches(word, choices, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def load_preset(name: str) -> Sections:
@@ -51,23 +53,26 @@ def load_preset_method(name: str, method: str) -> Sections:
     return parse_file(preset_text(name), f"preset {name}")[1].get(method, {})
 
 
+def names_of(kind: Kind) -> list[str]:
+    """The names of the papers' methods or tables, sorted."""
+    return sorted(path.stem for path in (presets_folder() / f"{kind}s").glob("*.yaml"))
+
+
+def text_of(kind: Kind, name: str) -> str:
+    """A method's or table's YAML with its header comment. UsageError, listing the known ones, for an unknown name."""
+    if name not in (names := names_of(kind)):
+        raise UsageError(f"There is no {kind} {name!r}; there are {', '.join(names)}.", hint=f"mopo presets {kind}s")
+    return (presets_folder() / f"{kind}s" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def method_names() -> list[str]:
     """The names of the papers' methods, sorted."""
-    return sorted(path.stem for path in (presets_folder() / _METHODS).glob("*.yaml"))
-
-
-def method_text(name: str) -> str:
-    """A method's YAML with its header comment. UsageError, listing the known ones, when there is none of that name."""
-    if name not in method_names():
-        raise UsageError(
-            f"There is no method {name!r}; there are {', '.join(method_names())}.", hint="mopo presets methods"
-        )
-    return (presets_folder() / _METHODS / f"{name}.yaml").read_text(encoding="utf-8")
+    return names_of("method")
 
 
 def load_method(name: str) -> Sections:
-    """The settings that make a method, by stage. Raises what `method_text` raises."""
-    return parse_sections(method_text(name), f"method {name}")
+    """The settings that make a method, by stage. Raises what `text_of` raises."""
+    return parse_sections(text_of("method", name), f"method {name}")
 
 
 def find_preset(dataset: str) -> str | None:

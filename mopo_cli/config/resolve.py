@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from mopo_cli.config.checks import build, check_flags, checked, stage_name, suggestion
+from mopo_cli.config.checks import build, check_flags, checked, stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.presets import (
@@ -19,6 +19,7 @@ from mopo_cli.config.presets import (
     load_preset_method,
     method_names,
     parse_file,
+    suggestion,
 )
 from mopo_cli.config.schema import Ablate, FetchData, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError, SettingsError, UsageError
@@ -68,7 +69,7 @@ def resolve(
     InputError when a file or preset is missing.
     """
     flags = flags or {}
-    file, of_methods = _read_config(config_file) if config_file else ({}, {})
+    file, of_methods = read_config(config_file) if config_file else ({}, {})
     if stage is FetchData:
         dataset = flags.get("dataset") or file.get("fetch-data", {}).get("dataset") or dataset
     automatic = None if preset_name else find_preset(dataset) if dataset else None
@@ -152,21 +153,11 @@ def refuse_contradiction(stage: type[Settings], method: str, values: Mapping[str
                 )
 
 
-def read_config(path: Path) -> Sections:
-    """The sections of a user's YAML file, every key and value checked; what it says of methods is left out.
+def read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
+    """The sections of a user's YAML file, and what it says of single methods by their names, all of it checked.
 
     Raises InputError when it cannot be read, SettingsError listing all its faults.
     """
-    return _read_config(path)[0]
-
-
-def read_method(path: Path, method: str) -> Sections:
-    """The sections that a user's YAML file has for one method, empty where none. Raises as `read_config` does."""
-    return _read_config(path)[1].get(method, {})
-
-
-def _read_config(path: Path) -> tuple[Sections, dict[str, Sections]]:
-    """The sections of a user's YAML file, and what it says of single methods by their names."""
     from mopo_cli.store.yaml_text import read_yaml_text
 
     try:

@@ -45,10 +45,12 @@ def few(places: Sequence[int]) -> tuple[list[int], list[str]]:
     return shown, [str(place) for place in shown]
 
 
-def finish(axes: Axes, title: str, legend: bool = True) -> None:
-    """Title, grid and, where it is wanted and something has a label, the legend."""
+def finish(axes: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
+    """Title, what both axes show, grid and, where it is wanted and something has a label, the legend."""
     # File and dataset names may hold a "$", which is no formula.
     axes.set_title(title, parse_math=False)
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
     axes.grid(alpha=0.3)
     if legend and axes.get_legend_handles_labels()[0]:
         for text in axes.legend(frameon=False).get_texts():

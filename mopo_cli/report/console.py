@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mopo_cli.errors import InputError, MopoError
-from mopo_cli.report.progress import Progress, bar, heartbeat, silence
+from mopo_cli.report.progress import Heartbeat, Progress, Silence, bar
 from mopo_cli.store.atomic import plain
 
 Mode = Literal["human", "json", "quiet"]
@@ -90,13 +90,12 @@ class Report:
         Steps that are bytes are shown with their speed.
         """
         if not self.is_human:
-            shown = silence()
+            yield Silence()
         elif self._screen.is_terminal and not self._screen.is_dumb_terminal:
-            shown = bar(self._screen, description, total, done, in_bytes)
+            with bar(self._screen, description, total, done, in_bytes) as progress:
+                yield progress
         else:
-            shown = heartbeat(lambda line: self._line(Text(line)), description, total, done, in_bytes)
-        with shown as progress:
-            yield progress
+            yield Heartbeat(lambda line: self._line(Text(line)), description, total, done, in_bytes)
 
     def result(self, result: Mapping[str, Any], text: str | None = None) -> None:
         """Prints a command's result on stdout: one JSON object, or for people ``text``.

@@ -36,9 +36,7 @@ def learning_curve(path: Path, title: str, curves: Mapping[str, Curve], referenc
         axes.fill_between(epochs, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
     for i, (label, value) in enumerate(reference_lines.items()):
         axes.axhline(value, color=grey(i), linestyle="--", linewidth=1, label=label)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("return")
-    finish(axes, title)
+    finish(axes, title, "epoch", "return")
     save(figure, path)
 
 
@@ -73,8 +71,7 @@ def ablation_plot(
         axes.axvline(value, color=grey(i), linestyle="--", linewidth=1, label=label)
     axes.set_yticks(range(len(cells)), list(cells), parse_math=False)
     axes.set_ylim(max(len(cells), 1) - 0.5, -0.5)
-    axes.set_xlabel(unit)
-    finish(axes, title)
+    finish(axes, title, unit, "")
     save(figure, path)
 
 
@@ -97,12 +94,9 @@ def dataset_plot(path: Path, title: str, statistics: DatasetStatistics) -> None:
 
 
 def _histogram(axes: Axes, title: str, histogram: Histogram, unit: str, counted: str) -> None:
-    axes.set_title(title)
     axes.stairs(histogram.counts, _wide(histogram.edges), fill=True)
     axes.ticklabel_format(axis="x", useOffset=False)
-    axes.set_xlabel(unit)
-    axes.set_ylabel(counted)
-    axes.grid(alpha=0.3)
+    finish(axes, title, unit, counted)
 
 
 def _wide(edges: list[float]) -> list[float]:
@@ -132,7 +126,6 @@ def _action_map(axes: Axes, statistics: DatasetStatistics) -> None:
 
 
 def _bounds(axes: Axes, statistics: DatasetStatistics) -> None:
-    axes.set_title("Actions within 1 % of their bounds")
     places = np.arange(len(statistics.saturation))
     axes.barh(places, [-100 * dim.at_low for dim in statistics.saturation], color="C0")
     axes.barh(places, [100 * dim.at_high for dim in statistics.saturation], color="C1")
@@ -140,12 +133,10 @@ def _bounds(axes: Axes, statistics: DatasetStatistics) -> None:
     axes.set_yticks(*few(places.tolist()))
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    axes.set_xlabel("lower bound | % of rows | upper bound")
-    axes.grid(alpha=0.3)
+    finish(axes, "Actions within 1 % of their bounds", "lower bound | % of rows | upper bound", "")
 
 
 def _ranges(axes: Axes, columns: list[Column]) -> None:
-    axes.set_title("Observations: all rows, the middle 98 % and the median")
     places = np.arange(len(columns))
     axes.vlines(places, [c.min for c in columns], [c.max for c in columns], color="C0", linewidth=1)
     axes.vlines(places, [c.p1 for c in columns], [c.p99 for c in columns], color="C0", linewidth=4, alpha=0.5)
@@ -153,6 +144,4 @@ def _ranges(axes: Axes, columns: list[Column]) -> None:
     # Positions, velocities and forces share one axis: linear near 0, logarithmic beyond 1.
     axes.set_yscale("symlog", linthresh=1)
     axes.set_xticks(*few(places.tolist()))
-    axes.set_xlabel("observation dimension")
-    axes.set_ylabel("value")
-    axes.grid(alpha=0.3)
+    finish(axes, "Observations: all rows, the middle 98 % and the median", "observation dimension", "value")

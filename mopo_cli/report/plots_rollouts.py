@@ -58,7 +58,8 @@ def departure_plot(
     wanted = [(name, drawn) for name in uncertainties for drawn in maps]  # one's maps side by side
     for axes, (name, drawn) in zip(panels, wanted, strict=False):
         _map(axes, name, drawn, np.asarray(uncertainties[name], dtype=np.float64))
-        finish(axes, f"{name}: Spearman {departure.spearman[name]:z.2f} with the distance", legend=False)
+        title = f"{name}: Spearman {departure.spearman[name]:z.2f} with the distance"
+        finish(axes, title, *drawn.axes, legend=False)
     _outside_by_step(panels[-2], departure.steps)
     _rank_by_region(panels[-1], departure.regions)
     save(figure, path)
@@ -100,9 +101,8 @@ def _error_against(
         axes.plot(x, relation.slope * x + relation.intercept, color="C1", label="least squares")
         sign = "-" if relation.intercept < 0 else "+"
         line = f"error = {relation.slope:.3g} u {sign} {abs(relation.intercept):.2g}"
-    axes.set_xlabel(f"u = {name}", parse_math=False)
-    axes.set_ylabel("true error")
-    finish(axes, f"{name}: Pearson {relation.pearson:z.2f}, Spearman {relation.spearman:z.2f}\n{line}", legend=False)
+    title = f"{name}: Pearson {relation.pearson:z.2f}, Spearman {relation.spearman:z.2f}\n{line}"
+    finish(axes, title, f"u = {name}", "true error", legend=False)
 
 
 def _error_by_step(axes: Axes, steps: Sequence[StepError]) -> None:
@@ -112,9 +112,7 @@ def _error_by_step(axes: Axes, steps: Sequence[StepError]) -> None:
     axes.plot(places, [s.p90 for s in steps], "o--", color="0.5", label="90 % of the rows lie below")
     axes.set_xticks(*few(places))
     axes.set_ylim(0, 1.4 * max([s.p90 for s in steps], default=0) or 1)  # the legend has the upper part
-    axes.set_xlabel("step of the rollout")
-    axes.set_ylabel("true error")
-    finish(axes, "Error by step")
+    finish(axes, "Error by step", "step of the rollout", "true error")
 
 
 def _map(axes: Axes, name: str, drawn: Map, values: NDArray[np.float64]) -> None:
@@ -136,8 +134,6 @@ def _map(axes: Axes, name: str, drawn: Map, values: NDArray[np.float64]) -> None
     low, high = _window(density, drawn.points)
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
-    axes.set_xlabel(drawn.axes[0])
-    axes.set_ylabel(drawn.axes[1])
 
 
 def _window(density: Density, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -156,9 +152,7 @@ def _outside_by_step(axes: Axes, steps: Sequence[Step]) -> None:
     axes.axhline(1, color="0.1", linestyle="--", linewidth=1, label="the data themselves")
     axes.set_xticks(*few(places))
     axes.set_ylim(0, 1.4 * max(1.0, *(100 * s.outside for s in steps)))
-    axes.set_xlabel("step of the rollout")
-    axes.set_ylabel("% of the rows")
-    finish(axes, "Outside the region that holds 99 % of the data")
+    finish(axes, "Outside the region that holds 99 % of the data", "step of the rollout", "% of the rows")
 
 
 def _rank_by_region(axes: Axes, regions: Sequence[Region]) -> None:
@@ -167,6 +161,5 @@ def _rank_by_region(axes: Axes, regions: Sequence[Region]) -> None:
         axes.plot(places, [100 * r.rank[name] for r in regions], "o-", markersize=4, label=name)
     axes.set_xticks(places, [f"{100 * r.high:g} %" for r in regions[:-1]] + ["beyond"], rotation=45)
     axes.set_ylim(0, 100)
-    axes.set_xlabel("density of the data, from dense to thin")
-    axes.set_ylabel("mean rank of u among all rows, %")
-    finish(axes, "Does the uncertainty grow where data are thin?")
+    across, up = "density of the data, from dense to thin", "mean rank of u among all rows, %"
+    finish(axes, "Does the uncertainty grow where data are thin?", across, up)

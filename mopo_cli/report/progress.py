@@ -17,15 +17,11 @@ class Progress(Protocol):
         """``n`` more steps are done (not: n in all); ``fields`` are numbers to show beside the bar."""
 
 
-class _Silent:
+class Silence:
+    """Shows nothing."""
+
     def update(self, n: float = 1, **fields: Any) -> None:
         """Does nothing."""
-
-
-@contextmanager
-def silence() -> Iterator[Progress]:
-    """Gives a progress that shows nothing."""
-    yield _Silent()
 
 
 @contextmanager
@@ -63,15 +59,9 @@ def bar(
         yield _Bar()
 
 
-@contextmanager
-def heartbeat(
-    write: Callable[[str], None], description: str, total: float | None, done: int = 0, in_bytes: bool = False
-) -> Iterator[Progress]:
-    """Gives a progress that writes a line at most every ``HEARTBEAT_SECONDS``; ``done`` steps were done before."""
-    yield _Heartbeat(write, description, total, done, in_bytes)
+class Heartbeat:
+    """Writes a line at most every ``HEARTBEAT_SECONDS``; ``done`` steps were done before."""
 
-
-class _Heartbeat:
     def __init__(
         self, write: Callable[[str], None], description: str, total: float | None, done: int, in_bytes: bool
     ) -> None:

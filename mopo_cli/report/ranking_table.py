@@ -14,7 +14,7 @@ def show_ranking(result: dict[str, Any], report: Report) -> None:
     cells, criteria = _tables(result)
     report.table(f"{result['table']}: cells by {next(iter(result['criteria']))}, the best first", *cells)
     report.table("What each criterion is worth", *criteria)
-    for note in (*_notes(result), _choice(result)):
+    for note in _notes(result):
         report.say(note)
 
 
@@ -27,7 +27,7 @@ def write_ranking(markdown: Path, csv: Path, result: dict[str, Any], returns: di
     ]
     write_csv(csv, ("cell", "seed", "return_last", *result["criteria"]), rows)
     tables = (markdown_table(*table) for table in _tables(result))
-    notes = "\n".join([*_notes(result), _choice(result)]) + "\n"
+    notes = "\n".join(_notes(result)) + "\n"
     write_text(markdown, "\n".join([f"# {result['dataset']}: {result['table']}\n", *tables, notes]))
 
 
@@ -47,17 +47,14 @@ def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[An
     ]
 
 
-def _in_model(result: dict[str, Any]) -> bool:
-    return "starts" in result
-
-
 def _mark(result: dict[str, Any], cell: dict[str, Any]) -> str:
-    return " *" if _in_model(result) and not cell["trained_in_this_model"] else ""
+    return " *" if "starts" in result and not cell["trained_in_this_model"] else ""
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
+    """How the cells were judged, in this run's model or by their logs, and what is chosen."""
     notes = []
-    if _in_model(result):
+    if "starts" in result:
         notes.append(
             f"All are judged in this run's model, with u = {result['penalty']} and lam = {result['lam']:g}: "
             f"{result['starts']} episodes per seed of at most {result['horizon']:,} steps, gamma {result['gamma']:g}."
@@ -78,14 +75,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
             f"Spearman: rank correlation with the true returns (last, mean over seeds) of {result['compared']} cells, "
             "less those without a value. Regret: by how much the chosen cell's true return falls short of the best."
         )
-    return notes
-
-
-def _choice(result: dict[str, Any]) -> str:
-    chosen = result["chosen"]
-    if chosen is None:
-        return "Chosen: none, as no cell has a value."
+    if (chosen := result["chosen"]) is None:
+        return [*notes, "Chosen: none, as no cell has a value."]
     flags = (
         f"--{name.replace('_', '-')} {str(value).removesuffix('.0')}" for name, value in chosen["settings"].items()
     )
-    return f"Chosen: {chosen['cell']} ({' '.join(flags)})"
+    return [*notes, f"Chosen: {chosen['cell']} ({' '.join(flags)})"]

@@ -1,4 +1,4 @@
-"""Tables of results as Markdown and CSV, and how numbers are written in them."""
+"""Tables of results as Markdown, CSV and plain text, and how numbers are written in them."""
 
 import csv
 import math
@@ -46,6 +46,15 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     lines = [_line(header, widths, right), _line(rule, widths, right)]
     lines += [_line(row, widths, right) for row in body]
     return "\n".join(lines) + "\n"
+
+
+def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    """A line per row, its cells padded to the widest of their column; the last column is not padded."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)][:-1]
+    return [
+        (indent + "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]])).rstrip()
+        for row in rows
+    ]
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Rows) -> None:

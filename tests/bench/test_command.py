@@ -1,12 +1,11 @@
 """mopo bench: one table, one JSON object, and nothing that needs data or a run."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mopo_cli.__main__ import main
 from mopo_cli.stages.common import memory
 
 TINY = """
@@ -16,36 +15,23 @@ train-policy: {hidden: 16, batch-size: 8, rollout-batch: 50, h: 2, steps-per-epo
 QUICK = "--rows 1000 --seconds 0.1 --config tiny.yaml --preset generate-InvertedPendulum-v5-random"
 
 
-Shell = Callable[[str], tuple[int, str, str]]
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
-    """Runs ``mopo`` in-process: exit code, stdout and stderr."""
-
-    def run(line: str) -> tuple[int, str, str]:
-        return (main(line.split()), *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture(autouse=True)
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(TINY)
 
 
-def test_it_measures_projects_and_compares(shell: Shell) -> None:
-    code, out, _ = shell(f"bench {QUICK} --seeds 2 --output before.json --json")
-    assert code == 0
-    told = json.loads(out)
+def test_it_measures_projects_and_compares(mopo: Any) -> None:
+    measured = mopo(f"bench {QUICK} --seeds 2 --output before.json --json")
+    assert measured.code == 0
+    told = json.loads(measured.out)
     assert told == json.loads(Path("before.json").read_text())
     assert told["rates"]["policy updates, 2 seeds"]["per_second"] > 0
     assert told["projection"]["total_seconds"] == pytest.approx(sum(told["projection"]["seconds"].values()))
     assert sorted(path.name for path in Path().iterdir()) == ["before.json", "tiny.yaml"], "no run, no data"
-    code, out, err = shell(f"bench {QUICK} --seeds 2 --compare before.json")
-    assert code == 0 and "Then and now" in err and "ratio" in err
-    assert "A run of generate-InvertedPendulum-v5-random with 2 seeds on cpu" in out
+    again = mopo(f"bench {QUICK} --seeds 2 --compare before.json")
+    assert again.code == 0 and "Then and now" in again.err and "ratio" in again.err
+    assert "A run of generate-InvertedPendulum-v5-random with 2 seeds on cpu" in again.out
 
 
 @pytest.mark.parametrize(
@@ -58,16 +44,16 @@ def test_it_measures_projects_and_compares(shell: Shell) -> None:
         ("bench --seeds 0", 2, "seeds"),
     ],
 )
-def test_bad_requests(shell: Shell, line: str, code: int, sentence: str) -> None:
+def test_bad_requests(mopo: Any, line: str, code: int, sentence: str) -> None:
     Path("tiny.json").write_text("{}")
-    found, _, err = shell(line)
-    assert found == code and sentence in err
+    outcome = mopo(line)
+    assert outcome.code == code and sentence in outcome.err
 
 
-def test_what_was_measured_otherwise_is_not_compared(shell: Shell) -> None:
-    assert shell(f"bench {QUICK} --seeds 2 --output before.json")[0] == 0
-    code, _, err = shell(f"bench {QUICK} --seeds 3 --compare before.json")
-    assert code == 2 and "before.json was measured with seeds 2, but now seeds is 3" in err
+def test_what_was_measured_otherwise_is_not_compared(mopo: Any) -> None:
+    assert mopo(f"bench {QUICK} --seeds 2 --output before.json").code == 0
+    other = mopo(f"bench {QUICK} --seeds 3 --compare before.json")
+    assert other.code == 2 and "before.json was measured with seeds 2, but now seeds is 3" in other.err
 
 
 @pytest.mark.parametrize(
@@ -80,11 +66,11 @@ def test_what_was_measured_otherwise_is_not_compared(shell: Shell) -> None:
     ],
 )
 def test_what_does_not_fit_into_memory_is_refused(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, flags: str, said: str
+    mopo: Any, monkeypatch: pytest.MonkeyPatch, flags: str, said: str
 ) -> None:
     monkeypatch.setattr(memory, "_free_bytes", lambda device: 8_000_000_000)
     Path("wide.yaml").write_text("train-policy: {hidden: 1000000}")
     Path("mobile.yaml").write_text("methods: {mobile: {train-policy: {mobile-samples: 10000000}}}")
-    code, out, err = shell(f"bench --seconds 0.1 --preset generate-InvertedPendulum-v5-random {flags}")
-    assert (code, out) == (3, "")
-    assert f"Error: {said}" in err
+    outcome = mopo(f"bench --seconds 0.1 --preset generate-InvertedPendulum-v5-random {flags}")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"Error: {said}" in outcome.err

@@ -10,8 +10,7 @@ import torch
 
 from mopo_cli.agents import brac as module
 from mopo_cli.agents.crew import Crew
-from mopo_cli.bench import timing
-from mopo_cli.bench.measure import Rate, Task, measure
+from mopo_cli.bench.measure import Rate, Task, measure, median_seconds
 from mopo_cli.bench.run_time import MODEL_EPOCHS, project
 from mopo_cli.bench.workloads import Shapes, taking, warm_up_phases
 from mopo_cli.config.learners import with_algorithm
@@ -25,18 +24,23 @@ POLICY = TrainPolicy(
 )
 
 
+def trained_by(name: str, **settings: Any) -> TrainPolicy:
+    kind = with_algorithm(TrainPolicy, name)
+    return kind(**POLICY.model_dump() | {"algorithm": name, "real_ratio": 1.0} | settings)
+
+
 def test_the_median_leaves_out_the_warm_up_and_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = iter([100.0, 1.0, 2.0, 50.0, 3.0, 4.0])  # the first one warms up
     clock = itertools.accumulate(itertools.chain.from_iterable((0.0, next(spent)) for _ in range(6)))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    assert timing.median_seconds(lambda: None, 0.5, CPU) == 3.0
+    assert median_seconds(lambda: None, 0.5, CPU) == 3.0
 
 
 def test_work_is_repeated_until_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 2)
     calls: list[int] = []
-    timing.median_seconds(lambda: calls.append(1), 10.0, CPU)
+    median_seconds(lambda: calls.append(1), 10.0, CPU)
     assert len(calls) == 1 + 20  # half a second each
 
 
@@ -78,8 +82,7 @@ def test_further_methods_are_measured_too() -> None:
 
 
 def test_what_comes_before_policy_updates_is_measured_by_phases_and_projected() -> None:
-    own = {"algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 40, "warmup_steps": 25}
-    brac = with_algorithm(TrainPolicy, "brac-p")(**{**POLICY.model_dump(), **own})
+    brac = trained_by("brac-p", behaviour_steps=40, warmup_steps=25)
     task = Task(Shapes(4, 1, 1000), None, {}, MODEL, brac)
     rates = {rate.name: rate for rate in measure(task, 2, CPU, 0.05)}
     found = project(task, 2, list(rates.values()), episode=200)
@@ -102,7 +105,7 @@ def test_several_seeds_are_measured_as_they_are_trained(
     monkeypatch.setattr(Crew, "advance", noted)
     use_threads(2)
     shapes = Shapes(4, 1, 1000)
-    bc = with_algorithm(TrainPolicy, "bc")(**{**POLICY.model_dump(), "algorithm": "bc", "real_ratio": 1.0})
+    bc = trained_by("bc")
     for policy, seeds, processes in ((bc, 1, 0), (bc, 3, 2), (POLICY, 1, 0), (POLICY, 3, 2)):
         taken.clear()
         with taking(policy, shapes, seeds, CPU) as (loop, take, steps):
@@ -110,9 +113,7 @@ def test_several_seeds_are_measured_as_they_are_trained(
             take(), take()
             assert loop.step == 2 * steps
         assert [count for count, _, _ in taken] == [processes] * (2 if processes else 0)
-    brac = with_algorithm(TrainPolicy, "brac-p")(
-        **{**POLICY.model_dump(), "algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 130, "warmup_steps": 90}
-    )
+    brac = trained_by("brac-p", behaviour_steps=130, warmup_steps=90)
     with taking(brac, shapes, 2, CPU) as (loop, take, steps):
         (first, count), (second, more) = warm_up_phases(loop, steps)
         assert (count, more) == (130, 90) and -loop.warm_up <= first < second < 0
@@ -127,9 +128,7 @@ def test_several_seeds_are_measured_as_they_are_trained(
 
 def test_a_phase_is_measured_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A behaviour's step takes a second, another step three: 40 and 25 of them."""
-    brac = with_algorithm(TrainPolicy, "brac-p")(
-        **{**POLICY.model_dump(), "algorithm": "brac-p", "real_ratio": 1.0, "behaviour_steps": 40, "warmup_steps": 25}
-    )
+    brac = trained_by("brac-p", behaviour_steps=40, warmup_steps=25)
     passed = [0.0]
     imitate, update = module.imitate, module.update
     monkeypatch.setattr(module, "imitate", lambda *given: (passed.append(1.0), imitate(*given)))

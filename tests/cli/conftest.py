@@ -101,3 +101,19 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         setattr(module, f"run_{name}", stub(shell, stage))
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return shell
+
+
+@pytest.fixture
+def modelled(shell: Shell) -> Shell:
+    """The shell, with a run that has a model and elites."""
+    assert shell("train-model --dataset hopper-mixed --run runs/hopper-medium-replay") == 0
+    assert shell("select-elites") == 0
+    shell.calls.clear()
+    return shell
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -46,22 +46,21 @@ PANELS = {
 COMMANDS = (*DEFAULTS, "run", "bench", "show", "presets", *(f"presets {name}" for name in PRESETS))
 
 
-def flags_in(text: str) -> dict[str, str]:
-    """The help text of each flag in a wide help."""
-    lines = re.finditer(r"^[│|]\s+--(\S+)\s+(.*?)\s*[│|]?$", text, flags=re.MULTILINE)
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+def help_lines(shell: Any, command: str, flag: str = "--help") -> dict[str, str]:
+    """The help text of each flag of a command."""
+    assert shell(f"{command} {flag}") == 0
+    lines = re.finditer(r"^[│|]\s+--(\S+)\s+(.*?)\s*[│|]?$", shell.out, flags=re.MULTILINE)
     return {match[1]: match[2] for match in lines}
 
 
-def help_lines(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str, flag: str = "--help") -> dict[str, str]:
-    """The help text of each flag of a command."""
-    monkeypatch.setenv("COLUMNS", "300")
-    assert shell(f"{command} {flag}") == 0
-    return flags_in(shell.out)
-
-
 @pytest.mark.parametrize("command", DEFAULTS)
-def test_every_setting_is_a_flag_with_its_default(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    lines = help_lines(shell, monkeypatch, command, "--help-all")
+def test_every_setting_is_a_flag_with_its_default(shell: Any, command: str) -> None:
+    lines = help_lines(shell, command, "--help-all")
     assert {field.replace("_", "-") for field in STAGES[command].model_fields} <= lines.keys()
     for entry in DEFAULTS[command].split(", "):
         flag, default = entry.replace(";", ",").split(" ")
@@ -71,8 +70,8 @@ def test_every_setting_is_a_flag_with_its_default(shell: Any, monkeypatch: pytes
     assert f"mopo {command}" in shell.out.split("Examples:")[1]
 
 
-def test_help_all_has_the_settings_of_every_algorithm(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = help_lines(shell, monkeypatch, "train-policy", "--help-all")
+def test_help_all_has_the_settings_of_every_algorithm(shell: Any) -> None:
+    lines = help_lines(shell, "train-policy", "--help-all")
     for algorithm in NAMES:
         fields = load(algorithm).settings.__dataclass_fields__
         added = {name: field.default for name, field in fields.items() if field.metadata}
@@ -89,10 +88,8 @@ def test_help_is_short(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str
     assert len(shell.out.splitlines()) <= 90
 
 
-def test_help_of_train_policy_has_panels_and_says_how_to_see_the_rest(
-    shell: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = help_lines(shell, monkeypatch, "train-policy")
+def test_help_of_train_policy_has_panels_and_says_how_to_see_the_rest(shell: Any) -> None:
+    lines = help_lines(shell, "train-policy")
     assert "mopo presets settings" in lines["help-all"] and "beta" not in lines and "gamma" not in lines
     panels = {panel[1]: panel[2] for panel in re.finditer(r"╭─ (.*?) ─+╮\n(.*?)╰─", shell.out, flags=re.DOTALL)}
     assert panels.keys() == {"Options", *PANELS}
@@ -107,10 +104,8 @@ def test_help_beside_other_flags_is_help(shell: Any, line: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["train-model", "train-policy", "ablate", "rollout"])
-def test_what_help_does_not_show_is_a_flag_all_the_same(
-    shell: Any, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    hidden = help_lines(shell, monkeypatch, command, "--help-all").keys() - help_lines(shell, monkeypatch, command)
+def test_what_help_does_not_show_is_a_flag_all_the_same(shell: Any, command: str) -> None:
+    hidden = help_lines(shell, command, "--help-all").keys() - help_lines(shell, command)
     assert hidden
     for flag in hidden:
         assert shell(f"{command} --{flag} , --dataset hopper-medium") == 2, flag
@@ -118,17 +113,17 @@ def test_what_help_does_not_show_is_a_flag_all_the_same(
 
 
 @pytest.mark.parametrize("command", [command for command in DEFAULTS if command != "fetch-data"])
-def test_every_stage_can_be_told_how_to_execute(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    assert set(EXECUTION) <= help_lines(shell, monkeypatch, command).keys()
+def test_every_stage_can_be_told_how_to_execute(shell: Any, command: str) -> None:
+    assert set(EXECUTION) <= help_lines(shell, command).keys()
 
 
-def test_only_what_trains_has_an_engine(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    have = {command for command in (*DEFAULTS, "run", "bench") if "engine" in help_lines(shell, monkeypatch, command)}
+def test_only_what_trains_has_an_engine(shell: Any) -> None:
+    have = {command for command in (*DEFAULTS, "run", "bench") if "engine" in help_lines(shell, command)}
     assert have == {"train-model", "train-policy", "ablate", "run", "bench"}
 
 
-def test_help_names_sources_and_choices(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = help_lines(shell, monkeypatch, "train-policy")
+def test_help_names_sources_and_choices(shell: Any) -> None:
+    lines = help_lines(shell, "train-policy")
     assert "MOPO App. G.2" in lines["real-ratio"]
     others = [name for name in (*PENALTIES, "oracle", "none") if name != "max-var"]
     assert f"default max-var; or {', '.join(others)}; MOPO §4.3, App. D" in lines["penalty"]

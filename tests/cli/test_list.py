@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 from probes.minari_sets import buffers, walk, write
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
-def test_people_get_a_table_per_kind(mopo: Any, place: Path) -> None:
+def test_people_get_a_table_per_kind(mopo: Any, folder: Path) -> None:
     write("toy-v0", buffers(walk()))
     outcome = mopo("fetch-data --list")
     assert (outcome.code, outcome.out) == (0, "")
@@ -25,7 +21,7 @@ def test_people_get_a_table_per_kind(mopo: Any, place: Path) -> None:
     for name in ("minari:toy-v0", "walker2d-full-replay-v2", "285.1 MB", "generate:Ant-v5:LEVEL", "hiv"):
         assert name in outcome.err
     assert "Fetched already" not in outcome.err and "to be downloaded from" not in outcome.err
-    assert list(place.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_pattern_narrows_it(mopo: Any) -> None:

@@ -119,15 +119,10 @@ def test_a_bug_is_told_as_ours_with_its_traceback_in_a_file(
     assert len(list(tmp_path.glob("mopo-*.txt"))) == 1
 
 
-def test_a_full_disk_is_no_bug(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    let_stage_raise(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "dataset.h5"))
-    assert shell("fetch-data --dataset hopper-medium") == 4
-    assert "The disk is full (dataset.h5)." in shell.err
-
-
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
+        (OSError(errno.ENOSPC, "No space left on device", "dataset.h5"), 4, "The disk is full (dataset.h5)."),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), 4, "aaa cannot be used: File name too long."),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", "a\x1bb"), 4, r"'a\x1bb' cannot be used: Too many"),
         (OSError(errno.EFBIG, "File too large"), 4, "A file would be larger than the system lets it be."),

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.config.presets import method_names
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 
@@ -15,15 +14,6 @@ RUN = RunFolder(Path("runs/hopper-medium-replay"))
 
 def by_stage(shell: Any) -> dict[str, Any]:
     return {call.stage: call.settings for call in shell.calls}
-
-
-@pytest.fixture
-def modelled(shell: Any) -> Any:
-    """The shell, with a run that has a model and elites."""
-    assert shell("train-model --dataset hopper-mixed --run runs/hopper-medium-replay") == 0
-    assert shell("select-elites") == 0
-    shell.calls.clear()
-    return shell
 
 
 def test_a_stage_takes_its_own_settings_of_the_method(shell: Any) -> None:
@@ -73,13 +63,6 @@ def test_elites_of_another_number_are_refused_by_their_own_command(shell: Any) -
     assert "mbpo-no-ens needs n 1" in shell.err and "mopo select-elites --method mbpo-no-ens" in shell.err
 
 
-@pytest.mark.parametrize("method", ["bc", "sac-off"])
-def test_a_method_without_a_model_needs_none(shell: Any, method: str) -> None:
-    assert shell("fetch-data --dataset hopper-medium") == 0
-    assert shell(f"train-policy --method {method}") == 0
-    assert shell.stages == ["fetch-data", "train-policy"]
-
-
 def test_run_trains_the_model_of_the_method(shell: Any) -> None:
     assert shell("run quickstart --method mbpo-no-ens --json") == 0
     settings = by_stage(shell)
@@ -109,24 +92,12 @@ def test_a_method_in_a_settings_file_and_the_flag_that_beats_it(shell: Any) -> N
     assert (settings["train-model"].networks, settings["train-policy"].method) == (7, None)
 
 
-@pytest.mark.parametrize("command", ["train-model", "select-elites", "train-policy", "ablate", "run"])
+@pytest.mark.parametrize("command", ["train-model", "select-elites", "train-policy", "ablate", "run quickstart", ""])
 def test_an_unknown_method_lists_the_known(modelled: Any, command: str) -> None:
-    assert modelled(f"{command}{' quickstart' if command == 'run' else ''} --method mopp") == 2
+    assert modelled(f"{command} --method mopp" if command else "presets settings mopp") == 2
     assert "There is no method 'mopp'; there are awr, bc, " in modelled.err
     assert "Try: mopo presets methods" in modelled.err
     assert modelled.calls == [] and modelled.out == ""
-
-
-def test_methods_are_listed_and_shown(shell: Any) -> None:
-    assert shell("presets methods") == 0
-    assert [line.split()[0] for line in shell.out.splitlines()] == method_names()
-    assert all(len(line.split()) > 3 for line in shell.out.splitlines())
-    assert shell("presets methods --json") == 0
-    assert list(json.loads(shell.out)["methods"]) == method_names()
-    assert shell("presets show mbpo-no-ens") == 0
-    assert shell.out.startswith("#") and "networks: 1" in shell.out
-    assert shell("presets show mbpo-no-ens --json") == 0
-    assert json.loads(shell.out)["settings"]["train-model"]["networks"] == 1
 
 
 @pytest.mark.parametrize("preset", ["hopper-medium-replay", "mopo-v1"])
@@ -164,14 +135,6 @@ def test_ablate_has_a_cell_per_method_with_its_own_settings(modelled: Any) -> No
         ("sac-off", "none", 2),
     ]
     assert call.parts == []
-
-
-def test_ablate_of_methods_without_a_model_needs_none(shell: Any) -> None:
-    assert shell("fetch-data --dataset hopper-medium") == 0
-    assert shell("ablate --method bc,sac-off") == 0
-    assert shell.stages == ["fetch-data", "ablate"]
-    assert shell("ablate --method bc,mopo") == 4
-    assert "no model yet" in shell.err
 
 
 def test_ablate_trains_each_other_model_once_in_a_variant_of_the_run(modelled: Any) -> None:

@@ -5,14 +5,6 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.config.paper_tables import table_names
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
 
 @pytest.mark.parametrize(
     ("line", "code", "says"),
@@ -52,9 +44,3 @@ def test_a_run_is_no_root_for_a_table(mopo: Any, folder: Path) -> None:
     (folder / "mine/run.json").write_text("{}")
     outcome = mopo("ablate --table mopo-1 --run mine")
     assert outcome.code == 2 and "mine is a run, but" in outcome.err
-
-
-def test_the_tables_are_listed(mopo: Any) -> None:
-    listing = mopo("presets tables").out.splitlines()
-    assert [line.split()[0] for line in listing] == table_names()
-    assert all(any(f"{paper}, " in line for paper in ("MOPO", "COMBO", "DROP")) for line in listing)

@@ -1,10 +1,11 @@
-"""``mopo presets settings``: every setting with its default and source, and what a method makes of it."""
+"""``mopo presets``: what ships, and every setting with its default and source and what a method makes of it."""
 
 import json
 from typing import Any
 
 import pytest
 
+from mopo_cli.config.presets import names_of, preset_names
 from mopo_cli.config.schema import STAGES
 
 
@@ -17,6 +18,43 @@ def block(text: str, stage: str) -> dict[str, list[str]]:
     """The cells of a stage's block by setting."""
     (lines,) = (part.splitlines()[1:] for part in text.split("\n\n") if part.splitlines()[0] == stage)
     return {line.split()[0]: line.split(maxsplit=4) for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("command", "title", "names"),
+    [
+        ("ls", "presets", preset_names()),
+        ("methods", "methods", names_of("method")),
+        ("tables", "tables", names_of("table")),
+    ],
+)
+def test_what_ships_is_listed_with_what_it_is_for(shell: Any, command: str, title: str, names: list[str]) -> None:
+    assert shell(f"presets {command}") == 0
+    lines = shell.out.splitlines()
+    assert [line.split()[0] for line in lines] == names
+    assert all(len(line.split()) > 3 for line in lines)
+    papers = ("MOPO, ", "COMBO, ", "DROP, ")
+    assert title != "tables" or all(any(paper in line for paper in papers) for line in lines)
+    assert shell(f"presets {command} --json") == 0
+    assert list(json.loads(shell.out)[title]) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "keys", "value"),
+    [
+        ("hopper-medium", "lam: 5", ("train-policy", "lam"), 5),
+        ("mbpo-no-ens", "networks: 1", ("train-model", "networks"), 1),
+        ("mopo-1", "paper: MOPO-v2", ("paper",), "MOPO-v2"),
+    ],
+)
+def test_what_ships_is_shown(shell: Any, name: str, line: str, keys: tuple[str, ...], value: Any) -> None:
+    assert shell(f"presets show {name}") == 0
+    assert shell.out.startswith("#") and line in shell.out
+    assert shell(f"presets show {name} --json") == 0
+    settings = json.loads(shell.out)["settings"]
+    for key in keys:
+        settings = settings[key]
+    assert settings == value
 
 
 def test_settings_of_a_method_have_value_origin_default_and_source(shell: Any) -> None:
@@ -55,8 +93,3 @@ def test_settings_without_a_method_are_all_settings(shell: Any) -> None:
     assert every["train-policy, cql", "beta"]["default"] == "5"
     assert shell("presets settings") == 0
     assert block(shell.out, "train-policy, iql")["expectile"] == ["expectile", "0.7", "IQL"]
-
-
-def test_an_unknown_method_is_refused(shell: Any) -> None:
-    assert shell("presets settings mop") == 2
-    assert "There is no method 'mop'" in shell.err

@@ -1,41 +1,14 @@
 """The cells of a grid over any setting: which there are, what they are called, and what is refused."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from probes.grids import made
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.config.ablation import axis_values, check_grid, grid, method_cells
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import Ablate, TrainPolicy
+from mopo_cli.config.ablation import axis_values
 from mopo_cli.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Made:
-    """An ablation's settings and its cells."""
-
-    settings: Ablate
-    cells: tuple[TrainPolicy, ...]
-
-    @property
-    def names(self) -> list[str]:
-        return [cell.policy_name() for cell in self.cells]
-
-
-def made(*axes: str, dataset: str | None = None, file: Path | None = None, **flags: Any) -> Made:
-    line = {**flags, "grid": list(axes)} if axes else flags
-    resolved = resolve(Ablate, dataset=dataset, config_file=file, flags=line)
-
-    def settle(own: dict[str, Any]) -> TrainPolicy:
-        return resolve(TrainPolicy, dataset=dataset, config_file=file, flags=own).settings
-
-    check_grid(resolved.settings, resolved.origins)
-    if resolved.settings.method:
-        return Made(resolved.settings, method_cells(resolved.settings, resolved.origins, settle))
-    return Made(resolved.settings, grid(resolved.settings))
 
 
 def test_every_combination_is_a_cell_named_after_what_differs() -> None:
@@ -134,12 +107,13 @@ def test_the_grid_may_stand_in_a_file(tmp_path: Path) -> None:
         ("networks=3", {}, r"unknown setting 'networks'"),
         ("beta=0.5,-1", {"method": "combo"}, r"--grid beta must be greater than or equal to 0, not '-1'"),
         ("hidden=16,x", {}, r"--grid hidden must be a valid integer"),
+        ("beta=0.5,x", {"method": "combo"}, r"--grid beta must be a valid number, not 'x'\."),
         ("actor-schedule=flat", {}, r"--grid actor-schedule must be 'constant' or 'cosine'"),
         ("tau=0.1,1e-1", {}, r"--grid tau has a value twice"),
         ("method=mopo,mbpo", {}, r"--grid cannot have method: .*--method A,B"),
         ("algorithm=sac,bc", {}, r"--grid cannot have algorithm: .*--method A,B"),
         ("penalty=ens,none", {}, r"--grid cannot have penalty: .*--penalty A,B"),
-        ("lam=1,2", {"method": "mopo"}, r"--grid cannot have lam: .*--lam A,B"),
+        ("lam=1,2", {"method": "mopo"}, r"--grid cannot have lam: its values are compared with --lam A,B\."),
         ("h=1,2", {}, r"--grid cannot have h: .*--h A,B"),
         ("seeds=1,2", {}, r"--grid cannot have seeds: all cells use the same seeds"),
         ("seed-list=1,2", {}, r"--grid cannot have seed-list: all cells use the same seeds"),

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from probes.grids import made
+from probes.papers import FIRST_VERSION
 
-from mopo_cli.config.ablation import method_cells, method_demands
+from mopo_cli.config.ablation import method_demands
 from mopo_cli.config.fields import Settings
-from mopo_cli.config.presets import load_method, method_names, method_text, parse_sections, preset_names, preset_text
+from mopo_cli.config.presets import load_method, method_names, parse_sections, preset_names, preset_text, text_of
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import STAGES, Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import SettingsError, UsageError
@@ -32,21 +34,6 @@ PENALTY = {
     **dict.fromkeys(("mopo-no-pen", "mopo-v1-no-pen", "mbpo", "mbpo-no-ens", "sac-off", "bc"), "none"),
     "mopo-avg-var": "avg-var",
     **dict.fromkeys(RELATIVES, "none"),
-}
-# (h, lam): MOPO, first version, Table 4.
-FIRST_VERSION = {
-    "halfcheetah-random": (5, 0.5),
-    "hopper-random": (5, 1),
-    "walker2d-random": (1, 1),
-    "halfcheetah-medium": (1, 1),
-    "hopper-medium": (5, 5),
-    "walker2d-medium": (5, 5),
-    "halfcheetah-medium-replay": (5, 1),
-    "hopper-medium-replay": (1, 5),
-    "walker2d-medium-replay": (1, 1),
-    "halfcheetah-medium-expert": (5, 5),
-    "hopper-medium-expert": (5, 1),
-    "walker2d-medium-expert": (1, 2),
 }
 # h of MBPO: MOPO, final version, Table 6.
 MBPO_H = {
@@ -102,7 +89,7 @@ def test_a_method_is_its_penalty_and_what_it_asks_of_the_model(method: str) -> N
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_is_valid_for_every_preset(method: str) -> None:
-    text = method_text(method)
+    text = text_of("method", method)
     assert text.startswith("# ") and ("MOPO" in text or text.lower().replace("+", "-").startswith(f"# {method}: "))
     for preset in preset_names():
         for stage in STAGES.values():
@@ -143,7 +130,7 @@ def test_the_kit_has_its_own_h_and_lam_and_settings(dataset: str) -> None:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text("train-policy:\n  critic-lr: 0.01\n  alpha-lr: 0.01\n  epochs: 9\n")
+    path.write_text("train-policy:\n  critic-lr: 0.01\n  alpha_lr: 0.01\n  epochs: 9\n")
     return path
 
 
@@ -168,8 +155,10 @@ def test_later_layers_beat_earlier_ones_and_origins_say_which(file: Path) -> Non
         assert (getattr(resolved.settings, name), resolved.origins[name]) == (value, origin), name
     assert resolved.origins.keys() == TrainPolicy.model_fields.keys()
 
-    plain = resolve(TrainPolicy, dataset="hopper-mixed").settings
-    assert (plain.method, plain.lam, plain.target_entropy, plain.actor_lr) == (None, 1, -3, 3e-4)
+    plain = resolve(TrainPolicy, dataset="hopper-mixed", config_file=file)
+    settings = plain.settings
+    assert (settings.method, settings.lam, settings.target_entropy, settings.actor_lr) == (None, 1, -3, 3e-4)
+    assert (plain.origins["target_entropy"], plain.origins["epochs"]) == (preset, str(file))
 
 
 def test_flags_beat_a_method() -> None:
@@ -299,13 +288,8 @@ def test_what_a_method_asks_of_the_model(tmp_path: Path) -> None:
 
 
 def cells(dataset: str, line: dict[str, Any], file: Path | None = None) -> list[tuple[Any, ...]]:
-    resolved = resolve(Ablate, dataset=dataset, config_file=file, flags=line)
-
-    def settle(flags: dict[str, Any]) -> TrainPolicy:
-        return resolve(TrainPolicy, dataset=dataset, config_file=file, flags=flags).settings
-
-    made = method_cells(resolved.settings, resolved.origins, settle)
-    return [(c.method, c.penalty, c.lam, c.h, c.epochs, c.all_seeds()) for c in made]
+    found = made(dataset=dataset, file=file, **line).cells
+    return [(c.method, c.penalty, c.lam, c.h, c.epochs, c.all_seeds()) for c in found]
 
 
 def test_cells_of_methods_have_their_own_settings_but_where_the_user_gave_others() -> None:
@@ -335,8 +319,8 @@ def test_cells_of_methods_take_over_what_a_file_gives(
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     Path(name).write_text("ablate:\n  epochs: 3\n  lam: [0.5, 2]\n")
-    made = cells("hopper-medium-replay", {"method": "mopo,mbpo"}, Path(name))
-    assert [(cell[0], cell[2], cell[4]) for cell in made] == [("mopo", 0.5, 3), ("mopo", 2, 3), ("mbpo", 1, 3)]
+    found = cells("hopper-medium-replay", {"method": "mopo,mbpo"}, Path(name))
+    assert [(cell[0], cell[2], cell[4]) for cell in found] == [("mopo", 0.5, 3), ("mopo", 2, 3), ("mbpo", 1, 3)]
 
 
 def test_what_a_file_says_of_a_method_comes_before_what_it_says_of_all(tmp_path: Path) -> None:
@@ -344,19 +328,19 @@ def test_what_a_file_says_of_a_method_comes_before_what_it_says_of_all(tmp_path:
     path.write_text(
         "train-policy: {epochs: 3, lam: 2}\nmethods: {mopo: {train-policy: {epochs: 4}}}\nablate: {h: [2, 6]}\n"
     )
-    made = cells("hopper-medium-replay", {"method": "mopo,mopo-v1"}, path)
-    assert [(cell[0], *cell[2:5]) for cell in made] == [
+    found = cells("hopper-medium-replay", {"method": "mopo,mopo-v1"}, path)
+    assert [(cell[0], *cell[2:5]) for cell in found] == [
         *(("mopo", 2, 2, 4), ("mopo", 2, 6, 4)),
         *(("mopo-v1", 2, 2, 3), ("mopo-v1", 2, 6, 3)),
     ]
-    made = cells("hopper-medium-replay", {"method": "mopo,mopo-v1", "epochs": "9"}, path)
-    assert {cell[4] for cell in made} == {9}, "a flag is about all of them"
+    found = cells("hopper-medium-replay", {"method": "mopo,mopo-v1", "epochs": "9"}, path)
+    assert {cell[4] for cell in found} == {9}, "a flag is about all of them"
 
 
 @pytest.mark.parametrize("name", [*method_names(), *preset_names()])
 def test_what_presets_show_prints_is_a_settings_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(method_text(name) if name in method_names() else preset_text(name))
+    path.write_text(text_of("method", name) if name in method_names() else preset_text(name))
     for stage in STAGES.values():
         resolve(stage, dataset="any", config_file=path)
     if name in method_names():
@@ -377,15 +361,13 @@ def test_a_settings_file_must_not_change_what_a_method_is(tmp_path: Path) -> Non
     flags = {"method": "mbpo", "penalty": "ens"}
     path.write_text("train-policy: {epochs: 9}\n")
     assert resolve(TrainPolicy, config_file=path, flags=flags).settings.penalty == "ens", "a flag is in sight"
-    ablation = resolve(Ablate, flags={"method": "mopo,sac-off", "real_ratio": "0.5"})
     with pytest.raises(SettingsError, match=r"real-ratio 0\.5, but the method sac-off is real-ratio 1\.0"):
-        method_cells(ablation.settings, ablation.origins, lambda flags: resolve(TrainPolicy, flags=flags).settings)
+        made(method="mopo,sac-off", real_ratio="0.5")
 
 
 def test_the_share_of_data_is_a_choice_where_there_is_one() -> None:
-    ablation = resolve(Ablate, flags={"method": "combo", "real_ratio": "0.8"})
-    cells = method_cells(ablation.settings, ablation.origins, lambda flags: resolve(TrainPolicy, flags=flags).settings)
-    assert [(cell.algorithm, cell.real_ratio) for cell in cells] == [("combo", 0.8)]
+    found = made(method="combo", real_ratio="0.8").cells
+    assert [(cell.algorithm, cell.real_ratio) for cell in found] == [("combo", 0.8)]
 
 
 def test_cloning_takes_real_data_alone() -> None:

@@ -1,8 +1,10 @@
 """The presets that ship: all of them load, and say what the papers' tables say."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from probes import papers
 
 from mopo_cli.config import presets
 from mopo_cli.config.checks import checked
@@ -12,8 +14,8 @@ from mopo_cli.config.presets import (
     parse_sections,
     preset_dataset,
     preset_names,
-    preset_summary,
     preset_text,
+    summary,
 )
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import STAGES, FetchData, TrainPolicy
@@ -21,21 +23,8 @@ from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.source_generated import TASKS
 from mopo_cli.errors import SettingsError, UsageError
 
-# (h, lam): MOPO final version, Table 6; halfcheetah-medium-expert as released (its Table 6 has lam 1).
-H_LAM = {
-    "halfcheetah-random": (5, 0.5),
-    "hopper-random": (5, 1),
-    "walker2d-random": (1, 1),
-    "halfcheetah-medium": (1, 1),
-    "hopper-medium": (5, 5),
-    "walker2d-medium": (5, 5),
-    "halfcheetah-medium-replay": (5, 1),
-    "hopper-medium-replay": (5, 1),
-    "walker2d-medium-replay": (1, 1),
-    "halfcheetah-medium-expert": (5, 5),
-    "hopper-medium-expert": (5, 1),
-    "walker2d-medium-expert": (1, 2),
-}
+# halfcheetah-medium-expert as released: Table 6 has lam 1.
+H_LAM = {**papers.H_LAM, "halfcheetah-medium-expert": (5, 5)}
 VARIANTS = {
     "hopper-medium-replay-first-paper": (1, 5),
     "halfcheetah-medium-expert-final-paper": (5, 1),
@@ -51,7 +40,7 @@ GENERATED = ("InvertedPendulum-v5", "Pendulum-v1", "Hopper-v5")
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid_and_says_what_it_is_for(name: str) -> None:
     assert preset_text(name).startswith("# ")
-    assert len(preset_summary(name)) > 20
+    assert len(summary(preset_text(name))) > 20
     sections = checked(load_preset(name), name)
     assert sections["fetch-data"]["dataset"]
     parse_dataset(preset_dataset(name))  # the data set is one that fetch-data knows
@@ -156,3 +145,43 @@ def test_an_empty_file_and_an_empty_section_are_fine() -> None:
 def test_a_preset_of_the_users_own_data_set_keeps_its_version() -> None:
     assert resolve(FetchData, flags={"dataset": "walker2d-medium-v0"}).settings.dataset == "walker2d-medium-v0"
     assert resolve(FetchData, dataset="walker2d-medium-v0").settings.dataset == "walker2d-medium-v0"
+
+
+# DROP's settings on D4RL's sets: its authors' configurations.
+DROP_SETTINGS = ("eta", "h", "ratio_form", "ratio_min", "ratio_max", "dice_lr", "dice_norm", "dice_steps")
+DROP: dict[str, tuple[Any, ...]] = {
+    "halfcheetah-random": (0.5, 5, "log", 0.01, 10, 1e-4, 0.1, 400),
+    "halfcheetah-medium": (1.0, 5, "log", 0.01, 10, 1e-4, 0.1, 400),
+    "halfcheetah-medium-replay": (1.0, 5, "log", 0.01, 10, 1e-4, 1.0, 400),
+    "halfcheetah-medium-expert": (0.1, 5, "log", 0.01, 50, 1e-4, 0.5, 200),
+    "hopper-random": (1.0, 5, "tanh", 0.01, 10, 1e-4, 0.1, 400),
+    "hopper-medium": (5.0, 5, "log", 0.01, 10, 1e-4, 0.1, 400),
+    "hopper-medium-replay": (1.0, 5, "log", 0.01, 10, 1e-4, 0.1, 400),
+    "hopper-medium-expert": (5.0, 5, "log", 0.01, 10, 1e-4, 0.1, 400),
+    "walker2d-random": (1.0, 1, "log", 0.01, 50, 1e-3, 0.1, 600),
+    "walker2d-medium": (0.1, 5, "tanh-difference", 0.01, 10, 1e-4, 0.1, 400),
+    "walker2d-medium-replay": (2.0, 1, "log", 0.01, 50, 1e-4, 0.1, 600),
+    "walker2d-medium-expert": (5.0, 1, "tanh-difference", 0.01, 10, 1e-4, 0.1, 500),
+}
+
+
+@pytest.mark.parametrize("dataset", DROP)
+def test_drop_s_settings_are_those_of_its_authors(dataset: str) -> None:
+    assert dataset in preset_names() and preset_dataset(dataset) == dataset
+    settings = resolve(TrainPolicy, dataset=dataset, flags={"method": "drop"}).settings
+    assert tuple(getattr(settings, name) for name in DROP_SETTINGS) == DROP[dataset]
+    # As everywhere: no penalty of MOPO's, and its share of real rows and target entropy on D4RL.
+    assert (settings.algorithm, settings.penalty, settings.real_ratio) == ("drop", "none", 0.05)
+    assert (settings.target_entropy, settings.dice_pretrain) == (-3, 1000)  # type: ignore[attr-defined]
+    assert settings.policy_name() == f"drop_h{settings.h}"
+
+
+@pytest.mark.parametrize("bad", [{"eta": -1}, {"ratio_form": "sqrt"}, {"ratio_min": 1.5}, {"ratio_max": 0.5}])
+def test_what_means_nothing_to_drop_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        resolve(TrainPolicy, flags={"method": "drop", **bad})
+
+
+def test_without_a_preset_drop_s_defaults_hold() -> None:
+    settings = resolve(TrainPolicy, dataset="./mine.h5", flags={"method": "drop"}).settings
+    assert tuple(getattr(settings, name) for name in DROP_SETTINGS) == (1.0, 5, "log", 0.01, 10, 1e-4, 0.1, 400)

@@ -1,4 +1,4 @@
-"""default < preset < file < flag, and every fault told at once."""
+"""Where settings come from (test_methods has all layers in one), and every fault told at once."""
 
 from pathlib import Path
 
@@ -8,27 +8,6 @@ from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import Ablate, Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.errors import InputError, SettingsError, UsageError
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.yaml"
-    path.write_text("train-policy:\n  lam: 2\n  steps-per-epoch: 20\n  batch_size: 32\n")
-    return path
-
-
-def test_later_layers_beat_earlier_ones_and_origins_say_which(file: Path) -> None:
-    # hopper-medium: h 5, lam 5, epochs 1000, target-entropy -3.
-    resolved = resolve(TrainPolicy, dataset="hopper-medium", config_file=file, flags={"steps_per_epoch": "7"})
-    assert (resolved.settings.target_entropy, resolved.origins["target_entropy"]) == (
-        -3,
-        "preset hopper-medium",
-    )
-    assert (resolved.settings.lam, resolved.origins["lam"]) == (2, str(file))
-    assert (resolved.settings.batch_size, resolved.origins["batch_size"]) == (32, str(file))
-    assert (resolved.settings.steps_per_epoch, resolved.origins["steps_per_epoch"]) == (7, "flag")
-    assert (resolved.settings.gamma, resolved.origins["gamma"]) == (0.99, "default")
-    assert resolved.origins.keys() == TrainPolicy.model_fields.keys()
 
 
 def test_a_named_preset_replaces_the_data_sets_own() -> None:

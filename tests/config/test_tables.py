@@ -7,9 +7,10 @@ from math import isnan
 from typing import Any
 
 import pytest
+from probes.papers import H_LAM
 
-from mopo_cli.config.paper_tables import choose_rows, load_table, table_names, table_text
-from mopo_cli.config.presets import method_names
+from mopo_cli.config.paper_tables import choose_rows, load_table
+from mopo_cli.config.presets import method_names, names_of, text_of
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.data.registry import parse_dataset
@@ -30,21 +31,6 @@ WHOLE = {
     "combo-3": ("COMBO", "Table 3", 108),
     "drop-1": ("DROP", "Table 1", 108),
 }
-# MOPO, final version, Table 6.
-H_LAM = {
-    "halfcheetah-random": (5, 0.5),
-    "hopper-random": (5, 1),
-    "walker2d-random": (1, 1),
-    "halfcheetah-medium": (1, 1),
-    "hopper-medium": (5, 5),
-    "walker2d-medium": (5, 5),
-    "halfcheetah-medium-replay": (5, 1),
-    "hopper-medium-replay": (5, 1),
-    "walker2d-medium-replay": (1, 1),
-    "halfcheetah-medium-expert": (5, 1),
-    "hopper-medium-expert": (5, 1),
-    "walker2d-medium-expert": (1, 2),
-}
 
 
 def printed(name: str) -> Any:
@@ -59,7 +45,7 @@ def printed(name: str) -> Any:
 
 
 def test_these_tables_ship() -> None:
-    assert table_names() == sorted(NAMES)
+    assert names_of("table") == sorted(NAMES)
     with pytest.raises(UsageError, match=r"no table 'mopo-9'; there are combo-1, .*, mopo-real-ratio"):
         load_table("mopo-9")
 
@@ -67,7 +53,7 @@ def test_these_tables_ship() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_name_known_methods_and_settings_and_data_sets_are_known(name: str) -> None:
     table = load_table(name)
-    assert table_text(name).startswith(f"# {name.split('-')[0].upper()}, ")
+    assert text_of("table", name).startswith(f"# {name.split('-')[0].upper()}, ")
     assert max(Counter(row.slug for row in table.rows).values()) == 1
     assert {row.method for row in table.rows if row.method} <= set(method_names())
     assert table.seeds == (3 if name in ("mopo-3-v1", "mopo-5", "mopo-h-lam") else 6)
@@ -160,12 +146,6 @@ def test_the_first_version_chose_otherwise_for_two_sets() -> None:
     different = {name: chosen_pair(name, "MOPO-v1") for name in H_LAM if chosen_pair(name, "MOPO-v1") != H_LAM[name]}
     assert different == {"hopper-medium-replay": (1, 5), "halfcheetah-medium-expert": (5, 5)}
     assert chosen_pair("hiv", "MOPO-v2") is None
-
-
-def test_real_ratio_differs_in_nothing_else() -> None:
-    with_, without = load_table("mopo-real-ratio").rows
-    assert (with_.settings, without.settings) == ({"real_ratio": 0.05}, {"real_ratio": 0})
-    assert with_.method == without.method == "mbpo"
 
 
 @pytest.mark.parametrize(

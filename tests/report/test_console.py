@@ -137,11 +137,15 @@ def test_rows_of_a_live_table_line_up(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(heading) == len(first) == len(second)
 
 
-def test_a_heartbeat_is_written_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock says."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_heartbeat_is_written_now_and_then(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Report().progress("fit", 100) as bar:
         for _ in range(100):
             now[0] += 1.0
@@ -154,10 +158,8 @@ def test_a_heartbeat_is_written_now_and_then(
 
 
 def test_the_time_left_counts_no_steps_of_an_earlier_attempt(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Report().progress("fit", 100, done=90) as bar:
         now[0] = 60.0
         bar.update(2)
@@ -166,9 +168,7 @@ def test_the_time_left_counts_no_steps_of_an_earlier_attempt(
     assert "0:04:00 left" in line  # 8 more at 30 s each
 
 
-def test_bytes_are_shown_with_their_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+def test_bytes_are_shown_with_their_speed(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Report().progress("file", 200_000_000, done=50_000_000, in_bytes=True) as bar:
         now[0] = 40.0
         bar.update(100_000_000)

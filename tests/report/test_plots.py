@@ -17,14 +17,6 @@ EPOCHS = [1, 2, 3]
 RETURNS = [[0.0, 10.0, 5.0], [20.0, 40.0, 60.0], [100.0, np.nan, 300.0]]
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The figures that would have been saved."""
-    saved = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
-    return saved
-
-
 def lines_of(axes: Any) -> Any:
     return {line.get_label(): line for line in axes.get_lines()}
 
@@ -109,7 +101,7 @@ def test_importing_is_cheap_and_drawing_needs_no_pyplot(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from mopo_cli.report import plots, tables
+from mopo_cli.report import plots, plots_rollouts, tables
 assert not {"matplotlib", "torch"} & set(sys.modules)
 plots.ablation_plot(Path(sys.argv[1]), "t", {"a": [1.0]}, {})
 assert "matplotlib.pyplot" not in sys.modules

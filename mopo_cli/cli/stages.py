@@ -1,0 +1,127 @@
+"""The commands of single stages: ``train-model``, ``select-elites``, ``rollout``, ``train-policy``, ``evaluate``"""
+
+from typing import Annotated
+
+from mopo_cli.cli.context import open_context
+from mopo_cli.cli.methods import refuse_other_model
+from mopo_cli.cli.options import Call, command, plain_option
+from mopo_cli.config.schema import Evaluate, Rollout, SelectElites, TrainModel, TrainPolicy
+
+EXAMPLES = {
+    "train-model": (
+        "mopo train-model --dataset walker2d-medium",
+        "mopo train-model --dataset generate:Hopper-v5:random --max-epochs 50 --seeds 3",
+    ),
+    "select-elites": ("mopo select-elites", "mopo select-elites --networks 0,2,3,5,6"),
+    "rollout": (
+        "mopo rollout --h 5 --actions uniform",
+        "mopo rollout --diagnose --map",
+        "mopo rollout --h 1 --actions runs/quickstart/policies/mopo_max-var_lam1_h5/seed-0/policy.safetensors",
+    ),
+    "train-policy": (
+        "mopo train-policy --penalty max-var --lam 1 --h 5",
+        "mopo train-policy --method mbpo --seeds 3",
+        "mopo train-policy --dataset walker2d-medium --seed-list 0,3,7 --name three-seeds",
+    ),
+    "evaluate": (
+        "mopo evaluate --episodes 10",
+        "mopo evaluate --policy mopo_none_h5 --json",
+        "mopo evaluate --bound --episodes 50",
+    ),
+}
+
+Diagnose = Annotated[
+    bool,
+    plain_option(
+        "--diagnose", "compare uncertainties with the model's true error, by a simulator; also for an existing file"
+    ),
+]
+Map = Annotated[
+    bool,
+    plain_option("--map", "plot where rollouts leave the data, with uncertainties; also for an existing file"),
+]
+Bound = Annotated[
+    bool,
+    plain_option("--bound", "also check MOPO's bound: returns in the penalised model, the model and the environment"),
+]
+
+
+@command(TrainModel)
+def train_model(call: Call) -> None:
+    """Train the ensemble of dynamics networks; fetches the data first if needed."""
+    from mopo_cli.stages.train_model import run_train_model
+
+    context = open_context(call)
+    settings, options = context.settle(TrainModel, call.flags)
+    context.fetch_if_missing()
+    call.report.result(run_train_model(context.run, settings, options, call.report))
+
+
+@command(SelectElites, without=("engine",))
+def select_elites(call: Call) -> None:
+    """Choose the networks that rollouts use: those with the lowest hold-out error."""
+    from mopo_cli.stages.select_elites import run_select_elites
+
+    context = open_context(call)
+    settings, options = context.settle(SelectElites, call.flags)
+    context.needs("train-model", "model")
+    call.report.result(run_select_elites(context.run, settings, options, call.report))
+
+
+@command(Rollout, without=("method", "engine"))
+def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
+    """Make model transitions: from states of the data, h model steps each."""
+    from mopo_cli.stages.rollout import run_rollout
+
+    context = open_context(call)
+    settings, options = context.settle(Rollout, call.flags)
+    context.needs("train-model", "model")
+    if diagnose:
+        from mopo_cli.stages.analysis.diagnose import check_diagnosis, run_diagnose
+
+        check_diagnosis(context.run)
+    context.select_elites_if_missing()
+    result = run_rollout(context.run, settings, options, call.report)
+    if diagnose:
+        result["diagnosis"] = run_diagnose(context.run, settings, options, call.report)
+    if map:
+        from mopo_cli.stages.analysis.density_map import run_density_map
+
+        result["map"] = run_density_map(context.run, settings, options, call.report)
+    call.report.result(result)
+
+
+@command(TrainPolicy)
+def train_policy(call: Call) -> None:
+    """Train a policy on real and model data, with the reward lowered by lam * uncertainty."""
+    from mopo_cli.stages.common.policy_stack import raise_if_diverged
+    from mopo_cli.stages.train_policy import run_train_policy
+
+    context = open_context(call)
+    settings, options = context.settle(TrainPolicy, call.flags)
+    if settings.needs_model:
+        context.needs("train-model", "model")
+        refuse_other_model(context, settings)
+        context.select_elites_if_missing(settings.method)
+    result = run_train_policy(context.run, settings, options, call.report)
+    call.report.result(result)
+    raise_if_diverged(result)
+
+
+@command(Evaluate, without=("method", "engine"))
+def evaluate(call: Call, bound: Bound = False) -> None:
+    """Run the policy in the real environment and compare it with its data and the published numbers."""
+    from mopo_cli.stages.evaluate import run_evaluate
+
+    context = open_context(call)
+    settings, options = context.settle(Evaluate, call.flags)
+    context.needs("train-policy", "policy")
+    if bound:
+        context.needs("train-model", "model")
+        context.select_elites_if_missing()
+    result = run_evaluate(context.run, settings, options, call.report)
+    if bound:
+        from mopo_cli.stages.analysis.return_bound import run_bound
+
+        result["bound"] = run_bound(context.run, settings, options, call.report)
+    call.report.result(result, result.get("reason"))
