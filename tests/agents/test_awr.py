@@ -23,8 +23,7 @@ from probes.offline import (
 )
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import Batch, agent_state
-from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms.awr import (
     ALGORITHM,
     Awr,
@@ -35,13 +34,8 @@ from mopo_cli.agents.algorithms.awr import (
     update,
     weights,
 )
-from mopo_cli.agents.loop import advance, loop_state
-from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.world import World
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.rows import Rows, Transition
-from mopo_cli.engine.streams import Draws
 from mopo_cli.tasks.termination import never
 
 SETTINGS = AwrSettings(
@@ -139,20 +133,6 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
     assert agent_state(awr)[1] == [2, 2]
 
 
-def test_the_rows_of_a_batch_are_those_it_is_weighed_by() -> None:
-    """The loop's own batches, whose index says which rows of the data they are."""
-    world = make_world()
-    seen: list[bool] = []
-    original = ALGORITHM.update
-
-    def watched(awr: Awr, batch: Batch, draws: Draws, scale: float) -> dict[str, Tensor]:
-        seen.append(torch.equal(split(world).action[batch.index], batch.action))
-        return original(awr, batch, draws, scale)
-
-    train(world, SETTINGS, replace(ALGORITHM, update=watched), 14)
-    assert seen == [True] * 14
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_the_policy_is_the_weighted_mean_of_the_actions(temperature: float) -> None:
     """Half the actions are worth 1, half 0: standardised advantages are 1 and -1, their mean 0.6 tanh(1 / t)."""
@@ -192,20 +172,3 @@ def test_the_published_policy_is_for_observations_as_they_are() -> None:
     for m in range(2):
         out = perceptron(leaves(awr.actor.layout, awr.actor.flat, m), (observation.double() - mean) / std)
         torch.testing.assert_close(awr.policy(m).greedy(observation), torch.tanh(out[:, :2]).float())
-
-
-def test_a_checkpoint_holds_returns_and_weights_and_none_of_the_data() -> None:
-    world = make_world()
-    loop = start_loop(world, MEMBERS, SETTINGS, LOOP, ALGORITHM)
-    advance(loop, world)
-    tensors, _ = loop_state(loop)
-    rows = len(world.real)
-    assert {name for name, tensor in tensors.items() if rows in tensor.shape} == {"returns", "weights"}
-
-
-def test_the_method_is_that_of_the_paper() -> None:
-    assert load("awr") is ALGORITHM and ALGORITHM.learns_from == "real"
-    found = resolve(TrainPolicy, flags={"method": "awr"}).settings
-    wanted = {"algorithm": "awr", "penalty": "none", "real_ratio": 1}
-    wanted |= {"awr_temperature": 1, "weight_max": 20, "return_lambda": 0.95, "gamma": 0.99, "batch_size": 256}
-    assert {name: getattr(found, name) for name in wanted} == wanted

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
@@ -134,10 +133,3 @@ def test_a_known_policy_is_found_again() -> None:
         assert (policy.greedy(world.start) - expected).square().mean() < 0.002
         assert (policy.greedy(fresh) - truth).square().mean() < 0.01
     assert loop.pool.sizes == [0, 0] and not loop.tallies, "nothing was imagined"
-
-
-def test_it_is_an_algorithm_by_name() -> None:
-    assert load("bc") is ALGORITHM and {"sac", "bc"} <= set(NAMES)
-    actor = start_bc(OBS, ACT, SETTINGS, [0], "cpu").policy(0)
-    assert (actor.log_std_min, actor.log_std_max) == (-3.0, 1.0)
-    assert actor.greedy(torch.zeros(5, OBS)).shape == (5, ACT)

@@ -25,11 +25,8 @@ from probes.offline import (
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, update
 from mopo_cli.agents.runs import start_loop
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.nets.perceptron import evaluate
 
 BOUNDS = (-0.3, 0.4)
@@ -177,13 +174,3 @@ def test_rewards_are_scaled_by_the_returns_of_the_episodes() -> None:
     for left, settings in ((world, replace(SETTINGS, return_range=0.0)), (make_world((9,)), SETTINGS)):
         iql = start_loop(left, MEMBERS, settings, LOOP, ALGORITHM).agent
         assert iql.reward_scale == 1.0  # type: ignore[attr-defined]
-
-
-def test_the_method_is_that_of_the_paper() -> None:
-    assert load("iql") is ALGORITHM and ALGORITHM.learns_from == "real"
-    found = resolve(TrainPolicy, flags={"method": "iql"}).settings
-    wanted = {"algorithm": "iql", "penalty": "none", "real_ratio": 1, "actor_lr": 3e-4, "critic_lr": 3e-4}
-    wanted |= {"expectile": 0.7, "inverse_temperature": 3, "weight_max": 100, "return_range": 1000}
-    wanted |= {"actor_schedule": "cosine", "log_std_min": -5, "log_std_max": 2, "gamma": 0.99, "tau": 0.005}
-    wanted |= {"batch_size": 256, "hidden": 256, "layers": 2, "epochs": 1000, "steps_per_epoch": 1000}
-    assert {name: getattr(found, name) for name in wanted} == wanted
