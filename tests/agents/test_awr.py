@@ -20,6 +20,7 @@ from probes.offline import (
     returns_by_definition,
     train,
     two_ways,
+    world_of,
 )
 from torch import Tensor
 
@@ -35,8 +36,7 @@ from mopo_cli.agents.algorithms.awr import (
     weights,
 )
 from mopo_cli.agents.world import World
-from mopo_cli.engine.rows import Rows, Transition
-from mopo_cli.tasks.termination import never
+from mopo_cli.engine.rows import Transition
 
 SETTINGS = AwrSettings(
     hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, gamma=0.9, log_std_min=-3.0, log_std_max=1.0, weight_max=2.0
@@ -149,19 +149,13 @@ def test_the_policy_is_the_weighted_mean_of_the_actions(temperature: float) -> N
 def test_the_values_of_a_probe_are_learned(make_probe: Callable[[int], Probe]) -> None:
     """Through an end that counts, and through time limits that do not."""
     probe = make_probe(1000)
-    names = ("observations", "actions", "rewards", "terminals", "next_observations")
-    observation, action, reward, terminal, following = (
-        torch.from_numpy(probe.dataset[name].astype(np.float32)) for name in names
-    )
-    rows = Rows(1, 1, 3)
-    real = rows.pack(observation, action, reward, terminal, following, torch.zeros(1000, 3))
-    world = World(rows, real, observation, never)
+    world = world_of(probe)
     own = replace(QUICK, gamma=probe.gamma, critic_lr=1e-2)
     loop = train(world, own, ALGORITHM, 800, MEMBERS[:2], LONG)
     assert isinstance(loop.agent, Awr)
     wanted = probe.q_value(probe.dataset["observations"], probe.dataset["actions"])
     for m in range(2):
-        error = value_of(loop.agent, m, observation).numpy() - wanted
+        error = value_of(loop.agent, m, world.start).numpy() - wanted
         assert np.abs(error).mean() < 0.04 * np.abs(wanted).max()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from probes.environments import PROBES, Probe
 from probes.linear import linear_ensemble
+from probes.offline import tensor, world_of
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings
@@ -36,24 +37,6 @@ def settings(gamma: float, target_entropy: float = -1.0) -> SacSettings:
 
 def schedule(real_ratio: float) -> LoopSettings:
     return LoopSettings(100, 100, 1, 1, batch_size=64, real_ratio=real_ratio)
-
-
-def tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32))
-
-
-def world_of(probe: Probe) -> World:
-    data = {name: tensor(column) for name, column in probe.dataset.items()}
-    rows = Rows(data["observations"].shape[1], data["actions"].shape[1], 3)
-    packed = rows.pack(
-        data["observations"],
-        data["actions"],
-        data["rewards"],
-        data["terminals"],
-        data["next_observations"],
-        torch.zeros(len(data["rewards"]), 3),
-    )
-    return World(rows, packed, data["observations"], never)
 
 
 def train(world: World, members: tuple[Member, ...], sac: SacSettings, loop: LoopSettings, steps: int) -> Loop:
