@@ -13,7 +13,7 @@ from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.rows import Rows, Transition
-from mopo_cli.engine.streams import stream
+from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.tasks.termination import never
 
 SETTINGS = BcSettings(hidden=16, layers=2, actor_lr=1e-3, log_std_min=-3.0, log_std_max=1.0)
@@ -22,7 +22,7 @@ LOOP = LoopSettings(20, 10, 30, 2, batch_size=37, real_ratio=1.0)
 
 def learn(bc: Bc, batch: Transition, scale: float = 1.0) -> dict[str, Tensor]:
     reward = torch.randn(batch.reward.shape, generator=stream(0, "test/reward"))
-    return update(bc, replace(batch, reward=reward), scale)
+    return update(bc, replace(batch, reward=reward), Draws(()), scale)
 
 
 @pytest.mark.parametrize(("rows", "act_dim"), [(37, 2), (7, 1), (1, 3)])
@@ -48,7 +48,7 @@ def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
     bc, other, batch = *(start_bc(OBS, ACT, SETTINGS, [0], "cpu") for _ in range(2)), make_batch(1)
     heads = bc.actor.layout.views(bc.actor.flat.clone())
     learn(bc, batch)
-    update(other, replace(batch, reward=batch.reward + 9))
+    update(other, replace(batch, reward=batch.reward + 9), Draws(()))
     assert torch.equal(bc.actor.flat, other.actor.flat)
     after = bc.actor.layout.views(bc.actor.flat)
     assert torch.equal(after["w2"][..., ACT:], heads["w2"][..., ACT:])
