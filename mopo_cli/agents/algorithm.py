@@ -16,6 +16,7 @@ from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.network import Network
+from mopo_cli.nets.precision import Precision
 
 
 @dataclass
@@ -24,6 +25,18 @@ class Learned:
 
     An Adam named x_adam belongs to the tensor x or log_x.
     """
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """What every algorithm's settings have: of the actor, and the precision of the products of hidden layers."""
+
+    hidden: int
+    layers: int
+    actor_lr: float
+    log_std_min: float
+    log_std_max: float
+    update_precision: Precision = field(default="fp32", kw_only=True)
 
 
 @dataclass
@@ -172,14 +185,6 @@ def start_from_shapes(start: Callable[[int, int, Any, list[int], torch.device], 
     )
 
 
-def _actors(agent: Agent) -> Tensor:
-    return agent.actor.flat
-
-
-def _as_it_is(_agent: Any, _m: int, _flat: Tensor, how: RolloutOptions) -> RolloutOptions:
-    return how
-
-
 @dataclass(frozen=True)
 class Algorithm:
     """A learner as plain functions.
@@ -219,7 +224,7 @@ class Algorithm:
     warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None
     refresh: Callable[[Any, Draws, Take], None] = lambda agent, draws, take: None
     uncertainties: tuple[str, ...] = ()
-    rolling: Callable[[Any], Tensor] = _actors
-    imagining: Callable[[Any, int, Tensor, RolloutOptions], RolloutOptions] = _as_it_is
+    rolling: Callable[[Any], Tensor] = lambda agent: agent.actor.flat
+    imagining: Callable[[Any, int, Tensor, RolloutOptions], RolloutOptions] = lambda agent, m, flat, how: how
     choices: Callable[[Any], tuple[Choice, ...]] = lambda agent: ()
     files: Callable[[Any, int], dict[str, dict[str, Tensor]]] = lambda agent, m: {}

@@ -1,15 +1,15 @@
 """The behaviour policy of the data as a conditional variational auto-encoder (BCQ, Fujimoto et al. 2019)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Learned
-from mopo_cli.engine.streams import stream
-from mopo_cli.nets.network import Network, descend, descend_with_slope, start_network
+from mopo_cli.agents.perceptrons import start_single
+from mopo_cli.nets.network import Network, descend, descend_with_slope
 from mopo_cli.nets.perceptron import Evaluated, evaluate
-from mopo_cli.nets.precision import Precision
 
 LATENT = 2
 """Dimensions of the latent per dimension of the action."""
@@ -29,15 +29,13 @@ class Vae(Learned):
     decoder: Network
 
 
-def start_vae(
-    obs_dim: int, act_dim: int, hidden: int, seeds: list[int], device: torch.device | str, precision: Precision = "fp32"
-) -> Vae:
+def start_vae(obs_dim: int, act_dim: int, settings: Any, seeds: list[int], device: torch.device | str) -> Vae:
     """Build fresh models with two hidden layers each way, the m-th from the streams of `seeds[m]`."""
-    encoder, decoder = (
-        start_network(sizes, [stream(seed, f"{name}/weights") for seed in seeds], device, precision)
-        for name, sizes in zip(("encoder", "decoder"), vae_sizes(obs_dim, act_dim, hidden), strict=True)
+    encoder, decoder = vae_sizes(obs_dim, act_dim, settings.behaviour_hidden)
+    return Vae(
+        start_single("encoder", encoder, settings, seeds, device),
+        start_single("decoder", decoder, settings, seeds, device),
     )
-    return Vae(encoder, decoder)
 
 
 def vae_sizes(obs_dim: int, act_dim: int, hidden: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

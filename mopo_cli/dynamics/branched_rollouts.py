@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.dynamics.penalties import (
-    ORACLE,
-    RATIO,
-    RELEASED_FORM,
-    UNCERTAINTIES,
-    PenaltyForm,
-    uncertainties,
-)
+from mopo_cli.dynamics.penalties import ORACLE, RATIO, RELEASED_FORM, UNCERTAINTIES, PenaltyForm, uncertainties
 from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.rows import Rows
 from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE

@@ -6,8 +6,3 @@ from math import isnan
 def rank(errors: list[float]) -> list[int]:
     """Order the networks from the lowest error to the highest, NaN last; equal errors keep their order."""
     return sorted(range(len(errors)), key=lambda k: (isnan(errors[k]), errors[k]))
-
-
-def select_elites(errors: list[float], count: int) -> tuple[int, ...]:
-    """Choose the `count` networks with the lowest errors, best first."""
-    return tuple(rank(errors)[:count])

@@ -15,11 +15,7 @@ from mopo_cli.dynamics.split import Examples, Split, split_data
 from mopo_cli.engine.capture import Engine, Recorder, State, check_shapes
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.adam import Adam
-from mopo_cli.nets.gaussian import (
-    MAX_LOG_VARIANCE,
-    MIN_LOG_VARIANCE,
-    gaussian_layout,
-)
+from mopo_cli.nets.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import rounding
@@ -197,7 +193,10 @@ def restore_fit(fit: FitState, tensors: dict[str, Tensor], numbers: dict[str, An
     if active != sorted({*active} & {*seeds}) or len(numbers["stale"]) != len(seeds):
         raise ValueError("it is of other ensembles")
     # A fresh fit has rows for every seed, a checkpoint those of the seeds that are still active.
-    rows = {name: _active_rows(tensor, len(active), len(seeds)) for name, tensor in trained_state(fit)[0].items()}
+    rows = {
+        name: torch.Size((len(tensor) * len(active) // len(seeds), *tensor.shape[1:]))
+        for name, tensor in trained_state(fit)[0].items()
+    }
     check_shapes(tensors, rows | {"best": fit.best.shape, "best_mse": fit.best_mse.shape})
     # In memory of their own, aligned as products need it: `Parameters` would hold copies of rows that are not.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -210,7 +209,3 @@ def restore_fit(fit: FitState, tensors: dict[str, Tensor], numbers: dict[str, An
     fit.vectors = {name: tensors[f"spectral/{name}"] for name in fit.vectors}
     fit.epochs_without_gain, fit.active = list(numbers["stale"]), active
     fit.epoch, fit.step, fit.order = numbers["epoch"], numbers["step"], None
-
-
-def _active_rows(tensor: Tensor, active: int, seeds: int) -> torch.Size:
-    return torch.Size((len(tensor) * active // seeds, *tensor.shape[1:]))

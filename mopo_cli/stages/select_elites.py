@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from mopo_cli.config.schema import SelectElites
-from mopo_cli.dynamics.elites import rank, select_elites
+from mopo_cli.dynamics.elites import rank
 from mopo_cli.errors import SettingsError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import open_tensors
@@ -49,4 +49,4 @@ def _choose(settings: SelectElites, errors: list[float]) -> list[int]:
         return list(settings.networks)
     if settings.n > networks:
         raise SettingsError(f"--n {settings.n} asks for more elites than the model's {networks} networks.")
-    return list(select_elites(errors, settings.n))
+    return rank(errors)[: settings.n]

@@ -1,9 +1,12 @@
 """The squashed Gaussian against torch's own distributions in float64, and where those fail."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from probes.agents import normal as normals
 from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
@@ -14,10 +17,7 @@ from mopo_cli.nets.stacked import mlp_layout
 
 LOW, HIGH = -1.0, 0.5
 Array = NDArray[np.float64]
-
-
-def normal(*shape: int, name: str = "x", dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"), dtype=dtype)
+normal = partial(normals, dtype=torch.float64)
 
 
 def outputs(mean: Tensor, log_std: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """What of an agent a checkpoint holds, under the names that checkpoints have always had, and which of it is watched."""
 
 import pytest
-import torch
-from probes.stacks import MEMBERS, start
+from probes.stacks import start
 
 from mopo_cli.agents.algorithm import agent_state, parts, restore_agent
 from mopo_cli.agents.algorithms import NAMES
@@ -44,14 +43,3 @@ def test_steps_are_those_of_the_adams_in_this_order() -> None:
     networks = dict(parts(agent, Network))
     assert [int(networks[name].adam.steps) for name in ("actor", "critic", "encoder", "decoder")] == [1, 2, 5, 6]
     assert agent.alpha_adam.steps == 3 and agent.multiplier_adam.steps == 4  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_network_that_is_not_finite_is_flagged_for_its_member(name: str) -> None:
-    agent = start(name)[0].agent
-    for part, network in parts(agent, Network):
-        assert agent.finite().tolist() == [True] * len(MEMBERS)
-        kept = network.flat.clone()
-        network.flat[-1, 0] = torch.nan  # the last network is the last member's
-        assert agent.finite().tolist() == [True, False], part
-        network.flat.copy_(kept)

@@ -20,11 +20,11 @@ from probes.offline import (
     returns_by_definition,
     train,
     two_ways,
+    world_of,
 )
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import Batch, agent_state
-from mopo_cli.agents.algorithms import load
+from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms.awr import (
     ALGORITHM,
     Awr,
@@ -35,14 +35,8 @@ from mopo_cli.agents.algorithms.awr import (
     update,
     weights,
 )
-from mopo_cli.agents.loop import advance, loop_state
-from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.world import World
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.engine.rows import Rows, Transition
-from mopo_cli.engine.streams import Draws
-from mopo_cli.tasks.termination import never
+from mopo_cli.engine.rows import Transition
 
 SETTINGS = AwrSettings(
     hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, gamma=0.9, log_std_min=-3.0, log_std_max=1.0, weight_max=2.0
@@ -139,20 +133,6 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
     assert agent_state(awr)[1] == [2, 2]
 
 
-def test_the_rows_of_a_batch_are_those_it_is_weighed_by() -> None:
-    """The loop's own batches, whose index says which rows of the data they are."""
-    world = make_world()
-    seen: list[bool] = []
-    original = ALGORITHM.update
-
-    def watched(awr: Awr, batch: Batch, draws: Draws, scale: float) -> dict[str, Tensor]:
-        seen.append(torch.equal(split(world).action[batch.index], batch.action))
-        return original(awr, batch, draws, scale)
-
-    train(world, SETTINGS, replace(ALGORITHM, update=watched), 14)
-    assert seen == [True] * 14
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_the_policy_is_the_weighted_mean_of_the_actions(temperature: float) -> None:
     """Half the actions are worth 1, half 0: standardised advantages are 1 and -1, their mean 0.6 tanh(1 / t)."""
@@ -169,19 +149,13 @@ def test_the_policy_is_the_weighted_mean_of_the_actions(temperature: float) -> N
 def test_the_values_of_a_probe_are_learned(make_probe: Callable[[int], Probe]) -> None:
     """Through an end that counts, and through time limits that do not."""
     probe = make_probe(1000)
-    names = ("observations", "actions", "rewards", "terminals", "next_observations")
-    observation, action, reward, terminal, following = (
-        torch.from_numpy(probe.dataset[name].astype(np.float32)) for name in names
-    )
-    rows = Rows(1, 1, 3)
-    real = rows.pack(observation, action, reward, terminal, following, torch.zeros(1000, 3))
-    world = World(rows, real, observation, never)
+    world = world_of(probe)
     own = replace(QUICK, gamma=probe.gamma, critic_lr=1e-2)
     loop = train(world, own, ALGORITHM, 800, MEMBERS[:2], LONG)
     assert isinstance(loop.agent, Awr)
     wanted = probe.q_value(probe.dataset["observations"], probe.dataset["actions"])
     for m in range(2):
-        error = value_of(loop.agent, m, observation).numpy() - wanted
+        error = value_of(loop.agent, m, world.start).numpy() - wanted
         assert np.abs(error).mean() < 0.04 * np.abs(wanted).max()
 
 
@@ -192,20 +166,3 @@ def test_the_published_policy_is_for_observations_as_they_are() -> None:
     for m in range(2):
         out = perceptron(leaves(awr.actor.layout, awr.actor.flat, m), (observation.double() - mean) / std)
         torch.testing.assert_close(awr.policy(m).greedy(observation), torch.tanh(out[:, :2]).float())
-
-
-def test_a_checkpoint_holds_returns_and_weights_and_none_of_the_data() -> None:
-    world = make_world()
-    loop = start_loop(world, MEMBERS, SETTINGS, LOOP, ALGORITHM)
-    advance(loop, world)
-    tensors, _ = loop_state(loop)
-    rows = len(world.real)
-    assert {name for name, tensor in tensors.items() if rows in tensor.shape} == {"returns", "weights"}
-
-
-def test_the_method_is_that_of_the_paper() -> None:
-    assert load("awr") is ALGORITHM and ALGORITHM.learns_from == "real"
-    found = resolve(TrainPolicy, flags={"method": "awr"}).settings
-    wanted = {"algorithm": "awr", "penalty": "none", "real_ratio": 1}
-    wanted |= {"awr_temperature": 1, "weight_max": 20, "return_lambda": 0.95, "gamma": 0.99, "batch_size": 256}
-    assert {name: getattr(found, name) for name in wanted} == wanted

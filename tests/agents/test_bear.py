@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -26,12 +25,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.bear import ALGORITHM, Bear, BearSettings, start_bear, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws, draws
 
@@ -221,12 +217,3 @@ def test_the_warm_up_leads_to_the_behaviour() -> None:
         assert (loop.agent.policy(m).greedy(torch.tensor([[-1.0], [1.0]])) + 0.4).abs().max() < 0.1
     assert isinstance(loop.agent, Bear)
     assert loop.agent.critic.adam.steps == loop.agent.vae.encoder.adam.steps == 140
-
-
-def test_the_method_sets_what_the_authors_have() -> None:
-    assert load("bear") is ALGORITHM
-    method = partial(resolve, TrainPolicy, dataset=None)
-    settings: Any = method(flags={"method": "bear"}).settings
-    assert (settings.actor_lr, settings.critic_lr, settings.real_ratio) == (1e-4, 3e-4, 1)
-    assert (settings.mmd_threshold, settings.mmd_kernel, settings.mmd_sigma) == (0.05, "laplacian", 20)
-    assert (settings.warmup_steps, settings.behaviour_hidden) == (40_000, 750)

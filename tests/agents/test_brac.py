@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -25,13 +24,11 @@ from probes.offline import (
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
-from mopo_cli.agents.algorithms import brac_p, brac_v, load, sac
+from mopo_cli.agents.algorithms import brac_p, brac_v, sac
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.brac import Brac, BracSettings, imitate, start_brac, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.streams import Draws, draws, stream
 
 SETTINGS = BracSettings(
@@ -236,12 +233,3 @@ def test_the_behaviour_is_learned_first_and_then_kept(algorithm: Any) -> None:
         advance(loop, world)
     assert brac.behaviour.adam.steps == 10 and brac.critic.adam.steps == 18
     assert torch.equal(brac.behaviour.flat, kept) and not torch.equal(brac.actor.flat, fresh.actor.flat)
-
-
-@pytest.mark.parametrize(("name", "module"), [("brac-p", brac_p), ("brac-v", brac_v)])
-def test_the_methods_set_what_the_authors_have(name: str, module: Any) -> None:
-    assert load(name) is module.ALGORITHM
-    settings: Any = partial(resolve, TrainPolicy, dataset=None)(flags={"method": name}).settings
-    assert (settings.actor_lr, settings.critic_lr, settings.real_ratio) == (3e-5, 1e-3, 1)
-    assert (settings.divergence, settings.divergence_weight) == ("kl", 1)
-    assert (settings.behaviour_steps, settings.warmup_steps, settings.log_std_max) == (300_000, 20_000, 0)

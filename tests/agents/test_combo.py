@@ -9,7 +9,7 @@ from probes.agents import make_batch, make_sac, tensors
 from probes.conservative import PLAIN, chain_errors, check_fixed_point, check_update
 
 from mopo_cli.agents.algorithm import Batch
-from mopo_cli.agents.algorithms import cql, load
+from mopo_cli.agents.algorithms import cql
 from mopo_cli.agents.algorithms.combo import ALGORITHM, ComboSettings, rho, step
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
@@ -17,18 +17,6 @@ from mopo_cli.engine.streams import draws
 from mopo_cli.errors import UsageError
 
 SETTINGS = ComboSettings(**vars(SAC), beta=2.0, actions=3, rho="model")
-# (h, beta) for the v2 sets: OfflineRL-Kit's README.
-KIT = {
-    "halfcheetah-medium": (5, 0.5),
-    "hopper-medium": (5, 5.0),
-    "walker2d-medium": (1, 5.0),
-    "halfcheetah-medium-replay": (5, 0.5),
-    "hopper-medium-replay": (5, 0.5),
-    "walker2d-medium-replay": (1, 0.5),
-    "halfcheetah-medium-expert": (5, 5.0),
-    "hopper-medium-expert": (5, 5.0),
-    "walker2d-medium-expert": (1, 5.0),
-}
 
 
 @pytest.mark.parametrize("where", ["mix", "model"])
@@ -66,20 +54,6 @@ def test_a_model_too_good_to_be_true_is_not_believed() -> None:
     plain_out, _ = chain_errors(ALGORITHM, 0.5, 1.0, beta=0.0)
     assert plain_out.min() > 0.5 and out.max() < -0.2
     assert within.abs().max() < 2 and within.abs().mean() < 1
-
-
-@pytest.mark.parametrize(("dataset", "expected"), KIT.items())
-def test_the_preset_of_a_data_set_has_what_the_kit_has(dataset: str, expected: tuple[int, float]) -> None:
-    settings: Any = resolve(TrainPolicy, flags={"method": "combo"}, dataset=dataset).settings
-    assert (settings.h, settings.beta) == expected and settings.target_entropy is None
-
-
-def test_the_method_has_the_settings_of_the_kit_but_for_the_log_sum_exp() -> None:
-    settings: Any = resolve(TrainPolicy, flags={"method": "combo"}).settings
-    assert load(settings.algorithm) is ALGORITHM and settings.penalty == "none" and settings.needs_model
-    assert (settings.rho, settings.actions, settings.lse, settings.backup) == ("mix", 10, "full", "deterministic")
-    assert (settings.real_ratio, settings.layers, settings.rollout_actions) == (0.5, 3, "policy")
-    assert (settings.actor_lr, settings.critic_lr, settings.alpha_lr) == (1e-4, 3e-4, 1e-4)
 
 
 @pytest.mark.parametrize("ratio", ["0", "1", "0.003"])

@@ -13,11 +13,7 @@ from probes.offline import (
     train,
 )
 
-from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.cql import ALGORITHM, CqlSettings
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.errors import UsageError
 
 SETTINGS = CqlSettings(**vars(SAC), beta=2.0, actions=3)
 
@@ -47,13 +43,3 @@ def test_every_step_draws_anew_and_differently_for_every_seed() -> None:
     assert len({tuple(row.tolist()) for row in loop.agent.actor.flat}) == 3
     assert loop.pool.sizes == [0, 0, 0] and not loop.tallies
     assert torch.isfinite(loop.agent.actor.flat).all()
-
-
-def test_the_method_has_the_settings_of_the_released_code() -> None:
-    settings: Any = resolve(TrainPolicy, flags={"method": "cql"}, dataset="hopper-medium").settings
-    assert load(settings.algorithm) is ALGORITHM and settings.penalty == "none" and not settings.needs_model
-    assert (settings.beta, settings.actions, settings.lse, settings.backup) == (5.0, 10, "full", "deterministic")
-    assert (settings.layers, settings.hidden, settings.actor_lr, settings.critic_lr) == (3, 256, 1e-4, 3e-4)
-    assert settings.target_entropy is None and settings.policy_name() == "cql"
-    with pytest.raises(UsageError, match="cql learns from the data alone"):
-        resolve(TrainPolicy, flags={"method": "cql", "real_ratio": "0.5"})

@@ -18,7 +18,6 @@ from mopo_cli.agents.algorithms import NAMES
 from mopo_cli.agents.crew import Crew, crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
-from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.parallel import LostError, can_fork, use_threads
 
@@ -61,21 +60,17 @@ def side_by_side(name: str, epochs: int, members: tuple[Member, ...] = THREE) ->
     return loop, means
 
 
-def in_one_process(name: str, epochs: int, members: tuple[Member, ...] = THREE) -> tuple[Loop, World, Any]:
+def in_one_process(name: str, epochs: int, members: tuple[Member, ...] = THREE) -> tuple[Loop, Any]:
     loop, world = start(name, schedule=BLOCKS, members=members)
     means = None
     while loop.step < 12 * epochs:
         means = advance(loop, world)
-    return loop, world, means
+    return loop, means
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_learned_is_what_is_learned_in_one_process(name: str) -> None:
-    assert_as_in_one_process(name, THREE)
-
-
-def assert_as_in_one_process(name: str, members: tuple[Member, ...]) -> None:
-    (together, means), (alone, _, others) = side_by_side(name, 3, members), in_one_process(name, 3, members)
+    (together, means), (alone, others) = side_by_side(name, 3), in_one_process(name, 3)
     assert_same(together, alone)
     assert together.tallies == alone.tallies
     assert means is not None and means.keys() == others.keys()
@@ -106,11 +101,7 @@ def stopping_after(polls: int) -> Callable[[], bool]:
 @pytest.mark.parametrize("name", ["sac", "drop", "bear"])
 @pytest.mark.parametrize("polls", [0, 1, 2, 4, 6])
 def test_stopped_at_any_moment_all_stand_at_the_same_step_and_go_on_elsewhere(name: str, polls: int) -> None:
-    assert_stopped_and_taken_up(name, polls, THREE)
-
-
-def assert_stopped_and_taken_up(name: str, polls: int, members: tuple[Member, ...]) -> None:
-    stopped, world = start(name, schedule=BLOCKS, members=members)
+    stopped, world = start(name, schedule=BLOCKS, members=THREE)
     before = stopped.step
     with open_crew(stopped, world, learner_of(stopped)) as crew:
         assert crew is not None
@@ -120,9 +111,9 @@ def assert_stopped_and_taken_up(name: str, polls: int, members: tuple[Member, ..
             assert before < stopped.step < max(before + 12, 0)
     tensors, numbers = loop_state(stopped)
     # From the crew's state to one process, and back to another crew.
-    alone, world = start(name, schedule=BLOCKS, members=members)
+    alone, world = start(name, schedule=BLOCKS, members=THREE)
     restore_loop(alone, world, {key: tensor.clone() for key, tensor in tensors.items()}, numbers)
-    again, world = start(name, schedule=BLOCKS, members=members)
+    again, world = start(name, schedule=BLOCKS, members=THREE)
     with open_crew(again, world, learner_of(again)) as crew:
         assert crew is not None
         restore_loop(again, world, tensors, numbers)
@@ -130,7 +121,7 @@ def assert_stopped_and_taken_up(name: str, polls: int, members: tuple[Member, ..
             crew.advance(never, nobody)
     while alone.step < 24:
         advance(alone, world)
-    whole, _, _ = in_one_process(name, 2, members)
+    whole, _ = in_one_process(name, 2)
     assert_same(alone, whole)
     assert_same(again, whole)
 

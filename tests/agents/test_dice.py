@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from probes.agents import normal, tensors
+from probes.offline import perceptron
 from torch import Tensor
-from torch.nn.functional import relu
 
 from mopo_cli.agents.dice import Dice, Ratio, Saddle, saddle, standardise, start_dice, step_dice
 from mopo_cli.nets.perceptron import evaluate
@@ -70,12 +70,6 @@ def make_batch(seeds: list[int], networks: int = 2, inputs: int = 5, rows: int =
     return at, first, torch.stack(ahead)
 
 
-def plain(params: dict[str, Tensor], x: Tensor) -> Tensor:
-    for i in range(2):
-        x = relu(x @ params[f"w{i}"] + params[f"b{i}"])
-    return (x @ params["w2"] + params["b2"])[:, 0]
-
-
 def test_a_step_goes_down_in_tau_and_up_in_f_and_nu_along_the_gradients_of_autograd() -> None:
     dice, (at, first, ahead) = make_dice([0, 3]), make_batch([0, 3])
     before = deepcopy((dice.tau.flat, dice.f.flat, dice.nu))
@@ -87,8 +81,8 @@ def test_a_step_goes_down_in_tau_and_up_in_f_and_nu_along_the_gradients_of_autog
         )
         nu = before[2][k].double().requires_grad_()
         x, x0, x1 = (part.double() for part in (at[k // 2], first[k // 2], ahead[k]))
-        t, g = plain(tau, x), plain(f, x)
-        rows = (1 - GAMMA) * plain(f, x0) + GAMMA * t * plain(f, x1) - t * g - g * g / 2
+        t, g = perceptron(tau, x)[:, 0], perceptron(f, x)[:, 0]
+        rows = (1 - GAMMA) * perceptron(f, x0)[:, 0] + GAMMA * t * perceptron(f, x1)[:, 0] - t * g - g * g / 2
         value = rows.mean() + NORM * ((nu * t - nu).mean() - nu[0] ** 2 / 2)
         assert values[k].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6)
         for params, adam, after, old, sign in (
@@ -220,6 +214,8 @@ def test_a_row_s_ratio_is_that_of_the_network_which_drew_it() -> None:
     x = (torch.cat([observation, action], dim=1).double() - mean) / std
     for place, k in ((0, 4), (2, 2)):
         params = {name: view[place].double() for name, view in dice.tau.layout.views(dice.tau.flat).items()}
-        torch.testing.assert_close(found[network == k], plain(params, x[network == k]).float(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            found[network == k], perceptron(params, x[network == k])[:, 0].float(), rtol=1e-4, atol=1e-5
+        )
     torch.testing.assert_close(standardise(observation, action, mean, std), x.float())
     assert ratio(observation[:0], action[:0], network[:0]).shape == (0,)

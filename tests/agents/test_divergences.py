@@ -1,5 +1,6 @@
 """Divergences between policies against torch's, a sampled estimate and plain loops; their gradients by autograd."""
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from probes.agents import normal as normals
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution
 
@@ -14,12 +16,9 @@ from mopo_cli.agents.divergences import kl_divergence, squared_mmd
 from mopo_cli.engine.streams import stream
 
 BOUNDS = (-1.0, 0.5)
+normal = partial(normals, dtype=torch.float64)
 Kernel = Literal["laplacian", "gaussian"]
 KERNELS: tuple[Kernel, ...] = ("laplacian", "gaussian")
-
-
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"), dtype=torch.float64)
 
 
 def gaussian(out: Tensor) -> Distribution:

@@ -10,25 +10,24 @@ import pytest
 import torch
 from probes.agents import tensors
 from probes.linear import linear_ensemble
+from probes.models import ACT, OBS, train
+from probes.models import make_world as make_full_world
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import drop, sac
 from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start_drop, update
-from mopo_cli.agents.loop import advance
-from mopo_cli.agents.runs import Loop, start_loop
+from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, branch
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import draws, stream
-from mopo_cli.nets.gaussian import gaussian_layout
-from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.tasks.termination import never
 
-OBS, ACT, NETWORKS, COLUMN = 4, 2, 3, 3
+NETWORKS, COLUMN = 3, 3
 ELITES = (0, 2)
 SETTINGS = DropSettings(
     hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, alpha_lr=5e-3, gamma=0.9, tau=0.05, target_entropy=-1.0,
@@ -38,20 +37,10 @@ LOOP = LoopSettings(20, 10, 30, 2, batch_size=24, real_ratio=0.25)
 MEMBERS = (Member(0, "none", 0.0, 3, 0), Member(5, "none", 0.0, 2, 1), Member(7, "none", 0.0, 1, 0))
 
 
-def ensemble(seed: int) -> Ensemble:
-    layout = gaussian_layout(OBS + ACT, OBS + 1, 12, 2)
-    flat = initial(layout, [stream(seed, "test/weights", k) for k in range(NETWORKS)], truncated_normal, zeros)
-    scaler = torch.linspace(-0.5, 0.5, OBS + ACT), torch.linspace(0.5, 2, OBS + ACT)
-    return Ensemble(flat, layout, *scaler, OBS, ELITES)
-
-
-def make_world(models: tuple[Ensemble, ...] | None = None) -> World:
-    draw, rows = stream(0, "test/rows"), Rows(OBS, ACT, COLUMN + 1)
-    observation, following = torch.randn(2, 300, OBS, generator=draw)
-    action, reward = 2 * torch.rand(300, ACT, generator=draw) - 1, torch.randn(300, generator=draw)
-    real = rows.pack(observation, action, reward, torch.zeros(300), following, torch.zeros(300, COLUMN + 1))
-    how = RolloutOptions((*RELEASED.uncertainties, "ratio"))
-    return World(rows, real, observation, never, models or (ensemble(0), ensemble(1)), how=how)
+def make_world(*models: Ensemble) -> World:
+    """With two elites in each model."""
+    world = make_full_world(ALGORITHM)
+    return replace(world, ensembles=models or tuple(replace(model, elites=ELITES) for model in world.ensembles))
 
 
 def make_batch(members: int, ratio: Tensor | None = None) -> Batch:
@@ -136,7 +125,7 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
     monkeypatch.setattr(drop, "step_dice", lambda *given: seen.append(given) or torch.arange(4.0))
     members = (Member(0, "none", 0.0, 1, 0), Member(5, "none", 0.0, 1, 1))
     settings = replace(SETTINGS, log_std_min=-30.0, log_std_max=-20.0)
-    agents = start_drop(make_world((linear(), linear())), members, settings)
+    agents = start_drop(make_world(linear(), linear()), members, settings)
     agents.actor.flat.mul_(3)
     batch = make_batch(2)
     objective = learn_ratios(agents, batch.observation, batch.action, noise((0, 5)))
@@ -195,18 +184,6 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     assert 0.5 < up.mean() < 1.5 and 0.5 < down.mean() < 1.5
 
 
-def start(members: tuple[Member, ...] = MEMBERS) -> tuple[Loop, World]:
-    world = make_world()
-    return start_loop(world, members, SETTINGS, LOOP, ALGORITHM), world
-
-
-def train(members: tuple[Member, ...], blocks: int) -> Loop:
-    loop, world = start(members)
-    for _ in range(blocks):
-        advance(loop, world)
-    return loop
-
-
 def agents_of(loop: Loop) -> Drop:
     assert isinstance(loop.agent, Drop)
     return loop.agent
@@ -215,7 +192,7 @@ def agents_of(loop: Loop) -> Drop:
 @cache
 def stacked(blocks: int) -> Loop:
     """Not to be changed. The first block is the warm-up."""
-    return train(MEMBERS, blocks)
+    return train(make_world(), SETTINGS, ALGORITHM, blocks, MEMBERS, LOOP)
 
 
 def test_the_ratios_are_trained_before_all_else_and_before_every_rollout() -> None:
@@ -226,9 +203,8 @@ def test_the_ratios_are_trained_before_all_else_and_before_every_rollout() -> No
 
 
 def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
-    loop, world = start()
-    for _ in range(2):
-        advance(loop, world)
+    world = make_world()
+    loop = train(world, SETTINGS, ALGORITHM, 2, MEMBERS, LOOP)
     assert isinstance(loop.agent, Drop)
     rolling = loop.past[-1].rolling
     for m, member in enumerate(MEMBERS):

@@ -25,11 +25,9 @@ from probes.offline import (
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, update
 from mopo_cli.agents.runs import start_loop
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.perceptron import evaluate
 
 BOUNDS = (-0.3, 0.4)
@@ -57,7 +55,7 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
     settings = replace(SETTINGS, log_std_min=BOUNDS[0], log_std_max=BOUNDS[1])
     iql, batch = make(2, settings, act_dim, reward_scale=0.5), make_batch(2, rows, act_dim)
     before = {name: tensors(iql)[name].clone() for name in NETWORKS}
-    info = update(iql, batch)
+    info = update(iql, batch, Draws(()))
     capped = 0
     for m in range(2):
         b = doubles(batch, m)
@@ -112,14 +110,14 @@ def test_the_likelihood_and_its_gradient() -> None:
 def test_targets_follow_by_tau_and_every_network_steps_at_its_rate() -> None:
     iql = make()
     before = {name: tensors(iql)[name].clone() for name in NETWORKS}
-    update(iql, make_batch(2), actor_scale=0.25)
+    update(iql, make_batch(2), Draws(()), actor_scale=0.25)
     torch.testing.assert_close(
         iql.critic.target.flat, 0.95 * before["target"] + 0.05 * iql.critic.flat, rtol=1e-6, atol=1e-7
     )
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3), ("critic", 2e-3)):
         step = (tensors(iql)[name] - before[name]).abs().max().item()
         assert step == pytest.approx(rate, rel=1e-2), name
-    update(iql, make_batch(2))
+    update(iql, make_batch(2), Draws(()))
     assert agent_state(iql)[1] == [2, 2, 2]
 
 
@@ -177,13 +175,3 @@ def test_rewards_are_scaled_by_the_returns_of_the_episodes() -> None:
     for left, settings in ((world, replace(SETTINGS, return_range=0.0)), (make_world((9,)), SETTINGS)):
         iql = start_loop(left, MEMBERS, settings, LOOP, ALGORITHM).agent
         assert iql.reward_scale == 1.0  # type: ignore[attr-defined]
-
-
-def test_the_method_is_that_of_the_paper() -> None:
-    assert load("iql") is ALGORITHM and ALGORITHM.learns_from == "real"
-    found = resolve(TrainPolicy, flags={"method": "iql"}).settings
-    wanted = {"algorithm": "iql", "penalty": "none", "real_ratio": 1, "actor_lr": 3e-4, "critic_lr": 3e-4}
-    wanted |= {"expectile": 0.7, "inverse_temperature": 3, "weight_max": 100, "return_range": 1000}
-    wanted |= {"actor_schedule": "cosine", "log_std_min": -5, "log_std_max": 2, "gamma": 0.99, "tau": 0.005}
-    wanted |= {"batch_size": 256, "hidden": 256, "layers": 2, "epochs": 1000, "steps_per_epoch": 1000}
-    assert {name: getattr(found, name) for name in wanted} == wanted

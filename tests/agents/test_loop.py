@@ -7,10 +7,11 @@ from functools import cache
 
 import pytest
 import torch
+from probes.agents import SETTINGS as SMALL
 from probes.linear import linear_ensemble
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings
+from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -24,10 +25,7 @@ from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.tasks.termination import TERMINATION_RULES
 
 OBS, ACT = 11, 3
-SAC = SacSettings(
-    hidden=32, layers=2, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4, gamma=0.99, tau=0.005,
-    target_entropy=-3.0, alpha_max=1.0, log_std_min=-5.0, log_std_max=2.0,
-)  # fmt: skip
+SAC = replace(SMALL, hidden=32, actor_lr=3e-4, log_std_min=-5.0, log_std_max=2.0)
 SETTINGS = LoopSettings(
     steps_per_epoch=20, rollout_every=10, rollout_batch=100, pool_epochs=2, batch_size=37, real_ratio=0.2
 )

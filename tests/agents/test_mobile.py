@@ -26,8 +26,6 @@ from mopo_cli.agents.algorithms.mobile import ALGORITHM, Mobile, MobileSettings,
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.algorithms.sac import update as update_sac
 from mopo_cli.agents.world import World
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import draws, stream
@@ -37,21 +35,6 @@ from mopo_cli.nets.stacked import Layout
 SETTINGS = MobileSettings(**vars(SAC), mobile_coefficient=0.7, mobile_samples=3)
 ZERO = replace(SETTINGS, target_floor="zero")
 PLAIN = replace(SETTINGS, backup="soft", target_floor="none")
-# (h, coefficient) for the v2 sets: OfflineRL-Kit's README.
-KIT = {
-    "halfcheetah-random": (5, 0.5),
-    "hopper-random": (5, 5.0),
-    "walker2d-random": (5, 2.0),
-    "halfcheetah-medium": (5, 0.5),
-    "hopper-medium": (5, 1.5),
-    "walker2d-medium": (5, 0.5),
-    "halfcheetah-medium-replay": (5, 0.1),
-    "hopper-medium-replay": (5, 0.1),
-    "walker2d-medium-replay": (1, 0.5),
-    "halfcheetah-medium-expert": (5, 2.0),
-    "hopper-medium-expert": (5, 1.5),
-    "walker2d-medium-expert": (1, 1.5),
-}
 
 
 def make_mobile(members: int = 2, settings: MobileSettings = SETTINGS, *models: Ensemble) -> Mobile:
@@ -323,15 +306,6 @@ def test_values_below_0_are_learned_where_returns_are_negative() -> None:
             batch = Batch(*columns, real=16, index=torch.zeros(1, 16))
             ends[floor] = update(mobile, batch, draws((0,), "test/negative", i, "cpu"), 0.0)["q"].item()
     assert ends["auto"] == pytest.approx(-2.0, abs=0.1) and ends["zero"] == pytest.approx(0.0, abs=0.1)
-
-
-@pytest.mark.parametrize("dataset", sorted(KIT))
-def test_the_method_has_the_kit_s_settings_for_its_data(dataset: str) -> None:
-    settings: Any = resolve(TrainPolicy, dataset=dataset, flags={"method": "mobile"}).settings
-    assert (settings.h, settings.mobile_coefficient) == KIT[dataset]
-    assert (settings.algorithm, settings.penalty, settings.mobile_samples) == ("mobile", "none", 10)
-    assert (settings.backup, settings.target_floor, settings.real_ratio) == ("deterministic", "auto", 0.05)
-    assert (settings.actor_lr, settings.alpha_lr, settings.epochs, settings.target_entropy) == (1e-4, 1e-4, 3000, None)
 
 
 def test_it_asks_the_model_itself() -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,8 +37,6 @@ from mopo_cli.agents.algorithms.morel import (
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.algorithms.sac import update as update_sac
 from mopo_cli.agents.loop import loop_state
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import PenaltyForm
@@ -237,9 +234,3 @@ def test_the_policy_stays_where_the_model_knows_what_happens() -> None:
     morel = Morel(**vars(wary), halt=Halt(torch.tensor([0.5]), 3, torch.tensor(-8.0)))
     assert greedy_after(None, bold) > 0.6
     assert -0.7 < greedy_after(morel, wary) < 0.15
-
-
-def test_the_method_is_sac_in_a_model_that_halts() -> None:
-    settings: Any = resolve(TrainPolicy, dataset="walker2d-medium-replay", flags={"method": "morel"}).settings
-    assert (settings.algorithm, settings.penalty, settings.h, settings.real_ratio) == ("morel", "none", 5, 0.05)
-    assert (settings.pessimism, settings.halt_penalty, settings.halt_value) == (3.0, 50.0, "absorbing")

@@ -2,27 +2,28 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
+from probes.agents import SETTINGS
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms.sac import SacSettings, update
+from mopo_cli.agents.algorithms.sac import update
 from mopo_cli.agents.online import Online, OnlineSettings, act, learn, start_online
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 
 ROWS = Rows(1, 1, 0)
-SAC = SacSettings(
-    hidden=16, layers=2, actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3, gamma=0.9, tau=0.05,
-    target_entropy=-1.0, alpha_max=float("inf"), log_std_min=-20.0, log_std_max=2.0,
-)  # fmt: skip
+SAC = replace(
+    SETTINGS, actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3, alpha_max=float("inf"), log_std_min=-20.0, log_std_max=2.0
+)
 Reward = Callable[[Tensor, Tensor], Tensor]
 
 
-def fresh(seed: int = 0, warmup: int = 30, capacity: int = 2000, batch: int = 32, sac: SacSettings = SAC) -> Online:
-    return start_online(ROWS, capacity, sac, OnlineSettings(warmup, batch), seed, "cpu")
+def fresh(seed: int = 0, warmup: int = 30, capacity: int = 2000, batch: int = 32) -> Online:
+    return start_online(ROWS, capacity, SAC, OnlineSettings(warmup, batch), seed, "cpu")
 
 
 def live(online: Online, steps: int, reward: Reward = lambda s, a: a) -> list[Tensor]:

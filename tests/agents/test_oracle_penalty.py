@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from probes.agents import SETTINGS as SAC
 from probes.linear import linear_ensemble
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import ALGORITHM, SacSettings
+from mopo_cli.agents.algorithms.sac import ALGORITHM
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -21,10 +22,6 @@ from mopo_cli.tasks.termination import never
 
 OBS, ACT = 2, 1
 NAMES = ("max-var", "avg-var", "ens", "oracle")
-SAC = SacSettings(
-    hidden=16, layers=2, actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3, gamma=0.9, tau=0.05,
-    target_entropy=-1.0, alpha_max=1.0, log_std_min=-5.0, log_std_max=2.0,
-)  # fmt: skip
 LOOP = LoopSettings(20, 10, 40, 2, batch_size=32, real_ratio=0.25)
 PLAIN = Member(0, "max-var", 1.0, 3, 0), Member(1, "none", 1.0, 2, 0)
 TRUE = Member(2, "oracle", 0.5, 3, 0)

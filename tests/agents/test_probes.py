@@ -8,6 +8,7 @@ import pytest
 import torch
 from probes.environments import PROBES, Probe
 from probes.linear import linear_ensemble
+from probes.offline import tensor, train, world_of
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings
@@ -38,31 +39,6 @@ def schedule(real_ratio: float) -> LoopSettings:
     return LoopSettings(100, 100, 1, 1, batch_size=64, real_ratio=real_ratio)
 
 
-def tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32))
-
-
-def world_of(probe: Probe) -> World:
-    data = {name: tensor(column) for name, column in probe.dataset.items()}
-    rows = Rows(data["observations"].shape[1], data["actions"].shape[1], 3)
-    packed = rows.pack(
-        data["observations"],
-        data["actions"],
-        data["rewards"],
-        data["terminals"],
-        data["next_observations"],
-        torch.zeros(len(data["rewards"]), 3),
-    )
-    return World(rows, packed, data["observations"], never)
-
-
-def train(world: World, members: tuple[Member, ...], sac: SacSettings, loop: LoopSettings, steps: int) -> Loop:
-    run = start_loop(world, members, sac, loop, ALGORITHM)
-    while run.step < steps:
-        advance(run, world)
-    return run
-
-
 def q_values(loop: Loop, observation: Tensor, action: Tensor) -> Tensor:
     """What every critic of every member says: `[S, 2, n]`."""
     members = len(loop.members)
@@ -75,7 +51,9 @@ def q_values(loop: Loop, observation: Tensor, action: Tensor) -> Tensor:
 def test_the_values_and_the_actions_of_a_probe_are_learned(make: Callable[[], Probe]) -> None:
     probe = make()
     world = world_of(probe)
-    loop = train(world, MEMBERS, settings(probe.gamma), schedule(1.0), 900 if probe.name == "endless reward" else 400)
+    loop = train(
+        world, settings(probe.gamma), ALGORITHM, 900 if probe.name == "endless reward" else 400, MEMBERS, schedule(1.0)
+    )
     observation, action = probe.dataset["observations"][:200], probe.dataset["actions"][:200]
     expected = probe.q_value(observation, action)
     learned = q_values(loop, tensor(observation), tensor(action))
@@ -106,7 +84,7 @@ def test_the_penalty_is_lambda_times_the_uncertainty_named_and_never_on_real_row
     world = World(rows, real, real[:, :1], never, buffer=buffer)
     penalties = {"max-var": 1.0, "avg-var": 0.5, "ens": 2.0, "none": 1.0}
     members = tuple(Member(seed, name, lam, 1, 0) for seed, (name, lam) in enumerate(penalties.items()))
-    loop = train(world, members, settings(0.99), schedule(0.25), 600)
+    loop = train(world, settings(0.99), ALGORITHM, 600, members, schedule(0.25))
     weights = {"max-var": 1.0 * 0.2, "avg-var": 0.5 * 0.5, "ens": 2.0 * 0.9, "none": 0.0}
     where = torch.tensor([[-0.6], [0.6]])
     imagined = q_values(loop, torch.full((2, 1), -1.0), where)
@@ -183,7 +161,7 @@ def test_sac_off_learns_from_the_data_alone_though_a_model_is_there() -> None:
     assert probe.name == "rewarded response" and probe.optimal_action is not None
     world = replace(world_of(probe), ensembles=(Untouchable(), Untouchable()))  # type: ignore[arg-type]
     members = (Member(0, method.penalty, 5.0, 5, 1), Member(1, "max-var", 5.0, 5, 1))
-    loop = train(world, members, settings(probe.gamma), schedule(method.real_ratio), 400)
+    loop = train(world, settings(probe.gamma), ALGORITHM, 400, members, schedule(method.real_ratio))
     observation, action = probe.dataset["observations"][:200], probe.dataset["actions"][:200]
     for m in range(2):
         greedy = loop.agent.policy(m).greedy(tensor(observation))

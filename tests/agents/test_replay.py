@@ -44,26 +44,6 @@ def test_each_member_keeps_its_latest_rows_and_nothing_else(
             assert values_now[oldest:] + values_now[:oldest] == list(model), "in the order of a ring"
 
 
-def test_a_filled_pool_has_been_written_everywhere() -> None:
-    """A peer's buffer writes only its last fifth for ever and stays zero elsewhere."""
-    pool = Pool([50], 3)
-    pool.rows.zero_()
-    for epoch in range(1, 6):
-        pool.write(0, torch.full((10, 3), float(epoch)))
-        assert pool.sizes == [10 * epoch]
-    assert pool.rows[0, :, 0].unique().tolist() == [1, 2, 3, 4, 5]
-    pool.write(0, torch.full((10, 3), 6.0))
-    assert pool.rows[0, :, 0].unique().tolist() == [2, 3, 4, 5, 6] and pool.sizes == [50]
-
-
-def test_gather_reads_each_member_s_own_rows() -> None:
-    pool = Pool([4, 2, 3], 1)
-    for m in range(3):
-        pool.write(m, torch.arange(10.0 * m, 10.0 * m + pool.capacities[m])[:, None])
-    index = torch.tensor([[3, 0, 0], [1, 1, 0], [2, 0, 1]])
-    assert pool.gather(index).squeeze(-1).tolist() == [[3, 0, 0], [11, 11, 10], [22, 20, 21]]
-
-
 def test_several_batches_are_read_at_once() -> None:
     pool = Pool([4, 2, 3], 2)
     for m in range(3):

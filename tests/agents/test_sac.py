@@ -1,14 +1,12 @@
-"""One update of soft actor-critic re-derived: backup and losses in numpy, gradients by a plain implementation."""
+"""One update of soft actor-critic re-derived: backup, losses and gradients by a plain implementation."""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from probes.agents import ACT, OBS, SETTINGS, make_batch, make_sac, normal, tensors
+from probes.offline import Layer, assert_gradient, doubles, leaves, perceptron
 from torch import Tensor
-from torch.nn.functional import relu
 
 from mopo_cli.agents.algorithms.sac import start_sac, update
 from mopo_cli.engine.rows import Transition
@@ -17,72 +15,21 @@ from mopo_cli.engine.streams import stream
 BOUNDS = (-0.15, 0.15)  # so narrow that some are out of them on either side
 BOUNDED = replace(SETTINGS, log_std_min=BOUNDS[0], log_std_max=BOUNDS[1])
 SIZES = [(37, 2), (7, 1), (1, 3)]
-Array = NDArray[np.float64]
 
 
-def perceptron(params: dict[str, Array], x: Array) -> Array:
-    for i in range(2):
-        x = np.maximum(x @ params[f"w{i}"] + params[f"b{i}"], 0)
-    return x @ params["w2"] + params["b2"]
-
-
-def numbers(views: dict[str, Tensor], index: int) -> dict[str, Array]:
-    return {name: view[index].double().numpy() for name, view in views.items()}
-
-
-def act(params: dict[str, Array], observation: Array, noise: Array) -> tuple[Array, Array]:
-    """Squashed actions and log-probabilities of one member, by the textbook: log N(x) - log(1 - tanh(x)^2)."""
-    mean, log_std = np.split(perceptron(params, observation), 2, axis=1)
-    std = np.exp(np.clip(log_std, *BOUNDS))
-    x = mean + std * noise
-    density = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
-    return np.tanh(x), np.log(density / np.cosh(x) ** -2).sum(axis=1)
-
-
-@pytest.mark.parametrize(("rows", "act_dim"), SIZES)
-def test_backup_critic_loss_and_what_one_watches_in_numpy(rows: int, act_dim: int) -> None:
-    sac, (batch, reward, noise) = make_sac(2, BOUNDED, act_dim), make_batch(2, rows, act_dim)
-    actors, critics = sac.actor.layout.views(sac.actor.flat.clone()), sac.critic.layout.views(sac.critic.flat.clone())
-    targets, alpha = sac.critic.layout.views(sac.critic.target.flat.clone()), sac.log_alpha.exp()[:, 0].tolist()
-    info = update(sac, batch, reward, noise)
-    for m in range(2):
-        b = {name: getattr(batch, name)[m].double().numpy() for name in Transition.__dataclass_fields__}
-        next_action, next_log_prob = act(numbers(actors, m), b["next_observation"], noise[0, m].double().numpy())
-        following = np.hstack([b["next_observation"], next_action])
-        next_q = np.min([perceptron(numbers(targets, 2 * m + i), following)[:, 0] for i in (0, 1)], axis=0)
-        backup = reward[m].numpy() + 0.9 * (1 - b["terminal"]) * (next_q - alpha[m] * next_log_prob)
-        present = np.hstack([b["observation"], b["action"]])
-        q = np.array([perceptron(numbers(critics, 2 * m + i), present)[:, 0] for i in (0, 1)])
-        _, log_prob = act(numbers(actors, m), b["observation"], noise[1, m].double().numpy())
-        assert info["critic_loss"][m].item() == pytest.approx(((q - backup) ** 2).mean(), rel=1e-5)
-        assert info["q"][m].item() == pytest.approx(q.mean(), rel=1e-4, abs=1e-5)
-        assert info["entropy"][m].item() == pytest.approx(-log_prob.mean(), rel=1e-5, abs=1e-5)
-        assert info["alpha"][m].item() == pytest.approx(alpha[m])
-
-
-def plain_perceptron(params: dict[str, Tensor], x: Tensor) -> Tensor:
-    for i in range(2):
-        x = relu(x @ params[f"w{i}"] + params[f"b{i}"])
-    return x @ params["w2"] + params["b2"]
-
-
-def plain_act(params: dict[str, Tensor], observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    mean, log_std = plain_perceptron(params, observation).chunk(2, dim=1)
+def plain_act(params: Layer, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    mean, log_std = perceptron(params, observation).chunk(2, dim=1)
     base = torch.distributions.Normal(mean, log_std.clamp(*BOUNDS).exp())
     x = mean + base.scale * noise
     return x.tanh(), (base.log_prob(x) - torch.log(1 - x.tanh() ** 2)).sum(dim=1)
 
 
-def leaves(views: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-    return {name: view[index].double().requires_grad_() for name, view in views.items()}
-
-
 def test_the_log_std_is_out_of_its_bounds_on_either_side_in_these_examples() -> None:
     sac, (batch, _, _) = make_sac(2, BOUNDED), make_batch(2)
     for m in range(2):
-        params = numbers(sac.actor.layout.views(sac.actor.flat), m)
-        log_std = perceptron(params, batch.observation[m].double().numpy())[:, ACT:]
-        below, above = (log_std < BOUNDS[0]).mean(), (log_std > BOUNDS[1]).mean()
+        params = leaves(sac.actor.layout, sac.actor.flat, m)
+        log_std = perceptron(params, batch.observation[m].double())[:, ACT:]
+        below, above = (log_std < BOUNDS[0]).double().mean(), (log_std > BOUNDS[1]).double().mean()
         assert below > 0.05 and above > 0.05 and below + above < 0.9
 
 
@@ -91,35 +38,34 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
     """Critics: half the squared error each. Actor: alpha log pi - min Q with the critics just updated."""
     sac, (batch, reward, noise) = make_sac(2, BOUNDED, act_dim), make_batch(2, rows, act_dim)
     before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "target", "log_alpha")}
-    update(sac, batch, reward, noise)
+    info = update(sac, batch, reward, noise)
     noise = noise.double()
     for m in range(2):
-        b = {name: getattr(batch, name)[m].double() for name in Transition.__dataclass_fields__}
-        alpha = before["log_alpha"][m].double().exp()
-        actor = leaves(sac.actor.layout.views(before["actor"]), m)
-        twins = [leaves(sac.critic.layout.views(before["critic"]), 2 * m + i) for i in (0, 1)]
-        fresh = [leaves(sac.critic.layout.views(sac.critic.flat), 2 * m + i) for i in (0, 1)]
-        targets = [leaves(sac.critic.layout.views(before["target"]), 2 * m + i) for i in (0, 1)]
+        b, alpha = doubles(batch, m), before["log_alpha"][m].double().exp()
+        actor = leaves(sac.actor.layout, before["actor"], m)
+        twins, targets, fresh = (
+            [leaves(sac.critic.layout, flat, 2 * m + i) for i in (0, 1)]
+            for flat in (before["critic"], before["target"], sac.critic.flat)
+        )
 
-        def least(critics: list[dict[str, Tensor]], observation: Tensor, action: Tensor) -> Tensor:
-            x = torch.cat([observation, action], dim=1)
-            return torch.minimum(*(plain_perceptron(critic, x)[:, 0] for critic in critics))
+        def least(critics: list[Layer], observation: Tensor, action: Tensor) -> Tensor:
+            return torch.minimum(*(perceptron(critic, observation, action)[:, 0] for critic in critics))
 
         with torch.no_grad():
-            action, log_prob = plain_act(actor, b["next_observation"], noise[0, m])
-            value = least(targets, b["next_observation"], action) - alpha * log_prob
-            backup = reward[m].double() + 0.9 * (1 - b["terminal"]) * value
+            action, log_prob = plain_act(actor, b.next_observation, noise[0, m])
+            value = least(targets, b.next_observation, action) - alpha * log_prob
+            backup = reward[m].double() + 0.9 * (1 - b.terminal) * value
+        q = torch.stack([perceptron(critic, b.observation, b.action)[:, 0] for critic in twins])
         for i, critic in enumerate(twins):
-            q = plain_perceptron(critic, torch.cat([b["observation"], b["action"]], dim=1))[:, 0]
-            loss = 0.5 * (q - backup).square().mean()
-            grads = dict(zip(critic, torch.autograd.grad(loss, list(critic.values())), strict=True))
-            for name, grad in sac.critic.layout.views(sac.critic.adam.grad).items():
-                torch.testing.assert_close(grad[2 * m + i], grads[name].float(), rtol=1e-4, atol=1e-6)
-        action, log_prob = plain_act(actor, b["observation"], noise[1, m])
-        loss = (alpha * log_prob - least(fresh, b["observation"], action)).mean()
-        grads = dict(zip(actor, torch.autograd.grad(loss, list(actor.values())), strict=True))
-        for name, grad in sac.actor.layout.views(sac.actor.adam.grad).items():
-            torch.testing.assert_close(grad[m], grads[name].float(), rtol=1e-4, atol=1e-6)
+            loss = 0.5 * (q[i] - backup).square().mean()
+            assert_gradient(sac.critic.layout, sac.critic.adam.grad, 2 * m + i, loss, critic)
+        assert info["critic_loss"][m].item() == pytest.approx((q - backup).square().mean().item(), rel=1e-5)
+        assert info["q"][m].item() == pytest.approx(q.mean().item(), rel=1e-4, abs=1e-5)
+        action, log_prob = plain_act(actor, b.observation, noise[1, m])
+        loss = (alpha * log_prob - least(fresh, b.observation, action)).mean()
+        assert_gradient(sac.actor.layout, sac.actor.adam.grad, m, loss, actor)
+        assert info["entropy"][m].item() == pytest.approx(-log_prob.mean().item(), rel=1e-5, abs=1e-5)
+        assert info["alpha"][m].item() == pytest.approx(alpha.item())
         # The temperature's loss is -log alpha (log pi + target entropy), by log alpha.
         wanted = -(log_prob + SETTINGS.target_entropy).mean()
         assert sac.alpha_adam.grad[m].item() == pytest.approx(wanted.item(), rel=1e-4)

@@ -5,28 +5,18 @@ from itertools import pairwise
 
 import pytest
 import torch
-from probes.agents import tensors
+from probes.agents import SETTINGS, make_batch, make_sac, tensors
+from probes.offline import MEMBERS, make_world, train
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings, start_sac, update
+from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, update
 from mopo_cli.agents.loop import advance
-from mopo_cli.agents.runs import Loop, start_loop
+from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.schedule import LoopSettings
-from mopo_cli.agents.world import World
-from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows, Transition
-from mopo_cli.engine.streams import stream
-from mopo_cli.tasks.termination import never
-
-OBS, ACT, BATCH = 3, 2, 20
-SETTINGS = SacSettings(
-    hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, alpha_lr=5e-3, gamma=0.9, tau=0.05,
-    target_entropy=-2.0, alpha_max=1.0, log_std_min=-5.0, log_std_max=2.0,
-)  # fmt: skip
 
 
 def schedule(epochs: int, name: str = "cosine", steps: int = 10) -> LoopSettings:
-    return LoopSettings(steps, steps, 30, 2, BATCH, 1.0, actor_schedule=name, epochs=epochs)
+    return LoopSettings(steps, steps, 30, 2, 20, 1.0, actor_schedule=name, epochs=epochs)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 1000])
@@ -51,20 +41,11 @@ def test_it_begins_at_one_and_ends_near_zero() -> None:
     assert {schedule(1000, "constant").actor_scale(step) for step in range(0, 10_000, 10)} == {1.0}
 
 
-def make_batch() -> tuple[Transition, Tensor, Tensor]:
-    draw = stream(0, "test/batch")
-    observation, following = torch.randn(2, 2, BATCH, OBS, generator=draw)
-    action = 2 * torch.rand(2, BATCH, ACT, generator=draw) - 1
-    reward = torch.randn(2, BATCH, generator=draw)
-    noise = torch.randn(2, 2, BATCH, ACT, generator=draw)
-    return Transition(observation, action, reward, 0 * reward, following, torch.zeros(2, BATCH, 3)), reward, noise
-
-
 def updated(scale: float) -> tuple[Sac, Tensor]:
     """Agents after one update, and the step of their actors."""
-    sac = start_sac(OBS, ACT, SETTINGS, [0, 1], "cpu")
+    sac = make_sac()
     before = sac.actor.flat.clone()
-    update(sac, *make_batch(), scale)
+    update(sac, *make_batch(2), scale)
     return sac, sac.actor.flat - before
 
 
@@ -77,21 +58,8 @@ def test_the_factor_scales_the_actor_s_step_alone() -> None:
             assert torch.equal(tensors(whole)[name], tensors(other)[name]), name
 
 
-def make_world() -> World:
-    draw, rows = stream(0, "test/rows"), Rows(OBS, ACT, 3)
-    observation, action = torch.randn(200, OBS, generator=draw), 2 * torch.rand(200, ACT, generator=draw) - 1
-    reward, nothing = -action[:, 0].square(), torch.zeros(200)
-    return World(
-        rows, rows.pack(observation, action, reward, nothing, observation, torch.zeros(200, 3)), observation, never
-    )
-
-
 def trained(settings: LoopSettings, steps: int) -> Loop:
-    world = make_world()
-    loop = start_loop(world, (Member(0, "none", 0.0, 1, 0),), SETTINGS, settings, ALGORITHM)
-    while loop.step < steps:
-        advance(loop, world)
-    return loop
+    return train(make_world(), SETTINGS, ALGORITHM, steps, MEMBERS[:1], settings)
 
 
 def test_the_loop_keeps_to_the_schedule() -> None:

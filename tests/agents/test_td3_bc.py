@@ -22,11 +22,8 @@ from probes.offline import (
 )
 from torch import Tensor
 
-from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.algorithms.td3_bc import ALGORITHM, Td3Bc, Td3BcSettings, start_td3_bc, update
 from mopo_cli.agents.standardise import Standard, standard_of
-from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainPolicy
 
 SETTINGS = Td3BcSettings(
     hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, gamma=0.9, tau=0.05, log_std_min=-3.0, log_std_max=1.0
@@ -181,12 +178,3 @@ def test_the_policy_leaves_the_data_s_actions_as_far_as_the_balance_says() -> No
         for m in range(2):
             found = loop.agent.policy(m).greedy(states)
             torch.testing.assert_close(found, wanted * states.double(), atol=0.06, rtol=0, check_dtype=False)
-
-
-def test_the_method_is_that_of_the_paper() -> None:
-    assert load("td3-bc") is ALGORITHM and ALGORITHM.learns_from == "real"
-    found = resolve(TrainPolicy, flags={"method": "td3-bc"}).settings
-    wanted = {"algorithm": "td3-bc", "penalty": "none", "real_ratio": 1, "actor_lr": 3e-4, "critic_lr": 3e-4}
-    wanted |= {"bc_alpha": 2.5, "policy_delay": 2, "target_noise": 0.2, "target_noise_clip": 0.5}
-    wanted |= {"batch_size": 256, "hidden": 256, "layers": 2, "gamma": 0.99, "tau": 0.005}
-    assert {name: getattr(found, name) for name in wanted} == wanted

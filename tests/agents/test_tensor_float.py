@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from probes.fits import TINY, make_data
 from probes.stacks import ACT, OBS, SCHEDULE, start
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,8 +16,7 @@ from mopo_cli.agents.algorithms import NAMES
 from mopo_cli.agents.algorithms.mobile import inconsistency
 from mopo_cli.agents.loop import advance, loop_state
 from mopo_cli.dynamics.branched_rollouts import sample_step
-from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.split import Examples
+from mopo_cli.dynamics.fit import start_fit
 from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.engine.streams import stream
@@ -112,11 +112,7 @@ def test_rollouts_ask_the_model_in_theirs(uncertain: bool) -> None:
 
 def test_the_model_is_fitted_in_it() -> None:
     for precision in ("fp32", "tf32"):
-        settings = FitSettings(3, 20, 2, 16, 1e-3, (1e-4,) * 3, 0.2, 50, 5, 0.01, None, update_precision=precision)
-        draw = stream(0, "test")
-        columns = [torch.randn(200, width, generator=draw) for width in (4, 2, 1, 4)]
-        data = Examples.of(columns[0], columns[1], columns[2][:, 0], columns[3])
-        fit = start_fit(data, settings, (0,))
+        fit = start_fit(make_data(200), replace(TINY, update_precision=precision), (0,))
         with watching() as products:
             advance_fit(fit, 3)
         assert products and all(one == (precision == "tf32") for one in products)

@@ -1,27 +1,20 @@
 """An ensemble's networks computed all at once, as on CUDA: on the CPU the same numbers but for rounding."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from probes.agents import normal
+from probes.fits import make_data
 from probes.gpu import as_on_cuda
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, start_fit
-from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
 
-OBS, ACT, ROWS = 7, 2, 400
-
-
-def transitions() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    draw = stream(0, "test/data")
-    observation, action = torch.randn(ROWS, OBS, generator=draw), 2 * torch.rand(ROWS, ACT, generator=draw) - 1
-    return observation, action, observation[:, 0] * action[:, 0], 0.9 * observation + 0.1 * action[:, :1]
+OBS, ACT = 7, 2
 
 
 def model() -> Ensemble:
@@ -33,8 +26,7 @@ def model() -> Ensemble:
 
 def fitted() -> Tensor:
     settings = FitSettings(3, 20, 2, 16, 1e-3, (1e-4, 1e-4, 1e-4), 0.2, 50, 5, 0.01, None)
-    data = Examples.of(*transitions())
-    fit = start_fit(data, settings, (0, 1))
+    fit = start_fit(make_data(), settings, (0, 1))
     advance_fit(fit, 15)
     return fit.flat
 
@@ -54,8 +46,10 @@ def test_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_predicting(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    observation, action, _, _ = transitions()
-    ask: Callable[[], tuple[Tensor, Tensor]] = lambda: model().predict(observation, action, "bf16" if bf16 else "fp32")  # noqa: E731
+    def ask() -> tuple[Tensor, Tensor]:
+        observation, action = normal(400, OBS, name="s"), normal(400, ACT, name="a").clamp(-1, 1)
+        return model().predict(observation, action, "bf16" if bf16 else "fp32")
+
     mean, std = ask()
     with as_on_cuda(monkeypatch):
         other_mean, other_std = ask()

@@ -236,16 +236,6 @@ def test_an_infinite_prediction_is_dropped_not_guarded() -> None:
     assert (len(only.rows), only.dropped, only.guarded) == (0, 4, 0)
 
 
-@pytest.mark.parametrize("size", [1, 7, 100, 5000])
-def test_the_size_of_a_chunk_changes_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = states(230)
-    whole = roll(known(), start, 3)
-    monkeypatch.setattr(branched_rollouts, "_CPU_ROWS", size)
-    for expected, imagined in zip(whole, roll(known(), start, 3), strict=True):
-        assert torch.equal(imagined.network, expected.network)
-        torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
-
-
 def test_the_same_stream_gives_the_same_bytes_and_another_other_ones() -> None:
     start = states(50)
     first, again, other = (roll(known(), start, 3, seed=seed) for seed in (1, 1, 2))
@@ -364,12 +354,17 @@ def test_without_an_oracle_its_column_is_zero_and_columns_come_in_the_order_aske
     assert torch.equal(only.rows[:, -2:], whole.rows[:, -4:][:, [3, 2]])
 
 
-@pytest.mark.parametrize("size", [1, 7, 5000])
-def test_the_size_of_a_chunk_changes_nothing_for_the_oracle_s_mean(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    how = RolloutOptions(FOUR, PenaltyForm(True, torch.tensor([1.0, 2.0, 3.0])), True, oracle)
-    whole = roll(known(), states(60), 2, how=how)
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+@pytest.mark.parametrize(
+    "how",
+    [RELEASED, RolloutOptions(FOUR, PenaltyForm(True, torch.tensor([1.0, 2.0, 3.0])), True, oracle)],
+    ids=["released", "oracle"],
+)
+def test_the_size_of_a_chunk_changes_nothing(how: RolloutOptions, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = roll(known(), states(230), 3, how=how)
     monkeypatch.setattr(branched_rollouts, "_CPU_ROWS", size)
-    for expected, imagined in zip(whole, roll(known(), states(60), 2, how=how), strict=True):
+    for expected, imagined in zip(whole, roll(known(), states(230), 3, how=how), strict=True):
+        assert torch.equal(imagined.network, expected.network)
         torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
         assert imagined.unknown == expected.unknown
 

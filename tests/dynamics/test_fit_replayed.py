@@ -8,25 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from probes.fits import TINY, make_data
 from probes.gpu import as_on_cuda, record
 
-from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, restore_fit, start_fit
+from mopo_cli.dynamics.fit import FitState, fit_checkpoint, restore_fit, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.capture import Recorder, cuda_graph
-from mopo_cli.engine.streams import stream
 
 # Of these seeds one leaves the stack early.
 SEEDS = (0, 7, 3)
-SETTINGS = FitSettings(3, 12, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
-
-
-def make_data(device: str = "cpu") -> Examples:
-    draw = stream(0, "test/data")
-    observation, action = torch.randn(400, 3, generator=draw) * 2 + 1, torch.rand(400, 2, generator=draw) * 2 - 1
-    reward = observation[:, 0].sin() + 0.1 * torch.randn(400, generator=draw)
-    following = observation + 0.3 * action[:, :1].tanh()
-    return Examples.of(*(column.to(device) for column in (observation, action, reward, following)))
+SETTINGS = replace(TINY, hidden=12)
 
 
 def train(data: Examples, recorder: Recorder | None = None, **settings: Any) -> tuple[FitState, list[int], list[Any]]:
@@ -112,7 +104,7 @@ def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
 @pytest.mark.parametrize("spectral_norm", ["none", "per-network", "shared"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graphs_are_the_steps(spectral_norm: str, precision: str) -> None:
-    data = make_data("cuda")
+    data = make_data(device="cuda")
     settings: Any = {"spectral_norm": spectral_norm, "update_precision": precision}
     (_, _, reports), (replayed, active, others) = train(data, **settings), train(data, cuda_graph, **settings)
     assert replayed.engine.doubt is None and len(set(active)) > 1

@@ -6,35 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from probes.fits import TINY, make_data, train
 from torch import Tensor
 
 from mopo_cli.dynamics import training as module
-from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
-from mopo_cli.dynamics.split import Examples
+from mopo_cli.dynamics.fit import FitState, fit_checkpoint, fitted, start_fit
 from mopo_cli.dynamics.training import advance, holdout_errors
-from mopo_cli.engine.streams import stream
 
 DECAY = (0.3, 0.05, 0.7)  # large, so that a layer left out or doubled shows
-TINY = FitSettings(3, 9, 2, 37, 1e-2, (1e-3, 1e-3, 1e-3), 0.2, 1000, 0, 0.01, 12)
 NORMALISED = ("w0", "w1", "w_mean")
 MODES = ("per-network", "shared")
-
-
-def make_data(rows: int = 400) -> Examples:
-    draw = stream(0, "test/data")
-    observation, action = torch.randn(rows, 3, generator=draw) * 2 + 1, torch.rand(rows, 2, generator=draw) * 2 - 1
-    reward = observation[:, 0].sin() + 0.1 * torch.randn(rows, generator=draw)
-    return Examples.of(observation, action, reward, observation + 0.3 * action[:, :1].tanh())
-
-
-def train(data: Examples, settings: FitSettings, seeds: tuple[int, ...]) -> tuple[FitState, list[int]]:
-    """A finished fit and how many ensembles were active in each of its epochs."""
-    fit, active = start_fit(data, settings, seeds), []
-    while not fit.done:
-        report = advance(fit, 1000)
-        assert report is not None
-        active.append(len(report.active))
-    return fit, active
 
 
 def matrices(fit: FitState, flat: Tensor) -> dict[str, np.ndarray]:
@@ -181,35 +162,6 @@ def test_the_iterations_go_on_from_step_to_step(mode: str) -> None:
         rows = weight.reshape(len(vector), -1, weight.shape[2])
         reached = np.linalg.norm(rows @ vector.double().numpy().transpose(0, 2, 1), axis=1)[:, :, None]
         np.testing.assert_allclose(reached, sigmas(weight, mode), rtol=1e-3)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_seeds_of_a_stack_equal_each_alone_also_when_they_stop_at_different_epochs(mode: str) -> None:
-    data, settings, seeds = make_data(), replace(TINY, spectral_norm=mode), (3, 7, 0)
-    together, active = train(data, settings, seeds)
-    assert active[0] == 3 and 0 < active[-1] < 3, "the example must have ensembles leave the stack early"
-    for s, seed in enumerate(seeds):
-        alone, _ = train(data, settings, (seed,))
-        assert torch.equal(together.best[s], alone.best[0]), seed
-        assert torch.equal(together.best_mse[s], alone.best_mse[0]), seed
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_training_taken_up_after_any_block_ends_as_if_it_had_not_stopped(mode: str) -> None:
-    data = make_data()
-    settings = replace(TINY, patience=0, max_epochs=6, spectral_norm=mode)
-    whole = start_fit(data, settings, (3, 7))
-    states = []
-    while not whole.done:
-        states.append(deepcopy(fit_checkpoint(whole)))
-        advance(whole, 4)
-    assert len({len(numbers["active"]) for _, numbers in states}) == 2, "one is taken up with an ensemble gone"
-    for tensors, numbers in states:
-        fit = start_fit(data, settings, (3, 7))
-        restore_fit(fit, tensors, numbers)
-        while not fit.done:
-            advance(fit, 4)
-        assert torch.equal(fit.best, whole.best) and torch.equal(fit.best_mse, whole.best_mse)
 
 
 @pytest.mark.parametrize("mode", MODES)

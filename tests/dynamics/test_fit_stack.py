@@ -7,21 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from probes.fits import TINY, make_data
+from probes.fits import TINY, make_data, train
 
-from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
-from mopo_cli.dynamics.split import Examples
+from mopo_cli.dynamics.fit import FitSettings, fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.training import advance
 
-
-def train(data: Examples, settings: FitSettings, seeds: tuple[int, ...]) -> tuple[FitState, list[int]]:
-    """A finished fit and how many ensembles were active in each of its epochs."""
-    fit, active = start_fit(data, settings, seeds), []
-    while not fit.done:
-        report = advance(fit, 1000)
-        assert report is not None
-        active.append(len(report.active))
-    return fit, active
+MODES = ("none", "per-network", "shared")
 
 
 def assert_alone_as_stacked(settings: FitSettings, seeds: tuple[int, ...], rows: int = 400) -> list[int]:
@@ -34,9 +25,12 @@ def assert_alone_as_stacked(settings: FitSettings, seeds: tuple[int, ...], rows:
     return active
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seeds", [(0, 7, 3), (3, 7, 0)])
-def test_seeds_of_a_stack_equal_each_alone_also_when_they_stop_at_different_epochs(seeds: tuple[int, ...]) -> None:
-    active = assert_alone_as_stacked(TINY, seeds)
+def test_seeds_of_a_stack_equal_each_alone_also_when_they_stop_at_different_epochs(
+    seeds: tuple[int, ...], mode: str
+) -> None:
+    active = assert_alone_as_stacked(replace(TINY, spectral_norm=mode), seeds)
     assert active[0] == 3 and 0 < active[-1] < 3, "the example must have ensembles leave the stack early"
 
 
@@ -51,7 +45,7 @@ def test_any_number_of_ensembles_is_no_exception(seeds: tuple[int, ...], network
     assert_alone_as_stacked(replace(TINY, batch_size=7, networks=networks, max_epochs=1), seeds, rows=60)
 
 
-@pytest.mark.parametrize("mode", ["none", "per-network", "shared"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("networks", "seeds"), [(1, (0,)), (3, (0,)), (2, (0, 7))])
 def test_the_number_of_threads_changes_no_byte(
     networks: int, seeds: tuple[int, ...], mode: str, use_threads: Callable[[int], None]
@@ -79,17 +73,18 @@ def test_the_size_of_a_block_changes_nothing(batch: int, block: int) -> None:
     assert torch.equal(whole.best, fit.best)
 
 
-def test_training_taken_up_after_any_block_ends_as_if_it_had_not_stopped() -> None:
+@pytest.mark.parametrize(("mode", "seeds"), [("none", (0, 7)), ("per-network", (3, 7)), ("shared", (3, 7))])
+def test_training_taken_up_after_any_block_ends_as_if_it_had_not_stopped(mode: str, seeds: tuple[int, ...]) -> None:
     data = make_data()
-    settings = replace(TINY, patience=1, max_epochs=6)
-    whole = start_fit(data, settings, (0, 7))
+    settings = replace(TINY, patience=1 if mode == "none" else 0, max_epochs=6, spectral_norm=mode)
+    whole = start_fit(data, settings, seeds)
     states = []
     while not whole.done:
         states.append(deepcopy(fit_checkpoint(whole)))
         advance(whole, 4)
     assert len({len(numbers["active"]) for _, numbers in states}) == 2, "one is taken up with an ensemble gone"
     for tensors, numbers in states:
-        fit = start_fit(data, settings, (0, 7))
+        fit = start_fit(data, settings, seeds)
         restore_fit(fit, tensors, numbers)
         while not fit.done:
             advance(fit, 4)

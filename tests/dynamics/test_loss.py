@@ -4,22 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from probes.fits import TINY, make_data
 from torch import Tensor
 
-from mopo_cli.dynamics.fit import FitSettings, FitState, fitted, start_fit
-from mopo_cli.dynamics.split import Examples
+from mopo_cli.dynamics.fit import FitState, fitted, start_fit
 from mopo_cli.dynamics.training import advance
-from mopo_cli.engine.streams import stream
 
 DECAY = (0.3, 0.05, 0.7)  # large, so that a layer left out or doubled shows
-SETTINGS = FitSettings(3, 9, 2, 37, 1e-2, DECAY, 0.2, 1000, 5, 0.01, None)
-
-
-def make_data(rows: int = 300) -> Examples:
-    draw = stream(0, "test/data")
-    observation, action = torch.randn(rows, 3, generator=draw) * 5 + 2, torch.rand(rows, 2, generator=draw) * 2 - 1
-    reward = torch.randn(rows, generator=draw)
-    return Examples.of(observation, action, reward, observation + torch.randn(rows, 3, generator=draw))
+SETTINGS = replace(TINY, weight_decay=DECAY, patience=5, max_epochs=None)
 
 
 def plain_gradients(fit: FitState, flat: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -49,7 +41,7 @@ def plain_gradients(fit: FitState, flat: Tensor, inputs: Tensor, targets: Tensor
     ("batch", "networks", "steps_before"), [(37, 3, 0), (37, 3, 3), (7, 1, 0), (7, 3, 17), (1, 3, 40)]
 )
 def test_the_gradient_is_that_of_the_whole_loss(batch: int, networks: int, steps_before: int) -> None:
-    data = make_data()
+    data = make_data(300)
     fit = start_fit(data, replace(SETTINGS, batch_size=batch, networks=networks), (5,))
     if steps_before:
         advance(fit, steps_before)
@@ -67,7 +59,7 @@ def test_the_gradient_is_that_of_the_whole_loss(batch: int, networks: int, steps
 
 def test_a_step_is_adam_s_along_that_gradient() -> None:
     """Three steps of Adam by hand (Kingma & Ba 2015, algorithm 1), the decay being part of the gradient."""
-    data = make_data()
+    data = make_data(300)
     fit = start_fit(data, SETTINGS, (5,))
     first = second = torch.zeros(fit.flat.shape, dtype=torch.float64)
     for step in (1, 2, 3):
@@ -80,7 +72,7 @@ def test_a_step_is_adam_s_along_that_gradient() -> None:
 
 
 def test_the_nll_of_an_epoch_is_the_mean_over_its_steps() -> None:
-    data = make_data()
+    data = make_data(300)
     fit = start_fit(data, replace(SETTINGS, learning_rate=0.0), (5,))
     assert advance(fit, 1) is None and fit.order is not None
     rows, ensemble = fit.order.long(), fitted(fit, 0)
@@ -94,7 +86,7 @@ def test_the_nll_of_an_epoch_is_the_mean_over_its_steps() -> None:
 
 
 def test_the_bounds_of_an_ensemble_move_and_stay_one_pair() -> None:
-    data = make_data()
+    data = make_data(300)
     fit = start_fit(data, SETTINGS, (5, 6))
     for _ in range(3):
         advance(fit, 1000)

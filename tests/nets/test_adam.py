@@ -5,14 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from probes.agents import normal
 from torch import Tensor
 
-from mopo_cli.engine.streams import stream
 from mopo_cli.nets.adam import Adam
-
-
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def stepped(flat: Tensor, grads: Tensor, decay: Tensor | None = None, rate: float = 3e-4) -> tuple[Tensor, Adam]:

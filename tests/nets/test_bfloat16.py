@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from probes.agents import normal
 from torch import Tensor
 
 from mopo_cli.dynamics.fit import FitSettings, start_fit
@@ -18,10 +19,6 @@ from mopo_cli.nets.perceptron import Term, differentiate, differentiate_terms, e
 from mopo_cli.nets.stacked import Parameters, join, mlp_layout
 
 SIZES = [(5, 32, 32, 1), (9, 40, 24, 33, 4)]
-
-
-def normal(*shape: int, name: str) -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def networks(count: int, sizes: tuple[int, ...]) -> Parameters:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from probes.agents import normal
 from torch import Tensor
 
-from mopo_cli.engine.streams import stream
 from mopo_cli.nets import perceptron
 from mopo_cli.nets.perceptron import Term, block_count, differentiate, differentiate_terms, evaluate
 from mopo_cli.nets.stacked import Parameters, mlp_layout
@@ -16,10 +16,6 @@ from mopo_cli.nets.stacked import Parameters, mlp_layout
 Array = NDArray[np.float32]
 SIZES = (7, 20, 9, 1)
 ROWS = (5, 31, 1, 64)
-
-
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def networks(count: int) -> Parameters:

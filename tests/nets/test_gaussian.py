@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from probes.agents import normal
 from torch import Tensor
 
 from mopo_cli.engine.streams import stream
@@ -36,10 +37,6 @@ def drawn(members: int = 3, inputs: int = 5, outputs: int = 4, hidden: int = 9, 
         views[f"w{i}"] *= 3
     views["w_logvar"] *= 5 * hidden**0.5
     return Parameters(layout, flat)
-
-
-def normal(*shape: int, name: str = "inputs") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def published(params: dict[str, Array], x: Array) -> tuple[Array, Array]:

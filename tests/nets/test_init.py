@@ -1,11 +1,13 @@
 """Initial weights: the spread that was meant, for every member of the stack and every layer of it."""
 
+from dataclasses import replace
 from math import sqrt
 
 import pytest
 import torch
+from probes.agents import SETTINGS
 
-from mopo_cli.agents.algorithms.sac import SacSettings, start_sac
+from mopo_cli.agents.algorithms.sac import start_sac
 from mopo_cli.dynamics.fit import FitSettings, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.engine.streams import stream
@@ -14,7 +16,7 @@ from mopo_cli.nets.init import initial, truncated_normal, zeros
 from mopo_cli.nets.stacked import mlp_layout
 
 FIT = FitSettings(7, 200, 4, 256, 1e-3, (0.0,) * 5, 0.2, 1000, 5, 0.01, None)
-SAC = SacSettings(256, 2, 3e-4, 3e-4, 3e-4, 0.99, 0.005, -3.0, 1.0, -5.0, 2.0)
+SAC = replace(SETTINGS, hidden=256)
 TRUNCATED_STD = 0.8796  # of a unit normal kept within two standard deviations
 
 

@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from probes.agents import normal
 from torch import Tensor
 
 from mopo_cli.engine.streams import stream
@@ -20,10 +21,6 @@ from mopo_cli.nets.perceptron import by_member, differentiate, evaluate, input_s
 from mopo_cli.nets.stacked import Parameters
 
 SIZES, RATE = (5, 9, 2), 1e-2
-
-
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def make(count: int = 4, sizes: tuple[int, ...] = SIZES, target: bool = True) -> Network:

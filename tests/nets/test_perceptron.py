@@ -5,17 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from probes.agents import normal
 from torch import Tensor
 
-from mopo_cli.engine.streams import stream
 from mopo_cli.nets.perceptron import collect, differentiate, evaluate, first_slope, forward, input_slope, predict
 from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
 
 SIZES = [(5, 3), (6, 7, 1), (5, 33, 9, 2), (17, 32, 32, 6)]
-
-
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
 
 
 def networks(count: int, sizes: tuple[int, ...], name: str = "x") -> Parameters:

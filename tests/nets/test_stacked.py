@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from probes.agents import normal
 from torch import Tensor
 
-from mopo_cli.engine.streams import stream
 from mopo_cli.nets.stacked import (
     Layout,
     Parameters,
@@ -39,10 +39,6 @@ SHAPES = [
     (256, 17, 32),
 ]
 BOUNDARY = 64
-
-
-def normal(*shape: int, name: str = "x", dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"), dtype=dtype)
 
 
 def layer(members: int, batch: int, inputs: int, outputs: int) -> tuple[Tensor, ...]:

@@ -15,8 +15,8 @@ SETTINGS = SacSettings(
 )  # fmt: skip
 
 
-def normal(*shape: int, name: str = "x") -> Tensor:
-    return torch.randn(shape, generator=stream(0, f"test/{name}"))
+def normal(*shape: int, name: str = "x", dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=stream(0, f"test/{name}"), dtype=dtype)
 
 
 def make_batch(members: int, rows: int = BATCH, act_dim: int = ACT) -> tuple[Transition, Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from probes.agents import normal
+from probes.environments import Probe
 from torch import Tensor
 from torch.nn.functional import relu
 
@@ -62,6 +63,24 @@ def bandit(
     return World(rows, real, state, never)
 
 
+def tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def world_of(probe: Probe) -> World:
+    data = {name: tensor(column) for name, column in probe.dataset.items()}
+    rows = Rows(data["observations"].shape[1], data["actions"].shape[1], 3)
+    packed = rows.pack(
+        data["observations"],
+        data["actions"],
+        data["rewards"],
+        data["terminals"],
+        data["next_observations"],
+        torch.zeros(len(data["rewards"]), 3),
+    )
+    return World(rows, packed, data["observations"], never)
+
+
 def two_ways() -> World:
     """Half of the actions are at 0.6, half at -0.6, all +-0.05; those with the sign of the state pay 1, the rest 0."""
 
@@ -106,7 +125,7 @@ def assert_gradient(layout: Layout, found: Tensor, index: int, loss: Tensor, par
     for (name, param), wanted in zip(params.items(), expected, strict=True):
         wanted = torch.zeros_like(param) if wanted is None else wanted
         grad = layout.views(found)[name][index]
-        torch.testing.assert_close(grad, wanted.float(), rtol=2e-4, atol=2e-6)
+        torch.testing.assert_close(grad, wanted.float(), rtol=1e-4, atol=1e-6)
         assert name[0] == "b" or wanted.abs().max() > 1e-4
 
 

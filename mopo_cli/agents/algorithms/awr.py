@@ -4,23 +4,21 @@ V is fitted to the lambda-returns of the logged episodes, and the policy clones 
 exp(A / temperature). Returns and weights of all rows are made anew at every refresh, by the V of that moment.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
-from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Take, Work, setting
+from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Networks, Work, setting
 from mopo_cli.agents.perceptrons import actor_sizes, start_single, value_sizes
 from mopo_cli.agents.returns import lambda_returns, last_steps
 from mopo_cli.agents.standardise import StandardisedAgent, standard_of
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
-from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import Network, descend_side_by_side
 from mopo_cli.nets.perceptron import evaluate, predict
-from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Parameters
 
 _BLOCK = 1 << 18  # rows that V is evaluated at together
@@ -28,21 +26,15 @@ _LEAST_STD = 1e-5  # added to the advantages' deviation, as in AWR's code
 
 
 @dataclass(frozen=True)
-class AwrSettings:
+class AwrSettings(AgentSettings):
     """Hyper-parameters; V is learned at the critics' rate.
 
     The policy is a Gaussian of fixed deviation, so its likelihood is a sum of squares and the deviation a factor
     of the loss, which Adam does not see; the bounds of its logarithm only go with the policy.
     """
 
-    hidden: int
-    layers: int
-    actor_lr: float
     critic_lr: float
     gamma: float
-    log_std_min: float
-    log_std_max: float
-    update_precision: Precision = field(default="fp32", kw_only=True)
     awr_temperature: float = setting(
         1.0, "divisor of the advantage, in its standard deviations, in the weights' exponent", "AWR code", gt=0
     )
@@ -145,31 +137,18 @@ def _begin(world: World, members: tuple[Member, ...], settings: AwrSettings) -> 
     return start_awr(world.rows.split(world.real), settings, seeds, world.real.device)
 
 
-def _refresh(awr: Awr, _draws: Draws, _take: Take) -> None:
-    refresh(awr)
-
-
-def _step(awr: Awr, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    return update(awr, batch, batch.index, actor_scale)
-
-
 def _networks(settings: AwrSettings, work: Work) -> tuple[Networks, ...]:
     actor, value = actor_sizes(settings, work.obs_dim, work.act_dim), value_sizes(settings, work.obs_dim)
     return Networks(actor, evaluations=1), Networks(value, evaluations=1)
-
-
-def _held(_settings: AwrSettings, work: Work) -> int:
-    """The return and the weight of every row of the data."""
-    return 2 * work.data
 
 
 ALGORITHM = Algorithm(
     AwrSettings,
     ("value", "value_loss", "actor_loss", "weight"),
     _begin,
-    _step,
+    lambda awr, batch, draws, actor_scale: update(awr, batch, batch.index, actor_scale),
     _networks,
-    _held,
+    lambda settings, work: 2 * int(work.data),  # the return and the weight of every row of the data
     learns_from="real",
-    refresh=_refresh,
+    refresh=lambda awr, draws, take: refresh(awr),
 )

@@ -1,30 +1,22 @@
 """Behaviour cloning: the actions of the data, by least squares, and nothing else (D4RL's and MOPO's baseline)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
-from mopo_cli.agents.algorithm import Agent, Algorithm, Batch, Networks, Work, start_from_shapes
+from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Networks, Work, start_from_shapes
 from mopo_cli.agents.perceptrons import actor_sizes, start_single
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import descend
 from mopo_cli.nets.perceptron import evaluate
-from mopo_cli.nets.precision import Precision
 
 
 @dataclass(frozen=True)
-class BcSettings:
+class BcSettings(AgentSettings):
     """Hyper-parameters; the log standard deviation is not learned, its bounds only go with the policy."""
-
-    hidden: int
-    layers: int
-    actor_lr: float
-    log_std_min: float
-    log_std_max: float
-    update_precision: Precision = field(default="fp32", kw_only=True)
 
 
 @dataclass
@@ -39,7 +31,7 @@ def start_bc(obs_dim: int, act_dim: int, settings: BcSettings, seeds: list[int],
     return Bc(settings, start_single("actor", actor_sizes(settings, obs_dim, act_dim), settings, seeds, device))
 
 
-def update(bc: Bc, batch: Transition, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def update(bc: Bc, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step on the mean squared error of the deterministic action, in place."""
     (actor,) = evaluate((bc.actor, (batch.observation,)))
     action = mean_action(actor.out)
@@ -50,12 +42,8 @@ def update(bc: Bc, batch: Transition, actor_scale: float = 1.0) -> dict[str, Ten
     return {"actor_loss": error.square().mean(dim=(1, 2))}
 
 
-def _step(bc: Bc, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    return update(bc, batch, actor_scale)
-
-
 def _networks(settings: BcSettings, work: Work) -> tuple[Networks, ...]:
     return (Networks(actor_sizes(settings, work.obs_dim, work.act_dim), evaluations=1),)
 
 
-ALGORITHM = Algorithm(BcSettings, ("actor_loss",), start_from_shapes(start_bc), _step, _networks, learns_from="real")
+ALGORITHM = Algorithm(BcSettings, ("actor_loss",), start_from_shapes(start_bc), update, _networks, learns_from="real")

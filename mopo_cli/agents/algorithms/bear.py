@@ -77,7 +77,7 @@ def start_bear(
 ) -> Bear:
     """Build fresh agents, the m-th from the streams of `seeds[m]`."""
     agents = start_sac(obs_dim, act_dim, settings, seeds, device)
-    vae = start_vae(obs_dim, act_dim, settings.behaviour_hidden, seeds, device, settings.update_precision)
+    vae = start_vae(obs_dim, act_dim, settings, seeds, device)
     log_multiplier = torch.zeros(len(seeds), 1, device=device)
     return Bear(**vars(agents), log_multiplier=log_multiplier, multiplier_adam=Adam.like(log_multiplier), vae=vae)
 

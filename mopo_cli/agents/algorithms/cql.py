@@ -74,10 +74,8 @@ def update(
     sac.descend_actor(cql, actor, sample, q_pi, alpha, actor_scale)
     entropy = sac.descend_temperature(cql, log_prob)
 
-    of_data, of_policy = (
-        q[:, :, : batch.real].mean(dim=(1, 2)),
-        proposed_q[..., -settings.actions :].mean(dim=(1, 2, 3)),
-    )
+    of_data = q[:, :, : batch.real].mean(dim=(1, 2))
+    of_policy = proposed_q[..., -settings.actions :].mean(dim=(1, 2, 3))
     low = soft_maximum(proposed_q + proposals.rarity[:, None], settings.lse).mean(dim=(1, 2))
     return {
         "q": q.mean(dim=(1, 2)),

@@ -26,7 +26,6 @@ from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, standardise, start_dice, step_dice
 from mopo_cli.agents.world import World
-from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import RATIO
 from mopo_cli.engine.members import Member
@@ -165,10 +164,6 @@ def _rolling(drop: Drop) -> Tensor:
     return torch.cat([drop.actor.flat, drop.dice.tau.flat.view(len(drop.actor.flat), -1)], dim=1)
 
 
-def _imagining(drop: Drop, m: int, flat: Tensor, how: RolloutOptions) -> RolloutOptions:
-    return replace(how, ratio=drop.ratio(m, flat))
-
-
 def _files(drop: Drop, m: int) -> dict[str, dict[str, Tensor]]:
     ratio = drop.ratio(m, _rolling(drop))
     scaler = {"input_mean": ratio.input_mean, "input_std": ratio.input_std, "networks": ratio.networks}
@@ -187,6 +182,6 @@ ALGORITHM = Algorithm(
     refresh=refresh,
     uncertainties=(RATIO,),
     rolling=_rolling,
-    imagining=_imagining,
+    imagining=lambda drop, m, flat, how: replace(how, ratio=drop.ratio(m, flat)),
     files=_files,
 )

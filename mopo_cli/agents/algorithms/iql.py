@@ -4,13 +4,13 @@ V is an upper expectile of Q over the data's actions, Q is fitted to r + gamma V
 actions weighted by exp(beta (Q - V)). It is a Gaussian around tanh(mean) whose deviation depends on no state.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log, pi
 
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithm import Agent, Algorithm, Batch, Networks, Work, setting
+from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Networks, Work, setting
 from mopo_cli.agents.perceptrons import (
     actor_sizes,
     by_twins,
@@ -27,23 +27,16 @@ from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import Network, descend, descend_and_evaluate
 from mopo_cli.nets.perceptron import evaluate
-from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layers
 
 
 @dataclass(frozen=True)
-class IqlSettings:
+class IqlSettings(AgentSettings):
     """Hyper-parameters; V is learned at the critics' rate."""
 
-    hidden: int
-    layers: int
-    actor_lr: float
     critic_lr: float
     gamma: float
     tau: float
-    log_std_min: float
-    log_std_max: float
-    update_precision: Precision = field(default="fp32", kw_only=True)
     expectile: float = setting(0.7, "expectile of Q over the data's actions that V is", "IQL", gt=0, lt=1)
     inverse_temperature: float = setting(3.0, "factor of the advantage in the weights' exponent", "IQL", ge=0)
     weight_max: float = setting(100.0, "greatest weight of a row in the actor's regression", "IQL code", gt=0)
@@ -86,7 +79,7 @@ def start_iql(
     return Iql(settings, actor, reward_scale, value, critic)
 
 
-def update(iql: Iql, batch: Transition, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def update(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step of every V, actor and critic, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]`; `actor_scale` is the factor of the actor's learning rate. V comes first, and the
@@ -150,19 +143,11 @@ def log_likelihood(out: Tensor, action: Tensor, log_std_min: float, log_std_max:
 
 def _begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:
     seeds = [member.seed for member in members]
-    scale = _reward_scale(world, settings.return_range)
-    return start_iql(world.rows.obs_dim, world.rows.act_dim, settings, seeds, world.real.device, scale)
-
-
-def _reward_scale(world: World, return_range: float) -> float:
     logged = world.rows.split(world.real)
     returns = episode_returns(logged.reward, last_steps(logged))
     span = float(returns.max() - returns.min())
-    return return_range / span if return_range and span else 1.0
-
-
-def _step(iql: Iql, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    return update(iql, batch, actor_scale)
+    scale = settings.return_range / span if settings.return_range and span else 1.0
+    return start_iql(world.rows.obs_dim, world.rows.act_dim, settings, seeds, world.real.device, scale)
 
 
 def _networks(settings: IqlSettings, work: Work) -> tuple[Networks, ...]:
@@ -176,7 +161,7 @@ ALGORITHM = Algorithm(
     IqlSettings,
     ("q", "critic_loss", "value_loss", "actor_loss", "weight"),
     _begin,
-    _step,
+    update,
     _networks,
     learns_from="real",
 )

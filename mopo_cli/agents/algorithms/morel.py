@@ -95,14 +95,11 @@ def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) ->
     most = {k: greatest_discrepancy(world.ensembles[k], real.observation, real.action, world.how) for k in used}
     threshold = torch.stack([most[member.model] for member in members]) / settings.pessimism
     column = world.how.uncertainties.index(DISCREPANCY)
-    agents, lowest = sac.begin(world, members, settings), world.least_reward - settings.halt_penalty
-    return Morel(**vars(agents), halt=Halt(threshold, column, real.reward.new_tensor(halt_reward(lowest, settings))))
-
-
-def halt_reward(lowest: float, settings: MorelSettings) -> float:
-    """What a row that halts pays, HALT's reward at each step being `lowest`, r_min - kappa."""
-    # Absorbing: sum over t of gamma^t (r_min - kappa) = (r_min - kappa) / (1 - gamma).
-    return absorbing_value(lowest, settings.gamma) if settings.halt_value == "absorbing" else lowest
+    reward = world.least_reward - settings.halt_penalty
+    if settings.halt_value == "absorbing":
+        reward = absorbing_value(reward, settings.gamma)
+    halt = Halt(threshold, column, real.reward.new_tensor(reward))
+    return Morel(**vars(sac.begin(world, members, settings)), halt=halt)
 
 
 def halting(morel: Morel, m: int, _flat: Tensor, how: RolloutOptions) -> RolloutOptions:

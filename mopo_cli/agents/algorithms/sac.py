@@ -4,13 +4,13 @@ Every function takes and returns stacks: batches `[S, B, ·]`, one temperature p
 networks. Losses are averaged over the batch and summed over members, so no member touches another.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Squashed, squash, squash_gradient
-from mopo_cli.agents.algorithm import Agent, Algorithm, Batch, Networks, Work, start_from_shapes
+from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Batch, Networks, Work, start_from_shapes
 from mopo_cli.agents.perceptrons import actor_sizes, by_twins, critic_sizes, start_single, start_twins, twin_values
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.rows import Transition
@@ -18,25 +18,18 @@ from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.network import Network, descend, descend_and_evaluate
 from mopo_cli.nets.perceptron import Evaluated, Inputs, evaluate, input_slope
-from mopo_cli.nets.precision import Precision
 
 
 @dataclass(frozen=True)
-class SacSettings:
+class SacSettings(AgentSettings):
     """Hyper-parameters; `target_entropy` in nats, learning rates per step, discount `gamma`, Polyak rate `tau`."""
 
-    hidden: int
-    layers: int
-    actor_lr: float
     critic_lr: float
     alpha_lr: float
     gamma: float
     tau: float
     target_entropy: float
     alpha_max: float
-    log_std_min: float
-    log_std_max: float
-    update_precision: Precision = field(default="fp32", kw_only=True)
 
 
 @dataclass

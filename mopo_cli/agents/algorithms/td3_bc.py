@@ -3,13 +3,13 @@
 The actor's loss is -lambda Q1(s, pi(s)) + (pi(s) - a)^2 with lambda = alpha / mean |Q1|, on standardised states.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
-from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
+from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.perceptrons import actor_sizes, by_twins, critic_sizes, start_single, start_twins, twin_values
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.standardise import Standard, StandardisedAgent, standard_of
@@ -19,23 +19,16 @@ from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import Network, descend
 from mopo_cli.nets.perceptron import Evaluated, evaluate, input_slope
-from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Parameters
 
 
 @dataclass(frozen=True)
-class Td3BcSettings:
+class Td3BcSettings(AgentSettings):
     """Hyper-parameters; the log standard deviation is not learned, its bounds only go with the policy."""
 
-    hidden: int
-    layers: int
-    actor_lr: float
     critic_lr: float
     gamma: float
     tau: float
-    log_std_min: float
-    log_std_max: float
-    update_precision: Precision = field(default="fp32", kw_only=True)
     bc_alpha: float = setting(2.5, "weight of the critic beside the cloning of actions", "TD3+BC", ge=0)
     policy_delay: int = setting(2, "critics' steps to one of the actor and of the targets", "TD3", ge=1, le=1000)
     target_noise: float = setting(0.2, "standard deviation of the noise on the target's actions", "TD3", ge=0)
