@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.config.checks import suggestion
+from mopo_cli.config.presets import suggestion
 from mopo_cli.data.checks import Check
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.store.files import expand

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.config.checks import suggestion
+from mopo_cli.config.presets import suggestion
 from mopo_cli.data.source_generated import RELABELLED, TASKS
 from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions, episode_lengths, episode_starts
 from mopo_cli.errors import InputError
