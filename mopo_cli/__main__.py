@@ -131,11 +131,11 @@ def _bug(error: Exception) -> MopoError:
     try:
         with tempfile.NamedTemporaryFile("w", prefix="mopo-", suffix=".txt", encoding="utf-8", delete=False) as file:
             file.write(text.encode(errors="backslashreplace").decode())
-        told = f"its traceback is in {file.name}"
+        where = f"its traceback is in {file.name}"
     except OSError as fault:
-        told = f"its traceback could not be written ({fault.strerror})"
+        where = f"its traceback could not be written ({fault.strerror})"
     return MopoError(
-        f"This is a bug in mopo: {type(error).__name__}; {told}.",
+        f"This is a bug in mopo: {type(error).__name__}; {where}.",
         hint="MOPO_DEBUG=1 with the same command shows it here",
     )
 

@@ -49,7 +49,7 @@ def load_d4rl(path: Path, dataset_id: str) -> tuple[Transitions, DatasetInfo]:
         env_kwargs=env_kwargs,
         terminal_next_known=not (shifted and transitions.terminals.any()),
         # What would refuse somebody's log is told of a published set, which everybody uses as it is.
-        doubts=tuple(replace(c, fault="", warning=told) for c in checks if (told := c.fault or c.warning)),
+        doubts=tuple(replace(c, fault="", warning=text) for c in checks if (text := c.fault or c.warning)),
     )
     return transitions, info
 

@@ -24,7 +24,7 @@ def parse_dataset(name: str) -> DatasetName:
     for source in SOURCES.values():
         if (parsed := source.parse(name)) is not None:
             return parsed
-    close = difflib.get_close_matches(name, [known for source in SOURCES.values() for known in source.names], n=1)
+    close = difflib.get_close_matches(name, [each for source in SOURCES.values() for each in source.names], n=1)
     suggestion = f"; did you mean {close[0]!r}?" if close else "."
     examples = ", ".join(source.example for source in SOURCES.values())
     raise InputError(f"The dataset {name!r} is not known{suggestion}", hint=f"a name such as {examples}")
