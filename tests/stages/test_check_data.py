@@ -140,9 +140,9 @@ def test_states_after_terminals_that_are_not_logged_tell_nothing_of_the_rule(che
         ("--dataset my.csv --force", 2, "--force"),
         ("--dataset my.csv --list", 2, "Use either --check or --list."),
         ("--dataset cut.h5", 5, "cut.h5"),
-        (f"--dataset {PENDULUM}", 4, "would have to be generated first"),
-        ("--dataset walker2d-medium", 4, "would have to be downloaded first"),
-        ("--dataset minari:own/nothing-v0", 4, "would have to be downloaded first"),
+        (f"--dataset {PENDULUM}", 4, "must be generated first"),
+        ("--dataset walker2d-medium", 4, "must be downloaded first"),
+        ("--dataset minari:own/nothing-v0", 4, "must be downloaded first"),
     ],
 )
 def test_a_request_that_is_wrong_in_itself(check: Any, line: str, code: int, said: str) -> None:
