@@ -26,8 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     MOPO_DEBUG=1 shows the traceback of a bug instead of writing it to a file.
     """
-    _prepare_streams()
-    return _flushed(_run(argv))
+    try:
+        _prepare_streams()
+        return _flushed(_run(argv))
+    except KeyboardInterrupt:  # while modules are imported, or in the last moment
+        return INTERRUPTED
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -1,6 +1,7 @@
 """Every fault ends in one sentence, the command to try next, and its exit code."""
 
 import errno
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -151,3 +152,23 @@ def test_a_bug_is_told_where_no_file_can_be_written(shell: Any, monkeypatch: pyt
     assert shell("fetch-data --dataset hopper-medium") == 1
     told = "ZeroDivisionError; its traceback could not be written (No usable temporary directory found)."
     assert told in shell.err and "MOPO_DEBUG=1" in shell.err
+
+
+INTERRUPTED_IMPORT = """\
+import sys
+from mopo_cli.__main__ import main
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+sys.exit(main(["presets", "ls"]))
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "mopo_cli.cli.app", "mopo_cli.report.console"])
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(module: str) -> None:
+    outcome = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT, module], capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stderr) == (130, "")
