@@ -44,7 +44,7 @@ def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
     readers = {".safetensors": _tensors, ".json": _json, **dict.fromkeys(_TABLES, _table)}
     if (suffix := path.suffix.lower()) in readers:
         return readers[suffix]
-    from mopo_cli.data.raw_columns import check_kind
+    from mopo_cli.data.layout_rows import check_kind
 
     try:
         check_kind(path)
@@ -71,7 +71,7 @@ def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] 
     from mopo_cli.data.validate import check_bounds, check_columns
 
     try:
-        transitions, info = load_local(path, None, sha256_file(path), None)
+        transitions, info = load_local([path], None, [sha256_file(path)])
     except UnusableData as error:  # it takes flags of another command to fix this
         raise InputError(error.message, hint=f"mopo fetch-data --dataset {path} --columns ... --check") from error
     check_columns(transitions, str(path))

@@ -50,6 +50,10 @@ class FetchData(Settings):
     columns: Text | None = setting(
         None, "columns of a file: obs=..., action=..., ... or a YAML file with them (files only)"
     )
+    layout: Text | None = setting(
+        None,
+        "how the rows lie in a file, if mopo decides wrongly: groups, numbered, padded, table or rows (files only)",
+    )
     termination: Text = setting(
         "auto",
         "when model episodes end: auto (the environment's rule), the name of a rule, none, or an expression over the"

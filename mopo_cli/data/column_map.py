@@ -31,6 +31,16 @@ _NAMES = {
     "next_obs": "next_observations",
 }
 _OURS = (*_NAMES.values(), "episode")
+# The names of columns in files of D4RL, d3rlpy, Gymnasium, robomimic, LeRobot and RLlib, and those of `_NAMES`.
+_USUAL = {
+    "observations": ("observations", "obs", "observation", "observation.state"),
+    "actions": ("actions", "action"),
+    "rewards": ("rewards", "reward", "next.reward"),
+    "terminals": ("terminals", "terminal", "terminations", "terminated", "terminateds", "dones", "done", "next.done"),
+    "timeouts": ("timeouts", "timeout", "truncations", "truncated", "truncateds", "episode_terminals"),
+    "next_observations": ("next_observations", "next_obs", "new_obs", "next_observation"),
+    "episode": ("episode", "episode_index", "episode_id", "eps_id"),
+}
 _WIDE = ("observations", "actions", "next_observations")
 _BOUNDS = ("action_low", "action_high")
 _SHOWN = 20
@@ -101,17 +111,25 @@ def resolve(
 
 
 def conventional(here: Sequence[str]) -> Sources:
-    """The map of a table without one: obs_0, obs_1, ..., action_0, ..., next_obs_0, ..., reward, and the rest."""
+    """The map of a file without one, by the names that are usual; what none of them is in the file for is left out.
+
+    A column of the usual name, else numbered columns (obs_0, obs_1, ...), else all in a group of that name (obs/...).
+    """
     wanted: Sources = {}
-    for short, ours in (*_NAMES.items(), ("episode", "episode")):
-        if ours in _WIDE:
-            numbers = {int(match[1]) for name in here if (match := re.fullmatch(rf"{short}_(\d{{1,6}})", name))}
-            names = tuple(f"{short}_{i}" for i in range(len(numbers)))  # where one lacks, it is asked for
-        else:
-            names = (short,) if short in here else ()
-        if names:
-            wanted[ours] = names
+    names = set(here)
+    for ours, usual in _USUAL.items():
+        columns = tuple(name for name in usual if name in names)[:1]
+        if not columns and ours in _WIDE:
+            short = _short(ours)
+            columns = _numbered(short, here) or tuple(name for name in here if name.startswith(f"{short}/"))
+        if columns:
+            wanted[ours] = columns
     return wanted
+
+
+def _numbered(short: str, here: Sequence[str]) -> tuple[str, ...]:
+    count = sum(re.fullmatch(rf"{short}_\d{{1,6}}", name) is not None for name in here)
+    return tuple(f"{short}_{i}" for i in range(count))  # where one lacks, it is asked for
 
 
 def in_words(sources: Sources) -> str:
@@ -124,8 +142,10 @@ def in_full(name: str, ours: str) -> str:
     return name if name == ours else f"{name} ({ours})"
 
 
-def missing_target(ours: str, here: Sequence[str], file: str) -> Check:
+def missing_target(ours: str, here: Sequence[str], file: str, is_table: bool) -> Check:
     """The check of a column that no map can do without."""
+    if not is_table:
+        return _missing(ours, ours, here, f"{file}: column {ours} is missing")
     short = _short(ours)
     named = f"{short}_0, {short}_1, ..." if ours in _WIDE else short
     fault = f"{file}: there is no column {named} for {ours}, and --columns does not name one; {_holds(here)}."

@@ -1,5 +1,7 @@
-"""A file of somebody's own logs, HDF5, NPZ, CSV or Parquet, as checked-out columns."""
+"""Somebody's own logs as checked-out columns."""
 
+import hashlib
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +23,8 @@ from mopo_cli.data.column_map import (
     resolve,
 )
 from mopo_cli.data.ends import guess_next
-from mopo_cli.data.raw_columns import column_names, is_table, read_raw
+from mopo_cli.data.layout import Columns, Log
+from mopo_cli.data.layouts import open_log
 from mopo_cli.data.spaces import environment_fields, spaces_of_id
 from mopo_cli.data.tidy import end_episodes, tidy_column
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
@@ -29,18 +32,21 @@ from mopo_cli.data.values import check_actions_vary, check_far_values
 from mopo_cli.errors import InputError, UsageError
 
 _NEEDED = ("observations", "actions", "rewards")
-_D4RL = (*_NEEDED, "terminals")
-_D4RL_OPTIONAL = ("timeouts", "next_observations")
 _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
 def load_local(
-    path: Path, env_id: str | None, sha256: str, columns: str | None = None
+    paths: Sequence[Path],
+    env_id: str | None,
+    sha256: Sequence[str],
+    columns: str | None = None,
+    layout: str | None = None,
+    name: str | None = None,
 ) -> tuple[Transitions, DatasetInfo]:
-    """Read ``path``; ``info.source`` says what was done to the columns that were not as they should be.
+    """Read one file, or several as one log; ``info.source`` says what was done to columns that were not as they should.
 
-    ``columns`` is a column map (see `data.column_map`). Without one, an HDF5 or NPZ file has D4RL's names, a CSV
-    or Parquet file obs_0, obs_1, ..., action_0, ..., reward, and terminal, timeout, next_obs_0, ..., episode.
+    ``columns`` is a column map (see `data.column_map`), without one the columns have their usual names; ``layout`` is
+    one of `layouts.LAYOUTS`, ``name`` that of the whole where there are several files.
 
     - Rewards and flags may be `[N, 1]`, floats of any width, flags anything that is 0 or 1.
     - An episode ends where the value of ``episode`` changes: as a timeout, unless the row is terminal.
@@ -57,19 +63,22 @@ def load_local(
     column_map = parse_column_map(columns)
     if env_id is not None and column_map.action_low is not None:
         raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
-    sources, raw, notes = _read(path, column_map)
-    joined = _join(path.name, sources, raw, flat=bool(column_map.columns) or is_table(path))
+    log = open_log(paths, layout)
+    where = name or paths[0].name
+    sources, raw, notes = _read(where, log, column_map)
+    joined = _join(where, sources, raw, flat=bool(column_map.columns) or log.is_table)
+    joined |= _labels(sources, raw, log)
     names = {ours: _dimension_names(sources[ours], raw) for ours in sources}
-    transitions, checks = _tidy(path.name, sources, joined, names, notes)
+    transitions, checks = _tidy(where, sources, joined, names, notes)
     if len(sources["actions"]) == 1 and env_id is None and column_map.action_low is None:
         (only,) = sources["actions"]
-        require([check_continuous(raw[only], only, path.name)])
-    low, high = _bounds(path.name, transitions, env_id, column_map, names["actions"], notes)
+        require([check_continuous(raw[only], only, where)])
+    low, high = _bounds(where, transitions, env_id, column_map, names["actions"], notes)
     if env_id is not None or column_map.action_low is not None:
-        checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), path.name)
+        checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), where)
     info = DatasetInfo(
-        dataset_id=path.name,
-        source="; ".join([f"file {path.name} sha256 {sha256}", *notes]),
+        dataset_id=where,
+        source="; ".join([_of_files(paths, sha256, where), *notes]),
         action_low=low,
         action_high=high,
         **environment_fields(env_id),
@@ -79,45 +88,54 @@ def load_local(
     return transitions, info
 
 
-def _read(path: Path, column_map: ColumnMap) -> tuple[Sources, dict[str, NDArray[Any]], list[str]]:
-    """The columns that the map names, or the file's kind has by convention; UnusableData telling all that is amiss."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
-    here = column_names(path)
-    notes = []
-    if column_map.columns:
-        wanted = column_map.columns
-        if not is_table(path):
-            for name in chain(*wanted.values()):
-                if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
-                    raise InputError(
-                        f"{path.name}: {name!r} in --columns is not a path inside the file, such as group/column."
-                    )
-    elif is_table(path):
-        wanted = conventional(here)
-    else:
-        wanted = {name: (name,) for name in (*_D4RL, *(name for name in _D4RL_OPTIONAL if name in here))}
-        if "timeouts" not in here and _D3RLPY_ENDS in here:
-            wanted["timeouts"] = (_D3RLPY_ENDS,)
-            notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
-    absent = (
-        "is missing"
-        if is_table(path) or path.suffix.lower() == ".npz"
-        else "is missing (or a link, which is not followed)"
-    )
-    sources, checks = resolve(wanted, here, path.name, absent, in_groups=not is_table(path))
-    checks += [missing_target(ours, here, path.name) for ours in _NEEDED if ours not in sources]
-    if column_map.columns or is_table(path):
+def _of_files(paths: Sequence[Path], sha256: Sequence[str], name: str) -> str:
+    if len(paths) == 1:
+        return f"file {name} sha256 {sha256[0]}"
+    together = hashlib.sha256("".join(sha256).encode()).hexdigest()
+    return f"{len(paths)} files of {name}, sha256 of their sha256 {together}"
+
+
+def _read(where: str, log: Log, column_map: ColumnMap) -> tuple[Sources, Columns, list[str]]:
+    """The columns that the map names, or that have the usual names; UnusableData telling all that is amiss."""
+    notes = [log.note] if log.note else []
+    wanted = column_map.columns or conventional(log.names)
+    if column_map.columns and not log.is_table:
+        for name in chain(*wanted.values()):
+            if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
+                raise InputError(f"{where}: {name!r} in --columns is not a path inside the file, such as group/column.")
+    if not column_map.columns and wanted.get("timeouts") == (_D3RLPY_ENDS,):
+        notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
+    absent = "is missing" if log.is_table else "is missing (or a link, which is not followed)"
+    sources, checks = resolve(wanted, log.names, where, absent, in_groups=not log.is_table)
+    if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
+        sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
+    plain = not (column_map.columns or log.is_table or log.episode)
+    needed = (*_NEEDED, "terminals") if plain else _NEEDED
+    checks += [missing_target(ours, log.names, where, log.is_table) for ours in needed if ours not in sources]
+    if log.is_table or any(names != (ours,) for ours, names in sources.items()):
         notes.append(in_words(sources))
-    present = [name for names in sources.values() for name in names if name in here]
-    labels = [name for name in sources.get("episode", ()) if name in here]
-    raw: dict[str, NDArray[Any]] = {}
+    present = [name for names in sources.values() for name in names if name in log.names]
+    labels = [name for name in sources.get("episode", ()) if name in log.names]
+    made = [name for name in (log.episode, log.part) if name is not None]
+    raw: Columns = {}
     try:
-        raw = read_raw(path, [name for name in present if name not in labels], labels)
+        raw = log.read([name for name in present if name not in labels], [*labels, *made])
     except UnusableData as error:
         checks += error.checks
-    require(list_once(checks, here))
+    require(list_once(checks, log.names))
     return sources, raw, notes
+
+
+def _labels(sources: Sources, raw: Columns, log: Log) -> Columns:
+    """The labels of episodes, "episode" `[N]`, by the user's column and the log's, and those of files, "part" `[N]`."""
+    labels = [raw[name] for name in (*sources.get("episode", ()), log.episode) if name is not None]
+    columns: Columns = {}
+    if log.part is not None:
+        columns["part"] = raw[log.part]
+        labels += [raw[log.part]] * bool(labels)
+    if labels:
+        columns["episode"] = np.unique(np.stack(labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return columns
 
 
 def _tidy(
@@ -135,6 +153,8 @@ def _tidy(
     terminals = columns.get("terminals", np.zeros(rows, np.bool_))
     stated = columns.get("timeouts", np.zeros(rows, np.bool_)) & ~terminals
     timeouts = stated
+    if "part" in columns:
+        timeouts = stated | ((np.diff(columns["part"], append=-1) != 0) & ~terminals)
     dimensions = (
         (in_full(name, ours), dimension)
         for ours in (*_NEEDED, "next_observations")
@@ -143,7 +163,7 @@ def _tidy(
     )
     checks = check_far_values(dimensions, where)
     if "episode" in columns:
-        name = in_full(sources["episode"][0], "episode")
+        name = in_full(sources["episode"][0], "episode") if "episode" in sources else "episode"
         timeouts, check = end_episodes(columns["episode"], terminals, stated, name, where)
         checks.append(check)
     elif "timeouts" not in columns:
@@ -153,7 +173,7 @@ def _tidy(
     if "next_observations" in columns:
         following = columns["next_observations"]
         return Transitions(observations, actions, rewards, following, terminals, timeouts), checks
-    if "episode" not in columns:
+    if "episode" not in columns and ("part" not in columns or terminals.any()):
         checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
     labelled = "episode" in columns
     transitions, more_notes, more_checks = guess_next(

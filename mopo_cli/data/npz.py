@@ -26,6 +26,13 @@ def npz_names(path: Path) -> list[str]:
         return _names(archive)
 
 
+def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of numbers or text, by name; none is read. Errors as `read_npz`."""
+    with _open(path) as archive:
+        headers = {name: _header(archive, path, name) for name in _names(archive)}
+        return {name: shape for name, (shape, dtype) in headers.items() if dtype.kind in "fiubSU"}
+
+
 def read_npz(path: Path, names: Iterable[str], text: Container[str] = ()) -> dict[str, NDArray[Any]]:
     """Read arrays of numbers, those in ``text`` also of text, as they are stored.
 
@@ -66,11 +73,7 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str, kinds: str) -> zipf
     if name not in _names(archive):
         raise InputError(f"{where} is missing; the file holds {', '.join(_names(archive)[:12]) or 'nothing'}.")
     member = archive.getinfo(name + _ENDING)
-    with archive.open(member) as file:
-        version = npy.read_magic(file)
-        if version not in _HEADER_READERS:  # the later ones are for records with names
-            raise InputError(f"{where} does not hold numbers.")
-        shape, _, dtype = _HEADER_READERS[version](file)
+    shape, dtype = _header(archive, path, name)
     if dtype.hasobject:
         raise InputError(f"{where} holds Python objects, which are never loaded: save it as an array of numbers.")
     if dtype.kind not in kinds:
@@ -78,6 +81,15 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str, kinds: str) -> zipf
     if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize > member.file_size:
         raise CorruptError(f"{path}: column {name} has shape {shape}, for which the file has too few bytes.")
     return member
+
+
+def _header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    with archive.open(archive.getinfo(name + _ENDING)) as file:
+        version = npy.read_magic(file)
+        if version not in _HEADER_READERS:  # the later ones are for records with names
+            raise InputError(f"{path}: column {name} does not hold numbers.")
+        shape, _, dtype = _HEADER_READERS[version](file)
+        return shape, dtype
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:

@@ -1,11 +1,12 @@
-"""The source of a user's own files: HDF5, NPZ, CSV or Parquet."""
+"""The source of a user's own files: one, a folder of them, or those that match a pattern."""
 
 import os
 from pathlib import Path
 
 from mopo_cli.config.schema import FetchData
+from mopo_cli.data.log_files import log_files
 from mopo_cli.data.source import Dataset, DatasetName, Source, Work
-from mopo_cli.errors import InputError, UsageError
+from mopo_cli.errors import UsageError
 from mopo_cli.store.files import expand
 from mopo_cli.store.run import DATA_FILES
 
@@ -14,20 +15,17 @@ def _parse(name: str) -> DatasetName | None:
     if not name.lower().endswith(DATA_FILES) and "/" not in name and os.sep not in name:
         return None
     path = expand(name)
-    return DatasetName("local", path.name, path=path)
+    return DatasetName("local", path.parent.name if "*" in path.name else path.name, path=path)
 
 
 def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     from mopo_cli.data.column_map import map_file
 
     assert name.path is not None
-    if not name.path.is_file():
-        raise InputError(
-            f"The dataset file {name.path} does not exist or is not a file.",
-            hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
-        )
+    first, *others = log_files(name.path)
+    files = {"source": first} | {f"source {i}": path for i, path in enumerate(others, 2)}
     column_map = map_file(settings.columns)
-    return {"source": name.path} | ({} if column_map is None else {"columns": column_map})
+    return files if column_map is None else files | {"columns": column_map}
 
 
 def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
@@ -37,25 +35,28 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     from mopo_cli.data.local import load_local
     from mopo_cli.data.scores import d4rl_environment
 
-    assert name.path is not None
-    dataset_id = None if settings.columns else identify(work.sha256["source"])
+    files = {role: path for role, path in _files(name, settings).items() if role != "columns"}
+    sha256 = [work.sha256[role] for role in files]
+    path, *others = files.values()
+    dataset_id = None if settings.columns or others else identify(sha256[0])
     if dataset_id is None:
-        return load_local(name.path, settings.env, work.sha256["source"], settings.columns)
+        which = {"columns": settings.columns, "layout": settings.layout, "name": name.dataset_id}
+        return load_local([path, *others], settings.env, sha256, **which)
     if settings.env not in (None, d4rl_environment(dataset_id)):
         raise UsageError(
-            f"--env {settings.env} contradicts {name.path}, which is D4RL's {dataset_id}, logged in "
+            f"--env {settings.env} contradicts {path}, which is D4RL's {dataset_id}, logged in "
             f"{d4rl_environment(dataset_id)}.",
             hint="leave --env out",
         )
-    work.say(f"{name.path} is D4RL's {dataset_id}")
-    return load_d4rl(name.path, dataset_id)
+    work.say(f"{path} is D4RL's {dataset_id}")
+    return load_d4rl(path, dataset_id)
 
 
 SOURCE = Source(
     _parse,
     _fetch,
     "./file.h5",
-    settings=frozenset({"env", "columns"}),
+    settings=frozenset({"env", "columns", "layout"}),
     files=_files,
     is_here=lambda _name: True,
 )

@@ -10,6 +10,7 @@ from typing import Any
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check
 from mopo_cli.data.column_map import parse_column_map
+from mopo_cli.data.layouts import LAYOUTS
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.source import DatasetName, Work
@@ -34,7 +35,10 @@ KEY = "fetch-data"
 _NOT_CONTENT = ("mirror",)
 
 # Increase it when a file is read differently, so that older versions in the cache are not used.
-_READING = 2
+_READING = 3
+
+# Settings that are younger than the cache: without a value they do not tell its folders apart.
+_YOUNGER = ("layout",)
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -79,8 +83,11 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
             f"--env {settings.env} contradicts --dataset {settings.dataset}, which names its environment.",
             hint="leave --env out; it is for files",
         )
-    if "columns" not in source.settings and settings.columns:
-        raise UsageError(f"--columns is for files, not for --dataset {settings.dataset}.", hint="leave it out")
+    for flag in ("columns", "layout"):
+        if flag not in source.settings and getattr(settings, flag):
+            raise UsageError(f"--{flag} is for files, not for --dataset {settings.dataset}.", hint="leave it out")
+    if settings.layout is not None and settings.layout not in LAYOUTS:
+        raise UsageError(f"--layout must be one of {', '.join(LAYOUTS)}, not {settings.layout!r}.")
     parse_column_map(settings.columns)
     if settings.termination != "auto":
         termination_rule(settings.termination)
@@ -128,7 +135,7 @@ def unused_settings(name: DatasetName) -> set[str]:
 
 def _cache_files(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Path]:
     """The dataset and its description, in a folder whose name tells apart everything the content depends on."""
-    unused = unused_settings(name)
+    unused = unused_settings(name) | {key for key in _YOUNGER if getattr(settings, key) is None}
     content = {key: value for key, value in settings.model_dump().items() if key not in unused}
     if name.path is not None:
         content["reading"] = _READING

@@ -88,6 +88,12 @@ def read_columns(file: h5py.File, names: Iterable[str], text: Container[str] = (
     return {name: column[()] for name, column in columns.items()}
 
 
+def column_shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
+    """The shapes of all columns that `read_columns` may read, by name."""
+    columns = ((name, file[name]) for name in column_names(file))
+    return {name: tuple(each.shape) for name, each in columns if each.shape is not None and each.dtype.kind in "fiubS"}
+
+
 def column_shape(file: h5py.File, name: str) -> tuple[int, ...]:
     """The shape of a column of numbers, which is not read; raises what `read_columns` does."""
     return tuple(_column(file, name, "fiub").shape)

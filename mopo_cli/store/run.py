@@ -95,7 +95,9 @@ def dataset_slug(dataset: str) -> str:
 
     InputError when nothing readable is left.
     """
-    name = Path(dataset).stem if dataset.lower().endswith(DATA_FILES) else dataset
+    path = Path(dataset)
+    name = path.stem if dataset.lower().endswith(DATA_FILES) else dataset
+    name = str(path.parent) if "*" in path.name else name
     slug = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-._")[:100]
     if not slug:
         raise InputError(f"The dataset name {dataset!r} holds no letter or digit.", hint="mopo presets ls")

@@ -145,7 +145,8 @@ def test_a_map_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> Non
                 "episode": ("episode",),
             },
         ),
-        (["observations", "rewards", "obs", "Reward"], {}),
+        (["Obs", "Reward"], {}),
+        (["obs", "observations", "reward"], {"observations": ("observations",), "rewards": ("reward",)}),
     ],
 )
 def test_the_names_of_tables_without_a_map(here: list[str], expected: Any) -> None:

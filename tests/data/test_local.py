@@ -37,7 +37,7 @@ def save(path: Path, data: dict[str, Any]) -> Path:
 
 
 def load(path: Path, env_id: str | None = "Hopper-v5") -> tuple[Transitions, Any]:
-    transitions, info = load_local(path, env_id, "0" * 64)
+    transitions, info = load_local([path], env_id, ["0" * 64])
     validate(transitions, info)
     return transitions, info
 
@@ -180,7 +180,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(CorruptError, match=r"text\.h5"):
         load(text)
     for path in (tmp_path / "absent.h5", tmp_path):
-        with pytest.raises(InputError, match="does not exist or is not a file"):
+        with pytest.raises(InputError, match="does not exist|it is a folder"):
             load(path)
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass

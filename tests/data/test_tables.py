@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mopo_cli.data.checks import UnusableData
+from mopo_cli.data.layout import Log
+from mopo_cli.data.layouts import open_log
 from mopo_cli.data.local import load_local
-from mopo_cli.data.raw_columns import column_names, read_raw
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError, MopoError, UsageError
@@ -27,7 +28,7 @@ MAP = "obs=temp+flow,action=valve+pump,reward=yield,episode=batch,terminal=faile
 Columns = dict[str, Any]
 
 
-def plant(rows: int = 40) -> Columns:
+def plant(rows: int = 40) -> dict[str, Any]:
     """Batches A, B, C, D of ten rows; B ends in a failure. No state comes twice."""
     rng = np.random.default_rng(3)
     return {
@@ -58,8 +59,16 @@ def write(path: Path, columns: Columns) -> Path:
     return path
 
 
+def opened(path: Path) -> Log:
+    return open_log([path])
+
+
+def read_raw(path: Path, numbers: list[str], labels: Sequence[str] = ()) -> dict[str, Any]:
+    return opened(path).read(numbers, labels)
+
+
 def load(path: Path, columns: str | None = MAP) -> tuple[Transitions, Any]:
-    transitions, info = load_local(path, None, "0" * 64, columns)
+    transitions, info = load_local([path], None, ["0" * 64], columns)
     validate(transitions, info)
     return transitions, info
 
@@ -135,7 +144,7 @@ def test_arrays_are_joined_and_found_by_their_paths(tmp_path: Path, kind: str) -
     assert np.array_equal(found.actions, np.stack([raw["valve"], raw["pump"]], axis=1))
     assert np.flatnonzero(found.timeouts).tolist() == [9, 19, 29, 39]
     assert info.terminal_next_known
-    assert column_names(path) == (sorted(arrays) if kind == ".h5" else list(arrays))
+    assert opened(path).names == (sorted(arrays) if kind == ".h5" else list(arrays))
 
 
 @given(
@@ -158,7 +167,7 @@ def test_numbers_written_as_text_come_back(
     lines = [separator.join(("note", f"{space}x", f"n{space}", "flag"))]
     lines += [separator.join((f'"{separator} {end}"', f"{space}{x!r}", f"{n}{space}", str(f))) for x, n, f in rows]
     path.write_bytes((("\ufeff" if extra == "\ufeff" else "") + end.join(lines) + end).encode())
-    assert column_names(path) == ["note", "x", "n", "flag"]
+    assert opened(path).names == ["note", "x", "n", "flag"]
     found = read_raw(path, ["flag", "x", "n"])
     assert found["x"].tolist() == [x for x, _, _ in rows]
     assert found["n"].tolist() == [n for _, n, _ in rows] and found["n"].dtype == np.int64
@@ -196,7 +205,7 @@ def test_an_empty_cell_is_found(tmp_path: Path, text: Callable[[str], Path]) -> 
 def test_the_bad_cells_of_all_columns_are_told_together(text: Callable[[str], Path]) -> None:
     path = text("temp,flow,valve,yield\n1,x,0.5,1\n2,2,,1\n3,3,0.1,1\n")
     with pytest.raises(UnusableData) as caught:
-        load_local(path, None, "0", "obs=temp+flow+lvl,action=valve,reward=yield,episode=batch")
+        load_local([path], None, ["0"], "obs=temp+flow+lvl,action=valve,reward=yield,episode=batch")
     told = [(check.column, check.row) for check in caught.value.checks if check.fault]
     assert told == [("lvl (observations)", None), ("batch (episode)", None), ("flow", 0), ("valve", 1)]
 
@@ -364,7 +373,7 @@ def test_bounds_come_from_the_map_where_it_has_them(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=told):
             bounded(low, high)
     with pytest.raises(UsageError, match="--env Hopper-v5 gives the action bounds"):
-        load_local(path, "Hopper-v5", "0", str(tmp_path / "map.yaml"))
+        load_local([path], "Hopper-v5", ["0"], str(tmp_path / "map.yaml"))
 
 
 # Files that nobody vouches for.

@@ -1,0 +1,45 @@
+"""What a file of logs is once it is opened: columns of rows, one row per step, whatever its layout.
+
+A new layout is one file with a `Layout` in it and one line in `layouts.LAYOUTS`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+Columns = dict[str, NDArray[Any]]
+"""Numbers `[N]` or `[N, width]` as they are stored, labels as int64 codes `[N]`, by name."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """Columns of N rows, each a step, in the order they were logged.
+
+    - `names` are those of all columns, `read(numbers, labels)` returns some: raises UnusableData (an InputError) with
+      the first bad cell of every column that has one, InputError for what else cannot be read, CorruptError for a
+      damaged file;
+    - `is_table`: columns are single numbers under a heading; otherwise they are arrays, and names may be paths;
+    - `episode` is a column of labels that the layout itself makes, one label per episode, `part` one with a label per
+      file: an episode does not go on in the next file, but a file may hold several;
+    - `following` has, for columns that are one row longer than the others, the name of the column of their next rows;
+    - `note` says what was understood, for people; empty where the layout is the plain one.
+    """
+
+    names: list[str]
+    read: Callable[[Sequence[str], Sequence[str]], Columns]
+    is_table: bool = False
+    episode: str | None = None
+    part: str | None = None
+    following: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows lie in a file. `open` returns None for a file that is laid out otherwise; `about` is for people."""
+
+    about: str
+    open: Callable[[Path], Log | None]

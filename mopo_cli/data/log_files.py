@@ -1,0 +1,32 @@
+"""The files that a name of logs stands for."""
+
+import re
+from pathlib import Path
+
+from mopo_cli.errors import InputError
+from mopo_cli.store.run import DATA_FILES
+
+
+def log_files(path: Path) -> list[Path]:
+    """The files that a path stands for: itself, those of a folder, or those that match a pattern such as logs/*.csv.
+
+    In the order of their names, where numbers count as numbers. InputError where there is none.
+    """
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.name.lower().endswith(DATA_FILES) and file.name[0] != "."]
+    else:
+        files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if "*" in path.name else []
+    files = [file for file in files if file.is_file()]
+    if not files:
+        what = f"The dataset file {path} does not exist or is not a file."
+        if path.is_dir():
+            what = f"The folder {path} holds no file of logs ({', '.join(DATA_FILES)})."
+        raise InputError(what, hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID")
+    return sorted(files, key=lambda file: by_number(str(file)))
+
+
+def by_number(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by, with the numbers in them as numbers: demo_2 comes before demo_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
