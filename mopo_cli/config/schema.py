@@ -54,6 +54,11 @@ class FetchData(Settings):
         None,
         "how the rows lie in a file, if mopo decides wrongly: groups, numbered, padded, table or rows (files only)",
     )
+    missing: Literal["refuse", "drop-rows", "split-episodes", "fill-forward"] = setting(
+        "refuse",
+        "what to do with missing values: refuse the file, leave out the rows, leave them out and end the episode there,"
+        " or take the value of the row before (files only)",
+    )
     termination: Text = setting(
         "auto",
         "when model episodes end: auto (the environment's rule), the name of a rule, none, or an expression over the"

@@ -1,33 +1,51 @@
 """What logged actions tell where no environment does: whether they are continuous, and how far they go."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check
 from mopo_cli.data.transitions import Floats
 
-_FEW = 20
+_FEW, _ROWS_EACH = 20, 50
 _NEAR, _MARGIN = 0.9, 0.05
 _HELD_ROWS, _HELD_SHARE = 2, 0.001
 _SHOWN = 12
 
 
-def check_continuous(column: NDArray[np.generic], name: str, where: str) -> Check:
-    """Whether the only action column, as it is stored, can be a quantity and not the number of a choice.
+def check_continuous(columns: Mapping[str, NDArray[np.generic]], kinds: Mapping[str, str], where: str) -> Check:
+    """Whether the action columns, as they are stored, can be quantities and not the number of a choice.
 
-    It fails for integers or booleans of no more than 20 different values. Floating-point numbers (in CSV: any
-    cell with a decimal point or an exponent) are always taken for a quantity, and so are integers of many values.
+    It fails where all are integers or booleans, and one has few different values beside its rows (at most 20, or
+    numbers that follow one another without a gap, at most one for 50 rows), or all together have a single 1 in every
+    row. Floating-point numbers (in CSV: any cell with a decimal point or an exponent) are always taken for quantities,
+    and so are columns of the kind "quantity".
     """
-    values = np.unique(column) if column.dtype.kind in "iub" else column[:0]
-    if not 0 < len(values) <= _FEW:
-        return Check(name, "continuous")
-    shown = ", ".join(str(int(value)) for value in values.ravel())
-    fault = (
-        f"{where}: column {name} holds discrete actions ({shown}), but mopo learns continuous actions. If the values "
-        "are amounts, store them as floating-point numbers (0.0, 1.0), or give action_low and action_high in a "
-        "--columns YAML file. If they are choices, use a method for discrete actions."
-    )
-    return Check(name, "continuous", fault)
+    whole = [name for name, column in columns.items() if column.dtype.kind in "iub" and kinds.get(name) != "quantity"]
+    if not whole or len(whole) < len(columns):
+        return Check(next(iter(columns)), "continuous")
+    together = np.concatenate([columns[name].reshape(len(columns[name]), -1) for name in whole], axis=1)
+    single_ones = np.isin(together, (0, 1)).all(axis=1) & (together.sum(axis=1) == 1)
+    one_hot = together.shape[1] > 1 and bool(single_ones.all())
+    for name in whole:
+        values = np.unique(columns[name])
+        if len(values) and (one_hot or _are_choices(values, len(columns[name]))):
+            shown = ", ".join(str(int(value)) for value in values.ravel()[:_SHOWN])
+            shown += f", ..., {int(values[-1])}" if len(values) > _SHOWN else ""
+            what = "one of several choices (a single 1 in every row)" if one_hot else "discrete actions"
+            fault = (
+                f"{where}: column {name} holds {what}: {len(values)} different whole numbers in {len(columns[name])} "
+                f"rows ({shown}); mopo learns continuous actions. If they are amounts, write action={name}:quantity in "
+                "--columns. If they are choices, use a method for discrete actions."
+            )
+            return Check(name, "continuous", fault)
+    return Check(whole[0], "continuous")
+
+
+def _are_choices(values: NDArray[np.generic], rows: int) -> bool:
+    span = int(values[-1]) - int(values[0]) + 1
+    return len(values) <= _FEW or (len(values) == span and len(values) * _ROWS_EACH <= rows)
 
 
 def bounds_of(actions: Floats, names: list[str], where: str) -> tuple[Floats, Floats, list[Check]]:

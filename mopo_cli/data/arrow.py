@@ -11,8 +11,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import BadCell, codes, is_text, numbers_of
+from mopo_cli.data.arrow_values import BadCell, codes, is_text, numbers_of, times_of, words_of
 from mopo_cli.data.checks import Check, require
+from mopo_cli.data.layout import Columns, Wanted
 from mopo_cli.errors import CorruptError, InputError, MopoError
 from mopo_cli.store.columns import check_declared, check_room
 from mopo_cli.store.files import check_file
@@ -28,25 +29,35 @@ def table_names(path: Path) -> list[str]:
     return [name.strip() for name in _heading(path)]
 
 
-def read_table(path: Path, numbers: Sequence[str], labels: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Columns ``numbers`` as int64, float64 or bool `[N]`, ``labels`` as int64 codes `[N]`.
+def read_table(path: Path, wanted: Wanted) -> Columns:
+    """The columns `[N]` that are wanted: numbers are int64, float64 or bool, labels int64 codes, words text.
 
     Raises UnusableData with the first bad cell of every column that has one; InputError for a column that is
     missing or there twice, and for text that is no CSV; CorruptError for what is no Parquet file.
     """
     read = _read_csv if _is_csv(path) else _read_parquet
     heading = _heading(path)
-    columns = read(path, heading, _once_each(path, heading, [*numbers, *labels]), labels)
+    columns = read(path, heading, _once_each(path, heading, wanted.names), [*wanted.labels, *wanted.times])
     values: dict[str, NDArray[Any]] = {}
     checks = []
     for name, column in columns.items():
         try:
-            values[name] = codes(column) if name in labels else numbers_of(column)
+            values[name] = _typed(name, column, wanted)
         except BadCell as bad:
             fault = f"{path.name}: column {name}, row {bad.row}: {bad.problem}. Remove or repair this episode."
-            checks.append(Check(name, "labels" if name in labels else "numbers", fault, bad.row))
+            checks.append(Check(name, "labels" if name in wanted.labels else "numbers", fault, bad.row))
     require(checks)
     return values
+
+
+def _typed(name: str, column: Any, wanted: Wanted) -> NDArray[Any]:
+    if name in wanted.labels:
+        return codes(column)
+    if name in wanted.words:
+        return words_of(column)
+    if name in wanted.times:
+        return times_of(column)
+    return numbers_of(column, wanted.missing)
 
 
 def _is_csv(path: Path) -> bool:

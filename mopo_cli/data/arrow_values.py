@@ -14,30 +14,60 @@ class BadCell(Exception):
         self.row, self.problem = row, problem
 
 
-def numbers_of(column: Any) -> NDArray[Any]:
+def numbers_of(column: Any, missing: bool = False) -> NDArray[Any]:
     """A column of numbers, or of text that is numbers, as int64, float64 or bool `[N]`.
 
-    ``true`` and ``false`` among them are 1 and 0. BadCell for the first cell that is empty or no number.
+    ``true`` and ``false`` among them are 1 and 0. With ``missing`` an empty cell is NaN, and the column float64.
+    BadCell for the first cell that is empty or no number.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kind = column.type
     if is_text(kind):
-        return _parse(pc.utf8_trim_whitespace(column.cast(pa.string())))
-    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return _parse(pc.utf8_trim_whitespace(column.cast(pa.string())), missing)
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind) or (missing and column.null_count):
         column = column.cast(pa.float64())
-    _refuse_empty(column.is_null())
+    if not missing:
+        _refuse_empty(column.is_null())
     values: NDArray[Any] = column.to_numpy()
     return values
 
 
-def _parse(column: Any) -> NDArray[Any]:
+def words_of(column: Any) -> NDArray[np.str_]:
+    """A column as text `[N]`, without the space around it; empty where a cell is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return np.array(pc.fill_null(pc.utf8_trim_whitespace(column.cast(pa.string())), "").to_pylist(), np.str_)
+
+
+def times_of(column: Any) -> NDArray[np.float64]:
+    """A column of numbers, or of points of time in seconds since 1970, as float64 `[N]`; BadCell for any other cell."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pc.utf8_trim_whitespace(column.cast(pa.string())) if is_text(column.type) else column
+    moment = text if pa.types.is_temporal(text.type) else None
+    if is_text(text.type) and _cast(_words_as_numbers(text), pa.float64()) is None:
+        moment = _cast(text, pa.timestamp("us"))
+    if moment is None:
+        return numbers_of(column).astype(np.float64)
+    _refuse_empty(moment.is_null())
+    exact = moment.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
+    return np.asarray(exact.astype(np.float64) / 1e6)
+
+
+def _parse(column: Any, missing: bool) -> NDArray[Any]:
     """Text as int64 where every cell is a whole number, else as float64."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    _refuse_empty(pc.or_kleene(column.is_null(), pc.equal(column, "")))
+    empty = pc.or_kleene(column.is_null(), pc.equal(column, ""))
+    if missing:
+        column = pc.if_else(pc.fill_null(empty, True), "nan", column)
+    else:
+        _refuse_empty(empty)
     for text in (column, _words_as_numbers(column)):
         for kind in (pa.int64(), pa.float64()):
             if (numbers := _cast(text, kind)) is not None:

@@ -1,12 +1,14 @@
 """The column map: which columns of somebody's file are observations, actions, rewards and ends of episodes.
 
-Written ``obs=temp+pressure,action=valve_*,reward=yield,episode=batch``, or as YAML with the same names:
+Written ``obs=temp+pressure,action=valve_*,reward=yield-0.1*cost,episode=batch``, or as YAML with the same names.
+``step`` is a step or a time by which the rows of an episode are sorted. ``obs=sex:onehot`` are categories,
+``action=dose:quantity`` whole numbers that are amounts:
 
-    obs: [temp, pressure]       # a list, or text as above
+    obs: [temp, pressure]            # a list, or text as above
     action: valve_*
     reward: yield
     episode: batch
-    action_low: [0, 0]          # bounds of the actions, where no environment tells them
+    action_low: [0, 0]               # bounds of the actions, where no environment tells them
     action_high: [100, 1]
 """
 
@@ -19,6 +21,7 @@ from typing import Any
 
 from mopo_cli.config.presets import suggestion
 from mopo_cli.data.checks import Check
+from mopo_cli.data.column_terms import KINDS, fits, reward_terms, split_kind
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.store.files import expand
 
@@ -30,7 +33,7 @@ _NAMES = {
     "timeout": "timeouts",
     "next_obs": "next_observations",
 }
-_OURS = (*_NAMES.values(), "episode")
+_OURS = (*_NAMES.values(), "episode", "step")
 # The names of columns in files of D4RL, d3rlpy, Gymnasium, robomimic, LeRobot and RLlib, and those of `_NAMES`.
 _USUAL = {
     "observations": ("observations", "obs", "observation", "observation.state"),
@@ -42,6 +45,8 @@ _USUAL = {
     "episode": ("episode", "episode_index", "episode_id", "eps_id"),
 }
 _WIDE = ("observations", "actions", "next_observations")
+# Of several columns these are made too: a reward is their sum, an episode where all their values are equal.
+_SEVERAL = (*_WIDE, "rewards", "episode")
 _BOUNDS = ("action_low", "action_high")
 _SHOWN = 20
 _MOST_NAMES = 50_000
@@ -83,20 +88,46 @@ def parse_column_map(text: str | None) -> ColumnMap:
     return ColumnMap(_columns(items, str(path)), **bounds)
 
 
+@dataclass(frozen=True)
+class FileColumns:
+    """The columns of a file that ours are made of.
+
+    ``weights`` are those of the columns whose sum is the reward, where they are not 1. ``kinds`` says of a column that
+    it has categories ("onehot"), or amounts, although they are whole numbers ("quantity").
+    """
+
+    sources: Sources
+    weights: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+
+
 def resolve(
     wanted: Sources, here: Sequence[str], file: str, absent: str = "is missing", in_groups: bool = True
-) -> tuple[Sources, list[Check]]:
+) -> tuple[FileColumns, list[Check]]:
     """The file's columns that a map stands for: globs are filled in, in the order of ``here``, the file's own.
 
     Second, a failed check for each column that is not ``here``; ``absent`` says what that means. ``in_groups``: whether
     a name is a path, as in HDF5. UsageError for a column that is used twice, a glob that stands for columns of several
     groups, and one that gives several columns where one is needed.
     """
-    sources: Sources = {}
+    columns = FileColumns({})
     faults = []
     user: dict[str, str] = {}
     for ours, patterns in wanted.items():
-        names = [name for pattern in patterns for name in _matching(pattern, here, ours, in_groups)]
+        if ours == "rewards":
+            weights = reward_terms("+".join(patterns), here)
+            columns.weights.update({name: weight for name, weight in weights.items() if weight != 1})
+            patterns = tuple(weights)
+        names = []
+        for pattern in patterns:
+            plain, kind = split_kind(pattern, here)
+            matching = _matching(plain, here, ours, in_groups)
+            if kind:
+                _check_kind(ours, pattern, kind)
+                columns.kinds.update(dict.fromkeys(matching, kind))
+            # What is added up, or tells episodes apart, is named: a star may stand for more than was meant.
+            _check_number(ours, matching, "--columns", _WIDE)
+            names += matching
         _check_number(ours, names, "--columns")
         faults += [_missing(name, ours, here, f"{file}: column {name} {absent}") for name in names if name not in here]
         for name in names:
@@ -106,8 +137,8 @@ def resolve(
                     f"--columns uses column {name} for {uses}: to use it again, copy it under another name."
                 )
             user[name] = ours
-        sources[ours] = tuple(names)
-    return sources, faults
+        columns.sources[ours] = tuple(names)
+    return columns, faults
 
 
 def conventional(here: Sequence[str]) -> Sources:
@@ -132,8 +163,11 @@ def _numbered(short: str, here: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{short}_{i}" for i in range(count))  # where one lacks, it is asked for
 
 
-def in_words(sources: Sources) -> str:
+def in_words(columns: FileColumns) -> str:
     """The map, resolved, for people: ``observations = temp + pressure; actions = …``."""
+    written = {name: f"{weight:g} * {name}" for name, weight in columns.weights.items()}
+    written |= {name: f"{name}:{kind}" for name, kind in columns.kinds.items()}
+    sources = {ours: tuple(written.get(name, name) for name in names) for ours, names in columns.sources.items()}
     return "; ".join(f"{ours} = {_joined(names)}" for ours, names in sources.items())
 
 
@@ -164,7 +198,7 @@ def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
     for name, names in items:
         ours = _NAMES.get(name, name)
         if ours not in _OURS:
-            short_names = [*_NAMES, "episode"]
+            short_names = [*_NAMES, "episode", "step"]
             did_you_mean = suggestion(name, [*short_names, *_OURS])
             raise UsageError(
                 f"{where}: the name {name!r} is not known{did_you_mean}; the names are {', '.join(short_names)}.",
@@ -213,17 +247,24 @@ def _numbers(value: Any, name: str, path: Path) -> tuple[float, ...]:
     return tuple(map(float, value))
 
 
-def _check_number(ours: str, names: Sequence[str], where: str) -> None:
-    if len(names) > 1 and ours not in _WIDE:
-        several = f"{len(names)} columns ({_joined(tuple(names))})"
-        raise UsageError(f"{where} gives {_short(ours)} {several}: give it one.", _EXAMPLE)
+def _check_kind(ours: str, pattern: str, kind: str) -> None:
+    if ours not in KINDS[kind]:
+        wanted = " and ".join(map(_short, KINDS[kind]))
+        raise UsageError(f"--columns {_short(ours)}={pattern}: the ending :{kind} is for {wanted}.", _EXAMPLE)
+
+
+def _check_number(ours: str, names: Sequence[str], where: str, several: Sequence[str] = _SEVERAL) -> None:
+    if len(names) > 1 and ours not in several:
+        mend = f"give it one, or add them up: reward={'+'.join(names[:3])}" if ours == "rewards" else "give it one"
+        several_names = f"{len(names)} columns ({_joined(tuple(names))})"
+        raise UsageError(f"{where} gives {_short(ours)} {several_names}: {mend}.", _EXAMPLE)
 
 
 def _matching(pattern: str, here: Sequence[str], ours: str, in_groups: bool) -> list[str]:
     """What a name with ``*`` stands for; itself where it is a column, or where there is none."""
     if "*" not in pattern or pattern in here:
         return [pattern]
-    names = [name for name in here if _fits(name, pattern.split("*"))] or [pattern]
+    names = [name for name in here if fits(name, pattern)] or [pattern]
     groups = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
     if in_groups and len(groups) > 1:
         shown = ", ".join(group or "/" for group in groups[:3]) + (", ..." if len(groups) > 3 else "")
@@ -235,20 +276,6 @@ def _matching(pattern: str, here: Sequence[str], ours: str, in_groups: bool) -> 
             _EXAMPLE,
         )
     return names
-
-
-def _fits(name: str, parts: Sequence[str]) -> bool:
-    """Whether a name is made of the parts, in their order, with anything between them; linear in its length."""
-    first, *inner, last = parts
-    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
-        return False
-    place, end = len(first), len(name) - len(last)
-    for part in inner:
-        place = name.find(part, place, end)
-        if place < 0:
-            return False
-        place += len(part)
-    return True
 
 
 def list_once(checks: Sequence[Check], here: Sequence[str]) -> list[Check]:

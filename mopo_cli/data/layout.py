@@ -11,14 +11,34 @@ from typing import Any
 from numpy.typing import NDArray
 
 Columns = dict[str, NDArray[Any]]
-"""Numbers `[N]` or `[N, width]` as they are stored, labels as int64 codes `[N]`, by name."""
+"""Numbers `[N]` or `[N, width]` as they are stored, labels as int64 codes `[N]`, words as text `[N]`, by name."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns to read.
+
+    `numbers` of any numeric type; `labels` as codes, equal where the values are; `words` as text, empty where a cell
+    is; `times` as numbers, points of time in seconds. Where `missing` is true, an empty cell of numbers is NaN.
+    """
+
+    numbers: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    words: Sequence[str] = ()
+    times: Sequence[str] = ()
+    missing: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [*self.numbers, *self.labels, *self.words, *self.times]
 
 
 @dataclass(frozen=True)
 class Log:
     """Columns of N rows, each a step, in the order they were logged.
 
-    - `names` are those of all columns, `read(numbers, labels)` returns some: raises UnusableData (an InputError) with
+    - `names` are those of all columns, `read(wanted)` returns some: raises UnusableData (an InputError) with
       the first bad cell of every column that has one, InputError for what else cannot be read, CorruptError for a
       damaged file;
     - `is_table`: columns are single numbers under a heading; otherwise they are arrays, and names may be paths;
@@ -29,7 +49,7 @@ class Log:
     """
 
     names: list[str]
-    read: Callable[[Sequence[str], Sequence[str]], Columns]
+    read: Callable[[Wanted], Columns]
     is_table: bool = False
     episode: str | None = None
     part: str | None = None

@@ -6,7 +6,7 @@ the longest episode (`[episodes, steps, width]`).
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.column_map import conventional
-from mopo_cli.data.layout import Columns, Layout, Log
-from mopo_cli.data.layout_rows import TABLES, Arrays, check_kind, codes
+from mopo_cli.data.layout import Columns, Layout, Log, Wanted
+from mopo_cli.data.layout_rows import TABLES, Arrays, check_kind, typed
 from mopo_cli.errors import InputError
 
 EPISODE = "(episode)"
@@ -119,13 +119,13 @@ def _lengths(arrays: Arrays, shapes: dict[str, Shape], count: int, longest: int)
     """The steps of every episode `[count]`, and what says so. InputError where they are no lengths."""
     for name in _LENGTHS:
         if shapes.get(name) in ((count,), (count, 1)):
-            lengths = arrays.read([name], [])[name].reshape(count).astype(np.int64)
+            lengths = arrays.read([name])[name].reshape(count).astype(np.int64)
             if not ((lengths >= 1) & (lengths <= longest)).all():
                 raise InputError(f"{arrays.path.name}: {name} must hold numbers from 1 to {longest}.")
             return lengths, f"their lengths in {name}"
     for name in _MASKS:
         if shapes.get(name) in ((count, longest), (count, longest, 1)):
-            mask = arrays.read([name], [])[name].reshape(count, longest) != 0
+            mask = arrays.read([name])[name].reshape(count, longest) != 0
             if not (mask[:, 0].all() and (mask[:, :-1] >= mask[:, 1:]).all()):
                 raise InputError(f"{arrays.path.name}: {name} must be 1 for the steps of an episode and 0 after them.")
             return mask.sum(axis=1), f"their steps marked in {name}"
@@ -136,22 +136,23 @@ def _log(arrays: Arrays, episodes: list[_Episode], note: str) -> Log:
     names = list(episodes[0].places)
     longer = [name for name in names if all(episode.has_one_more(name) for episode in episodes)]
 
-    def read(numbers: Sequence[str], labels: Sequence[str]) -> Columns:
-        wanted = {name: name.removesuffix(_NEXT) for name in (*numbers, *labels) if name != EPISODE}
-        places = {name: [episode.places[column] for episode in episodes] for name, column in wanted.items()}
-        stored = {place.array: name in labels for name, some in places.items() for place in some}
-        raw = arrays.read([a for a, is_label in stored.items() if not is_label], [a for a in stored if stored[a]])
+    def read(wanted: Wanted) -> Columns:
+        stored = {name: name.removesuffix(_NEXT) for name in wanted.names if name != EPISODE}
+        places = {name: [episode.places[column] for episode in episodes] for name, column in stored.items()}
+        text = {*wanted.labels, *wanted.words}
+        is_text = {place.array: name in text for name, some in places.items() for place in some}
+        raw = arrays.read(list(is_text), [array for array in is_text if is_text[array]])
         columns = {
             name: np.concatenate(
                 [
-                    _rows(arrays.path, name, raw[place.array], place, episode, name in labels)
+                    _rows(arrays.path, name, raw[place.array], place, episode, name in text)
                     for place, episode in zip(some, episodes, strict=True)
                 ]
             )
             for name, some in places.items()
         }
-        columns |= {name: codes(arrays.path, name, columns[name]) for name in labels if name in columns}
-        if EPISODE in labels:
+        columns = {name: typed(arrays.path, name, column, wanted) for name, column in columns.items()}
+        if EPISODE in wanted.labels:
             columns[EPISODE] = np.repeat(np.arange(len(episodes)), [episode.steps for episode in episodes])
         return columns
 
@@ -159,7 +160,7 @@ def _log(arrays: Arrays, episodes: list[_Episode], note: str) -> Log:
     return Log([*names, *following.values()], read, episode=EPISODE, following=following, note=note)
 
 
-def _rows(path: Path, name: str, array: NDArray[Any], place: _Place, episode: _Episode, is_label: bool) -> NDArray[Any]:
+def _rows(path: Path, name: str, array: NDArray[Any], place: _Place, episode: _Episode, is_text: bool) -> NDArray[Any]:
     """A column of one episode, `[steps]` or `[steps, width]`.
 
     What is there once per episode is the same in all its rows; but a flag is about its last row.
@@ -167,7 +168,7 @@ def _rows(path: Path, name: str, array: NDArray[Any], place: _Place, episode: _E
     values, steps = array if place.index is None else array[place.index], episode.steps
     if values.ndim == 0 or (len(values) == 1 and steps > 1):
         once = np.full(steps, values.reshape(-1)[0])
-        return once if is_label or values.dtype.kind != "b" else once & (np.arange(steps) == steps - 1)
+        return once if is_text or values.dtype.kind != "b" else once & (np.arange(steps) == steps - 1)
     first = int(name.endswith(_NEXT))
     if len(values) not in (episode.room, episode.room + 1):
         rows = f"{len(values)} rows, but the actions beside it have {episode.room}"

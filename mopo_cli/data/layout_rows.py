@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.data import arrow
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.layout import Columns, Layout, Log
+from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.data.npz import npz_names, npz_shapes, read_npz
 from mopo_cli.errors import InputError
 from mopo_cli.store import columns as hdf5
@@ -53,16 +53,25 @@ class Arrays:
         with hdf5.open_hdf5(self.path) as file:
             return hdf5.column_shapes(file)
 
-    def read(self, names: Sequence[str], labels: Sequence[str]) -> Columns:
-        """Arrays as they are stored; those of `labels` may be text. Memory is bounded by what the file holds."""
+    def read(self, names: Sequence[str], text: Sequence[str] = ()) -> Columns:
+        """Arrays as they are stored; those of `text` may be text. Memory is bounded by what the file holds."""
         if self._is_npz:
-            return read_npz(self.path, [*names, *labels], labels)
+            return read_npz(self.path, names, text)
         with hdf5.open_hdf5(self.path) as file:
-            return hdf5.read_columns(file, [*names, *labels], labels)
+            return hdf5.read_columns(file, names, text)
 
     @property
     def _is_npz(self) -> bool:
         return self.path.suffix.lower() == ".npz"
+
+
+def typed(path: Path, name: str, column: NDArray[Any], wanted: Wanted) -> NDArray[Any]:
+    """A column as it is wanted: labels as codes, words as text, others as they are. Errors as `codes`."""
+    if name in wanted.labels:
+        return codes(path, name, column)
+    if name in wanted.words:
+        return np.char.decode(column) if column.dtype.kind == "S" else column.astype(np.str_)
+    return column
 
 
 def codes(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -81,9 +90,9 @@ def _open_rows(path: Path) -> Log | None:
     check_kind(path)
     arrays = Arrays(path)
 
-    def read(numbers: Sequence[str], labels: Sequence[str]) -> Columns:
-        raw = arrays.read(numbers, labels)
-        return {name: codes(path, name, column) if name in labels else column for name, column in raw.items()}
+    def read(wanted: Wanted) -> Columns:
+        raw = arrays.read(wanted.names, [*wanted.labels, *wanted.words])
+        return {name: typed(path, name, column, wanted) for name, column in raw.items()}
 
     return Log(arrays.names(), read)
 
@@ -91,7 +100,7 @@ def _open_rows(path: Path) -> Log | None:
 def _open_table(path: Path) -> Log | None:
     if path.suffix.lower() not in TABLES:
         return None
-    return Log(arrow.table_names(path), lambda numbers, labels: arrow.read_table(path, numbers, labels), is_table=True)
+    return Log(arrow.table_names(path), lambda wanted: arrow.read_table(path, wanted), is_table=True)
 
 
 ROWS = Layout("HDF5 or NPZ with one array per column, a row per step", _open_rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mopo_cli.data import layout_episodes, layout_rows
-from mopo_cli.data.layout import Columns, Layout, Log
+from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.errors import InputError
 
 # To add a layout, add a line. The first that fits a file has it, so the plain ones come last.
@@ -47,15 +47,15 @@ def _joined(paths: Sequence[Path], logs: list[Log]) -> Log:
             raise InputError(f"{path.name} is laid out otherwise than {paths[0].name}.", hint="fetch them one by one")
     names = [name for name in first.names if all(name in log.names for log in logs)]
 
-    def read(numbers: Sequence[str], labels: Sequence[str]) -> Columns:
-        parts = [log.read(numbers, [label for label in labels if label != FILE]) for log in logs]
-        return _stacked(paths, parts, labels)
+    def read(wanted: Wanted) -> Columns:
+        inside = replace(wanted, labels=[label for label in wanted.labels if label != FILE])
+        return _stacked(paths, [log.read(inside) for log in logs], wanted)
 
     note = "; ".join(filter(None, (f"{len(paths)} files, {paths[0].name} to {paths[-1].name}", first.note)))
     return replace(first, names=names, read=read, part=FILE, note=note)
 
 
-def _stacked(paths: Sequence[Path], parts: list[Columns], labels: Sequence[str]) -> Columns:
+def _stacked(paths: Sequence[Path], parts: list[Columns], wanted: Wanted) -> Columns:
     """The columns of all files one after another; InputError where their widths differ."""
     columns: Columns = {}
     for name in parts[0]:
@@ -65,6 +65,6 @@ def _stacked(paths: Sequence[Path], parts: list[Columns], labels: Sequence[str])
                 shapes = f"{list(array.shape[1:])} a row, but {list(arrays[0].shape[1:])} in {paths[0].name}"
                 raise InputError(f"{path.name}: column {name} has {shapes}.", hint="fetch them one by one")
         columns[name] = np.concatenate(arrays)
-    if FILE in labels:
+    if FILE in wanted.labels:
         columns[FILE] = np.repeat(np.arange(len(parts)), [len(next(iter(part.values()))) for part in parts])
     return columns

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.actions import bounds_in_words, bounds_of, check_continuous
+from mopo_cli.data.arrange import Rows, arrange
 from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
     ColumnMap,
+    FileColumns,
     Sources,
     conventional,
     in_full,
@@ -23,10 +26,11 @@ from mopo_cli.data.column_map import (
     resolve,
 )
 from mopo_cli.data.ends import guess_next
-from mopo_cli.data.layout import Columns, Log
+from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.layouts import open_log
+from mopo_cli.data.missing import Remedy
 from mopo_cli.data.spaces import environment_fields, spaces_of_id
-from mopo_cli.data.tidy import end_episodes, tidy_column
+from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
 from mopo_cli.data.values import check_actions_vary, check_far_values
 from mopo_cli.errors import InputError, UsageError
@@ -35,18 +39,31 @@ _NEEDED = ("observations", "actions", "rewards")
 _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: `columns` is a column map (see `data.column_map`), None where columns have usual names.
+
+    `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `data.missing`).
+    """
+
+    columns: str | None = None
+    layout: str | None = None
+    missing: Remedy = "refuse"
+
+
+PLAIN = Reading()
+
+
 def load_local(
     paths: Sequence[Path],
     env_id: str | None,
     sha256: Sequence[str],
-    columns: str | None = None,
-    layout: str | None = None,
+    how: Reading = PLAIN,
     name: str | None = None,
 ) -> tuple[Transitions, DatasetInfo]:
     """Read one file, or several as one log; ``info.source`` says what was done to columns that were not as they should.
 
-    ``columns`` is a column map (see `data.column_map`), without one the columns have their usual names; ``layout`` is
-    one of `layouts.LAYOUTS`, ``name`` that of the whole where there are several files.
+    ``name`` is that of the whole where there are several files.
 
     - Rewards and flags may be `[N, 1]`, floats of any width, flags anything that is 0 or 1.
     - An episode ends where the value of ``episode`` changes: as a timeout, unless the row is terminal.
@@ -60,19 +77,20 @@ def load_local(
     discrete actions, values far outside and ends in other rows; InputError where the environment has other spaces;
     UsageError for a map that is wrong in itself; CorruptError for a damaged file. Call `validate` on what comes back.
     """
-    column_map = parse_column_map(columns)
+    column_map = parse_column_map(how.columns)
     if env_id is not None and column_map.action_low is not None:
         raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
-    log = open_log(paths, layout)
+    log = open_log(paths, how.layout)
     where = name or paths[0].name
-    sources, raw, notes = _read(where, log, column_map)
-    joined = _join(where, sources, raw, flat=bool(column_map.columns) or log.is_table)
-    joined |= _labels(sources, raw, log)
-    names = {ours: _dimension_names(sources[ours], raw) for ours in sources}
-    transitions, checks = _tidy(where, sources, joined, names, notes)
-    if len(sources["actions"]) == 1 and env_id is None and column_map.action_low is None:
-        (only,) = sources["actions"]
-        require([check_continuous(raw[only], only, where)])
+    of, raw, notes = _read(where, log, column_map, how.missing)
+    rows, arranged_checks = arrange(where, of, raw, log, how.missing, notes)
+    joined = _join(where, of, rows, flat=bool(column_map.columns) or log.is_table)
+    names = {ours: _dimension_names(of.sources[ours], rows) for ours in of.sources}
+    names["rewards"] = ["+".join(of.sources["rewards"])]
+    transitions, checks = _tidy(where, of.sources, joined, names, notes)
+    checks += arranged_checks
+    if env_id is None and column_map.action_low is None:
+        require([check_continuous({name: raw[name] for name in of.sources["actions"]}, of.kinds, where)])
     low, high = _bounds(where, transitions, env_id, column_map, names["actions"], notes)
     if env_id is not None or column_map.action_low is not None:
         checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), where)
@@ -82,7 +100,7 @@ def load_local(
         action_low=low,
         action_high=high,
         **environment_fields(env_id),
-        terminal_next_known="next_observations" in sources or not transitions.terminals.any(),
+        terminal_next_known="next_observations" in of.sources or not transitions.terminals.any(),
         doubts=tuple(check for check in checks if check.warning),
     )
     return transitions, info
@@ -95,7 +113,7 @@ def _of_files(paths: Sequence[Path], sha256: Sequence[str], name: str) -> str:
     return f"{len(paths)} files of {name}, sha256 of their sha256 {together}"
 
 
-def _read(where: str, log: Log, column_map: ColumnMap) -> tuple[Sources, Columns, list[str]]:
+def _read(where: str, log: Log, column_map: ColumnMap, missing: Remedy) -> tuple[FileColumns, Columns, list[str]]:
     """The columns that the map names, or that have the usual names; UnusableData telling all that is amiss."""
     notes = [log.note] if log.note else []
     wanted = column_map.columns or conventional(log.names)
@@ -106,36 +124,33 @@ def _read(where: str, log: Log, column_map: ColumnMap) -> tuple[Sources, Columns
     if not column_map.columns and wanted.get("timeouts") == (_D3RLPY_ENDS,):
         notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
     absent = "is missing" if log.is_table else "is missing (or a link, which is not followed)"
-    sources, checks = resolve(wanted, log.names, where, absent, in_groups=not log.is_table)
+    of, checks = resolve(wanted, log.names, where, absent, in_groups=not log.is_table)
+    sources = of.sources
     if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
         sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
     plain = not (column_map.columns or log.is_table or log.episode)
     needed = (*_NEEDED, "terminals") if plain else _NEEDED
     checks += [missing_target(ours, log.names, where, log.is_table) for ours in needed if ours not in sources]
     if log.is_table or any(names != (ours,) for ours, names in sources.items()):
-        notes.append(in_words(sources))
-    present = [name for names in sources.values() for name in names if name in log.names]
-    labels = [name for name in sources.get("episode", ()) if name in log.names]
-    made = [name for name in (log.episode, log.part) if name is not None]
+        notes.append(in_words(of))
     raw: Columns = {}
     try:
-        raw = log.read([name for name in present if name not in labels], [*labels, *made])
+        raw = log.read(_wanted(of, log, missing))
     except UnusableData as error:
         checks += error.checks
     require(list_once(checks, log.names))
-    return sources, raw, notes
+    return of, raw, notes
 
 
-def _labels(sources: Sources, raw: Columns, log: Log) -> Columns:
-    """The labels of episodes, "episode" `[N]`, by the user's column and the log's, and those of files, "part" `[N]`."""
-    labels = [raw[name] for name in (*sources.get("episode", ()), log.episode) if name is not None]
-    columns: Columns = {}
-    if log.part is not None:
-        columns["part"] = raw[log.part]
-        labels += [raw[log.part]] * bool(labels)
-    if labels:
-        columns["episode"] = np.unique(np.stack(labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    return columns
+def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:
+    """What to read of the columns that are there."""
+    here = {ours: [name for name in names if name in log.names] for ours, names in of.sources.items()}
+    made = [name for name in (log.episode, log.part) if name is not None]
+    labels, times = here.pop("episode", []), here.pop("step", [])
+    names = list(chain(*here.values()))
+    words = [name for name in names if of.kinds.get(name) == "onehot"]
+    numbers = [name for name in names if name not in words]
+    return Wanted(numbers, [*labels, *made], words, times, missing != "refuse")
 
 
 def _tidy(
@@ -163,8 +178,8 @@ def _tidy(
     )
     checks = check_far_values(dimensions, where)
     if "episode" in columns:
-        name = in_full(sources["episode"][0], "episode") if "episode" in sources else "episode"
-        timeouts, check = end_episodes(columns["episode"], terminals, stated, name, where)
+        name = in_full("+".join(sources["episode"]), "episode") if "episode" in sources else "episode"
+        timeouts, check = end_episodes(columns["episode"], terminals, timeouts, name, where)
         checks.append(check)
     elif "timeouts" not in columns:
         notes.append("no timeouts column: none assumed")
@@ -203,14 +218,19 @@ def _unmarked_ends(where: str, terminals: Bools, timeouts: Bools, may_time_out: 
     return [Check("timeouts", "ends of the record", warning=warning)]
 
 
-def _dimension_names(names: tuple[str, ...], raw: dict[str, NDArray[Any]]) -> list[str]:
-    """The file's columns as dimensions: ``temp`` and ``valve``, or ``observations[0]``, ``observations[1]``, ..."""
-    widths = {name: raw[name].shape[1] if raw[name].ndim > 1 else 1 for name in names}
-    return [name if widths[name] == 1 else f"{name}[{i}]" for name in names for i in range(widths[name])]
+def _dimension_names(names: tuple[str, ...], rows: Rows) -> list[str]:
+    """The file's columns as dimensions: ``temp`` and ``sex=F``, or ``observations[0]``, ``observations[1]``, ..."""
+    shapes = {name: rows.raw[name].shape[1:] for name in names if name in rows.raw}
+    dimensions = {
+        name: [name] if shape in ((), (1,)) else [f"{name}[{i}]" for i in range(shape[0])]
+        for name, shape in shapes.items()
+    } | rows.dimensions
+    return [dimension for name in names if name in dimensions for dimension in dimensions[name]]
 
 
-def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool) -> dict[str, NDArray[Any]]:
+def _join(where: str, of: FileColumns, arranged: Rows, flat: bool) -> Columns:
     """Our columns, each put together from the file's and tidied; UnusableData telling all that is wrong."""
+    sources, raw = {ours: names for ours, names in of.sources.items() if ours not in ("episode", "step")}, arranged.raw
     columns: dict[str, NDArray[Any]] = {}
     checks: list[Check] = []
     rows = len(raw[sources["observations"][0]]) if raw[sources["observations"][0]].ndim else 0
@@ -224,9 +244,13 @@ def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool
             parts.append(part)
             checks.append(check)
         if not any(check.fault for check in checks):
-            columns[ours] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+            columns[ours] = np.concatenate(parts, axis=1) if len(parts) > 1 and ours in WIDE else parts[0]
+            if ours == "rewards" and (len(parts) > 1 or of.weights):
+                weights = np.array([of.weights.get(name, 1.0) for name in names])
+                columns[ours] = (weights @ np.stack(parts).astype(np.float64)).astype(np.float32)
     require(checks)
-    return columns
+    marks = {"episode": arranged.episode, "part": arranged.part}
+    return columns | {name: mark for name, mark in marks.items() if mark is not None}
 
 
 def _bounds(

@@ -32,7 +32,7 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     """A file that is D4RL's to the byte is read as that set. UsageError if --env names another environment than it."""
     from mopo_cli.data.d4rl import load_d4rl
     from mopo_cli.data.d4rl_files import identify
-    from mopo_cli.data.local import load_local
+    from mopo_cli.data.local import Reading, load_local
     from mopo_cli.data.scores import d4rl_environment
 
     files = {role: path for role, path in _files(name, settings).items() if role != "columns"}
@@ -40,8 +40,8 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     path, *others = files.values()
     dataset_id = None if settings.columns or others else identify(sha256[0])
     if dataset_id is None:
-        which = {"columns": settings.columns, "layout": settings.layout, "name": name.dataset_id}
-        return load_local([path, *others], settings.env, sha256, **which)
+        how = Reading(settings.columns, settings.layout, settings.missing)
+        return load_local([path, *others], settings.env, sha256, how, name.dataset_id)
     if settings.env not in (None, d4rl_environment(dataset_id)):
         raise UsageError(
             f"--env {settings.env} contradicts {path}, which is D4RL's {dataset_id}, logged in "
@@ -56,7 +56,7 @@ SOURCE = Source(
     _parse,
     _fetch,
     "./file.h5",
-    settings=frozenset({"env", "columns", "layout"}),
+    settings=frozenset({"env", "columns", "layout", "missing"}),
     files=_files,
     is_here=lambda _name: True,
 )

@@ -37,8 +37,8 @@ _NOT_CONTENT = ("mirror",)
 # Increase it when a file is read differently, so that older versions in the cache are not used.
 _READING = 3
 
-# Settings that are younger than the cache: without a value they do not tell its folders apart.
-_YOUNGER = ("layout",)
+# Settings that are younger than the cache: at their defaults they do not tell its folders apart.
+_YOUNGER = ("layout", "missing")
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -83,8 +83,8 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
             f"--env {settings.env} contradicts --dataset {settings.dataset}, which names its environment.",
             hint="leave --env out; it is for files",
         )
-    for flag in ("columns", "layout"):
-        if flag not in source.settings and getattr(settings, flag):
+    for flag in ("columns", "layout", "missing"):
+        if flag not in source.settings and getattr(settings, flag) != FetchData.model_fields[flag].default:
             raise UsageError(f"--{flag} is for files, not for --dataset {settings.dataset}.", hint="leave it out")
     if settings.layout is not None and settings.layout not in LAYOUTS:
         raise UsageError(f"--layout must be one of {', '.join(LAYOUTS)}, not {settings.layout!r}.")
@@ -135,7 +135,9 @@ def unused_settings(name: DatasetName) -> set[str]:
 
 def _cache_files(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Path]:
     """The dataset and its description, in a folder whose name tells apart everything the content depends on."""
-    unused = unused_settings(name) | {key for key in _YOUNGER if getattr(settings, key) is None}
+    unused = unused_settings(name) | {
+        key for key in _YOUNGER if getattr(settings, key) == FetchData.model_fields[key].default
+    }
     content = {key: value for key, value in settings.model_dump().items() if key not in unused}
     if name.path is not None:
         content["reading"] = _READING

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.data.column_map import ColumnMap, conventional, in_words, list_once, map_file, parse_column_map, resolve
+from mopo_cli.data.column_map import (
+    ColumnMap,
+    FileColumns,
+    Sources,
+    conventional,
+    in_words,
+    list_once,
+    map_file,
+    parse_column_map,
+    resolve,
+)
 from mopo_cli.errors import InputError, UsageError
 
 HERE = ["time", "temp", "sensor_2", "sensor_10", "sensor_1", "valve", "yield", "batch id", "a*b", "aXb"]
@@ -17,10 +27,14 @@ def yaml(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-def resolved(text: str) -> dict[str, tuple[str, ...]]:
-    sources, faults = resolve(parse_column_map(text).columns, HERE, "my.csv")
+def resolved(text: str) -> Sources:
+    return of_file(text).sources
+
+
+def of_file(text: str) -> FileColumns:
+    columns, faults = resolve(parse_column_map(text).columns, HERE, "my.csv")
     assert faults == []
-    return sources
+    return columns
 
 
 def test_text_and_yaml_say_the_same(tmp_path: Path) -> None:
@@ -54,7 +68,7 @@ def test_globs_are_filled_in_in_the_files_order() -> None:
     assert resolved("obs=temp+sensor_*")["observations"] == ("temp", "sensor_2", "sensor_10", "sensor_1")
     assert resolved("obs=*e*")["observations"] == tuple(HERE[:7])
     assert resolved("obs=a*b,action=aXb") == {"observations": ("a*b",), "actions": ("aXb",)}  # a column is called that
-    assert in_words(resolved("obs=sensor_*,reward=yield")) == (
+    assert in_words(of_file("obs=sensor_*,reward=yield")) == (
         "observations = sensor_2 + sensor_10 + sensor_1; rewards = yield"
     )
 
@@ -78,8 +92,8 @@ def test_every_missing_column_is_told_with_the_closest_and_what_there_is() -> No
         ("obs=sensor_*,action=sensor_10", "column sensor_10 for observations and actions"),
         ("obz=temp", "'obz'.*did you mean 'obs'"),
         ("reward=a,rewards=b", "gives rewards twice"),
-        ("reward=a+b", "reward 2 columns"),
-        ("episode=a+b", "episode 2 columns"),
+        ("terminal=a+b", r"terminal 2 columns"),
+        ("reward=s*", r"reward 3 columns .* give it one, or add them up: reward=sensor_2\+sensor_10\+sensor_1"),
         ("obs=a++b", "obs an empty column name"),
         ("obs=a,", "--columns: '' must be written"),
         ("obs=", "--columns: 'obs=' must be written"),
@@ -171,10 +185,10 @@ def test_a_glob_over_groups_is_no_widening(text: str) -> None:
 
 
 def test_a_glob_inside_a_group_is_filled_in_and_tables_have_no_groups() -> None:
-    sources, _ = resolve(parse_column_map("obs=data/demo_1/obs/*").columns, DEMOS, "my.h5")
-    assert sources == {"observations": ("data/demo_1/obs/pos", "data/demo_1/obs/object")}
-    sources, _ = resolve({"observations": ("speed*",)}, ["speed m/s", "speed km/h"], "my.csv", in_groups=False)
-    assert sources == {"observations": ("speed m/s", "speed km/h")}
+    columns, _ = resolve(parse_column_map("obs=data/demo_1/obs/*").columns, DEMOS, "my.h5")
+    assert columns.sources == {"observations": ("data/demo_1/obs/pos", "data/demo_1/obs/object")}
+    columns, _ = resolve({"observations": ("speed*",)}, ["speed m/s", "speed km/h"], "my.csv", in_groups=False)
+    assert columns.sources == {"observations": ("speed m/s", "speed km/h")}
 
 
 @pytest.mark.parametrize("name", ["reward", "terminal", "timeout", "episode"])
@@ -200,8 +214,8 @@ def test_a_glob_gives_one_column_where_one_is_needed(name: str) -> None:
     ],
 )
 def test_a_star_stands_for_anything(pattern: str, name: str, fits: bool) -> None:
-    sources, faults = resolve({"observations": (pattern,)}, [name], "my.csv")
-    assert (faults == [], sources["observations"]) == (fits, (name if fits else pattern,))
+    columns, faults = resolve({"observations": (pattern,)}, [name], "my.csv")
+    assert (faults == [], columns.sources["observations"]) == (fits, (name if fits else pattern,))
 
 
 def test_what_the_file_holds_is_listed_once() -> None:

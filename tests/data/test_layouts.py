@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mopo_cli.data.layouts import LAYOUTS, open_log
-from mopo_cli.data.local import load_local
+from mopo_cli.data.local import Reading, load_local
 from mopo_cli.data.log_files import by_number, log_files
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.errors import InputError
@@ -128,7 +128,7 @@ WRITERS: dict[str, tuple[Callable[..., Path], dict[str, Any]]] = {
 
 def load(path: Path, columns: str | None = None, layout: str | None = None) -> tuple[Transitions, str]:
     paths = log_files(path)
-    transitions, info = load_local(paths, None, ["0" * 64] * len(paths), columns, layout, path.name)
+    transitions, info = load_local(paths, None, ["0" * 64] * len(paths), Reading(columns, layout), path.name)
     return transitions, info.source
 
 

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mopo_cli.data.checks import UnusableData
-from mopo_cli.data.layout import Log
+from mopo_cli.data.layout import Log, Wanted
 from mopo_cli.data.layouts import open_log
-from mopo_cli.data.local import load_local
+from mopo_cli.data.local import Reading, load_local
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError, MopoError, UsageError
@@ -64,11 +64,11 @@ def opened(path: Path) -> Log:
 
 
 def read_raw(path: Path, numbers: list[str], labels: Sequence[str] = ()) -> dict[str, Any]:
-    return opened(path).read(numbers, labels)
+    return opened(path).read(Wanted(numbers, labels))
 
 
 def load(path: Path, columns: str | None = MAP) -> tuple[Transitions, Any]:
-    transitions, info = load_local([path], None, ["0" * 64], columns)
+    transitions, info = load_local([path], None, ["0" * 64], Reading(columns))
     validate(transitions, info)
     return transitions, info
 
@@ -205,7 +205,7 @@ def test_an_empty_cell_is_found(tmp_path: Path, text: Callable[[str], Path]) -> 
 def test_the_bad_cells_of_all_columns_are_told_together(text: Callable[[str], Path]) -> None:
     path = text("temp,flow,valve,yield\n1,x,0.5,1\n2,2,,1\n3,3,0.1,1\n")
     with pytest.raises(UnusableData) as caught:
-        load_local([path], None, ["0"], "obs=temp+flow+lvl,action=valve,reward=yield,episode=batch")
+        load_local([path], None, ["0"], Reading("obs=temp+flow+lvl,action=valve,reward=yield,episode=batch"))
     told = [(check.column, check.row) for check in caught.value.checks if check.fault]
     assert told == [("lvl (observations)", None), ("batch (episode)", None), ("flow", 0), ("valve", 1)]
 
@@ -329,10 +329,11 @@ def whole(*values: Any) -> list[Any]:
 )
 def test_discrete_actions_are_refused(tmp_path: Path, actions: Any, kind: str) -> None:
     path = write(tmp_path / f"my{kind}", plant() | {"valve": np.asarray(actions)})
-    values = ", ".join(map(str, sorted({int(value) for value in np.ravel(actions)})))
-    with pytest.raises(
-        InputError, match=rf"column valve holds discrete actions \({values}\), but mopo learns continuous"
-    ):
+    values = sorted({int(value) for value in np.ravel(actions)})
+    text = (
+        rf"{len(values)} different whole numbers in 40 rows \({', '.join(map(str, values))}\); mopo learns continuous"
+    )
+    with pytest.raises(InputError, match=f"column valve holds discrete actions: {text}"):
         load(path, "obs=temp+flow,action=valve,reward=yield,episode=batch")
 
 
@@ -373,7 +374,7 @@ def test_bounds_come_from_the_map_where_it_has_them(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=told):
             bounded(low, high)
     with pytest.raises(UsageError, match="--env Hopper-v5 gives the action bounds"):
-        load_local([path], "Hopper-v5", ["0"], str(tmp_path / "map.yaml"))
+        load_local([path], "Hopper-v5", ["0"], Reading(str(tmp_path / "map.yaml")))
 
 
 # Files that nobody vouches for.

@@ -1,0 +1,126 @@
+"""The rows of a log as they are learned from: categories as numbers, in the order of their steps, nothing missing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.data.categories import one_hot
+from mopo_cli.data.checks import Check, require
+from mopo_cli.data.column_map import FileColumns
+from mopo_cli.data.layout import Columns, Log
+from mopo_cli.data.missing import Remedy, mend
+from mopo_cli.data.order import order_rows
+from mopo_cli.data.transitions import Bools
+
+
+@dataclass
+class Rows:
+    """Columns of rows as they were read, and what tells where episodes end.
+
+    `episode` `[N]` are labels, one per episode, `part` `[N]` those of pieces that the record is cut into, None where
+    nothing gives them. `dimensions` are the names of the columns that categories became.
+    """
+
+    raw: Columns
+    episode: NDArray[np.int64] | None
+    part: NDArray[np.int64] | None
+    dimensions: dict[str, list[str]] = field(default_factory=dict)
+
+    def select(self, rows: NDArray[Any]) -> None:
+        """Keep these rows, in this order."""
+        self.raw = {name: column[rows] for name, column in self.raw.items()}
+        self.episode = None if self.episode is None else self.episode[rows]
+        self.part = None if self.part is None else self.part[rows]
+
+    def cut_after(self, rows: Bools) -> None:
+        """End the record after these rows `[N]`."""
+        before = np.zeros(len(rows), np.int64) if self.part is None else self.part
+        ends = rows | (np.diff(before, append=before[-1:]) != 0)
+        self.part = np.concatenate([[0], np.cumsum(ends)[:-1]])
+
+
+def arrange(
+    where: str, of: FileColumns, raw: Columns, log: Log, missing: Remedy, notes: list[str]
+) -> tuple[Rows, list[Check]]:
+    """Arrange what was read of the columns `of` a log, and say what was done: in `notes`, and as warnings.
+
+    Categories become columns of 0 and 1; rows are sorted by their step within episodes, and the record is cut where
+    steps are missing; missing values are mended. UnusableData where columns differ in length or rows cannot be ordered.
+    """
+    labels = [raw[name] for name in (*of.sources.get("episode", ()), log.episode) if name is not None]
+    part = None if log.part is None else raw[log.part]
+    labels += [part] if labels and part is not None else []
+    rows = Rows(raw, _together(labels) if labels else None, part)
+    checks = [_expand(where, rows, name) for name, kind in of.kinds.items() if kind == "onehot"]
+    require(checks)
+    if "step" in of.sources or missing != "refuse":
+        require(_lengths(where, raw))
+    if "step" in of.sources:
+        checks += _sort(where, rows, of.sources["step"][0])
+    if missing != "refuse":
+        _mend(rows, of, missing, notes)
+    return rows, checks
+
+
+def _together(labels: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """One label for each combination of several `[N]`."""
+    return np.unique(np.stack(labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _expand(where: str, rows: Rows, name: str) -> Check:
+    rows.raw[name], rows.dimensions[name], check = one_hot(rows.raw[name], name, where)
+    return check
+
+
+def _lengths(where: str, raw: Columns) -> list[Check]:
+    first = next(iter(raw))
+    count = len(raw[first])
+    return [
+        Check(name, "number of rows", f"{where}: column {name} has {len(column)} rows, but {first} has {count}.")
+        for name, column in raw.items()
+        if len(column) != count
+    ]
+
+
+def _sort(where: str, rows: Rows, name: str) -> list[Check]:
+    step = rows.raw[name].reshape(len(rows.raw[name])).astype(np.float64)
+    if not np.isfinite(step).all():
+        row = int(np.flatnonzero(~np.isfinite(step))[0])
+        require([Check(name, "steps", f"{where}: column {name} holds no number in row {row}.", row)])
+    # A step means the same in every file; without a column of episodes, files begin anew.
+    labels = rows.episode if rows.episode is not None else rows.part
+    order = order_rows(step, labels, _repeated(rows, name), name, where)
+    rows.select(order.rows)
+    rows.episode = order.episode
+    if order.gap.any():
+        rows.cut_after(order.gap)
+    return order.checks
+
+
+def _repeated(rows: Rows, step: str) -> Bools:
+    """The rows that equal an earlier one of the same episode in every column that was read."""
+    marks = [mark for mark in (rows.episode, rows.part) if mark is not None]
+    keys = [rows.raw[step].reshape(-1), *marks]
+    by_key = np.lexsort(keys)
+    alike = np.ones(len(by_key) - 1, np.bool_)
+    for column in [*keys, *rows.raw.values()]:
+        ordered = column[by_key].reshape(len(by_key), -1)
+        alike &= (ordered[1:] == ordered[:-1]).all(axis=1)
+    repeated = np.zeros(len(by_key), np.bool_)
+    repeated[by_key[1:]] = alike
+    return repeated
+
+
+def _mend(rows: Rows, of: FileColumns, missing: Remedy, notes: list[str]) -> None:
+    count = len(next(iter(rows.raw.values())))
+    marks = [mark for mark in (rows.episode, rows.part) if mark is not None]
+    episode = _together(marks) if marks else np.zeros(count, np.int64)
+    marking = {*of.sources.get("episode", ()), *of.sources.get("step", ())}
+    mended = mend({name: column for name, column in rows.raw.items() if name not in marking}, episode, missing)
+    rows.raw |= mended.columns
+    if mended.cut.any():
+        rows.cut_after(mended.cut)
+    rows.select(mended.kept)
+    notes.append(mended.note)
