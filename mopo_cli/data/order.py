@@ -52,8 +52,8 @@ def order_rows(
         )
         require([Check(name, _WHAT, fault, second)])
     checks = [Check(name, _WHAT)]
-    if (moved := int((np.diff(rows) < 0).sum())) > 0:
-        checks.append(_warn(name, f"{where}: the rows were sorted by {name} within their episodes ({moved} were not)."))
+    if moved := int((rows != np.sort(rows)).sum()):
+        checks.append(_warn(name, f"{where}: {moved} rows were put in order, by episode and by {name}."))
     if dropped:
         checks.append(_warn(name, f"{where}: {dropped} rows that repeat an earlier row were left out."))
     gap, check = _gaps(change, inside, step[rows], rows, name, where)

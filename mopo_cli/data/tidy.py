@@ -52,7 +52,7 @@ def end_episodes(
         fault = (
             f"{where}: column {name}: row {row} continues an episode that ended before. If several episodes share "
             "this value, as those of two workers may, give each its own value, such as worker and episode together. "
-            "If the rows of one episode are not next to each other, sort the rows by episode and by time."
+            "If the rows of one episode are not next to each other, name the column of their step or time, as step=t."
         )
         check = Check(name, check.what, fault, row)
     elif (terminals & ~last).any():

@@ -63,7 +63,7 @@ def test_an_interleaved_log_is_sorted_and_told(tmp_path: Path) -> None:
     random.Random(0).shuffle(rows)
     data, info = load(table(tmp_path, rows))
     assert sorted(states(data)) == [[0, 1, 2, 3], [10, 11, 12, 13, 14]]
-    assert "the rows were sorted by t within their episodes" in warnings(info)
+    assert "rows were put in order, by episode and by t" in warnings(info)
 
 
 def test_a_step_that_begins_again_begins_another_episode(tmp_path: Path) -> None:
