@@ -55,7 +55,8 @@ def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor)
     how = how if member.penalty == ORACLE else replace(how, oracle=None)
     how = loop.algorithm.imagining(loop.agent, m, rolling, how)
     ensemble, start = world.ensembles[member.model], world.start[chosen]
-    for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how):
+    started = None if world.started is None else world.started[chosen]
+    for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how, started):
         loop.pool.write(m, charge(world.rows, imagined.rows, imagined.wild, loop.after_guard))
         made += len(imagined.rows)
         unknown += imagined.unknown

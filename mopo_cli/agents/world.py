@@ -14,7 +14,8 @@ from mopo_cli.engine.rows import Rows
 class World:
     """Real rows `[N, width]` in the order they were logged, and ensembles to branch in or a fixed buffer of model rows.
 
-    `start` `[N, obs_dim]` are the states that rollouts branch from, `how` says how rollouts are made.
+    `start` `[N, obs_dim]` are the states that rollouts branch from, `started` `[N]` the steps that their episodes had
+    taken, where the rule or the reward counts them; `how` says how rollouts are made.
     """
 
     rows: Rows
@@ -24,6 +25,7 @@ class World:
     ensembles: tuple[Ensemble, ...] = ()
     buffer: Tensor | None = None
     how: RolloutOptions = RELEASED
+    started: Tensor | None = None
 
     @cached_property
     def least_reward(self) -> float:

@@ -62,7 +62,12 @@ class FetchData(Settings):
     termination: Text = setting(
         "auto",
         "when model episodes end: auto (the environment's rule), the name of a rule, none, or an expression over the"
-        " predicted observation such as 'abs(obs[1]) > 0.2'",
+        " predicted observation, names of columns, action and step, such as 'abs(obs[1]) > 0.2 or step >= 100'",
+    )
+    reward: Text | None = setting(
+        None,
+        "the reward as an expression over obs, action, next_obs, names of columns and step, such as"
+        " '-abs(obs[0] - 70) - 0.1 * action[0]**2'",
     )
     relabel: Text | None = setting(None, "reward rule that replaces the rewards in the data", "MOPO §5.2")
     mirror: Text | None = setting(
@@ -141,8 +146,10 @@ class Imagination(Settings):
     penalty_reward: Literal["included", "excluded"] = setting(
         "included", "whether max-var and avg-var include the reward dimension", CODE
     )
-    model_reward: Literal["sampled", "mean"] = setting(
-        "sampled", "reward of the model: sampled with the next state, or its mean", "MOPO Alg. 2; mean: MOPO §4.3"
+    model_reward: Literal["sampled", "mean", "known"] = setting(
+        "sampled",
+        "reward of the model: sampled with the next state, its mean, or that of fetch-data --reward",
+        "MOPO Alg. 2; mean: MOPO §4.3; known: MOPO §4.2, footnote 3",
     )
     rollout_precision: Precision = setting("fp32", f"precision of the model's matrix products in rollouts; {COARSER}")
     termination_rules: Literal["fixed", "paper"] = setting(

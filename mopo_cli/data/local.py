@@ -43,12 +43,14 @@ _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every 
 class Reading:
     """How files are read: `columns` is a column map (see `data.column_map`), None where columns have usual names.
 
-    `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `data.missing`).
+    `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `data.missing`). With
+    `without_rewards` a log needs none: they are then 0.
     """
 
     columns: str | None = None
     layout: str | None = None
     missing: Remedy = "refuse"
+    without_rewards: bool = False
 
 
 PLAIN = Reading()
@@ -82,11 +84,13 @@ def load_local(
         raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
     log = open_log(paths, how.layout)
     where = name or paths[0].name
-    of, raw, notes = _read(where, log, column_map, how.missing)
+    of, raw, notes = _read(where, log, column_map, how)
     rows, arranged_checks = arrange(where, of, raw, log, how.missing, notes)
-    joined = _join(where, of, rows, flat=bool(column_map.columns) or log.is_table)
+    is_flat = bool(column_map.columns) or log.is_table
+    joined = _join(where, of, rows, is_flat)
     names = {ours: _dimension_names(of.sources[ours], rows) for ours in of.sources}
-    names["rewards"] = ["+".join(of.sources["rewards"])]
+    names["rewards"] = ["+".join(of.sources.get("rewards", ("rewards",)))]
+    joined.setdefault("rewards", np.zeros(len(joined["observations"]), np.float32))
     transitions, checks = _tidy(where, of.sources, joined, names, notes)
     checks += arranged_checks
     if env_id is None and column_map.action_low is None:
@@ -101,6 +105,7 @@ def load_local(
         action_high=high,
         **environment_fields(env_id),
         terminal_next_known="next_observations" in of.sources or not transitions.terminals.any(),
+        names={"obs": names["observations"], "action": names["actions"]} if is_flat else {},
         doubts=tuple(check for check in checks if check.warning),
     )
     return transitions, info
@@ -113,7 +118,7 @@ def _of_files(paths: Sequence[Path], sha256: Sequence[str], name: str) -> str:
     return f"{len(paths)} files of {name}, sha256 of their sha256 {together}"
 
 
-def _read(where: str, log: Log, column_map: ColumnMap, missing: Remedy) -> tuple[FileColumns, Columns, list[str]]:
+def _read(where: str, log: Log, column_map: ColumnMap, how: Reading) -> tuple[FileColumns, Columns, list[str]]:
     """The columns that the map names, or that have the usual names; UnusableData telling all that is amiss."""
     notes = [log.note] if log.note else []
     wanted = column_map.columns or conventional(log.names)
@@ -129,13 +134,14 @@ def _read(where: str, log: Log, column_map: ColumnMap, missing: Remedy) -> tuple
     if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
         sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
     plain = not (column_map.columns or log.is_table or log.episode)
-    needed = (*_NEEDED, "terminals") if plain else _NEEDED
-    checks += [missing_target(ours, log.names, where, log.is_table) for ours in needed if ours not in sources]
+    needed = {*_NEEDED, *(["terminals"] if plain else [])} - {"rewards" if how.without_rewards else ""}
+    lacking = [ours for ours in (*_NEEDED, "terminals") if ours in needed and ours not in sources]
+    checks += [missing_target(ours, log.names, where, log.is_table) for ours in lacking]
     if log.is_table or any(names != (ours,) for ours, names in sources.items()):
         notes.append(in_words(of))
     raw: Columns = {}
     try:
-        raw = log.read(_wanted(of, log, missing))
+        raw = log.read(_wanted(of, log, how.missing))
     except UnusableData as error:
         checks += error.checks
     require(list_once(checks, log.names))

@@ -40,7 +40,7 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     path, *others = files.values()
     dataset_id = None if settings.columns or others else identify(sha256[0])
     if dataset_id is None:
-        how = Reading(settings.columns, settings.layout, settings.missing)
+        how = Reading(settings.columns, settings.layout, settings.missing, settings.reward is not None)
         return load_local([path, *others], settings.env, sha256, how, name.dataset_id)
     if settings.env not in (None, d4rl_environment(dataset_id)):
         raise UsageError(

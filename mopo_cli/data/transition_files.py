@@ -39,11 +39,20 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "terminal_next_known": (bool,),
     "recipe": (dict, type(None)),
     "doubts": (list,),
+    "names": (dict,),
+    "reward": (str, type(None)),
 }
 # Attributes kept as JSON text.
-_JSON = ("env_kwargs", "recipe", "doubts")
+_JSON = ("env_kwargs", "recipe", "doubts", "names")
 # What a file without them means.
-_ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None, "doubts": []}
+_ABSENT: dict[str, Any] = {
+    "env_kwargs": {},
+    "terminal_next_known": True,
+    "recipe": None,
+    "doubts": [],
+    "names": {},
+    "reward": None,
+}
 _STEP_COLUMNS = {"step": np.int32, "network": np.int32}
 _OLD_NETWORK = "member"  # what the column network is called in older files
 
@@ -52,8 +61,9 @@ def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> st
     """Publish a dataset and return its sha256; equal content gives equal bytes."""
     attributes = {name: getattr(info, name) for name in _INFO_TYPES}
     attributes["doubts"] = [asdict(check) for check in info.doubts]
-    if not info.doubts:
-        del attributes["doubts"]
+    for name in ("doubts", "names", "reward"):  # absent where there is none, as in older files
+        if not attributes[name]:
+            del attributes[name]
     for name in _JSON:
         if attributes.get(name) is not None:
             attributes[name] = json.dumps(attributes[name], sort_keys=True, allow_nan=False)
@@ -82,7 +92,7 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     check_columns(transitions, str(path))
     info = _dataset_info(attributes, behaviour, path)
     try:
-        check_rule_width(info.termination, transitions.obs_dim)
+        check_rule_width(info.termination, transitions.obs_dim, transitions.act_dim)
     except InputError as error:
         raise InputError(f"{path}: {error.message}") from error
     require([check_bounds(info, transitions.act_dim)])

@@ -70,6 +70,10 @@ class DatasetInfo:
     """What the environment is made with, as JSON has it: `gymnasium.make(env_id, **env_kwargs)`."""
     terminal_next_known: bool = True
     """False where the log does not hold the state after a terminal: those rows' next_observations are fillers."""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """What the entries of an observation ("obs") and of an action ("action") are called, where the log says so."""
+    reward: str | None = None
+    """The reward as an expression (see `tasks.expression`), where it is known."""
     doubts: tuple[Check, ...] = ()
     """The warnings of what was looked at as the data were read, told whenever they are shown."""
     recipe: dict[str, Any] | None = None
@@ -98,6 +102,11 @@ def episode_lengths(transitions: Transitions) -> NDArray[np.int64]:
 def episode_starts(transitions: Transitions) -> NDArray[np.int64]:
     """Row index of each episode's first row `[episodes]`."""
     return episode_ends(transitions) - episode_lengths(transitions) + 1
+
+
+def steps_before(transitions: Transitions) -> NDArray[np.int64]:
+    """How many steps of its episode come before each row `[N]`."""
+    return np.arange(len(transitions)) - np.repeat(episode_starts(transitions), episode_lengths(transitions))
 
 
 def episode_returns(transitions: Transitions) -> NDArray[np.float64]:

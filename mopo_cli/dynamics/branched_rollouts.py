@@ -22,7 +22,13 @@ _GUARD = 100.0
 ENDS = ("terminated", "halted", "guarded", "dropped")
 """What may end a branch before its horizon, see `RolloutStep`."""
 
-TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
+TerminationRule = Callable[..., Tensor]
+"""(observation `[..., O]`, action `[..., A]` in [-1, 1], next_observation `[..., O]`) -> terminal, bool `[...]`.
+
+A rule with a true attribute `uses_step` is also given how many steps its episode has then taken, `[...]`.
+"""
+RewardRule = Callable[..., Tensor]
+"""The reward `[...]` of the same."""
 Policy = Callable[[Tensor, torch.Generator], Tensor]
 Oracle = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Observations, actions in [-1, 1] and predicted next observations `[B, ·]` -> the predictions' errors `[B]`, NaN
@@ -42,6 +48,7 @@ class RolloutOptions:
     - `ratio`: gives the uncertainty "ratio", from observations, actions `[B, ·]` and the drawn networks `[B]`; 0
       without it.
     - `halt`: a step whose uncertainty of this name is above this number ends its branch, with terminal = 1.
+    - `reward`: the reward is known, and this rule gives it instead of the model.
     - `guard`: next states that the task cannot be in, besides those too far from the data; they end a branch.
     """
 
@@ -55,6 +62,7 @@ class RolloutOptions:
     ratio: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     halt: tuple[str, float] | None = None
     guard: TerminationRule | None = None
+    reward: RewardRule | None = None
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -161,8 +169,11 @@ def branch(
     horizon: int,
     generator: torch.Generator,
     options: RolloutOptions = RELEASED,
+    started: Tensor | None = None,
 ) -> Iterator[RolloutStep]:
     """Roll out from `start` `[N, obs_dim]` for up to `horizon` steps, yielding the transitions of each step.
+
+    `started` `[N]` are the steps that the episodes of these states had taken, 0 without it.
 
     A row that ends, by the rule on the predicted next state, by `options.halt` or by the guard, is stored with
     terminal = 1 and goes no further. Iteration stops early when no row is left.
@@ -179,14 +190,18 @@ def branch(
         prediction = sample_step(ensemble, observation, action, generator, options)
         next_observation = prediction.next_observation
         uncertainty, unknown = _stored(prediction, observation, action, options)
-        terminal = rule(observation, action, next_observation)
+        count = step + 1 if started is None else started[origin] + step + 1
+        terminal = _by(rule, observation, action, next_observation, count)
+        reward = prediction.reward
+        if options.reward is not None:
+            reward = _by(options.reward, observation, action, next_observation, count)
         halted = _halted(uncertainty, options) & ~terminal
         wild = ((next_observation - centre) / scale).abs().amax(dim=-1) > _GUARD
         if options.guard is not None:
             wild = wild | options.guard(observation, action, next_observation)
         wild = wild & ~terminal & ~halted
         ended = terminal | halted | wild
-        rows = layout.pack(observation, action, prediction.reward, ended, next_observation, uncertainty)
+        rows = layout.pack(observation, action, reward, ended, next_observation, uncertainty)
         finite = torch.isfinite(rows).all(dim=-1)
         yield RolloutStep(
             step,
@@ -202,6 +217,15 @@ def branch(
         )
         alive = finite & ~ended
         observation, origin = next_observation[alive], origin[alive]
+
+
+def _by(
+    rule: Callable[..., Tensor], observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | int
+) -> Tensor:
+    if not getattr(rule, "uses_step", False):
+        return rule(observation, action, next_observation)
+    steps = torch.as_tensor(step, device=observation.device).expand(len(observation))
+    return rule(observation, action, next_observation, steps)
 
 
 def _halted(uncertainty: Tensor, options: RolloutOptions) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check
 from mopo_cli.data.column_map import parse_column_map
+from mopo_cli.data.given_reward import give_reward
 from mopo_cli.data.layouts import LAYOUTS
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
@@ -27,7 +28,8 @@ from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.lock import alone_in
 from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
-from mopo_cli.tasks.termination import check_rule_width, termination_rule
+from mopo_cli.tasks.expression import parse_condition
+from mopo_cli.tasks.termination import check_rule_width, is_expression, termination_rule
 
 KEY = "fetch-data"
 
@@ -38,7 +40,7 @@ _NOT_CONTENT = ("mirror",)
 _READING = 3
 
 # Settings that are younger than the cache: at their defaults they do not tell its folders apart.
-_YOUNGER = ("layout", "missing")
+_YOUNGER = ("layout", "missing", "reward")
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -89,10 +91,12 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     if settings.layout is not None and settings.layout not in LAYOUTS:
         raise UsageError(f"--layout must be one of {', '.join(LAYOUTS)}, not {settings.layout!r}.")
     parse_column_map(settings.columns)
-    if settings.termination != "auto":
+    if settings.termination != "auto" and not is_expression(settings.termination):
         termination_rule(settings.termination)
     if settings.relabel is not None:
         reward_rule(settings.relabel)
+        if settings.reward is not None:
+            raise UsageError("--reward and --relabel both replace the rewards.", hint="use only one of them")
     return files
 
 
@@ -156,9 +160,12 @@ def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
     if rule := settings.relabel or name.relabel:
         logged_in = {**info.env_kwargs, **name.behaviour_kwargs}
         transitions, info = relabel(transitions, replace(info, env_kwargs=logged_in), rule)
+    if settings.reward is not None:
+        transitions, info = give_reward(transitions, info, settings.reward)
     if settings.termination != "auto":
-        info = replace(info, termination=settings.termination)
-    check_rule_width(info.termination, transitions.obs_dim)
+        text = settings.termination
+        info = replace(info, termination=parse_condition(text, info.names).text if is_expression(text) else text)
+    check_rule_width(info.termination, transitions.obs_dim, transitions.act_dim)
     return transitions, info
 
 

@@ -30,11 +30,10 @@ from mopo_cli.stages.common.inputs import (
 )
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import rollout_bytes
-from mopo_cli.stages.common.open_world import rollout_options
+from mopo_cli.stages.common.open_world import data_rule, rollout_options, steps_taken
 from mopo_cli.stages.common.policies import open_policy, open_ratio
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
-from mopo_cli.tasks.termination import termination_rule
 
 _PART = 10_000  # start states branched at once, so that memory does not grow with --batch
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -175,7 +174,8 @@ def _write(
     device, names = data.observation.device, how.uncertainties
     ensemble, tally = model.for_seed(settings.seed), _Tally(names)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
-    rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
+    rule = data_rule(data, settings)
+    started = steps_taken(data, rule, how.reward)
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         written_rollouts(path, _attributes(stage, settings, data.info)) as append,
@@ -183,8 +183,9 @@ def _write(
     ):
         for i, part in enumerate(start.split(_PART)):
             observation = data.observation[part.to(device)]
+            begun = None if started is None else started[part.to(device)]
             generator = stream(settings.seed, "rollout/model", i, device)
-            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how):
+            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how, begun):
                 columns = _columns(rows, names, imagined, data.info)
                 tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in names], axis=1))
                 append(columns)

@@ -1,21 +1,21 @@
-"""Termination rules written as a condition on the predicted observation, such as ``abs(obs[1]) > 0.2``.
+"""Rules and rewards written as an expression, such as ``abs(obs[1]) > 0.2`` or ``-abs(temp - 70) - 0.1*valve**2``.
 
-The grammar, with Python's precedence and meaning:
+An expression is a part of Python's: numbers, ``+ - * / **``, comparisons, ``and or not``, ``A if CONDITION else B``,
+the functions of `FUNCTIONS`, and these variables:
 
-    condition  = and_test { "or" and_test }
-    and_test   = not_test { "and" not_test }
-    not_test   = "not" not_test | comparison
-    comparison = value { ("<" | "<=" | ">" | ">=" | "==" | "!=") value }      chained: each with the next
-    value      = "-" value | number | "obs" "[" ["-"] integer "]" | "abs" "(" value ")" | "(" condition ")"
+- ``obs[i]``, ``action[i]``, ``next_obs[i]``: an entry by its number or, where the columns of the data have names, by
+  that, as in ``obs["Temp (C)"]``. A name alone is that entry of the observation, or of the action: ``temp``;
+- ``step``: how many steps the episode has taken, 1 after the first.
 
-There is no arithmetic, no other name, and nothing is ever run as code.
+Actions are in the units of the data. Python's parser reads the text, but nothing of it is ever run as code.
 """
 
-import re
-from collections.abc import Callable
+import ast
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Literal
+from functools import partial, reduce
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -25,211 +25,344 @@ from mopo_cli.errors import InputError
 MAX_LENGTH = 1000
 """Characters an expression may have."""
 MAX_DEPTH = 32
-"""Brackets, ``not``, ``abs`` and minus signs that may lie within one another."""
+"""How deep its parts may lie within one another."""
+
+Names = Mapping[str, Sequence[str]]
+"""The names of the entries of "obs" and "action"."""
+Variables = Mapping[str, Tensor]
+"""The vectors `[..., width]` of "obs", "action", "next_obs", and "step" `[...]`."""
+Evaluate = Callable[[Variables], Tensor]
+Bounds = tuple[Any, Any]
+"""The least and the greatest actions, arrays `[A]` or numbers."""
+UNIT: Bounds = (-1.0, 1.0)
 
 _LARGEST = torch.finfo(torch.float32).max
-_TOKEN = re.compile(
-    r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])|(?P<word>[A-Za-z_]\w*)|(?P<sign>[<>=!]=|[-<>()\[\]])",
-    re.ASCII,
-)
-Join = Callable[[Tensor, Tensor], Tensor]
-_COMPARE: dict[str, Join] = {
-    "<": torch.lt,
-    "<=": torch.le,
-    ">": torch.gt,
-    ">=": torch.ge,
-    "==": torch.eq,
-    "!=": torch.ne,
+_VECTORS = ("obs", "action", "next_obs")
+_ARITHMETIC: dict[type[ast.operator], Callable[[Tensor, Tensor], Tensor]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
 }
-
-Evaluate = Callable[[Tensor], Tensor]
-Kind = Literal["number", "condition"]
+_COMPARE: dict[type[ast.cmpop], Callable[[Tensor, Tensor], Tensor]] = {
+    ast.Lt: torch.lt,
+    ast.LtE: torch.le,
+    ast.Gt: torch.gt,
+    ast.GtE: torch.ge,
+    ast.Eq: torch.eq,
+    ast.NotEq: torch.ne,
+}
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "abs": torch.abs,
+    "exp": torch.exp,
+    "log": torch.log,
+    "sqrt": torch.sqrt,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tanh": torch.tanh,
+    "min": lambda *values: reduce(torch.minimum, values),
+    "max": lambda *values: reduce(torch.maximum, values),
+}
+_SEVERAL = ("min", "max")
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed condition: the termination rule it stands for, and the entries of the observation it names."""
+    """A parsed expression: its text with numbers for the names, the entries that it looks at, and its value.
+
+    `entries` are (vector, index) as written: -1 is the last entry. `evaluate` gives float32 or bool `[...]`.
+    """
 
     text: str
-    indices: tuple[int, ...]
-    """As written: -1 is the last entry."""
-    holds: Evaluate
-    """observation `[..., O]` -> bool `[...]`, where every named entry is finite"""
+    what: str
+    is_condition: bool
+    entries: frozenset[tuple[str, int]]
+    uses_step: bool
+    evaluate: Evaluate
 
-    def __call__(self, _observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
+    def check_width(self, obs_dim: int, act_dim: int) -> None:
+        """InputError unless every entry exists in observations and actions of these widths."""
+        for vector, index in sorted(self.entries):
+            width = act_dim if vector == "action" else obs_dim
+            if not -width <= index < width:
+                raise InputError(
+                    f"The {self.what} {self.text!r} names {vector}[{index}], but {vector} here has {width} entries, "
+                    f"{vector}[0] to {vector}[{width - 1}]."
+                )
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """An expression as a function of a step. Actions in [-1, 1] are scaled to between `low` and `high` `[A]`."""
+
+    expression: Expression
+    low: Tensor
+    high: Tensor
+
+    @property
+    def uses_step(self) -> bool:
+        """Whether the number of steps must be given."""
+        return self.expression.uses_step
+
+    def _variables(
+        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None
+    ) -> dict[str, Tensor]:
+        low, high = self.low.to(action.device), self.high.to(action.device)
+        variables = {"obs": observation, "next_obs": next_observation, "action": low + (action + 1) * (high - low) / 2}
+        return variables if step is None else variables | {"step": step.to(observation.dtype)}
+
+
+@dataclass(frozen=True)
+class ExpressionReward(_Rule):
+    """A number as the reward of a step."""
+
+    def __call__(
+        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
+    ) -> Tensor:
+        """The reward `[...]`."""
+        return self.expression.evaluate(self._variables(observation, action, next_observation, step))
+
+
+@dataclass(frozen=True)
+class ExpressionRule(_Rule):
+    """A condition as a termination rule. Its ``obs`` is the observation after the step, as is ``next_obs``."""
+
+    def __call__(
+        self, _observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
+    ) -> Tensor:
         """Terminal `[...]` of the next observation `[..., O]`: the condition holds, or a named entry is not finite.
 
         A model that leaves the finite numbers has no state to go on from, and NaN would satisfy any ``not``.
         """
-        named = next_observation[..., list(self.indices)]
-        return self.holds(next_observation) | ~torch.isfinite(named).all(dim=-1)
-
-    def check_width(self, obs_dim: int) -> None:
-        """InputError unless every entry named exists in observations of ``obs_dim`` entries."""
-        for index in self.indices:
-            if not -obs_dim <= index < obs_dim:
-                raise InputError(
-                    f"The termination rule {self.text!r} names obs[{index}], but an observation here has "
-                    f"{obs_dim} entries, obs[0] to obs[{obs_dim - 1}]."
-                )
+        variables = self._variables(next_observation, action, next_observation, step)
+        holds = self.expression.evaluate(variables)
+        for vector, index in self.expression.entries:
+            holds = holds | ~torch.isfinite(variables[vector][..., index])
+        return holds
 
 
-def parse_expression(text: str) -> Expression:
-    """The rule that ``text`` stands for; InputError pointing at what is not in the grammar."""
-    if len(text) > MAX_LENGTH:
-        raise InputError(f"The termination rule has {len(text)} characters; {MAX_LENGTH} are allowed.")
-    parser = _Parser(text)
-    condition = parser.condition(depth=0)
-    if parser.token:
-        raise parser.fault("is not allowed there")
-    if condition.kind != "condition":
-        raise _refuse(text, condition.start, len(text), "is a number; compare it with another")
-    if not parser.indices:
-        raise _refuse(text, 0, len(text), "names no entry of the observation, obs[...]")
-    return Expression(text, tuple(sorted(parser.indices)), condition.evaluate)
+def expression_rule(text: str, bounds: Bounds = UNIT) -> ExpressionRule:
+    """The termination rule of a condition; `bounds` are those of the actions in the units of the data."""
+    return ExpressionRule(parse_condition(text), *_tensors(bounds))
+
+
+def expression_reward(text: str, bounds: Bounds = UNIT) -> ExpressionReward:
+    """The reward that an expression gives; `bounds` as of `expression_rule`."""
+    return ExpressionReward(parse_reward(text), *_tensors(bounds))
+
+
+def _tensors(bounds: Bounds) -> tuple[Tensor, Tensor]:
+    low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in bounds)
+    return low, high
+
+
+def parse_condition(text: str, names: Names | None = None) -> Expression:
+    """The condition that a termination rule's text stands for; InputError pointing at what is not allowed in it."""
+    expression = _Parser(text, "termination rule", names or {}).expression()
+    if not expression.is_condition:
+        _refuse(text, expression.what, text.strip(), 1, "is a number; compare it with another")
+    return expression
+
+
+def parse_reward(text: str, names: Names | None = None) -> Expression:
+    """The number that a reward's text stands for; InputError pointing at what is not allowed in it."""
+    expression = _Parser(text, "reward", names or {}).expression()
+    if expression.is_condition:
+        _refuse(text, expression.what, text.strip(), 1, "is a condition; write 1.0 * (...) for 1 and 0")
+    return expression
 
 
 @dataclass(frozen=True)
-class _Node:
-    kind: Kind
-    start: int
+class _Value:
+    is_condition: bool
     evaluate: Evaluate
+
+    def number(self) -> Evaluate:
+        """A condition counts as 1 or 0, as in Python."""
+        evaluate = self.evaluate
+        return (lambda variables: evaluate(variables).float()) if self.is_condition else evaluate
 
 
 class _Parser:
-    """Recursive descent: a method per line of the grammar, each a node and ``token`` behind it."""
+    """From the tree that Python's parser makes of a text to a function of tensors, part by part."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.indices: set[int] = set()
-        self.token = self.group = ""
-        self.start = self.end = 0
-        self._advance()
+    def __init__(self, text: str, what: str, names: Names) -> None:
+        self.text, self.what, self.names = text, what, names
+        self.entries: set[tuple[str, int]] = set()
+        self.uses_step = False
 
-    def condition(self, depth: int) -> _Node:
-        return self._joined("or", torch.logical_or, lambda: self._and_test(depth))
+    def expression(self) -> Expression:
+        if len(self.text) > MAX_LENGTH:
+            raise InputError(f"The {self.what} has {len(self.text)} characters; {MAX_LENGTH} are allowed.")
+        tree = self._tree()
+        value = self._value(tree, 0)
+        if not self.entries and not self.uses_step:
+            self._fault(tree, "names no entry of the observation or the action, such as obs[0]")
+        text = ast.unparse(_Numbered(self).visit(tree)) if self.names else self.text
+        return Expression(text, self.what, value.is_condition, frozenset(self.entries), self.uses_step, value.evaluate)
 
-    def _and_test(self, depth: int) -> _Node:
-        return self._joined("and", torch.logical_and, lambda: self._not_test(depth))
+    def _tree(self) -> ast.expr:
+        try:
+            return ast.parse(" ".join(self.text.split("\n")).strip(), mode="eval").body
+        except SyntaxError as error:
+            place = error.offset or 0
+            part = self.text.strip()[place - 1 :].split()[:1] if place > 0 else []
+            _refuse(self.text, self.what, part[0] if part else "", place, "is not allowed there")
+        except (ValueError, RecursionError, MemoryError):
+            raise InputError(f"The {self.what} {self.text[:80]!r} cannot be read.", hint=_HINT) from None
 
-    def _joined(self, word: str, join: Join, part: Callable[[], _Node]) -> _Node:
-        nodes = [part()]
-        while self.token == word:
-            self._need(nodes[-1], "condition")
-            self._advance()
-            nodes.append(part())
-            self._need(nodes[-1], "condition")
-        return nodes[0] if len(nodes) == 1 else _Node("condition", nodes[0].start, _all(join, nodes))
+    def _value(self, node: ast.expr, depth: int) -> _Value:
+        if depth > MAX_DEPTH:
+            self._fault(node, f"is nested deeper than {MAX_DEPTH}")
+        deeper = partial(self._value, depth=depth + 1)
+        match node:
+            case ast.Constant(value=bool()):
+                self._fault(node, "is not known here")
+            case ast.Constant(value=int() | float() as value):
+                return self._constant(node, value)
+            case ast.Name(id="step"):
+                self.uses_step = True
+                return _Value(False, lambda variables: variables["step"])
+            case ast.Name() | ast.Subscript():
+                vector, index = self.entry(node)
+                self.entries.add((vector, index))
+                return _Value(False, lambda variables: variables[vector][..., index])
+            case ast.UnaryOp(op=ast.USub()):
+                inner = self._number(node.operand, depth + 1)
+                return _Value(False, lambda variables: -inner(variables))
+            case ast.UnaryOp(op=ast.Not()):
+                holds = self._condition(node.operand, depth + 1)
+                return _Value(True, lambda variables: ~holds(variables))
+            case ast.BinOp():
+                return self._arithmetic(node, depth)
+            case ast.BoolOp():
+                join = torch.logical_and if isinstance(node.op, ast.And) else torch.logical_or
+                return _Value(True, _all(join, [self._condition(part, depth + 1) for part in node.values]))
+            case ast.Compare():
+                return self._comparison(node, depth + 1)
+            case ast.IfExp():
+                holds = self._condition(node.test, depth + 1)
+                one, other = (deeper(part).number() for part in (node.body, node.orelse))
+                return _Value(False, lambda variables: torch.where(holds(variables), one(variables), other(variables)))
+            case ast.Call():
+                return self._call(node, depth + 1)
+        self._fault(node, "is not known here")
 
-    def _not_test(self, depth: int) -> _Node:
-        if self.token != "not":
-            return self._comparison(depth)
-        start = self.start
-        self._advance()
-        node = self._not_test(self._deeper(depth))
-        self._need(node, "condition")
-        return _Node("condition", start, lambda obs: ~node.evaluate(obs))
+    def _constant(self, node: ast.expr, value: float) -> _Value:
+        if abs(value) > _LARGEST:
+            self._fault(node, "is too large")
+        return _Value(False, lambda variables: torch.full_like(variables["obs"][..., 0], float(value)))
 
-    def _comparison(self, depth: int) -> _Node:
-        left = self._value(depth)
-        pairs: list[_Node] = []
-        while self.token in _COMPARE:
-            self._need(left, "number")
-            compare = _COMPARE[self._advance()]
-            right = self._value(depth)
-            self._need(right, "number")
-            pairs.append(_Node("condition", left.start, _all(compare, [left, right])))
-            left = right
-        return _Node("condition", pairs[0].start, _all(torch.logical_and, pairs)) if pairs else left
+    def entry(self, node: ast.Name | ast.Subscript) -> tuple[str, int]:
+        """The vector and the number of an entry that is written by either, or by a name."""
+        if isinstance(node, ast.Name):
+            places = [
+                (vector, i)
+                for vector in ("obs", "action")
+                for i, n in enumerate(self.names.get(vector, ()))
+                if n == node.id
+            ]
+            if len(places) != 1:
+                self._fault(node, "is both an observation and an action here" if places else "is not known here")
+            return places[0]
+        if not (isinstance(node.value, ast.Name) and node.value.id in _VECTORS):
+            self._fault(node, "is not known here")
+        vector, index = node.value.id, node.slice
+        columns = self.names.get("action" if vector == "action" else "obs", ())
+        match index:
+            case ast.Constant(value=str() as name) if name in columns:
+                return vector, list(columns).index(name)
+            case ast.Constant(value=int() as number) if not isinstance(number, bool) and number < 10**6:
+                return vector, number
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)) if number < 10**6:
+                return vector, -number
+        self._fault(
+            index, f"should be the number of an entry, as in {vector}[0] or {vector}[-1], or its name in quotes"
+        )
 
-    def _value(self, depth: int) -> _Node:
-        start, word = self.start, self.token
-        if self.group == "number":
-            return self._number()
-        if word == "obs":
-            return self._entry()
-        if word not in ("-", "(", "abs"):
-            raise self.fault("is not known here" if word else "is where a value should be")
-        self._advance()
-        inner = self._deeper(depth)
-        if word == "-":
-            node = self._value(inner)
-            self._need(node, "number")
-            return _Node("number", start, lambda obs: -node.evaluate(obs))
-        if word == "abs":
-            self._expect("(")
-        node = self._value_in_abs(inner) if word == "abs" else self.condition(inner)
-        self._expect(")")
-        return _Node(node.kind, start, node.evaluate)
+    def _arithmetic(self, node: ast.BinOp, depth: int) -> _Value:
+        """A long sum is a deep tree to the left, but is read as one."""
+        steps: list[tuple[Callable[[Tensor, Tensor], Tensor], Evaluate]] = []
+        left: ast.expr = node
+        while isinstance(left, ast.BinOp):
+            if type(left.op) not in _ARITHMETIC:
+                self._fault(left, "has an operator that is not known here")
+            steps.append((_ARITHMETIC[type(left.op)], self._value(left.right, depth + 1).number()))
+            left = left.left
+        first = self._value(left, depth + 1).number()
 
-    def _value_in_abs(self, depth: int) -> _Node:
-        node = self._value(depth)
-        self._need(node, "number")
-        return _Node("number", node.start, lambda obs: node.evaluate(obs).abs())
+        def evaluate(variables: Variables) -> Tensor:
+            total = first(variables)
+            for operation, right in reversed(steps):
+                total = operation(total, right(variables))
+            return total
 
-    def _number(self) -> _Node:
-        start, value = self.start, float(self.token)
-        if value > _LARGEST:
-            raise self.fault("is too large")
-        self._advance()
-        return _Node("number", start, lambda obs: torch.full_like(obs[..., 0], value))
+        return _Value(False, evaluate)
 
-    def _entry(self) -> _Node:
-        start = self.start
-        self._advance()
-        self._expect("[")
-        sign = -1 if self.token == "-" else 1
-        if sign < 0:
-            self._advance()
-        if not re.fullmatch(r"\d{1,6}", self.token, re.ASCII):
-            raise self.fault("should be the number of an entry, as in obs[0] or obs[-1]")
-        index = sign * int(self._advance())
-        self._expect("]")
-        self.indices.add(index)
-        return _Node("number", start, lambda obs: obs[..., index])
+    def _comparison(self, node: ast.Compare, depth: int) -> _Value:
+        values = [self._number(part, depth) for part in (node.left, *node.comparators)]
+        pairs: list[Evaluate] = []
+        for i, kind in enumerate(node.ops):
+            if type(kind) not in _COMPARE:
+                self._fault(node, "has a comparison that is not known here")
+            pairs.append(_all(_COMPARE[type(kind)], values[i : i + 2]))
+        return _Value(True, _all(torch.logical_and, pairs))
 
-    def _advance(self) -> str:
-        """Step to the next token; the one before is returned. At the end of the text it is empty."""
-        before = self.token
-        while self.text[self.end : self.end + 1].isspace():
-            self.end += 1
-        self.start = self.end
-        self.token, self.group = "", ""
-        if self.start < len(self.text):
-            match = _TOKEN.match(self.text, self.start)
-            if match is None:
-                strange = re.findall(r"[\w.]+|.", self.text[self.start :], re.DOTALL)[0]
-                raise _refuse(self.text, self.start, self.start + len(strange), "is not known here")
-            self.token, self.group, self.end = match[0], match.lastgroup or "", match.end()
-        return before
+    def _call(self, node: ast.Call, depth: int) -> _Value:
+        if not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
+            self._fault(node.func, f"is not known here; the functions are {', '.join(FUNCTIONS)}")
+        name = node.func.id
+        if node.keywords or not (len(node.args) > 1 if name in _SEVERAL else len(node.args) == 1):
+            self._fault(node, f"should have {'several numbers' if name in _SEVERAL else 'one number'} in its brackets")
+        arguments = [self._number(part, depth) for part in node.args]
+        return _Value(False, lambda variables: FUNCTIONS[name](*(argument(variables) for argument in arguments)))
 
-    def _expect(self, sign: str) -> None:
-        if self.token != sign:
-            raise self.fault(f"is where {sign!r} should be")
-        self._advance()
+    def _number(self, node: ast.expr, depth: int) -> Evaluate:
+        value = self._value(node, depth)
+        if value.is_condition:
+            self._fault(node, "is a condition where a number should be")
+        return value.evaluate
 
-    def _need(self, node: _Node, kind: Kind) -> None:
-        if node.kind != kind:
-            problem = "is a condition where a number should be" if kind == "number" else "is a number; compare it"
-            raise _refuse(self.text, node.start, self.start, problem)
+    def _condition(self, node: ast.expr, depth: int) -> Evaluate:
+        value = self._value(node, depth)
+        if not value.is_condition:
+            self._fault(node, "is a number; compare it with another")
+        return value.evaluate
 
-    def _deeper(self, depth: int) -> int:
-        if depth == MAX_DEPTH:
-            raise self.fault(f"is nested deeper than {MAX_DEPTH}")
-        return depth + 1
-
-    def fault(self, problem: str) -> InputError:
-        """The error for the present token."""
-        return _refuse(self.text, self.start, self.end, problem)
+    def _fault(self, node: ast.expr, problem: str) -> NoReturn:
+        text = self.text.strip()
+        part = ast.get_source_segment(text, node) or ""
+        place = len(text.encode()[: node.col_offset].decode()) + 1
+        _refuse(self.text, self.what, part, place, problem)
 
 
-def _all(join: Join, nodes: list[_Node]) -> Evaluate:
-    return lambda obs: reduce(join, (node.evaluate(obs) for node in nodes))
+class _Numbered(ast.NodeTransformer):
+    """Writes entries by their numbers, for readers that do not have the names."""
+
+    def __init__(self, parser: _Parser) -> None:
+        self.parser = parser
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id in (*_VECTORS, "step", *FUNCTIONS):
+            return node
+        return self._numbered(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        return self._numbered(node)
+
+    def _numbered(self, node: ast.Name | ast.Subscript) -> ast.expr:
+        vector, index = self.parser.entry(node)
+        return ast.Subscript(ast.Name(vector, ast.Load()), ast.Constant(index), ast.Load())
 
 
-def _refuse(text: str, start: int, end: int, problem: str) -> InputError:
-    part = f"{text[start:end].strip()!r} (character {start + 1})" if text[start:end].strip() else "its end"
-    return InputError(
-        f"The termination rule {text!r} cannot be read: {part} {problem}.",
-        hint="comparisons of obs[0], obs[1], ..., numbers and abs(...), joined by and, or, not",
-    )
+def _all(join: Callable[[Tensor, Tensor], Tensor], parts: list[Evaluate]) -> Evaluate:
+    return lambda variables: reduce(join, (part(variables) for part in parts))
+
+
+_HINT = "comparisons and sums of obs[0], action[0], names of columns, numbers and abs(...), joined by and, or, not"
+
+
+def _refuse(text: str, what: str, part: str, place: int, problem: str) -> NoReturn:
+    shown = f"{part!r} (character {place})" if part else "its end"
+    raise InputError(f"The {what} {text!r} cannot be read: {shown} {problem}.", hint=_HINT)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from mopo_cli.errors import InputError
-from mopo_cli.tasks.expression import Expression, parse_expression
+from mopo_cli.tasks.expression import UNIT, Bounds, ExpressionRule, expression_rule
 
-TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(observation `[..., O]`, action `[..., A]`, next_observation `[..., O]`) -> terminal, bool `[...]`."""
+TerminationRule = Callable[..., Tensor]
+"""(observation `[..., O]`, action `[..., A]`, next_observation `[..., O]`) -> terminal, bool `[...]`; see
+`dynamics.branched_rollouts`."""
 
 # No body of these tasks reaches such a position (m, rad) or velocity (per s) unless the model diverges.
 _PLAUSIBLE = 100.0
@@ -118,15 +119,21 @@ _RULE_OF_ENVIRONMENT = {
 }
 
 
-def termination_rule(text: str, released: bool = False) -> TerminationRule:
-    """The rule of that name, or the one written as an expression over the predicted observation.
+def is_expression(text: str) -> bool:
+    """Whether it is no name of a rule."""
+    return text not in TERMINATION_RULES and not re.fullmatch(r"[A-Za-z][\w.-]*", text)
 
-    `released` takes it as MOPO's released code has it. See `tasks.expression` for the grammar of expressions.
-    InputError when there is no such rule, or the expression has a fault.
+
+def termination_rule(text: str, released: bool = False, bounds: Bounds = UNIT) -> TerminationRule:
+    """The rule of that name, or the one written as an expression over the observation after the step.
+
+    `released` takes it as MOPO's released code has it; `bounds` are those of the actions in the units of the data,
+    which expressions are written in. See `tasks.expression` for these. InputError when there is no such rule, or the
+    expression has a fault.
     """
     if text in TERMINATION_RULES:
         return (RELEASED_RULES if released else TERMINATION_RULES)[text]
-    if re.fullmatch(r"[A-Za-z][\w.-]*", text):
+    if not is_expression(text):
         close = get_close_matches(text, TERMINATION_RULES, n=1)
         did_you_mean = f" (did you mean {close[0]!r}?)" if close else ""
         names = ", ".join(TERMINATION_RULES)
@@ -134,7 +141,7 @@ def termination_rule(text: str, released: bool = False) -> TerminationRule:
             f"The termination rule {text!r} is not known{did_you_mean}; the rules are {names}.",
             hint="or an expression over the predicted observation: --termination 'abs(obs[1]) > 0.2'",
         )
-    return parse_expression(text)
+    return expression_rule(text, bounds)
 
 
 def guard_rule(text: str, released: bool = False) -> TerminationRule:
@@ -145,11 +152,11 @@ def guard_rule(text: str, released: bool = False) -> TerminationRule:
     return never if released else GUARDS.get(text, never)
 
 
-def check_rule_width(text: str, obs_dim: int) -> None:
-    """InputError where the rule ``text`` looks at entries that observations of ``obs_dim`` do not have."""
+def check_rule_width(text: str, obs_dim: int, act_dim: int) -> None:
+    """InputError where the rule ``text`` looks at entries that observations and actions of these widths lack."""
     rule = termination_rule(text)
-    if isinstance(rule, Expression):
-        rule.check_width(obs_dim)
+    if isinstance(rule, ExpressionRule):
+        rule.expression.check_width(obs_dim, act_dim)
         return
     state = torch.zeros(1, obs_dim)
     try:

@@ -10,7 +10,7 @@ from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check, UnusableData
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.transition_files import read_dataset
-from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions, steps_before
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
@@ -75,10 +75,11 @@ def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
     (None where there are none, or the log does not hold their next states); ``false_alarms`` are rows that the
     rule ends and the log does not.
     """
-    rule = termination_rule(info.termination)
-    columns = [
-        torch.from_numpy(c) for c in (transitions.observations, transitions.actions, transitions.next_observations)
-    ]
+    rule = termination_rule(info.termination, bounds=(info.action_low, info.action_high))
+    actions = normalise_actions(transitions.actions, info)
+    columns = [torch.from_numpy(c) for c in (transitions.observations, actions, transitions.next_observations)]
+    if getattr(rule, "uses_step", False):
+        columns.append(torch.from_numpy(steps_before(transitions) + 1))
     parts = [rule(*(column[i : i + _PART] for column in columns)) for i in range(0, len(transitions), _PART)]
     ends = torch.cat(parts).numpy()
     stored = transitions.terminals

@@ -13,8 +13,8 @@ from mopo_cli.agents.guard import after_guard, charge
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.transition_files import read_rollouts
-from mopo_cli.data.transitions import normalise_actions
-from mopo_cli.dynamics.branched_rollouts import RolloutOptions
+from mopo_cli.data.transitions import normalise_actions, steps_before
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
@@ -35,6 +35,7 @@ from mopo_cli.stages.runner import Stage
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import RolloutAttributes
 from mopo_cli.store.run import RunFolder
+from mopo_cli.tasks.expression import expression_reward
 from mopo_cli.tasks.oracle import open_oracle
 from mopo_cli.tasks.termination import guard_rule, termination_rule
 
@@ -63,9 +64,29 @@ def rollout_options(settings: Imagination, data: Data) -> RolloutOptions:
         scale = torch.where(deviation > 0, deviation, 1.0)
     form = PenaltyForm(settings.penalty_networks == "elite", scale, settings.penalty_reward == "included")
     check_precision("--rollout-precision", settings.rollout_precision, data.observation.device)
-    mean = settings.model_reward == "mean"
+    mean, reward = settings.model_reward == "mean", None
+    if settings.model_reward == "known":
+        if data.info.reward is None:
+            raise InputError(
+                f"--model-reward known needs data whose reward is known, and {data.info.dataset_id} has none.",
+                hint="mopo fetch-data --reward EXPRESSION",
+            )
+        reward = expression_reward(data.info.reward, (data.info.action_low, data.info.action_high))
     guard = guard_rule(data.info.termination, settings.termination_rules == "paper")
-    return RolloutOptions(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard)
+    return RolloutOptions(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard, reward=reward)
+
+
+def data_rule(data: Data, settings: Imagination) -> TerminationRule:
+    """The rule that ends imagined episodes of this dataset."""
+    bounds = data.info.action_low, data.info.action_high
+    return termination_rule(data.info.termination, settings.termination_rules == "paper", bounds)
+
+
+def steps_taken(data: Data, *rules: object) -> torch.Tensor | None:
+    """How many steps the episode of each row had taken before it `[N]`; None where none of the rules counts them."""
+    if not any(getattr(rule, "uses_step", False) for rule in rules):
+        return None
+    return torch.from_numpy(steps_before(data.transitions)).to(data.observation.device)
 
 
 @dataclass(frozen=True)
@@ -105,10 +126,11 @@ def open_world(
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
-    rule = termination_rule(data.info.termination, settings.termination_rules == "paper")
+    rule = data_rule(data, settings)
     how = replace(rollout_options(settings, data), uncertainties=names)
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
-    world = World(rows, real, data.observation, rule, how=how)
+    started = steps_taken(data, rule, how.reward)
+    world = World(rows, real, data.observation, rule, how=how, started=started)
     seeds: tuple[int, ...] = ()
     with ExitStack() as context:
         if "rollouts" in inputs:
