@@ -29,7 +29,7 @@ from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
-from mopo_cli.stages.common.same_settings import same_settings
+from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.stages.common.stack_memory import check_stack
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import AFRESH, Stage
@@ -218,7 +218,7 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
     with described(stage.state_file, AFRESH):
         # An ablation trains one stack after another; the checkpoint may be of one that is published already.
         (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
-        if members != others or not same_settings("train-policy", before, now):
+        if members != others or changed_settings("train-policy", before, now):
             return
         progress = checked(stage.state_file, Progress, meta, AFRESH)
         restore_loop(trained.loop, world, tensors, progress["loop"])
