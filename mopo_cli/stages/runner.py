@@ -17,6 +17,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.common.same_settings import changed_settings, setting_defaults
 from mopo_cli.store.atomic import discard_leftovers, plain
 from mopo_cli.store.documents import Files, checked
+from mopo_cli.store.headers import CheckpointHeader
 from mopo_cli.store.lineage import (
     StageRecord,
     check_recorded,
@@ -28,7 +29,6 @@ from mopo_cli.store.lineage import (
 )
 from mopo_cli.store.lock import run_lock
 from mopo_cli.store.publication import Publication
-from mopo_cli.store.resume_state import CheckpointHeader
 from mopo_cli.store.run import RunFolder, refuse_links, remember_run
 
 if TYPE_CHECKING:

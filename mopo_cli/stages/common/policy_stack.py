@@ -36,8 +36,8 @@ from mopo_cli.stages.runner import AFRESH, Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import checked
+from mopo_cli.store.headers import Progress
 from mopo_cli.store.publication import Publication
-from mopo_cli.store.resume_state import Progress
 
 _SAVE_SECONDS = 60.0
 _ROUNDS = 2  # evaluations that each process may be behind

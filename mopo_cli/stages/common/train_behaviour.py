@@ -43,9 +43,9 @@ from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import checked
+from mopo_cli.store.headers import BehaviourProgress
 from mopo_cli.store.lineage import tool_versions
 from mopo_cli.store.lock import alone_in
-from mopo_cli.store.resume_state import BehaviourProgress
 from mopo_cli.store.run import cache_dir, dataset_slug
 
 RECIPE = Recipe()
