@@ -9,9 +9,9 @@ import numpy as np
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.d4rl_files import published
 from mopo_cli.data.ends import guess_next
+from mopo_cli.data.raw_columns import tidy_column
 from mopo_cli.data.scores import d4rl_environment
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_of_id
-from mopo_cli.data.tidy import tidy_column
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.validate import discontinuities
 from mopo_cli.errors import InputError

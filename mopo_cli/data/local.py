@@ -21,9 +21,8 @@ from mopo_cli.data.column_map import (
     resolve,
 )
 from mopo_cli.data.ends import guess_next
-from mopo_cli.data.raw_columns import column_names, is_table, read_raw
+from mopo_cli.data.raw_columns import column_names, end_episodes, is_table, read_raw, tidy_column
 from mopo_cli.data.spaces import environment_fields, spaces_of_id
-from mopo_cli.data.tidy import end_episodes, tidy_column
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
 from mopo_cli.data.values import check_actions_vary, check_far_values
 from mopo_cli.errors import InputError, UsageError

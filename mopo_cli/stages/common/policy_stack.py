@@ -26,11 +26,10 @@ from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choi
 from mopo_cli.stages.common.epochs import Epoch, columns, row
 from mopo_cli.stages.common.inputs import check_precision, described, open_recorder, tell_doubt
 from mopo_cli.stages.common.learner import learner_settings, loop_settings
-from mopo_cli.stages.common.memory import explained_loss
+from mopo_cli.stages.common.memory import check_stack, explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
 from mopo_cli.stages.common.same_settings import changed_settings
-from mopo_cli.stages.common.stack_memory import check_stack
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import AFRESH, Stage
 from mopo_cli.store.atomic import sha256_file, write_json
