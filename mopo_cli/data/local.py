@@ -69,9 +69,7 @@ def load_local(
     info = DatasetInfo(
         dataset_id=path.name,
         source="; ".join([f"file {path.name} sha256 {sha256}", *notes]),
-        action_low=low,
-        action_high=high,
-        **environment_fields(env_id),
+        **environment_fields(env_id, low, high),
         terminal_next_known="next_observations" in sources or not transitions.terminals.any(),
         doubts=tuple(check for check in checks if check.warning),
     )

@@ -63,7 +63,7 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
             how = replace(how, uncertainties=(*how.uncertainties, RATIO), ratio=ratio)
         tally = _write(stage, settings, data, model, policy, how, stage.out.stage(run.rollouts(name)))
         tally.show(report)
-        if tally.guarded:
+        if tally.ended["guarded"]:
             report.say(
                 "They are stored as timeouts, with the model's own reward. For train-policy --rollouts: "
                 + guard_remark(float(data.reward.amin()))
@@ -113,8 +113,8 @@ class _Tally:
         self.names = names
         self.uncertainty: dict[int, list[np.ndarray[Any, Any]]] = {}
         self.step_rows: dict[int, int] = {}
-        self.terminated = self.guarded = self.dropped = 0
-        self._branches, self._first = 0, dict.fromkeys(ENDS, 0)
+        self.ended = dict.fromkeys(ENDS, 0)
+        self._branches, self._first = 0, dict(self.ended)
 
     @property
     def rows(self) -> int:
@@ -131,12 +131,11 @@ class _Tally:
         if sum(map(len, parts)) < _QUANTILE_ROWS:
             parts.append(uncertainty)
         self.step_rows[imagined.step] = self.step_rows.get(imagined.step, 0) + len(imagined.rows)
-        self.terminated += imagined.terminated
-        self.guarded += imagined.guarded
-        self.dropped += imagined.dropped
-        if imagined.step == 0:
-            self._branches += len(imagined.rows) + imagined.dropped
-            self._first = {name: self._first[name] + count for name, count in imagined.ends().items()}
+        first = imagined.step == 0
+        self._branches += len(imagined.rows) + imagined.dropped if first else 0
+        for name, count in imagined.ends().items():
+            self.ended[name] += count
+            self._first[name] += count if first else 0
 
     def quantiles(self) -> list[dict[str, Any]]:
         out = []
@@ -149,12 +148,10 @@ class _Tally:
         return out
 
     def result(self) -> dict[str, Any]:
-        total = max(self.rows + self.dropped, 1)
+        total = max(self.rows + self.ended["dropped"], 1)
         return {
             "rows": self.rows,
-            "terminated_share": self.terminated / total,
-            "guarded_share": self.guarded / total,
-            "dropped_share": self.dropped / total,
+            **{f"{name}_share": self.ended[name] / total for name in ("terminated", "guarded", "dropped")},
             "ended_at_once": self.at_once,
             "quantiles": self.quantiles(),
         }

@@ -81,16 +81,6 @@ def record_stage(run: RunFolder, key: str, record: StageRecord, path: Path | Non
     write_json(path or run.lineage, document)
 
 
-def output_of(run: RunFolder, key: str, role: str) -> Path | None:
-    """The file of that role which a stage made, None where it is not finished; CorruptError where none is named."""
-    record = read_lineage(run).get(key)
-    if record is None:
-        return None
-    if role not in record.outputs:
-        raise CorruptError(f"{run.lineage} is damaged or was edited: it records no {role} made by {key}.")
-    return run.root / record.outputs[role]["path"]
-
-
 def check_recorded(run: RunFolder, files: Files) -> None:
     """CorruptError where a stage of this run made one of the files and it is no longer what the stage wrote."""
     present = {file["path"]: file["sha256"] for file in files.values()}

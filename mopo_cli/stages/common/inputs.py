@@ -26,7 +26,7 @@ from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import Elites, checked, read_document
 from mopo_cli.store.headers import HEADERS
-from mopo_cli.store.lineage import output_of
+from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 
 # From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped separately and returned when freed.
@@ -104,10 +104,13 @@ def _keep_freed_memory() -> None:
 
 
 def dataset_path(run: RunFolder) -> Path:
-    """The dataset the run works on; InputError where none was fetched or it is gone."""
-    path = output_of(run, "fetch-data", "dataset")
-    if path is None:
+    """The dataset the run works on; InputError where there is none or it is gone, CorruptError where none is named."""
+    record = read_lineage(run).get("fetch-data")
+    if record is None:
         raise InputError(f"The run {run.root} has no dataset yet.", hint="mopo fetch-data --dataset NAME")
+    if "dataset" not in record.outputs:
+        raise CorruptError(f"{run.lineage} is damaged or was edited: it records no dataset made by fetch-data.")
+    path = run.root / record.outputs["dataset"]["path"]
     if not path.is_file():
         raise InputError(f"The dataset {path} of the run {run.root} is gone.", hint="mopo fetch-data --force")
     return path

@@ -1,5 +1,6 @@
 """Checked before training starts: does it fit into memory? A process that does not is killed without a message."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from mopo_cli.agents.crew import crew_size
+from mopo_cli.config.checks import flag
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
 from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
@@ -48,12 +50,12 @@ def check_memory(settings: S, estimate: Callable[[S], Needed], device: torch.dev
         raise SettingsError(f"{what} {rest}", hint="a machine with more memory, or fewer data")
     name, floor = matter[0], _floors(settings)[matter[0]]
     if by_name[name] > free:
-        hint = f"smaller {' and '.join(map(_flag, matter[:3]))}"
+        hint = f"smaller {' and '.join(map(flag, matter[:3]))}"
     else:
-        fits = _greatest(
-            floor, _value(settings, name), lambda n: sum(estimate(_with(settings, name, n)).values()) <= free
-        )
-        hint = f"{_flag(name)} of at most about {fits:,}"
+        tried = range(floor + 1, _value(settings, name))
+        fits = floor + bisect_right(tried, free, key=lambda n: sum(estimate(_with(settings, name, n)).values()))
+        fits -= fits % int(10 ** max(0, len(str(fits)) - 2))  # to two digits
+        hint = f"{flag(name)} of at most about {fits:,}"
     raise SettingsError(f"{_described(settings, name)} {rest}", hint=hint)
 
 
@@ -119,25 +121,13 @@ def _with(settings: S, name: str, value: int) -> S:
     return settings.model_copy(update={"seeds": value, "seed_list": None} if name == "seed_list" else {name: value})
 
 
-def _greatest(fits: int, not_any_more: int, enough: Callable[[int], bool]) -> int:
-    """The greatest number that is enough, to two digits, where ``fits`` is and ``not_any_more`` is not."""
-    while not_any_more - fits > 1:
-        middle = (fits + not_any_more) // 2
-        fits, not_any_more = (middle, not_any_more) if enough(middle) else (fits, middle)
-    return fits - fits % int(10 ** max(0, len(str(fits)) - 2))
-
-
 def _described(settings: Settings, name: str) -> str:
     """The setting and its value, and with how many seeds."""
     value = getattr(settings, name)
-    setting = f"{_flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{_flag(name)} {value}"
+    setting = f"{flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{flag(name)} {value}"
     seeds = settings.seed_count if isinstance(settings, TrainModel | PolicyTraining) else 0
     with_seeds = f" with {seeds} seed{'s' if seeds > 1 else ''}" if seeds and name not in ("seeds", "seed_list") else ""
     return setting + with_seeds
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _gigabytes(size: int) -> str:
