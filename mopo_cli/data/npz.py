@@ -35,7 +35,12 @@ def read_npz(path: Path, names: Iterable[str], text: Container[str] = ()) -> dic
     with _open(path) as archive:
         members = {name: _member(archive, path, name, "fiubSU" if name in text else "fiub") for name in names}
         check_declared(path, sum(member.file_size for member in members.values()))
-        return {name: _read(archive, member) for name, member in members.items()}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, member in members.items():
+            with archive.open(member) as file:
+                arrays[name] = np.ascontiguousarray(npy.read_array(file, allow_pickle=False))
+                file.read()  # only at the end of a member is its checksum compared
+        return arrays
 
 
 @contextmanager
@@ -78,10 +83,3 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str, kinds: str) -> zipf
     if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize > member.file_size:
         raise CorruptError(f"{path}: column {name} has shape {shape}, for which the file has too few bytes.")
     return member
-
-
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    with archive.open(member) as file:
-        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        file.read()  # only at the end of a member is its checksum compared
-    return np.ascontiguousarray(array)
