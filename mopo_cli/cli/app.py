@@ -8,9 +8,8 @@ from typer.core import TyperCommand, TyperOption
 
 from mopo_cli import __version__
 from mopo_cli.cli import ablate, bench, fetch_data, presets, run, show, stages
-from mopo_cli.cli.options import metavar, option
+from mopo_cli.cli.options import ALGORITHMS, metavar, option
 from mopo_cli.cli.options import show as shown
-from mopo_cli.cli.panels import ALGORITHMS
 
 
 class StageCommand(TyperCommand):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.config.axes import mark, word
 from mopo_cli.config.checks import build, check_flags
+from mopo_cli.config.fields import mark, word
 from mopo_cli.config.learners import algorithms_with, settings_of_all, with_algorithm
 from mopo_cli.config.presets import find_preset, load_method, load_preset, suggestion
 from mopo_cli.config.resolve import INHERITED, read_config, refuse_contradiction

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.actions import bounds_in_words, bounds_of, check_continuous
 from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
     ColumnMap,
@@ -24,7 +23,7 @@ from mopo_cli.data.ends import guess_next
 from mopo_cli.data.raw_columns import column_names, end_episodes, is_table, read_raw, tidy_column
 from mopo_cli.data.spaces import environment_fields, spaces_of_id
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
-from mopo_cli.data.values import check_actions_vary, check_far_values
+from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous, check_far_values
 from mopo_cli.errors import InputError, UsageError
 
 _NEEDED = ("observations", "actions", "rewards")
