@@ -1,12 +1,66 @@
-"""The ``mopo`` command and all its subcommands."""
+"""The ``mopo`` command and all its subcommands, with the help of stages and the options of single algorithms."""
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from mopo_cli import __version__
 from mopo_cli.cli import ablate, bench, fetch_data, presets, run, show, stages
-from mopo_cli.cli.stage_command import StageCommand
+from mopo_cli.cli.options import ALGORITHMS, metavar, option
+from mopo_cli.cli.options import show as shown
+
+
+class StageCommand(TyperCommand):
+    """``--help`` shows the settings that people set and imports no algorithm, ``--help-all`` shows every setting."""
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        """Parses as any command does; a request for help makes all other arguments irrelevant."""
+        show_all = "--help-all" in args
+        if self.name == "train-policy" and (show_all or "--help" not in args):
+            self._add_algorithm_options()
+        if show_all:
+            for parameter in self.params:
+                if isinstance(parameter, TyperOption):
+                    parameter.hidden = False
+        return super().parse_args(context, ["--help"] if show_all or "--help" in args else args)
+
+    def _add_algorithm_options(self) -> None:
+        names = {parameter.name for parameter in self.params}
+        self.params += [parameter for parameter in _algorithm_parameters() if parameter.name not in names]
+        function = inspect.unwrap(self.callback)  # type: ignore[arg-type]
+        # Typer's wrapper passes on only the parameters that it was made with.
+        self.callback = typer.main.get_callback(callback=function, params=self.params, pretty_exceptions_short=False)
+
+
+def _algorithm_parameters() -> list[Any]:
+    def nothing(**values: Any) -> None:
+        pass
+
+    options = _algorithm_options()
+    nothing.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    nothing.__annotations__ = {parameter.name: parameter.annotation for parameter in options}
+    app = typer.Typer(add_completion=False)
+    app.command()(nothing)
+    return list(typer.main.get_command(app).params)
+
+
+def _algorithm_options() -> list[inspect.Parameter]:
+    from mopo_cli.config.learners import settings_of_all
+
+    options = []
+    for name, by_algorithm in settings_of_all().items():
+        kind, field = next(iter(by_algorithm.values()))
+        defaults = "; ".join(_default_and_source(field, algorithm) for algorithm, (_, field) in by_algorithm.items())
+        options.append(option(name, f"{field.description} ({defaults})", metavar(kind), ALGORITHMS))
+    return options
+
+
+def _default_and_source(field: Any, algorithm: str) -> str:
+    source = field.json_schema_extra["source"]
+    return f"{algorithm}: default {shown(field.default)}{f', {source}' if source else ''}"
+
 
 app = typer.Typer(
     name="mopo",

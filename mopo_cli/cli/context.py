@@ -1,7 +1,7 @@
 """What a stage needs of the command line: the run, its data set, the settings and their origins."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mopo_cli.cli.options import Call
@@ -113,14 +113,8 @@ def execution(call: Call, origins: dict[str, str]) -> "Options":
     """How to execute a stage whose settings come from ``origins``."""
     from mopo_cli.stages.runner import Options
 
-    return Options(
-        device=call.device,
-        threads=call.threads,
-        engine=call.engine,
-        force=call.force,
-        allow_mismatch=call.allow_mismatch,
-        origins=origins,
-    )
+    shared = {field.name: getattr(call, field.name) for field in fields(Options) if field.name != "origins"}
+    return Options(**shared, origins=origins)
 
 
 def fetched(run: RunFolder) -> StageRecord | None:

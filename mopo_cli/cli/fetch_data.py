@@ -75,7 +75,7 @@ def _list(call: Call, pattern: str | None, remote: bool) -> None:
     """List the known data sets that match ``pattern``; ``remote`` asks Minari's server too."""
     if call.flags or call.run or call.preset or call.config or call.force:
         raise UsageError("--list allows only PATTERN, --remote and --json.")
-    from mopo_cli.data.catalogue import KINDS, catalogue
+    from mopo_cli.data.registry import KINDS, catalogue
 
     report, matches = call.report, catalogue(pattern, remote)
     for kind, title in KINDS.items():

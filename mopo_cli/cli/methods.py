@@ -52,12 +52,13 @@ def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
     run = context.run.variant(re.sub(r"[^A-Za-z0-9.+-]+", "-", "_".join(words)))
     report.say(f"Model of {run.root}: {', '.join(words)}")
     _share_data(context.run, run)
+    options = replace(execution(context.call, {}), force=False)
     model = TrainModel(**{**_recorded(context, "train-model"), **demands.get("train-model", {})})
-    run_train_model(run, model, _options(context), report)
+    run_train_model(run, model, options, report)
     asked = demands.get("select-elites", {})
     by_hand = {"networks": None} if asked else {}  # elites named by hand are those of the run's own model
     elites = SelectElites(**{**_recorded(context, "select-elites"), **by_hand, **asked})
-    run_select_elites(run, elites, _options(context), report)
+    run_select_elites(run, elites, options, report)
     return run
 
 
@@ -76,10 +77,6 @@ def _share_data(run: RunFolder, other: RunFolder) -> None:
 def _recorded(context: Context, stage: str) -> dict[str, Any]:
     record = read_lineage(context.run).get(stage)
     return dict(record.settings) if record else {}
-
-
-def _options(context: Context) -> "Options":
-    return replace(execution(context.call, {}), force=False)
 
 
 def ablate_by_model(

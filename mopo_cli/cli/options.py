@@ -1,8 +1,8 @@
-"""Options made from the schema: one per setting, and the few that say how to execute."""
+"""Options made from the schema: one per setting, in the panels of the help, and the few that say how to execute."""
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from mopo_cli.cli import panels
 from mopo_cli.config.checks import check_flags, stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.errors import UsageError
@@ -22,6 +21,36 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B"}
 _CHOICE = "CHOICE"
 _WIDEST_METAVAR = 18  # wider ones leave too little room for the help text
+
+_OTHER = "Settings"
+_EXECUTION = "Execution"
+ALGORITHMS = "Settings of single algorithms"
+
+# Panel: the settings that --help shows, and those that only --help-all adds.
+_PANELS = {
+    _OTHER: ("method algorithm", ""),
+    "What is learned from": (
+        "real_ratio rollouts h batch actions",
+        "rollout_actions rollout_batch rollout_every pool_epochs rollout_precision model_reward termination_rules",
+    ),
+    "The penalty": (
+        "penalty lam",
+        "penalty_networks penalty_scale penalty_reward oracle_prediction",
+    ),
+    "Schedule": (
+        "epochs steps_per_epoch max_epochs patience learning_rate seeds seed_list",
+        "batch_size min_gain holdout_fraction holdout_max weight_decay update_precision actor_lr actor_schedule"
+        " critic_lr alpha_lr gamma tau target_entropy alpha_max log_std_min log_std_max",
+    ),
+    "Networks": ("networks hidden layers", "spectral_norm"),
+    "Evaluation": ("eval_every eval_episodes episodes policy", ""),
+}
+_PLACES = {
+    name: (title, hidden)
+    for title, parts in _PANELS.items()
+    for hidden, names in zip((False, True), parts, strict=True)
+    for name in names.split()
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +77,7 @@ def plain_option(flag: str, help: str, metavar: str = "", panel: str | None = No
 
 
 def _flag(
-    name: str, kind: Any, help: str, metavar: str = "", default: Any = None, panel: str | None = panels.EXECUTION
+    name: str, kind: Any, help: str, metavar: str = "", default: Any = None, panel: str | None = _EXECUTION
 ) -> inspect.Parameter:
     annotation = Annotated[kind, plain_option("--" + name.replace("_", "-"), help, metavar, panel)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -96,7 +125,7 @@ def command(
     ``only`` names the settings to offer, empty for all; ``without`` the execution options to leave out. The
     function's own parameters but the first (its ``Call``) come before them.
     """
-    names = panels.in_order(only or (stage.model_fields if stage else ()))
+    names = in_order(only or (stage.model_fields if stage else ()))
     settings = [_setting_option(stage, name) for name in names if stage]
     renamed = {old: name for old, name in RENAMED.get(stage_name(stage), {}).items() if name in names} if stage else {}
     settings += [option(old, "", "", hidden=True) for old in renamed]
@@ -114,7 +143,7 @@ def command(
                 check_flags(stage, call.flags)
             function(call, **arguments)
 
-        has_hidden = any(panels.place(name)[1] for name in names)
+        has_hidden = any(place(name)[1] for name in names)
         parameters = [*extra, *(help_all if has_hidden else []), *settings, *execution]
         signature = inspect.Signature(
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
@@ -128,6 +157,18 @@ def command(
     return decorate
 
 
+def place(name: str) -> tuple[str, bool]:
+    """A setting's panel, and whether only ``--help-all`` shows it; a setting of no panel is shown in `_OTHER`."""
+    return _PLACES.get(name, (_OTHER, False))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Settings panel by panel, in a panel as listed above; those of no panel stay in their order."""
+    titles, listed = list(_PANELS), list(_PLACES)
+    ranks = {name: listed.index(name) if name in listed else len(listed) for name in names}
+    return sorted(ranks, key=lambda name: (titles.index(place(name)[0]), ranks[name]))
+
+
 def _setting_option(stage: type[Settings], name: str) -> inspect.Parameter:
     """The option of a setting, whose help says what it is, its default and its source."""
     info = stage.model_fields[name]
@@ -138,7 +179,7 @@ def _setting_option(stage: type[Settings], name: str) -> inspect.Parameter:
         f"or {', '.join(others)}" if others else "",
         str(extra.get("source") or "") if isinstance(extra, dict) else "",
     )
-    panel, hidden = panels.place(name)
+    panel, hidden = place(name)
     return option(name, f"{info.description} ({'; '.join(filter(None, about))})", shown, panel, hidden)
 
 
@@ -153,7 +194,7 @@ def _rename(call: Call, renamed: dict[str, str]) -> None:
             call.report.say(f"{before} is called {now} now.")
 
 
-def option(name: str, help: str, metavar: str, panel: str = "Settings", hidden: bool = False) -> inspect.Parameter:
+def option(name: str, help: str, metavar: str, panel: str = _OTHER, hidden: bool = False) -> inspect.Parameter:
     """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it.
 
     One of named values may be repeated.

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call
-from mopo_cli.cli.paper_plan import Plan, plan_dataset
-from mopo_cli.cli.paper_remarks import table_remarks
+from mopo_cli.cli.paper_plan import Plan, plan_dataset, table_remarks
 from mopo_cli.config.paper_tables import PaperTable, choose_rows, load_table
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, DivergedError, InputError, LockedError, MopoError, NetworkError, UsageError

@@ -106,16 +106,14 @@ def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
 
 
 def _summary(evaluation: dict[str, Any], run: RunFolder) -> str:
-    text = evaluation["reason"] if evaluation.get("skipped") else comparison(evaluation)
-    return f"{text}\nAll results are in {run.root}: mopo show {run.root}"
-
-
-def comparison(evaluation: dict[str, Any]) -> str:
-    """The returns of the policies and of the data, in a sentence, from evaluate's result."""
+    """The returns of the policies and of the data, in a sentence, or why there are none; and where to look."""
+    where = f"All results are in {run.root}: mopo show {run.root}"
+    if evaluation.get("skipped"):
+        return f"{evaluation['reason']}\n{where}"
     data, policy = evaluation["dataset_return_mean"], evaluation["return_mean"]
     each = ", ".join(f"seed {seed}: {value:.1f}" for seed, value in evaluation["return_per_seed"].items())
     return (
         f"In {evaluation['environment']} the episodes in the data returned {data:.1f} on average and "
         f"{evaluation['dataset_return_max']:.1f} at best; the policy learned from these data alone returns "
-        f"{policy:.1f} on average ({each})."
+        f"{policy:.1f} on average ({each}).\n{where}"
     )

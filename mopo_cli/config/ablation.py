@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.config.axes import mark, word
 from mopo_cli.config.checks import build, check_flags
+from mopo_cli.config.fields import mark, word
 from mopo_cli.config.learners import algorithms_with, settings_of_all, with_algorithm
-from mopo_cli.config.presets import find_preset, load_method, load_preset_method, suggestion
+from mopo_cli.config.presets import find_preset, load_method, load_preset, suggestion
 from mopo_cli.config.resolve import INHERITED, read_config, refuse_contradiction
 from mopo_cli.config.schema import STAGES, Ablate, Imagination, PolicyTraining, TrainPolicy
 from mopo_cli.errors import SettingsError, UsageError
@@ -207,7 +207,7 @@ def method_demands(
     They come from the method, the preset for it and the settings file for it. Raises what `read_config` does.
     """
     preset = preset or (find_preset(dataset) if dataset else None)
-    sections = [load_method(method), *([load_preset_method(preset, method)] if preset else [])]
+    sections = [load_method(method), *([load_preset(preset, method)] if preset else [])]
     sections += [read_config(file)[1].get(method, {})] if file else []
     demands: dict[str, dict[str, Any]] = {}
     for stage in ("train-model", "select-elites"):

@@ -1,12 +1,14 @@
-"""The types of settings, how text becomes a value, and what the models of all stages share."""
+"""The types of settings, how text becomes a value and a value part of a name, and what all stages' models share."""
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
-from mopo_cli.config.axes import parse_axes
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES
+from mopo_cli.store.documents import present_names
 
 if TYPE_CHECKING:
     Penalty = str
@@ -32,6 +34,33 @@ def _split(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
+def parse_axes(value: Any) -> Any:
+    """``["beta=0.5,1"]``, as flags have it, or ``{"beta": [0.5, 1]}``, as YAML does -> values by field name.
+
+    Values are not checked; anything else is returned unchanged. Raises ValueError for text of another form.
+    """
+    if isinstance(value, dict):
+        axes = {str(name).replace("-", "_"): _axis_values(values) for name, values in value.items()}
+        return present_names("train-policy", axes)
+    if not isinstance(value, str | list | tuple):
+        return value
+    axes = {}
+    for text in [value] if isinstance(value, str) else value:
+        name, equals, values = str(text).partition("=")
+        field = name.strip().replace("-", "_")
+        if not (field and equals and values.strip()):
+            raise ValueError("must be NAME=V1,V2,...")
+        if field in axes:
+            raise ValueError(f"must not have {field.replace('_', '-')} twice")
+        axes[field] = _axis_values(values)
+    return present_names("train-policy", axes)
+
+
+def _axis_values(value: Any) -> Any:
+    values = _split(value)
+    return values if isinstance(values, list | tuple) else [values]
+
+
 def _check_algorithm(name: str) -> str:
     if name not in ALGORITHMS:
         raise ValueError(f"must be one of {', '.join(ALGORITHMS)}")
@@ -48,6 +77,23 @@ Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
 Axes = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(parse_axes)]
 Algorithm = Annotated[str, AfterValidator(_check_algorithm)]
 Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+def word(value: Any) -> str:
+    """A setting's value as part of a name: ``0.5``, ``none``, ``runs-mine.h5``; numbers however they were written."""
+    text = "none" if value is None else str(value)
+    try:
+        number = float(text)
+    except ValueError:
+        return re.sub(r"[^A-Za-z0-9.+=-]+", "-", text)
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number).removesuffix(".0")
+
+
+def mark(name: str, values: Sequence[Any]) -> str:
+    """Values of a setting as the end of a name: ``_real-ratio0.5+0.8``, ``_actor-schedule-cosine``."""
+    words = "+".join(map(word, values))
+    return f"_{name.replace('_', '-')}{'-' if words[:1].isalpha() else ''}{words}"
 
 
 def setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:

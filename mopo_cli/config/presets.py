@@ -43,14 +43,10 @@ def suggestion(word: str, choices: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def load_preset(name: str) -> Sections:
-    """A preset's sections. Raises UsageError when there is none of that name."""
-    return parse_file(preset_text(name), f"preset {name}")[0]
-
-
-def load_preset_method(name: str, method: str) -> Sections:
-    """A preset's sections for one method on its data set, empty where none. UsageError for an unknown preset."""
-    return parse_file(preset_text(name), f"preset {name}")[1].get(method, {})
+def load_preset(name: str, method: str | None = None) -> Sections:
+    """A preset's sections, or those for one method on its data set, empty where none. UsageError for another name."""
+    sections, of_methods = parse_file(preset_text(name), f"preset {name}")
+    return sections if method is None else of_methods.get(method, {})
 
 
 def names_of(kind: Kind) -> list[str]:

@@ -16,7 +16,6 @@ from mopo_cli.config.presets import (
     find_preset,
     load_method,
     load_preset,
-    load_preset_method,
     method_names,
     parse_file,
     suggestion,
@@ -135,7 +134,7 @@ def _method_layers(stage: type[Settings], method: str, preset: str | None) -> La
     layers = [(label, values)]
     if preset:
         label = f"preset {preset}, {label}"
-        layers.append((label, _values(checked(load_preset_method(preset, method), label), stage)))
+        layers.append((label, _values(checked(load_preset(preset, method), label), stage)))
     return layers
 
 

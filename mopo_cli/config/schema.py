@@ -9,7 +9,6 @@ from typing import Literal, Self
 from pydantic import field_validator, model_validator
 
 from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
-from mopo_cli.config.axes import mark
 from mopo_cli.config.fields import (
     COARSER,
     CODE,
@@ -32,6 +31,7 @@ from mopo_cli.config.fields import (
     Text,
     Weights,
     distinct,
+    mark,
     setting,
     unique,
 )

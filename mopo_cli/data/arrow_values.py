@@ -1,5 +1,6 @@
 """From the cells of an arrow column to numbers, or to the first cell that is none."""
 
+from bisect import bisect
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,9 @@ def _parse(column: Any, missing: bool) -> NDArray[Any]:
         for kind in (pa.int64(), pa.float64()):
             if (numbers := _cast(text, kind)) is not None:
                 return np.asarray(numbers.to_numpy())
-    row = _first_that_fails(_words_as_numbers(column), pa.float64())
+    text = _words_as_numbers(column)
+    # A cast fails as a whole: the first bad row follows the longest part that can be cast.
+    row = bisect(range(1, len(text)), False, key=lambda rows: _cast(text.slice(0, rows), pa.float64()) is None)
     raise BadCell(row, f"{column[row].as_py()!r} is not a number")
 
 
@@ -93,18 +96,6 @@ def _cast(column: Any, kind: Any) -> Any:
         return column.cast(kind)
     except pa.ArrowInvalid:
         return None
-
-
-def _first_that_fails(column: Any, kind: Any) -> int:
-    """The first row that cannot be cast, where some row cannot: by halves, as a cast fails as a whole."""
-    good, bad = 0, len(column)  # rows before `good` can; some row before `bad` cannot
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if _cast(column.slice(good, middle - good), kind) is not None:
-            good = middle
-        else:
-            bad = middle
-    return good
 
 
 def codes(column: Any) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ _BLOCK_ROWS = 1 << 15
 _BLOCK_QUERIES = 128
 
 Floats64 = NDArray[np.float64]
-_Bits = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +59,12 @@ def coverage(
 
 
 def repeated_rows(transitions: Transitions) -> int:
-    """Number of rows whose state and action equal those of an earlier row."""
-    hashes = np.concatenate([_hash(block) for block in joint_blocks(transitions)])
-    order = np.argsort(hashes, kind="stable")
-    again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
-    count = 0
-    for start in range(0, len(again), _BLOCK_ROWS):
-        at = again[start : start + _BLOCK_ROWS]
-        first, second = order[at], order[at + 1]
-        equal = [(c[first] == c[second]).all(axis=1) for c in (transitions.observations, transitions.actions)]
-        count += int((equal[0] & equal[1]).sum())
-    return count
+    """Number of rows whose state and action equal those of an earlier row; 0 and -0 are equal."""
+    digests = [
+        b"".join(blake2b(row.tobytes(), digest_size=16).digest() for row in block + np.float32(0))
+        for block in joint_blocks(transitions)
+    ]
+    return len(transitions) - len(np.unique(np.frombuffer(b"".join(digests), "V16")))
 
 
 def _draw(rows: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -111,20 +106,3 @@ def joint_blocks(transitions: Transitions) -> Iterator[Floats]:
     for start in range(0, len(transitions), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         yield np.concatenate([transitions.observations[rows], transitions.actions[rows]], axis=1)
-
-
-def _hash(block: Floats) -> _Bits:
-    """64 bits `[n]` of each row `[n, D]`, the same for equal rows; 0 and -0 are equal."""
-    words = (block + np.float32(0)).view(np.uint32).astype(np.uint64)
-    total = np.zeros(len(block), np.uint64)
-    for dim in range(words.shape[1]):
-        total = _mix(total ^ words[:, dim])
-    return total
-
-
-def _mix(bits: _Bits) -> _Bits:
-    """A one-to-one scramble of 64 bits: the finaliser of SplitMix64."""
-    bits = bits + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))

@@ -43,9 +43,7 @@ def load_d4rl(path: Path, dataset_id: str) -> tuple[Transitions, DatasetInfo]:
     info = DatasetInfo(
         dataset_id=dataset_id,
         source="; ".join([f"D4RL {dataset_id}: {file.url} sha256 {file.sha256}", *notes]),
-        action_low=spaces.action_low,
-        action_high=spaces.action_high,
-        **environment_fields(env_id),
+        **environment_fields(env_id, spaces.action_low, spaces.action_high),
         env_kwargs=env_kwargs,
         terminal_next_known=not (shifted and transitions.terminals.any()),
         # What would refuse somebody's log is told of a published set, which everybody uses as it is.

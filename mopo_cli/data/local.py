@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.actions import bounds_in_words, bounds_of, check_continuous
 from mopo_cli.data.arrange import Rows, arrange
 from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
@@ -32,7 +31,7 @@ from mopo_cli.data.missing import Remedy
 from mopo_cli.data.spaces import environment_fields, spaces_of_id
 from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
-from mopo_cli.data.values import check_actions_vary, check_far_values
+from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous, check_far_values
 from mopo_cli.errors import InputError, UsageError
 
 _NEEDED = ("observations", "actions", "rewards")
@@ -101,9 +100,7 @@ def load_local(
     info = DatasetInfo(
         dataset_id=where,
         source="; ".join([_of_files(paths, sha256, where), *notes]),
-        action_low=low,
-        action_high=high,
-        **environment_fields(env_id),
+        **environment_fields(env_id, low, high),
         terminal_next_known="next_observations" in of.sources or not transitions.terminals.any(),
         names={"obs": names["observations"], "action": names["actions"]} if is_flat else {},
         doubts=tuple(check for check in checks if check.warning),

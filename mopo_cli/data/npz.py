@@ -42,7 +42,12 @@ def read_npz(path: Path, names: Iterable[str], text: Container[str] = ()) -> dic
     with _open(path) as archive:
         members = {name: _member(archive, path, name, "fiubSU" if name in text else "fiub") for name in names}
         check_declared(path, sum(member.file_size for member in members.values()))
-        return {name: _read(archive, member) for name, member in members.items()}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, member in members.items():
+            with archive.open(member) as file:
+                arrays[name] = np.ascontiguousarray(npy.read_array(file, allow_pickle=False))
+                file.read()  # only at the end of a member is its checksum compared
+        return arrays
 
 
 @contextmanager
@@ -90,10 +95,3 @@ def _header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[int,
             raise InputError(f"{path}: column {name} does not hold numbers.")
         shape, _, dtype = _HEADER_READERS[version](file)
         return shape, dtype
-
-
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    with archive.open(member) as file:
-        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        file.read()  # only at the end of a member is its checksum compared
-    return np.ascontiguousarray(array)

@@ -43,11 +43,11 @@ def spaces_of(env_id: str, environment: Environment) -> Spaces:
     return box_spaces(f"The environment {env_id!r}", observation, action)
 
 
-def environment_fields(env_id: str | None) -> dict[str, Any]:
-    """The fields of a `DatasetInfo` that follow from the environment's id."""
+def environment_fields(env_id: str | None, action_low: Floats, action_high: Floats) -> dict[str, Any]:
+    """The fields of a `DatasetInfo` that tell of the environment: those that follow from its id, and the bounds."""
     low, high = reference_scores(env_id) or (None, None)
-    rule = termination_for_env(env_id)
-    return {"env_id": env_id, "termination": rule, "reference_min": low, "reference_max": high}
+    named = {"env_id": env_id, "termination": termination_for_env(env_id), "reference_min": low, "reference_max": high}
+    return named | {"action_low": action_low, "action_high": action_high}
 
 
 def spaces_of_id(env_id: str, kwargs: dict[str, Any] | None = None) -> Spaces:

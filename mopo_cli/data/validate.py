@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.resets import check_resets
+from mopo_cli.data.jumps import check_resets
 from mopo_cli.data.transitions import (
     DatasetInfo,
     Floats,

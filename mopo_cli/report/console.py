@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mopo_cli.errors import InputError, MopoError
-from mopo_cli.report.progress import Heartbeat, Progress, Silence, bar
+from mopo_cli.report.progress import Heartbeat, Progress, bar
 from mopo_cli.store.atomic import plain
 
 Mode = Literal["human", "json", "quiet"]
@@ -90,7 +90,7 @@ class Report:
         Steps that are bytes are shown with their speed.
         """
         if not self.is_human:
-            yield Silence()
+            yield Progress()
         elif self._screen.is_terminal and not self._screen.is_dumb_terminal:
             with bar(self._screen, description, total, done, in_bytes) as progress:
                 yield progress

@@ -43,15 +43,12 @@ class Metrics:
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
 
-    def log(self, stage: str, member: str, step: int, values: Mapping[str, Any]) -> None:
-        """Hand the values of one member at one step (an epoch) to every sink; raises what they raise."""
-        for sink in self._sinks:
-            sink.log(stage, member, step, values)
-
     def log_records(self, stage: str, member: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Log records as checkpoints hold them: the step is their "epoch"."""
+        """Hand records of a member to every sink, as checkpoints hold them: the step is their "epoch"."""
         for record in records:
-            self.log(stage, member, record["epoch"], {name: record[name] for name in record if name != "epoch"})
+            values = {name: record[name] for name in record if name != "epoch"}
+            for sink in self._sinks:
+                sink.log(stage, member, record["epoch"], values)
 
     def stage_files(self, member: str, out: Publication, folder: Path) -> dict[str, Path]:
         """Move the member's files to ``out``, which will publish them in ``folder``; returns their places by stem.

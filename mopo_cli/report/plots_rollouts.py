@@ -33,7 +33,9 @@ def diagnosis_plot(
     figure, panels = _small_multiples(title, len(uncertainties) + 1)
     errors = np.asarray(error, dtype=np.float64)
     finite = np.isfinite(errors)
-    scale = _from_zero(scale_for(errors[finite]))
+    scale = scale_for(errors[finite])
+    if scale.kind == "linear":
+        scale = Scale("linear", 0.0, 1.05 * scale.high if scale.high > 0 else 1.0)
     for axes, (name, values) in zip(panels, uncertainties.items(), strict=False):
         uncertainty = np.asarray(values, dtype=np.float64)[finite]
         _error_against(axes, name, uncertainty, errors[finite], diagnosis.uncertainties[name])
@@ -75,10 +77,6 @@ def _small_multiples(title: str, count: int, widths: Sequence[int] = (3, 4)) -> 
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels[:count]
-
-
-def _from_zero(scale: Scale) -> Scale:
-    return Scale("linear", 0.0, 1.05 * scale.high if scale.high > 0 else 1.0) if scale.kind == "linear" else scale
 
 
 def _error_against(

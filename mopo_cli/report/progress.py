@@ -3,25 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
 HEARTBEAT_SECONDS = 30.0
 
 
-class Progress(Protocol):
-    """Shows how many steps are done."""
+class Progress:
+    """Shows how many steps are done; this one, where nothing is to be seen, shows nothing."""
 
     def update(self, n: float = 1, **fields: Any) -> None:
         """``n`` more steps are done (not: n in all); ``fields`` are numbers to show beside the bar."""
-
-
-class Silence:
-    """Shows nothing."""
-
-    def update(self, n: float = 1, **fields: Any) -> None:
-        """Does nothing."""
 
 
 @contextmanager
@@ -52,14 +45,14 @@ def bar(
     with RichProgress(*columns, console=console, transient=True, refresh_per_second=4) as rich_progress:
         task = rich_progress.add_task(description, total=total, completed=done, numbers="")
 
-        class _Bar:
+        class _Bar(Progress):
             def update(self, n: float = 1, **fields: Any) -> None:
                 rich_progress.update(task, advance=n, numbers=_numbers(fields))
 
         yield _Bar()
 
 
-class Heartbeat:
+class Heartbeat(Progress):
     """Writes a line at most every ``HEARTBEAT_SECONDS``; ``done`` steps were done before."""
 
     def __init__(

@@ -12,6 +12,7 @@ from mopo_cli.config.schema import Imagination, Rollout
 from mopo_cli.data.transition_files import written_rollouts
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.dynamics.branched_rollouts import ENDS, Policy, RolloutOptions, RolloutStep, branch, uniform_policy
+from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
@@ -20,13 +21,12 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.common.alarms import branches_alarm, guard_remark
 from mopo_cli.stages.common.inputs import (
     Data,
-    Model,
     check_dimensions,
     dataset_path,
     described,
     open_data,
     open_device,
-    open_model,
+    open_ensemble,
 )
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import rollout_bytes
@@ -54,15 +54,15 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
             return stage.result()
         check_memory(settings, rollout_bytes, device, "The rollout")
         data = open_data(inputs["dataset"], device)
-        model = open_model(stage, data, device)
+        model_seed, ensemble = open_ensemble(stage, data, device, settings.seed)
         policy = _policy(inputs.get("policy"), data, device)
         how = replace(rollout_options(settings, data), uncertainties=tuple(UNCERTAINTIES))
         if "ratio" in inputs:
-            ratio = _ratio(inputs["ratio"], stage, settings, data, model)
+            ratio = _ratio(inputs["ratio"], stage, settings, data, model_seed, ensemble)
             how = replace(how, uncertainties=(*how.uncertainties, RATIO), ratio=ratio)
-        tally = _write(stage, settings, data, model, policy, how, stage.out.stage(run.rollouts(name)))
+        tally = _write(stage, settings, data, ensemble, policy, how, stage.out.stage(run.rollouts(name)))
         tally.show(report)
-        if tally.guarded:
+        if tally.ended["guarded"]:
             report.say(
                 "They are stored as timeouts, with the model's own reward. For train-policy --rollouts: "
                 + guard_remark(float(data.reward.amin()))
@@ -81,7 +81,7 @@ def _policy(path: Path | None, data: Data, device: torch.device) -> Policy:
     return actor.sample
 
 
-def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model: Model) -> Ratio:
+def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model_seed: int, ensemble: Ensemble) -> Ratio:
     """The density ratios of the policy in use, one per network of the ensemble in use; else InputError."""
     ratio, meta = open_ratio(path, data.observation.device)
     hint = "give --actions a policy that was trained with this run's model, or move the ratio file away"
@@ -93,13 +93,13 @@ def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model: Model
         now = stage.inputs[role]["sha256"]
         if digest != now:
             raise InputError(f"The ratio file {path} was made with another {role}: sha256 {digest}, now {now}.", hint)
-    if model.seed_for(settings.seed) != seed:
+    if model_seed != seed:
         raise InputError(
             f"The ratio file {path} is of the ensemble with seed {seed}, but --seed {settings.seed} uses that with "
-            f"seed {model.seed_for(settings.seed)}.",
+            f"seed {model_seed}.",
             hint=f"--seed {seed}",
         )
-    missing = sorted({*model.for_seed(settings.seed).elites} - {*ratio.networks.tolist()})
+    missing = sorted({*ensemble.elites} - {*ratio.networks.tolist()})
     if missing:
         raise InputError(f"The ratio file {path} was made with other elites: network {missing[0]} is not in it.", hint)
     return ratio
@@ -112,8 +112,8 @@ class _Tally:
         self.names = names
         self.uncertainty: dict[int, list[np.ndarray[Any, Any]]] = {}
         self.step_rows: dict[int, int] = {}
-        self.terminated = self.guarded = self.dropped = 0
-        self._branches, self._first = 0, dict.fromkeys(ENDS, 0)
+        self.ended = dict.fromkeys(ENDS, 0)
+        self._branches, self._first = 0, dict(self.ended)
 
     @property
     def rows(self) -> int:
@@ -130,12 +130,11 @@ class _Tally:
         if sum(map(len, parts)) < _QUANTILE_ROWS:
             parts.append(uncertainty)
         self.step_rows[imagined.step] = self.step_rows.get(imagined.step, 0) + len(imagined.rows)
-        self.terminated += imagined.terminated
-        self.guarded += imagined.guarded
-        self.dropped += imagined.dropped
-        if imagined.step == 0:
-            self._branches += len(imagined.rows) + imagined.dropped
-            self._first = {name: self._first[name] + count for name, count in imagined.ends().items()}
+        first = imagined.step == 0
+        self._branches += len(imagined.rows) + imagined.dropped if first else 0
+        for name, count in imagined.ends().items():
+            self.ended[name] += count
+            self._first[name] += count if first else 0
 
     def quantiles(self) -> list[dict[str, Any]]:
         out = []
@@ -148,12 +147,10 @@ class _Tally:
         return out
 
     def result(self) -> dict[str, Any]:
-        total = max(self.rows + self.dropped, 1)
+        total = max(self.rows + self.ended["dropped"], 1)
         return {
             "rows": self.rows,
-            "terminated_share": self.terminated / total,
-            "guarded_share": self.guarded / total,
-            "dropped_share": self.dropped / total,
+            **{f"{name}_share": self.ended[name] / total for name in ("terminated", "guarded", "dropped")},
             "ended_at_once": self.at_once,
             "quantiles": self.quantiles(),
         }
@@ -169,11 +166,10 @@ class _Tally:
 
 
 def _write(
-    stage: Stage, settings: Rollout, data: Data, model: Model, policy: Policy, how: RolloutOptions, path: Path
+    stage: Stage, settings: Rollout, data: Data, ensemble: Ensemble, policy: Policy, how: RolloutOptions, path: Path
 ) -> _Tally:
     device, names = data.observation.device, how.uncertainties
-    ensemble, tally = model.for_seed(settings.seed), _Tally(names)
-    rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
+    tally, rows = _Tally(names), Rows(data.observation.shape[1], data.action.shape[1], len(names))
     rule = data_rule(data, settings)
     started = steps_taken(data, rule, how.reward)
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common.same_settings import setting_defaults
+from mopo_cli.stages.common.same_settings import changed_settings, setting_defaults
 from mopo_cli.store.atomic import discard_leftovers, plain
-from mopo_cli.store.documents import Files, checked, present_names
+from mopo_cli.store.documents import Files, checked
+from mopo_cli.store.headers import CheckpointHeader
 from mopo_cli.store.lineage import (
     StageRecord,
     check_recorded,
@@ -28,7 +29,6 @@ from mopo_cli.store.lineage import (
 )
 from mopo_cli.store.lock import run_lock
 from mopo_cli.store.publication import Publication
-from mopo_cli.store.resume_state import CheckpointHeader
 from mopo_cli.store.run import RunFolder, refuse_links, remember_run
 
 if TYPE_CHECKING:
@@ -183,14 +183,9 @@ class Stage:
         return self.run.state(self.key) / "live"
 
     def _check_same(self, saved: dict[str, Any]) -> None:
-        now = plain(self.settings)
-        before = {**setting_defaults(self.key, now), **present_names(self.key, saved["settings"])}
-        changes = [
-            f"{name.replace('_', '-')} {before.get(name)} -> {now.get(name)}"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if changes:
+        changed = changed_settings(self.key, saved["settings"], self.settings)
+        if changed:
+            changes = [f"{name.replace('_', '-')} {before} -> {now}" for name, (before, now) in changed.items()]
             raise SettingsError(
                 f"The unfinished {self.key} in {self.run.root} was started with other settings: {', '.join(changes)}.",
                 hint="use the old settings to continue it, or --force to start again",

@@ -30,7 +30,7 @@ from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import checked
-from mopo_cli.store.resume_state import FitProgress
+from mopo_cli.store.headers import FitProgress
 from mopo_cli.store.run import RunFolder
 
 _MEMBER = "model"  # all seeds are one in the metrics

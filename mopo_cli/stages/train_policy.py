@@ -7,9 +7,9 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import open_device
+from mopo_cli.stages.common.memory import check_policies
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs
 from mopo_cli.stages.common.policy_stack import Trained, returns_of, stage_member, train_stack
-from mopo_cli.stages.common.stack_memory import check_policies
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
 

@@ -114,11 +114,8 @@ def read_jsonl(path: Path) -> list[Any]:
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes; InputError when it cannot be opened."""
     check_file(path)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _cannot_read(path, error) from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path: Path) -> None:
@@ -132,14 +129,7 @@ def fsync(path: Path) -> None:
 
 def _read_text(path: Path) -> str:
     check_file(path)
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise _cannot_read(path, error) from error
-
-
-def _cannot_read(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be read: {error.strerror}.")
+    return path.read_text(encoding="utf-8")
 
 
 def cannot_write(folder: Path, error: OSError) -> InputError:

@@ -1,7 +1,5 @@
 """run.json: how each finished stage was made, from what, and the hashes of both."""
 
-import hashlib
-import json
 import platform
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -83,16 +81,6 @@ def record_stage(run: RunFolder, key: str, record: StageRecord, path: Path | Non
     write_json(path or run.lineage, document)
 
 
-def output_of(run: RunFolder, key: str, role: str) -> Path | None:
-    """The file of that role which a stage made, None where it is not finished; CorruptError where none is named."""
-    record = read_lineage(run).get(key)
-    if record is None:
-        return None
-    if role not in record.outputs:
-        raise CorruptError(f"{run.lineage} is damaged or was edited: it records no {role} made by {key}.")
-    return run.root / record.outputs[role]["path"]
-
-
 def check_recorded(run: RunFolder, files: Files) -> None:
     """CorruptError where a stage of this run made one of the files and it is no longer what the stage wrote."""
     present = {file["path"]: file["sha256"] for file in files.values()}
@@ -119,13 +107,6 @@ def _written(run: RunFolder, paths: Collection[str]) -> Iterator[tuple[str, str,
                     yield f"ablate/{folder.parts[1]}", path, digest
 
 
-def fingerprint(stage: str, settings: Mapping[str, Any], inputs: Files) -> str:
-    """SHA-256 over what decides a stage's result: its name, settings and the hashes of its inputs."""
-    hashes = {role: file["sha256"] for role, file in inputs.items()}
-    content = json.dumps([stage, plain(dict(settings)), hashes], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
 def is_up_to_date(
     run: RunFolder,
     key: str,
@@ -140,8 +121,10 @@ def is_up_to_date(
     record = read_lineage(run).get(key)
     if record is None:
         return False
-    then = {**(defaults or {}), **record.settings}
-    if fingerprint(key, then, record.inputs) != fingerprint(key, settings, inputs):
+    if plain({**(defaults or {}), **record.settings}) != plain(dict(settings)):
+        return False
+    before, now = ({role: file["sha256"] for role, file in files.items()} for files in (record.inputs, inputs))
+    if before != now:
         return False
     outputs = ((run.root / file["path"], file["sha256"]) for file in record.outputs.values())
     return all(path.is_file() and sha256_file(path) == digest for path, digest in outputs)

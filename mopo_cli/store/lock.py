@@ -10,10 +10,11 @@ from mopo_cli.errors import InputError, LockedError
 from mopo_cli.store.atomic import discard_leftovers, make_folder
 
 _WAIT_SECONDS = 3.0
+_ANOTHER = "wait until it ends, stop it, or use another run folder: --run PATH"
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, hint: str = _ANOTHER) -> Iterator[None]:
     """Hold ``folder`` (created if need be) for this process; the same process may take it again inside.
 
     LockedError after three seconds when another process holds it; InputError when it cannot be written. A
@@ -28,7 +29,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise LockedError(
             f"Another mopo process is working in {folder} (lock file {path}).",
-            hint="wait until it ends, stop it, or use another run folder: --run PATH",
+            hint,
         ) from error
     except OSError as error:
         raise InputError(f"The lock file {path} cannot be written: {error.strerror}.") from error
@@ -47,9 +48,6 @@ def run_lock(folder: Path) -> Iterator[None]:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder of the cache, without what killed processes left half written. LockedError where another has it."""
-    try:
-        with run_lock(folder):
-            discard_leftovers(folder)
-            yield
-    except LockedError as error:
-        raise LockedError(error.message, hint="wait until it ends or stop it") from error
+    with run_lock(folder, hint="wait until it ends or stop it"):
+        discard_leftovers(folder)
+        yield

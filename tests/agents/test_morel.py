@@ -42,7 +42,7 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import PenaltyForm
 from mopo_cli.engine.streams import draws, stream
 from mopo_cli.errors import SettingsError
-from mopo_cli.stages.common.same_settings import same_settings
+from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.tasks.termination import never
 
 SETTINGS = MorelSettings(**vars(SAC), pessimism=1.6, halt_penalty=7.0)
@@ -183,8 +183,8 @@ def test_halting_is_no_way_out_of_negative_returns() -> None:
 def test_a_policy_from_before_halting_had_two_values_is_one_that_paid_once() -> None:
     """What a record lacks counts as what was done then, so that such a policy is not taken for up to date."""
     now = {"algorithm": "morel", "halt_value": "absorbing"}
-    assert not same_settings("train-policy", {"algorithm": "morel"}, now)
-    assert same_settings("train-policy", {"algorithm": "morel"}, now | {"halt_value": "once"})
+    assert changed_settings("train-policy", {"algorithm": "morel"}, now)
+    assert not changed_settings("train-policy", {"algorithm": "morel"}, now | {"halt_value": "once"})
 
 
 def test_in_training_what_halted_is_terminal_and_counted() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from mopo_cli.cli.options import Call
-from mopo_cli.cli.paper_plan import Plan, plan_dataset
-from mopo_cli.cli.paper_remarks import table_remarks
+from mopo_cli.cli.paper_plan import Plan, plan_dataset, table_remarks
 from mopo_cli.config.paper_tables import load_table
 from mopo_cli.config.presets import names_of
 from mopo_cli.config.schema import TrainPolicy

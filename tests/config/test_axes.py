@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mopo_cli.config.axes import mark, parse_axes, word
 from mopo_cli.config.checks import checked
-from mopo_cli.config.fields import NAME
+from mopo_cli.config.fields import NAME, mark, parse_axes, word
 from mopo_cli.config.schema import Ablate
 from mopo_cli.errors import SettingsError
 

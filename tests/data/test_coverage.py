@@ -98,10 +98,3 @@ def test_rows_that_differ_in_the_action_alone_are_not_repeated() -> None:
     columns = np.zeros((6, 3))
     columns[:, 2] = [0, 1, 2, 1, -0.0, 5]
     assert repeated_rows(log(columns, [])) == 2
-
-
-def test_rows_that_a_hash_confuses_are_still_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_hash", lambda block: np.zeros(len(block), np.uint64))
-    columns = np.zeros((6, 3))
-    columns[:, 2], columns[:, 0] = [0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 7, 7]
-    assert repeated_rows(log(columns, [])) == 2

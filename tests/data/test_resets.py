@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mopo_cli.data.resets import check_resets
+from mopo_cli.data.jumps import check_resets
 from mopo_cli.data.transitions import Transitions
 
 LENGTH, EPISODES = 20, 6

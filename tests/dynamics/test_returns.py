@@ -1,5 +1,6 @@
 """Returns in an ensemble whose every prediction is known: sums, discount, penalty, ends, in float64 by hand."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,6 +17,7 @@ from mopo_cli.dynamics.episodes import ModelReturns, model_returns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
+from mopo_cli.tasks.expression import expression_reward, expression_rule
 from mopo_cli.tasks.termination import never
 
 # (s, a) -> (change of s, r) of three networks. Only network 0 generates, and its noise is nothing.
@@ -234,3 +236,20 @@ def test_the_same_stream_gives_the_same_returns_and_start_states_do_not_depend_o
     assert torch.equal(a.total.reward, b.total.reward) and torch.equal(a.discounted.reward, b.discounted.reward)
     backwards = returns(start.flip(0), 6)
     torch.testing.assert_close(backwards.total.reward.flip(0), a.total.reward, rtol=1e-5, atol=1e-5)
+
+
+def test_a_reward_and_a_rule_that_count_steps_in_the_model() -> None:
+    """The states are those of the model, the rewards those of the rule, and branches end after their fifth step."""
+    start, begun = starts(4), torch.tensor([0, 3, 4, 1])
+    reward = expression_reward("10 * step + obs[0] - next_obs[1] + action[0]", ([-2.0], [2.0]))
+    options = replace(RELEASED, reward=reward)
+    layout, seen = Rows(2, 1, len(options.uncertainties)), 0
+    steps = branch(known(), expression_rule("step >= 5"), start, linear_policy, 9, stream(0, "t"), options, begun)
+    for imagined in steps:
+        row = layout.split(imagined.rows)
+        count = begun[imagined.start] + imagined.step + 1
+        expected = 10 * count + row.observation[:, 0] - row.next_observation[:, 1] + 2 * row.action[:, 0]
+        torch.testing.assert_close(row.reward, expected, rtol=0, atol=1e-5)
+        assert torch.equal(row.terminal > 0, count >= 5)
+        seen += len(row.reward)
+    assert seen == 5 + 2 + 1 + 4

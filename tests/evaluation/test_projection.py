@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from mopo_cli.evaluation import principal_components as projection
-from mopo_cli.evaluation.principal_components import fit_scaler, principal_components, umap_projection, umap_version
+from mopo_cli.evaluation import density as projection
+from mopo_cli.evaluation.density import fit_scaler, principal_components, umap_projection, umap_version
 
 
 def rows(n: int = 500, width: int = 6) -> Any:

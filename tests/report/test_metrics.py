@@ -30,7 +30,7 @@ def test_a_line_per_epoch_appears_at_once(tmp_path: Path) -> None:
         assert first.read_text() == second.read_text() == ""
         log.log_records(STAGE, "seed-0", RECORDS[:1])
         assert first.read_text() == LINES.splitlines(keepends=True)[0] and second.read_text() == ""
-        log.log(STAGE, "seed-0", 2, {"return": float("nan"), "dead": 3})
+        log.log_records(STAGE, "seed-0", RECORDS[1:])
         assert first.read_text() == LINES
 
 
@@ -110,7 +110,7 @@ def test_another_sink_is_one_line(
     monkeypatch.setattr(metrics, "SINKS", (*metrics.SINKS, make))
     with open_metrics(tmp_path / "live", ["seed-0", "seed-1"], Report()) as log:
         log.log_records(STAGE, "seed-0", RECORDS[:1])
-        log.log(STAGE, "seed-1", 7, {"q": 1.5})
+        log.log_records(STAGE, "seed-1", [{"epoch": 7, "q": 1.5}])
         assert not made[0].closed
     assert made[0].closed and "in memory" in capfd.readouterr().err
     assert made[0].logged == [
@@ -133,7 +133,7 @@ def test_a_file_that_is_gone_or_cannot_be_written_is_an_input_error(tmp_path: Pa
     with open_metrics(tmp_path / "live", ["seed-0"], quiet()) as log:
         (tmp_path / "live/seed-0/metrics.jsonl").unlink()
         with pytest.raises(InputError, match="seed-0 cannot be written"):
-            log.log(STAGE, "seed-0", 1, {})
+            log.log_records(STAGE, "seed-0", RECORDS)
     with pytest.raises(InputError, match="cannot be written"):
         log.stage_files("seed-0", Publication(tmp_path / "staged"), tmp_path / "policies")
     (tmp_path / "file").touch()

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from mopo_cli.config.schema import Ablate
-from mopo_cli.stages.analysis.rank import Entry, Scores, judge
-from mopo_cli.stages.analysis.rank_in_model import common_lam
+from mopo_cli.stages.analysis.rank import Entry, Scores, common_lam, judge
 
 
 def entry(name: str, last: float | None, diverged: tuple[int, ...] = (), here: bool = True) -> Entry:

@@ -15,7 +15,7 @@ import torch
 
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.stages.common.inputs import check_lineage
-from mopo_cli.stages.common.same_settings import same_settings
+from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder, resolve_run
@@ -156,8 +156,8 @@ def test_an_unfinished_stage_goes_on_from_a_setting_s_old_name(run: RunFolder) -
 
 
 def test_policies_of_an_old_name_are_the_same() -> None:
-    assert same_settings("train-policy", BEFORE, NOW)
-    assert not same_settings("train-policy", BEFORE, {**NOW, "penalty_networks": "elite"})
+    assert not changed_settings("train-policy", BEFORE, NOW)
+    assert changed_settings("train-policy", BEFORE, {**NOW, "penalty_networks": "elite"})
 
 
 def test_a_missing_input_names_the_command_and_changes_nothing(run: RunFolder, contents: Any) -> None:

@@ -243,8 +243,8 @@ def test_a_reward_means_what_python_means(text: str, state: list[float], action:
     functions = {name: getattr(math, name) for name in ("exp", "log", "sqrt", "sin", "cos", "tanh")}
     expected = eval(text, {"__builtins__": {}, "abs": abs, "min": min, "max": max, **functions, **places})
     rule = expression_reward(text, ([0.0, 0.0], [20.0, 20.0]))  # actions are given in [-1, 1]
-    tensors = [torch.tensor([values]) for values in (state, action, following)]
-    assert rule(*tensors, torch.tensor([step])).item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    now, acted, after = (torch.tensor([values]) for values in (state, action, following))
+    assert rule(now, acted, after, torch.tensor([step])).item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -66,18 +66,14 @@ class Part:
 
     def already_there(self, table: str) -> int:
         """How many of the policies were trained for this table before; the data and the model are not looked at."""
-        return sum(self._seeds_of(table, cell) for cell in self.cells.values())
-
-    def _seeds_of(self, table: str, cell: TrainPolicy) -> int:
-        place = f"ablations/{table}/cells/{cell.policy_name()}/cell.json"
-        cells = [*self.run.root.glob(place), *self.run.root.glob(f"variants/*/{place}")]
-        held = {
-            one.seed
-            for path in cells
-            for one in of_cell(path)
-            if same_policy(one.settings, cell.model_dump(), of_seed=True)
-        }
-        return len(held & set(cell.all_seeds()))
+        count = 0
+        for cell in self.cells.values():
+            place = f"ablations/{table}/cells/{cell.policy_name()}/cell.json"
+            paths = [*self.run.root.glob(place), *self.run.root.glob(f"variants/*/{place}")]
+            held = [one for path in paths for one in of_cell(path)]
+            same = {one.seed for one in held if same_policy(one.settings, cell.model_dump(), of_seed=True)}
+            count += len(same & set(cell.all_seeds()))
+        return count
 
 
 def table_lines(table: PaperTable, parts: Sequence[Part]) -> list[Line]:

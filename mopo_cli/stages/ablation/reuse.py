@@ -8,7 +8,7 @@ from typing import Any
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.stages.common.same_settings import same_settings
+from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.documents import CELL, Files, Timing, read_document
 from mopo_cli.store.lineage import StageRecord, read_lineage
@@ -112,7 +112,7 @@ def of_cell(description: Path) -> list[Held]:
 
 def same_policy(recorded: dict[str, Any], now: dict[str, Any], *, of_seed: bool = False) -> bool:
     """Whether two settings of train-policy train the same policies; ``of_seed``: the same for a seed of both."""
-    return same_settings("train-policy", recorded, now, ignore=(*_NAMES, *(_SEEDS if of_seed else ())))
+    return changed_settings("train-policy", recorded, now).keys() <= {*_NAMES, *(_SEEDS if of_seed else ())}
 
 
 def what_trains(settings: TrainPolicy) -> str:

@@ -14,10 +14,15 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import Transitions
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import InputError, Stopped
-from mopo_cli.evaluation.density import NEIGHBOURS, Departure, Map, density_map, departure, neighbour_distance
-from mopo_cli.evaluation.principal_components import (
+from mopo_cli.evaluation.density import (
+    NEIGHBOURS,
+    Departure,
+    Map,
     Projection,
+    density_map,
+    departure,
     fit_scaler,
+    neighbour_distance,
     principal_components,
     umap_projection,
     umap_version,

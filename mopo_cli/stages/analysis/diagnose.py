@@ -16,7 +16,7 @@ from mopo_cli.errors import InputError
 from mopo_cli.evaluation.diagnosis import Diagnosis, diagnose
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots_rollouts import diagnosis_plot
-from mopo_cli.stages.common.inputs import cpu_threads, dataset_path, open_data, open_device, open_model
+from mopo_cli.stages.common.inputs import cpu_threads, dataset_path, open_data, open_device, open_ensemble
 from mopo_cli.stages.common.rollout_rows import Columns, draw_rows, uncertainties_of
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
@@ -49,7 +49,7 @@ def run_diagnose(run: RunFolder, settings: Rollout, options: Options, report: Re
         if stage.up_to_date:
             return stage.result()
         data = open_data(inputs["dataset"], device)
-        ensemble = open_model(stage, data, device).for_seed(settings.seed)
+        _, ensemble = open_ensemble(stage, data, device, settings.seed)
         columns, _, stored = draw_rows(path, _ROWS, stream(settings.seed, "diagnose/rows"))
         uncertainties = uncertainties_of(columns)
         error = _errors(stage, ensemble, columns, data.info, device)

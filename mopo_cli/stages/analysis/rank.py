@@ -5,19 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.config.schema import Ablate
+import torch
+
+from mopo_cli.config.schema import Ablate, Imagination
+from mopo_cli.dynamics.penalties import penalty_weights
+from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
-from mopo_cli.stages.analysis.model_returns import longest_episode
-from mopo_cli.stages.analysis.rank_in_model import PENALTY, model_judge, model_settings
+from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
 from mopo_cli.stages.common.inputs import dataset_path, open_device
-from mopo_cli.stages.common.open_world import open_world
+from mopo_cli.stages.common.open_world import OpenWorld, open_world
+from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import plain, write_json
 from mopo_cli.store.documents import EPOCH, TableDocument, read_document, read_lines
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
+
+PENALTY = "max-var"
+_SEED = 0  # of the start states and of the rows that actions are compared in
+_ROWS = 10_000  # rows of the data in which actions are compared
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
     """Write ranking.json, .csv and .md beside the table of the finished ablation; returns the result object.
 
     Where a ranking lets the policies act, all cells are judged in this run's model, those that were trained in
-    another one as well, and with one penalty (max-var) and one lambda, see `rank_in_model.common_lam`. Another
+    another one as well, and with one penalty (max-var) and one lambda, see `common_lam`. Another
     ranking than offline writes ranking-NAME.json, .csv and .md.
     """
     name, suffix = settings.table_name(), "" if ranking == "offline" else f"-{ranking}"
@@ -165,3 +173,38 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
 def _mean(values: list[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None
+
+
+def common_lam(settings: Ablate) -> float:
+    """The lambda that all cells are compared with: the ablation's if it has only one, else 1."""
+    return settings.lam[0] if len(settings.lam) == 1 else 1.0
+
+
+def model_settings(settings: Ablate) -> dict[str, Any]:
+    """The settings that all cells are compared with: penalty and lambda, number of starts, how the model imagines."""
+    shared = {field: getattr(settings, field) for field in (*Imagination.model_fields, "gamma")}
+    return shared | {"penalty": PENALTY, "lam": common_lam(settings), "starts": STARTS, "seed": _SEED}
+
+
+def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Callable[[Path, int], Evidence]:
+    """Gives the evidence on the policy of a seed whose files lie in a folder.
+
+    All policies act in an open world from the same start states, for at most ``horizon`` steps.
+    """
+    data, names = opened.data, opened.world.how.uncertainties
+    start, weights = draw_starts(data, _SEED), penalty_weights(PENALTY, common_lam(settings), names)
+    drawn = torch.randint(len(data.observation), (_ROWS,), generator=stream(_SEED, "rank/rows")).to(start.device)
+
+    def evidence(folder: Path, seed: int) -> Evidence:
+        actor, _ = open_policy(folder / "policy.safetensors", start.device)
+        returns = greedy_returns(opened, actor, seed, start, horizon, settings.gamma)
+        distance = actor.greedy(data.observation[drawn]) - data.action[drawn]
+        return Evidence(
+            read_lines(folder / "metrics.jsonl", EPOCH)[-1],
+            float(returns.discounted.penalised(weights).mean()),
+            float(returns.discounted.reward.mean()),
+            float(returns.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(returns.length.sum()), 1),
+            float(distance.double().square().mean()),
+        )
+
+    return evidence

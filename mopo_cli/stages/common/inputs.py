@@ -26,7 +26,7 @@ from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import Elites, checked, read_document
 from mopo_cli.store.headers import HEADERS
-from mopo_cli.store.lineage import output_of
+from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 
 # From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped separately and returned when freed.
@@ -104,10 +104,13 @@ def _keep_freed_memory() -> None:
 
 
 def dataset_path(run: RunFolder) -> Path:
-    """The dataset the run works on; InputError where none was fetched or it is gone."""
-    path = output_of(run, "fetch-data", "dataset")
-    if path is None:
+    """The dataset the run works on; InputError where there is none or it is gone, CorruptError where none is named."""
+    record = read_lineage(run).get("fetch-data")
+    if record is None:
         raise InputError(f"The run {run.root} has no dataset yet.", hint="mopo fetch-data --dataset NAME")
+    if "dataset" not in record.outputs:
+        raise CorruptError(f"{run.lineage} is damaged or was edited: it records no dataset made by fetch-data.")
+    path = run.root / record.outputs["dataset"]["path"]
     if not path.is_file():
         raise InputError(f"The dataset {path} of the run {run.root} is gone.", hint="mopo fetch-data --force")
     return path
@@ -139,23 +142,6 @@ def float_tensor(array: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-@dataclass(frozen=True)
-class Model:
-    """The ensembles of a run by the seed they were trained with, and what model.safetensors says of itself."""
-
-    ensembles: dict[int, Ensemble]
-    meta: dict[str, Any]
-
-    def for_seed(self, seed: int) -> Ensemble:
-        """The ensemble that a run with this seed uses, see `model_position`."""
-        return self.ensembles[self.seed_for(seed)]
-
-    def seed_for(self, seed: int) -> int:
-        """The seed of that ensemble."""
-        seeds = tuple(self.ensembles)
-        return seeds[model_position(seeds, seed)]
-
-
 def model_position(model_seeds: tuple[int, ...], seed: int) -> int:
     """Position of the ensemble that a run with `seed` uses: the only one, or that of the same seed; else InputError."""
     if len(model_seeds) <= 1:
@@ -169,8 +155,14 @@ def model_position(model_seeds: tuple[int, ...], seed: int) -> int:
     return model_seeds.index(seed)
 
 
-def open_model(stage: Stage, data: Data, device: torch.device) -> Model:
-    """Read the model and the elites chosen for it, the stage's inputs of these names.
+def open_ensemble(stage: Stage, data: Data, device: torch.device, seed: int) -> tuple[int, Ensemble]:
+    """Of `open_model`, what a run with `seed` uses: the seed of the ensemble, see `model_position`, and itself."""
+    ensembles = list(open_model(stage, data, device).items())
+    return ensembles[model_position(tuple(own for own, _ in ensembles), seed)]
+
+
+def open_model(stage: Stage, data: Data, device: torch.device) -> dict[int, Ensemble]:
+    """Read the model, its ensembles by their seeds, and the elites chosen for it: the stage's inputs of these names.
 
     InputError where the model was made from other data (see check_lineage) or the elites for another model,
     CorruptError where one of the files is damaged.
@@ -188,7 +180,7 @@ def open_model(stage: Stage, data: Data, device: torch.device) -> Model:
             parts = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             flat, scaler = pack(layout, parts, meta["networks"]), (parts["input_mean"], parts["input_std"])
             ensembles[seed] = Ensemble(flat, layout, *scaler, meta["obs_dim"], elites[seed])
-    return Model(ensembles, meta)
+    return ensembles
 
 
 def _open_elites(stage: Stage, meta: dict[str, Any]) -> dict[int, tuple[int, ...]]:

@@ -1,16 +1,27 @@
 """Checked before training starts: does it fit into memory? A process that does not is killed without a message."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from mopo_cli.agents.crew import crew_size
+from mopo_cli.config.checks import flag
 from mopo_cli.config.fields import Settings
-from mopo_cli.config.schema import PolicyTraining, TrainModel
+from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
+from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
+from mopo_cli.dynamics.penalties import ORACLE
+from mopo_cli.engine.members import Member
 from mopo_cli.engine.parallel import LostError
+from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
-from mopo_cli.stages.common.memory_estimates import Needed
+from mopo_cli.stages.common.memory_estimates import Needed, environment_bytes, policy_bytes
+from mopo_cli.stages.common.open_world import OpenWorld, uncertainty_names
+from mopo_cli.stages.common.watch import free_processes
+from mopo_cli.stages.runner import Options
 from mopo_cli.store.machine_memory import free_memory
 
 S = TypeVar("S", bound=Settings)
@@ -39,13 +50,53 @@ def check_memory(settings: S, estimate: Callable[[S], Needed], device: torch.dev
         raise SettingsError(f"{what} {rest}", hint="a machine with more memory, or fewer data")
     name, floor = matter[0], _floors(settings)[matter[0]]
     if by_name[name] > free:
-        hint = f"smaller {' and '.join(map(_flag, matter[:3]))}"
+        hint = f"smaller {' and '.join(map(flag, matter[:3]))}"
     else:
-        fits = _greatest(
-            floor, _value(settings, name), lambda n: sum(estimate(_with(settings, name, n)).values()) <= free
-        )
-        hint = f"{_flag(name)} of at most about {fits:,}"
+        tried = range(floor + 1, _value(settings, name))
+        fits = floor + bisect_right(tried, free, key=lambda n: sum(estimate(_with(settings, name, n)).values()))
+        fits -= fits % int(10 ** max(0, len(str(fits)) - 2))  # to two digits
+        hint = f"{flag(name)} of at most about {fits:,}"
     raise SettingsError(f"{_described(settings, name)} {rest}", hint=hint)
+
+
+def check_policies(settings: TrainPolicy, dataset: Path, options: Options, device: torch.device) -> None:
+    """SettingsError where a policy per seed would not fit, or the environments that they are evaluated in meanwhile.
+
+    By the settings and the size of the dataset alone, whose columns are not read; raises what `read_dataset` does.
+    """
+    (transitions, obs_dim, act_dim), env_id = dataset_shape(dataset), read_dataset_info(dataset).env_id
+    rows = Rows(obs_dim, act_dim, len(uncertainty_names(settings, [settings.penalty])))
+
+    def crew(members: int) -> int:
+        return crew_size(members, device, settings.penalty == ORACLE)
+
+    def estimate(some: TrainPolicy) -> Needed:
+        members = some.seed_count
+        return policy_bytes(some, rows, transitions, device, crew(members), some.h, members)
+
+    check_memory(settings, estimate, device)
+    if env_id is not None and settings.eval_every:
+        seeds = settings.seed_count
+        players = max(1, free_processes(options, device, seeds, crew(seeds)))
+
+        def played(some: TrainPolicy) -> Needed:
+            return environment_bytes(env_id, players * some.eval_episodes)
+
+        check_memory(settings, played, torch.device("cpu"), "Evaluation")
+
+
+def check_stack(opened: OpenWorld, members: tuple[Member, ...], settings: PolicyTraining, device: torch.device) -> None:
+    """SettingsError where the members would not fit beside the data, which are there."""
+    world = opened.world
+    longest, elites = max(member.h for member in members), max((len(e.elites) for e in world.ensembles), default=0)
+
+    def estimate(some: PolicyTraining) -> Needed:
+        size = crew_size(len(members), device, world.how.oracle is not None)
+        needed = policy_bytes(some, world.rows, len(world.real), device, size, longest, len(members), elites)
+        del needed["data"]
+        return needed
+
+    check_memory(settings, estimate, device)
 
 
 def _floors(settings: Settings) -> dict[str, int]:
@@ -70,25 +121,13 @@ def _with(settings: S, name: str, value: int) -> S:
     return settings.model_copy(update={"seeds": value, "seed_list": None} if name == "seed_list" else {name: value})
 
 
-def _greatest(fits: int, not_any_more: int, enough: Callable[[int], bool]) -> int:
-    """The greatest number that is enough, to two digits, where ``fits`` is and ``not_any_more`` is not."""
-    while not_any_more - fits > 1:
-        middle = (fits + not_any_more) // 2
-        fits, not_any_more = (middle, not_any_more) if enough(middle) else (fits, middle)
-    return fits - fits % int(10 ** max(0, len(str(fits)) - 2))
-
-
 def _described(settings: Settings, name: str) -> str:
     """The setting and its value, and with how many seeds."""
     value = getattr(settings, name)
-    setting = f"{_flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{_flag(name)} {value}"
+    setting = f"{flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{flag(name)} {value}"
     seeds = settings.seed_count if isinstance(settings, TrainModel | PolicyTraining) else 0
     with_seeds = f" with {seeds} seed{'s' if seeds > 1 else ''}" if seeds and name not in ("seeds", "seed_list") else ""
     return setting + with_seeds
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _gigabytes(size: int) -> str:

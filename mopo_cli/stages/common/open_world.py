@@ -136,7 +136,7 @@ def open_world(
         if "rollouts" in inputs:
             world = replace(world, buffer=_open_rollouts(stage, settings, world, data))
         elif "model" in inputs:
-            ensembles = open_model(stage, data, device).ensembles
+            ensembles = open_model(stage, data, device)
             seeds, world = tuple(ensembles), replace(world, ensembles=tuple(ensembles.values()))
             if ORACLE in penalties:
                 info, threads = data.info, cpu_threads(stage.options)

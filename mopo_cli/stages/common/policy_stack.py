@@ -26,18 +26,17 @@ from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choi
 from mopo_cli.stages.common.epochs import Epoch, columns, row
 from mopo_cli.stages.common.inputs import check_precision, described, open_recorder, tell_doubt
 from mopo_cli.stages.common.learner import learner_settings, loop_settings
-from mopo_cli.stages.common.memory import explained_loss
+from mopo_cli.stages.common.memory import check_stack, explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
-from mopo_cli.stages.common.same_settings import same_settings
-from mopo_cli.stages.common.stack_memory import check_stack
+from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import AFRESH, Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import checked
+from mopo_cli.store.headers import Progress
 from mopo_cli.store.publication import Publication
-from mopo_cli.store.resume_state import Progress
 
 _SAVE_SECONDS = 60.0
 _ROUNDS = 2  # evaluations that each process may be behind
@@ -218,7 +217,7 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
     with described(stage.state_file, AFRESH):
         # An ablation trains one stack after another; the checkpoint may be of one that is published already.
         (before, members), (now, others) = meta["stack"], _stack(trained.loop, settings)
-        if members != others or not same_settings("train-policy", before, now):
+        if members != others or changed_settings("train-policy", before, now):
             return
         progress = checked(stage.state_file, Progress, meta, AFRESH)
         restore_loop(trained.loop, world, tensors, progress["loop"])

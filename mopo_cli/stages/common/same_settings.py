@@ -1,6 +1,6 @@
 """Whether settings agree with recorded ones, which may be older than some of the settings."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mopo_cli.config.learners import fitting
@@ -21,13 +21,12 @@ def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(setting.default) for name, setting in optional.items()} | past
 
 
-def same_settings(
-    stage: str, recorded: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str] = ()
-) -> bool:
-    """Whether two sets of a stage's settings agree in all but ``ignore``.
+def changed_settings(key: str, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings of a stage that are not as ``recorded``: by name, in order, the value then and the one now.
 
-    A setting that did not exist when the one was recorded counts as `setting_defaults` says.
+    A setting that did not exist when the record was made counts as `setting_defaults` says.
     """
     present = plain(dict(now))
-    then = {**setting_defaults(stage, present), **plain(present_names(stage, recorded))}
-    return all(then.get(name) == present.get(name) for name in {*then, *present} - {*ignore})
+    then = {**setting_defaults(key, present), **plain(present_names(key, recorded))}
+    pairs = {name: (then.get(name), present.get(name)) for name in sorted({*then, *present})}
+    return {name: (before, after) for name, (before, after) in pairs.items() if before != after}

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +41,9 @@ from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import checked
+from mopo_cli.store.headers import BehaviourProgress
 from mopo_cli.store.lineage import tool_versions
 from mopo_cli.store.lock import alone_in
-from mopo_cli.store.resume_state import BehaviourProgress
 from mopo_cli.store.run import cache_dir, dataset_slug
 
 RECIPE = Recipe()
@@ -71,8 +69,11 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
         if not name.level.endswith("replay"):
             check_memory(settings, lambda some: log_bytes(some.transitions, *dims), torch.device("cpu"))
         goal = Goal(RECIPE, name.level, settings.behaviour_steps, _threshold(name, settings, spaces, test_environments))
-        with _trainings_file(name, settings.seed, kwargs) as path:
-            behaviour = _open(path, goal, _info(name, spaces, settings.seed), spaces, stage, device)
+        fields = environment_fields(name.env_id, spaces.action_low, spaces.action_high)
+        info = DatasetInfo(name.dataset_id, source="", **fields, seed=settings.seed, env_kwargs=name.env_kwargs)
+        path = _trainings_file(name, settings.seed, kwargs)
+        with alone_in(path.parent):
+            behaviour = _open(path, goal, info, spaces, stage, device)
             _train(behaviour, goal, path, environment, test_environments, stage)
         goal.check(behaviour)
         with stage.progress(f"rows by {name.level}", settings.transitions) as count:
@@ -93,27 +94,13 @@ def _threshold(
     )
 
 
-def _info(name: DatasetName, spaces: Spaces, seed: int) -> DatasetInfo:
-    return DatasetInfo(
-        dataset_id=name.dataset_id,
-        source="",
-        action_low=spaces.action_low,
-        action_high=spaces.action_high,
-        **environment_fields(name.env_id),
-        seed=seed,
-        env_kwargs=name.env_kwargs,
-    )
-
-
-@contextmanager
-def _trainings_file(name: DatasetName, seed: int, kwargs: dict[str, Any]) -> Iterator[Path]:
-    """Where the training is kept, locked; the name depends on everything that the training does, but its length."""
+def _trainings_file(name: DatasetName, seed: int, kwargs: dict[str, Any]) -> Path:
+    """Where the training is kept: the name depends on everything that the training does, but its length."""
     versions = {package: tool_versions()[package] for package in ("gymnasium", "mujoco")}
     content = {"env_id": name.env_id, "kwargs": kwargs, "seed": seed, "recipe": asdict(RECIPE), "versions": versions}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     folder = cache_dir() / "behaviours" / f"{dataset_slug(str(name.env_id))}-seed{seed}-{digest[:12]}"
-    with alone_in(folder):
-        yield folder / "behaviour.safetensors"
+    return folder / "behaviour.safetensors"
 
 
 def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stage, device: torch.device) -> Behaviour:
