@@ -20,6 +20,10 @@ EXAMPLES = (
     "mopo fetch-data --dataset generate:HalfCheetah-v5:medium-replay --behaviour-steps 300000",
     "mopo fetch-data --dataset ./my-logs.h5 --env Hopper-v5",
     "mopo fetch-data --dataset ./plant.csv --columns obs=temp+flow,action=valve,reward=yield,episode=batch --check",
+    "mopo fetch-data --dataset ./demos.hdf5 --explain    # one group per episode: data/demo_0/obs/..., as robomimic",
+    "mopo fetch-data --dataset ./d3rlpy.h5 --check       # numbered arrays: observations_0, actions_0, ...",
+    "mopo fetch-data --dataset ./padded.npz --check      # [episodes, steps, width], with lengths or a mask",
+    "mopo fetch-data --dataset ./logs/ --check           # all files of a folder, or './logs/worker_*.csv'",
     "mopo fetch-data --list hopper",
 )
 
@@ -28,17 +32,23 @@ Pattern = Annotated[
     typer.Argument(metavar="[PATTERN]", help="with --list: part of a name, or a glob pattern", show_default=False),
 ]
 Check = Annotated[bool, plain_option("--check", "validate local data and list every problem; writes nothing")]
+Explain = Annotated[bool, plain_option("--explain", "say what a file holds and how its columns are understood")]
 List = Annotated[bool, plain_option("--list", "list the known data sets")]
 Remote = Annotated[bool, plain_option("--remote", "with --list: ask Minari's server for its sets too")]
 
 
 @command(FetchData, without=("allow_mismatch", "method", "engine"))
 def fetch_data(
-    call: Call, pattern: Pattern = None, check: Check = False, list_: List = False, remote: Remote = False
+    call: Call,
+    pattern: Pattern = None,
+    check: Check = False,
+    explain: Explain = False,
+    list_: List = False,
+    remote: Remote = False,
 ) -> None:
     """Fetch data: download, generate or read a file, check every column, write dataset.h5."""
-    if list_ and check:
-        raise UsageError("Use either --check or --list.")
+    if list_ + check + explain > 1:
+        raise UsageError("Use only one of --check, --explain and --list.")
     if list_:
         return _list(call, pattern, remote)
     if pattern is not None or remote:
@@ -51,6 +61,8 @@ def fetch_data(
     settings, options = settle(call, FetchData, _recorded_dataset(call), call.preset, call.flags)
     if check:
         return _check(call, settings)
+    if explain:
+        return _explain(call, settings)
     from_run = options.origins["dataset"] == "run"
     run = resolve_run(call.run, None if from_run else settings.dataset)
     if call.preset:  # the run keeps it, even if flags override all its settings of the data
@@ -68,7 +80,34 @@ def _check(call: Call, settings: FetchData) -> None:
     verdict = f"{settings.dataset} is {'' if result['usable'] else 'not '}usable"
     call.report.result(result, f"{verdict}: {failed} of {len(result['checks'])} checks failed.")
     if not result["usable"]:
-        raise InputError(f"{verdict}: {next(check['fault'] for check in result['checks'] if check['fault'])}")
+        fault = next(check["fault"] for check in result["checks"] if check["fault"])
+        raise InputError(f"{verdict}: {fault}", hint=f"mopo fetch-data --dataset {settings.dataset} --explain")
+
+
+def _explain(call: Call, settings: FetchData) -> None:
+    from mopo_cli.data.explain import explain
+    from mopo_cli.data.log_files import log_files
+    from mopo_cli.data.registry import parse_dataset
+
+    name = parse_dataset(settings.dataset)
+    if name.path is None:
+        raise UsageError("--explain is for files.", hint=f"mopo show {settings.dataset}")
+    about = explain(log_files(name.path), settings.layout)
+    rows = [
+        (
+            column.name,
+            " x ".join(map(str, column.shape)) or None,
+            column.least,
+            column.greatest,
+            column.first,
+            column.role or None,
+        )
+        for column in about.columns
+    ]
+    call.report.say(f"{settings.dataset}: {about.understood}; {about.rows:,} rows.")
+    call.report.table("Columns", ("column", "width", "least", "greatest", "first values", "taken for"), rows)
+    command = f"mopo fetch-data --dataset {settings.dataset} --columns '{about.column_map}' --check"
+    call.report.result(asdict(about), f"To name the columns yourself, edit: {command}")
 
 
 def _list(call: Call, pattern: str | None, remote: bool) -> None:

@@ -51,12 +51,26 @@ def times_of(column: Any) -> NDArray[np.float64]:
     text = pc.utf8_trim_whitespace(column.cast(pa.string())) if is_text(column.type) else column
     moment = text if pa.types.is_temporal(text.type) else None
     if is_text(text.type) and _cast(_words_as_numbers(text), pa.float64()) is None:
-        moment = _cast(text, pa.timestamp("us"))
+        moment = _moments(text)
     if moment is None:
         return numbers_of(column).astype(np.float64)
     _refuse_empty(moment.is_null())
     exact = moment.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
     return np.asarray(exact.astype(np.float64) / 1e6)
+
+
+def _moments(text: Any) -> Any | None:
+    """Text as points of time, None where a cell is none: as in 2024-03-01 06:00:00, or as in 01.03.2024 06:00."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if (moments := _cast(text, pa.timestamp("us"))) is not None:
+        return moments
+    for format_ in ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y"):
+        moments = pc.strptime(text, format=format_, unit="us", error_is_null=True)
+        if moments.null_count == text.null_count:
+            return moments
+    return None
 
 
 def _parse(column: Any, missing: bool) -> NDArray[Any]:

@@ -151,7 +151,7 @@ def conventional(here: Sequence[str]) -> Sources:
     for ours, usual in _USUAL.items():
         columns = tuple(name for name in usual if name in names)[:1]
         if not columns and ours in _WIDE:
-            short = _short(ours)
+            short = short_name(ours)
             columns = _numbered(short, here) or tuple(name for name in here if name.startswith(f"{short}/"))
         if columns:
             wanted[ours] = columns
@@ -180,7 +180,7 @@ def missing_target(ours: str, here: Sequence[str], file: str, is_table: bool) ->
     """The check of a column that no map can do without."""
     if not is_table:
         return _missing(ours, ours, here, f"{file}: column {ours} is missing")
-    short = _short(ours)
+    short = short_name(ours)
     named = f"{short}_0, {short}_1, ..." if ours in _WIDE else short
     fault = f"{file}: there is no column {named} for {ours}, and --columns does not name one; {_holds(here)}."
     return Check(ours, "present", fault, hint=_EXAMPLE)
@@ -249,15 +249,15 @@ def _numbers(value: Any, name: str, path: Path) -> tuple[float, ...]:
 
 def _check_kind(ours: str, pattern: str, kind: str) -> None:
     if ours not in KINDS[kind]:
-        wanted = " and ".join(map(_short, KINDS[kind]))
-        raise UsageError(f"--columns {_short(ours)}={pattern}: the ending :{kind} is for {wanted}.", _EXAMPLE)
+        wanted = " and ".join(map(short_name, KINDS[kind]))
+        raise UsageError(f"--columns {short_name(ours)}={pattern}: the ending :{kind} is for {wanted}.", _EXAMPLE)
 
 
 def _check_number(ours: str, names: Sequence[str], where: str, several: Sequence[str] = _SEVERAL) -> None:
     if len(names) > 1 and ours not in several:
         mend = f"give it one, or add them up: reward={'+'.join(names[:3])}" if ours == "rewards" else "give it one"
         several_names = f"{len(names)} columns ({_joined(tuple(names))})"
-        raise UsageError(f"{where} gives {_short(ours)} {several_names}: {mend}.", _EXAMPLE)
+        raise UsageError(f"{where} gives {short_name(ours)} {several_names}: {mend}.", _EXAMPLE)
 
 
 def _matching(pattern: str, here: Sequence[str], ours: str, in_groups: bool) -> list[str]:
@@ -269,7 +269,7 @@ def _matching(pattern: str, here: Sequence[str], ours: str, in_groups: bool) -> 
     if in_groups and len(groups) > 1:
         shown = ", ".join(group or "/" for group in groups[:3]) + (", ..." if len(groups) > 3 else "")
         raise UsageError(
-            f"--columns {_short(ours)}={pattern} matches columns of {len(groups)} groups ({shown}). A star joins "
+            f"--columns {short_name(ours)}={pattern} matches columns of {len(groups)} groups ({shown}). A star joins "
             "columns side by side, as dimensions of the same rows; it does not join the rows of several groups. If the "
             "groups are episodes, write all their rows into the same columns, with one more column that numbers the "
             "episodes. If they are dimensions, name each column without a star.",
@@ -287,7 +287,8 @@ def list_once(checks: Sequence[Check], here: Sequence[str]) -> list[Check]:
     return shorter
 
 
-def _short(ours: str) -> str:
+def short_name(ours: str) -> str:
+    """What a column of ours is called in a map: obs for observations."""
     return next((name for name, long in _NAMES.items() if long == ours), ours)
 
 

@@ -41,6 +41,7 @@ class Log:
     - `names` are those of all columns, `read(wanted)` returns some: raises UnusableData (an InputError) with
       the first bad cell of every column that has one, InputError for what else cannot be read, CorruptError for a
       damaged file;
+    - `layout` is the name of the layout it is in;
     - `is_table`: columns are single numbers under a heading; otherwise they are arrays, and names may be paths;
     - `episode` is a column of labels that the layout itself makes, one label per episode, `part` one with a label per
       file: an episode does not go on in the next file, but a file may hold several;
@@ -50,6 +51,7 @@ class Log:
 
     names: list[str]
     read: Callable[[Wanted], Columns]
+    layout: str = ""
     is_table: bool = False
     episode: str | None = None
     part: str | None = None

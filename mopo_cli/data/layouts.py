@@ -34,16 +34,16 @@ def open_log(paths: Sequence[Path], layout: str | None = None) -> Log:
 
 
 def _open(path: Path, layout: str | None) -> Log:
-    for candidate in LAYOUTS.values() if layout is None else (LAYOUTS[layout],):
+    for name, candidate in LAYOUTS.items() if layout is None else ((layout, LAYOUTS[layout]),):
         if (log := candidate.open(path)) is not None:
-            return log
+            return replace(log, layout=name)
     raise InputError(f"{path} is not laid out as {layout}: {LAYOUTS[str(layout)].about}.", hint="leave --layout out")
 
 
 def _joined(paths: Sequence[Path], logs: list[Log]) -> Log:
     first = logs[0]
     for path, log in zip(paths, logs, strict=True):
-        if (log.is_table, log.episode, log.following) != (first.is_table, first.episode, first.following):
+        if (log.layout, log.following) != (first.layout, first.following):
             raise InputError(f"{path.name} is laid out otherwise than {paths[0].name}.", hint="fetch them one by one")
     names = [name for name in first.names if all(name in log.names for log in logs)]
 

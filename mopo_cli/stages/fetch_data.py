@@ -19,7 +19,7 @@ from mopo_cli.data.source_generated import LEVELS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
-from mopo_cli.errors import CorruptError, UsageError
+from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import sha256_file, write_json
@@ -110,8 +110,13 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
     if cached is not None:
         stage.report.say(f"Found in the cache: {cached}")
         return cached, *read_dataset(cached)
-    transitions, info = make_dataset(name, settings, stage)
-    validate(transitions, info)
+    try:
+        transitions, info = make_dataset(name, settings, stage)
+        validate(transitions, info)
+    except InputError as error:
+        if name.path is not None:
+            error.hint = f"mopo fetch-data --dataset {settings.dataset} --explain"
+        raise
     path, sidecar = _cache_files(name, settings, stage)
     with alone_in(path.parent), published_together(path.with_name(".staged")) as out:
         out.discard()  # a process that was killed while it wrote left it

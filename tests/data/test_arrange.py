@@ -86,7 +86,14 @@ def test_episodes_of_one_label_in_turn_are_refused(tmp_path: Path) -> None:
 MINUTES = [*range(3), *range(5, 17)]
 
 
-@pytest.mark.parametrize("times", [[60 * m for m in MINUTES], [f"2024-01-01 00:{m:02}:00" for m in MINUTES]])
+@pytest.mark.parametrize(
+    "times",
+    [
+        [60 * m for m in MINUTES],
+        [f"2024-01-01 00:{m:02}:00" for m in MINUTES],
+        [f"01.03.2024 06:{m:02}" for m in MINUTES],
+    ],
+)
 def test_the_record_is_cut_at_a_gap(tmp_path: Path, times: list[Any]) -> None:
     rows = episode("a", times) + episode("b", times[:3], 10)
     data, info = load(table(tmp_path, rows))

@@ -261,7 +261,9 @@ def test_parquet_types(tmp_path: Path) -> None:
 def test_rows_of_an_episode_must_be_together(tmp_path: Path, kind: str) -> None:
     raw = plant()
     raw["batch"] = np.array(["A"] * 10 + ["B"] * 10 + ["A"] * 5 + ["B"] * 15)
-    with pytest.raises(InputError, match=r"column batch \(episode\): row 20 continues .* sort the rows by episode"):
+    with pytest.raises(
+        InputError, match=r"column batch \(episode\): row 20 continues .* name the column of their step"
+    ):
         load(write(tmp_path / f"my{kind}", raw))
 
 

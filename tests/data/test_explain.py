@@ -1,0 +1,52 @@
+"""What is said of a file that somebody wants to learn from, and the map that is suggested for it."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import Mopo
+
+from mopo_cli.data.explain import explain
+from mopo_cli.data.local import Reading, load_local
+
+
+def test_a_table_with_names_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "plant.csv"
+    path.write_text("time,temp,valve,sex\n01.03.2024 06:00,1.5,2,F\n01.03.2024 06:05,,4,M\n")
+    about = explain([path])
+    assert (about.layout, about.rows) == ("table", 2)
+    assert [column.name for column in about.columns] == ["time", "temp", "valve", "sex"]
+    assert [(column.least, column.greatest) for column in about.columns[1:]] == [(1.5, 1.5), (2, 4), (None, None)]
+    assert [column.first for column in about.columns[2:]] == ["2, 4", "'F', 'M'"]
+    assert about.column_map == "obs=STATE+STATE,action=ACTION,reward=REWARD"
+
+
+def test_the_suggested_map_reads_the_file_as_without_a_map(tmp_path: Path) -> None:
+    path, draw = tmp_path / "demos.h5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for i in range(3):
+            file[f"demo_{i}/obs/arm"], file[f"demo_{i}/obs/cube"] = draw.normal(size=(5, 2)), draw.normal(size=(5, 1))
+            file[f"demo_{i}/actions"], file[f"demo_{i}/rewards"] = draw.uniform(-1, 1, (5, 2)), draw.normal(size=5)
+    about = explain([path])
+    assert about.understood.endswith("; 3 groups demo_*, one per episode")
+    assert {column.name: column.role for column in about.columns} == {
+        "actions": "action",
+        "obs/arm": "obs",
+        "obs/cube": "obs",
+        "rewards": "reward",
+    }
+    plain, mapped = (load_local([path], None, ["0"], Reading(text))[0] for text in (None, about.column_map))
+    np.testing.assert_array_equal(plain.observations, mapped.observations)
+    assert mapped.obs_dim == 3 and mapped.timeouts.sum() == 3
+
+
+@pytest.mark.parametrize("command", ["--check", "--run r"])
+def test_every_refusal_of_a_file_ends_with_the_command_that_explains_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mopo: Mopo, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plant.csv").write_text("temp,valve\n1.5,2\n2.5,3\n")
+    outcome = mopo(f"fetch-data --dataset ./plant.csv {command}")
+    assert outcome.code == 4
+    assert outcome.err.rstrip().endswith("Try: mopo fetch-data --dataset ./plant.csv --explain")
