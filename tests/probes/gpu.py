@@ -73,16 +73,18 @@ def _refuse(name: str, *_: Any) -> None:
     raise RuntimeError(f"{name} asks the device")
 
 
-def record(work: Callable[[], None]) -> Callable[[], object]:
-    """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`): notes the operations, and the memory they work on.
+@contextmanager
+def recording() -> Iterator[list[Callable[[], object]]]:
+    """Around what is to be recorded, as a graph's capture is: its end puts what launches it all again into the list.
 
-    Nothing of the Python around them. As in a graph's capture, recording changes no state, and to draw numbers or to
-    ask the device for one is refused.
+    Noted are the operations and the memory they work on, nothing of the Python around them. As in a capture, recording
+    changes no state, and to draw numbers or to ask the device for one is refused.
     """
+    replays: list[Callable[[], object]] = []
     with _Notes() as notes, pytest.MonkeyPatch.context() as patched:
         for name in ("tolist", "cpu", "numpy"):
             patched.setattr(torch.Tensor, name, partial(_refuse, name))
-        work()
+        yield replays
     for tensor, value in reversed(notes.changed):
         tensor.copy_(value)
 
@@ -93,7 +95,14 @@ def record(work: Callable[[], None]) -> Callable[[], object]:
                 if isinstance(room, Tensor):
                     room.copy_(value)
 
-    return replay
+    replays.append(replay)
+
+
+def record(work: Callable[[], None]) -> Callable[[], object]:
+    """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`), see `recording`."""
+    with recording() as replays:
+        work()
+    return replays[0]
 
 
 class _Launches(TorchDispatchMode):

@@ -1,0 +1,318 @@
+"""A GPU where there is none: tensors on the device "cuda" that say so everywhere, and compute on the CPU.
+
+Real numbers are behind them, so that whole commands run, and the Python and C++ around the operations take the way they
+take on a GPU. As there, operations on tensors of two devices fail. What the host fetches from the device, and what it
+sends there, is counted by the function that does it. In what is recorded, both are refused, and so is whatever else the
+capture of a CUDA graph refuses. Operations that torch has no CUDA kernel for are refused everywhere.
+"""
+
+import ctypes
+import re
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from probes.gpu import recording
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_ON = ("cuda", "meta")  # C++ takes the guard that it is lent for the device itself
+_INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+_COPIES = ("aten::copy_", "aten::_to_copy")
+_HOST_MATHS = ("svd", "linalg", "cholesky", "_eig")  # what these libraries do cannot be captured
+_CUDA, _META = 1, 14  # positions of devices in torch's registry
+_CPU = torch.device("cpu")
+_BYTES = 80 * 10**9
+
+
+class OnCuda(Tensor):
+    """A tensor that is on the device; its numbers are those of `inner`."""
+
+    inner: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "OnCuda":
+        about: dict[str, Any] = {"strides": inner.stride(), "storage_offset": inner.storage_offset()}
+        made: OnCuda = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, inner.shape, dtype=inner.dtype, device="cuda:0", **about
+        )
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(f"{func} is computed where there is no GPU: on another thread, or after the test")
+
+    def tolist(self) -> Any:
+        """The numbers; torch itself refuses for tensors that Python computes."""
+        return self.cpu().tolist()
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"OnCuda({self.inner!r})"
+
+
+class Generator(torch.Generator):
+    """A generator of either device; on a GPU it draws what one with its seed draws on the CPU."""
+
+    devices: dict[int, torch.device] = {}  # by the address of what C++ hands around  # noqa: RUF012
+
+    def __new__(cls, device: Any = "cpu") -> "Generator":
+        made = super().__new__(cls, "cpu")
+        cls.devices[made._cdata] = torch.device(device)
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        """Where it draws."""
+        return self.devices[self._cdata]
+
+
+class FakeCuda(TorchDispatchMode):
+    """Computes. `fetched` and `sent` count, by the function that does it, how often host and device had to meet.
+
+    `recorded` is how many recordings have ended.
+    """
+
+    # The place of torch's own mode without a device: below all others, and CUDA is not initialised.
+    _mode_key = torch._C._TorchDispatchModeKey.FAKE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.recorded = 0
+        self._recording = False
+
+    def forget(self) -> None:
+        """Count anew."""
+        self.fetched.clear()
+        self.sent.clear()
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Callable[[], object]]]:
+        """As `gpu.recording`, and what host and device would have to meet for is refused."""
+        with recording() as replays:
+            self._recording = True
+            try:
+                yield replays
+            finally:
+                self._recording = False
+        self.recorded += 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, traits = dict(kwargs or {}), _traits(func)
+        leaves = list(_leaves((*args, *kwargs.values())))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        on = any(map(_on, tensors))
+        if kwargs.get("device") is not None:
+            on = torch.device(kwargs["device"]).type in _ON
+            kwargs["device"] = _CPU
+        if self._recording and not (on and all(map(_on, tensors))):
+            raise RuntimeError(f"{func} works on the host in a recorded step")
+        if on or any(map(_on, tensors)):
+            self._check(func, traits, args, tensors, on)
+        if traits.draws:
+            _check_generators(func, leaves, on)
+        out = func(*_map(_inner, args), **_map(_inner, kwargs))
+        if on and traits.reshapes:
+            with torch._C._DisableTorchDispatch():
+                return func(*args, **kwargs)
+        given = {id(_inner(tensor)): tensor for tensor in tensors}
+        return _map(lambda x: _of(x, given, on) if isinstance(x, Tensor) else x, out)
+
+    def _check(self, func: Any, traits: "Traits", args: Any, tensors: list[Tensor], on: bool) -> None:
+        if not traits.kernel:
+            raise RuntimeError(f"torch has no CUDA kernel for {func}")
+        if self._recording and (traits.draws or traits.waits):
+            raise RuntimeError(f"{func} cannot be recorded")
+        if traits.copies:
+            source, target = _on(tensors[-1]), on if len(tensors) == 1 else _on(tensors[0])
+            if source != target:
+                self._meet(self.sent if target else self.fetched, func)
+        elif off := [tensor for tensor in tensors if not _on(tensor)]:
+            if traits.indexes and _on(args[0]) and all(map(_on, args[2:3])):
+                self._meet(self.sent, func)
+            elif not (traits.pointwise and _on(tensors[0])) or any(tensor.dim() for tensor in off):
+                raise RuntimeError(f"{func} takes tensors of two devices, {[str(each.device) for each in tensors]}")
+        masks = traits.indexes and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if masks or traits.fetches:
+            self._meet(self.fetched, func)
+
+    def _meet(self, counts: Counter[str], func: Any) -> None:
+        if self._recording:
+            raise RuntimeError(f"{func} waits for host or device in a recorded step")
+        counts[_site()] += 1
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Of one of torch's operations: whether there is a CUDA kernel for it, and what it does."""
+
+    kernel: bool
+    copies: bool
+    indexes: bool
+    pointwise: bool
+    """A number of the host may go with it: it becomes an argument of the kernel."""
+    fetches: bool
+    """The host has to know numbers: the value itself, or how large the result is."""
+    draws: bool
+    reshapes: bool
+    waits: bool
+    """The library that does it waits for the device."""
+
+
+@cache
+def _traits(func: Any) -> Traits:
+    name, tags, indexes = func._schema.name, set(func.tags), func._schema.name in _INDEXING
+    return Traits(
+        kernel=has_kernel(func),
+        copies=name in _COPIES,
+        indexes=indexes,
+        pointwise=torch.Tag.pointwise in tags or name == "aten::fill_",
+        fetches=not indexes and bool(tags & {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}),
+        draws=torch.Tag.nondeterministic_seeded in tags,
+        reshapes=torch.Tag.inplace_view in tags,
+        waits=any(word in name for word in _HOST_MATHS),
+    )
+
+
+def _check_generators(func: Any, leaves: list[Any], on: bool) -> None:
+    generators = [leaf for leaf in leaves if isinstance(leaf, torch._C.Generator)]
+    if any(Generator.devices.get(each._cdata, _CPU).type != ("cpu", "cuda")[on] for each in generators):
+        raise RuntimeError(f"{func} draws from a generator of another device")
+
+
+def _on(tensor: Tensor) -> bool:
+    return isinstance(tensor, OnCuda)
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _map(change: Callable[[Any], Any], values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _map(change, value) for name, value in values.items()}
+    return type(values)(_map(change, v) for v in values) if isinstance(values, list | tuple) else change(values)
+
+
+def _inner(value: Any) -> Any:
+    return value.inner if isinstance(value, OnCuda) else value
+
+
+def _of(result: Tensor, given: dict[int, Tensor], on: bool) -> Tensor:
+    """What stands for a result: what was given, where that was changed in place, or else something new."""
+    return given[id(result)] if id(result) in given else OnCuda(result) if on else result
+
+
+def _site() -> str:
+    """The function of the package that is being computed."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("mopo_cli."):
+        frame = frame.f_back
+    if frame is None:
+        return "elsewhere"
+    function = frame.f_code.co_qualname.split(".<locals>")[0]
+    return f"{frame.f_globals['__name__'].removeprefix('mopo_cli.')}.{function}"
+
+
+@cache
+def _native() -> dict[str, str]:
+    """What torch says of each of its operations, by name and overload."""
+    spec = find_spec("torchgen")
+    assert spec is not None and spec.origin is not None
+    text = (Path(spec.origin).parent / "packaged/ATen/native/native_functions.yaml").read_text()
+    blocks = re.split(r"^- func: ", text, flags=re.MULTILINE)[1:]
+    return {block[: block.index("(")]: block for block in blocks}
+
+
+def has_kernel(func: Any) -> bool:
+    """Whether torch computes it on CUDA: by a kernel of its own, or by other operations."""
+    name = func._schema.name.removeprefix("aten::") + (f".{func._overloadname}" if func._overloadname != "default" else "")
+    block = _native().get(name)
+    if block is None:  # written by torch itself beside the others: their variants with out=, and the like
+        return any(re.search(rf"autogen:.*\b{re.escape(name)}\b", other) for other in _native().values())
+    if delegate := re.search(r"structured_delegate: (\S+)", block):
+        block = _native()[delegate[1]]
+    return "dispatch:" not in block or re.search(r"^ +[\w, ]*(CUDA|Composite)[\w, ]*:", block, re.MULTILINE) is not None
+
+
+def off_device(value: Any, path: str = "") -> list[str]:
+    """The tensors in a value of dataclasses and containers that are not on the device, by their path."""
+    if isinstance(value, Tensor):
+        return [] if value.is_cuda else [path]
+    parts: Any = {}
+    if isinstance(value, dict):
+        parts = value
+    elif isinstance(value, list | tuple | deque):
+        parts = dict(enumerate(value))
+    elif hasattr(value, "__dict__") and type(value).__module__.startswith("mopo_cli."):
+        parts = vars(value)
+    return [off for name, part in parts.items() for off in off_device(part, f"{path}.{name}")]
+
+
+class Graph:
+    """Stands for `torch.cuda.CUDAGraph`."""
+
+    replay: Callable[[], object]
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """C++ has a guard for CUDA, which does nothing: a build without it has none, and not even slices can be taken."""
+    libraries = [path for path in (Path(torch.__file__).parent / "lib").glob("*c10.*") if path.suffix in (".so", ".dylib")]
+    guards = (ctypes.c_void_p * (_META + 1)).in_dll(
+        ctypes.CDLL(str(libraries[0])), "_ZN3c104impl26device_guard_impl_registryE"
+    )
+    before, only_lift = guards[_CUDA], torch._C._only_lift_cpu_tensors()
+    guards[_CUDA] = before or guards[_META]
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        yield
+    finally:
+        torch._C._set_only_lift_cpu_tensors(only_lift)
+        guards[_CUDA] = before
+
+
+@contextmanager
+def fake_cuda() -> Iterator[FakeCuda]:
+    """Meanwhile "cuda" is a device, and the only one of its kind."""
+    mode = FakeCuda()
+    Generator.devices.clear()
+
+    @contextmanager
+    def capture(graph: Graph) -> Iterator[None]:
+        with mode.recording() as replays:
+            yield
+        graph.replay = replays[0]
+
+    device = {
+        "is_available": lambda: True,
+        "set_device": lambda _: None,
+        "synchronize": lambda *_: None,
+        "mem_get_info": lambda *_: (_BYTES, _BYTES),
+        "max_memory_allocated": lambda *_: 0,
+        "get_device_capability": lambda *_: (9, 0),
+        "current_stream": lambda *_: None,
+        "set_stream": lambda _: None,
+        "CUDAGraph": Graph,
+        "graph": capture,
+    }
+    with pytest.MonkeyPatch.context() as patch, _guarded(), mode:
+        for name, stand_in in device.items():
+            patch.setattr(torch.cuda, name, stand_in)
+        patch.setattr(torch, "Generator", Generator)
+        yield mode
