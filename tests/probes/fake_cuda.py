@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,22 +35,23 @@ _BYTES = 80 * 10**9
 
 
 class OnCuda(Tensor):
-    """A tensor that is on the device; its numbers are those of `inner`."""
+    """A tensor that is on the device; its numbers are those of `numbers`."""
 
-    inner: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    numbers: Tensor
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "OnCuda":
-        about: dict[str, Any] = {"strides": inner.stride(), "storage_offset": inner.storage_offset()}
-        made: OnCuda = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.shape, dtype=inner.dtype, device="cuda:0", **about
-        )
-        made.inner = inner
+        about: dict[str, Any] = {"dtype": inner.dtype, "device": torch.device("cuda:0"), "strides": inner.stride()}
+        about["storage_offset"] = inner.storage_offset()
+        made: OnCuda = torch.Tensor._make_wrapper_subclass(cls, inner.shape, **about)
+        made.numbers = inner
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise RuntimeError(f"{func} is computed where there is no GPU: on another thread, or after the test")
 
     def tolist(self) -> Any:
@@ -57,23 +59,26 @@ class OnCuda(Tensor):
         return self.cpu().tolist()
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return f"OnCuda({self.inner!r})"
+        return f"OnCuda({self.numbers!r})"
 
 
-class Generator(torch.Generator):
+_generators: dict[int, torch.device] = {}
+"""Where generators draw, by the address of what C++ hands around."""
+_Generator: Any = torch.Generator
+
+
+class Generator(_Generator):  # type: ignore[misc]
     """A generator of either device; on a GPU it draws what one with its seed draws on the CPU."""
 
-    devices: dict[int, torch.device] = {}  # by the address of what C++ hands around  # noqa: RUF012
-
     def __new__(cls, device: Any = "cpu") -> "Generator":
-        made = super().__new__(cls, "cpu")
-        cls.devices[made._cdata] = torch.device(device)
+        made: Generator = super().__new__(cls, "cpu")
+        _generators[made._cdata] = torch.device(device)
         return made
 
     @property
     def device(self) -> torch.device:
         """Where it draws."""
-        return self.devices[self._cdata]
+        return _generators[self._cdata]
 
 
 class FakeCuda(TorchDispatchMode):
@@ -186,8 +191,8 @@ def _traits(func: Any) -> Traits:
 
 
 def _check_generators(func: Any, leaves: list[Any], on: bool) -> None:
-    generators = [leaf for leaf in leaves if isinstance(leaf, torch._C.Generator)]
-    if any(Generator.devices.get(each._cdata, _CPU).type != ("cpu", "cuda")[on] for each in generators):
+    generators = [leaf for leaf in leaves if isinstance(leaf, _Generator)]
+    if any(_generators.get(each._cdata, _CPU).type != ("cpu", "cuda")[on] for each in generators):
         raise RuntimeError(f"{func} draws from a generator of another device")
 
 
@@ -210,7 +215,7 @@ def _map(change: Callable[[Any], Any], values: Any) -> Any:
 
 
 def _inner(value: Any) -> Any:
-    return value.inner if isinstance(value, OnCuda) else value
+    return value.numbers if isinstance(value, OnCuda) else value
 
 
 def _of(result: Tensor, given: dict[int, Tensor], on: bool) -> Tensor:
@@ -241,7 +246,9 @@ def _native() -> dict[str, str]:
 
 def has_kernel(func: Any) -> bool:
     """Whether torch computes it on CUDA: by a kernel of its own, or by other operations."""
-    name = func._schema.name.removeprefix("aten::") + (f".{func._overloadname}" if func._overloadname != "default" else "")
+    name = func._schema.name.removeprefix("aten::") + (
+        f".{func._overloadname}" if func._overloadname != "default" else ""
+    )
     block = _native().get(name)
     if block is None:  # written by torch itself beside the others: their variants with out=, and the like
         return any(re.search(rf"autogen:.*\b{re.escape(name)}\b", other) for other in _native().values())
@@ -273,7 +280,9 @@ class Graph:
 @contextmanager
 def _guarded() -> Iterator[None]:
     """C++ has a guard for CUDA, which does nothing: a build without it has none, and not even slices can be taken."""
-    libraries = [path for path in (Path(torch.__file__).parent / "lib").glob("*c10.*") if path.suffix in (".so", ".dylib")]
+    libraries = [
+        path for path in (Path(torch.__file__).parent / "lib").glob("*c10.*") if path.suffix in (".so", ".dylib")
+    ]
     guards = (ctypes.c_void_p * (_META + 1)).in_dll(
         ctypes.CDLL(str(libraries[0])), "_ZN3c104impl26device_guard_impl_registryE"
     )
@@ -291,7 +300,7 @@ def _guarded() -> Iterator[None]:
 def fake_cuda() -> Iterator[FakeCuda]:
     """Meanwhile "cuda" is a device, and the only one of its kind."""
     mode = FakeCuda()
-    Generator.devices.clear()
+    _generators.clear()
 
     @contextmanager
     def capture(graph: Graph) -> Iterator[None]:
@@ -299,20 +308,29 @@ def fake_cuda() -> Iterator[FakeCuda]:
             yield
         graph.replay = replays[0]
 
-    device = {
-        "is_available": lambda: True,
-        "set_device": lambda _: None,
-        "synchronize": lambda *_: None,
-        "mem_get_info": lambda *_: (_BYTES, _BYTES),
-        "max_memory_allocated": lambda *_: 0,
-        "get_device_capability": lambda *_: (9, 0),
-        "current_stream": lambda *_: None,
-        "set_stream": lambda _: None,
-        "CUDAGraph": Graph,
-        "graph": capture,
+    # Of torch.cuda what asks the driver; its functions themselves stay, as they also look at what they are given.
+    asked: dict[Any, dict[str, Any]] = {
+        torch._C: {
+            "_cuda_setDevice": lambda _: None,
+            "_cuda_synchronize": lambda: None,
+        },
+        torch.cuda: {
+            "_lazy_init": lambda: None,
+            "is_available": lambda: True,
+            "device_count": lambda: 1,
+            "current_device": lambda: 0,
+            "_exchange_device": lambda _: 0,
+            "_maybe_exchange_device": lambda _: 0,
+            "cudart": lambda: SimpleNamespace(cudaMemGetInfo=lambda _: (_BYTES, _BYTES)),
+            "_get_device_properties": lambda _: SimpleNamespace(major=9, minor=0),
+            "current_stream": lambda: None,
+            "CUDAGraph": Graph,
+            "graph": capture,
+        },
     }
     with pytest.MonkeyPatch.context() as patch, _guarded(), mode:
-        for name, stand_in in device.items():
-            patch.setattr(torch.cuda, name, stand_in)
+        for module, functions in asked.items():
+            for name, stand_in in functions.items():
+                patch.setattr(module, name, stand_in, raising=False)
         patch.setattr(torch, "Generator", Generator)
         yield mode
