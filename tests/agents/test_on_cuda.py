@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from probes.fake_cuda import FakeCuda, fake_cuda, off_device
-from probes.gpu import as_on_cuda
+from probes.fake_cuda import FakeCuda, fake_cuda
+from probes.gpu import as_on_cuda, off_device
 from probes.stacks import MEMBERS, SCHEDULE, start
 
 from mopo_cli.agents.algorithms import NAMES, load

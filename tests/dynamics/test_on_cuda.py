@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from probes.fake_cuda import FakeCuda, fake_cuda, off_device
+from probes.fake_cuda import FakeCuda, fake_cuda
 from probes.fits import TINY, make_data
-from probes.gpu import as_on_cuda
+from probes.gpu import as_on_cuda, off_device
 from probes.models import ELITES, make_ensemble
 from torch import Tensor
 

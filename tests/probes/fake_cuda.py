@@ -7,20 +7,19 @@ capture of a CUDA graph refuses. Operations that torch has no CUDA kernel for ar
 """
 
 import ctypes
-import re
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from probes.cuda_kernels import has_kernel
 from probes.gpu import recording
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -234,43 +233,6 @@ def _site() -> str:
     return f"{frame.f_globals['__name__'].removeprefix('mopo_cli.')}.{function}"
 
 
-@cache
-def _native() -> dict[str, str]:
-    """What torch says of each of its operations, by name and overload."""
-    spec = find_spec("torchgen")
-    assert spec is not None and spec.origin is not None
-    text = (Path(spec.origin).parent / "packaged/ATen/native/native_functions.yaml").read_text()
-    blocks = re.split(r"^- func: ", text, flags=re.MULTILINE)[1:]
-    return {block[: block.index("(")]: block for block in blocks}
-
-
-def has_kernel(func: Any) -> bool:
-    """Whether torch computes it on CUDA: by a kernel of its own, or by other operations."""
-    name = func._schema.name.removeprefix("aten::") + (
-        f".{func._overloadname}" if func._overloadname != "default" else ""
-    )
-    block = _native().get(name)
-    if block is None:  # written by torch itself beside the others: their variants with out=, and the like
-        return any(re.search(rf"autogen:.*\b{re.escape(name)}\b", other) for other in _native().values())
-    if delegate := re.search(r"structured_delegate: (\S+)", block):
-        block = _native()[delegate[1]]
-    return "dispatch:" not in block or re.search(r"^ +[\w, ]*(CUDA|Composite)[\w, ]*:", block, re.MULTILINE) is not None
-
-
-def off_device(value: Any, path: str = "") -> list[str]:
-    """The tensors in a value of dataclasses and containers that are not on the device, by their path."""
-    if isinstance(value, Tensor):
-        return [] if value.is_cuda else [path]
-    parts: Any = {}
-    if isinstance(value, dict):
-        parts = value
-    elif isinstance(value, list | tuple | deque):
-        parts = dict(enumerate(value))
-    elif hasattr(value, "__dict__") and type(value).__module__.startswith("mopo_cli."):
-        parts = vars(value)
-    return [off for name, part in parts.items() for off in off_device(part, f"{path}.{name}")]
-
-
 class Graph:
     """Stands for `torch.cuda.CUDAGraph`."""
 
@@ -286,6 +248,7 @@ def _guarded() -> Iterator[None]:
     guards = (ctypes.c_void_p * (_META + 1)).in_dll(
         ctypes.CDLL(str(libraries[0])), "_ZN3c104impl26device_guard_impl_registryE"
     )
+    torch._C._ensureCUDADeviceGuardSet()  # where there is one that finds no GPU
     before, only_lift = guards[_CUDA], torch._C._only_lift_cpu_tensors()
     guards[_CUDA] = before or guards[_META]
     torch._C._set_only_lift_cpu_tensors(True)

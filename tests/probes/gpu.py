@@ -1,5 +1,6 @@
 """What is done otherwise on a GPU, on the CPU: all members computed at once, and steps recorded and replayed."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -121,3 +122,17 @@ def launches(work: Callable[[], object]) -> int:
     with _Launches() as counted:
         work()
     return counted.count
+
+
+def off_device(value: Any, path: str = "") -> list[str]:
+    """The tensors in a value of dataclasses and containers that are not on the device, by their path."""
+    if isinstance(value, Tensor):
+        return [] if value.is_cuda else [path]
+    parts: Any = {}
+    if isinstance(value, dict):
+        parts = value
+    elif isinstance(value, list | tuple | deque):
+        parts = dict(enumerate(value))
+    elif hasattr(value, "__dict__") and type(value).__module__.startswith("mopo_cli."):
+        parts = vars(value)
+    return [off for name, part in parts.items() for off in off_device(part, f"{path}.{name}")]

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from probes.fake_cuda import FakeCuda, fake_cuda, has_kernel, off_device
+from probes.cuda_kernels import has_kernel
+from probes.fake_cuda import FakeCuda, fake_cuda
+from probes.gpu import off_device
 from torch import Tensor
 
 from mopo_cli.engine.capture import Changes, Engine, cuda_graph
