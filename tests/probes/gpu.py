@@ -1,5 +1,6 @@
 """What is done otherwise on a GPU, on the CPU: all members computed at once, and steps recorded and replayed."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -73,16 +74,18 @@ def _refuse(name: str, *_: Any) -> None:
     raise RuntimeError(f"{name} asks the device")
 
 
-def record(work: Callable[[], None]) -> Callable[[], object]:
-    """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`): notes the operations, and the memory they work on.
+@contextmanager
+def recording() -> Iterator[list[Callable[[], object]]]:
+    """Around what is to be recorded, as a graph's capture is: its end puts what launches it all again into the list.
 
-    Nothing of the Python around them. As in a graph's capture, recording changes no state, and to draw numbers or to
-    ask the device for one is refused.
+    Noted are the operations and the memory they work on, nothing of the Python around them. As in a capture, recording
+    changes no state, and to draw numbers or to ask the device for one is refused.
     """
+    replays: list[Callable[[], object]] = []
     with _Notes() as notes, pytest.MonkeyPatch.context() as patched:
         for name in ("tolist", "cpu", "numpy"):
             patched.setattr(torch.Tensor, name, partial(_refuse, name))
-        work()
+        yield replays
     for tensor, value in reversed(notes.changed):
         tensor.copy_(value)
 
@@ -93,7 +96,14 @@ def record(work: Callable[[], None]) -> Callable[[], object]:
                 if isinstance(room, Tensor):
                     room.copy_(value)
 
-    return replay
+    replays.append(replay)
+
+
+def record(work: Callable[[], None]) -> Callable[[], object]:
+    """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`), see `recording`."""
+    with recording() as replays:
+        work()
+    return replays[0]
 
 
 class _Launches(TorchDispatchMode):
@@ -112,3 +122,17 @@ def launches(work: Callable[[], object]) -> int:
     with _Launches() as counted:
         work()
     return counted.count
+
+
+def off_device(value: Any, path: str = "") -> list[str]:
+    """The tensors in a value of dataclasses and containers that are not on the device, by their path."""
+    if isinstance(value, Tensor):
+        return [] if value.is_cuda else [path]
+    parts: Any = {}
+    if isinstance(value, dict):
+        parts = value
+    elif isinstance(value, list | tuple | deque):
+        parts = dict(enumerate(value))
+    elif hasattr(value, "__dict__") and type(value).__module__.startswith("mopo_cli."):
+        parts = vars(value)
+    return [off for name, part in parts.items() for off in off_device(part, f"{path}.{name}")]
