@@ -99,9 +99,10 @@ def _info(name: DatasetName, spaces: Spaces, seed: int) -> DatasetInfo:
         source="",
         action_low=spaces.action_low,
         action_high=spaces.action_high,
-        **environment_fields(name.env_id),
+        **environment_fields(name.env_id, name.env_kwargs),
         seed=seed,
         env_kwargs=name.env_kwargs,
+        obs_entries=spaces.entries,
     )
 
 
