@@ -150,5 +150,5 @@ def test_dict_observations_lie_side_by_side(tank: str) -> None:
         flat, _ = environment.reset(seed=5)
         assert flat.tolist() == [*seen["upper"], 0, 2, 4, 6, *seen["more"]["lower"]]
         assert environment.observation_space.contains(flat)
-    with pytest.raises(InputError, match="no observation entry 'goal'; its entries are more/goal, more/lower, upper"):
+    with pytest.raises(InputError, match="no observation entry 'goal'; its entries are upper, more/lower, more/goal"):
         open_environments(f"{tank}:DictTank-v0", 1, None, ("goal",)).__enter__()

@@ -51,13 +51,13 @@ class Valve(Tank):
 class Lamp(Tank):
     observation_space = gym.spaces.Dict(x=box(2), lamp=gym.spaces.Discrete(2))
 
-gym.register("Tank-v0", entry_point=Tank, max_episode_steps=10)
-gym.register("Tank-v1", entry_point=Tank, max_episode_steps=12)
-gym.register("TankWithoutVersion", entry_point=Tank, max_episode_steps=10)
-gym.register("TankForever-v0", entry_point=Tank)
-gym.register("DictTank-v0", entry_point=DictTank, max_episode_steps=10)
-gym.register("Valve-v0", entry_point=Valve, max_episode_steps=10)
-gym.register("Lamp-v0", entry_point=Lamp, max_episode_steps=10)
+gym.register("Tank-v0", entry_point=f"{__name__}:Tank", max_episode_steps=10)
+gym.register("Tank-v1", entry_point=f"{__name__}:Tank", max_episode_steps=12)
+gym.register("TankWithoutVersion", entry_point=f"{__name__}:Tank", max_episode_steps=10)
+gym.register("TankForever-v0", entry_point=f"{__name__}:Tank")
+gym.register("DictTank-v0", entry_point=f"{__name__}:DictTank", max_episode_steps=10)
+gym.register("Valve-v0", entry_point=f"{__name__}:Valve", max_episode_steps=10)
+gym.register("Lamp-v0", entry_point=f"{__name__}:Lamp", max_episode_steps=10)
 """
 
 
