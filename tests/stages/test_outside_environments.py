@@ -78,7 +78,7 @@ def flat(seen: dict[str, Any], *paths: str) -> Any:
 def test_entries_of_a_minari_set_lie_side_by_side(data_format: str, chosen: tuple[str, ...], paths: Any) -> None:
     seen = write_dicts(data_format=data_format)
     transitions, info = load_minari("dict-v0", chosen=chosen)
-    stored = gym.spaces.flatten_space(minari.load_dataset("dict-v0").observation_space)
+    stored: Any = gym.spaces.flatten_space(minari.load_dataset("dict-v0").observation_space)
     paths = paths or ("more/goal", "more/lower", "upper")  # a stored Dict is sorted
     assert info.obs_entries == paths and f"observations = {' + '.join(paths)}" in info.source
     assert transitions.observations.tolist() == flat(seen, *paths).tolist()
@@ -122,7 +122,8 @@ def test_the_recorded_order_is_that_of_the_environment_to_play_in(mopo: Any, tan
     assert outcome.code == 0, outcome.err
     _, info = read_dataset(Path(json.loads(outcome.out)["outputs"]["dataset"]))
     assert (info.env_id, info.env_kwargs) == (f"{tank}:DictTank-v0", {"level": 2.0})
-    with open_environments(info.env_id, 1, info.env_kwargs, info.obs_entries) as (environment,):
+    with open_environments(f"{tank}:DictTank-v0", 1, info.env_kwargs, info.obs_entries) as opened:
+        environment: Any = opened[0]
         observation, _ = environment.reset(seed=0)
         assert observation.tolist() == [0, 2, 4, 6, environment.unwrapped.x[0]]
 
