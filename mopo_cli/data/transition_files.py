@@ -36,14 +36,23 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "reference_max": (float, type(None)),
     "seed": (int, type(None)),
     "env_kwargs": (dict,),
+    "obs_entries": (list,),
     "terminal_next_known": (bool,),
     "recipe": (dict, type(None)),
     "doubts": (list,),
 }
 # Attributes kept as JSON text.
-_JSON = ("env_kwargs", "recipe", "doubts")
+_JSON = ("env_kwargs", "obs_entries", "recipe", "doubts")
 # What a file without them means.
-_ABSENT: dict[str, Any] = {"env_kwargs": {}, "terminal_next_known": True, "recipe": None, "doubts": []}
+_ABSENT: dict[str, Any] = {
+    "env_kwargs": {},
+    "obs_entries": [],
+    "terminal_next_known": True,
+    "recipe": None,
+    "doubts": [],
+}
+# Those that a file has only where there are any.
+_SELDOM = ("obs_entries", "doubts")
 _STEP_COLUMNS = {"step": np.int32, "network": np.int32}
 _OLD_NETWORK = "member"  # what the column network is called in older files
 
@@ -52,8 +61,9 @@ def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> st
     """Publish a dataset and return its sha256; equal content gives equal bytes."""
     attributes = {name: getattr(info, name) for name in _INFO_TYPES}
     attributes["doubts"] = [asdict(check) for check in info.doubts]
-    if not info.doubts:
-        del attributes["doubts"]
+    for name in _SELDOM:
+        if not attributes[name]:
+            del attributes[name]
     for name in _JSON:
         if attributes.get(name) is not None:
             attributes[name] = json.dumps(attributes[name], sort_keys=True, allow_nan=False)
@@ -172,6 +182,9 @@ def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]]
     for name in ("action_low", "action_high"):
         if attributes[name].dtype != np.float32:
             raise InputError(f"{path}: attribute {name} is of type {attributes[name].dtype}, not float32.")
+    if not all(isinstance(entry, str) and entry for entry in attributes["obs_entries"]):
+        raise InputError(f"{path}: attribute obs_entries is not a list of names.")
+    attributes["obs_entries"] = tuple(attributes["obs_entries"])
     attributes["doubts"] = tuple(_doubt(document, path) for document in attributes["doubts"])
     return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES}, behaviour=behaviour)
 

@@ -13,7 +13,7 @@ from mopo_cli.data.column_map import parse_column_map
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.source import DatasetName, Work
-from mopo_cli.data.source_generated import LEVELS
+from mopo_cli.data.source_generated import LEVELS, TASKS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
@@ -82,11 +82,23 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     if "columns" not in source.settings and settings.columns:
         raise UsageError(f"--columns is for files, not for --dataset {settings.dataset}.", hint="leave it out")
     parse_column_map(settings.columns)
+    if settings.env_kwargs is not None:
+        _check_env_kwargs(name, settings)
     if settings.termination != "auto":
         termination_rule(settings.termination)
     if settings.relabel is not None:
         reward_rule(settings.relabel)
     return files
+
+
+def _check_env_kwargs(name: DatasetName, settings: FetchData) -> None:
+    if "env_kwargs" not in SOURCES[name.kind].settings or name.dataset_id in TASKS:
+        raise UsageError(
+            f"--env-kwargs contradicts --dataset {settings.dataset}, which says what its environment is made with.",
+            hint="leave --env-kwargs out",
+        )
+    if name.env_id is None and settings.env is None:
+        raise UsageError("--env-kwargs is for the environment that --env names: add --env ENV-ID.")
 
 
 def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Transitions, DatasetInfo]:
@@ -130,6 +142,8 @@ def _cache_files(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
     """The dataset and its description, in a folder whose name tells apart everything the content depends on."""
     unused = unused_settings(name)
     content = {key: value for key, value in settings.model_dump().items() if key not in unused}
+    if content["env_kwargs"] is None:
+        del content["env_kwargs"]  # the name is that of a version without this setting
     if name.path is not None:
         content["reading"] = _READING
     content |= {"dataset": dataset_slug(settings.dataset), "sources": [f["sha256"] for f in stage.inputs.values()]}
@@ -143,6 +157,8 @@ def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
 
     Call `validate` on what comes back. InputError where the rule does not fit the observations.
     """
+    if name.env_id is not None:
+        name = replace(name, env_kwargs={**name.env_kwargs, **(settings.env_kwargs or {})})
     transitions, info = SOURCES[name.kind].fetch(name, settings, _work(stage))
     if rule := settings.relabel or name.relabel:
         logged_in = {**info.env_kwargs, **name.behaviour_kwargs}
