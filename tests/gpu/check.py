@@ -130,12 +130,15 @@ def run_step(step: Step, check: Check) -> dict[str, Any]:
             return 1
         return 0
 
-    pid = fork(work, check.log)
-    code = wait(pid, check.seconds)
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    if code is None:
-        os.waitpid(pid, 0)
+    pid, code = fork(work, check.log), None
+    try:
+        code = wait(pid, check.seconds)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        if code is None:
+            os.kill(pid, signal.SIGKILL)  # where it has no group of its own yet
+            os.waitpid(pid, 0)
     found = json.loads(check.result.read_text()) if check.result.exists() else {}
     status = "timeout" if code is None else "failed" if code else "ok"
     if status != "ok":

@@ -1,5 +1,6 @@
 """The steps of `gpu.check`: each notes what it finds, and raises `Failed` where that is wrong."""
 
+import gc
 import os
 import resource
 import shutil
@@ -105,28 +106,31 @@ def memory(check: Check) -> None:
     (model, policy), shapes, device = settings_of(check), shapes_of(check), torch.device(check.device)
     random_data(check)
     wide = shapes.obs_dim + shapes.act_dim, shapes.obs_dim + 1
-    needed = {"train-model --max-epochs 1": model_bytes(model, shapes.rows, *wide, device)}
+    trained = "train-model", "--max-epochs 1", model_bytes(model, shapes.rows, *wide, device)
+    needed: list[tuple[str, str, dict[str, int]]] = [trained]
     per_epoch = policy.steps_per_epoch if check.quick else 100
     for seeds, method in ((1, "mopo"), (6, "mopo"), (1, "combo")):
         flags: dict[str, Any] = {"method": method, "seeds": str(seeds)}
         some = resolve(TrainPolicy, config_file=sizes_file(check), flags=flags).settings
         rows = Rows(shapes.obs_dim, shapes.act_dim, len(uncertainty_names(some, [some.penalty])))
         schedule = f"--epochs 1 --steps-per-epoch {per_epoch} --rollout-every {per_epoch} --eval-every 0"
-        line = f"train-policy --method {method} --seeds {seeds} --name {method}-{seeds} {schedule}"
-        needed[line] = policy_bytes(some, rows, shapes.rows, device, 0, some.h, seeds)
+        line = f"--method {method} --seeds {seeds} --name {method}-{seeds} {schedule}"
+        estimate = policy_bytes(some, rows, shapes.rows, device, 0, some.h, seeds)
+        needed.append((f"train-policy, {method}, {seeds} seeds", line, estimate))
     found, wrong = {}, []
-    for line, estimate in needed.items():
+    for name, line, estimate in needed:
+        gc.collect()
         if check.device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        run_mopo(check, f"{line} --run runs/hopper --config {sizes_file(check)} --force")
-        if line.startswith("train-model"):
+        run_mopo(check, f"{name.split(',')[0]} {line} --run runs/hopper --config {sizes_file(check)} --force")
+        if name == "train-model":
             run_mopo(check, f"select-elites --run runs/hopper --config {sizes_file(check)} --force")
         peak, total = _peak_bytes(check), sum(estimate.values())
-        found[line] = {"peak_bytes": peak, "estimate_bytes": total, "share": total / peak, "parts": estimate}
+        found[name] = {"peak_bytes": peak, "estimate_bytes": total, "share": total / peak, "parts": estimate}
         check.note(memory=found)
         if check.device == "cuda" and not _LOW <= total / peak <= _HIGH:
-            wrong.append(f"{line}: the estimate is {total / peak:.2f} of what is taken")
+            wrong.append(f"{name}: the estimate is {total / peak:.2f} of what is taken")
     if wrong:
         raise Failed("; ".join(wrong))
 

@@ -44,7 +44,7 @@ def test_every_step_runs_and_says_what_it_finds(tmp_path: Path) -> None:
         assert each["launches_per_update"] > 50 and 0 < each["busy_share"] <= 1 and each["doubt"] is None
         assert 0 <= each["gap_median_us"] <= each["gap_90_percent_us"] <= each["gap_longest_us"]
     assert found["hopper"]["train-policy_seconds"] > 0 and not found["hopper"]["full_epochs"]
-    assert len(found["memory"]["memory"]) == 4
+    assert list(found["memory"]["memory"])[:2] == ["train-model", "train-policy, mopo, 1 seeds"]
     assert all(each["peak_bytes"] > each["estimate_bytes"] > 0 for each in found["memory"]["memory"].values())
     assert found["resume"] | {"seconds": 0} == {
         **{"status": "ok", "seconds": 0, "checkpoints": 1, "resumed": True, "differences": [0.0, 0.0]}
