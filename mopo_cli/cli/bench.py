@@ -11,7 +11,7 @@ from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.fields import MOST_SEEDS
 from mopo_cli.config.presets import find_preset, method_names, preset_dataset
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.config.schema import FetchData, TrainModel, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.report import Report
@@ -104,13 +104,15 @@ def _task(call: Call, rows: int, methods: str | None) -> "tuple[Task, str | None
             f"The size of the observations of {name.dataset_id} is not known before it is fetched.",
             hint="mopo bench --preset hopper-medium, or another preset with observations of that size",
         )
-    spaces = spaces_of_id(name.env_id, name.env_kwargs)
     about: Any = {"dataset": call.dataset, "preset_name": preset, "config_file": call.config}
+    fetching = resolve(FetchData, **about, flags={"dataset": call.dataset or preset_dataset(str(preset))}).settings
+    kwargs = {**name.env_kwargs, **(fetching.env_kwargs or {})}
+    spaces = spaces_of_id(name.env_id, kwargs)
     model = resolve(TrainModel, **about, method=call.method).settings
     policy = resolve(TrainPolicy, **about, method=call.method).settings
     shapes = Shapes(spaces.obs_dim, spaces.act_dim, rows)
     others = {method: resolve(TrainPolicy, **about, method=method).settings for method in _methods(methods)}
-    return Task(shapes, name.env_id, name.env_kwargs, model, policy, others), preset
+    return Task(shapes, name.env_id, kwargs, model, policy, others), preset
 
 
 def _methods(text: str | None) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RUN, DATASET, FOREIGN, TABLE = "run folder", "dataset", "HDF5 file of another program", "data file"
 _D4RL_LAYOUT = {f"column {name}" for name in ("observations", "actions", "rewards", "terminals")}
 # Attributes of a dataset that are JSON text.
-_NESTED = ("env_kwargs", "recipe")
+_NESTED = ("env_kwargs", "obs_entries", "recipe")
 _TABLES = (".npz", ".csv", ".parquet")
 _LONGEST_ATTRIBUTE = 1 << 20
 _MOST_LISTED = 1000

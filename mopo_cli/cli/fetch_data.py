@@ -19,6 +19,7 @@ EXAMPLES = (
     "mopo fetch-data --dataset generate:InvertedPendulum-v5:random --transitions 20000",
     "mopo fetch-data --dataset generate:HalfCheetah-v5:medium-replay --behaviour-steps 300000",
     "mopo fetch-data --dataset ./my-logs.h5 --env Hopper-v5",
+    "mopo fetch-data --dataset ./tank.npz --env my_module:Tank-v0",
     "mopo fetch-data --dataset ./plant.csv --columns obs=temp+flow,action=valve,reward=yield,episode=batch --check",
     "mopo fetch-data --dataset ./demos.hdf5 --explain    # one group per episode: data/demo_0/obs/..., as robomimic",
     "mopo fetch-data --dataset ./d3rlpy.h5 --check       # numbered arrays: observations_0, actions_0, ...",

@@ -18,7 +18,7 @@ from mopo_cli.store.documents import RENAMED
 
 _MOST_THREADS = 4096  # more than any machine has CPUs for
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B"}
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B", dict[str, Any]: "JSON"}
 _CHOICE = "CHOICE"
 _WIDEST_METAVAR = 18  # wider ones leave too little room for the help text
 
@@ -213,7 +213,7 @@ def metavar(annotation: Any) -> str:
         return metavar(next(part for part in get_args(annotation) if part is not type(None)))
     if origin is Annotated:
         return metavar(get_args(annotation)[0])
-    return _METAVARS[origin or annotation]
+    return _METAVARS.get(annotation) or _METAVARS[origin or annotation]
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -27,7 +27,9 @@ EXAMPLES = (
 )
 
 
-@command(FetchData, only=("env", "columns", "termination", "relabel", "mirror"), without=("dataset", "preset"))
+@command(
+    FetchData, only=("env", "env_kwargs", "columns", "termination", "relabel", "mirror"), without=("dataset", "preset")
+)
 def run(
     call: Call,
     name: Annotated[

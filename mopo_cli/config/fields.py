@@ -1,5 +1,6 @@
 """The types of settings, how text becomes a value and a value part of a name, and what all stages' models share."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -67,6 +68,19 @@ def _check_algorithm(name: str) -> str:
     return name
 
 
+def _json_object(value: Any) -> Any:
+    """``'{"level": 2}'`` -> ``{"level": 2}``; ValueError for what JSON cannot keep, or is no object."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        if isinstance(value, dict):
+            json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be a JSON object such as '{\"level\": 2.0}'")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, le=_LARGEST)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split)]
@@ -76,6 +90,7 @@ Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_
 Penalties = Annotated[tuple[Penalty, ...], BeforeValidator(_split)]
 Axes = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(parse_axes)]
 Algorithm = Annotated[str, AfterValidator(_check_algorithm)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 Methods = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 

@@ -19,6 +19,7 @@ from mopo_cli.config.fields import (
     Algorithm,
     Axes,
     Horizons,
+    JsonObject,
     Methods,
     Metric,
     Networks,
@@ -45,10 +46,17 @@ class FetchData(Settings):
         ..., "data to fetch: walker2d-medium, minari:mujoco/hopper/medium-v0, generate:ENV-ID:LEVEL, hiv, or a file"
     )
     env: Text | None = setting(
-        None, "environment that a file was recorded in, e.g. Hopper-v5 (also for a Minari set without one)"
+        None,
+        "environment that a file, or a Minari set without one, was recorded in: Hopper-v5, or my_module:Tank-v0, whose"
+        " module is imported",
+    )
+    env_kwargs: JsonObject | None = setting(
+        None, "what the environment is made with, as JSON: '{\"level\": 2.0}' (with --env and generate: sets)"
     )
     columns: Text | None = setting(
-        None, "columns of a file: obs=..., action=..., ... or a YAML file with them (files only)"
+        None,
+        "columns of a file: obs=..., action=..., ... or a YAML file with them (files; of a Minari set with Dict"
+        " observations: obs=ENTRY+ENTRY)",
     )
     layout: Text | None = setting(
         None,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,11 +28,12 @@ from mopo_cli.data.ends import guess_next
 from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.layouts import open_log
 from mopo_cli.data.missing import Remedy
-from mopo_cli.data.spaces import environment_fields, spaces_of_id
+from mopo_cli.data.spaces import Spaces, environment_fields, spaces_for_columns
 from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
 from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous, check_far_values
 from mopo_cli.errors import InputError, UsageError
+from mopo_cli.evaluation.dict_observations import in_order
 
 _NEEDED = ("observations", "actions", "rewards")
 _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
@@ -43,13 +44,14 @@ class Reading:
     """How files are read: `columns` is a column map (see `data.column_map`), None where columns have usual names.
 
     `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `data.missing`). With
-    `without_rewards` a log needs none: they are then 0.
+    `without_rewards` a log needs none: they are then 0. `env_kwargs` are what its environment is made with.
     """
 
     columns: str | None = None
     layout: str | None = None
     missing: Remedy = "refuse"
     without_rewards: bool = False
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 PLAIN = Reading()
@@ -81,6 +83,9 @@ def load_local(
     column_map = parse_column_map(how.columns)
     if env_id is not None and column_map.action_low is not None:
         raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
+    spaces = None
+    if env_id is not None:
+        spaces = spaces_for_columns(env_id, how.env_kwargs, column_map.columns.get("observations", ()))
     log = open_log(paths, how.layout)
     where = name or paths[0].name
     of, raw, notes = _read(where, log, column_map, how)
@@ -94,13 +99,21 @@ def load_local(
     checks += arranged_checks
     if env_id is None and column_map.action_low is None:
         require([check_continuous({name: raw[name] for name in of.sources["actions"]}, of.kinds, where)])
-    low, high = _bounds(where, transitions, env_id, column_map, names["actions"], notes)
+    if env_id is not None and spaces is not None:
+        _check_widths(where, transitions, env_id, spaces)
+        low, high = spaces.action_low, spaces.action_high
+    else:
+        low, high = _bounds(where, transitions, column_map, names["actions"], notes)
     if env_id is not None or column_map.action_low is not None:
         checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), where)
+    if spaces is not None and spaces.entries:
+        notes.append(f"in {env_id}: {in_order(spaces.entries)}")
     info = DatasetInfo(
         dataset_id=where,
         source="; ".join([_of_files(paths, sha256, where), *notes]),
-        **environment_fields(env_id, low, high),
+        **environment_fields(env_id, low, high, how.env_kwargs),
+        env_kwargs=how.env_kwargs,
+        obs_entries=() if spaces is None else spaces.entries,
         terminal_next_known="next_observations" in of.sources or not transitions.terminals.any(),
         names={"obs": names["observations"], "action": names["actions"]} if is_flat else {},
         doubts=tuple(check for check in checks if check.warning),
@@ -256,27 +269,23 @@ def _join(where: str, of: FileColumns, arranged: Rows, flat: bool) -> Columns:
     return columns | {name: mark for name, mark in marks.items() if mark is not None}
 
 
+def _check_widths(where: str, transitions: Transitions, env_id: str, spaces: Spaces) -> None:
+    for name, width, wanted in (
+        ("observations", transitions.obs_dim, spaces.obs_dim),
+        ("actions", transitions.act_dim, spaces.act_dim),
+    ):
+        if width != wanted:
+            raise InputError(
+                f"{where}: column {name} has {width} dimensions, but {env_id} has {wanted}: "
+                "give the environment in which the file was logged.",
+                hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
+            )
+
+
 def _bounds(
-    where: str,
-    transitions: Transitions,
-    env_id: str | None,
-    column_map: ColumnMap,
-    names: list[str],
-    notes: list[str],
+    where: str, transitions: Transitions, column_map: ColumnMap, names: list[str], notes: list[str]
 ) -> tuple[Floats, Floats]:
-    if env_id is not None:
-        spaces = spaces_of_id(env_id)
-        for name, width, wanted in (
-            ("observations", transitions.obs_dim, spaces.obs_dim),
-            ("actions", transitions.act_dim, spaces.act_dim),
-        ):
-            if width != wanted:
-                raise InputError(
-                    f"{where}: column {name} has {width} dimensions, but {env_id} has {wanted}: "
-                    "give the environment in which the file was logged.",
-                    hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID",
-                )
-        return spaces.action_low, spaces.action_high
+    """The bounds of the actions where no environment tells them."""
     if column_map.action_low is not None and column_map.action_high is not None:
         notes.append("action bounds from the column map")
         return np.array(column_map.action_low, np.float32), np.array(column_map.action_high, np.float32)

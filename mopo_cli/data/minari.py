@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +18,7 @@ from mopo_cli.data.spaces import Spaces
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.values import check_actions_vary, check_far_values, dimensions
 from mopo_cli.errors import InputError
+from mopo_cli.evaluation.dict_observations import in_order
 from mopo_cli.store.columns import check_declared
 
 _REPORT_EVERY = 10_000
@@ -26,22 +27,28 @@ _LARGEST = 1e300
 
 
 def load_minari(
-    dataset_id: str, on_progress: Callable[[int], None] = lambda _: None, env_id: str | None = None
+    dataset_id: str,
+    on_progress: Callable[[int], None] = lambda _: None,
+    env_id: str | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    chosen: Sequence[str] = (),
 ) -> tuple[Transitions, DatasetInfo]:
     """Read the set ``dataset_id`` (without "minari:") that lies under Minari's root, all episodes in their order.
 
     Terminations are terminals, truncations without one are timeouts, and so is the last row of an episode that
     has neither. ``on_progress(n)`` is told of n more transitions read, and may raise to stop. ``info.source`` says
-    who made the set, what is known of its environment, and the `fingerprint` of what was read. ``env_id`` is the
-    environment of a set that names none; then its action bounds count.
+    who made the set, what is known of its environment, and the `fingerprint` of what was read. ``env_id``, made
+    with ``env_kwargs``, is the environment of a set that names none; then its action bounds count. Of Dict observations
+    the entries ``chosen``, else all, lie side by side, in the order of ``info.obs_entries``.
 
     Raises InputError for a missing set, spaces that are not flat and continuous, an environment that differs
-    from the data; UsageError where the set names another one than ``env_id``; CorruptError for a damaged or
-    incomplete set. Call `validate` on what comes back.
+    from the data; UsageError where the set names another one than ``env_id``, or has no such entries; CorruptError for
+    a damaged or incomplete set. Call `validate` on what comes back.
     """
     minari_set = open_set(dataset_id)
-    spaces = dataset_spaces(minari_set)
-    rebuilt = rebuild_environment(minari_set, spaces, env_id)
+    spaces = dataset_spaces(minari_set, chosen)
+    rebuilt = rebuild_environment(minari_set, spaces, env_id, env_kwargs)
+    order = [in_order(spaces.entries)] if spaces.entries else []
     transitions = _join(minari_set, spaces, on_progress)
     checks = _look_at(transitions, f"minari:{dataset_id}")
     require(checks)
@@ -49,13 +56,16 @@ def load_minari(
     info = DatasetInfo(
         dataset_id=f"minari:{dataset_id}",
         env_id=rebuilt.env_id,
-        source="; ".join([*_origin(minari_set), *rebuilt.notes, f"sha256 of the columns {fingerprint(transitions)}"]),
+        source="; ".join(
+            [*_origin(minari_set), *order, *rebuilt.notes, f"sha256 of the columns {fingerprint(transitions)}"]
+        ),
         action_low=rebuilt.spaces.action_low,
         action_high=rebuilt.spaces.action_high,
         termination=rebuilt.termination,
         reference_min=reference_min,
         reference_max=reference_max,
         env_kwargs=rebuilt.kwargs,
+        obs_entries=spaces.entries,
         doubts=tuple(check for check in checks if check.warning),
     )
     return transitions, info

@@ -10,6 +10,7 @@ from mopo_cli.data.generate import LOGGED_INFOS
 from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, mend
 from mopo_cli.data.spaces import Spaces
 from mopo_cli.errors import CorruptError, MopoError
+from mopo_cli.evaluation.dict_observations import entry_of
 from mopo_cli.store.columns import open_hdf5, read_columns, stored_names
 
 Episode = dict[str, NDArray[Any]]
@@ -28,8 +29,8 @@ def read_episodes(minari_set: MinariSet, spaces: Spaces) -> Iterator[Episode]:
     read = _from_hdf5 if minari_set.data_format == "hdf5" else _from_library
     left = minari_set.steps
     try:
-        for k, raw in enumerate(read(minari_set)):
-            episode = _checked(minari_set, k, raw, spaces)
+        for k, raw in enumerate(read(minari_set, spaces)):
+            episode = _checked(minari_set, k, _side_by_side(raw, spaces), spaces)
             left -= len(episode["rewards"])
             if left < 0:
                 break
@@ -44,27 +45,50 @@ def read_episodes(minari_set: MinariSet, spaces: Spaces) -> Iterator[Episode]:
         )
 
 
-def _from_hdf5(minari_set: MinariSet) -> Iterator[Episode]:
+def _columns(spaces: Spaces) -> list[str]:
+    """The columns of an episode: of Dict observations, each entry is one."""
+    return [*(f"observations/{path}" for path in spaces.entries), *_COLUMNS[bool(spaces.entries) :]]
+
+
+def _from_hdf5(minari_set: MinariSet, spaces: Spaces) -> Iterator[Episode]:
     # Minari's own reader follows links out of the file, allocates whatever the file claims and decodes every info.
     with open_hdf5(minari_set.data / HDF5_FILE) as file:
         for k in range(minari_set.episodes):
             infos = {*stored_names(file, f"episode_{k}/infos")}.intersection(LOGGED_INFOS)
-            places = {name: f"episode_{k}/{name}" for name in _COLUMNS}
+            places = {name: f"episode_{k}/{name}" for name in _columns(spaces)}
             places |= {name: f"episode_{k}/infos/{name}" for name in infos}
             columns = read_columns(file, places.values())
             yield {name: columns[place] for name, place in places.items()}
 
 
-def _from_library(minari_set: MinariSet) -> Iterator[Episode]:
+def _from_library(minari_set: MinariSet, spaces: Spaces) -> Iterator[Episode]:
     try:
         from minari import MinariDataset
 
         for episode in MinariDataset(minari_set.data).iterate_episodes():
-            columns = {name: getattr(episode, name) for name in _COLUMNS}
+            columns = {name: _column_of(episode, name) for name in _columns(spaces)}
             infos = {name: value for name, value in (episode.infos or {}).items() if name in LOGGED_INFOS}
             yield {name: np.asarray(column) for name, column in {**columns, **infos}.items()}
     except Exception as error:  # the storages' libraries have no error class in common
         raise CorruptError(f"The Minari set in {minari_set.data.parent} cannot be read ({error!r}).") from error
+
+
+def _column_of(episode: Any, name: str) -> Any:
+    column, _, path = name.partition("/")
+    return entry_of(getattr(episode, column), path) if path else getattr(episode, column)
+
+
+def _side_by_side(raw: Episode, spaces: Spaces) -> Episode:
+    """The episode with the entries of its Dict observations side by side, each in C order.
+
+    Where they cannot be, the first stands for all, and is refused.
+    """
+    if not spaces.entries:
+        return raw
+    parts = [raw[f"observations/{path}"] for path in spaces.entries]
+    fit = all(part.ndim and part.dtype.kind in "fiub" for part in parts) and len(set(map(len, parts))) == 1
+    joined = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1) if fit else parts[0]
+    return {**raw, "observations": joined}
 
 
 def _checked(minari_set: MinariSet, k: int, episode: Episode, spaces: Spaces) -> Episode:

@@ -90,7 +90,7 @@ class Source:
     verb: str = "downloaded"
     """What happens to a set that is not here yet."""
     settings: frozenset[str] = frozenset()
-    """Those of the settings "env", "columns", "layout" and "missing" that may be given for every set of this source."""
+    """Those of the settings "env", "env_kwargs", "columns", "layout" and "missing" that may be given for its sets."""
     files: Callable[[DatasetName, FetchData], dict[str, Path]] = lambda _name, _settings: {}
     """The files by role that the data are read from and that may change under the same name. InputError if missing."""
     download: Callable[[DatasetName, Work], None] | None = None

@@ -40,8 +40,14 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     path, *others = files.values()
     dataset_id = None if settings.columns or others else identify(sha256[0])
     if dataset_id is None:
-        how = Reading(settings.columns, settings.layout, settings.missing, settings.reward is not None)
+        how = Reading(
+            settings.columns, settings.layout, settings.missing, settings.reward is not None, settings.env_kwargs or {}
+        )
         return load_local([path, *others], settings.env, sha256, how, name.dataset_id)
+    if settings.env_kwargs is not None:
+        raise UsageError(
+            f"--env-kwargs contradicts {path}, which is D4RL's {dataset_id}.", hint="leave --env-kwargs out"
+        )
     if settings.env not in (None, d4rl_environment(dataset_id)):
         raise UsageError(
             f"--env {settings.env} contradicts {path}, which is D4RL's {dataset_id}, logged in "
@@ -56,7 +62,7 @@ SOURCE = Source(
     _parse,
     _fetch,
     "./file.h5",
-    settings=frozenset({"env", "columns", "layout", "missing"}),
+    settings=frozenset({"env", "env_kwargs", "columns", "layout", "missing"}),
     files=_files,
     is_here=lambda _name: True,
 )

@@ -36,7 +36,9 @@ _USUAL = (
     "Pendulum-v1",
 )
 _SCHEME = "generate:"
-_ENV_ID = r"(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_.-]+-v\d+"
+# MODULE:ID or ID; the level comes after the last colon.
+_MODULE = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:"
+_ENV_ID = rf"(?:{_MODULE})?(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_.-]+"
 
 
 def _parse(name: str) -> DatasetName | None:
@@ -46,10 +48,11 @@ def _parse(name: str) -> DatasetName | None:
         return None
     rest = name.removeprefix(_SCHEME)
     env_id, _, level = rest.rpartition(":")
-    if not re.fullmatch(_ENV_ID, env_id) or ".." in env_id:
-        example = rest if re.fullmatch(_ENV_ID, rest) else "Hopper-v5"
+    without_level = re.fullmatch(rf"{_ENV_ID}-v\d+", rest) is not None
+    if without_level or not re.fullmatch(_ENV_ID, env_id) or ".." in env_id:
+        example = rest if without_level else "Hopper-v5"
         raise InputError(
-            f"The dataset {name!r} must be written generate:ENV-ID:LEVEL.",
+            f"The dataset {name!r} must be written generate:ENV-ID:LEVEL or generate:MODULE:ENV-ID:LEVEL.",
             hint=f"mopo fetch-data --dataset generate:{example}:random",
         )
     level = "medium-replay" if level == "mixed" else level
@@ -89,6 +92,7 @@ SOURCE = Source(
     "generate:ENV-ID:random, hiv",
     names=tuple(TASKS),
     verb="generated",
+    settings=frozenset({"env_kwargs"}),  # not for a task, which says what its environment is made with
     titles={"generate": "Generated here"},
     entries=_entries,
 )

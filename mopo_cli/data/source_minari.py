@@ -7,7 +7,7 @@ from typing import Any
 
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.source import Dataset, DatasetName, Entry, Source, Work
-from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.errors import CorruptError, InputError, UsageError
 
 _SCHEME = "minari:"
 _ID = r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*-v\d+"
@@ -28,10 +28,27 @@ def _id(name: str) -> str:
     return name.removeprefix(_SCHEME)
 
 
-def _files(name: DatasetName, _settings: FetchData) -> dict[str, Path]:
+def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
+    from mopo_cli.data.column_map import map_file
     from mopo_cli.data.minari_sets import source_files
 
-    return source_files(_id(name.dataset_id))
+    _chosen(name, settings)
+    column_map = map_file(settings.columns)
+    return source_files(_id(name.dataset_id)) | ({} if column_map is None else {"columns": column_map})
+
+
+def _chosen(name: DatasetName, settings: FetchData) -> tuple[str, ...]:
+    """The entries of the observations that --columns names. UsageError where it names anything else."""
+    from mopo_cli.data.column_map import parse_column_map
+
+    column_map = parse_column_map(settings.columns)
+    if column_map.columns.keys() - {"observations"} or column_map.action_low is not None:
+        raise UsageError(
+            f"--columns of {name.dataset_id} can only be obs=ENTRY+ENTRY, as a Minari set says itself what its other "
+            "columns are.",
+            hint="--columns 'obs=observation+desired_goal'",
+        )
+    return column_map.columns.get("observations", ())
 
 
 def _download(name: DatasetName, work: Work) -> None:
@@ -54,7 +71,7 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
 
     dataset_id = _id(name.dataset_id)
     with work.progress(f"reading {name.dataset_id}", open_set(dataset_id).steps) as count:
-        return load_minari(dataset_id, count, settings.env)
+        return load_minari(dataset_id, count, settings.env, settings.env_kwargs, _chosen(name, settings))
 
 
 def _is_here(name: DatasetName) -> bool:
@@ -110,7 +127,8 @@ SOURCE = Source(
     _parse,
     _fetch,
     _EXAMPLE,
-    settings=frozenset({"env"}),  # for a set that names no environment, which shows when it is opened
+    # Which of them a set allows shows when it is opened.
+    settings=frozenset({"env", "env_kwargs", "columns"}),
     files=_files,
     download=_download,
     is_here=_is_here,

@@ -36,6 +36,7 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "reference_max": (float, type(None)),
     "seed": (int, type(None)),
     "env_kwargs": (dict,),
+    "obs_entries": (list,),
     "terminal_next_known": (bool,),
     "recipe": (dict, type(None)),
     "doubts": (list,),
@@ -43,16 +44,19 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "reward": (str, type(None)),
 }
 # Attributes kept as JSON text.
-_JSON = ("env_kwargs", "recipe", "doubts", "names")
+_JSON = ("env_kwargs", "obs_entries", "recipe", "doubts", "names")
 # What a file without them means.
 _ABSENT: dict[str, Any] = {
     "env_kwargs": {},
+    "obs_entries": [],
     "terminal_next_known": True,
     "recipe": None,
     "doubts": [],
     "names": {},
     "reward": None,
 }
+# Those that a file has only where there are any.
+_SELDOM = ("obs_entries", "doubts", "names", "reward")
 _STEP_COLUMNS = {"step": np.int32, "network": np.int32}
 _OLD_NETWORK = "member"  # what the column network is called in older files
 
@@ -61,7 +65,7 @@ def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> st
     """Publish a dataset and return its sha256; equal content gives equal bytes."""
     attributes = {name: getattr(info, name) for name in _INFO_TYPES}
     attributes["doubts"] = [asdict(check) for check in info.doubts]
-    for name in ("doubts", "names", "reward"):  # absent where there is none, as in older files
+    for name in _SELDOM:
         if not attributes[name]:
             del attributes[name]
     for name in _JSON:
@@ -182,6 +186,9 @@ def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]]
     for name in ("action_low", "action_high"):
         if attributes[name].dtype != np.float32:
             raise InputError(f"{path}: attribute {name} is of type {attributes[name].dtype}, not float32.")
+    if not all(isinstance(entry, str) and entry for entry in attributes["obs_entries"]):
+        raise InputError(f"{path}: attribute obs_entries is not a list of names.")
+    attributes["obs_entries"] = tuple(attributes["obs_entries"])
     attributes["doubts"] = tuple(_doubt(document, path) for document in attributes["doubts"])
     return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES}, behaviour=behaviour)
 

@@ -68,6 +68,8 @@ class DatasetInfo:
     seed: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """What the environment is made with, as JSON has it: `gymnasium.make(env_id, **env_kwargs)`."""
+    obs_entries: tuple[str, ...] = ()
+    """The entries of Dict observations that were put side by side, in order; empty for observations that are flat."""
     terminal_next_known: bool = True
     """False where the log does not hold the state after a terminal: those rows' next_observations are fillers."""
     names: dict[str, list[str]] = field(default_factory=dict)

@@ -1,33 +1,32 @@
 """Returns of a policy in the real environment."""
 
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 
 from mopo_cli.errors import InputError
-from mopo_cli.tasks import registration
+from mopo_cli.evaluation.dict_observations import FlatObservations
+from mopo_cli.evaluation.outside_code import Foreign, MadeAnew
+from mopo_cli.evaluation.registered import KNOWN_IDS, first_line, registered
 from mopo_cli.tasks.quiet import silent_mujoco
 
 Environment = gym.Env[Any, Any]
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Observations `[n, O]` to actions `[n, A]` in the environment's own units."""
 
-gym.register_envs(registration)
-
 # A seeded reset of these puts back all that a simulator holds. Of others that is not known: Box2D's walkers, for one,
 # move a little differently after another episode.
 _FORGETFUL = ("gymnasium.envs.mujoco.", "gymnasium.envs.classic_control.", "mopo_cli.tasks.")
-_TRANSPARENT = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing)
-
-KNOWN_IDS = 'list the known ids with: python -c "import gymnasium; gymnasium.pprint_registry()"'
+_TRANSPARENT = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, FlatObservations)
 
 
 @dataclass(frozen=True)
@@ -39,40 +38,24 @@ class EpisodeResults:
     discounted: NDArray[np.float64]
 
 
-class MadeAnew(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that may remember what was played in it: each seeded reset but the first replaces it by a new one.
-
-    Thus what follows a seeded reset depends on the seed and the actions alone, as it does in a fresh process.
-    """
-
-    def __init__(self, environment: Environment, make: Callable[[], Environment]) -> None:
-        super().__init__(environment)
-        self._make = make
-        self._new = True
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As of any environment. Raises what making a new one does."""
-        if seed is not None and not self._new:
-            self.env.close()
-            self.env = self._make()
-        self._new = False
-        return self.env.reset(seed=seed, options=options)
-
-
-def make_environments(env_id: str, n: int, kwargs: dict[str, Any] | None = None) -> list[Environment]:
+def make_environments(
+    env_id: str, n: int, kwargs: dict[str, Any] | None = None, entries: Sequence[str] = ()
+) -> list[Environment]:
     """`n` copies of a registered environment made with `kwargs`, for as many episodes side by side.
 
-    What follows a seeded reset depends on the seed and the actions alone, whatever was played before.
+    What follows a seeded reset depends on the seed and the actions alone, whatever was played before. Observations that
+    are a Dict become flat, see `FlatObservations`, which takes the `entries`; others are left as they are.
 
-    Raises `InputError` if the id is unknown, its simulator is missing, the spaces are not flat boxes, or
+    Raises `InputError` if the id is unknown, its module or simulator is missing, the spaces are not flat boxes, or
     the environment has no time limit (an episode might then never end).
     """
     environments: list[Environment] = []
-    make = partial(_make, env_id, kwargs or {})
+    make = partial(_make, env_id, kwargs or {}, entries)
     try:
         for _ in range(n):
             environment = make()
-            environments.append(environment if _forgets(environment) else MadeAnew(environment, make))
+            forgets = _forgets(environment)
+            environments.append(environment if forgets else Foreign(MadeAnew(environment, make), env_id))
             _check(env_id, environment)
     except BaseException:
         close_environments(environments)
@@ -87,9 +70,11 @@ def close_environments(environments: list[Environment]) -> None:
 
 
 @contextmanager
-def open_environments(env_id: str, n: int, kwargs: dict[str, Any] | None = None) -> Iterator[list[Environment]]:
+def open_environments(
+    env_id: str, n: int, kwargs: dict[str, Any] | None = None, entries: Sequence[str] = ()
+) -> Iterator[list[Environment]]:
     """`make_environments`, closed when the block ends, however it ends."""
-    environments = make_environments(env_id, n, kwargs)
+    environments = make_environments(env_id, n, kwargs, entries)
     try:
         yield environments
     finally:
@@ -106,16 +91,16 @@ def time_limit(env_id: str | None, kwargs: Mapping[str, Any]) -> int | None:
 
     No simulator is made for it.
     """
-    spec = gym.registry.get(env_id or "")
+    spec = _spec(env_id)
     limit: int | None = kwargs.get("max_episode_steps", spec.max_episode_steps if spec else None)
     return limit
 
 
 def is_simulated(env_id: str) -> bool:
     """Whether MuJoCo simulates a registered environment; none is made, and what cannot be made is not."""
-    spec = gym.registry.get(env_id)
+    creator: Any = spec.entry_point if (spec := _spec(env_id)) else None
     try:
-        creator = load_env_creator(spec.entry_point) if spec and isinstance(spec.entry_point, str) else None
+        creator = load_env_creator(creator) if isinstance(creator, str) else creator
     except Exception:  # whatever its module raises, who makes it is told
         return False
     return any(base.__name__ == "MujocoEnv" for base in getattr(creator, "__mro__", ()))
@@ -153,17 +138,45 @@ def evaluate_returns(policy: Policy, environments: list[Environment], seed: int,
     return EpisodeResults(returns, lengths, discounted)
 
 
-def _make(env_id: str, kwargs: dict[str, Any]) -> Environment:
-    # "module:Env-v1" makes gymnasium import that module, and an id may come out of somebody's data file.
-    if ":" in env_id:
-        raise InputError(f"The environment id {env_id!r} must not contain ':'.", KNOWN_IDS)
-    with warnings.catch_warnings(), silent_mujoco():
+def raw_observation_space(env_id: str, kwargs: dict[str, Any]) -> gym.Space[Any]:
+    """The observation space as the environment states it, a Dict or not; raises `InputError` as making it does."""
+    environment = _make_raw(env_id, kwargs)
+    try:
+        return environment.observation_space
+    finally:
+        environment.close()
+
+
+def _spec(env_id: str | None) -> EnvSpec | None:
+    """What the id is registered with; None where it is not, as who makes it is told."""
+    try:
+        return registered(env_id) if env_id else None
+    except InputError:
+        return None
+
+
+def _make(env_id: str, kwargs: dict[str, Any], entries: Sequence[str]) -> Environment:
+    environment = _make_raw(env_id, kwargs)
+    if not isinstance(environment.observation_space, gym.spaces.Dict):
+        return environment
+    try:
+        return FlatObservations(environment, entries, f"The environment {env_id!r}")
+    except InputError:
+        environment.close()
+        raise
+
+
+def _make_raw(env_id: str, kwargs: dict[str, Any]) -> Environment:
+    spec = registered(env_id)
+    with warnings.catch_warnings(), silent_mujoco(), redirect_stdout(sys.stderr):
         # D4RL-trained policies belong on the -v4 environments, of which gymnasium warns each time.
         warnings.filterwarnings("ignore", message=".*out of date.*")
         try:
-            return gym.make(env_id, disable_env_checker=True, **kwargs)
-        except (gym.error.Error, ImportError, TypeError, ValueError) as error:
-            raise InputError(f"The environment {env_id!r} cannot be made: {error}", KNOWN_IDS) from error
+            return gym.make(spec.id, disable_env_checker=True, **kwargs)
+        except MemoryError:
+            raise
+        except Exception as error:  # the constructor may raise anything
+            raise InputError(f"The environment {env_id!r} cannot be made: {first_line(error)}.", KNOWN_IDS) from error
 
 
 def _forgets(environment: Environment) -> bool:
@@ -182,7 +195,10 @@ def _check(env_id: str, environment: Environment) -> None:
             why = " as mopo learns continuous actions" if role == "action" else ""
             raise InputError(f"The environment {env_id!r} has the {role} space {space}; a flat Box is needed{why}.")
     if environment.spec is None or environment.spec.max_episode_steps is None:
-        raise InputError(f"The environment {env_id!r} has no time limit, so its episodes may never end.")
+        raise InputError(
+            f"The environment {env_id!r} has no time limit, so its episodes may never end: register it with "
+            "max_episode_steps, or give one with --env-kwargs '{\"max_episode_steps\": 1000}'."
+        )
 
 
 def _check_actions(actions: NDArray[np.float32], living: int, environment: Environment) -> None:

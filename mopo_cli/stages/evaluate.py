@@ -55,7 +55,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         env_id, per_seed = info.env_id, {}
         check_memory(settings, lambda some: environment_bytes(env_id, some.episodes), torch.device("cpu"), "Evaluation")
         with (
-            open_environments(info.env_id, settings.episodes, info.env_kwargs) as environments,
+            open_environments(info.env_id, settings.episodes, info.env_kwargs, info.obs_entries) as environments,
             stage.progress("evaluate", len(policies)) as count,
         ):
             for seed, path in policies.items():

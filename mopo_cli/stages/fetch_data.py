@@ -15,7 +15,7 @@ from mopo_cli.data.layouts import LAYOUTS
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.source import DatasetName, Work
-from mopo_cli.data.source_generated import LEVELS
+from mopo_cli.data.source_generated import LEVELS, TASKS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
@@ -40,7 +40,7 @@ _NOT_CONTENT = ("mirror",)
 _READING = 3
 
 # Settings that are younger than the cache: at their defaults they do not tell its folders apart.
-_YOUNGER = ("layout", "missing", "reward")
+_YOUNGER = ("env_kwargs", "layout", "missing", "reward")
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -91,6 +91,8 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     if settings.layout is not None and settings.layout not in LAYOUTS:
         raise UsageError(f"--layout must be one of {', '.join(LAYOUTS)}, not {settings.layout!r}.")
     parse_column_map(settings.columns)
+    if settings.env_kwargs is not None:
+        _check_env_kwargs(name, settings)
     if settings.termination != "auto" and not is_expression(settings.termination):
         termination_rule(settings.termination)
     if settings.relabel is not None:
@@ -98,6 +100,16 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
         if settings.reward is not None:
             raise UsageError("--reward and --relabel both replace the rewards.", hint="use only one of them")
     return files
+
+
+def _check_env_kwargs(name: DatasetName, settings: FetchData) -> None:
+    if "env_kwargs" not in SOURCES[name.kind].settings or name.dataset_id in TASKS:
+        raise UsageError(
+            f"--env-kwargs contradicts --dataset {settings.dataset}, which says what its environment is made with.",
+            hint="leave --env-kwargs out",
+        )
+    if name.env_id is None and settings.env is None:
+        raise UsageError("--env-kwargs is for the environment that --env names: add --env ENV-ID.")
 
 
 def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Path, Transitions, DatasetInfo]:
@@ -161,6 +173,8 @@ def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
 
     Call `validate` on what comes back. InputError where the rule does not fit the observations.
     """
+    if name.env_id is not None:
+        name = replace(name, env_kwargs={**name.env_kwargs, **(settings.env_kwargs or {})})
     transitions, info = SOURCES[name.kind].fetch(name, settings, _work(stage))
     if rule := settings.relabel or name.relabel:
         logged_in = {**info.env_kwargs, **name.behaviour_kwargs}

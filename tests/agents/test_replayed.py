@@ -96,7 +96,7 @@ def test_all_networks_that_learn_are_reduced_but_drop_s_ratios(name: str) -> Non
     assert networks and all(value.products == "bf16" for value in networks.values()), networks.keys()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graphs_are_the_steps(name: str, precision: str) -> None:

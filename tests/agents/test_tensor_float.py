@@ -146,7 +146,7 @@ def test_the_command_says_so(stage: str, tiny_run: Any, mopo: Any) -> None:
     assert outcome.code == 3 and f"{flag} tf32 needs an NVIDIA GPU" in outcome.err
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_on_a_gpu_it_is_near_float32_and_graphs_replay_it() -> None:
     found = {}
     for precision in ("fp32", "tf32"):

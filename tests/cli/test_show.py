@@ -294,7 +294,7 @@ def test_data_of_a_name_nobody_knows_are_found_by_their_run(shell: Any) -> None:
         ("hoper-medium", "did you mean 'hopper-medium'", "a name such as"),
         ("runs/hopper-medium", "runs/hopper-medium does not exist", ""),
         ("logs.h5", "logs.h5 does not exist", ""),
-        ("generate:Toy:medium", "must be written generate:ENV-ID:LEVEL", ""),
+        ("generate:Toy-v0", "must be written generate:ENV-ID:LEVEL", ""),
     ],
 )
 def test_a_name_without_data(shell: Any, name: str, said: str, hint: str) -> None:

@@ -71,7 +71,7 @@ def test_progress_adds_up_and_may_stop_it() -> None:
         ("Nope-v3", "Nope"),
         ("Hopper-v99", "v99"),
         ("Hopper-v3", "Hopper-v3"),
-        ("os:Hopper-v5", "':'"),
+        ("no_such_module:Hopper-v5", "no_such_module"),
         ("CartPole-v1", "Box"),
         ("FrozenLake-v1", "Box"),
     ],

@@ -12,7 +12,7 @@ import h5py
 import minari
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probes.minari_sets import Step, buffers, change_metadata, change_spec, log, walk, write
@@ -317,7 +317,14 @@ SPACES = [
     ("observation", Discrete(3), "discrete observations"),
     ("observation", Box(0, 255, (64, 64, 3), np.uint8), r"observations of shape \(64, 64, 3\)"),
     ("observation", Box(0, 255, (128,), np.uint8), "uint8 observations"),
-    ("observation", Dict(position=Box(-1, 1, (2,))), "observations of the kind Dict"),
+    (
+        "observation",
+        Dict(position=Box(-1, 1, (2,)), lamp=Discrete(2)),
+        r"Discrete\(2\) in the observation entry 'lamp'",
+    ),
+    ("observation", Dict(arm=Dict(note=Text(9))), "Text.* in the observation entry 'arm/note'"),
+    ("observation", Dict(eye=Box(0, 255, (9, 9), np.uint8)), "uint8 numbers in the observation entry 'eye'"),
+    ("observation", Dict(), "observations without entries"),
     ("observation", Tuple([Box(-1, 1, (2,))]), "observations of the kind Tuple"),
 ]
 

@@ -17,6 +17,10 @@ KNOWN = [
         DatasetName("generate", "generate:own/Arm-v0:medium-replay", "own/Arm-v0", level="medium-replay"),
     ),
     (
+        "generate:my_pack.envs:own/Arm:expert",
+        DatasetName("generate", "generate:my_pack.envs:own/Arm:expert", "my_pack.envs:own/Arm", level="expert"),
+    ),
+    (
         "halfcheetah-jump",
         DatasetName(
             "generate",
@@ -58,7 +62,11 @@ REFUSED = [
     ("gnerate:Hopper-v5:random", "is not known"),
     ("generate:Hopper-v5", "generate:ENV-ID:LEVEL"),
     ("generate::random", "generate:ENV-ID:LEVEL"),
-    ("generate:os:Hopper-v5:random", "generate:ENV-ID:LEVEL"),
+    ("generate:my_envs:Hopper-v5", "generate:ENV-ID:LEVEL or generate:MODULE:ENV-ID:LEVEL"),
+    ("generate:a:my_envs:Hopper-v5:random", "generate:MODULE:ENV-ID:LEVEL"),
+    ("generate:my-envs:Hopper-v5:random", "generate:MODULE:ENV-ID:LEVEL"),
+    ("generate:.envs:Hopper-v5:random", "generate:MODULE:ENV-ID:LEVEL"),
+    ("generate:my_envs:Hopper-v5:novice", "'novice'; the levels are random, medium,"),
     ("generate:../Hopper-v5:random", "generate:ENV-ID:LEVEL"),
     ("generate:Hopper-v5:novice", "'novice'; the levels are random, medium,"),
     ("ant-angle-35", "did you mean 'ant-angle-45'"),

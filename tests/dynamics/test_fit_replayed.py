@@ -100,7 +100,7 @@ def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
     assert torch.equal(plain.best, fit.best)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("spectral_norm", ["none", "per-network", "shared"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graphs_are_the_steps(spectral_norm: str, precision: str) -> None:

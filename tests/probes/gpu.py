@@ -1,5 +1,6 @@
 """What is done otherwise on a GPU, on the CPU: all members computed at once, and steps recorded and replayed."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,11 @@ _INDEXED = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch
 _SHAPES = ("aten::unsqueeze_", "aten::squeeze_", "aten::transpose_", "aten::t_", "aten::as_strided_")
 
 
+def _asks_on_a_cpu_alone(func: Any, args: Any) -> bool:
+    """Whether all quantiles are between 0 and 1: torch 2.6 asks that of two booleans, and not on a GPU."""
+    return func is torch.ops.aten.equal.default and all(arg.dtype == torch.bool and arg.dim() == 0 for arg in args)
+
+
 def _as_now(values: Any) -> Any:
     """The same memory, in the shape that it has now."""
     return tree_map(lambda value: value.detach() if isinstance(value, Tensor) else value, values)
@@ -49,6 +55,8 @@ class _Notes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves = tree_leaves((args, kwargs))
+        if _asks_on_a_cpu_alone(func, args):
+            return func(*args, **kwargs)
         if any(name in str(func) for name in _REFUSED) or any(isinstance(leaf, torch.Generator) for leaf in leaves):
             raise RuntimeError(f"{func} is not permitted while recording")
         if func in _INDEXED and any(leaf.dtype == torch.bool for leaf in tree_leaves(args[1])):
@@ -73,16 +81,18 @@ def _refuse(name: str, *_: Any) -> None:
     raise RuntimeError(f"{name} asks the device")
 
 
-def record(work: Callable[[], None]) -> Callable[[], object]:
-    """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`): notes the operations, and the memory they work on.
+@contextmanager
+def recording() -> Iterator[list[Callable[[], object]]]:
+    """Around what is to be recorded, as a graph's capture is: its end puts what launches it all again into the list.
 
-    Nothing of the Python around them. As in a graph's capture, recording changes no state, and to draw numbers or to
-    ask the device for one is refused.
+    Noted are the operations and the memory they work on, nothing of the Python around them. As in a capture, recording
+    changes no state, and to draw numbers or to ask the device for one is refused.
     """
+    replays: list[Callable[[], object]] = []
     with _Notes() as notes, pytest.MonkeyPatch.context() as patched:
         for name in ("tolist", "cpu", "numpy"):
             patched.setattr(torch.Tensor, name, partial(_refuse, name))
-        work()
+        yield replays
     for tensor, value in reversed(notes.changed):
         tensor.copy_(value)
 
@@ -93,7 +103,14 @@ def record(work: Callable[[], None]) -> Callable[[], object]:
                 if isinstance(room, Tensor):
                     room.copy_(value)
 
-    return replay
+    replays.append(replay)
+
+
+def record(work: Callable[[], None]) -> Callable[[], object]:
+    """A recorder as CUDA graphs are (see `mopo_cli.engine.capture`), see `recording`."""
+    with recording() as replays:
+        work()
+    return replays[0]
 
 
 class _Launches(TorchDispatchMode):
@@ -112,3 +129,17 @@ def launches(work: Callable[[], object]) -> int:
     with _Launches() as counted:
         work()
     return counted.count
+
+
+def off_device(value: Any, path: str = "") -> list[str]:
+    """The tensors in a value of dataclasses and containers that are not on the device, by their path."""
+    if isinstance(value, Tensor):
+        return [] if value.is_cuda else [path]
+    parts: Any = {}
+    if isinstance(value, dict):
+        parts = value
+    elif isinstance(value, list | tuple | deque):
+        parts = dict(enumerate(value))
+    elif hasattr(value, "__dict__") and type(value).__module__.startswith("mopo_cli."):
+        parts = vars(value)
+    return [off for name, part in parts.items() for off in off_device(part, f"{path}.{name}")]

@@ -19,7 +19,7 @@ def test_steps_are_recorded_on_a_gpu_unless_told_otherwise() -> None:
         open_device(Options(device="cpu", engine="cudagraph"))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_a_graph_does_what_was_recorded_on_the_numbers_that_are_there_then() -> None:
     total, more = torch.zeros(4, device="cuda"), torch.ones(4, device="cuda")
     replay = cuda_graph(lambda: total.add_(more))  # type: ignore[arg-type]

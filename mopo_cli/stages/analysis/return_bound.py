@@ -85,7 +85,9 @@ def _play_all(
     with ExitStack() as context:
         environments = []
         if info.env_id is not None:
-            environments = context.enter_context(open_environments(info.env_id, settings.episodes, info.env_kwargs))
+            environments = context.enter_context(
+                open_environments(info.env_id, settings.episodes, info.env_kwargs, info.obs_entries)
+            )
         count = context.enter_context(stage.progress("bound", len(policies)))
         for seed, path in policies.items():
             actor, meta = open_own_policy(path, stage, data.transitions, start.device)

@@ -46,8 +46,7 @@ def open_device(options: Options) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        device = torch.zeros(1, device=name).device  # with its number, which "cuda" is without
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"--device {options.device} is not usable here: {str(error).splitlines()[0]}", hint="--device cpu"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.dice import Ratio, ratio_layout
+from mopo_cli.errors import InputError
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.stages.common.inputs import described, open_tensors, pack
 from mopo_cli.store.checkpoint import save_tensors
@@ -45,10 +46,20 @@ def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]
 def greedy_policy(
     actor: Actor, action_low: Any, action_high: Any
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The actor's deterministic actions in the environment's units: `[n, obs_dim]` -> `[n, act_dim]`."""
+    """The actor's deterministic actions in the environment's units: `[n, obs_dim]` -> `[n, act_dim]`.
+
+    They raise InputError for observations of another width: an environment can change after it was named.
+    """
     low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
+    width = actor.layout.shapes[0][1][0]
 
     def act(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        if observation.shape[1:] != (width,):
+            raise InputError(
+                f"The environment gives observations of {observation.shape[1]} numbers, but the policy was trained on "
+                f"{width}.",
+                hint="mopo fetch-data --force, with the environment as it is now",
+            )
         action = actor.greedy(torch.from_numpy(observation).to(actor.flat.device)).cpu().numpy()
         actions: NDArray[np.float32] = low + (action + 1) / 2 * (high - low)
         return actions

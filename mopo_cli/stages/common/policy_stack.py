@@ -159,7 +159,8 @@ def _watch(
     if info.env_id is None:
         stage.report.say("The dataset names no environment, so the policies are not evaluated while they train.")
         return None
-    game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, info.action_low, info.action_high)
+    low, high = info.action_low, info.action_high
+    game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, low, high, info.obs_entries)
     return context.enter_context(open_watch(game, processes, stage.report))
 
 

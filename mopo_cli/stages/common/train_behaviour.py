@@ -69,8 +69,9 @@ def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> 
         if not name.level.endswith("replay"):
             check_memory(settings, lambda some: log_bytes(some.transitions, *dims), torch.device("cpu"))
         goal = Goal(RECIPE, name.level, settings.behaviour_steps, _threshold(name, settings, spaces, test_environments))
-        fields = environment_fields(name.env_id, spaces.action_low, spaces.action_high)
-        info = DatasetInfo(name.dataset_id, source="", **fields, seed=settings.seed, env_kwargs=name.env_kwargs)
+        fields = environment_fields(name.env_id, spaces.action_low, spaces.action_high, name.env_kwargs)
+        fields |= {"seed": settings.seed, "env_kwargs": name.env_kwargs, "obs_entries": spaces.entries}
+        info = DatasetInfo(name.dataset_id, source="", **fields)
         path = _trainings_file(name, settings.seed, kwargs)
         with alone_in(path.parent):
             behaviour = _open(path, goal, info, spaces, stage, device)

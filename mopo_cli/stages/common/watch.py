@@ -50,10 +50,12 @@ class Game:
     episodes: int
     action_low: Floats
     action_high: Floats
+    entries: tuple[str, ...] = ()
+    """Of Dict observations, see `DatasetInfo.obs_entries`."""
 
     def open(self, episodes: int) -> list[Environment]:
         """The environments for so many episodes."""
-        return make_environments(self.env_id, episodes, self.env_kwargs)
+        return make_environments(self.env_id, episodes, self.env_kwargs, self.entries)
 
     def play(self, environments: list[Environment], actor: Actor, seed: int) -> Outcome:
         """One episode in each."""
