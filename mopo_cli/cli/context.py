@@ -117,6 +117,7 @@ def execution(call: Call, origins: dict[str, str]) -> "Options":
         device=call.device,
         threads=call.threads,
         engine=call.engine,
+        products=call.products,
         force=call.force,
         allow_mismatch=call.allow_mismatch,
         origins=origins,
