@@ -14,8 +14,8 @@ from mopo_cli.nets.products import can_use_onednn, product, product_into, produc
 # OneDNN is taken where it is faster by more than this. Repeated on a busy machine, what is measured differs by 4 %: so
 # the same is chosen again, and on machines alike.
 _SURE = 1.1
-_SECONDS = 0.3  # that all turns take together
-_LEAST, _MOST = 5, 25  # turns
+_SECONDS, _LONGEST = 0.3, 0.6  # that all turns take together, and that may pass meanwhile on a busy machine
+_LEAST, _MOST = 9, 25  # turns
 # What is multiplied: rows, inputs and outputs of layers of policies, of models in training and in rollouts.
 _LAYERS = ((256, 256, 256), (256, 200, 200), (1024, 200, 200))
 _SIZES: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -34,27 +34,25 @@ class Measured:
     speeds: dict[Kind, dict[Library, float]]
 
 
-def fastest(clock: Callable[[], float]) -> Measured:
+def fastest(clock: Callable[[], float], wall: Callable[[], float]) -> Measured:
     """Measure both libraries, one after the other and that again, about a third of a second in all.
 
-    `clock` gives seconds, best those of this thread alone: torch's operations should be on one thread meanwhile, as
-    they are in training, whose results must not depend on the number of threads. Of each library the first quartile of
-    its times counts, which other work on the machine moves least.
+    `clock` gives seconds, best those of this thread alone, and `wall` those that pass. Torch's operations should be on
+    one thread meanwhile, as they are in training, whose results must not depend on the number of threads. Of each
+    library the first quartile of its times counts, which other work on the machine moves least.
     """
     before = libraries.in_use()
     works = {kind: _work(kind) for kind in KINDS if can_use_onednn(_dtype(kind))}
     seconds: dict[tuple[Kind, Library], list[float]] = {}
     try:
         _take_turn(works, clock, {})  # in the first calls kernels are made
-        turns, turn = _LEAST, 0
-        while turn < turns:
-            spent = _take_turn(works, clock, seconds)
-            turn += 1
-            turns = turns if turn > 1 else max(_LEAST, min(_MOST, int(_SECONDS / max(spent, 1e-9))))
+        begin, spent, turn = wall(), 0.0, 0
+        while turn < _LEAST or (turn < _MOST and spent < _SECONDS and wall() - begin < _LONGEST):
+            spent, turn = spent + _take_turn(works, clock, seconds), turn + 1
     finally:
         libraries.use(before)
     speeds = {
-        kind: {library: works[kind][1] / quantiles(seconds[kind, library])[0] / 1e9 for library in LIBRARIES}
+        kind: {library: works[kind][1] / max(quantiles(seconds[kind, library])[0], 1e-9) / 1e9 for library in LIBRARIES}
         for kind in works
     }
     taken: dict[Kind, Library] = {

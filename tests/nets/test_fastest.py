@@ -1,5 +1,7 @@
 """The faster library is taken, by a clock that the test turns, where it is faster by enough."""
 
+import itertools
+import time
 from collections.abc import Callable
 
 import pytest
@@ -37,14 +39,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Choice, float], Callab
 def test_each_kind_has_the_library_that_is_faster(machine: Callable[..., Callable[[], float]], kind: Kind) -> None:
     wanted: Choice = {**all_by("mkl"), kind: "onednn"}
     before = libraries.in_use()
-    found = fastest(machine(wanted, 2.0))
+    found = fastest(machine(wanted, 2.0), time.perf_counter)
     assert found.choice == wanted and libraries.in_use() == before
     assert found.speeds[kind] == pytest.approx({"onednn": 1000.0, "mkl": 500.0})
 
 
 def test_of_nearly_equal_ones_it_is_mkl(machine: Callable[..., Callable[[], float]]) -> None:
-    assert fastest(machine(all_by("onednn"), 1.09)).choice == all_by("mkl")
-    assert fastest(machine(all_by("onednn"), 1.11)).choice == all_by("onednn")
+    assert fastest(machine(all_by("onednn"), 1.09), time.perf_counter).choice == all_by("mkl")
+    assert fastest(machine(all_by("onednn"), 1.11), time.perf_counter).choice == all_by("onednn")
 
 
 def test_a_burst_of_other_work_changes_nothing(machine: Callable[..., Callable[[], float]]) -> None:
@@ -54,19 +56,21 @@ def test_a_burst_of_other_work_changes_nothing(machine: Callable[..., Callable[[
         calls[0] += 1
         return quiet() + (calls[0] // 20)  # a second, in the middle of one work in ten
 
-    assert fastest(disturbed).choice == all_by("onednn")
+    assert fastest(disturbed, time.perf_counter).choice == all_by("onednn")
 
 
-def test_it_ends_however_slow_or_coarse_the_clock(machine: Callable[..., Callable[[], float]]) -> None:
+@pytest.mark.parametrize(
+    ("step", "passes", "turns"),
+    [(0.0, 0.0, module._MOST), (10.0, 0.0, module._LEAST), (1e-4, 0.0, 25), (1e-4, 10.0, module._LEAST)],
+)
+def test_it_ends_however_slow_the_machine_or_coarse_the_clock(
+    machine: Callable[..., Callable[[], float]], step: float, passes: float, turns: int
+) -> None:
+    """Turns of works that take `step` seconds each, while `passes` seconds pass between two looks at the wall clock."""
     machine(all_by("onednn"), 2.0)
-    works: list[int] = []
-
-    def slow() -> float:
-        works.append(1)
-        return 10.0 * len(works)
-
-    fastest(slow)
-    assert len(works) == 2 * 2 * len(KINDS) * (1 + module._LEAST)
+    looks, wall = itertools.count(), itertools.count()
+    fastest(lambda: step * next(looks), lambda: passes * next(wall))
+    assert next(looks) == 2 * 2 * len(KINDS) * (1 + turns)
 
 
 def test_where_onednn_is_not_all_is_mkl_s(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +78,7 @@ def test_where_onednn_is_not_all_is_mkl_s(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "_SURE", 0.0)
     monkeypatch.setattr(module, "_SIZES", dict.fromkeys(module._SIZES, ((20, 20, 20),)))
     monkeypatch.setattr(products, "_by_onednn", lambda left, right, *_: left @ right)
-    found = fastest(iter(range(10**6)).__next__)
+    found = fastest(itertools.count().__next__, time.perf_counter)
     assert found.choice == {kind: "onednn" if kind.startswith("float32") else "mkl" for kind in KINDS}
 
 

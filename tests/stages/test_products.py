@@ -31,7 +31,7 @@ SPEEDS: dict[Kind, dict[Library, float]] = {kind: {"mkl": 50.0, "onednn": 100.0}
 def measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One is added whenever the machine is measured; it finds MIXED."""
     made: list[int] = []
-    monkeypatch.setattr(module, "fastest", lambda clock: made.append(1) or Measured(MIXED, dict(SPEEDS)))
+    monkeypatch.setattr(module, "fastest", lambda *clocks: made.append(1) or Measured(MIXED, dict(SPEEDS)))
     monkeypatch.setattr(module, "possible", dict)
     monkeypatch.setattr(module, "measured_here", measured_here)
     return made

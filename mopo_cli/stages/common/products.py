@@ -74,15 +74,11 @@ def measured_here() -> Measured:
         kept = read_document(_file(machine), MeasuredProducts)
         if kept["machine"] == machine:
             return Measured(possible(kept["choice"]), kept["speeds"])
-    measured = fastest(_clock())
+    # What other work takes of the processor is no time of this thread; on Windows that clock is too coarse.
+    measured = fastest(time.perf_counter if sys.platform == "win32" else time.thread_time, time.perf_counter)
     with suppress(InputError):  # without a place to keep it, the next command measures again
         write_json(_file(machine), {"machine": machine, **asdict(measured)})
     return measured
-
-
-def _clock() -> Any:
-    # What other work takes of the processor is no time of this thread; on Windows that clock is too coarse.
-    return time.perf_counter if sys.platform == "win32" else time.thread_time
 
 
 def _machine() -> dict[str, Any]:
