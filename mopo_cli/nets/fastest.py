@@ -11,8 +11,8 @@ from mopo_cli.nets import libraries
 from mopo_cli.nets.libraries import KINDS, LIBRARIES, Choice, Kind, Library
 from mopo_cli.nets.products import can_use_onednn, product, product_into, product_silu
 
-# OneDNN is taken where it is faster by more than this. Measured again beside three processes on each core, ratios differ
-# by 5 %: so the same is chosen again, and on machines alike.
+# OneDNN is taken where it is faster by more than this. Measured again beside three processes on each core, ratios
+# differ by 5 %: so the same is chosen again, and on machines alike.
 _SURE = 1.1
 _SECONDS, _LONGEST = 0.3, 0.6  # that all turns take together, and that may pass meanwhile on a busy machine
 _LEAST, _MOST = 9, 25  # turns
