@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mopo_cli.nets import libraries
+
 # Read when torch is first imported; the processes that tests start take it over.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -61,6 +63,24 @@ def evaluated_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mopo_cli.stages.common.policy_stack.free_processes", lambda *_: 0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_measured() -> Iterator[None]:
+    """`--products auto` multiplies as by the processor's name, so that no test depends on how fast anything is."""
+    from mopo_cli.nets.fastest import Measured
+    from mopo_cli.nets.products import usual
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mopo_cli.stages.common.products.measured_here", lambda: Measured(usual(), {}))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def usual_products() -> Iterator[None]:
+    """Every test begins as a process does, before products are chosen."""
+    yield
+    libraries.use(None)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """All rates on one device in one run, each beside what the machine's matrix products of its shapes allow."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,6 +10,8 @@ import torch
 from mopo_cli.agents.algorithm import Algorithm
 from mopo_cli.agents.algorithms import load
 from mopo_cli.bench import operations
+from mopo_cli.bench.rates import Products, Rate
+from mopo_cli.bench.timing import Seconds, in_pairs, seconds_of
 from mopo_cli.bench.workloads import (
     EPISODES,
     MODEL_STEPS,
@@ -24,39 +25,17 @@ from mopo_cli.bench.workloads import (
     warm_up_phases,
 )
 from mopo_cli.config.schema import TrainModel, TrainPolicy
-from mopo_cli.engine.capture import Engine, Recorder
+from mopo_cli.engine.capture import Recorder
 from mopo_cli.evaluation.play import open_environments
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import DTYPES
 from mopo_cli.stages.common.inputs import can_multiply
 
-_BILLION = 1e9
 _IN: dict[Precision, str] = {"fp32": "", "tf32": " in tf32", "bf16": " in bf16"}
 WARM_UP = "warm-up"
 """The name of the rate of the steps that come before policy updates, all phases together."""
 _CHUNK = 1024  # rows that a rollout predicts at once on a CPU
-_LEAST = 5  # calls that a median is of
-
-
-@dataclass(frozen=True)
-class Rate:
-    """How fast one thing goes: ``per_second`` of ``unit``, and the ceiling, None where nothing is computed.
-
-    ``ceiling`` is in the same unit: what the products alone would allow at the measured speed of products. ``note`` is
-    what the user should know of it.
-    """
-
-    name: str
-    unit: str
-    per_second: float
-    ceiling: float | None = None
-    note: str | None = None
-
-    @property
-    def share(self) -> float | None:
-        """Of the ceiling."""
-        return None if self.ceiling is None else self.per_second / self.ceiling
 
 
 @dataclass(frozen=True)
@@ -75,16 +54,29 @@ class Task:
 def measure(
     task: Task, seeds: int, device: torch.device, budget: float, record: Recorder | None = None
 ) -> Iterator[Rate]:
-    """Measure one rate after the other, ``budget`` seconds each; ``seeds`` is the size of the larger stack.
+    """Measure one rate after the other, ``budget`` seconds each or a little more; ``seeds`` is the larger stack's size.
 
-    The products come first, each in the shape of the hidden layers of one workload; their rates are in
-    billions of floating-point operations. With a recorder, gradient steps are replayed (see `engine.capture`).
+    What is computed is measured by turns with matrix products in the shape of its hidden layers. The rate of those is
+    given too, before the first that it is the ceiling of, in billions of floating-point operations. With a recorder,
+    gradient steps are replayed (see `engine.capture`).
     """
+    shown: set[str] = set()
+    for speed, rate in _pairs(task, seeds, device, budget, record):
+        if speed is not None and speed.name not in shown:
+            shown.add(speed.name)
+            yield speed
+        yield rate
+
+
+def _pairs(
+    task: Task, seeds: int, device: torch.device, budget: float, record: Recorder | None
+) -> Iterator[tuple[Rate | None, Rate]]:
+    """Every rate, with that of the products beside it where something is computed."""
     shapes, model, policy = task.shapes, task.model, task.policy
     dims = shapes.obs_dim, shapes.act_dim
     at_once = policy.rollout_batch if device.type == "cuda" else min(policy.rollout_batch, _CHUNK)
-    speeds = {
-        f"{what}{_IN[precision]}": _speed(f"of {what}{_IN[precision]}", rows, width, device, budget, precision)
+    products = {
+        f"{what}{_IN[precision]}": _products(f"{what}{_IN[precision]}", rows, width, device, precision)
         for precision in _precisions(device)
         for what, rows, width in (
             ("model training", model.batch_size, model.hidden),
@@ -92,65 +84,33 @@ def measure(
             ("policy updates", policy.batch_size, policy.hidden),
         )
     }
-    yield from speeds.values()
-
-    def rate(
-        name: str,
-        unit: str,
-        work: Callable[[], object],
-        amount: float,
-        flops: int,
-        speed: Rate,
-        engine: Engine | None = None,
-    ) -> Rate:
-        seconds = median_seconds(work, budget, device)
-        doubt = engine.doubt if engine is not None else None
-        return Rate(name, unit, amount / seconds, speed.per_second * _BILLION / flops, doubt)
-
     step = operations.model_step_flops(model, *dims)
     per_step = model.batch_size * model.networks
     for precision in _precisions(device):
         settings = model.model_copy(update={"update_precision": precision})
         name, amount = training_name(settings), MODEL_STEPS * per_step
         work, engine = model_training(settings, shapes, device, record)
-        yield rate(name, "transitions x networks", work, amount, step // per_step, speeds[name], engine)
+        seconds, others = in_pairs(work, products[name].work, budget, device)
+        rate = Rate.of(name, "transitions x networks", amount, seconds, engine.doubt)
+        yield products[name].beside(rate, step // per_step, others)
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
         made = policy.rollout_batch * policy.h
         for precision in _precisions(device):
             name = f"rollouts{_IN[precision]}"
             work = rollouts(model, policy, shapes, device, precision)
-            yield rate(name, "generated transitions", work, made, flops, speeds[name])
+            seconds, others = in_pairs(work, products[name].work, budget, device)
+            yield products[name].beside(Rate.of(name, "generated transitions", made, seconds), flops, others)
     for members in sorted({1, seeds}):
         for precision in _precisions(device):
             chosen = policy.model_copy(update={"update_precision": precision})
-            yield _updates(updates_name(chosen, members), task, chosen, members, device, budget, record, speeds)
+            yield _updates(updates_name(chosen, members), task, chosen, members, device, budget, record, products)
     if load(policy.algorithm).warm_up is not Algorithm.warm_up:
-        yield _warm_up(task, seeds, device, budget, record)
+        yield None, _warm_up(task, seeds, device, budget, record)
     for method, other in task.methods.items():
-        yield _updates(f"policy updates, {method}", task, other, 1, device, budget, record, speeds)
+        yield _updates(f"policy updates, {method}", task, other, 1, device, budget, record, products)
     if task.env_id is not None:
-        yield _evaluation(task, task.env_id, device, budget)
-
-
-def median_seconds(work: Callable[[], object], budget: float, device: torch.device) -> float:
-    """Median seconds of one call of ``work``: at least five calls, and more until ``budget`` seconds have passed.
-
-    One call before them warms up and is not counted. On a GPU every call is waited for.
-    """
-    _timed(work, device)
-    seconds: list[float] = []
-    while len(seconds) < _LEAST or sum(seconds) < budget:
-        seconds.append(_timed(work, device))
-    return median(seconds)
-
-
-def _timed(work: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+        yield None, _evaluation(task, task.env_id, device, budget)
 
 
 def _precisions(device: torch.device) -> list[Precision]:
@@ -181,27 +141,28 @@ def _updates(
     device: torch.device,
     budget: float,
     record: Recorder | None,
-    speeds: Mapping[str, Rate],
-) -> Rate:
+    products: Mapping[str, Products],
+) -> tuple[Rate, Rate]:
     """Gradient steps, each with its share of what the algorithm does before a rollout."""
-    speed = speeds[f"policy updates{_IN[settings.update_precision]}"]
+    beside = products[f"policy updates{_IN[settings.update_precision]}"]
     model, shapes, dims = task.model, task.shapes, (task.shapes.obs_dim, task.shapes.act_dim)
     flops = operations.update_flops(model, settings, *dims)
     with taking(settings, shapes, members, device, model, record) as (loop, take, steps):
         loop.step = 0
-        seconds = median_seconds(take, budget, device) / steps
+        seconds, others = in_pairs(take, beside.work, budget, device)
+        seconds *= 1 / steps
     refresh = operations.refresh_flops(model, settings, *dims, shapes.rows)
     if refresh:
         flops += refresh / settings.rollout_every
         again, other = refreshes(settings, shapes, members, device, model, record)
-        seconds += median_seconds(again, budget, device) / settings.rollout_every
+        seconds += seconds_of(again, budget, device) * (1 / settings.rollout_every)
         loop.engine.doubt = loop.engine.doubt or other.engine.doubt
-    return Rate(name, "updates", members / seconds, speed.per_second * _BILLION / flops, loop.engine.doubt)
+    return beside.beside(Rate.of(name, "updates", members, seconds, loop.engine.doubt), flops, others)
 
 
 def _warm_up(task: Task, seeds: int, device: torch.device, budget: float, record: Recorder | None) -> Rate:
     """The gradient steps of all phases of a warm-up, each phase measured by itself."""
-    spent, total = 0.0, 0
+    spent, total = Seconds(0.0), 0
     with taking(task.policy, task.shapes, seeds, device, task.model, record) as (loop, take, steps):
         for begin, count in warm_up_phases(loop, steps):
 
@@ -209,16 +170,18 @@ def _warm_up(task: Task, seeds: int, device: torch.device, budget: float, record
                 loop.step = begin
                 take()
 
-            spent, total = spent + count * median_seconds(again, budget, device) / steps, total + count
-        return Rate(WARM_UP, "updates", seeds * total / spent, note=loop.engine.doubt)
+            spent, total = spent + seconds_of(again, budget, device) * (count / steps), total + count
+        return Rate.of(WARM_UP, "updates", seeds * total, spent, loop.engine.doubt)
 
 
-def _speed(what: str, rows: int, width: int, device: torch.device, budget: float, precision: Precision) -> Rate:
-    work, products = product(rows, width, width, device, DTYPES[precision])
-    flops = products * 2 * rows * width * width
-    with rounding(precision):
-        seconds = median_seconds(work, budget, device)
-    return Rate(f"products {what}", "billion operations", flops / _BILLION / seconds)
+def _products(what: str, rows: int, width: int, device: torch.device, precision: Precision) -> Products:
+    work, count = product(rows, width, width, device, DTYPES[precision])
+
+    def multiply() -> None:
+        with rounding(precision):
+            work()
+
+    return Products(f"products of {what}", multiply, count * 2 * rows * width * width)
 
 
 def _evaluation(task: Task, env_id: str, device: torch.device, budget: float) -> Rate:
@@ -226,5 +189,5 @@ def _evaluation(task: Task, env_id: str, device: torch.device, budget: float) ->
         environments = stack.enter_context(open_environments(env_id, EPISODES, dict(task.env_kwargs)))
         steps: list[int] = []
         work = evaluation(task.policy, task.shapes, environments, steps, device, task.model)
-        seconds = median_seconds(work, budget, device)
-        return Rate("evaluation", "environment steps", median(steps) / seconds)
+        seconds = seconds_of(work, budget, device)
+        return Rate.of("evaluation", "environment steps", median(steps), seconds)

@@ -7,7 +7,8 @@ import torch
 
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.crew import crew_size
-from mopo_cli.bench.measure import WARM_UP, Rate, Task, rollouts_name, training_name, updates_name
+from mopo_cli.bench.measure import WARM_UP, Task, rollouts_name, training_name, updates_name
+from mopo_cli.bench.rates import Rate
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.rows import Rows

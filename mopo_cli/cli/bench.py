@@ -14,11 +14,13 @@ from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import FetchData, TrainModel, TrainPolicy
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError, UsageError
+from mopo_cli.nets.libraries import LIBRARIES
 from mopo_cli.report import Report
 from mopo_cli.store.atomic import read_json, write_json
 
 if TYPE_CHECKING:
-    from mopo_cli.bench.measure import Rate, Task
+    from mopo_cli.bench.measure import Task
+    from mopo_cli.bench.rates import Rate
     from mopo_cli.bench.run_time import Projection
 
 EXAMPLES = (
@@ -30,6 +32,8 @@ EXAMPLES = (
 )
 
 _PRESET = "hopper-medium-replay"
+_WIDTH = 55  # of the longest name of a rate and its unit
+_SPREAD = 13  # of what is said where it is not steady
 
 Seeds = Annotated[int, typer.Option("--seeds", help="policies to train together", metavar="INT", min=1, max=MOST_SEEDS)]
 Rows = Annotated[int, typer.Option("--rows", help="transitions in the data", metavar="INT", min=1000, max=10**15)]
@@ -60,7 +64,7 @@ def bench(
 
     before = _earlier(compare)
     task, preset = _task(call, rows, methods)
-    options = Options(device=call.device, threads=call.threads, engine=call.engine)
+    options = Options(device=call.device, threads=call.threads, engine=call.engine, products=call.products)
     device = open_device(options)
     check_room(task, seeds, device)
     record, threads = open_recorder(options, device), thread_count()
@@ -75,12 +79,14 @@ def bench(
     }
     if compare is not None and before is not None:
         _check_alike(compare, before, about)
+    products = _products(call)
     size = crew_size(seeds, device)
     processes = free_processes(options, device, seeds, size)
     rates, projection = _measure(task, seeds, device, seconds, record, processes, call.report)
     result: dict[str, Any] = {
         **about,
         "versions": tool_versions(),
+        "products": products,
         "rates": {rate.name: {**asdict(rate), "share": rate.share} for rate in rates},
         "projection": {**asdict(projection), "total_seconds": projection.total_seconds},
         "peak_bytes": _peak_bytes(device),
@@ -127,18 +133,38 @@ def _measure(
 ) -> "tuple[list[Rate], Projection]":
     from mopo_cli.bench.measure import measure
     from mopo_cli.bench.run_time import project
+    from mopo_cli.bench.timing import spread_in_words
     from mopo_cli.evaluation.play import time_limit
 
     rates = []
-    with report.live_table(("what", "per second", "of the ceiling")) as table:
+    with report.live_table(
+        ("what", "per second", f"{'IQR':>{_SPREAD}}", "ceiling", f"{'IQR':>{_SPREAD}}", "of the ceiling")
+    ) as table:
         for rate in measure(task, seeds, device, seconds, record):
             rates.append(rate)
-            share = None if rate.share is None else f"{rate.share:.0%}"
-            table.row(f"{rate.name} ({rate.unit})", rate.per_second, share)
+            what = f"{rate.name} ({rate.unit})".rjust(_WIDTH)
+            measured = (rate.per_second, spread_in_words(rate.spread))
+            ceiling = (rate.ceiling, spread_in_words(rate.ceiling_spread))
+            table.row(what, *measured, *ceiling, None if rate.share is None else f"{rate.share:.0%}")
             if rate.note is not None:
                 report.say(f"{rate.name}: steps run eagerly, which is slower: {rate.note}")
     episode = time_limit(task.env_id, task.env_kwargs) or 1000
     return rates, project(task, seeds, rates, episode, processes)
+
+
+def _products(call: Call) -> dict[str, Any] | None:
+    """The library of each kind of product, and what each made of them a second where that was measured."""
+    from mopo_cli.nets.libraries import in_use
+    from mopo_cli.stages.common.products import AUTO, measured_here
+
+    choice = in_use()
+    if choice is None:
+        return None
+    speeds: Any = measured_here().speeds if call.products == AUTO else {}
+    rows = [(kind, *(speeds.get(kind, {}).get(name) for name in LIBRARIES), chosen) for kind, chosen in choice.items()]
+    title = "Products: billion operations a second on one thread, measured once on this machine"
+    call.report.table(title if speeds else "Products", ("kind", *LIBRARIES, "by"), rows)
+    return {"choice": choice, "speeds": speeds}
 
 
 def _earlier(path: Path | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import typer
 from mopo_cli.config.checks import check_flags, stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.errors import UsageError
+from mopo_cli.nets.libraries import LIBRARIES
 from mopo_cli.report import Report
 from mopo_cli.store.documents import RENAMED
 
@@ -67,6 +68,7 @@ class Call:
     device: str = "auto"
     threads: int | None = None
     engine: str = "auto"
+    products: str = "auto"
     force: bool = False
     allow_mismatch: bool = False
 
@@ -86,8 +88,10 @@ def _flag(
 Json = Annotated[bool, plain_option("--json", "print only one JSON object on stdout")]
 
 ENGINES = ("auto", "eager", "cudagraph")
+PRODUCTS = ("auto", *LIBRARIES)
 _RUN_HELP = "run folder (default: runs/DATA-SET, $MOPO_RUN or the last one used)"
 _ENGINE_HELP = "auto, eager, or cudagraph: record steps once and replay them (auto: on a GPU)"
+_PRODUCTS_HELP = "library of CPU products: auto, mkl, onednn"
 _HELP_ALL = "all settings; or mopo presets settings [METHOD]"
 
 EXECUTION: dict[str, inspect.Parameter] = {
@@ -101,6 +105,7 @@ EXECUTION: dict[str, inspect.Parameter] = {
         _flag("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
         _flag("threads", int | None, "CPU threads (default: chosen by torch)", "INT"),
         _flag("engine", str, _ENGINE_HELP, "ENGINE", "auto"),
+        _flag("products", str, _PRODUCTS_HELP, "LIBRARY", "auto"),
         _flag("force", bool, "redo the stage even if it is up to date", default=False),
         _flag("allow_mismatch", bool, "use inputs made from other data (warns)", default=False),
         _flag("json", bool, "print only one JSON object on stdout", default=False),
@@ -226,8 +231,9 @@ def _call(values: dict[str, Any], settings: set[str]) -> Call:
     device, threads = execution.get("device", "auto"), execution.get("threads")
     if not _DEVICE.fullmatch(device):
         raise UsageError(f"--device must be auto, cpu, cuda or cuda:NUMBER, not {device!r}.")
-    if execution.get("engine", "auto") not in ENGINES:
-        raise UsageError(f"--engine must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {execution['engine']!r}.")
+    for name, choices in (("engine", ENGINES), ("products", PRODUCTS)):
+        if (value := execution.get(name, "auto")) not in choices:
+            raise UsageError(f"--{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}.")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, not {threads}.")
     if threads is not None and threads > _MOST_THREADS:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
+from mopo_cli.nets import libraries
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.same_settings import changed_settings, setting_defaults
 from mopo_cli.store.atomic import discard_leftovers, plain
@@ -57,6 +58,7 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     engine: str = "auto"
+    products: str = "auto"
     force: bool = False
     allow_mismatch: bool = False
     origins: dict[str, str] = field(default_factory=dict)
@@ -124,6 +126,7 @@ class Stage:
             "settings": plain(self.settings),
             "inputs": self.inputs,
             "wall_seconds": time.monotonic() - self._started,
+            "products": libraries.in_use(),
             "meta": meta,
         }
         save_tensors(self.state_file, tensors, envelope)
@@ -151,6 +154,17 @@ class Stage:
         if first:
             self._started -= saved["wall_seconds"]
         return tensors, saved["meta"]
+
+    def resume_products(self) -> None:
+        """Multiply by the libraries of the interrupted attempt, if there is one, see `stages.common.products`."""
+        if self.options.force or not self.state_file.is_file():
+            return
+        from mopo_cli.stages.common.products import resume_products
+        from mopo_cli.store.checkpoint import read_meta
+
+        meta = read_meta(self.state_file)
+        if meta is not None:  # else `load_state` says what is wrong
+            resume_products(meta.get("products"), self.options.products, self.key, self.report)
 
     def finish(self, outputs: dict[str, Path], extra: dict[str, Any]) -> dict[str, Any]:
         """Publish what was staged and the stage's record as one, drop the resume state and return `result`.
@@ -251,6 +265,8 @@ def stage_envelope(
             stage._remove_state()  # a process that was killed right after it wrote the record left it
             report.say(f"{key} is up to date")
             remember_run(run)
+        else:
+            stage.resume_products()
         try:
             yield stage
             if stage.signal:

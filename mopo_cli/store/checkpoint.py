@@ -34,6 +34,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -
         temporary.write_bytes(content)
 
 
+def read_meta(path: Path) -> dict[str, Any] | None:
+    """The meta of a file from `save_tensors`, unchecked and without its tensors; None where it has none to read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})[_HEADER_KEY])
+    except (SafetensorError, OSError, LookupError, ValueError, RecursionError):
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors on ``device`` and the meta of a file from `save_tensors`.
 

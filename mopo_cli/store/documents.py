@@ -10,6 +10,7 @@ from pydantic.config import with_config
 from typing_extensions import TypedDict
 
 from mopo_cli.errors import CorruptError
+from mopo_cli.nets.libraries import Kind, Library
 from mopo_cli.store.atomic import read_json, read_jsonl
 
 _adapter = cache(TypeAdapter)
@@ -130,6 +131,15 @@ class CachedDataset(TypedDict):
 
     dataset_id: str
     sha256: Sha256
+
+
+@typed
+class MeasuredProducts(TypedDict):
+    """What was measured of the libraries that multiply, on one kind of machine: see `nets.fastest`."""
+
+    machine: dict[str, Any]
+    choice: dict[Kind, Library]
+    speeds: dict[Kind, dict[Library, Finite]]
 
 
 @typed

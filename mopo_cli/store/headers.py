@@ -113,6 +113,7 @@ class CheckpointHeader(TypedDict):
     settings: dict[str, Any]
     inputs: Files
     wall_seconds: Seconds
+    products: NotRequired[dict[str, str] | None]
     meta: dict[str, Any]
 
 
@@ -153,6 +154,7 @@ class BehaviourProgress(TypedDict):
     steps: Counted
     episode: Counted
     adam: list[Counted]
+    products: NotRequired[dict[str, str] | None]
     curve: list[Annotated[list[int | float], Field(min_length=2, max_length=2)]]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mopo_cli import __version__
 from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.nets.libraries import in_use, named
 from mopo_cli.store.atomic import plain, read_json, sha256_file, write_json
 from mopo_cli.store.documents import CELL, Files, RunDocument, checked, present_names
 from mopo_cli.store.run import RunFolder
@@ -131,11 +132,12 @@ def is_up_to_date(
 
 
 def tool_versions() -> dict[str, str]:
-    """The versions that a result depends on, without importing the packages."""
+    """The versions that a result depends on, without importing the packages; also what multiplies, once chosen."""
     versions = {"python": platform.python_version(), "mopo": __version__}
     for package in ("torch", "numpy", "gymnasium", "mujoco"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
-    return versions
+    products = in_use()
+    return versions if products is None else versions | {"products": named(products)}

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from mopo_cli.nets.libraries import named
+from mopo_cli.nets.products import usual
 from mopo_cli.stages.common import memory
 
 TINY = """
@@ -26,11 +28,15 @@ def test_it_measures_projects_and_compares(mopo: Any) -> None:
     assert measured.code == 0
     told = json.loads(measured.out)
     assert told == json.loads(Path("before.json").read_text())
-    assert told["rates"]["policy updates, 2 seeds"]["per_second"] > 0
+    updates = told["rates"]["policy updates, 2 seeds"]
+    assert updates["per_second"] > 0 and updates["iqr"] >= 0 and updates["ceiling_iqr"] >= 0
+    assert updates["share"] == pytest.approx(updates["per_second"] / updates["ceiling"])
+    assert told["products"]["choice"] == usual() and told["versions"]["products"] == named(usual())
     assert told["projection"]["total_seconds"] == pytest.approx(sum(told["projection"]["seconds"].values()))
     assert sorted(path.name for path in Path().iterdir()) == ["before.json", "tiny.yaml"], "no run, no data"
-    again = mopo(f"bench {QUICK} --seeds 2 --compare before.json")
+    again = mopo(f"bench {QUICK} --seeds 2 --compare before.json --products mkl")
     assert again.code == 0 and "Then and now" in again.err and "ratio" in again.err
+    assert "float32 gradient" in again.err and "IQR" in again.err
     assert "A run of generate-InvertedPendulum-v5-random with 2 seeds on cpu" in again.out
 
 

@@ -1,6 +1,5 @@
 """Rates are amounts by medians, shares are of the products, and a run is projected from them."""
 
-import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +9,10 @@ import torch
 
 from mopo_cli.agents import brac as module
 from mopo_cli.agents.crew import Crew
-from mopo_cli.bench.measure import Rate, Task, measure, median_seconds
+from mopo_cli.bench.measure import Task, measure
+from mopo_cli.bench.rates import Products, Rate
 from mopo_cli.bench.run_time import MODEL_EPOCHS, project
+from mopo_cli.bench.timing import Seconds
 from mopo_cli.bench.workloads import Shapes, taking, warm_up_phases
 from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import TrainModel, TrainPolicy
@@ -29,46 +30,25 @@ def trained_by(name: str, **settings: Any) -> TrainPolicy:
     return kind(**POLICY.model_dump() | {"algorithm": name, "real_ratio": 1.0} | settings)
 
 
-def test_the_median_leaves_out_the_warm_up_and_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
-    spent = iter([100.0, 1.0, 2.0, 50.0, 3.0, 4.0])  # the first one warms up
-    clock = itertools.accumulate(itertools.chain.from_iterable((0.0, next(spent)) for _ in range(6)))
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    assert median_seconds(lambda: None, 0.5, CPU) == 3.0
-
-
-def test_work_is_repeated_until_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = itertools.count()
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 2)
-    calls: list[int] = []
-    median_seconds(lambda: calls.append(1), 10.0, CPU)
-    assert len(calls) == 1 + 20  # half a second each
-
-
 def test_all_that_takes_time_is_measured_in_one_run() -> None:
     task = Task(Shapes(4, 1, 1000), "InvertedPendulum-v5", {}, MODEL, POLICY)
     rates = {rate.name: rate for rate in measure(task, 3, CPU, 0.01)}
+    each = [f"{what}{how}" for what in ("model training", "rollouts", "policy updates") for how in ("", " in bf16")]
     assert list(rates) == [
-        *(f"products of {what}" for what in ("model training", "rollouts", "policy updates")),
-        *(f"products of {what} in bf16" for what in ("model training", "rollouts", "policy updates")),
-        *(
-            "model training",
-            "model training in bf16",
-            "rollouts",
-            "rollouts in bf16",
-            "policy updates",
-            "policy updates in bf16",
-        ),
+        *(name for what in each for name in (f"products of {what}", what)),
         *("policy updates, 3 seeds", "policy updates in bf16, 3 seeds", "evaluation"),
     ]
     assert all(rate.per_second > 0 for rate in rates.values())
     computed = [rate for name, rate in rates.items() if "products" not in name and name != "evaluation"]
     assert all(rate.share is not None and 0 < rate.share < 1 for rate in computed)
+    assert all(rate.spread is not None and rate.spread >= 0 for rate in rates.values())
+    assert all(rate.ceiling_spread is not None for rate in computed)
 
 
 def test_what_imagines_nothing_has_no_rollouts() -> None:
     task = Task(Shapes(4, 1, 1000), None, {}, MODEL, POLICY.model_copy(update={"real_ratio": 1.0}))
     names = [rate.name for rate in measure(task, 1, CPU, 0.01)]
-    assert "rollouts" not in names and "evaluation" not in names and names[-2] == "policy updates"
+    assert "rollouts" not in names and "evaluation" not in names and names[-3] == "policy updates"
 
 
 def test_further_methods_are_measured_too() -> None:
@@ -136,6 +116,16 @@ def test_a_phase_is_measured_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(time, "perf_counter", lambda: passed.append(1e-4) or sum(passed))
     rates = {rate.name: rate for rate in measure(Task(Shapes(4, 1, 1000), None, {}, MODEL, brac), 1, CPU, 0.0)}
     assert rates["warm-up"].per_second == pytest.approx(65 / (40 * 1 + 25 * 3), rel=1e-3)
+
+
+def test_a_rate_beside_its_products_by_hand() -> None:
+    """A call of 1,000 updates takes 4 s, within half a second; one of products 0.5 s, each of 3e9 operations."""
+    rate = Rate.of("policy updates", "updates", 1000, Seconds(4.0, 0.5))
+    speed, beside = Products("products of policy updates", lambda: None, 3 * 10**9).beside(rate, 1e7, Seconds(0.5, 0.1))
+    assert (speed.per_second, speed.spread, speed.ceiling) == (6.0, pytest.approx(0.2), None)
+    assert (beside.per_second, beside.iqr, beside.spread) == (250.0, pytest.approx(31.25), pytest.approx(0.125))
+    assert (beside.ceiling, beside.ceiling_spread) == (pytest.approx(600.0), pytest.approx(0.2))
+    assert beside.share == pytest.approx(250 / 600)
 
 
 def test_a_run_projected_by_hand() -> None:

@@ -10,9 +10,11 @@ from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.streams import stream
-from mopo_cli.nets import products
+from mopo_cli.nets import libraries
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
+from mopo_cli.nets.libraries import LIBRARIES, Library, all_by
+from mopo_cli.nets.products import possible
 from mopo_cli.tasks.termination import never
 
 OBS, ACT, HIDDEN = 5, 2, 64
@@ -47,7 +49,7 @@ def by_hand(ensemble: Ensemble, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
     h = rounded(torch.nn.functional.silu(x.double() @ p["w0"] + p["b0"]))
     for i in (1, 2):
         h = h @ rounded(p[f"w{i}"]) + rounded(p[f"b{i}"])
-        h = rounded(torch.nn.functional.silu(h if products._onednn is not None else rounded(h)))
+        h = rounded(torch.nn.functional.silu(h if "bfloat16 silu" in (libraries.to_onednn or ()) else rounded(h)))
     raw = h @ p["w_logvar"] + p["b_logvar"]
     softplus = torch.nn.functional.softplus
     below = p["max_logvar"] - softplus(p["max_logvar"] - raw)
@@ -74,12 +76,9 @@ def test_without_uncertainties_a_network_is_asked_about_its_own_rows_alone(
     assert set(steps[0].network.tolist()) == {0, 1, 3}
 
 
-@pytest.mark.parametrize("library", ["fastest", "torch.mm"])
-def test_in_bf16_only_the_hidden_products_are_rounded(
-    ensemble: Ensemble, library: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if library == "torch.mm":
-        monkeypatch.setattr(products, "_onednn", None)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_in_bf16_only_the_hidden_products_are_rounded(ensemble: Ensemble, library: Library) -> None:
+    libraries.use(possible(all_by(library)))
     observation, action = rows(700)
     coarse = ensemble.predict(observation, action, precision="bf16")
     exact = ensemble.predict(observation, action)

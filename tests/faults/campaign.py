@@ -32,10 +32,10 @@ train-policy:
   {h: 2, epochs: 6, steps-per-epoch: 50, rollout-every: 25, rollout-batch: 200, hidden: 16, eval-episodes: 2}
 evaluate: {episodes: 20}
 """
-RUN = "--run runs/tiny --config tiny.yaml --device cpu"
+RUN = "--run runs/tiny --config tiny.yaml --device cpu --products mkl"
 POLE = "fetch-data --dataset generate:InvertedPendulum-v5"
 LINES = {
-    "full-replay": f"{POLE}:full-replay --run runs/replay --config tiny.yaml --device cpu --threads 2",
+    "full-replay": f"{POLE}:full-replay --run runs/replay --config tiny.yaml --device cpu --products mkl --threads 2",
     "random": f"{POLE}:random {RUN}",
     "train-model": f"train-model {RUN} --threads 2 --seeds 2",
     "select-elites": f"select-elites {RUN}",

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mopo_cli.bench.operations import counted
-from mopo_cli.nets import products
-from mopo_cli.nets.products import product, product_into, product_silu
+from mopo_cli.nets import libraries, products
+from mopo_cli.nets.libraries import KINDS, LIBRARIES, all_by
+from mopo_cli.nets.products import can_use_onednn, possible, product, product_into, product_silu, usual
 
 # Rows, inner dimension, columns: both narrow and wide, one alone, and one less than is narrow.
 SHAPES = [(1, 1, 1), (3, 5, 2), (256, 14, 256), (256, 256, 6), (256, 200, 1), (15, 64, 64), (16, 16, 16), (37, 130, 50)]
@@ -19,11 +20,10 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-@pytest.fixture(params=["fastest", "torch.mm"])
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine takes, and what one without oneDNN does."""
-    if request.param == "torch.mm":
-        monkeypatch.setattr(products, "_onednn", None)
+@pytest.fixture(params=[*LIBRARIES, None])
+def library(request: pytest.FixtureRequest) -> None:
+    """Each library for all products, as far as it is here, and what is usual on this processor."""
+    libraries.use(possible(all_by(request.param)) if request.param else usual())
 
 
 @pytest.mark.usefixtures("library")
@@ -71,37 +71,87 @@ def test_silu_of_a_product(shape: tuple[int, int, int], dtype: torch.dtype) -> N
     exact = left.double() @ (right / inner**0.5).double() + bias.double()
     wanted = exact * torch.sigmoid(exact)
     assert found.dtype == dtype and found.shape == (rows, columns)
-    digit = 1e-5 if dtype == torch.float32 else 2.0**-8 if products._onednn is not None else 2.0**-7
+    digit = 1e-5 if dtype == torch.float32 else 2.0**-8 if "bfloat16 silu" in (libraries.to_onednn or ()) else 2.0**-7
     np.testing.assert_allclose(found.double(), wanted, rtol=1.01 * digit, atol=1e-5 if digit < 2.0**-7 else digit)
 
 
-@pytest.mark.skipif(products._onednn is None, reason="MKL is as fast on this processor")
-def test_wide_products_of_float32_alone_are_handed_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    onednn, asked = products._onednn, []
+# Of each kind a product that is of it; of the first, both functions.
+OF_KINDS: dict[str, list[Any]] = {
+    "float32 small": [(product, 255, 128, 128), (product_into, 64, 16, 64)],
+    "float32 layer": [(product, 256, 128, 128)],
+    "float32 gradient": [(product_into, 256, 128, 128)],
+    "bfloat16 layer": [(product, 16, 16, 16)],
+    "bfloat16 gradient": [(product_into, 16, 16, 16)],
+    "bfloat16 silu": [(product_silu, 3, 5, 2)],
+}
+# Thin ones, and types that no library is chosen for.
+OF_NONE = [("float32", 15, 64, 64), ("bfloat16", 64, 15, 64), ("float32", 64, 64, 15), ("float64", 64, 64, 64)]
 
-    def spy(*given: Any) -> Tensor:
-        asked.append(1)
-        result: Tensor = onednn(*given)  # type: ignore[misc]
-        return result
 
-    monkeypatch.setattr(products, "_onednn", spy)
+def test_every_kind_is_made_by_its_library_and_by_no_other_kind_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(products, "_by_onednn", lambda left, right, *_: asked.append(1) or torch.mm(left, right))
 
-    def handed(rows: int, inner: int, columns: int, dtype: torch.dtype = torch.float32) -> list[int]:
+    def handed(dtype: str, made: Any, rows: int, inner: int, columns: int) -> bool:
         asked.clear()
-        left, right = draw(rows, inner).to(dtype), draw(inner, columns).to(dtype)
-        product_into(product(left, right), left, right)
-        return asked.copy()
+        left, right = (draw(*size).to(getattr(torch, dtype)) for size in ((rows, inner), (inner, columns)))
+        if made is product_into:
+            made(torch.empty(rows, columns), left, right)
+        else:
+            made(left, right, torch.zeros(1, columns, dtype=left.dtype))
+        return bool(asked)
 
-    assert handed(256, 256, 256) == handed(16, 16, 16) == [1, 1]
-    assert handed(15, 64, 64) == handed(64, 15, 64) == handed(64, 64, 15) == []
-    assert handed(64, 64, 64, torch.float64) == handed(64, 64, 64, torch.bfloat16) == []
+    assert OF_KINDS.keys() == {*KINDS}
+    for chosen in KINDS:
+        libraries.use({chosen: "onednn"})
+        for kind, made in OF_KINDS.items():
+            for job in made:
+                assert handed(kind.split()[0], *job) == (kind == chosen), (chosen, kind, job)
+    libraries.use(all_by("onednn"))
+    assert not any(handed(dtype, made, *job) for dtype, *job in OF_NONE for made in (product, product_into))
 
 
-def test_operations_are_counted_whatever_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_product_rounds_as_its_library_does() -> None:
+    """Bytes hold with the choice: they are those of the library's function itself."""
+    left, right, bias = draw(256, 256), draw(256, 256), draw(1, 256)
+    libraries.use(all_by("mkl"))
+    assert torch.equal(product(left, right, bias), torch.addmm(bias, left, right))
+    if not can_use_onednn(torch.float32):
+        pytest.skip("torch has no oneDNN here")
+    libraries.use(all_by("onednn"))
+    linear = torch.ops.mkldnn._linear_pointwise.default
+    assert torch.equal(product(left, right, bias), linear(left, right.t(), bias[0], "none", [], ""))
+    into = torch.empty(256, 256)
+    product_into(into, left.t(), right)
+    assert torch.equal(into, linear(left.t(), right.t(), None, "none", [], ""))
+
+
+@pytest.mark.parametrize(
+    ("about", "single", "half", "fused"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_f": True}, "onednn", "mkl", "onednn"),
+        ({"cpu_name": "AMD EPYC", "avx512_f": False}, "mkl", "mkl", "mkl"),
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_f": True}, "mkl", "mkl", "mkl"),
+        ({}, "mkl", "mkl", "mkl"),
+    ],
+)
+def test_the_usual_choice_goes_by_the_name(
+    monkeypatch: pytest.MonkeyPatch, about: Any, single: str, half: str, fused: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: about, raising=False)
+    monkeypatch.setattr(products, "can_use_onednn", lambda dtype: True)
+    assert usual() == {
+        **dict.fromkeys(("float32 small", "float32 layer", "float32 gradient"), single),
+        **dict.fromkeys(("bfloat16 layer", "bfloat16 gradient"), half),
+        "bfloat16 silu": fused,
+    }
+
+
+def test_operations_are_counted_whatever_the_library() -> None:
     def both() -> Any:
         return product(draw(32, 40), draw(40, 50)), product(draw(32, 4), draw(4, 50), draw(1, 50))
 
     wanted = 2 * 32 * 40 * 50 + 2 * 32 * 4 * 50
-    assert counted(both) == wanted
-    monkeypatch.setattr(products, "_onednn", None)
-    assert counted(both) == wanted
+    for name in LIBRARIES:
+        libraries.use(possible(all_by(name)))
+        assert counted(both) == wanted

@@ -13,7 +13,7 @@ from probes.runs import stop_at
 from probes.stacks import OWN
 
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.bench import measure, workloads
+from mopo_cli.bench import measure, timing, workloads
 from mopo_cli.errors import UsageError
 from mopo_cli.stages.common.inputs import open_device, open_recorder
 from mopo_cli.stages.runner import Options
@@ -100,7 +100,7 @@ def test_policies_begun_on_a_cpu_are_finished_there(cuda: FakeCuda, mopo: Any, m
 
 
 def test_the_benchmark(cuda: FakeCuda, mopo: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(measure, "median_seconds", lambda work, budget, device: measure._timed(work, device))  # once
+    monkeypatch.setattr(timing, "_LEAST", 2), monkeypatch.setattr(timing, "_PATIENCE", 0)
     monkeypatch.setattr(measure, "MODEL_STEPS", 5), monkeypatch.setattr(workloads, "MODEL_STEPS", 5)
     Path("tiny.yaml").write_text(
         "train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [0.1, 0.1], batch-size: 8}\n"

@@ -19,6 +19,9 @@ from probes.runs import stop_at
 from mopo_cli.agents.actor import Actor
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
+from mopo_cli.nets import libraries
+from mopo_cli.nets.libraries import LIBRARIES, all_by
+from mopo_cli.nets.products import can_use_onednn, possible
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common import watch as watching
@@ -117,6 +120,21 @@ def test_what_is_left_at_the_end_is_not_waited_for() -> None:
         (process,) = (player.process for player in watch.players)
         start = time.monotonic()
     assert time.monotonic() - start < 2 and process.returncode == -signal.SIGKILL
+
+
+def test_a_process_multiplies_as_this_one_does() -> None:
+    """Sixteen games of a policy with a wide layer, whose returns show the last bits of its products."""
+    layout = mlp_layout((3, 256, 256, 2))
+    game = Game("Pendulum-v1", {}, 16, np.array([-2], np.float32), np.array([2], np.float32))
+    wide = Actor(torch.randn(1, layout.size, generator=torch.Generator().manual_seed(0)), layout, -5.0, 2.0)
+    found: list[Outcome] = []
+    for library in LIBRARIES:
+        libraries.use(possible(all_by(library)))
+        with open_watch(game, 1, Report()) as beside, open_watch(game, 0, Report()) as here:
+            played = beside.play(wide, 7).result()
+            assert beside.processes == 1 and played == here.play(wide, 7).result()
+            found.append(played)
+    assert found[0] != found[1] or not can_use_onednn(torch.float32)
 
 
 PARENT = """

@@ -18,10 +18,12 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
 from mopo_cli.engine.parallel import use_threads
 from mopo_cli.errors import CorruptError, InputError, SettingsError, UsageError
+from mopo_cli.nets import libraries
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.products import use_products
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import Elites, checked, read_document
@@ -37,9 +39,10 @@ _TORCH_THREADS = torch.get_num_threads()  # before `use_threads` changes it
 
 
 def open_device(options: Options) -> torch.device:
-    """The device to compute on: `auto` takes a CUDA GPU where there is one. Sets how many CPU threads compute.
+    """The device to compute on: `auto` takes a CUDA GPU where there is one. Sets what a CPU computes with.
 
-    UsageError for a device that this machine or this build of torch does not have, or an engine that it cannot be.
+    That is the number of threads and the libraries of matrix products. UsageError for a device or library that this
+    machine or this build of torch does not have, or an engine that it cannot be.
     """
     _keep_freed_memory()
     name = options.device
@@ -57,6 +60,10 @@ def open_device(options: Options) -> torch.device:
         raise UsageError(f"--engine cudagraph needs a CUDA device, and this is {device}.", hint="--engine auto")
     # Work for a GPU is launched by one thread.
     use_threads(cpu_threads(options) if device.type == "cpu" else 1)
+    if device.type == "cpu":
+        use_products(options.products)
+    else:
+        libraries.use(None)
     return device
 
 

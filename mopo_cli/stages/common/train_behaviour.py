@@ -35,9 +35,11 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import CorruptError, Stopped
 from mopo_cli.evaluation.play import Environment, open_environments
+from mopo_cli.nets import libraries
 from mopo_cli.stages.common.inputs import described, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
+from mopo_cli.stages.common.products import resume_products
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import checked
@@ -117,6 +119,7 @@ def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stag
         except CorruptError as error:
             raise CorruptError(error.message, hint) from error
         numbers = checked(path, BehaviourProgress, numbers, hint)
+        resume_products(numbers.get("products"), stage.options.products, f"The training in {path}", stage.report)
     with described(path):
         rows = Rows(spaces.obs_dim, spaces.act_dim, 0)
         capacity, schedule = max(goal.limit, numbers["steps"]), OnlineSettings(RECIPE.warmup, RECIPE.batch_size)
@@ -177,6 +180,7 @@ def _numbers(behaviour: Behaviour) -> list[Any]:
 def _save(path: Path, behaviour: Behaviour) -> float:
     """Publish the training as far as the start of its present episode; returns when to do so again."""
     start = time.monotonic()
-    save_tensors(path, *behaviour_state(behaviour))
+    tensors, numbers = behaviour_state(behaviour)
+    save_tensors(path, tensors, numbers | {"products": libraries.in_use()})
     done = time.monotonic()
     return done + max(_SAVE_SECONDS, (done - start) / _SAVE_SHARE)

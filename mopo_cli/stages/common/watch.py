@@ -19,6 +19,7 @@ import torch
 from mopo_cli.agents.actor import Actor
 from mopo_cli.data.transitions import Floats
 from mopo_cli.evaluation.play import Environment, close_environments, evaluate_returns, make_environments
+from mopo_cli.nets import libraries
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import cpu_threads
 from mopo_cli.stages.common.policies import greedy_policy
@@ -203,7 +204,7 @@ def _start(game: Game) -> Player:
         start_new_session=True,
     )
     theirs.close()
-    ours.send(game)
+    ours.send((game, libraries.in_use()))
     return Player(process, ours)
 
 
@@ -224,7 +225,8 @@ def serve(descriptor: int) -> None:
     torch.set_num_threads(1)
     connection = Connection(descriptor)
     with suppress(EOFError, OSError):
-        game: Game = connection.recv()
+        game, choice = connection.recv()
+        libraries.use(choice)
         environments = game.open(game.episodes)
         connection.send(None)
         while True:
