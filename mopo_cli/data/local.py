@@ -2,32 +2,25 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.arrange import Rows, arrange
-from mopo_cli.data.checks import Check, UnusableData, require
+from mopo_cli.data.checks import Check, require
 from mopo_cli.data.column_map import (
     ColumnMap,
     FileColumns,
     Sources,
-    conventional,
     in_full,
-    in_words,
-    list_once,
-    missing_target,
     parse_column_map,
-    resolve,
 )
 from mopo_cli.data.ends import guess_next
-from mopo_cli.data.layout import Columns, Log, Wanted
+from mopo_cli.data.layout import Columns
 from mopo_cli.data.layouts import open_log
-from mopo_cli.data.missing import Remedy
+from mopo_cli.data.read_columns import PLAIN, Reading, read_columns
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_for_columns
 from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
 from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
@@ -37,24 +30,6 @@ from mopo_cli.evaluation.dict_observations import in_order
 
 _NEEDED = ("observations", "actions", "rewards")
 _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How files are read: `columns` is a column map (see `data.column_map`), None where columns have usual names.
-
-    `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `data.missing`). With
-    `without_rewards` a log needs none: they are then 0. `env_kwargs` are what its environment is made with.
-    """
-
-    columns: str | None = None
-    layout: str | None = None
-    missing: Remedy = "refuse"
-    without_rewards: bool = False
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-PLAIN = Reading()
 
 
 def load_local(
@@ -88,7 +63,7 @@ def load_local(
         spaces = spaces_for_columns(env_id, how.env_kwargs, column_map.columns.get("observations", ()))
     log = open_log(paths, how.layout)
     where = name or paths[0].name
-    of, raw, notes = _read(where, log, column_map, how)
+    of, raw, notes = read_columns(where, log, column_map, how)
     rows, arranged_checks = arrange(where, of, raw, log, how.missing, notes)
     is_flat = bool(column_map.columns) or log.is_table
     joined = _join(where, of, rows, is_flat)
@@ -126,47 +101,6 @@ def _of_files(paths: Sequence[Path], sha256: Sequence[str], name: str) -> str:
         return f"file {name} sha256 {sha256[0]}"
     together = hashlib.sha256("".join(sha256).encode()).hexdigest()
     return f"{len(paths)} files of {name}, sha256 of their sha256 {together}"
-
-
-def _read(where: str, log: Log, column_map: ColumnMap, how: Reading) -> tuple[FileColumns, Columns, list[str]]:
-    """The columns that the map names, or that have the usual names; UnusableData telling all that is amiss."""
-    notes = [log.note] if log.note else []
-    wanted = column_map.columns or conventional(log.names)
-    if column_map.columns and not log.is_table:
-        for name in chain(*wanted.values()):
-            if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
-                raise InputError(f"{where}: {name!r} in --columns is not a path inside the file, such as group/column.")
-    if not column_map.columns and wanted.get("timeouts") == (_D3RLPY_ENDS,):
-        notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
-    absent = "is missing" if log.is_table else "is missing (or a link, which is not followed)"
-    of, checks = resolve(wanted, log.names, where, absent, in_groups=not log.is_table)
-    sources = of.sources
-    if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
-        sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
-    plain = not (column_map.columns or log.is_table or log.episode)
-    needed = {*_NEEDED, *(["terminals"] if plain else [])} - {"rewards" if how.without_rewards else ""}
-    lacking = [ours for ours in (*_NEEDED, "terminals") if ours in needed and ours not in sources]
-    checks += [missing_target(ours, log.names, where, log.is_table) for ours in lacking]
-    if log.is_table or any(names != (ours,) for ours, names in sources.items()):
-        notes.append(in_words(of))
-    raw: Columns = {}
-    try:
-        raw = log.read(_wanted(of, log, how.missing))
-    except UnusableData as error:
-        checks += error.checks
-    require(list_once(checks, log.names))
-    return of, raw, notes
-
-
-def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:
-    """What to read of the columns that are there."""
-    here = {ours: [name for name in names if name in log.names] for ours, names in of.sources.items()}
-    made = [name for name in (log.episode, log.part) if name is not None]
-    labels, times = here.pop("episode", []), here.pop("step", [])
-    names = list(chain(*here.values()))
-    words = [name for name in names if of.kinds.get(name) == "onehot"]
-    numbers = [name for name in names if name not in words]
-    return Wanted(numbers, [*labels, *made], words, times, missing != "refuse")
 
 
 def _tidy(

@@ -32,7 +32,8 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     """A file that is D4RL's to the byte is read as that set. UsageError if --env names another environment than it."""
     from mopo_cli.data.d4rl import load_d4rl
     from mopo_cli.data.d4rl_files import identify
-    from mopo_cli.data.local import Reading, load_local
+    from mopo_cli.data.local import load_local
+    from mopo_cli.data.read_columns import Reading
     from mopo_cli.data.scores import d4rl_environment
 
     files = {role: path for role, path in _files(name, settings).items() if role != "columns"}

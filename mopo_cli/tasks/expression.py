@@ -15,7 +15,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -32,9 +32,6 @@ Names = Mapping[str, Sequence[str]]
 Variables = Mapping[str, Tensor]
 """The vectors `[..., width]` of "obs", "action", "next_obs", and "step" `[...]`."""
 Evaluate = Callable[[Variables], Tensor]
-Bounds = tuple[Any, Any]
-"""The least and the greatest actions, arrays `[A]` or numbers."""
-UNIT: Bounds = (-1.0, 1.0)
 
 _LARGEST = torch.finfo(torch.float32).max
 _VECTORS = ("obs", "action", "next_obs")
@@ -90,71 +87,6 @@ class Expression:
                     f"The {self.what} {self.text!r} names {vector}[{index}], but {vector} here has {width} entries, "
                     f"{vector}[0] to {vector}[{width - 1}]."
                 )
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """An expression as a function of a step. Actions in [-1, 1] are scaled to between `low` and `high` `[A]`."""
-
-    expression: Expression
-    low: Tensor
-    high: Tensor
-
-    @property
-    def uses_step(self) -> bool:
-        """Whether the number of steps must be given."""
-        return self.expression.uses_step
-
-    def _variables(
-        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None
-    ) -> dict[str, Tensor]:
-        low, high = self.low.to(action.device), self.high.to(action.device)
-        variables = {"obs": observation, "next_obs": next_observation, "action": low + (action + 1) * (high - low) / 2}
-        return variables if step is None else variables | {"step": step.to(observation.dtype)}
-
-
-@dataclass(frozen=True)
-class ExpressionReward(_Rule):
-    """A number as the reward of a step."""
-
-    def __call__(
-        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
-    ) -> Tensor:
-        """The reward `[...]`."""
-        return self.expression.evaluate(self._variables(observation, action, next_observation, step))
-
-
-@dataclass(frozen=True)
-class ExpressionRule(_Rule):
-    """A condition as a termination rule. Its ``obs`` is the observation after the step, as is ``next_obs``."""
-
-    def __call__(
-        self, _observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
-    ) -> Tensor:
-        """Terminal `[...]` of the next observation `[..., O]`: the condition holds, or a named entry is not finite.
-
-        A model that leaves the finite numbers has no state to go on from, and NaN would satisfy any ``not``.
-        """
-        variables = self._variables(next_observation, action, next_observation, step)
-        holds = self.expression.evaluate(variables)
-        for vector, index in self.expression.entries:
-            holds = holds | ~torch.isfinite(variables[vector][..., index])
-        return holds
-
-
-def expression_rule(text: str, bounds: Bounds = UNIT) -> ExpressionRule:
-    """The termination rule of a condition; `bounds` are those of the actions in the units of the data."""
-    return ExpressionRule(parse_condition(text), *_tensors(bounds))
-
-
-def expression_reward(text: str, bounds: Bounds = UNIT) -> ExpressionReward:
-    """The reward that an expression gives; `bounds` as of `expression_rule`."""
-    return ExpressionReward(parse_reward(text), *_tensors(bounds))
-
-
-def _tensors(bounds: Bounds) -> tuple[Tensor, Tensor]:
-    low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in bounds)
-    return low, high
 
 
 def parse_condition(text: str, names: Names | None = None) -> Expression:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from mopo_cli.data.checks import UnusableData
 from mopo_cli.data.column_terms import reward_terms
-from mopo_cli.data.local import Reading, load_local
+from mopo_cli.data.local import load_local
 from mopo_cli.data.missing import Remedy, mend
 from mopo_cli.data.order import order_rows
+from mopo_cli.data.read_columns import Reading
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import InputError, UsageError
 

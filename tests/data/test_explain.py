@@ -8,7 +8,8 @@ import pytest
 from conftest import Mopo
 
 from mopo_cli.data.explain import explain
-from mopo_cli.data.local import Reading, load_local
+from mopo_cli.data.local import load_local
+from mopo_cli.data.read_columns import Reading
 
 
 def test_a_table_with_names_of_its_own(tmp_path: Path) -> None:

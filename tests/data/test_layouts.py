@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from mopo_cli.data.layouts import LAYOUTS, open_log
-from mopo_cli.data.local import Reading, load_local
+from mopo_cli.data.local import load_local
 from mopo_cli.data.log_files import by_number, log_files
+from mopo_cli.data.read_columns import Reading
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.errors import InputError
 

@@ -1,0 +1,82 @@
+"""The columns of a log that a map names, or that have the usual names, as they are stored."""
+
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any
+
+from mopo_cli.data.checks import UnusableData, require
+from mopo_cli.data.column_map import (
+    ColumnMap,
+    FileColumns,
+    conventional,
+    in_words,
+    list_once,
+    missing_target,
+    resolve,
+)
+from mopo_cli.data.layout import Columns, Log, Wanted
+from mopo_cli.data.missing import Remedy
+from mopo_cli.errors import InputError
+
+_NEEDED = ("observations", "actions", "rewards")
+_D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: `columns` is a column map (see `data.column_map`), None where columns have usual names.
+
+    `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `data.missing`). With
+    `without_rewards` a log needs none: they are then 0. `env_kwargs` are what its environment is made with.
+    """
+
+    columns: str | None = None
+    layout: str | None = None
+    missing: Remedy = "refuse"
+    without_rewards: bool = False
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+PLAIN = Reading()
+
+
+def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> tuple[FileColumns, Columns, list[str]]:
+    """The columns that the map names, or that have the usual names; UnusableData telling all that is amiss."""
+    notes = [log.note] if log.note else []
+    wanted = column_map.columns or conventional(log.names)
+    if column_map.columns and not log.is_table:
+        for name in chain(*wanted.values()):
+            if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
+                raise InputError(f"{where}: {name!r} in --columns is not a path inside the file, such as group/column.")
+    if not column_map.columns and wanted.get("timeouts") == (_D3RLPY_ENDS,):
+        notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
+    absent = "is missing" if log.is_table else "is missing (or a link, which is not followed)"
+    of, checks = resolve(wanted, log.names, where, absent, in_groups=not log.is_table)
+    sources = of.sources
+    if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
+        sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
+    plain = not (column_map.columns or log.is_table or log.episode)
+    needed = {*_NEEDED, *(["terminals"] if plain else [])} - {"rewards" if how.without_rewards else ""}
+    lacking = [ours for ours in (*_NEEDED, "terminals") if ours in needed and ours not in sources]
+    checks += [missing_target(ours, log.names, where, log.is_table) for ours in lacking]
+    if log.is_table or any(names != (ours,) for ours, names in sources.items()):
+        notes.append(in_words(of))
+    raw: Columns = {}
+    try:
+        raw = log.read(_wanted(of, log, how.missing))
+    except UnusableData as error:
+        checks += error.checks
+    require(list_once(checks, log.names))
+    return of, raw, notes
+
+
+def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:
+    """What to read of the columns that are there."""
+    here = {ours: [name for name in names if name in log.names] for ours, names in of.sources.items()}
+    made = [name for name in (log.episode, log.part) if name is not None]
+    labels, times = here.pop("episode", []), here.pop("step", [])
+    names = list(chain(*here.values()))
+    words = [name for name in names if of.kinds.get(name) == "onehot"]
+    numbers = [name for name in names if name not in words]
+    return Wanted(numbers, [*labels, *made], words, times, missing != "refuse")
