@@ -21,16 +21,20 @@ from mopo_cli.data.column_map import (
     resolve,
 )
 from mopo_cli.data.ends import guess_next
+from mopo_cli.data.offsets import lift_offsets
 from mopo_cli.data.raw_columns import column_names, is_table, read_raw
 from mopo_cli.data.spaces import environment_fields, spaces_of_id
 from mopo_cli.data.tidy import end_episodes, tidy_column
-from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
+from mopo_cli.data.transitions import OBSERVATIONS, Bools, DatasetInfo, Floats, Transitions
 from mopo_cli.data.values import check_actions_vary, check_far_values
 from mopo_cli.errors import InputError, UsageError
 
 _NEEDED = ("observations", "actions", "rewards")
 _D4RL = (*_NEEDED, "terminals")
 _D4RL_OPTIONAL = ("timeouts", "next_observations")
+Lifted = dict[tuple[str, str], NDArray[Any]]
+"""The file's columns without their offsets, by ours and the file's name."""
+
 _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
@@ -50,6 +54,8 @@ def load_local(
       Terminals keep their own observation as a filler, and ``info.terminal_next_known`` is False.
     - Without ``env_id`` and without bounds in the map, the action bounds are those of `actions.bounds_of`.
 
+    - Observations that float32 cannot hold are stored less ``info.observation_offset``: see `data.offsets`.
+
     ``info.doubts`` are the warnings. Raises UnusableData, an InputError, for missing, misshapen and unreadable columns,
     discrete actions, values far outside and ends in other rows; InputError where the environment has other spaces;
     UsageError for a map that is wrong in itself; CorruptError for a damaged file. Call `validate` on what comes back.
@@ -58,9 +64,11 @@ def load_local(
     if env_id is not None and column_map.action_low is not None:
         raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
     sources, raw, notes = _read(path, column_map)
-    joined = _join(path.name, sources, raw, flat=bool(column_map.columns) or is_table(path))
     names = {ours: _dimension_names(sources[ours], raw) for ours in sources}
-    transitions, checks = _tidy(path.name, sources, joined, names, notes)
+    lifted, offset, doubts = _lift(path.name, sources, raw, names)
+    joined = _join(path.name, sources, raw, lifted, flat=bool(column_map.columns) or is_table(path))
+    transitions, checks = _tidy(path.name, sources, joined, offset, names, notes)
+    checks += doubts
     if len(sources["actions"]) == 1 and env_id is None and column_map.action_low is None:
         (only,) = sources["actions"]
         require([check_continuous(raw[only], only, path.name)])
@@ -75,6 +83,7 @@ def load_local(
         **environment_fields(env_id),
         terminal_next_known="next_observations" in sources or not transitions.terminals.any(),
         doubts=tuple(check for check in checks if check.warning),
+        observation_offset=offset,
     )
     return transitions, info
 
@@ -124,22 +133,24 @@ def _tidy(
     where: str,
     sources: Sources,
     columns: dict[str, NDArray[Any]],
+    offset: NDArray[np.float64] | None,
     names: dict[str, list[str]],
     notes: list[str],
 ) -> tuple[Transitions, list[Check]]:
     """Our columns as transitions, and what was looked at, of which nothing failed.
 
-    ``names``: what each dimension is called in the file.
+    ``names``: what each dimension is called in the file; ``offset`` was taken off observations.
     """
     rows = len(columns["observations"])
     terminals = columns.get("terminals", np.zeros(rows, np.bool_))
     stated = columns.get("timeouts", np.zeros(rows, np.bool_)) & ~terminals
     timeouts = stated
+    whole = columns if offset is None else columns | {o: columns[o] + offset for o in OBSERVATIONS if o in columns}
     dimensions = (
         (in_full(name, ours), dimension)
         for ours in (*_NEEDED, "next_observations")
         if ours in columns
-        for name, dimension in zip(names[ours], np.atleast_2d(columns[ours].T), strict=True)
+        for name, dimension in zip(names[ours], np.atleast_2d(whole[ours].T), strict=True)
     )
     checks = check_far_values(dimensions, where)
     if "episode" in columns:
@@ -189,7 +200,20 @@ def _dimension_names(names: tuple[str, ...], raw: dict[str, NDArray[Any]]) -> li
     return [name if widths[name] == 1 else f"{name}[{i}]" for name in names for i in range(widths[name])]
 
 
-def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool) -> dict[str, NDArray[Any]]:
+def _lift(
+    where: str, sources: Sources, raw: dict[str, NDArray[Any]], names: dict[str, list[str]]
+) -> tuple[Lifted, NDArray[np.float64] | None, list[Check]]:
+    """The file's columns that observations are made of, less their offsets, those offsets `[O]`, and what to say."""
+    columns = {ours: sources.get(ours, ()) for ours in OBSERVATIONS}
+    observations, following = ([raw[name] for name in columns[ours]] for ours in OBSERVATIONS)
+    *both, offset, checks = lift_offsets(observations, following, names["observations"], where)
+    pairs = ((ours, zip(columns[ours], parts, strict=True)) for ours, parts in zip(OBSERVATIONS, both, strict=True))
+    return {(ours, name): part for ours, parts in pairs for name, part in parts}, offset, checks
+
+
+def _join(
+    where: str, sources: Sources, raw: dict[str, NDArray[Any]], lifted: Lifted, flat: bool
+) -> dict[str, NDArray[Any]]:
     """Our columns, each put together from the file's and tidied; UnusableData telling all that is wrong."""
     columns: dict[str, NDArray[Any]] = {}
     checks: list[Check] = []
@@ -197,7 +221,7 @@ def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool
     for ours, names in sources.items():
         parts = []
         for name in names:
-            part, check = tidy_column(raw[name], ours, in_full(name, ours), where, flat)
+            part, check = tidy_column(lifted.get((ours, name), raw[name]), ours, in_full(name, ours), where, flat)
             if not check.fault and len(part) != rows:
                 fault = f"{where}: column {in_full(name, ours)} has {len(part)} rows, but observations has {rows}."
                 check = Check(in_full(name, ours), "number of rows", fault)

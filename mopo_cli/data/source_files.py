@@ -30,15 +30,21 @@ def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     return {"source": name.path} | ({} if column_map is None else {"columns": column_map})
 
 
+def d4rl_set(sha256: str, columns: str | None) -> str | None:
+    """The D4RL set that a file with this hash is to the byte, None for any other; with a column map it is another."""
+    from mopo_cli.data.d4rl_files import identify
+
+    return None if columns else identify(sha256)
+
+
 def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     """A file that is D4RL's to the byte is read as that set. UsageError if --env names another environment than it."""
     from mopo_cli.data.d4rl import load_d4rl
-    from mopo_cli.data.d4rl_files import identify
     from mopo_cli.data.local import load_local
     from mopo_cli.data.scores import d4rl_environment
 
     assert name.path is not None
-    dataset_id = None if settings.columns else identify(work.sha256["source"])
+    dataset_id = d4rl_set(work.sha256["source"], settings.columns)
     if dataset_id is None:
         return load_local(name.path, settings.env, work.sha256["source"], settings.columns)
     if settings.env not in (None, d4rl_environment(dataset_id)):

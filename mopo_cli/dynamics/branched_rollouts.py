@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import exp
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import ORACLE, RATIO, RELEASED_FORM, UNCERTAINTIES, PenaltyForm, uncertainties
 from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.rows import Rows
-from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
 from mopo_cli.nets.precision import Precision
 
 # Rows predicted at once on CPU: the activations of all networks then stay in the processor's cache.
@@ -170,7 +168,7 @@ def branch(
     layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(options.uncertainties))
     centre, scale = ensemble.input_mean[: ensemble.obs_dim], ensemble.input_std[: ensemble.obs_dim]
     # Where the data hardly vary, the least noise of a network is still no sign of a wild prediction.
-    scale = scale.clamp(min=exp(0.5 * MIN_LOG_VARIANCE))
+    scale = scale.clamp(min=ensemble.least_noise)
     observation, origin = start, torch.arange(len(start), device=start.device)
     for step in range(horizon):
         if not len(observation):

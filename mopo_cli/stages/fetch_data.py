@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.fields import DATA_FILE
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check
 from mopo_cli.data.column_map import parse_column_map
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.source import DatasetName, Work
+from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.data.source_generated import LEVELS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
@@ -34,7 +36,7 @@ KEY = "fetch-data"
 _NOT_CONTENT = ("mirror",)
 
 # Increase it when a file is read differently, so that older versions in the cache are not used.
-_READING = 2
+_READING = 3
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -64,6 +66,8 @@ def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report
         warn_of(doubts(transitions, info), report)
         report.hint("mopo train-model")
         described = {"dataset_id": info.dataset_id, "env_id": info.env_id, "source": info.source}
+        if name.kind == "local" and not d4rl_set(stage.inputs["source"]["sha256"], settings.columns):
+            described["kind"] = DATA_FILE  # what sets its own defaults, see `config.resolve`
         return stage.finish({"dataset": path}, {**described, **asdict(summary)})
 
 

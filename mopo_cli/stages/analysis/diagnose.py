@@ -18,6 +18,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.report.plots_rollouts import diagnosis_plot
 from mopo_cli.stages.common.inputs import cpu_threads, dataset_path, open_data, open_device, open_model
 from mopo_cli.stages.common.rollout_rows import Columns, draw_rows, uncertainties_of
+from mopo_cli.stages.common.user_units import in_user_units
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder
@@ -81,7 +82,7 @@ def _errors(
     ):
         for start in range(0, rows, _PART):
             part = {name: values[start : start + _PART] for name, values in columns.items()}
-            parts.append(_error(ensemble, oracle, part, info, device))
+            parts.append(_error(ensemble, in_user_units(oracle, info), part, info, device))
             count(len(parts[-1]))
     return np.concatenate(parts)
 

@@ -12,7 +12,7 @@ from mopo_cli.report.ranking_table import show_ranking, write_ranking
 from mopo_cli.stages.analysis.model_returns import longest_episode
 from mopo_cli.stages.analysis.rank_in_model import PENALTY, model_judge, model_settings
 from mopo_cli.stages.common.inputs import dataset_path, open_device
-from mopo_cli.stages.common.open_world import open_world
+from mopo_cli.stages.common.open_world import for_published, open_world
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import plain, write_json
 from mopo_cli.store.documents import EPOCH, TableDocument, read_document, read_lines
@@ -70,7 +70,7 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
             return stage.result()
         about: dict[str, Any] = {"table": name, "dataset": read_document(table, TableDocument)["dataset"]}
         if acts:
-            with open_world(stage, settings, world, open_device(options), [PENALTY]) as opened:
+            with open_world(stage, for_published(settings), world, open_device(options), [PENALTY]) as opened:
                 about["horizon"] = longest_episode(opened.data)
                 scores = _score_all(stage, ranking, entries, model_judge(opened, settings, about["horizon"]))
         else:

@@ -14,6 +14,7 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.user_units import in_user_units
 from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, warn_of
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.lineage import describe_files
@@ -75,7 +76,7 @@ def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
     (None where there are none, or the log does not hold their next states); ``false_alarms`` are rows that the
     rule ends and the log does not.
     """
-    rule = termination_rule(info.termination)
+    rule = in_user_units(termination_rule(info.termination), info)
     columns = [
         torch.from_numpy(c) for c in (transitions.observations, transitions.actions, transitions.next_observations)
     ]

@@ -26,7 +26,8 @@ def open_policy(path: Path, device: torch.device) -> tuple[Actor, dict[str, Any]
     tensors, meta = open_tensors(path, "policy", device)
     with described(path):
         layout = mlp_layout((meta["obs_dim"], *(meta["hidden"],) * meta["layers"], 2 * meta["act_dim"]))
-        return Actor(pack(layout, tensors, 1), layout, meta["log_std_min"], meta["log_std_max"]), meta
+        bounds = meta["log_std_min"], meta["log_std_max"]
+        return Actor(pack(layout, tensors, 1), layout, *bounds, tuple(meta.get("observation_offset", ()))), meta
 
 
 def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]:
@@ -42,13 +43,17 @@ def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]
         return Ratio(pack(layout, tensors, len(tensors["w0"])), layout, *scaler, tensors["networks"]), meta
 
 
-def greedy_policy(
-    actor: Actor, action_low: Any, action_high: Any
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The actor's deterministic actions in the environment's units: `[n, obs_dim]` -> `[n, act_dim]`."""
-    low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
+def greedy_policy(actor: Actor, action_low: Any, action_high: Any) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """The actor's deterministic actions for observations, both in the environment's units: `[n, ·]` -> `[n, act_dim]`.
 
-    def act(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    Observations of float64 keep their digits where the actor has an offset.
+    """
+    low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
+    offset = np.asarray(actor.offset, np.float64)
+
+    def act(observation: NDArray[Any]) -> NDArray[np.float32]:
+        if len(offset):
+            observation = (observation - offset).astype(np.float32)
         action = actor.greedy(torch.from_numpy(observation).to(actor.flat.device)).cpu().numpy()
         actions: NDArray[np.float32] = low + (action + 1) / 2 * (high - low)
         return actions

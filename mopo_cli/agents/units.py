@@ -1,0 +1,63 @@
+"""A world in other units: observations in standard deviations from their means, all else as it was.
+
+Agents learn in it as in any other. The dynamics are the same, as only the constants of the ensembles change; what
+judges states by the task's own numbers (the rule of its ends, the guard, the simulator) sees them as they were. An
+agent's policy is for such observations: `Standard.folded` makes it one for observations as they are.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mopo_cli.agents.world import World
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
+from mopo_cli.dynamics.penalties import PenaltyForm
+from mopo_cli.nets.scales import Standard
+
+
+def in_standard_units(world: World, standard: Standard) -> World:
+    """The same world, its observations standardised by `standard`; uncertainties keep the units that they have."""
+    rows = world.rows
+
+    def restated(packed: Tensor) -> Tensor:
+        columns = dict(vars(rows.split(packed)))
+        for name in ("observation", "next_observation"):
+            columns[name] = standard.apply(columns[name])
+        return rows.pack(**columns)
+
+    return replace(
+        world,
+        real=restated(world.real),
+        start=standard.apply(world.start),
+        rule=_as_they_were(world.rule, standard),
+        ensembles=tuple(ensemble.in_units(standard.mean, standard.divisor) for ensemble in world.ensembles),
+        buffer=None if world.buffer is None else restated(world.buffer),
+        how=_options(world.how, standard),
+        standard=standard,
+    )
+
+
+def _options(how: RolloutOptions, standard: Standard) -> RolloutOptions:
+    oracle, guard = how.oracle, how.guard
+    return replace(
+        how,
+        form=_form(how.form, standard),
+        oracle=None if oracle is None else _as_they_were(oracle, standard),
+        guard=None if guard is None else _as_they_were(guard, standard),
+    )
+
+
+def _form(form: PenaltyForm, standard: Standard) -> PenaltyForm:
+    divisor = torch.cat([standard.divisor, standard.divisor.new_ones(1)])
+    scale = divisor.new_ones(len(divisor)) if form.scale is None else form.scale.double()
+    return replace(form, scale=(scale / divisor).float())
+
+
+def _as_they_were(judge: TerminationRule, standard: Standard) -> TerminationRule:
+    """A rule or an oracle that is given standardised observations, and sees them as they were."""
+
+    def of_standardised(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
+        return judge(standard.undo(observation), action, standard.undo(next_observation))
+
+    return of_standardised
