@@ -15,21 +15,26 @@ from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
 from mopo_cli.dynamics.penalties import PenaltyForm
 from mopo_cli.nets.scales import Standard
 
+_ROWS = 1 << 16  # restated at once, in float64
+
 
 def in_standard_units(world: World, standard: Standard) -> World:
     """The same world, its observations standardised by `standard`; uncertainties keep the units that they have."""
     rows = world.rows
 
-    def restated(packed: Tensor) -> Tensor:
+    def block(packed: Tensor) -> Tensor:
         columns = dict(vars(rows.split(packed)))
         for name in ("observation", "next_observation"):
             columns[name] = standard.apply(columns[name])
         return rows.pack(**columns)
 
+    def restated(packed: Tensor) -> Tensor:
+        return torch.cat([block(part) for part in packed.split(_ROWS)])
+
     return replace(
         world,
         real=restated(world.real),
-        start=standard.apply(world.start),
+        start=torch.cat([standard.apply(part) for part in world.start.split(_ROWS)]),
         rule=_as_they_were(world.rule, standard),
         ensembles=tuple(ensemble.in_units(standard.mean, standard.divisor) for ensemble in world.ensembles),
         buffer=None if world.buffer is None else restated(world.buffer),

@@ -32,9 +32,6 @@ from mopo_cli.errors import InputError, UsageError
 _NEEDED = ("observations", "actions", "rewards")
 _D4RL = (*_NEEDED, "terminals")
 _D4RL_OPTIONAL = ("timeouts", "next_observations")
-Lifted = dict[tuple[str, str], NDArray[Any]]
-"""The file's columns without their offsets, by ours and the file's name."""
-
 _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
@@ -65,8 +62,8 @@ def load_local(
         raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
     sources, raw, notes = _read(path, column_map)
     names = {ours: _dimension_names(sources[ours], raw) for ours in sources}
-    lifted, offset, doubts = _lift(path.name, sources, raw, names)
-    joined = _join(path.name, sources, raw, lifted, flat=bool(column_map.columns) or is_table(path))
+    raw, offset, doubts = _lift(path.name, sources, raw, names["observations"])
+    joined = _join(path.name, sources, raw, flat=bool(column_map.columns) or is_table(path))
     transitions, checks = _tidy(path.name, sources, joined, offset, names, notes)
     checks += doubts
     if len(sources["actions"]) == 1 and env_id is None and column_map.action_low is None:
@@ -201,19 +198,16 @@ def _dimension_names(names: tuple[str, ...], raw: dict[str, NDArray[Any]]) -> li
 
 
 def _lift(
-    where: str, sources: Sources, raw: dict[str, NDArray[Any]], names: dict[str, list[str]]
-) -> tuple[Lifted, NDArray[np.float64] | None, list[Check]]:
-    """The file's columns that observations are made of, less their offsets, those offsets `[O]`, and what to say."""
-    columns = {ours: sources.get(ours, ()) for ours in OBSERVATIONS}
-    observations, following = ([raw[name] for name in columns[ours]] for ours in OBSERVATIONS)
-    *both, offset, checks = lift_offsets(observations, following, names["observations"], where)
-    pairs = ((ours, zip(columns[ours], parts, strict=True)) for ours, parts in zip(OBSERVATIONS, both, strict=True))
-    return {(ours, name): part for ours, parts in pairs for name, part in parts}, offset, checks
+    where: str, sources: Sources, raw: dict[str, NDArray[Any]], names: list[str]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64] | None, list[Check]]:
+    """The file's columns, those of observations less their offsets, these offsets `[O]`, and what is to be said."""
+    ours, following = (sources.get(column, ()) for column in OBSERVATIONS)
+    parts = [raw[name] for name in ours], [raw[name] for name in following]
+    *lifted, offset, checks = lift_offsets(*parts, names, where)
+    return raw | dict(zip((*ours, *following), chain(*lifted), strict=True)), offset, checks
 
 
-def _join(
-    where: str, sources: Sources, raw: dict[str, NDArray[Any]], lifted: Lifted, flat: bool
-) -> dict[str, NDArray[Any]]:
+def _join(where: str, sources: Sources, raw: dict[str, NDArray[Any]], flat: bool) -> dict[str, NDArray[Any]]:
     """Our columns, each put together from the file's and tidied; UnusableData telling all that is wrong."""
     columns: dict[str, NDArray[Any]] = {}
     checks: list[Check] = []
@@ -221,7 +215,7 @@ def _join(
     for ours, names in sources.items():
         parts = []
         for name in names:
-            part, check = tidy_column(lifted.get((ours, name), raw[name]), ours, in_full(name, ours), where, flat)
+            part, check = tidy_column(raw[name], ours, in_full(name, ours), where, flat)
             if not check.fault and len(part) != rows:
                 fault = f"{where}: column {in_full(name, ours)} has {len(part)} rows, but observations has {rows}."
                 check = Check(in_full(name, ours), "number of rows", fault)

@@ -75,7 +75,7 @@ def _offset(values: Numbers) -> float:
         return 0.0
     exact = values.astype(np.float64)
     largest = float(np.abs(exact).max())
-    if not largest < np.finfo(np.float32).max:  # too large, or not a number: a fault that is told elsewhere
+    if not largest < float(np.finfo(np.float32).max):  # too large, or not a number: a fault that is told elsewhere
         return 0.0
     deviation = float(exact.std())
     steps = np.abs(np.diff(exact))

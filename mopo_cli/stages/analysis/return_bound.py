@@ -97,7 +97,8 @@ def _play_all(
             played[seed] = _in_model(returns, weights)
             if environments:
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-                played[seed][REAL] = evaluate_returns(act, environments, settings.seed, training.gamma)
+                exact = bool(actor.offset)
+                played[seed][REAL] = evaluate_returns(act, environments, settings.seed, training.gamma, exact)
             ends[seed] = {which: getattr(returns, which) for which in ("terminated", "guarded", "dropped", "unknown")}
             count(1)
     return played, ends

@@ -62,7 +62,7 @@ class Game:
     def play(self, environments: list[Environment], actor: Actor, seed: int) -> Outcome:
         """One episode in each."""
         policy = greedy_policy(replace(actor, offset=self.offset), self.action_low, self.action_high)
-        result = evaluate_returns(policy, environments, seed)
+        result = evaluate_returns(policy, environments, seed, exact=bool(self.offset))
         return Outcome(float(result.returns.mean()), float(result.lengths.mean()))
 
 
