@@ -1,6 +1,7 @@
 """A world in standard deviations is the same world."""
 
 from dataclasses import replace
+from math import exp
 from typing import Any
 
 import pytest
@@ -77,6 +78,25 @@ def test_rollouts_there_are_the_rollouts_here(standardised: bool, scale: Tensor 
             torch.testing.assert_close(STANDARD.apply(getattr(a, name)), getattr(b, name), rtol=1e-4, atol=1e-4)
         for name in ("action", "reward", "terminal", "uncertainty"):
             torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-4)
+
+
+def test_the_guard_measures_tiny_columns_in_their_own_noise() -> None:
+    ensemble = an_ensemble(True)
+    world = raw_world(ensemble, RELEASED.form)
+    away = STANDARD.undo(torch.zeros(5, OBS))
+    away[:, 3] = ensemble.input_mean[3] + 0.3  # 300 of its deviations, which are less than the least raw noise
+
+    def policy(observation: Tensor, _: torch.Generator) -> Tensor:
+        return torch.zeros(len(observation), ACT)
+
+    for each, states in ((world, away), (in_standard_units(world, STANDARD), STANDARD.apply(away))):
+        how = replace(each.how, guard=None)
+        (step,) = branch(each.ensembles[0], each.rule, states, policy, 1, stream(0, "test/guard"), how)
+        assert step.guarded == 5
+    raw = an_ensemble(False)
+    assert raw.least_noise == pytest.approx(exp(-5))
+    least = raw.in_units(STANDARD.mean, STANDARD.divisor).least_noise
+    torch.testing.assert_close(least, (exp(-5) / STANDARD.divisor).float())
 
 
 def test_all_rows_are_restated_and_only_their_observations() -> None:

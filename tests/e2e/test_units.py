@@ -1,6 +1,7 @@
 """A file whose columns have units far apart, from the file to the policy."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from probes.runs import run_in
 from safetensors.torch import load_file
 
 from mopo_cli.data.transition_files import read_dataset
@@ -40,17 +42,26 @@ def log(path: Path, si: bool) -> NDArray[np.float64]:
     return np.array(states)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.float64]]:
+    """Runs "si" and "plain" with a model and elites: the same rows in other units. Not to be written to."""
+    folder = tmp_path_factory.mktemp("units")
+    states = log(folder / "si.csv", si=True)
+    log(folder / "plain.csv", si=False)
+    lines = ("fetch-data --dataset ./{0}.csv --columns " + MAP, MODEL, "select-elites --n 2")
+    run_in(folder, [f"{line.format(name)} --run {name}" for name in ("si", "plain") for line in lines])
+    return folder, states
+
+
 @pytest.fixture
-def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mopo: Any) -> NDArray[np.float64]:
-    """A run "si" and a run "plain" with the same rows in other units, both with a model and elites."""
-    monkeypatch.chdir(tmp_path)
-    result = log(Path("si.csv"), si=True)
-    log(Path("plain.csv"), si=False)
+def states(
+    trained: tuple[Path, NDArray[np.float64]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> NDArray[np.float64]:
+    """The states of the log in SI units; copies of the runs are in the working directory."""
     for name in ("si", "plain"):
-        for line in (f"fetch-data --dataset ./{name}.csv --columns {MAP}", MODEL, "select-elites --n 2"):
-            outcome = mopo(f"{line} --run {name}")
-            assert outcome.code == 0, outcome.err
-    return result
+        shutil.copytree(trained[0] / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return trained[1]
 
 
 def recorded(run: str, stage: str) -> Any:
