@@ -21,7 +21,7 @@ CODE = "MOPO code"
 ENSEMBLE = "MOPO App. G.2"
 DATA_FILE = "data file"
 """The origin of the defaults for a file of one's own, whose units are not known."""
-OF_FILES = "standardised for your own files"
+UNITS = "the data's (raw), or standard deviations (standardised: the default for your own files)"
 COARSER = "bf16, and tf32 on a GPU, is faster but less exact"
 # Far more than anybody trains, yet few enough to list.
 MOST_LAYERS, MOST_SEEDS = 1000, 1_000_000

@@ -17,7 +17,7 @@ from mopo_cli.config.fields import (
     MOST_LAYERS,
     MOST_SEEDS,
     NAME,
-    OF_FILES,
+    UNITS,
     Algorithm,
     Axes,
     Horizons,
@@ -96,9 +96,7 @@ class TrainModel(Seeded, Settings):
         " the ensemble as in the released code",
         "MOPO v1 App. D.2",
     )
-    target_scale: Scale = setting(
-        "raw", f"units in which the networks learn their targets: the data's, or standard deviations; {OF_FILES}", CODE
-    )
+    target_scale: Scale = setting("raw", f"units that the model's targets are learned in: {UNITS}", CODE)
     update_precision: Precision = setting("fp32", f"precision of matrix products in training; {COARSER}")
     seeds: int = setting(1, "number of ensembles to train together, seeds 0, 1, ...", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "seeds to use instead, e.g. 0,3,7")
@@ -131,9 +129,7 @@ class Imagination(Settings):
     penalty_networks: Literal["all", "elite"] = setting(
         "all", "networks that the uncertainties look at", "MOPO code; elite: Unifloral"
     )
-    penalty_scale: Scale = setting(
-        "raw", f"units of the uncertainty: the data's, or standard deviations of the targets; {OF_FILES}", CODE
-    )
+    penalty_scale: Scale = setting("raw", f"units of the uncertainty: {UNITS}", CODE)
     penalty_reward: Literal["included", "excluded"] = setting(
         "included", "whether max-var and avg-var include the reward dimension", CODE
     )
@@ -171,11 +167,7 @@ class PolicyTraining(Seeded, Imagination):
     steps_per_epoch: int = setting(1000, "gradient steps per epoch", CODE, ge=1)
     seeds: int = setting(1, "number of policies to train together, seeds 0, 1, ...", "MOPO: 6", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "seeds to use instead, e.g. 0,3,7")
-    input_scale: Scale = setting(
-        "raw",
-        f"units in which actor and critics see observations: the data's, or standard deviations; {OF_FILES}",
-        CODE,
-    )
+    input_scale: Scale = setting("raw", f"units of observations for actor and critics: {UNITS}", CODE)
     rollouts: Text = setting("fresh", "rollouts to learn from: fresh (made during training), or a rollout file")
     rollout_actions: Literal["policy", "uniform"] = setting(
         "policy", "actions in rollouts: the current policy's, or uniform random ones", "MOPO App. G.1"

@@ -136,7 +136,8 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[
     if failed:
         raise DivergedError(
             f"The ensembles of seeds {failed} have networks whose hold-out error was never finite.",
-            hint=rescale_hint(data) or "mopo show DATASET, then a lower --learning-rate",
+            hint=(rescale_hint(data) if settings.target_scale == "raw" else None)
+            or "mopo show DATASET, then a lower --learning-rate",
         )
     tensors: dict[str, torch.Tensor] = {}
     mse, nll = {}, {}

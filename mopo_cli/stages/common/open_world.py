@@ -121,6 +121,7 @@ def open_world(
     how = replace(rollout_options(settings, data), uncertainties=names)
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
     world = World(rows, real, data.observation, rule, how=how)
+    del real, none  # a world in other units has rows of its own
     seeds: tuple[int, ...] = ()
     with ExitStack() as context:
         if "rollouts" in inputs:

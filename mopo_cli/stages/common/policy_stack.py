@@ -153,7 +153,8 @@ def train_stack(
             if stop:
                 raise Stopped(stage.signal)
     trained.seconds = time.monotonic() - started
-    look_back(trained.histories, trained.diverged, opened.world.least_reward, opened.data, stage.report)
+    least, standardised = opened.world.least_reward, opened.world.standard is not None
+    look_back(trained.histories, trained.diverged, least, opened.data, stage.report, standardised)
     return trained
 
 
