@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from probes.gpu import as_on_cuda
 from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -103,6 +104,15 @@ def test_a_fit_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> None:
     while not again.done:
         advance(again, 1000)
     assert torch.equal(again.best, whole.best)
+
+
+def test_the_whole_stack_at_once_as_on_cuda_scales_each_seed_by_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data(torch.tensor([1e-3, 1e3, 1.0]).double(), NO_CENTRE)
+    by_network = train(data, STANDARDISED)
+    with as_on_cuda(monkeypatch):
+        at_once = train(data, STANDARDISED)
+    assert not torch.equal(by_network.splits[0].targets.mean, by_network.splits[1].targets.mean)  # type: ignore[union-attr]
+    torch.testing.assert_close(at_once.best, by_network.best, rtol=1e-3, atol=1e-4)
 
 
 def test_one_network_by_row_predicts_as_all_do_and_raw_targets_have_no_scale() -> None:
