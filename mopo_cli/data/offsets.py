@@ -15,7 +15,7 @@ Numbers = NDArray[Any]
 _WHAT = "single precision"
 # Rounding may change a number by that share of the column's standard deviation, and of its usual step to the next row.
 _OF_DEVIATION, _OF_STEP = 1e-3, 1e-2
-_DUST = 1e-12  # a deviation of that share of the numbers themselves is the rounding of float64
+_DUST = 1e-12  # a step of that share of the numbers themselves is the rounding of float64
 _SHOWN = 10
 
 
@@ -80,7 +80,7 @@ def _offset(values: Numbers) -> float:
     deviation = float(exact.std())
     steps = np.abs(np.diff(exact))
     steps = steps[steps > _DUST * largest]
-    if deviation <= _DUST * largest or not len(steps):
+    if not len(steps):
         return 0.0
     if (error := _rounding(exact)) <= min(_OF_DEVIATION * deviation, _OF_STEP * float(np.median(steps))):
         return 0.0

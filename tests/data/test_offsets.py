@@ -41,8 +41,9 @@ def test_an_offset_keeps_what_float32_would_lose(column: NDArray[np.float64]) ->
         PLAIN,
         CLOCK.astype(np.float32),  # what it lost is lost
         np.full(500, 1.7e9 + 1),
-        0.1 + 0.2 + np.where(PLAIN > 0, 1e-17, 0),
+        0.1 + 0.2 + np.where(PLAIN > 0, 1e-16, 0),
         np.append(PLAIN, 1e12),
+        np.append(PLAIN[:250], 1e12 + PLAIN[250:]),  # no offset helps
         np.append(CLOCK, np.nan),
         np.append(CLOCK, 1e300),
         1e-6 * PLAIN + 2e-6,
