@@ -111,7 +111,7 @@ def test_the_whole_stack_at_once_as_on_cuda_scales_each_seed_by_its_own_rows(mon
     by_network = train(data, STANDARDISED)
     with as_on_cuda(monkeypatch):
         at_once = train(data, STANDARDISED)
-    assert not torch.equal(by_network.splits[0].targets.mean, by_network.splits[1].targets.mean)  # type: ignore[union-attr]
+    assert not torch.equal(by_network.splits[0].targets.mean, by_network.splits[1].targets.mean)
     torch.testing.assert_close(at_once.best, by_network.best, rtol=1e-3, atol=1e-4)
 
 
