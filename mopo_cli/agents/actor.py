@@ -12,12 +12,16 @@ from mopo_cli.nets.stacked import Layout, Parameters
 
 @dataclass(frozen=True)
 class Actor:
-    """One policy: parameters `[1, size]` and the bounds of its log standard deviation. Actions are in [-1, 1]."""
+    """One policy: parameters `[1, size]` and the bounds of its log standard deviation. Actions are in [-1, 1].
+
+    Its observations are stored ones: those of the task less `offset`, where the data have one (see `DatasetInfo`).
+    """
 
     flat: Tensor
     layout: Layout
     log_std_min: float
     log_std_max: float
+    offset: tuple[float, ...] = ()
 
     def sample(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Draw actions `[n, act_dim]` for observations `[n, obs_dim]`."""

@@ -9,31 +9,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Agent
-from mopo_cli.nets.stacked import Layout
-
-
-@dataclass(frozen=True)
-class Standard:
-    """Mean and divisor of every number of an observation, both `[obs_dim]`."""
-
-    mean: Tensor
-    divisor: Tensor
-
-    def apply(self, observation: Tensor) -> Tensor:
-        """Standardise observations `[…, obs_dim]`."""
-        return (observation - self.mean) / self.divisor
-
-    def folded(self, layout: Layout, flat: Tensor) -> Tensor:
-        """The parameters `[M, size]` of networks that map observations to what `flat` map standardised ones to.
-
-        The first layer's weight W and bias b become W / divisor and b - (mean / divisor) W.
-        """
-        folded = flat.clone()
-        views, mean, divisor = layout.views(folded), self.mean.double(), self.divisor.double()
-        weight = views["w0"].double() / divisor[:, None]
-        views["b0"].copy_(views["b0"].double() - torch.einsum("i,mio->mo", mean, weight)[:, None])
-        views["w0"].copy_(weight)
-        return folded
+from mopo_cli.nets.scales import Standard
 
 
 @dataclass

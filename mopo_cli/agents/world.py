@@ -8,6 +8,7 @@ from torch import Tensor
 from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, TerminationRule
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.rows import Rows
+from mopo_cli.nets.scales import Standard
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class World:
     """Real rows `[N, width]` in the order they were logged, and ensembles to branch in or a fixed buffer of model rows.
 
     `start` `[N, obs_dim]` are the states that rollouts branch from, `started` `[N]` the steps that their episodes had
-    taken, where the rule or the reward counts them; `how` says how rollouts are made.
+    taken, where the rule or the reward counts them; `how` says how rollouts are made. All observations, and what the
+    ensembles predict, are standardised by `standard`, where there is one (see `agents.units`).
     """
 
     rows: Rows
@@ -26,6 +28,7 @@ class World:
     buffer: Tensor | None = None
     how: RolloutOptions = RELEASED
     started: Tensor | None = None
+    standard: Standard | None = None
 
     @cached_property
     def least_reward(self) -> float:

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mopo_cli.cli.options import Call
-from mopo_cli.config.fields import Settings
+from mopo_cli.config.fields import DATA_FILE, Settings
 from mopo_cli.config.presets import preset_names
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import FetchData, SelectElites
+from mopo_cli.data.registry import parse_dataset
+from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.report import Report
+from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.lineage import StageRecord, read_lineage
 from mopo_cli.store.run import RunFolder, dataset_slug, resolve_run
 
@@ -31,7 +35,21 @@ class Context:
 
     def settle(self, stage: type[S], flags: Mapping[str, Any] | None = None) -> "tuple[S, Options]":
         """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
-        return settle(self.call, stage, self.dataset, self.preset, flags, self.call.method)
+        return settle(self.call, stage, self.dataset, self.preset, flags, self.call.method, self.has_data_file)
+
+    @cached_property
+    def has_data_file(self) -> bool:
+        """Whether the data are a file of the user's own, and not one that is D4RL's to the byte.
+
+        A run that was made before this was recorded goes on as it began: there it is False.
+        """
+        record = fetched(self.run)
+        if record is not None:
+            return record.extra.get("kind") == DATA_FILE
+        name = parse_dataset(self.dataset) if self.dataset else None
+        if name is None or name.kind != "local" or name.path is None or not name.path.is_file():
+            return name is not None and name.kind == "local"
+        return d4rl_set(sha256_file(name.path), self.call.flags.get("columns")) is None
 
     def needs(self, stage: str, what: str) -> None:
         """Raises InputError, naming the command to run, when the run has no finished ``stage``."""
@@ -103,9 +121,18 @@ def settle(
     preset: str | None,
     flags: Mapping[str, Any] | None = None,
     method: str | None = None,
+    data_file: bool = False,
 ) -> "tuple[S, Options]":
     """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
-    resolved = resolve(stage, dataset=dataset, preset_name=preset, config_file=call.config, flags=flags, method=method)
+    resolved = resolve(
+        stage,
+        dataset=dataset,
+        preset_name=preset,
+        config_file=call.config,
+        flags=flags,
+        method=method,
+        data_file=data_file,
+    )
     return resolved.settings, execution(call, resolved.origins)
 
 

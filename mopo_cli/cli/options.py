@@ -43,7 +43,7 @@ _PANELS = {
         "batch_size min_gain holdout_fraction holdout_max weight_decay update_precision actor_lr actor_schedule"
         " critic_lr alpha_lr gamma tau target_entropy alpha_max log_std_min log_std_max",
     ),
-    "Networks": ("networks hidden layers", "spectral_norm"),
+    "Networks": ("networks hidden layers", "spectral_norm target_scale input_scale"),
     "Evaluation": ("eval_every eval_episodes episodes policy", ""),
 }
 _PLACES = {

@@ -105,7 +105,8 @@ def _cell(settings: TrainPolicy, row: Row) -> TrainPolicy:
 
 def plain_settings(stage: type[Any], context: Context, flags: dict[str, Any]) -> Any:
     """A stage's settings without the user's flags and file."""
-    return resolve(stage, dataset=context.dataset, preset_name=context.preset, flags=flags).settings
+    preset, data_file = context.preset, context.has_data_file
+    return resolve(stage, dataset=context.dataset, preset_name=preset, flags=flags, data_file=data_file).settings
 
 
 def _unforced(resolved: "tuple[Any, Options]") -> "tuple[Any, Options]":

@@ -70,7 +70,7 @@ def _draw(plot: Path, described: dict[str, Any], picture: "DatasetStatistics | N
 def _text(described: dict[str, Any], picture: "DatasetStatistics | None") -> str:
     hidden = ("recipe", "doubts")  # the one is told below, the other by warnings
     about = [
-        f"  {name}: {format_value(value) or '-'}" for name, value in described["about"].items() if name not in hidden
+        f"  {name}: {_value(name, value) or '-'}" for name, value in described["about"].items() if name not in hidden
     ]
     lines = [f"{described['path']}: {described['kind']}", *(about if picture is None else map(wrap, about))]
     if data := _data_file(described):
@@ -82,6 +82,12 @@ def _text(described: dict[str, Any], picture: "DatasetStatistics | None") -> str
     for stage in described["stages"]:
         lines += ["", *_stage_lines(stage)]
     return "\n".join(lines)
+
+
+def _value(name: str, value: Any) -> str:
+    # Of an offset every digit counts.
+    exact = name == "observation_offset" and isinstance(value, list)
+    return " ".join(f"{number:.15g}" for number in value) if exact else format_value(value)
 
 
 def _data_file(described: dict[str, Any]) -> Path | None:

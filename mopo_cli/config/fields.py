@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 else:
     Penalty = Literal[(*PENALTIES, ORACLE, "none")]
 Metric = Literal["mse", "nll"]
+Scale = Literal["raw", "standardised"]
 
 # A name becomes part of a path: no separator, no leading dot.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"
 CODE = "MOPO code"
 ENSEMBLE = "MOPO App. G.2"
+DATA_FILE = "data file"
+"""The origin of the defaults for a file of one's own, whose units are not known."""
+UNITS = "the data's (raw), or standard deviations (standardised: the default for your own files)"
 COARSER = "bf16, and tf32 on a GPU, is faster but less exact"
 # Far more than anybody trains, yet few enough to list.
 MOST_LAYERS, MOST_SEEDS = 1000, 1_000_000

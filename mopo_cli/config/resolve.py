@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mopo_cli.config.checks import build, check_flags, checked, stage_name
-from mopo_cli.config.fields import Settings
+from mopo_cli.config.fields import DATA_FILE, Settings
 from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.presets import (
     Sections,
@@ -34,6 +34,9 @@ _NOT_INHERITED = ("method", "penalty", "name")
 # What a settings file must not change under a method's name; a flag may, because it is visible in the command.
 _MAKES_A_METHOD = ("algorithm", "penalty", "real_ratio", "spectral_norm", "networks", "n")
 
+# Units of a user's own file may lie far apart; the papers' settings are for the data of theirs.
+_OF_DATA_FILES = dict.fromkeys(("target_scale", "penalty_scale", "input_scale"), "standardised")
+
 _WHICH_SEEDS = ("seeds", "seed_list")  # two ways to say one thing
 
 
@@ -41,9 +44,9 @@ _WHICH_SEEDS = ("seeds", "seed_list")  # two ways to say one thing
 class Resolved(Generic[S]):
     """A stage's settings and, for each, where its value comes from.
 
-    An origin is ``default``, ``run`` (the data set of the run), ``preset NAME``, ``method NAME``, ``preset NAME,
-    method NAME`` (what the preset says of that method), a file's path, ``PATH, method NAME``, for an ablation ``PATH,
-    train-policy``, or ``flag``.
+    An origin is ``default``, ``data file`` (the default for those), ``run`` (the data set of the run), ``preset NAME``,
+    ``method NAME``, ``preset NAME, method NAME`` (what the preset says of that method), a file's path, ``PATH, method
+    NAME``, for an ablation ``PATH, train-policy``, or ``flag``.
     """
 
     settings: S
@@ -58,8 +61,11 @@ def resolve(
     config_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     method: str | None = None,
+    data_file: bool = False,
 ) -> Resolved[S]:
     """The settings of ``stage`` (a model of ``schema``), with their origins.
+
+    ``data_file``: the data are a file of the user's own, for which some defaults are others.
 
     ``preset_name`` names the preset, else the one for ``dataset`` applies, if any; ``method`` the method, unless
     the flags do; without either the file may. ``flags`` holds the values of the command line by field name,
@@ -73,6 +79,8 @@ def resolve(
         dataset = flags.get("dataset") or file.get("fetch-data", {}).get("dataset") or dataset
     automatic = None if preset_name else find_preset(dataset) if dataset else None
     layers: Layers = []
+    if data_file:
+        layers.append((DATA_FILE, {name: v for name, v in _OF_DATA_FILES.items() if name in stage.model_fields}))
     if stage is FetchData and dataset:
         layers.append(("run", {"dataset": dataset}))
     if name := preset_name or automatic:

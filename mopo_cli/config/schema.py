@@ -16,6 +16,7 @@ from mopo_cli.config.fields import (
     MOST_LAYERS,
     MOST_SEEDS,
     NAME,
+    UNITS,
     Algorithm,
     Axes,
     Horizons,
@@ -25,6 +26,7 @@ from mopo_cli.config.fields import (
     Networks,
     Penalties,
     Penalty,
+    Scale,
     Seed,
     Seeded,
     Seeds,
@@ -116,6 +118,7 @@ class TrainModel(Seeded, Settings):
         " the ensemble as in the released code",
         "MOPO v1 App. D.2",
     )
+    target_scale: Scale = setting("raw", f"units that the model's targets are learned in: {UNITS}", CODE)
     update_precision: Precision = setting("fp32", f"precision of matrix products in training; {COARSER}")
     seeds: int = setting(1, "number of ensembles to train together, seeds 0, 1, ...", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "seeds to use instead, e.g. 0,3,7")
@@ -148,9 +151,7 @@ class Imagination(Settings):
     penalty_networks: Literal["all", "elite"] = setting(
         "all", "networks that the uncertainties look at", "MOPO code; elite: Unifloral"
     )
-    penalty_scale: Literal["raw", "standardised"] = setting(
-        "raw", "units of the uncertainty: the data's, or standard deviations of the targets", CODE
-    )
+    penalty_scale: Scale = setting("raw", f"units of the uncertainty: {UNITS}", CODE)
     penalty_reward: Literal["included", "excluded"] = setting(
         "included", "whether max-var and avg-var include the reward dimension", CODE
     )
@@ -190,6 +191,7 @@ class PolicyTraining(Seeded, Imagination):
     steps_per_epoch: int = setting(1000, "gradient steps per epoch", CODE, ge=1)
     seeds: int = setting(1, "number of policies to train together, seeds 0, 1, ...", "MOPO: 6", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "seeds to use instead, e.g. 0,3,7")
+    input_scale: Scale = setting("raw", f"units of observations for actor and critics: {UNITS}", CODE)
     rollouts: Text = setting("fresh", "rollouts to learn from: fresh (made during training), or a rollout file")
     rollout_actions: Literal["policy", "uniform"] = setting(
         "policy", "actions in rollouts: the current policy's, or uniform random ones", "MOPO App. G.1"

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mopo_cli.data.checks import Check
+from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions, steps_before
 from mopo_cli.tasks.expression import parse_reward
 from mopo_cli.tasks.expression_rules import expression_reward
@@ -19,7 +20,7 @@ def give_reward(transitions: Transitions, info: DatasetInfo, text: str) -> tuple
     """
     expression = parse_reward(text, info.names)
     expression.check_width(transitions.obs_dim, transitions.act_dim)
-    rule = expression_reward(expression.text, (info.action_low, info.action_high))
+    rule = in_user_units(expression_reward(expression.text, (info.action_low, info.action_high)), info)
     actions, steps = normalise_actions(transitions.actions, info), steps_before(transitions) + 1
     columns = transitions.observations, actions, transitions.next_observations, steps
     observation, action, following, step = map(torch.from_numpy, columns)

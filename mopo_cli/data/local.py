@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from mopo_cli.data.column_map import (
 from mopo_cli.data.ends import guess_next
 from mopo_cli.data.layout import Columns
 from mopo_cli.data.layouts import open_log
+from mopo_cli.data.offsets import lift_offsets
 from mopo_cli.data.read_columns import PLAIN, Reading, read_columns
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_for_columns
 from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
-from mopo_cli.data.transitions import Bools, DatasetInfo, Floats, Transitions
+from mopo_cli.data.transitions import OBSERVATIONS, Bools, DatasetInfo, Floats, Transitions
 from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous, check_far_values
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.evaluation.dict_observations import in_order
@@ -51,6 +53,8 @@ def load_local(
       Terminals keep their own observation as a filler, and ``info.terminal_next_known`` is False.
     - Without ``env_id`` and without bounds in the map, the action bounds are those of `actions.bounds_of`.
 
+    - Observations that float32 cannot hold are stored less ``info.observation_offset``: see `data.offsets`.
+
     ``info.doubts`` are the warnings. Raises UnusableData, an InputError, for missing, misshapen and unreadable columns,
     discrete actions, values far outside and ends in other rows; InputError where the environment has other spaces;
     UsageError for a map that is wrong in itself; CorruptError for a damaged file. Call `validate` on what comes back.
@@ -64,14 +68,15 @@ def load_local(
     log = open_log(paths, how.layout)
     where = name or paths[0].name
     of, raw, notes = read_columns(where, log, column_map, how)
-    rows, arranged_checks = arrange(where, of, raw, log, how.missing, notes)
-    is_flat = bool(column_map.columns) or log.is_table
-    joined = _join(where, of, rows, is_flat)
+    rows, checks = arrange(where, of, raw, log, how.missing, notes)
     names = {ours: _dimension_names(of.sources[ours], rows) for ours in of.sources}
     names["rewards"] = ["+".join(of.sources.get("rewards", ("rewards",)))]
+    offset, doubts = _lift(where, of.sources, rows, names["observations"])
+    is_flat = bool(column_map.columns) or log.is_table
+    joined = _join(where, of, rows, is_flat)
     joined.setdefault("rewards", np.zeros(len(joined["observations"]), np.float32))
-    transitions, checks = _tidy(where, of.sources, joined, names, notes)
-    checks += arranged_checks
+    transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
+    checks = [*more_checks, *checks, *doubts]
     if env_id is None and column_map.action_low is None:
         require([check_continuous({name: raw[name] for name in of.sources["actions"]}, of.kinds, where)])
     if env_id is not None and spaces is not None:
@@ -92,6 +97,7 @@ def load_local(
         terminal_next_known="next_observations" in of.sources or not transitions.terminals.any(),
         names={"obs": names["observations"], "action": names["actions"]} if is_flat else {},
         doubts=tuple(check for check in checks if check.warning),
+        observation_offset=offset,
     )
     return transitions, info
 
@@ -107,12 +113,13 @@ def _tidy(
     where: str,
     sources: Sources,
     columns: dict[str, NDArray[Any]],
+    offset: NDArray[np.float64] | None,
     names: dict[str, list[str]],
     notes: list[str],
 ) -> tuple[Transitions, list[Check]]:
     """Our columns as transitions, and what was looked at, of which nothing failed.
 
-    ``names``: what each dimension is called in the file.
+    ``names``: what each dimension is called in the file; ``offset`` was taken off observations.
     """
     rows = len(columns["observations"])
     terminals = columns.get("terminals", np.zeros(rows, np.bool_))
@@ -120,11 +127,12 @@ def _tidy(
     timeouts = stated
     if "part" in columns:
         timeouts = stated | ((np.diff(columns["part"], append=-1) != 0) & ~terminals)
+    whole = columns if offset is None else columns | {o: columns[o] + offset for o in OBSERVATIONS if o in columns}
     dimensions = (
         (in_full(name, ours), dimension)
         for ours in (*_NEEDED, "next_observations")
         if ours in columns
-        for name, dimension in zip(names[ours], np.atleast_2d(columns[ours].T), strict=True)
+        for name, dimension in zip(names[ours], np.atleast_2d(whole[ours].T), strict=True)
     )
     checks = check_far_values(dimensions, where)
     if "episode" in columns:
@@ -176,6 +184,15 @@ def _dimension_names(names: tuple[str, ...], rows: Rows) -> list[str]:
         for name, shape in shapes.items()
     } | rows.dimensions
     return [dimension for name in names if name in dimensions for dimension in dimensions[name]]
+
+
+def _lift(where: str, sources: Sources, rows: Rows, names: list[str]) -> tuple[NDArray[np.float64] | None, list[Check]]:
+    """Take the offsets off the columns of observations, in place; these offsets `[O]`, and what is to be said."""
+    ours, following = (sources.get(column, ()) for column in OBSERVATIONS)
+    parts = [rows.raw[name] for name in ours], [rows.raw[name] for name in following]
+    *lifted, offset, checks = lift_offsets(*parts, names, where)
+    rows.raw |= dict(zip((*ours, *following), chain(*lifted), strict=True))
+    return offset, checks
 
 
 def _join(where: str, of: FileColumns, arranged: Rows, flat: bool) -> Columns:

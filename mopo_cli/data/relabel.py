@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.config.presets import suggestion
+from mopo_cli.data.offsets import without_offset
 from mopo_cli.data.source_generated import RELABELLED, TASKS
 from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions, episode_lengths, episode_starts
 from mopo_cli.errors import InputError
@@ -96,6 +97,7 @@ def relabel(transitions: Transitions, info: DatasetInfo, rule: str) -> tuple[Tra
     Raises InputError where there is no such rule, or the log is not of a body and reward it can be told from.
     """
     task = reward_rule(rule)
+    transitions, info = without_offset(transitions, info)
     _check(transitions, info, rule, task)
     env_id, env_kwargs = TASKS[rule]
     rewards, note = task.rewards(transitions, info, env_kwargs)

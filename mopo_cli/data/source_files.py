@@ -28,10 +28,16 @@ def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     return files if column_map is None else files | {"columns": column_map}
 
 
+def d4rl_set(sha256: str, columns: str | None) -> str | None:
+    """The D4RL set that a file with this hash is to the byte, None for any other; with a column map it is another."""
+    from mopo_cli.data.d4rl_files import identify
+
+    return None if columns else identify(sha256)
+
+
 def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     """A file that is D4RL's to the byte is read as that set. UsageError if --env names another environment than it."""
     from mopo_cli.data.d4rl import load_d4rl
-    from mopo_cli.data.d4rl_files import identify
     from mopo_cli.data.local import load_local
     from mopo_cli.data.read_columns import Reading
     from mopo_cli.data.scores import d4rl_environment
@@ -39,7 +45,7 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     files = {role: path for role, path in _files(name, settings).items() if role != "columns"}
     sha256 = [work.sha256[role] for role in files]
     path, *others = files.values()
-    dataset_id = None if settings.columns or others else identify(sha256[0])
+    dataset_id = None if others else d4rl_set(sha256[0], settings.columns)
     if dataset_id is None:
         how = Reading(
             settings.columns, settings.layout, settings.missing, settings.reward is not None, settings.env_kwargs or {}

@@ -1,6 +1,6 @@
 """What a dataset is like: returns, episodes, ranges, saturated actions, idle columns and coverage."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -130,7 +130,7 @@ def dataset_statistics(transitions: Transitions, info: DatasetInfo, seed: int = 
         length_quantiles=_quantiles(lengths.astype(np.float64), (0, 10, 50, 90, 100)),
         endings=_endings(transitions),
         terminal_share=float(transitions.terminals.mean()),
-        observations=observations,
+        observations=[_moved(column, by) for column, by in zip(observations, _offset(transitions, info), strict=True)],
         actions=actions,
         rewards=_describe(transitions.rewards[:, None], "reward")[0],
         saturation=saturation,
@@ -141,6 +141,17 @@ def dataset_statistics(transitions: Transitions, info: DatasetInfo, seed: int = 
         repeated_share=repeated_rows(transitions) / len(transitions),
         neighbours=_neighbours(transitions, columns, seed),
     )
+
+
+def _offset(transitions: Transitions, info: DatasetInfo) -> list[float]:
+    offset = info.observation_offset
+    return [0.0] * transitions.obs_dim if offset is None else offset.tolist()
+
+
+def _moved(column: Column, by: float) -> Column:
+    """The column of a stored dimension in the data's own units."""
+    places = ("min", "p1", "median", "p99", "max", "mean")
+    return replace(column, **{name: getattr(column, name) + by for name in places}) if by else column
 
 
 def _describe(values: Floats, name: str) -> list[Column]:

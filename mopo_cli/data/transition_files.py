@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
+from mopo_cli.data.transitions import COLUMNS, OBSERVATIONS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, finite
 from mopo_cli.errors import InputError
 from mopo_cli.store.atomic import publish, sha256_file
@@ -23,6 +23,7 @@ from mopo_cli.store.documents import present_names
 from mopo_cli.store.sealed import OF_FILE, check_content, create, read_attributes
 
 UNCERTAINTY = "uncertainty"
+OFFSET = "observation_offset"
 # Groups that a dataset may have besides.
 INFOS, BEHAVIOUR = "infos", "behaviour"
 _INFO_TYPES: dict[str, tuple[type, ...]] = {
@@ -42,6 +43,7 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "doubts": (list,),
     "names": (dict,),
     "reward": (str, type(None)),
+    "observation_offset": (np.ndarray, type(None)),
 }
 # Attributes kept as JSON text.
 _JSON = ("env_kwargs", "obs_entries", "recipe", "doubts", "names")
@@ -54,6 +56,7 @@ _ABSENT: dict[str, Any] = {
     "doubts": [],
     "names": {},
     "reward": None,
+    OFFSET: None,
 }
 # Those that a file has only where there are any.
 _SELDOM = ("obs_entries", "doubts", "names", "reward")
@@ -68,6 +71,8 @@ def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> st
     for name in _SELDOM:
         if not attributes[name]:
             del attributes[name]
+    if info.observation_offset is None:
+        del attributes[OFFSET]
     for name in _JSON:
         if attributes.get(name) is not None:
             attributes[name] = json.dumps(attributes[name], sort_keys=True, allow_nan=False)
@@ -95,6 +100,7 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     transitions = _transitions(columns, infos)
     check_columns(transitions, str(path))
     info = _dataset_info(attributes, behaviour, path)
+    _check_offset(info.observation_offset, transitions.obs_dim, path)
     try:
         check_rule_width(info.termination, transitions.obs_dim, transitions.act_dim)
     except InputError as error:
@@ -129,15 +135,18 @@ def written_rollouts(path: Path, attributes: dict[str, Any]) -> Iterator[Callabl
     """Stream imagined transitions to a file that is published when the block ends without an error.
 
     What it gives adds n rows: every column `[n, ...]` of the first call, among them ``uncertainty/<penalty>``.
-    ``attributes`` describe how the rollouts were made; values are str, int, float, None or arrays.
+    ``attributes`` describe how the rollouts were made; values are str, int, float, None or arrays. Where one of them
+    is ``observation_offset``, observations are written with it added, in float64.
     """
+    offset = attributes.get(OFFSET)
     with publish(path) as temporary, create(temporary, "rollouts", attributes) as file:
 
         def append(columns: dict[str, NDArray[Any]]) -> None:
             if len({len(column) for column in columns.values()}) != 1:
                 raise ValueError("columns of different lengths")
             for name, column in columns.items():
-                file.append(name, column, growing=True)
+                whole = column + offset if offset is not None and name in OBSERVATIONS else column
+                file.append(name, whole, growing=True)
 
         yield append
 
@@ -145,8 +154,8 @@ def written_rollouts(path: Path, attributes: dict[str, Any]) -> Iterator[Callabl
 def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The columns (uncertainties as ``uncertainty/<penalty>``) and attributes of a rollout file.
 
-    Those of an older file come under the names that they have now. CorruptError when the file is damaged, InputError
-    when it is absent or breaks the schema.
+    Those of an older file come under the names that they have now, and observations less the ``observation_offset``,
+    if there is one. CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
     """
     with open_hdf5(path) as file:
         attributes = read_attributes(file, path, "rollouts")
@@ -154,6 +163,8 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         network = _OLD_NETWORK if "network" not in file and _OLD_NETWORK in file else "network"
         stored = read_columns(file, [*COLUMNS, "step", network, *penalties])
     columns = {"network" if name == network else name: column for name, column in stored.items()}
+    if (offset := attributes.get(OFFSET)) is not None:
+        columns |= {name: _less(offset, columns[name], name, path) for name in OBSERVATIONS}
     transitions = _transitions(columns, {})
     check_columns(transitions, str(path))
     expected = _STEP_COLUMNS | dict.fromkeys(penalties, np.float32)
@@ -165,6 +176,24 @@ def read_rollouts(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     check_content(path, attributes, stored)
     attributes = {name: value for name, value in attributes.items() if name not in OF_FILE}
     return columns, present_names("rollout", attributes)
+
+
+def _less(offset: Any, column: NDArray[Any], name: str, path: Path) -> NDArray[np.float32]:
+    if column.ndim != 2 or column.dtype != np.float64:
+        raise InputError(f"{path}: column {name} must be float64 and have two dimensions.")
+    _check_offset(offset, column.shape[1], path)
+    stored: NDArray[np.float32] = (column - offset).astype(np.float32)
+    return stored
+
+
+def _check_offset(offset: Any, obs_dim: int, path: Path) -> None:
+    """InputError unless the offset of observations, if there is one, is finite, float64 and as wide as they are."""
+    if offset is not None and not (
+        isinstance(offset, np.ndarray)
+        and (offset.dtype, offset.shape) == (np.float64, (obs_dim,))
+        and np.isfinite(offset).all()
+    ):
+        raise InputError(f"{path}: attribute {OFFSET} is not {obs_dim} finite numbers of type float64.")
 
 
 def _transitions(columns: dict[str, NDArray[Any]], infos: dict[str, NDArray[Any]]) -> Transitions:

@@ -80,12 +80,15 @@ class DatasetInfo:
     """The warnings of what was looked at as the data were read, told whenever they are shown."""
     recipe: dict[str, Any] | None = None
     """How the behaviour of a generated set was made, as JSON has it: settings, thresholds, learning curve."""
+    observation_offset: NDArray[np.float64] | None = None
+    """`[O]`: what was taken off observations before they were stored as float32, which would not hold them else."""
     behaviour: dict[str, NDArray[Any]] = field(default_factory=dict)
     """The weights of a generated set's behaviour policy, by name."""
 
 
 COLUMNS = tuple(name for name in Transitions.__dataclass_fields__ if name != "infos")
 """The columns that every dataset has, in the order of the schema."""
+OBSERVATIONS = ("observations", "next_observations")
 
 
 def episode_ends(transitions: Transitions) -> NDArray[np.int64]:

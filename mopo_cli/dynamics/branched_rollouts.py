@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import exp
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import ORACLE, RATIO, RELEASED_FORM, UNCERTAINTIES, PenaltyForm, uncertainties
 from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.rows import Rows
-from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
 from mopo_cli.nets.precision import Precision
 
 # Rows predicted at once on CPU: the activations of all networks then stay in the processor's cache.
@@ -29,6 +27,25 @@ A rule with a true attribute `uses_step` is also given how many steps its episod
 """
 RewardRule = Callable[..., Tensor]
 """The reward `[...]` of the same."""
+
+
+@dataclass(frozen=True)
+class Restated:
+    """A rule, an oracle or a reward that sees observations in other units, which `undo` gives them."""
+
+    judge: Callable[..., Tensor]
+    undo: Callable[[Tensor], Tensor]
+
+    @property
+    def uses_step(self) -> bool:
+        """Whether it is also given the number of steps."""
+        return getattr(self.judge, "uses_step", False)
+
+    def __call__(self, observation: Tensor, action: Tensor, next_observation: Tensor, *step: Tensor) -> Tensor:
+        """As the rule itself."""
+        return self.judge(self.undo(observation), action, self.undo(next_observation), *step)
+
+
 Policy = Callable[[Tensor, torch.Generator], Tensor]
 Oracle = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Observations, actions in [-1, 1] and predicted next observations `[B, ·]` -> the predictions' errors `[B]`, NaN
@@ -181,7 +198,7 @@ def branch(
     layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(options.uncertainties))
     centre, scale = ensemble.input_mean[: ensemble.obs_dim], ensemble.input_std[: ensemble.obs_dim]
     # Where the data hardly vary, the least noise of a network is still no sign of a wild prediction.
-    scale = scale.clamp(min=exp(0.5 * MIN_LOG_VARIANCE))
+    scale = scale.clamp(min=ensemble.least_noise)
     observation, origin = start, torch.arange(len(start), device=start.device)
     for step in range(horizon):
         if not len(observation):
@@ -194,7 +211,7 @@ def branch(
         terminal = _by(rule, observation, action, next_observation, count)
         reward = prediction.reward
         if options.reward is not None:
-            reward = _by(options.reward, observation, action, next_observation, count)
+            reward = _by(options.reward, observation, action, next_observation, count).to(reward.dtype)
         halted = _halted(uncertainty, options) & ~terminal
         wild = ((next_observation - centre) / scale).abs().amax(dim=-1) > _GUARD
         if options.guard is not None:

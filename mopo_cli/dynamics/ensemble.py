@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import exp
 
 import torch
 from torch import Tensor
 
-from mopo_cli.nets.gaussian import gaussian, gaussians
+from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE, gaussian, gaussians
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import Layout, Parameters
@@ -17,7 +18,8 @@ class Ensemble:
     """K networks that predict (next observation - observation, reward) from (observation, action).
 
     `flat` are the parameters `[K, size]`; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs;
-    `elites` are the networks that generate. Actions are in [-1, 1]; targets are in raw units.
+    `elites` are the networks that generate. Actions are in [-1, 1]. The networks' own outputs are in units of
+    `target_std` `[obs_dim + 1]` from `target_mean`, where there are these two; what is predicted is in raw units.
     """
 
     flat: Tensor
@@ -26,6 +28,8 @@ class Ensemble:
     input_std: Tensor
     obs_dim: int
     elites: tuple[int, ...]
+    target_mean: Tensor | None = None
+    target_std: Tensor | None = None
 
     def __len__(self) -> int:
         return self.flat.shape[0]
@@ -50,7 +54,7 @@ class Ensemble:
         reduced = self.reduced if precision == "bf16" else None
         with rounding(precision):
             mean, variance = gaussians(self.networks, self._inputs(observation, action), reduced)
-        return mean, variance.sqrt_()
+        return self._raw(mean, variance.sqrt_())
 
     def predict_by(
         self, network: Tensor, observation: Tensor, action: Tensor, precision: Precision = "fp32"
@@ -63,7 +67,36 @@ class Ensemble:
             rows = (network == k).nonzero()[:, 0]
             with rounding(precision):
                 mean[rows], variance[rows] = gaussian(self.networks, k, x[rows], reduced)
-        return mean, variance.sqrt_()
+        return self._raw(mean, variance.sqrt_())
+
+    @cached_property
+    def least_noise(self) -> float | Tensor:
+        """The least standard deviation that networks predict for a change of observation, `[obs_dim]` or one number."""
+        least = exp(0.5 * MIN_LOG_VARIANCE)
+        return least if self.target_std is None else least * self.target_std[: self.obs_dim]
+
+    def in_units(self, mean: Tensor, divisor: Tensor) -> "Ensemble":
+        """The same ensemble for observations in other units, (observation - mean) / divisor; both `[obs_dim]` f8."""
+        size = self.obs_dim
+        input_mean, input_std = self.input_mean.double(), self.input_std.double()
+        input_mean[:size] = (input_mean[:size] - mean) / divisor
+        input_std[:size] /= divisor
+        centre = input_mean.new_zeros(size + 1) if self.target_mean is None else self.target_mean.double()
+        unit = input_mean.new_ones(size + 1) if self.target_std is None else self.target_std.double()
+        by = torch.cat([divisor, divisor.new_ones(1)])
+        return replace(
+            self,
+            input_mean=input_mean.float(),
+            input_std=input_std.float(),
+            target_mean=(centre / by).float(),
+            target_std=(unit / by).float(),
+        )
+
+    def _raw(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        if self.target_mean is not None and self.target_std is not None:
+            mean.mul_(self.target_std).add_(self.target_mean)
+            std.mul_(self.target_std)
+        return mean, std
 
     def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
         return (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std

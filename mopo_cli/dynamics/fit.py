@@ -3,7 +3,7 @@
 The gradient steps themselves are in `dynamics.training`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,8 @@ class FitSettings:
     """How an ensemble is built and trained; `weight_decay` has a value per hidden layer and last that of the heads.
 
     `spectral_norm` says what has a sigma of its own: nothing ("none"), a network's matrix ("per-network"), or the
-    matrices of all networks one below the other ("shared").
+    matrices of all networks one below the other ("shared"). `target_scale` "standardised" learns targets in standard
+    deviations from their mean over the training rows.
     """
 
     networks: int
@@ -44,6 +45,7 @@ class FitSettings:
     max_epochs: int | None
     spectral_norm: str = "none"
     update_precision: Precision = "fp32"
+    target_scale: str = "raw"
 
 
 @dataclass
@@ -108,7 +110,12 @@ def start_fit(
         seeds=seeds,
         settings=settings,
         layout=layout,
-        splits=[split_data(data, settings.holdout_fraction, settings.holdout_max, seed) for seed in seeds],
+        splits=[
+            split_data(
+                data, settings.holdout_fraction, settings.holdout_max, seed, settings.target_scale == "standardised"
+            )
+            for seed in seeds
+        ],
         flat=flat,
         adam=Adam.like(flat),
         best=predicting(layout, flat, vectors).reshape(*shape, -1).clone(),
@@ -152,7 +159,10 @@ def fitted(fit: FitState, seed: int) -> Ensemble:
     split = fit.splits[seed]
     networks = tuple(range(fit.settings.networks))
     obs_dim = fit.layout.views(fit.best[seed])["max_logvar"].shape[-1] - 1
-    return Ensemble(fit.best[seed], fit.layout, split.input_mean, split.input_std, obs_dim, networks)
+    ensemble = Ensemble(fit.best[seed], fit.layout, split.input_mean, split.input_std, obs_dim, networks)
+    if (scale := split.targets) is not None:
+        return replace(ensemble, target_mean=scale.mean, target_std=scale.std)
+    return ensemble
 
 
 def fit_checkpoint(fit: FitState) -> tuple[dict[str, Tensor], dict[str, Any]]:

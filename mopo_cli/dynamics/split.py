@@ -1,11 +1,13 @@
 """What an ensemble is fitted to: inputs and targets, the rows held out, and the scale of the inputs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from mopo_cli.engine.streams import stream
+from mopo_cli.nets.scales import column_scales, divisors
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,50 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class TargetScale:
+    """The mean and standard deviation of targets, `[obs_dim + 1]` both; the deviation is 0 where nothing varies."""
+
+    mean: Tensor
+    std: Tensor
+
+    @cached_property
+    def divisor(self) -> Tensor:
+        """What targets are divided by: the deviation, or 1 where nothing varies."""
+        return torch.where(self.std > 0, self.std, 1.0)
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        """Targets `[…, obs_dim + 1]` in standard deviations from the mean, in place."""
+        return targets.sub_(self.mean).div_(self.divisor)
+
+
+@dataclass(frozen=True)
 class Split:
-    """One seed's division of the data: rows to train on and to hold out, and the scale of the training inputs."""
+    """One seed's division of the data: rows to train on and to hold out, and the scales of the training rows.
+
+    `targets` is None where targets are learned in raw units.
+    """
 
     train: Tensor
     holdout: Tensor
     input_mean: Tensor
     input_std: Tensor
+    targets: TargetScale | None = None
 
 
-def split_data(data: Examples, fraction: float, most: int, seed: int) -> Split:
-    """Hold out min(fraction N, most) random rows, the same for all networks, and scale by the rest (MOPO's code)."""
+def split_data(data: Examples, fraction: float, most: int, seed: int, standardised: bool = False) -> Split:
+    """Hold out min(fraction N, most) random rows, the same for all networks, and scale by the rest (MOPO's code).
+
+    Where targets are `standardised`, columns may be of any size: see `column_scales`.
+    """
     count = len(data.inputs)
     order = torch.randperm(count, generator=stream(seed, "holdout")).to(data.inputs.device)
     held = max(1, min(int(fraction * count), most))
     train = order[held:]
+    if standardised:
+        mean, std = column_scales(data.inputs[train])
+        target_mean, target_std = column_scales(data.targets[train])
+        scale = TargetScale(target_mean.float(), target_std.float())
+        return Split(train, order[:held], mean.float(), divisors(mean, std).float(), scale)
     inputs = data.inputs[train].double()
     mean, std = inputs.mean(dim=0), inputs.std(dim=0, correction=0)
     std = torch.where(std < 1e-12, torch.ones_like(std), std)

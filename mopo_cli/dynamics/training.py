@@ -67,12 +67,17 @@ def _batches(fit: FitState, rows: Tensor) -> tuple[Tensor, Tensor]:
     splits = [fit.splits[s] for s in fit.active for _ in range(fit.settings.networks)]
     mean = torch.stack([split.input_mean for split in splits])[:, None]
     std = torch.stack([split.input_std for split in splits])[:, None]
+    scales = [split.targets for split in splits if split.targets is not None]
+    centre = torch.stack([scale.mean for scale in scales])[:, None] if scales else None
+    divisor = torch.stack([scale.divisor for scale in scales])[:, None] if scales else None
     inputs, targets = (column.new_empty(*rows.shape, column.shape[1]) for column in (data.inputs, data.targets))
 
     def gather(u: int) -> None:
         drawn = part(rows, u)
         torch.sub(data.inputs[drawn], part(mean, u), out=part(inputs, u)).div_(part(std, u))
         part(targets, u).copy_(data.targets[drawn])
+        if centre is not None and divisor is not None:
+            part(targets, u).sub_(part(centre, u)).div_(part(divisor, u))
 
     spread(gather, units(rows))
     return inputs, targets
@@ -122,11 +127,13 @@ def _epoch_order(fit: FitState) -> Tensor:
 def holdout_errors(fit: FitState, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Squared error and NLL of each network on its seed's held-out rows: flat `[K, size]` -> `[K, D]` and `[K]`.
 
-    `seed` is the position in `fit.seeds`. The error is of the predicted means, in raw units.
+    `seed` is the position in `fit.seeds`. The error is of the predicted means, in the units that are learned.
     """
     data, split = fit.data, fit.splits[seed]
     inputs = (data.inputs[split.holdout] - split.input_mean) / split.input_std
     targets = data.targets[split.holdout]
+    if split.targets is not None:
+        targets = split.targets.standardise(targets)
     mean, variance = gaussians(Parameters(fit.layout, flat), inputs)
     return (mean - targets).square().mean(dim=1), nll(mean, variance, targets)
 

@@ -106,13 +106,16 @@ def is_simulated(env_id: str) -> bool:
     return any(base.__name__ == "MujocoEnv" for base in getattr(creator, "__mro__", ()))
 
 
-def evaluate_returns(policy: Policy, environments: list[Environment], seed: int, gamma: float = 1.0) -> EpisodeResults:
+def evaluate_returns(
+    policy: Policy, environments: list[Environment], seed: int, gamma: float = 1.0, exact: bool = False
+) -> EpisodeResults:
     """Run one episode per environment until it terminates or reaches its time limit.
 
     All living episodes are one batch for `policy`; finished ones are not stepped again. The environments
     are left open and can be used again: an evaluation depends on `policy` and `seed` only. An action that
     is not finite ends its episode with a return of NaN and leaves the other episodes alone. The discounted
-    return is the sum of gamma^t r_t from t = 0.
+    return is the sum of gamma^t r_t from t = 0. Observations are given to `policy` in float32, or as `exact` as they
+    are, for one that first takes an offset off them.
 
     Raises `InputError` if the actions do not have the environment's shape.
     """
@@ -122,7 +125,8 @@ def evaluate_returns(policy: Policy, environments: list[Environment], seed: int,
     starts = [env.reset(seed=episode_seed(seed, k))[0] for k, env in enumerate(environments)]
     living = dict(enumerate(starts))
     while living:
-        actions = policy(np.stack(list(living.values())).astype(np.float32))
+        observations = np.stack(list(living.values()))
+        actions = policy(observations if exact else observations.astype(np.float32))
         _check_actions(actions, len(living), environments[0])
         for k, action in zip(list(living), actions, strict=True):
             if not np.isfinite(action).all():

@@ -61,7 +61,8 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
             for seed, path in policies.items():
                 actor, meta = open_own_policy(path, stage, transitions, device)
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-                per_seed[seed] = evaluate_returns(act, environments, settings.seed).returns
+                exact = bool(actor.offset)
+                per_seed[seed] = evaluate_returns(act, environments, settings.seed, exact=exact).returns
                 count(1)
         result = {"policy": name, **_summary(per_seed, transitions, info)}
         _show(result, report)

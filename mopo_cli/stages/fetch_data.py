@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mopo_cli.config.fields import DATA_FILE
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check
 from mopo_cli.data.column_map import parse_column_map
@@ -15,6 +16,7 @@ from mopo_cli.data.layouts import LAYOUTS
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.source import DatasetName, Work
+from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.data.source_generated import LEVELS, TASKS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
@@ -70,6 +72,8 @@ def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report
         warn_of(doubts(transitions, info), report)
         report.hint("mopo train-model")
         described = {"dataset_id": info.dataset_id, "env_id": info.env_id, "source": info.source}
+        if name.kind == "local" and not d4rl_set(stage.inputs["source"]["sha256"], settings.columns):
+            described["kind"] = DATA_FILE  # what sets its own defaults, see `config.resolve`
         return stage.finish({"dataset": path}, {**described, **asdict(summary)})
 
 

@@ -9,7 +9,7 @@ import torch
 
 from mopo_cli.agents.dice import Ratio
 from mopo_cli.config.schema import Imagination, Rollout
-from mopo_cli.data.transition_files import written_rollouts
+from mopo_cli.data.transition_files import OFFSET, written_rollouts
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.dynamics.branched_rollouts import ENDS, Policy, RolloutOptions, RolloutStep, branch, uniform_policy
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -32,6 +32,7 @@ from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import rollout_bytes
 from mopo_cli.stages.common.open_world import data_rule, rollout_options, steps_taken
 from mopo_cli.stages.common.policies import open_policy, open_ratio
+from mopo_cli.stages.common.user_units import for_stored
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
 
@@ -78,7 +79,7 @@ def _policy(path: Path | None, data: Data, device: torch.device) -> Policy:
         return uniform_policy(data.action.shape[1])
     actor, meta = open_policy(path, device)
     check_dimensions(f"the policy {path}", meta, data.transitions, "give --actions a policy of this run")
-    return actor.sample
+    return for_stored(actor, data.info).sample
 
 
 def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model_seed: int, ensemble: Ensemble) -> Ratio:
@@ -205,6 +206,7 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
         "actions": settings.actions,
         "seed": settings.seed,
         **{name: getattr(settings, name) for name in Imagination.model_fields},
+        **({OFFSET: info.observation_offset} if info.observation_offset is not None else {}),
     }
 
 

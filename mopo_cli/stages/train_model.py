@@ -49,6 +49,8 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         rows, obs_dim, act_dim = dataset_shape(path)
         check_memory(settings, lambda some: model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device), device)
         data = open_data(path, device)
+        if settings.target_scale == "standardised":
+            report.say("Targets are learned, and errors shown, in standard deviations (--target-scale standardised).")
         recorder = open_recorder(options, device)
         fit = start_fit(_learnable(data, report), fit_settings(settings), settings.all_seeds(), recorder)
         history = _resume(stage, fit)
@@ -134,7 +136,8 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[
     if failed:
         raise DivergedError(
             f"The ensembles of seeds {failed} have networks whose hold-out error was never finite.",
-            hint=rescale_hint(data) or "mopo show DATASET, then a lower --learning-rate",
+            hint=(rescale_hint(data) if settings.target_scale == "raw" else None)
+            or "mopo show DATASET, then a lower --learning-rate",
         )
     tensors: dict[str, torch.Tensor] = {}
     mse, nll = {}, {}
@@ -143,8 +146,11 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[
         ensemble = fitted(fit, s)
         errors, likelihood = holdout_errors(fit, ensemble.flat, s)
         mse[str(seed)], nll[str(seed)] = errors.mean(dim=1).tolist(), likelihood.tolist()
-        dimension_errors.append(errors.mean(dim=0))
+        scale = 1.0 if ensemble.target_std is None else ensemble.target_std.square()
+        dimension_errors.append(errors.mean(dim=0) * scale)
         scaler = {"input_mean": ensemble.input_mean, "input_std": ensemble.input_std}
+        if ensemble.target_mean is not None and ensemble.target_std is not None:
+            scaler |= {"target_mean": ensemble.target_mean, "target_std": ensemble.target_std}
         weights = ensemble.layout.views(ensemble.flat)
         tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in (weights | scaler).items()}
     meta = {
@@ -161,6 +167,8 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[
         "dataset_id": data.info.dataset_id,
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
     }
+    if settings.target_scale != "raw":
+        meta["target_scale"] = settings.target_scale
     dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0))
     outputs = {"model": run.model, "description": run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), tensors, meta)

@@ -68,6 +68,7 @@ class PolicyHeader(Origin):
     action_high: list[Finite]
     log_std_min: Finite
     log_std_max: Finite
+    observation_offset: NotRequired[list[Finite]]
 
 
 def _check_bounds(header: PolicyHeader) -> PolicyHeader:
@@ -75,6 +76,8 @@ def _check_bounds(header: PolicyHeader) -> PolicyHeader:
         raise ValueError("inputs names no dataset")
     if not len(header["action_low"]) == len(header["action_high"]) == header["act_dim"]:
         raise ValueError("there is not one action bound per action")
+    if len(header.get("observation_offset", ())) not in (0, header["obs_dim"]):
+        raise ValueError("there is not one offset per number of an observation")
     return header
 
 

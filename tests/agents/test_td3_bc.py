@@ -23,7 +23,8 @@ from probes.offline import (
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.td3_bc import ALGORITHM, Td3Bc, Td3BcSettings, start_td3_bc, update
-from mopo_cli.agents.standardise import Standard, standard_of
+from mopo_cli.agents.standardise import standard_of
+from mopo_cli.nets.scales import Standard
 
 SETTINGS = Td3BcSettings(
     hidden=16, layers=2, actor_lr=1e-3, critic_lr=2e-3, gamma=0.9, tau=0.05, log_std_min=-3.0, log_std_max=1.0

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mopo_cli.config.ablation import set_by_user
+from mopo_cli.config.checks import stage_name
+from mopo_cli.config.fields import Settings
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import Ablate, Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.dynamics.penalties import PENALTIES
@@ -18,6 +21,32 @@ def test_a_named_preset_replaces_the_data_sets_own() -> None:
 def test_a_flag_may_give_back_the_default_of_an_optional_setting() -> None:
     resolved = resolve(TrainPolicy, dataset="hopper-medium", flags={"target_entropy": "none"})
     assert (resolved.settings.target_entropy, resolved.origins["target_entropy"]) == (None, "flag")
+
+
+@pytest.mark.parametrize(
+    ("stage", "names"),
+    [
+        (TrainModel, {"target_scale"}),
+        (Rollout, {"penalty_scale"}),
+        (TrainPolicy, {"penalty_scale", "input_scale"}),
+        (Ablate, {"penalty_scale", "input_scale"}),
+        (SelectElites, set()),
+    ],
+)
+def test_a_file_of_ones_own_is_learned_in_standard_deviations_unless_something_says_otherwise(
+    stage: type[Settings], names: set[str], tmp_path: Path
+) -> None:
+    resolved, paper = resolve(stage, dataset="./my.csv", data_file=True), resolve(stage, dataset="hopper-medium")
+    by_data = {name for name, origin in resolved.origins.items() if origin == "data file"}
+    assert by_data == names and not set_by_user(resolved.origins)
+    assert all(getattr(resolved.settings, name) == "standardised" for name in names)
+    assert all(getattr(paper.settings, name) == "raw" for name in names)
+    for name in names:
+        path = tmp_path / "mine.yaml"
+        path.write_text(f"{stage_name(stage)}: {{{name.replace('_', '-')}: raw}}\n")
+        for how in ({"flags": {name: "raw"}}, {"config_file": path}):
+            said = resolve(stage, dataset="./my.csv", data_file=True, **how)
+            assert getattr(said.settings, name) == "raw" and set_by_user(said.origins) == {name}
 
 
 def test_an_ablation_takes_over_what_is_set_for_training(tmp_path: Path) -> None:

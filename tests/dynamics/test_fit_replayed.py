@@ -33,7 +33,10 @@ def train(data: Examples, recorder: Recorder | None = None, **settings: Any) -> 
     return fit, active, reports
 
 
-@pytest.mark.parametrize("settings", [{}, {"spectral_norm": "per-network"}, {"spectral_norm": "shared"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"spectral_norm": "per-network"}, {"spectral_norm": "shared"}, {"target_scale": "standardised"}],
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("whole", [False, True])
 def test_replayed_steps_are_the_steps(

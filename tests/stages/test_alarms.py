@@ -76,3 +76,6 @@ def test_huge_values_are_to_be_rescaled_and_nothing_else(held: Data, said: str |
     hint = rescale_hint(held)
     assert (hint is None) == (said is None)
     assert said is None or (hint is not None and hint.startswith("rescale the data's columns: ") and said in hint)
+    # Where observations are standardised, only the reward's size counts.
+    other = rescale_hint(held, standardised=True)
+    assert (other is not None) == bool(held.reward.abs().amax() >= 1e6) and "observation" not in str(other)

@@ -166,7 +166,10 @@ def _rolling(drop: Drop) -> Tensor:
 
 def _files(drop: Drop, m: int) -> dict[str, dict[str, Tensor]]:
     ratio = drop.ratio(m, _rolling(drop))
-    scaler = {"input_mean": ratio.input_mean, "input_std": ratio.input_std, "networks": ratio.networks}
+    mean, std = ratio.input_mean, ratio.input_std
+    if (standard := drop.world.standard) is not None:
+        mean, std = standard.folded_scaler(mean, std)
+    scaler = {"input_mean": mean, "input_std": std, "networks": ratio.networks}
     return {"ratio": ratio.layout.views(ratio.flat) | scaler}
 
 

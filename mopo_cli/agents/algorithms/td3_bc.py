@@ -12,13 +12,14 @@ from mopo_cli.agents.actor import mean_action, mean_gradient
 from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.perceptrons import actor_sizes, by_twins, critic_sizes, start_single, start_twins, twin_values
 from mopo_cli.agents.returns import one_step_return
-from mopo_cli.agents.standardise import Standard, StandardisedAgent, standard_of
+from mopo_cli.agents.standardise import StandardisedAgent, standard_of
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import Network, descend
 from mopo_cli.nets.perceptron import Evaluated, evaluate, input_slope
+from mopo_cli.nets.scales import Standard
 from mopo_cli.nets.stacked import Parameters
 
 

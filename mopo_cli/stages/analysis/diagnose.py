@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from mopo_cli.config.schema import Rollout
+from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.transition_files import read_dataset_info
 from mopo_cli.data.transitions import DatasetInfo, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -81,7 +82,7 @@ def _errors(
     ):
         for start in range(0, rows, _PART):
             part = {name: values[start : start + _PART] for name, values in columns.items()}
-            parts.append(_error(ensemble, oracle, part, info, device))
+            parts.append(_error(ensemble, in_user_units(oracle, info), part, info, device))
             count(len(parts[-1]))
     return np.concatenate(parts)
 

@@ -15,7 +15,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
 from mopo_cli.stages.common.inputs import dataset_path, open_device
-from mopo_cli.stages.common.open_world import OpenWorld, open_world
+from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
 from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import plain, write_json
@@ -78,7 +78,7 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
             return stage.result()
         about: dict[str, Any] = {"table": name, "dataset": read_document(table, TableDocument)["dataset"]}
         if acts:
-            with open_world(stage, settings, world, open_device(options), [PENALTY]) as opened:
+            with open_world(stage, for_published(settings), world, open_device(options), [PENALTY]) as opened:
                 about["horizon"] = longest_episode(opened.data)
                 scores = _score_all(stage, ranking, entries, model_judge(opened, settings, about["horizon"]))
         else:

@@ -19,8 +19,9 @@ from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.tables import format_number, write_csv
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
 from mopo_cli.stages.common.inputs import check_made_from, dataset_path, open_device
-from mopo_cli.stages.common.open_world import OpenWorld, open_world
+from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
 from mopo_cli.stages.common.policies import greedy_policy
+from mopo_cli.stages.common.user_units import for_stored
 from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
@@ -46,7 +47,7 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     with stage_envelope(run, f"evaluate/{name}/bound", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
-        with open_world(stage, training, world, device, [training.penalty]) as opened:
+        with open_world(stage, for_published(training), world, device, [training.penalty]) as opened:
             horizon, least = longest_episode(opened.data), min(0.0, opened.world.least_reward)
             played, ends = _play_all(stage, settings, training, policies, opened, horizon)
         result = {
@@ -94,11 +95,12 @@ def _play_all(
             if model := meta["inputs"].get("model"):
                 hint = "mopo train-policy --force, or measure it in the present one: --allow-mismatch"
                 check_made_from(stage, "model", model, f"The policy {path} was trained in another model", hint)
-            returns = greedy_returns(opened, actor, int(seed), start, horizon, training.gamma)
+            returns = greedy_returns(opened, for_stored(actor, info), int(seed), start, horizon, training.gamma)
             played[seed] = _in_model(returns, weights)
             if environments:
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
-                played[seed][REAL] = evaluate_returns(act, environments, settings.seed, training.gamma)
+                exact = bool(actor.offset)
+                played[seed][REAL] = evaluate_returns(act, environments, settings.seed, training.gamma, exact)
             ends[seed] = {which: getattr(returns, which) for which in ("terminated", "guarded", "dropped", "unknown")}
             count(1)
     return played, ends

@@ -61,9 +61,12 @@ def guard_remark(least: float) -> str:
     return f"What follows a branch that the guard ended counts as {paid} at every step for ever."
 
 
-def rescale_hint(data: Data) -> str | None:
-    """The advice for data with huge values, which no learning rate cures; None for other data."""
-    columns = {"observation": data.observation, "reward": data.reward}
+def rescale_hint(data: Data, standardised: bool = False) -> str | None:
+    """The advice for data with huge values, which no learning rate cures; None for other data.
+
+    Where observations are standardised, their own size is no matter.
+    """
+    columns = {"reward": data.reward} | ({} if standardised else {"observation": data.observation})
     largest = {name: float(column.abs().amax()) for name, column in columns.items()}
     name = max(largest, key=lambda name: largest[name])
     if largest[name] < HUGE:
@@ -86,10 +89,15 @@ def look_at_rollouts(loop: Loop, report: Report) -> None:
 
 
 def look_back(
-    histories: Sequence[Sequence[Mapping[str, Any]]], diverged: Sequence[bool], least: float, data: Data, report: Report
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+    diverged: Sequence[bool],
+    least: float,
+    data: Data,
+    report: Report,
+    standardised: bool = False,
 ) -> None:
     """After training, from each member's records: say how guarded rows were paid, and what helps if one diverged."""
     if any(record.get("guarded") for history in histories for record in history):
         report.say(guard_remark(least))
-    if any(diverged) and (hint := rescale_hint(data)) is not None:
+    if any(diverged) and (hint := rescale_hint(data, standardised)) is not None:
         report.warn(f"What helps against diverging: {hint}")

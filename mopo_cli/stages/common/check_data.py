@@ -8,6 +8,7 @@ import torch
 
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check, UnusableData
+from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions, steps_before
@@ -75,7 +76,7 @@ def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
     (None where there are none, or the log does not hold their next states); ``false_alarms`` are rows that the
     rule ends and the log does not.
     """
-    rule = termination_rule(info.termination, bounds=(info.action_low, info.action_high))
+    rule = in_user_units(termination_rule(info.termination, bounds=(info.action_low, info.action_high)), info)
     actions = normalise_actions(transitions.actions, info)
     columns = [torch.from_numpy(c) for c in (transitions.observations, actions, transitions.next_observations)]
     if getattr(rule, "uses_step", False):

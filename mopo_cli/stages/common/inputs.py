@@ -185,8 +185,19 @@ def open_model(stage: Stage, data: Data, device: torch.device) -> dict[int, Ense
             prefix = f"seed-{seed}/"
             parts = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             flat, scaler = pack(layout, parts, meta["networks"]), (parts["input_mean"], parts["input_std"])
-            ensembles[seed] = Ensemble(flat, layout, *scaler, meta["obs_dim"], elites[seed])
+            targets = _target_scale(parts, meta["obs_dim"] + 1)
+            ensembles[seed] = Ensemble(flat, layout, *scaler, meta["obs_dim"], elites[seed], *targets)
     return ensembles
+
+
+def _target_scale(parts: dict[str, Tensor], width: int) -> tuple[Tensor, Tensor] | tuple[()]:
+    """The mean and deviation by which targets were standardised; nothing for a model that learned raw ones."""
+    if "target_mean" not in parts and "target_std" not in parts:
+        return ()
+    mean, std = parts["target_mean"], parts["target_std"]
+    if not mean.shape == std.shape == (width,):
+        raise ValueError(f"target_mean and target_std do not have {width} numbers each")
+    return mean, std
 
 
 def _open_elites(stage: Stage, meta: dict[str, Any]) -> dict[int, tuple[int, ...]]:

@@ -4,21 +4,24 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from mopo_cli.agents.algorithms import load
 from mopo_cli.agents.guard import after_guard, charge
+from mopo_cli.agents.units import in_standard_units
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
-from mopo_cli.data.transition_files import read_rollouts
+from mopo_cli.data.offsets import in_user_units
+from mopo_cli.data.transition_files import OFFSET, read_rollouts
 from mopo_cli.data.transitions import normalise_actions, steps_before
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
+from mopo_cli.nets.scales import standard_units
 from mopo_cli.stages.common.alarms import guard_remark
 from mopo_cli.stages.common.inputs import (
     Data,
@@ -31,6 +34,7 @@ from mopo_cli.stages.common.inputs import (
     open_data,
     open_model,
 )
+from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import RolloutAttributes
@@ -53,6 +57,14 @@ def policy_roles(settings: PolicyTraining) -> tuple[str, ...]:
     return ("dataset",) if settings.rollouts == "fresh" else ("dataset", "rollouts")
 
 
+Training = TypeVar("Training", bound=PolicyTraining)
+
+
+def for_published(settings: Training) -> Training:
+    """The settings of a world in which published policies act: they take observations as the data have them."""
+    return settings.model_copy(update={"input_scale": "raw"})
+
+
 def rollout_options(settings: Imagination, data: Data) -> RolloutOptions:
     """How the model is rolled out on this dataset, by these settings."""
     scale = None
@@ -71,15 +83,17 @@ def rollout_options(settings: Imagination, data: Data) -> RolloutOptions:
                 f"--model-reward known needs data whose reward is known, and {data.info.dataset_id} has none.",
                 hint="mopo fetch-data --reward EXPRESSION",
             )
-        reward = expression_reward(data.info.reward, (data.info.action_low, data.info.action_high))
-    guard = guard_rule(data.info.termination, settings.termination_rules == "paper")
+        bounds = data.info.action_low, data.info.action_high
+        reward = in_user_units(expression_reward(data.info.reward, bounds), data.info)
+    guard = in_user_units(guard_rule(data.info.termination, settings.termination_rules == "paper"), data.info)
     return RolloutOptions(form=form, reward_mean=mean, precision=settings.rollout_precision, guard=guard, reward=reward)
 
 
 def data_rule(data: Data, settings: Imagination) -> TerminationRule:
     """The rule that ends imagined episodes of this dataset."""
     bounds = data.info.action_low, data.info.action_high
-    return termination_rule(data.info.termination, settings.termination_rules == "paper", bounds)
+    rule = termination_rule(data.info.termination, settings.termination_rules == "paper", bounds)
+    return in_user_units(rule, data.info)
 
 
 def steps_taken(data: Data, *rules: object) -> torch.Tensor | None:
@@ -122,6 +136,7 @@ def open_world(
     were measured otherwise than the settings say.
     """
     data = open_data(inputs["dataset"], device)
+    _tell_units(stage, settings, penalties)
     names = uncertainty_names(settings, penalties)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
@@ -131,6 +146,7 @@ def open_world(
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
     started = steps_taken(data, rule, how.reward)
     world = World(rows, real, data.observation, rule, how=how, started=started)
+    del real, none  # a world in other units has rows of its own
     seeds: tuple[int, ...] = ()
     with ExitStack() as context:
         if "rollouts" in inputs:
@@ -141,8 +157,18 @@ def open_world(
             if ORACLE in penalties:
                 info, threads = data.info, cpu_threads(stage.options)
                 oracle = open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads)
-                world = replace(world, how=replace(how, oracle=context.enter_context(oracle)))
+                judge = in_user_units(context.enter_context(oracle), info)
+                world = replace(world, how=replace(how, oracle=judge))
+        if settings.input_scale == "standardised":
+            world = in_standard_units(world, standard_units(data.observation))
         yield OpenWorld(data, world, seeds)
+
+
+def _tell_units(stage: Stage, settings: PolicyTraining, penalties: Collection[str]) -> None:
+    if settings.penalty_scale == "standardised" and {*penalties} & {*PENALTIES} and settings.has_model_rows:
+        stage.report.say("The penalty is in standard deviations of the model's targets (--penalty-scale standardised).")
+    if settings.input_scale == "standardised":
+        stage.report.say("Actor and critics see observations in standard deviations (--input-scale standardised).")
 
 
 def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: Data) -> torch.Tensor:
@@ -151,6 +177,9 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
     columns, attributes = read_rollouts(path)
     checked(path, RolloutAttributes, attributes)
     check_lineage(stage, f"the rollout file {path}", attributes["dataset_sha256"])
+    offset = attributes.get(OFFSET)
+    if tuple([] if offset is None else offset) != offset_of(data.info):
+        raise InputError(f"The rollout file {path} has other offsets of observations than the dataset.", "mopo rollout")
     for name in Imagination.model_fields:
         now, then = getattr(settings, name), attributes.get(name, Imagination.model_fields[name].default)
         if then != now:

@@ -27,7 +27,8 @@ def open_policy(path: Path, device: torch.device) -> tuple[Actor, dict[str, Any]
     tensors, meta = open_tensors(path, "policy", device)
     with described(path):
         layout = mlp_layout((meta["obs_dim"], *(meta["hidden"],) * meta["layers"], 2 * meta["act_dim"]))
-        return Actor(pack(layout, tensors, 1), layout, meta["log_std_min"], meta["log_std_max"]), meta
+        bounds = meta["log_std_min"], meta["log_std_max"]
+        return Actor(pack(layout, tensors, 1), layout, *bounds, tuple(meta.get("observation_offset", ()))), meta
 
 
 def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]:
@@ -43,23 +44,25 @@ def open_ratio(path: Path, device: torch.device) -> tuple[Ratio, dict[str, Any]]
         return Ratio(pack(layout, tensors, len(tensors["w0"])), layout, *scaler, tensors["networks"]), meta
 
 
-def greedy_policy(
-    actor: Actor, action_low: Any, action_high: Any
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The actor's deterministic actions in the environment's units: `[n, obs_dim]` -> `[n, act_dim]`.
+def greedy_policy(actor: Actor, action_low: Any, action_high: Any) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """The actor's deterministic actions for observations, both in the environment's units: `[n, ·]` -> `[n, act_dim]`.
 
-    They raise InputError for observations of another width: an environment can change after it was named.
+    Observations of float64 keep their digits where the actor has an offset. InputError for observations of another
+    width: an environment can change after it was named.
     """
     low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
+    offset = np.asarray(actor.offset, np.float64)
     width = actor.layout.shapes[0][1][0]
 
-    def act(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    def act(observation: NDArray[Any]) -> NDArray[np.float32]:
         if observation.shape[1:] != (width,):
             raise InputError(
                 f"The environment gives observations of {observation.shape[1]} numbers, but the policy was trained on "
                 f"{width}.",
                 hint="mopo fetch-data --force, with the environment as it is now",
             )
+        if len(offset):
+            observation = (observation - offset).astype(np.float32)
         action = actor.greedy(torch.from_numpy(observation).to(actor.flat.device)).cpu().numpy()
         actions: NDArray[np.float32] = low + (action + 1) / 2 * (high - low)
         return actions

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.errors import DivergedError, Stopped
+from mopo_cli.nets.scales import Standard
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
@@ -30,6 +31,7 @@ from mopo_cli.stages.common.memory import check_stack, explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
 from mopo_cli.stages.common.same_settings import changed_settings
+from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import AFRESH, Stage
 from mopo_cli.store.atomic import sha256_file, write_json
@@ -46,12 +48,13 @@ _ROUNDS = 2  # evaluations that each process may be behind
 class Trained:
     """A stack in training and after it: the loop, one record per epoch and member, and which members diverged.
 
-    `names` are the members' in `metrics`. `pending` are the latest epochs, still being evaluated; `seconds` is the
-    wall time of all attempts.
+    `names` are the members' in `metrics`. `standard` is what observations are standardised by, if they are.
+    `pending` are the latest epochs, still being evaluated; `seconds` is the wall time of all attempts.
     """
 
     loop: Loop
     names: Sequence[str]
+    standard: Standard | None = None
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     diverged: list[bool] = field(default_factory=list)
     pending: deque[Epoch] = field(default_factory=deque)
@@ -59,8 +62,11 @@ class Trained:
     metrics: Metrics = field(init=False)
 
     def actor(self, m: int) -> Actor:
-        """The trained policy of one member."""
-        return self.loop.agent.policy(m)
+        """The trained policy of one member, for observations as the data have them."""
+        actor = self.loop.agent.policy(m)
+        if self.standard is None:
+            return actor
+        return replace(actor, flat=self.standard.folded(actor.layout, actor.flat))
 
 
 def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -88,7 +94,7 @@ def train_stack(
     check_precision("--update-precision", settings.update_precision, device)
     recorder = open_recorder(stage.options, device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, recorder)
-    trained = Trained(loop, names, [[] for _ in members], [False for _ in members])
+    trained = Trained(loop, names, opened.world.standard, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
         crew = context.enter_context(open_crew(loop, opened.world, learner))
         _resume(stage, trained, opened.world, settings)
@@ -146,7 +152,8 @@ def train_stack(
             if stop:
                 raise Stopped(stage.signal)
     trained.seconds = time.monotonic() - started
-    look_back(trained.histories, trained.diverged, opened.world.least_reward, opened.data, stage.report)
+    least, standardised = opened.world.least_reward, opened.world.standard is not None
+    look_back(trained.histories, trained.diverged, least, opened.data, stage.report, standardised)
     return trained
 
 
@@ -160,7 +167,7 @@ def _watch(
         stage.report.say("The dataset names no environment, so the policies are not evaluated while they train.")
         return None
     low, high = info.action_low, info.action_high
-    game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, low, high, info.obs_entries)
+    game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, low, high, info.obs_entries, offset_of(info))
     return context.enter_context(open_watch(game, processes, stage.report))
 
 
@@ -277,6 +284,7 @@ def stage_member(
         "h": member.h,
         "epochs": settings.epochs,
     }
+    meta |= {"observation_offset": list(offset)} if (offset := offset_of(info)) else {}
     meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
     policy = folder / "policy.safetensors"
     save_policy(out.stage(policy), trained.actor(m), meta)

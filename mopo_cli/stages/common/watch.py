@@ -44,7 +44,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Game:
-    """What is played with a policy: so many episodes of an environment, its actions being within these bounds."""
+    """What is played with a policy: so many episodes of an environment, its actions being within these bounds.
+
+    `offset` is taken off observations before the policy sees them, see `DatasetInfo`.
+    """
 
     env_id: str
     env_kwargs: dict[str, Any]
@@ -53,6 +56,7 @@ class Game:
     action_high: Floats
     entries: tuple[str, ...] = ()
     """Of Dict observations, see `DatasetInfo.obs_entries`."""
+    offset: tuple[float, ...] = ()
 
     def open(self, episodes: int) -> list[Environment]:
         """The environments for so many episodes."""
@@ -60,7 +64,8 @@ class Game:
 
     def play(self, environments: list[Environment], actor: Actor, seed: int) -> Outcome:
         """One episode in each."""
-        result = evaluate_returns(greedy_policy(actor, self.action_low, self.action_high), environments, seed)
+        policy = greedy_policy(replace(actor, offset=self.offset), self.action_low, self.action_high)
+        result = evaluate_returns(policy, environments, seed, exact=bool(self.offset))
         return Outcome(float(result.returns.mean()), float(result.lengths.mean()))
 
 

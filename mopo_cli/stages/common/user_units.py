@@ -1,0 +1,26 @@
+"""Between observations as they are stored and as the user has them: stored ones are less `observation_offset`."""
+
+from dataclasses import replace
+
+import torch
+
+from mopo_cli.agents.actor import Actor
+from mopo_cli.data.transitions import DatasetInfo
+from mopo_cli.nets.scales import Standard
+
+
+def offset_of(info: DatasetInfo) -> tuple[float, ...]:
+    """What is taken off observations before they are stored, `[obs_dim]`; empty where nothing is."""
+    return () if info.observation_offset is None else tuple(info.observation_offset.tolist())
+
+
+def for_stored(actor: Actor, info: DatasetInfo) -> Actor:
+    """A policy from a file, for observations as this dataset stores them: it may be of data with another offset."""
+    size = actor.layout.shapes[0][1][0]
+    here, none = offset_of(info), (0.0,) * size
+    shift = [theirs - ours for theirs, ours in zip(actor.offset or none, here or none, strict=True)]
+    if not any(shift):
+        return actor
+    mean = torch.tensor(shift, dtype=torch.float64, device=actor.flat.device)
+    flat = Standard(mean, torch.ones_like(mean)).folded(actor.layout, actor.flat)
+    return replace(actor, flat=flat, offset=here)
