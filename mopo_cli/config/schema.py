@@ -52,7 +52,8 @@ class FetchData(Settings):
     )
     layout: Text | None = setting(
         None,
-        "how the rows lie in a file, if mopo decides wrongly: groups, numbered, padded, table or rows (files only)",
+        "how the rows lie in a file, if mopo decides wrongly: groups, numbered, padded, rllib, lists, lines, table or"
+        " rows (files only)",
     )
     termination: Text = setting(
         "auto",

@@ -9,26 +9,29 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data import arrow
 from mopo_cli.data.checks import Check, require
+from mopo_cli.data.csv_tables import open_csv
 from mopo_cli.data.layout import Columns, Layout, Log
 from mopo_cli.data.npz import npz_names, npz_shapes, read_npz
+from mopo_cli.data.parquet_tables import open_parquet
 from mopo_cli.errors import InputError
 from mopo_cli.store import columns as hdf5
 from mopo_cli.store.files import check_file
-from mopo_cli.store.run import DATA_FILES
+from mopo_cli.store.run import DATA_FILES, JSON_LINES, TEXT_TABLES, data_ending
 
-TABLES = (".csv", ".parquet")
+PARQUET = ".parquet"
+_OTHERS = (*TEXT_TABLES, *JSON_LINES, PARQUET)
 
 
 def check_kind(path: Path) -> None:
     """InputError unless the file is of a kind that is read: by the end of its name, or HDF5 by what it holds."""
-    if path.suffix.lower() in DATA_FILES:
+    if path.name.lower().endswith(DATA_FILES):
         return
     check_file(path)
     if not h5py.is_hdf5(path):
         raise InputError(
-            f"{path} is not an HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet) file.",
+            f"{path} is not an HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv, .tsv), Parquet (.parquet) or JSON (.json, "
+            ".jsonl) file; CSV and JSON files may be gzipped (.csv.gz).",
             hint="save it as one of these",
         )
 
@@ -65,6 +68,14 @@ class Arrays:
         return self.path.suffix.lower() == ".npz"
 
 
+def open_arrays(path: Path) -> Arrays | None:
+    """The arrays in an HDF5 or NPZ file; None for a file of another kind. InputError for what no layout reads."""
+    if data_ending(path.name) in _OTHERS:
+        return None
+    check_kind(path)
+    return Arrays(path)
+
+
 def codes(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
     """Labels `[N]` as numbers, equal where the labels are. InputError for other shapes, NaN and infinity."""
     if not values.ndim or values.size != len(values):
@@ -76,10 +87,8 @@ def codes(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _open_rows(path: Path) -> Log | None:
-    if path.suffix.lower() in TABLES:
+    if (arrays := open_arrays(path)) is None:
         return None
-    check_kind(path)
-    arrays = Arrays(path)
 
     def read(numbers: Sequence[str], labels: Sequence[str]) -> Columns:
         raw = arrays.read(numbers, labels)
@@ -89,10 +98,11 @@ def _open_rows(path: Path) -> Log | None:
 
 
 def _open_table(path: Path) -> Log | None:
-    if path.suffix.lower() not in TABLES:
-        return None
-    return Log(arrow.table_names(path), lambda numbers, labels: arrow.read_table(path, numbers, labels), is_table=True)
+    ending = data_ending(path.name)
+    if ending == PARQUET:
+        return open_parquet(path)
+    return open_csv(path) if ending in TEXT_TABLES else None
 
 
 ROWS = Layout("HDF5 or NPZ with one array per column, a row per step", _open_rows)
-TABLE = Layout("CSV or Parquet with a heading, a row per step", _open_table)
+TABLE = Layout("CSV or Parquet with one column per number or list, a row per step", _open_table)

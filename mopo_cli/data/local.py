@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.actions import bounds_in_words, bounds_of, check_continuous
+from mopo_cli.data.arrow_values import TEXT
 from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
     ColumnMap,
@@ -121,9 +123,26 @@ def _read(where: str, log: Log, column_map: ColumnMap) -> tuple[Sources, Columns
     try:
         raw = log.read([name for name in present if name not in labels], [*labels, *made])
     except UnusableData as error:
-        checks += error.checks
-    require(list_once(checks, log.names))
-    return sources, raw, notes
+        checks += [_advised(check, sources) for check in error.checks]
+    require(_with_note(list_once(checks, log.names), log.note))
+    return sources, raw, [*notes, *log.remarks]
+
+
+def _advised(check: Check, sources: Sources) -> Check:
+    """The check of a column of text, with what to do where it is an observation."""
+    if check.what != TEXT or check.column not in sources.get("observations", ()):
+        return check
+    advice = f"categories: one column per value, --columns obs={check.column}:onehot"
+    return replace(check, fault=f"{check.fault.removesuffix('.')}; {advice}.")
+
+
+def _with_note(checks: list[Check], note: str) -> list[Check]:
+    """The checks, of which the first column that is missing says how the file was understood."""
+    first = next((i for i, check in enumerate(checks) if check.fault and check.what == "present"), None)
+    if first is None or not note:
+        return checks
+    told = replace(checks[first], fault=f"{checks[first].fault.removesuffix('.')} ({note}).")
+    return [*checks[:first], told, *checks[first + 1 :]]
 
 
 def _labels(sources: Sources, raw: Columns, log: Log) -> Columns:

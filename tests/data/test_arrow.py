@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from mopo_cli.data import arrow
-from mopo_cli.data.arrow import read_table, table_names
+from mopo_cli.data import parquet_tables
+from mopo_cli.data.layouts import open_log
 from mopo_cli.errors import InputError
 
 
@@ -34,8 +34,8 @@ def test_no_file_of_pythons_is_left_to_threads_that_may_outlive_it(
     with pa.OSFile(os.fsencode(path), "wb") as file:
         table = pa.table({"a": [1.0, 2.0], "b": ["x", "y"]})
         csv.write_csv(table, file) if kind == "csv" else parquet.write_table(table, file)
-    assert table_names(path) == ["a", "b"]
-    assert read_table(path, ["a"], ["b"])["a"].tolist() == [1.0, 2.0]
+    assert open_log([path]).names == ["a", "b"]
+    assert open_log([path]).read(["a"], ["b"])["a"].tolist() == [1.0, 2.0]
     assert len(opened) >= 3 and all(isinstance(file, pa.OSFile) for file in opened)
 
 
@@ -46,33 +46,33 @@ def test_a_heading_of_many_bytes_is_found(tmp_path: Path, before: str, end: str)
     path = tmp_path / "t.csv"
     path.write_text(before + ";".join(names) + end + ";".join(["1"] * 10_000) + end, newline="")
     assert path.stat().st_size > 900_000
-    assert table_names(path) == names
+    assert open_log([path]).names == names
 
 
 def test_a_name_may_go_on_in_the_next_line(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('"temp\nin C",flow\n1,2\n')
-    assert table_names(path) == ["temp\nin C", "flow"]
-    assert read_table(path, ["temp\nin C"], [])["temp\nin C"].tolist() == [1]
+    assert open_log([path]).names == ["temp\nin C", "flow"]
+    assert open_log([path]).read(["temp\nin C"], [])["temp\nin C"].tolist() == [1]
 
 
 def test_rows_of_many_parts_come_in_order(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table = pa.table({"a": list(range(200_000)), "b": [str(i // 1000) for i in range(200_000)]})
     parquet.write_table(table, path, row_group_size=30_000)
-    columns = read_table(path, ["a"], ["b"])
+    columns = open_log([path]).read(["a"], ["b"])
     assert columns["a"].tolist() == list(range(200_000))
     assert columns["b"].tolist() == [i // 1000 for i in range(200_000)]
     parquet.write_table(table[:0], path)
-    assert {name: len(column) for name, column in read_table(path, ["a"], ["b"]).items()} == {"a": 0, "b": 0}
+    assert {name: len(column) for name, column in open_log([path]).read(["a"], ["b"]).items()} == {"a": 0, "b": 0}
 
 
 def test_text_that_grows_is_refused_before_all_of_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "_written_out", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(parquet_tables, "_written_out", lambda *_: pytest.fail("it was read"))
     path = tmp_path / "t.parquet"
     long = pa.table({"a": ["x" * 30_000 + str(i) for i in range(4000)], "b": [0.0] * 4000})
     parquet.write_table(long, path, compression="zstd", use_dictionary=False)
     assert path.stat().st_size < 1_000_000
     for numbers, labels in ((["b"], ["a"]), (["a", "b"], [])):
         with pytest.raises(InputError, match=r"declares .* bytes of columns"):
-            read_table(path, numbers, labels)
+            open_log([path]).read(numbers, labels)

@@ -180,7 +180,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(CorruptError, match=r"text\.h5"):
         load(text)
     for path in (tmp_path / "absent.h5", tmp_path):
-        with pytest.raises(InputError, match="does not exist|it is a folder"):
+        with pytest.raises(InputError, match=r"does not exist|it is a folder"):
             load(path)
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
