@@ -147,7 +147,9 @@ def _line(path: Path, number: int, text: bytes) -> Line:
         document = json.loads(text)
     except RecursionError as error:
         raise InputError(f"{where} is nested too deeply.", hint=_HINT) from error
-    except ValueError as error:  # also of bytes that are no text, and of numbers of thousands of digits
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not a JSON object ({error.msg}, character {error.colno}).", hint=_HINT) from error
+    except ValueError as error:  # bytes that are no text, numbers of thousands of digits
         raise InputError(f"{where} is not a JSON object ({str(error)[:100]}).", hint=_HINT) from error
     if not isinstance(document, dict):
         raise InputError(f"{where} holds no JSON object.", hint=_HINT)

@@ -1,5 +1,6 @@
 """How CSV and Parquet files are opened."""
 
+import gzip
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mopo_cli.data.layouts import open_log
 from mopo_cli.errors import InputError
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
 def test_no_file_of_pythons_is_left_to_threads_that_may_outlive_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -33,10 +34,12 @@ def test_no_file_of_pythons_is_left_to_threads_that_may_outlive_it(
     path = tmp_path / f"t\udcff.{kind}"  # also under a name that is not UTF-8
     with pa.OSFile(os.fsencode(path), "wb") as file:
         table = pa.table({"a": [1.0, 2.0], "b": ["x", "y"]})
-        csv.write_csv(table, file) if kind == "csv" else parquet.write_table(table, file)
+        parquet.write_table(table, file) if kind == "parquet" else csv.write_csv(table, file)
+    if kind == "csv.gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
     assert open_log([path]).names == ["a", "b"]
     assert open_log([path]).read(["a"], ["b"])["a"].tolist() == [1.0, 2.0]
-    assert len(opened) >= 3 and all(isinstance(file, pa.OSFile) for file in opened)
+    assert len(opened) >= 3 and all(isinstance(file, pa.OSFile | pa.CompressedInputStream) for file in opened)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -185,7 +185,11 @@ LINES = [
 def test_only_files_are_opened(refuses: Any, name: str, line: str, kind: str) -> None:
     Path(name).parent.mkdir(exist_ok=True)
     SPECIAL[kind](name)
-    said = "no run.json" if kind == "folder" and line.startswith("show") else "not a file"
+    said = "not a file"
+    if kind == "folder" and line.startswith("show"):
+        said = "no run.json"
+    elif kind == "folder" and f"--dataset ./{name}" in line:
+        said = "holds no file of logs"
     refuses_quickly(refuses, line, said)
 
 
