@@ -1,6 +1,6 @@
 """Parquet: the columns of a file, of which cells may be lists."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def read_parquet(path: Path, numbers: Sequence[str], labels: Sequence[str], deep
         # Text stays a dictionary, so that a word is held once however often it occurs.
         text = [written[name] for name, kind in types.items() if is_text(kind)]
         file = parquet.ParquetFile(source, read_dictionary=text)
-        check_declared(path, 8 * _declared(file.metadata, written.values()))
+        lists = [written[name] for name, kind in types.items() if is_list(kind)]
+        check_declared(path, 8 * _declared(file, len(written), lists))
         _check_text(path, source, text)
         table = file.read(columns=list(written.values()), use_threads=False)
         return {name: _written_out(path, table[column]) for name, column in written.items()}
@@ -81,7 +82,7 @@ def list_lengths(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.int64
     with opened(path, "Parquet", CorruptError) as source:
         written = once_each(path, [str(name) for name in parquet.read_schema(source).names], names)
         file = parquet.ParquetFile(source)
-        check_declared(path, 8 * _declared(file.metadata, written.values()))
+        check_declared(path, 8 * _declared(file, len(written), list(written.values())))
         for name, column in written.items():
             parts = file.iter_batches(_TEXT_ROWS, columns=[column], use_threads=False)
             counts = [np.asarray(pc.fill_null(pc.list_value_length(part[column]), 0)) for part in parts]
@@ -89,14 +90,19 @@ def list_lengths(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.int64
     return lengths
 
 
-def _declared(metadata: Any, columns: Iterable[str]) -> int:
-    """How many values the file says that these columns hold."""
-    wanted = tuple(columns)
+def _declared(file: Any, columns: int, lists: list[str]) -> int:
+    """How many values the file says that so many columns hold, of which ``lists`` hold lists."""
+    metadata = file.metadata
+    declared = int(metadata.num_rows) * (columns - len(lists))
+    if not lists:
+        return declared
+    # Reads it all, little at a time: where the numbers below are damaged, this is an error, and asking for them first
+    # would end the process.
+    file.scan_contents(columns=lists)
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    indices = [i for i, path in enumerate(paths) if any(path == name or path.startswith(f"{name}.") for name in wanted)]
+    indices = [i for i, path in enumerate(paths) if any(path == name or path.startswith(f"{name}.") for name in lists)]
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    held = sum(group.column(i).num_values for group in groups for i in indices)
-    return max(int(held), int(metadata.num_rows) * len(wanted))
+    return declared + sum(int(group.column(i).num_values) for group in groups for i in indices)
 
 
 def _check_text(path: Path, source: Any, columns: list[str]) -> None:

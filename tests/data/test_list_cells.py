@@ -9,7 +9,7 @@ from data.test_layouts import load
 from pyarrow import parquet
 
 from mopo_cli.data.layouts import open_log
-from mopo_cli.errors import InputError
+from mopo_cli.errors import InputError, MopoError
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,20 @@ def test_a_reward_in_a_list_of_one_is_a_step(tmp_path: Path) -> None:
     parquet.write_table(pa.table(table), tmp_path / "my.parquet")
     assert open_log([tmp_path / "my.parquet"]).episode is None
     assert load(tmp_path / "my.parquet")[0].observations.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("rows", [[[0.5, 1.0]] * 9, [[[0.5]] * 2] * 9])
+def test_damage_of_lists_is_told_and_ends_no_process(tmp_path: Path, rows: list[Any]) -> None:
+    depth = 1 + isinstance(rows[0][0], list)
+    reward = [0.5] * 9 if depth == 1 else [[0.5, 1.0]] * 9
+    path = tmp_path / "my.parquet"
+    parquet.write_table(pa.table({"obs": rows, "action": rows, "reward": reward}), path, row_group_size=5)
+    good, told = path.read_bytes(), 0
+    for place in range(len(good) // 2, len(good)):  # what is written about the columns comes last
+        path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
+        try:
+            open_log([path]).read(["obs", "action", "reward"], [])
+        except MopoError as error:
+            told += 1
+            assert "my.parquet" in error.message
+    assert told > 100
