@@ -11,7 +11,7 @@ from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import read_json, sha256_file
 from mopo_cli.store.files import check_file
 from mopo_cli.store.lineage import StageRecord, read_lineage
-from mopo_cli.store.run import RunFolder
+from mopo_cli.store.run import DATA_FILES, RunFolder, data_ending
 
 if TYPE_CHECKING:
     from mopo_cli.data.transitions import DatasetInfo, Transitions
@@ -20,7 +20,6 @@ RUN, DATASET, FOREIGN, TABLE = "run folder", "dataset", "HDF5 file of another pr
 _D4RL_LAYOUT = {f"column {name}" for name in ("observations", "actions", "rewards", "terminals")}
 # Attributes of a dataset that are JSON text.
 _NESTED = ("env_kwargs", "obs_entries", "recipe")
-_TABLES = (".npz", ".csv", ".parquet")
 _LONGEST_ATTRIBUTE = 1 << 20
 _MOST_LISTED = 1000
 
@@ -41,9 +40,10 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
     """The function that reads this kind of file. InputError for an unknown kind."""
-    readers = {".safetensors": _tensors, ".json": _json, **dict.fromkeys(_TABLES, _table)}
-    if (suffix := path.suffix.lower()) in readers:
-        return readers[suffix]
+    readers = {**dict.fromkeys(DATA_FILES, _table), ".h5": _hdf5, ".hdf5": _hdf5, ".json": _json}
+    readers[".safetensors"] = _tensors
+    if (ending := data_ending(path.name) or path.suffix.lower()) in readers:
+        return readers[ending]
     from mopo_cli.data.layout_rows import check_kind
 
     try:
@@ -182,6 +182,10 @@ def _tensors(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _json(path: Path) -> tuple[str, dict[str, Any]]:
+    from mopo_cli.data.json_lines import is_log
+
+    if is_log(path):
+        return _table(path)
     document = read_json(path)
     if not isinstance(document, dict):
         raise InputError(f"{path} is not a JSON file that mopo makes.")

@@ -62,7 +62,8 @@ class FetchData(Settings):
     )
     layout: Text | None = setting(
         None,
-        "how the rows lie in a file, if mopo decides wrongly: groups, numbered, padded, table or rows (files only)",
+        "how the rows lie in a file, if mopo decides wrongly: groups, numbered, padded, rllib, lists, lines, table or"
+        " rows (files only)",
     )
     missing: Literal["refuse", "drop-rows", "split-episodes", "fill-forward"] = setting(
         "refuse",

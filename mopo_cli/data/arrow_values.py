@@ -1,30 +1,46 @@
 """From the cells of an arrow column to numbers, or to the first cell that is none."""
 
+import re
 from bisect import bisect
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+_SHOWN = 60
+TEXT = "no text"
+"""What is looked at where no cell of a column is a number."""
+NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
+_TIME = r"(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:.*)?)"
+REPAIR = "Remove or repair this episode"
+NO_COMMAS = "Write numbers with a decimal point and without thousands separators"
+NO_TIMES = "give a number, or leave the column out"
+
 
 class BadCell(Exception):
-    """The first cell of a column that will not do: ``problem`` is what is wrong with it."""
+    """The first cell of a column that will not do; its text goes on after the column's name.
 
-    def __init__(self, row: int, problem: str) -> None:
-        super().__init__(row, problem)
-        self.row, self.problem = row, problem
+    Either ``problem`` is what is wrong with this cell and ``mend`` what to do, or ``holds`` says what all of the column
+    is, and ``kind`` is TEXT where it is that.
+    """
+
+    def __init__(self, row: int, problem: str = "", mend: str = REPAIR, holds: str = "", kind: str = "") -> None:
+        super().__init__(f" holds {holds}" if holds else f", row {row}: {problem}. {mend}")
+        self.row, self.problem, self.kind = row, problem, kind
 
 
 def numbers_of(column: Any, missing: bool = False) -> NDArray[Any]:
-    """A column of numbers, or of text that is numbers, as int64, float64 or bool `[N]`.
+    """A column of numbers, or of text that is numbers, as int64, float64 or bool `[N]`; of lists as `[N, width]`.
 
     ``true`` and ``false`` among them are 1 and 0. With ``missing`` an empty cell is NaN, and the column float64.
-    BadCell for the first cell that is empty or no number.
+    BadCell for the first cell that is empty or no number, or a list of another length than the first.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kind = column.type
+    if is_list(kind):
+        return _matrix(column)
     if is_text(kind):
         return _parse(pc.utf8_trim_whitespace(column.cast(pa.string())), missing)
     if pa.types.is_decimal(kind) or pa.types.is_null(kind) or (missing and column.null_count):
@@ -90,7 +106,21 @@ def _parse(column: Any, missing: bool) -> NDArray[Any]:
     text = _words_as_numbers(column)
     # A cast fails as a whole: the first bad row follows the longest part that can be cast.
     row = bisect(range(1, len(text)), False, key=lambda rows: _cast(text.slice(0, rows), pa.float64()) is None)
-    raise BadCell(row, f"{column[row].as_py()!r} is not a number")
+    raise _no_number(column, row)
+
+
+def _no_number(column: Any, row: int) -> BadCell:
+    """What is said of text, not empty, that is no number in that row, and perhaps in none."""
+    import pyarrow.compute as pc
+
+    cell = column[row].as_py()
+    shown = f"({cell[:_SHOWN]!r} in row {row})"
+    if re.fullmatch(_TIME, cell):
+        return BadCell(row, holds=f"time stamps {shown}: {NO_TIMES}")
+    if "," not in cell and not pc.any(pc.match_substring_regex(_words_as_numbers(column), f"^{NUMBER}$")).as_py():
+        return BadCell(row, holds=f"text {shown}, not numbers", kind=TEXT)
+    grouped = re.fullmatch(r"[+-]?\d[\d.]*,[\d.,]+", cell) is not None
+    return BadCell(row, f"{cell[:_SHOWN]!r} is not a number", NO_COMMAS if grouped else REPAIR)
 
 
 def _words_as_numbers(column: Any) -> Any:
@@ -137,3 +167,51 @@ def is_text(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_list(kind: Any) -> bool:
+    """Whether an arrow type is lists, of one length or of several."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def sequences_of(column: Any) -> list[NDArray[Any]]:
+    """A column of lists as one array per cell, `[length]` of numbers or `[length, width]` of lists of one width.
+
+    BadCell for the first cell that is missing, is empty, or holds what is no number or a list of another width.
+    """
+    lengths, cells = _unpacked(column)
+    ends = np.cumsum(lengths)
+    try:
+        values = numbers_of(cells)
+    except BadCell as bad:
+        row = int(np.searchsorted(ends, bad.row, side="right"))
+        raise BadCell(row, f"in step {bad.row - (ends - lengths)[row]}, {bad.problem}") from bad
+    return np.split(values, ends[:-1])
+
+
+def _matrix(column: Any) -> NDArray[Any]:
+    """Lists of one length as `[N, width]`."""
+    lengths, cells = _unpacked(column)
+    others = np.flatnonzero(lengths != lengths[:1])
+    if len(others):
+        row = int(others[0])
+        raise BadCell(row, f"the list has {lengths[row]} numbers, but the first has {lengths[0]}")
+    width = int(lengths[0]) if len(lengths) else 1
+    try:
+        return numbers_of(cells).reshape(len(lengths), width)
+    except BadCell as bad:
+        raise BadCell(bad.row // width, bad.problem) from bad
+
+
+def _unpacked(column: Any) -> tuple[NDArray[np.int64], Any]:
+    """The lengths of a column's lists `[N]`, and the cells of all, one after another."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    _refuse_empty(column.is_null())
+    lengths = np.asarray(pc.list_value_length(column)).astype(np.int64)
+    if len(empty := np.flatnonzero(lengths == 0)):
+        raise BadCell(int(empty[0]), "the list is empty")
+    return lengths, pa.chunked_array([part.flatten() for part in column.chunks], column.type.value_type)

@@ -31,7 +31,12 @@ class Wanted:
     @property
     def names(self) -> list[str]:
         """All of them."""
-        return [*self.numbers, *self.labels, *self.words, *self.times]
+        return [*self.numbers, *self.text]
+
+    @property
+    def text(self) -> list[str]:
+        """Those that may be text."""
+        return [*self.labels, *self.words, *self.times]
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Log:
     - `episode` is a column of labels that the layout itself makes, one label per episode, `part` one with a label per
       file: an episode does not go on in the next file, but a file may hold several;
     - `following` has, for columns that are one row longer than the others, the name of the column of their next rows;
-    - `note` says what was understood, for people; empty where the layout is the plain one.
+    - `note` says what was understood, for people; empty where the layout is the plain one. `remarks` say how the cells
+      were understood that `read` read last; it fills them.
     """
 
     names: list[str]
@@ -57,6 +63,7 @@ class Log:
     part: str | None = None
     following: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ the longest episode (`[episodes, steps, width]`).
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.column_map import conventional
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
-from mopo_cli.data.layout_rows import TABLES, Arrays, check_kind, typed
+from mopo_cli.data.layout_rows import Arrays, open_arrays, typed
 from mopo_cli.errors import InputError
 
 EPISODE = "(episode)"
@@ -31,8 +31,8 @@ Split = Callable[[str], tuple[str, int, str] | None]
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a column of an episode lies: in a whole array, or in its entry `index`; `shape` is that of the column."""
+class Place:
+    """Where a column of an episode lies: in a whole array, or in its entry `index`; `shape` begins as the column's."""
 
     array: str
     shape: Shape
@@ -40,12 +40,12 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Episode:
+class Episode:
     """How many steps it has, for how many its columns have room, and where they lie."""
 
     steps: int
     room: int
-    places: dict[str, _Place]
+    places: dict[str, Place]
 
     def has_one_more(self, name: str) -> bool:
         """Whether a column has one row more than there are steps: that of the last next state."""
@@ -64,16 +64,14 @@ def _split_number(name: str) -> tuple[str, int, str] | None:
 
 def _open_family(path: Path, split: Split, about: str) -> Log | None:
     """The largest family of episodes in a file that is not one log as it stands."""
-    if path.suffix.lower() in TABLES:
+    if (arrays := open_arrays(path)) is None:
         return None
-    check_kind(path)
-    arrays = Arrays(path)
     shapes = arrays.shapes()
-    families: dict[str, dict[int, dict[str, _Place]]] = defaultdict(lambda: defaultdict(dict))
+    families: dict[str, dict[int, dict[str, Place]]] = defaultdict(lambda: defaultdict(dict))
     for name, shape in shapes.items():
         if (parts := split(name)) is not None:
             family, number, column = parts
-            families[family][number][column] = _Place(name, shape)
+            families[family][number][column] = Place(name, shape)
     if not families or _is_log(shapes):
         return None
     family = max(families, key=lambda each: len(families[each]))
@@ -85,18 +83,16 @@ def _open_family(path: Path, split: Split, about: str) -> Log | None:
     if not all(places[action].shape and places[reward].shape for places in members):
         return None
     episodes = [
-        _Episode(places[action].shape[0], places[action].shape[0], {name: places[name] for name in common})
+        Episode(places[action].shape[0], places[action].shape[0], {name: places[name] for name in common})
         for places in members
     ]
-    return _log(arrays, episodes, about.format(count=len(episodes), family=family))
+    return log_of(arrays, episodes, about.format(count=len(episodes), family=family))
 
 
 def _open_padded(path: Path) -> Log | None:
     """A file whose actions are `[episodes, steps, width]`."""
-    if path.suffix.lower() in TABLES:
+    if (arrays := open_arrays(path)) is None:
         return None
-    check_kind(path)
-    arrays = Arrays(path)
     shapes = arrays.shapes()
     if not _is_log(shapes) or len(shape := shapes[conventional(list(shapes))["actions"][0]]) != 3:
         return None
@@ -105,10 +101,10 @@ def _open_padded(path: Path) -> Log | None:
     rooms = ((count,), (count, longest), (count, longest + 1))
     rows = {name: shape[1:] for name, shape in shapes.items() if shape[:2] in rooms}
     episodes = [
-        _Episode(int(steps), longest, {name: _Place(name, shape, i) for name, shape in rows.items()})
+        Episode(int(steps), longest, {name: Place(name, shape, i) for name, shape in rows.items()})
         for i, steps in enumerate(lengths)
     ]
-    return _log(arrays, episodes, f"{count} episodes padded to {longest} steps, {how}")
+    return log_of(arrays, episodes, f"{count} episodes padded to {longest} steps, {how}")
 
 
 def _is_log(names: Collection[str]) -> bool:
@@ -132,14 +128,24 @@ def _lengths(arrays: Arrays, shapes: dict[str, Shape], count: int, longest: int)
     return np.full(count, longest), "all of this length, as no array gives their lengths"
 
 
-def _log(arrays: Arrays, episodes: list[_Episode], note: str) -> Log:
+class Reader(Protocol):
+    """What reads arrays, those of ``text`` also of text; of one that holds all episodes, each by its number."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def read(self, names: Sequence[str], text: Sequence[str] = ()) -> Mapping[str, Any]: ...
+
+
+def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
+    """The rows of all episodes, one after another, whose columns lie at their places in arrays."""
     names = list(episodes[0].places)
     longer = [name for name in names if all(episode.has_one_more(name) for episode in episodes)]
 
     def read(wanted: Wanted) -> Columns:
         stored = {name: name.removesuffix(_NEXT) for name in wanted.names if name != EPISODE}
         places = {name: [episode.places[column] for episode in episodes] for name, column in stored.items()}
-        text = {*wanted.labels, *wanted.words}
+        text = set(wanted.text)
         is_text = {place.array: name in text for name, some in places.items() for place in some}
         raw = arrays.read(list(is_text), [array for array in is_text if is_text[array]])
         columns = {
@@ -160,7 +166,7 @@ def _log(arrays: Arrays, episodes: list[_Episode], note: str) -> Log:
     return Log([*names, *following.values()], read, episode=EPISODE, following=following, note=note)
 
 
-def _rows(path: Path, name: str, array: NDArray[Any], place: _Place, episode: _Episode, is_text: bool) -> NDArray[Any]:
+def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, is_text: bool) -> NDArray[Any]:
     """A column of one episode, `[steps]` or `[steps, width]`.
 
     What is there once per episode is the same in all its rows; but a flag is about its last row.

@@ -9,26 +9,29 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data import arrow
 from mopo_cli.data.checks import Check, require
+from mopo_cli.data.csv_tables import open_csv
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.data.npz import npz_names, npz_shapes, read_npz
+from mopo_cli.data.parquet_tables import open_parquet
 from mopo_cli.errors import InputError
 from mopo_cli.store import columns as hdf5
 from mopo_cli.store.files import check_file
-from mopo_cli.store.run import DATA_FILES
+from mopo_cli.store.run import DATA_FILES, JSON_LINES, TEXT_TABLES, data_ending
 
-TABLES = (".csv", ".parquet")
+PARQUET = ".parquet"
+_OTHERS = (*TEXT_TABLES, *JSON_LINES, PARQUET)
 
 
 def check_kind(path: Path) -> None:
     """InputError unless the file is of a kind that is read: by the end of its name, or HDF5 by what it holds."""
-    if path.suffix.lower() in DATA_FILES:
+    if path.name.lower().endswith(DATA_FILES):
         return
     check_file(path)
     if not h5py.is_hdf5(path):
         raise InputError(
-            f"{path} is not an HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet) file.",
+            f"{path} is not an HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv, .tsv), Parquet (.parquet) or JSON (.json, "
+            ".jsonl) file; CSV and JSON files may be gzipped (.csv.gz).",
             hint="save it as one of these",
         )
 
@@ -66,12 +69,28 @@ class Arrays:
 
 
 def typed(path: Path, name: str, column: NDArray[Any], wanted: Wanted) -> NDArray[Any]:
-    """A column as it is wanted: labels as codes, words as text, others as they are. Errors as `codes`."""
+    """A column as it is wanted: labels as codes, words as text, points of time in seconds, others as they are.
+
+    Errors as `codes`; InputError also for what is no point of time.
+    """
     if name in wanted.labels:
         return codes(path, name, column)
     if name in wanted.words:
         return np.char.decode(column) if column.dtype.kind == "S" else column.astype(np.str_)
+    if name in wanted.times and column.dtype.kind in "SU":
+        try:
+            return column.astype(np.str_).astype("datetime64[us]").astype(np.float64) / 1e6
+        except ValueError as error:
+            raise InputError(f"{path.name}: column {name} holds what is no time such as 2024-03-01T06:00.") from error
     return column
+
+
+def open_arrays(path: Path) -> Arrays | None:
+    """The arrays in an HDF5 or NPZ file; None for a file of another kind. InputError for what no layout reads."""
+    if data_ending(path.name) in _OTHERS:
+        return None
+    check_kind(path)
+    return Arrays(path)
 
 
 def codes(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -85,23 +104,22 @@ def codes(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _open_rows(path: Path) -> Log | None:
-    if path.suffix.lower() in TABLES:
+    if (arrays := open_arrays(path)) is None:
         return None
-    check_kind(path)
-    arrays = Arrays(path)
 
     def read(wanted: Wanted) -> Columns:
-        raw = arrays.read(wanted.names, [*wanted.labels, *wanted.words])
+        raw = arrays.read(wanted.names, wanted.text)
         return {name: typed(path, name, column, wanted) for name, column in raw.items()}
 
     return Log(arrays.names(), read)
 
 
 def _open_table(path: Path) -> Log | None:
-    if path.suffix.lower() not in TABLES:
-        return None
-    return Log(arrow.table_names(path), lambda wanted: arrow.read_table(path, wanted), is_table=True)
+    ending = data_ending(path.name)
+    if ending == PARQUET:
+        return open_parquet(path)
+    return open_csv(path) if ending in TEXT_TABLES else None
 
 
 ROWS = Layout("HDF5 or NPZ with one array per column, a row per step", _open_rows)
-TABLE = Layout("CSV or Parquet with a heading, a row per step", _open_table)
+TABLE = Layout("CSV or Parquet with one column per number or list, a row per step", _open_table)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from mopo_cli.data import layout_episodes, layout_rows
+from mopo_cli.data import layout_episodes, layout_json, layout_lists, layout_rows
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.errors import InputError
 
@@ -15,12 +16,16 @@ LAYOUTS: dict[str, Layout] = {
     "groups": layout_episodes.GROUPS,
     "numbered": layout_episodes.NUMBERED,
     "padded": layout_episodes.PADDED,
+    "rllib": layout_json.RLLIB,
+    "lists": layout_lists.LISTS,
+    "lines": layout_json.LINES,
     "table": layout_rows.TABLE,
     "rows": layout_rows.ROWS,
 }
 
 FILE = "(file)"
 """The column that numbers the files of a log, where there are several."""
+_SHOWN = 3
 
 
 def open_log(paths: Sequence[Path], layout: str | None = None) -> Log:
@@ -45,14 +50,35 @@ def _joined(paths: Sequence[Path], logs: list[Log]) -> Log:
     for path, log in zip(paths, logs, strict=True):
         if (log.layout, log.following) != (first.layout, first.following):
             raise InputError(f"{path.name} is laid out otherwise than {paths[0].name}.", hint="fetch them one by one")
-    names = [name for name in first.names if all(name in log.names for log in logs)]
+    names = _common(paths, logs)
+    remarks: list[str] = []
 
     def read(wanted: Wanted) -> Columns:
         inside = replace(wanted, labels=[label for label in wanted.labels if label != FILE])
-        return _stacked(paths, [log.read(inside) for log in logs], wanted)
+        parts = [log.read(inside) for log in logs]
+        remarks[:] = dict.fromkeys(chain(*(log.remarks for log in logs)))
+        return _stacked(paths, parts, wanted)
 
-    note = "; ".join(filter(None, (f"{len(paths)} files, {paths[0].name} to {paths[-1].name}", first.note)))
-    return replace(first, names=names, read=read, part=FILE, note=note)
+    understood = list(dict.fromkeys(log.note for log in logs if log.note))
+    shown = understood if len(understood) <= _SHOWN else [understood[0], "..."]
+    note = "; ".join((f"{len(paths)} files, {paths[0].name} to {paths[-1].name}", *shown))
+    return replace(first, names=names, read=read, part=FILE, note=note, remarks=remarks)
+
+
+def _common(paths: Sequence[Path], logs: list[Log]) -> list[str]:
+    """The names of the columns that all files have; InputError where a file has none in common with those before."""
+    names = logs[0].names
+    for path, log in zip(paths, logs, strict=True):
+        here = set(log.names)
+        common = [name for name in names if name in here]
+        if names and not common:
+            columns, others = (", ".join(some[:5]) for some in (log.names, names))
+            raise InputError(
+                f"{path.name} has no column of {paths[0].name}: {columns}, not {others}.",
+                hint="give all files the same heading, or none",
+            )
+        names = common
+    return names
 
 
 def _stacked(paths: Sequence[Path], parts: list[Columns], wanted: Wanted) -> Columns:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from mopo_cli.errors import InputError
-from mopo_cli.store.run import DATA_FILES
+from mopo_cli.store.run import DATA_FILES, JSON_LINES
 
 
 def log_files(path: Path) -> list[Path]:
@@ -16,6 +16,8 @@ def log_files(path: Path) -> list[Path]:
         return [path]
     if path.is_dir():
         files = [file for file in path.iterdir() if file.name.lower().endswith(DATA_FILES) and file.name[0] != "."]
+        # JSON beside other files describes them.
+        files = [file for file in files if not file.name.lower().endswith(JSON_LINES)] or files
     else:
         files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if "*" in path.name else []
     files = [file for file in files if file.is_file()]

@@ -1,14 +1,16 @@
 """The columns of a log that a map names, or that have the usual names, as they are stored."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
-from mopo_cli.data.checks import UnusableData, require
+from mopo_cli.data.arrow_values import TEXT
+from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
     ColumnMap,
     FileColumns,
+    Sources,
     conventional,
     in_words,
     list_once,
@@ -66,9 +68,26 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
     try:
         raw = log.read(_wanted(of, log, how.missing))
     except UnusableData as error:
-        checks += error.checks
-    require(list_once(checks, log.names))
-    return of, raw, notes
+        checks += [_advised(check, sources) for check in error.checks]
+    require(_with_note(list_once(checks, log.names), log.note))
+    return of, raw, [*notes, *log.remarks]
+
+
+def _advised(check: Check, sources: Sources) -> Check:
+    """The check of a column of text, with what to do where it is an observation."""
+    if check.what != TEXT or check.column not in sources.get("observations", ()):
+        return check
+    advice = f"categories: one column per value, --columns obs={check.column}:onehot"
+    return replace(check, fault=f"{check.fault.removesuffix('.')}; {advice}.")
+
+
+def _with_note(checks: list[Check], note: str) -> list[Check]:
+    """The checks, of which the first column that is missing says how the file was understood."""
+    first = next((i for i, check in enumerate(checks) if check.fault and check.what == "present"), None)
+    if first is None or not note:
+        return checks
+    told = replace(checks[first], fault=f"{checks[first].fault.removesuffix('.')} ({note}).")
+    return [*checks[:first], told, *checks[first + 1 :]]
 
 
 def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:

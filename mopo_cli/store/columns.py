@@ -101,10 +101,15 @@ def column_shape(file: h5py.File, name: str) -> tuple[int, ...]:
 
 def check_declared(path: Path, declared: int) -> None:
     """InputError when a file declares more bytes of columns than a log of its size holds, or than memory has room."""
+    check_ratio(path, declared)
+    check_room(path, declared)
+
+
+def check_ratio(path: Path, declared: int) -> None:
+    """InputError when a file declares, or unpacks to, more bytes than a log of its size holds."""
     held = path.stat().st_size
     if declared > max(_SMALL_BYTES, _LARGEST_RATIO * held):
         raise InputError(f"{path} declares {declared:,} bytes of columns, but the file has only {held:,} bytes.")
-    check_room(path, declared)
 
 
 def check_room(path: Path, needed: int) -> None:

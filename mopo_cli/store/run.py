@@ -18,7 +18,9 @@ _CURRENT = _RUNS / "current"
 _VARIANTS = "variants"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,120}")
 _LONGEST_PATH, _SHOWN = 4096, 200
-DATA_FILES = (".h5", ".hdf5", ".npz", ".csv", ".parquet")
+TEXT_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+JSON_LINES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+DATA_FILES = (".h5", ".hdf5", ".npz", ".parquet", *TEXT_TABLES, *JSON_LINES)
 """The endings of data files."""
 
 
@@ -90,13 +92,19 @@ def refuse_links(run: RunFolder) -> None:
                 )
 
 
+def data_ending(name: str) -> str:
+    """Which of `DATA_FILES` a name ends in, ``.csv.gz`` rather than ``.gz``; empty where it is none."""
+    return next((ending for ending in DATA_FILES if name.lower().endswith(ending)), "")
+
+
 def dataset_slug(dataset: str) -> str:
-    """A dataset's name as one readable folder name; of a data file, its stem. No separators, no "..".
+    """A dataset's name as one readable folder name; of a data file, its name without ending. No separators, no "..".
 
     InputError when nothing readable is left.
     """
     path = Path(dataset)
-    name = path.stem if dataset.lower().endswith(DATA_FILES) else dataset
+    ending = data_ending(path.name)
+    name = path.name[: -len(ending)] or path.name if ending else dataset
     name = str(path.parent) if "*" in path.name else name
     slug = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-._")[:100]
     if not slug:

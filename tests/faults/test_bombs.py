@@ -1,5 +1,6 @@
 """Files made to fill the memory, to hold a reader for ever, or to exhaust it: each is refused in one sentence."""
 
+import gzip
 import io
 import os
 import signal
@@ -76,6 +77,17 @@ def many_objects(path: Path) -> None:
             file[f"group/{i}"] = 0
 
 
+def gzip_of(text: Callable[[], str]) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(gzip.compress(text().encode(), 1))
+
+
+def list_bomb(path: Path) -> None:
+    """Lists of ten million zeros in a few kB."""
+    zeros = pa.array(np.zeros(10_000_000, np.float32))
+    lists = pa.ListArray.from_arrays(pa.array([0, 5_000_000, 10_000_000], pa.int32()), zeros)
+    parquet.write_table(pa.table({"obs_0": lists, "action_0": [0.0, 0.1], "reward": [0.0, 0.1]}), path)
+
+
 BOMBS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "gzip": ("logs.h5", gzip_bomb, "declares 80,000"),
     "a large block": ("logs.h5", large_block, "declares 4,000,000"),
@@ -87,6 +99,23 @@ BOMBS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "100,001 columns",
     ),
     "heading of a CSV": ("logs.csv", lambda path: path.write_text("a" * 2_000_000 + "\n1\n"), "has no header line"),
+    "gzip of a CSV": (
+        "logs.csv.gz",
+        gzip_of(lambda: "obs_0,action_0,reward\n" + "0,0,0\n" * 13_000_000),
+        "bytes of columns, but",
+    ),
+    "gzip of a line": (
+        "logs.jsonl.gz",
+        gzip_of(lambda: f'{{"obs": [{"0," * 17_000_000}0]}}'),
+        "is longer than 33,554,432 bytes",
+    ),
+    "gzip of no lines": ("logs.json.gz", gzip_of(lambda: " \n" * 40_000_000), "bytes of columns, but"),
+    "gzip of many lines": (
+        "logs.jsonl.gz",
+        gzip_of(lambda: ('{"obs": [' + "0," * 50_000 + '0], "action": [0], "reward": 0}\n') * 200),
+        "bytes of columns, but",
+    ),
+    "lists of a Parquet": ("logs.parquet", list_bomb, "declares 80,000"),
     "columns of a Parquet": ("logs.parquet", wide_parquet, "10,001 columns"),
     "nested groups": ("logs.h5", nested_groups, "nested deeper than 64"),
     "many objects": ("logs.h5", many_objects, "more than 1,000 groups and columns"),
@@ -138,6 +167,10 @@ LINES = [
     ("logs.npz", "show logs.npz"),
     ("logs.csv", "show logs.csv"),
     ("logs.parquet", "show logs.parquet"),
+    ("logs.csv.gz", f"{CHECK} ./logs.csv.gz"),
+    ("logs.tsv", "show logs.tsv"),
+    ("logs.jsonl", f"{CHECK} ./logs.jsonl"),
+    ("logs.json.gz", "show logs.json.gz"),
     ("file.json", "show file.json"),
     ("file.safetensors", "show file.safetensors"),
     ("file", "show file"),
@@ -152,7 +185,11 @@ LINES = [
 def test_only_files_are_opened(refuses: Any, name: str, line: str, kind: str) -> None:
     Path(name).parent.mkdir(exist_ok=True)
     SPECIAL[kind](name)
-    said = "no run.json" if kind == "folder" and line.startswith("show") else "not a file"
+    said = "not a file"
+    if kind == "folder" and line.startswith("show"):
+        said = "no run.json"
+    elif kind == "folder" and f"--dataset ./{name}" in line:
+        said = "holds no file of logs"
     refuses_quickly(refuses, line, said)
 
 

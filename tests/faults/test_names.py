@@ -113,7 +113,7 @@ def test_a_record_that_names_no_path(tiny_run: Path, refuses: Any) -> None:
 
 def test_a_kind_of_file_that_is_not_read(refuses: Any, mopo: Any) -> None:
     Path("logs.foo").write_text("hello")
-    kinds = "HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv) or Parquet (.parquet) file"
+    kinds = "HDF5 (.h5, .hdf5), NPZ (.npz), CSV (.csv, .tsv), Parquet (.parquet) or JSON (.json, .jsonl) file"
     refuses("show logs.foo", 4, f"logs.foo is not an {kinds}")
     outcome = mopo("fetch-data --check --dataset ./logs.foo")
     assert outcome.code == 4 and kinds in outcome.err

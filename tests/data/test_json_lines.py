@@ -1,0 +1,94 @@
+"""JSON lines: what is read, and every fault in one sentence that names the line."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data.test_layouts import Episode, load
+from data.test_table_layouts import json_lines
+
+from mopo_cli.data.layouts import open_log
+from mopo_cli.data.log_files import log_files
+from mopo_cli.errors import InputError
+
+STEP = {"obs": [1.0, 2.0], "action": [0.5], "reward": 1.0}
+PACKED = base64.b64encode(b"\x04\x22\x4d\x18" + b"\x60" * 50).decode()  # the mark of an LZ4 frame
+
+
+def batch(steps: int = 2) -> Episode:
+    actions = [[0.5 * i] for i in range(steps)]
+    return {"type": "SampleBatch", "obs": [[1.0, 2.0]] * steps, "actions": actions, "rewards": [1.0] * steps}
+
+
+def line(**changes: Any) -> str:
+    return json.dumps(STEP | changes) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"my\.json holds no line\."),
+        (line() + "{" * 3, r"line 2 is not a JSON object \(Expecting property name"),
+        (line() + "\n[1]\n", r"line 3 holds no JSON object\."),
+        (line() + '{"obs": ' + "[" * 100_000, r"line 2 is nested too deeply\."),
+        (line() + '{"obs": ' + "9" * 5000 + "}", "line 2 is not a JSON object"),
+        (line() + line(obs=[1.0]), r"line 2: obs has \[1\] a step, but \[2\] in the first line\."),
+        (line() + line(obs=[1.0, [2.0]]), "line 2: obs is not a list of numbers, or of lists of one length"),
+        (
+            line() + line(obs=["a", 1.0]),
+            r"column obs holds text \('a' in line 2\), not numbers; categories: one column",
+        ),
+        (line() + line(reward=None), r"line 2 has no value for reward\."),
+        (line() + line(done=True), r"line 2 has done, but the first has not\."),
+        (json.dumps(batch() | {"obs": PACKED}), r"line 1: obs is packed: write it with compress_columns=\[\]"),
+        (json.dumps(batch() | {"rewards": [1.0]}), r"line 1: rewards has 1 steps, but obs has 2\."),
+        (json.dumps(batch() | {"rewards": 1.0}), r"line 1: rewards has no list of steps\."),
+        (json.dumps({"type": "MultiAgentBatch", "policy_batches": {"a": {}, "b": {}}}), "of several policies: write"),
+    ],
+)
+def test_lines_that_do_not_do_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "my.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load(path)
+
+
+def test_the_batches_of_one_policy_are_read(tmp_path: Path) -> None:
+    document = {
+        "type": "MultiAgentBatch",
+        "count": 3,
+        "policy_batches": {"default_policy": batch(3) | {"dones": [0, 0, 1]}},
+    }
+    transitions, _ = load(json_lines(tmp_path / "my.jsonl", [document, document]))
+    assert transitions.terminals.tolist() == [False, False, True] * 2
+
+
+def test_labels_in_lines_may_be_words(tmp_path: Path) -> None:
+    lines = [STEP | {"obs": [float(i), 0.0], "action": [0.5 * i], "episode": "ab"[i // 3]} for i in range(6)]
+    transitions, _ = load(json_lines(tmp_path / "my.jsonl", lines))
+    assert (
+        transitions.observations[:, 0].tolist() == [0, 1, 3, 4] and transitions.timeouts.tolist() == [False, True] * 2
+    )
+
+
+@pytest.mark.parametrize("one", [batch(3) | {"actions": [0, 1, 0]}, STEP | {"action": 1}])
+def test_discrete_actions_in_lines_are_refused(tmp_path: Path, one: Episode) -> None:
+    with pytest.raises(InputError, match="holds discrete actions"):
+        load(json_lines(tmp_path / "my.jsonl", [one, one, one]))
+
+
+def test_objects_in_a_line_are_groups(tmp_path: Path) -> None:
+    lines = [STEP | {"obs": {"arm": [float(i)], "cube": {}, "t": i}, "action": [0.5 * i]} for i in range(4)]
+    path = json_lines(tmp_path / "my.jsonl", lines)
+    assert open_log([path]).names == ["obs/arm", "obs/t", "action", "reward"]
+    assert load(path)[0].observations.tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_json_beside_other_files_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "about.json").write_text("{}")
+    assert log_files(tmp_path) == [tmp_path / "t.csv"]
+    (tmp_path / "t.csv").unlink()
+    assert log_files(tmp_path) == [tmp_path / "about.json"]
