@@ -24,9 +24,10 @@ from probes.offline import (
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
+from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import brac_p, brac_v, sac
 from mopo_cli.agents.algorithms.sac import Sac
-from mopo_cli.agents.brac import Brac, BracSettings, imitate, start_brac, update
+from mopo_cli.agents.brac import Brac, BracSettings, held, imitate, start_brac, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.engine.streams import Draws, draws, stream
@@ -233,3 +234,10 @@ def test_the_behaviour_is_learned_first_and_then_kept(algorithm: Any) -> None:
         advance(loop, world)
     assert brac.behaviour.adam.steps == 10 and brac.critic.adam.steps == 18
     assert torch.equal(brac.behaviour.flat, kept) and not torch.equal(brac.actor.flat, fresh.actor.flat)
+
+
+def test_only_the_mmd_holds_distances_between_samples() -> None:
+    """Of each state and action dimension, all pairs among the four samples of both policies: values and two slopes."""
+    work = Work(obs_dim=3, act_dim=2, batch=7, real=7, data=100, elites=0)
+    assert held(SETTINGS, work) == 0
+    assert held(MMD, work) == 7 * 2 * 3 * (2 * 4) ** 2
