@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.fused import fused
 from mopo_cli.engine.parallel import spread
 from mopo_cli.nets.stacked import (
     DTYPES,
+    Activation,
     Layers,
     Parameters,
+    add_rows,
     affine,
+    affine_relu,
     cast,
     chain_gradient,
     input_gradient,
@@ -78,7 +82,7 @@ def forward(networks: Parameters, u: int, inputs: Inputs) -> list[Tensor]:
     # Inputs and values keep all their bits: a state is worth more of them than bfloat16 has.
     for layer, (weight, bias) in enumerate(layers[:-1], 1):
         dtype = DTYPES[networks.products] if layer < len(layers) - 1 else values[0].dtype
-        values.append(cast(torch.relu_(affine(values[-1], weight, bias)), dtype))
+        values.append(affine_relu(values[-1], weight, bias, dtype))
     values.append(affine(values[-1], *layers[-1]))
     return values
 
@@ -189,8 +193,7 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
     def back(u: int) -> Tensor:
         layers, inputs, upstream = evaluated.networks.layers[u], evaluated.inputs[u], unit(grad, u)
         for layer in reversed(range(1, len(layers))):
-            by_inputs = input_gradient(cast(upstream, inputs[layer].dtype), layers[layer][0])
-            upstream = _relu_gradient(by_inputs, inputs[layer])
+            upstream = _RELU.through(cast(upstream, inputs[layer].dtype), layers[layer][0], inputs[layer])
         return first_slope(evaluated, u, upstream, first)
 
     return join(spread(back, len(evaluated.inputs)))
@@ -203,9 +206,20 @@ def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> T
 
 
 def _back(inputs: list[Tensor], layers: Layers, upstream: Tensor, into: Layers) -> Tensor:
-    return chain_gradient(inputs, layers, upstream, lambda layer, slope: _relu_gradient(slope, inputs[layer]), into)
+    return chain_gradient(inputs, layers, upstream, _RELU, inputs, into)
 
 
 def _relu_gradient(grad: Tensor, out: Tensor) -> Tensor:
     result: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, out, 0.0, grad_input=grad)
     return result
+
+
+@fused
+def _relu_gradient_adding(grad: Tensor, column: Tensor | None, out: Tensor, total: Tensor | None) -> Tensor:
+    slope: Tensor = torch.ops.aten.threshold_backward(grad if column is None else grad * column, out, 0.0)
+    if total is not None:
+        add_rows(slope, total)
+    return slope
+
+
+_RELU = Activation(_relu_gradient, _relu_gradient_adding)
