@@ -62,6 +62,8 @@ def squash(out: Tensor | tuple[Tensor, ...], noise: Tensor, log_std_min: float, 
 @fused
 def _squash(noise: Tensor, log_std_min: float, log_std_max: float, *outs: Tensor) -> tuple[Tensor, ...]:
     out = torch.stack(outs) if len(outs) > 1 else outs[0]
+    if torch.compiler.is_compiling():  # what is computed once for several samples would be a kernel of its own
+        out = out.expand(*noise.shape[:-1], -1)
     mean, raw = out.chunk(2, dim=-1)
     log_std = raw.clamp(log_std_min, log_std_max)
     deviation = log_std.exp() * noise

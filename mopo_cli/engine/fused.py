@@ -21,8 +21,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Call = Callable[..., Any]
 """`call(function, *arguments)` calls a chain some way."""
 
-# Sums in one kernel, whatever their size, and together with what is summed up.
-_OPTIONS: dict[str, Any] = {"split_reductions": False, "loop_ordering_after_fusion": True}
+# One kernel for all: sums of any size, together with what is summed up; what is stacked; and what shares no inputs.
+_OPTIONS: dict[str, Any] = {
+    "split_reductions": False,
+    "unroll_reductions_threshold": 1,
+    "loop_ordering_after_fusion": True,
+    "force_pointwise_cat": True,
+    "aggressive_fusion": True,
+}
 
 _call: Call | None = None
 _compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}

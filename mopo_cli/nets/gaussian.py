@@ -120,7 +120,7 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
     slope = input_gradient(by_heads[0], weights[0])
     if x.dim() == 3:
         slope.baddbmm_(by_heads[1], weights[1].mT)
-        upstream = _silu_gradient_adding(slope, None, before[-1], into.layers[u][-1][1])
+        upstream = _silu_gradient_adding(slope, None, before[-1], into.layers[u][-1][1], None)
         whole_chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], into.layers[u])
     else:
         upstream = _silu_gradient(slope.add_(input_gradient(by_heads[1], weights[1])), before[-1])
@@ -150,7 +150,9 @@ def _whole_heads(mean: Tensor, raw: Tensor, target: Tensor, *biases_and_totals: 
     """The mean of the losses over the rows `[M, D]`, and the gradients by the heads, whose biases are not added yet."""
     by_mean_bias, by_raw_bias = biases_and_totals[4:6]
     mean, raw = mean + biases_and_totals[0], raw + biases_and_totals[1]
-    losses, by_mean, by_raw = _likelihood(mean, raw, target, *biases_and_totals[2:4], *biases_and_totals[6:])
+    # For every row: what is computed for all of them together would be a kernel of its own.
+    bounds = (bound.expand_as(raw) for bound in biases_and_totals[2:4])
+    losses, by_mean, by_raw = _likelihood(mean, raw, target, *bounds, *biases_and_totals[6:])
     add_rows(by_mean, by_mean_bias)
     add_rows(by_raw, by_raw_bias)
     return losses.mean(dim=-2), by_mean, by_raw
@@ -169,7 +171,7 @@ def _likelihood(
     numbers = target.shape[-2] * target.shape[-1]
     by_variance = (1 - scaled).mul_(precision).div_(numbers)
     add_rows(by_variance, by_low)
-    by_low.mul_(low.exp())
+    by_low.mul_(low[..., :1, :].exp())
     above.mul_(by_variance)
     add_rows(above * gate, by_high)
     return losses, error.mul_(precision).mul_(2 / numbers), above.mul_(1 - gate)
@@ -182,8 +184,10 @@ def _silu_gradient(grad: Tensor, before: Tensor) -> Tensor:
 
 
 @fused
-def _silu_gradient_adding(grad: Tensor, column: Tensor | None, before: Tensor, total: Tensor | None) -> Tensor:
-    grad = cast(grad if column is None else grad * column, before.dtype)
+def _silu_gradient_adding(
+    grad: Tensor, weight: Tensor | None, before: Tensor, total: Tensor | None, _by_weight: Tensor | None
+) -> Tensor:
+    grad = cast(grad if weight is None else grad * weight.mT, before.dtype)
     slope: Tensor = torch.ops.aten.silu_backward(grad, before)
     if total is not None:
         add_rows(slope, total)

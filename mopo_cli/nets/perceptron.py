@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.fused import fused
+from mopo_cli.engine.fused import fused, is_fusing
 from mopo_cli.engine.parallel import spread
 from mopo_cli.nets.stacked import (
     DTYPES,
@@ -23,6 +23,7 @@ from mopo_cli.nets.stacked import (
     part,
     unit,
     units,
+    whole_product,
 )
 
 # Rows predicted at once on CPU: the values of a layer then stay in the processor's cache.
@@ -80,10 +81,14 @@ def forward(networks: Parameters, u: int, inputs: Inputs) -> list[Tensor]:
     else:
         values = [torch.cat([part[u // alike] for part in inputs], dim=-1)]
     # Inputs and values keep all their bits: a state is worth more of them than bfloat16 has.
-    for layer, (weight, bias) in enumerate(layers[:-1], 1):
+    single = networks.flat.is_cuda and len(layers) > 1 and layers[-1][0].shape[-1] == 1 and is_fusing()
+    for layer, (weight, bias) in enumerate(layers[: -2 if single else -1], 1):
         dtype = DTYPES[networks.products] if layer < len(layers) - 1 else values[0].dtype
         values.append(affine_relu(values[-1], weight, bias, dtype))
-    values.append(affine(values[-1], *layers[-1]))
+    if single:
+        values += _add_relu_sum(whole_product(values[-1], layers[-2][0]), layers[-2][1], *layers[-1], values[0].dtype)
+    else:
+        values.append(affine(values[-1], *layers[-1]))
     return values
 
 
@@ -215,11 +220,24 @@ def _relu_gradient(grad: Tensor, out: Tensor) -> Tensor:
 
 
 @fused
-def _relu_gradient_adding(grad: Tensor, column: Tensor | None, out: Tensor, total: Tensor | None) -> Tensor:
-    slope: Tensor = torch.ops.aten.threshold_backward(grad if column is None else grad * column, out, 0.0)
+def _relu_gradient_adding(
+    grad: Tensor, weight: Tensor | None, out: Tensor, total: Tensor | None, by_weight: Tensor | None
+) -> Tensor:
+    if by_weight is not None:
+        add_rows(out * grad, by_weight.mT)
+    if weight is not None:
+        grad = grad * cast(weight, grad.dtype).mT
+    slope: Tensor = torch.ops.aten.threshold_backward(grad, out, 0.0)
     if total is not None:
         add_rows(slope, total)
     return slope
+
+
+@fused
+def _add_relu_sum(x: Tensor, bias: Tensor, weight: Tensor, last_bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The ReLU `[M, B, I]` of products x and their bias, and the values `[M, B, 1]` of a layer with a single output."""
+    hidden = cast(x.add_(bias).relu_(), dtype)
+    return hidden, (hidden * weight.mT).sum(dim=-1, keepdim=True) + last_bias
 
 
 _RELU = Activation(_relu_gradient, _relu_gradient_adding)

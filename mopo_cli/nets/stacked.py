@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.fused import fused
+from mopo_cli.engine.fused import fused, is_fusing
 from mopo_cli.engine.parallel import spread
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import product, product_into, product_silu
@@ -65,33 +65,34 @@ def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One layer of a unit, in x's type: x `[…, B, I]`, weight `[…, I, O]`, bias `[…, 1, O]` -> `[…, B, O]`."""
     if x.dim() == 3:
-        return _add(_bmm(x, weight), bias)
+        return _add(whole_product(x, weight), bias)
     return product(x, cast(weight, x.dtype), cast(bias, x.dtype))
 
 
 def affine_relu(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
     """The ReLU of `affine` as this type."""
     if x.dim() == 3:
-        return _add_relu(_bmm(x, weight), bias, dtype)
+        return _add_relu(whole_product(x, weight), bias, dtype)
     return cast(torch.relu_(affine(x, weight, bias)), dtype)
 
 
 def affine_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The SiLU of `affine` where no gradient is needed; all three are of one type."""
     if x.dim() == 3:
-        return _add_silu(_bmm(x, weight), bias)
+        return _add_silu(whole_product(x, weight), bias)
     return product_silu(x, weight, bias)
 
 
 def affine_and_silu(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """`affine`, and the SiLU of it as this type."""
     if x.dim() == 3:
-        return _add_and_silu(_bmm(x, weight), bias, dtype)
+        return _add_and_silu(whole_product(x, weight), bias, dtype)
     before = affine(x, weight, bias)
     return before, cast(torch.nn.functional.silu(before), dtype)
 
 
-def _bmm(x: Tensor, weight: Tensor) -> Tensor:
+def whole_product(x: Tensor, weight: Tensor) -> Tensor:
+    """`affine` of a whole stack without the bias."""
     # `baddbmm` would copy the bias to every row and then add the product: as many kernels as a sum afterwards.
     return torch.bmm(x, cast(weight, x.dtype))
 
@@ -125,7 +126,10 @@ def parameter_gradient(x: Tensor, grad: Tensor, weight: Tensor, bias: Tensor) ->
 @fused
 def add_rows(grad: Tensor, total: Tensor) -> None:
     """Put the sum over the rows of grad `[…, B, O]` into `total` `[…, 1, O]`."""
-    torch.ops.aten.sum.IntList_out(grad, [-2], True, dtype=total.dtype, out=total)
+    if torch.compiler.is_compiling():  # its compiler takes no `out` with gaps between the members
+        total.copy_(grad.sum(dim=-2, keepdim=True, dtype=total.dtype))
+    else:
+        torch.sum(grad, dim=-2, keepdim=True, dtype=total.dtype, out=total)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor) -> None:
@@ -151,20 +155,28 @@ class Activation:
     """How gradients go back through an activation; both functions may reuse the memory of the gradient.
 
     `back(grad, kept)` is that by what went in, where `kept` is what the activation depends on or gave. `back_adding` is
-    a chain for whole stacks, `(grad, column, kept, total)`: it also puts the sum over the rows into `total`. Of
-    a single output's gradient `[M, B, 1]` the gradient to take back is that times the `column` `[M, 1, I]`.
+    a chain for whole stacks, `(grad, weight, kept, total, by_weight)`: it also puts the sum over the rows into `total`.
+    With a `weight` `[M, I, 1]`, grad is that of a single output, `[M, B, 1]`, whose product with the weight is yet to
+    be made; and with `by_weight` of that shape, that gets the gradient by the weight, `kept` being its inputs.
     """
 
     back: Callable[[Tensor, Tensor], Tensor]
-    back_adding: Callable[[Tensor, Tensor | None, Tensor, Tensor | None], Tensor]
+    back_adding: Callable[[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None], Tensor]
 
-    def through(self, grad: Tensor, weight: Tensor, kept: Tensor, total: Tensor | None = None) -> Tensor:
+    def through(
+        self,
+        grad: Tensor,
+        weight: Tensor,
+        kept: Tensor,
+        total: Tensor | None = None,
+        by_weight: Tensor | None = None,
+    ) -> Tensor:
         """Take a gradient `[…, B, O]` back through a layer with this weight, and the activation before it."""
         if grad.dim() == 2:
             return self.back(input_gradient(grad, weight), kept)
         if weight.shape[-1] == 1:
-            return self.back_adding(grad, weight.mT, kept, total)
-        return self.back_adding(input_gradient(grad, weight), None, kept, total)
+            return self.back_adding(grad, weight, kept, total, by_weight)
+        return self.back_adding(input_gradient(grad, weight), None, kept, total, None)
 
 
 def chain_gradient(
@@ -208,9 +220,13 @@ def whole_chain_gradient(
     """As `chain_gradient` of a whole stack, whose last bias is differentiated by already."""
     for layer in reversed(range(len(layers))):
         upstream = cast(upstream, inputs[layer].dtype)
-        weight_gradient(inputs[layer], upstream, grads[layer][0])
+        weight, by_weight = layers[layer][0], grads[layer][0]
+        in_chain = layer and weight.shape[-1] == 1 and kept[layer] is inputs[layer] and is_fusing()
+        if not in_chain:
+            weight_gradient(inputs[layer], upstream, by_weight)
         if layer:
-            upstream = activation.through(upstream, layers[layer][0], kept[layer], grads[layer - 1][1])
+            total = grads[layer - 1][1]
+            upstream = activation.through(upstream, weight, kept[layer], total, by_weight if in_chain else None)
     return upstream
 
 

@@ -188,8 +188,8 @@ def walk(x: Tensor, layers: list[tuple[Tensor, Tensor]], grad: Tensor, into: lis
         asked.append(next(index for index, each in enumerate(inputs) if each is kept))
         return slope * (1 - kept.square())
 
-    def back_adding(slope: Tensor, column: Tensor | None, kept: Tensor, total: Tensor | None) -> Tensor:
-        slope = back(slope if column is None else slope * column, kept)
+    def back_adding(slope: Tensor, weight: Tensor | None, kept: Tensor, total: Tensor | None, _: object) -> Tensor:
+        slope = back(slope if weight is None else slope * weight.mT, kept)
         assert total is not None
         total.copy_(slope.sum(dim=-2, keepdim=True))
         return slope

@@ -90,14 +90,13 @@ def update(
     # target_q = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a' | s'))  (eq. 3, clipped double Q)
     (target,) = evaluate((sac.critic.target, (next_observation, next_action)))
     bonus = alpha if soft else None
-    q, error, by_q = _errors(
+    by_q, mean_q, critic_loss = _errors(
         critic.out, target.out, bonus, next_log_prob, reward, batch.terminal, settings.gamma, floor
     )
     q_pi = descend_critics(sac, critic, by_q, (observation, action))
 
     descend_actor(sac, actor, sample, q_pi, alpha, actor_scale)
     entropy = descend_temperature(sac, log_prob)
-    mean_q, critic_loss = mean_and_square(q, error)
     return {"q": mean_q, "critic_loss": critic_loss, "entropy": entropy, "alpha": alpha[:, 0]}
 
 
@@ -112,8 +111,8 @@ def _errors(
     gamma: float,
     floor: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The critics' values, their errors, and the gradient by the values, each `[S, 2, B]`."""
-    next_value = twin_values(target_out).amin(dim=1)
+    """The gradient by the critics' values, `[S, 2, B]`, and the means of values and of squared errors, each `[S]`."""
+    next_value = torch.minimum(*twin_values(target_out).unbind(dim=1))
     if alpha is not None:
         next_value = next_value - alpha * next_log_prob
     target_q = one_step_return(reward, terminal, next_value, gamma)
@@ -122,13 +121,7 @@ def _errors(
     # J_Q = mean (Q(s, a) - target_q)^2 / 2  (eq. 5)
     q = twin_values(out)
     error = q - target_q[:, None]
-    return q, error, error / q.shape[2]
-
-
-@fused
-def mean_and_square(q: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """The means of values and of squared errors `[S, 2, B]`, each `[S]`."""
-    return q.mean(dim=(1, 2)), error.square().mean(dim=(1, 2))
+    return error / q.shape[2], q.mean(dim=(1, 2)), error.square().mean(dim=(1, 2))
 
 
 def lower_target(sac: Sac, observation: Tensor, action: Tensor) -> Tensor:
@@ -164,7 +157,8 @@ def _by_lower(out: Tensor) -> Tensor:
 
 
 def _of_twins(slopes: Tensor) -> Tensor:
-    return slopes.view(-1, 2, *slopes.shape[1:]).sum(dim=1)
+    first, second = slopes.view(-1, 2, *slopes.shape[1:]).unbind(dim=1)
+    return first + second
 
 
 def descend_actor(
