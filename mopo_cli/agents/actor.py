@@ -1,11 +1,13 @@
 """The policy: a Gaussian squashed by tanh, sampled to explore, evaluated by its mean (Haarnoja et al. 2018, app. C)."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import log, pi
 
 import torch
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import NoisyPolicy
 from mopo_cli.engine.fused import fused
 from mopo_cli.nets.perceptron import predict
 from mopo_cli.nets.stacked import Layout, Parameters
@@ -25,10 +27,15 @@ class Actor:
         shape = len(observation), self.layout.shapes[-1][1][1] // 2
         return self.act(observation, torch.randn(shape, generator=generator, device=observation.device))
 
+    @property
+    def sampled(self) -> NoisyPolicy:
+        """`sample` as a policy whose noise is drawn apart."""
+        act_dim = self.layout.shapes[-1][1][1] // 2
+        return NoisyPolicy(partial(_normal, act_dim), self.act)
+
     def act(self, observation: Tensor, noise: Tensor) -> Tensor:
         """The actions `[n, act_dim]` for observations `[n, obs_dim]` with standard normal noise `[n, act_dim]`."""
-        mean, log_std = self._heads(observation)
-        return torch.tanh(mean + log_std.clamp(self.log_std_min, self.log_std_max).exp() * noise)
+        return _explore(*self._heads(observation), noise, self.log_std_min, self.log_std_max)
 
     def greedy(self, observation: Tensor) -> Tensor:
         """The deterministic actions tanh(mean), `[n, act_dim]`, for observations `[n, obs_dim]`."""
@@ -37,6 +44,15 @@ class Actor:
     def _heads(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = predict(Parameters(self.layout, self.flat), observation).chunk(2, dim=-1)
         return mean, log_std
+
+
+def _normal(act_dim: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    return torch.randn((*shape, act_dim), generator=generator, device=device)
+
+
+@fused
+def _explore(mean: Tensor, log_std: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
+    return torch.tanh(mean + log_std.clamp(log_std_min, log_std_max).exp() * noise)
 
 
 @dataclass(frozen=True)

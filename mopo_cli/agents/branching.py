@@ -49,7 +49,7 @@ def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor)
     generator = stream(member.seed, "policy/rollout", index, device)
     chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
     uniform = loop.settings.rollout_actions == "uniform"
-    policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, rolling).sample
+    policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, rolling).sampled
     made, unknown, ended, at_once = 0, 0, dict.fromkeys(ENDS, 0), dict.fromkeys(ENDS, 0)
     how = replace(world.how, uncertain=bool(loop.penalty[m].any()))
     how = how if member.penalty == ORACLE else replace(how, oracle=None)

@@ -112,7 +112,7 @@ def rollouts(
         return stream(0, "bench", 0, device)
 
     def work() -> None:
-        for imagined in branch(ensemble, never, start, policy.sample, settings.h, draw(), how):
+        for imagined in branch(ensemble, never, start, policy.sampled, settings.h, draw(), how):
             if len(imagined.rows) < settings.rollout_batch:
                 raise RuntimeError("a rollout of the benchmark ended early")
 

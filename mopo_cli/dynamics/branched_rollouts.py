@@ -9,6 +9,16 @@ from torch import Tensor
 
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import ORACLE, RATIO, RELEASED_FORM, UNCERTAINTIES, PenaltyForm, uncertainties
+from mopo_cli.dynamics.whole_branches import (
+    DROPPED,
+    GUARDED,
+    HALTED,
+    TERMINATED,
+    Branches,
+    Stepping,
+    take_step,
+    whole_steps,
+)
 from mopo_cli.engine.parallel import spread
 from mopo_cli.engine.rows import Rows
 from mopo_cli.nets.gaussian import MIN_LOG_VARIANCE
@@ -108,13 +118,25 @@ class Prediction:
     mean: Tensor
 
 
-def uniform_policy(act_dim: int) -> Policy:
+@dataclass(frozen=True)
+class NoisyPolicy:
+    """Actions are `act(observation, noise)`, and the noise `[*shape, ·]` is `draw(shape, generator, device)`."""
+
+    draw: Callable[[tuple[int, ...], torch.Generator, torch.device], Tensor]
+    act: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        """Sample actions `[B, act_dim]` for observations `[B, obs_dim]`."""
+        return self.act(observation, self.draw((len(observation),), generator, observation.device))
+
+
+def uniform_policy(act_dim: int) -> NoisyPolicy:
     """Actions uniform in [-1, 1], as the out-of-distribution tasks of the paper branch (MOPO appendix G.1)."""
 
-    def act(observation: Tensor, generator: torch.Generator) -> Tensor:
-        return 2 * torch.rand(len(observation), act_dim, generator=generator, device=observation.device) - 1
+    def draw(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+        return 2 * torch.rand(*shape, act_dim, generator=generator, device=device) - 1
 
-    return act
+    return NoisyPolicy(draw, lambda _observation, noise: noise)
 
 
 def sample_step(
@@ -165,8 +187,12 @@ def branch(
     """Roll out from `start` `[N, obs_dim]` for up to `horizon` steps, yielding the transitions of each step.
 
     A row that ends, by the rule on the predicted next state, by `options.halt` or by the guard, is stored with
-    terminal = 1 and goes no further. Iteration stops early when no row is left.
+    terminal = 1 and goes no further. Iteration stops early when no row is left. On a GPU a `NoisyPolicy` rolls out all
+    rows at once, see `whole_branches`, unless an oracle or a ratio is asked for.
     """
+    if start.is_cuda and isinstance(policy, NoisyPolicy) and {*options.uncertainties} <= {*options.measured}:
+        yield from _branch_whole(ensemble, rule, start, policy, horizon, generator, options)
+        return
     layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(options.uncertainties))
     centre, scale = ensemble.input_mean[: ensemble.obs_dim], ensemble.input_std[: ensemble.obs_dim]
     # Where the data hardly vary, the least noise of a network is still no sign of a wild prediction.
@@ -202,6 +228,53 @@ def branch(
         )
         alive = finite & ~ended
         observation, origin = next_observation[alive], origin[alive]
+
+
+def _branch_whole(
+    ensemble: Ensemble,
+    rule: TerminationRule,
+    start: Tensor,
+    policy: NoisyPolicy,
+    horizon: int,
+    generator: torch.Generator,
+    options: RolloutOptions,
+) -> Iterator[RolloutStep]:
+    device, names = start.device, options.uncertainties
+    width = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(names)).width
+    branches = Branches.at(start, width)
+    elites = torch.tensor(ensemble.elites, device=device)
+    halt = None if options.halt is None else (names.index(options.halt[0]), options.halt[1])
+    how = Stepping(
+        ensemble,
+        policy.act,
+        rule,
+        options.guard,
+        names,
+        options.form,
+        options.reward_mean,
+        halt,
+        options.precision,
+        _GUARD,
+    )
+
+    def draw(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        action_noise = policy.draw(shape, generator, device)
+        network = elites[torch.randint(len(elites), shape, generator=generator, device=device)]
+        return action_noise, network, torch.randn(*shape, ensemble.obs_dim + 1, generator=generator, device=device)
+
+    steps = whole_steps(branches, draw, lambda *draws: take_step(branches, how, *draws), horizon)
+    for number, rows, network, place, kind, counts in steps:
+        yield RolloutStep(
+            number,
+            rows,
+            network,
+            place,
+            terminated=counts[TERMINATED],
+            guarded=counts[GUARDED],
+            dropped=counts[DROPPED],
+            wild=kind == GUARDED,
+            halted=counts[HALTED],
+        )
 
 
 def _halted(uncertainty: Tensor, options: RolloutOptions) -> Tensor:

@@ -6,7 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mopo_cli.nets.gaussian import gaussian, gaussians
+from mopo_cli.engine.fused import fused
+from mopo_cli.nets.gaussian import gaussian, gaussians, head_products
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import Layout, Parameters
@@ -52,6 +53,14 @@ class Ensemble:
             mean, variance = gaussians(self.networks, self._inputs(observation, action), reduced)
         return mean, variance.sqrt_()
 
+    def head_products(self, observation: Tensor, action: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
+        """Of all networks at once, see `nets.gaussian`: `[K, B, obs_dim + 1]` each."""
+        x = self._inputs(observation, action)
+        with rounding(precision):
+            return head_products(
+                self.networks, x.expand(len(self), -1, -1), self.reduced if precision == "bf16" else None
+            )
+
     def predict_by(
         self, network: Tensor, observation: Tensor, action: Tensor, precision: Precision = "fp32"
     ) -> tuple[Tensor, Tensor]:
@@ -66,4 +75,9 @@ class Ensemble:
         return mean, variance.sqrt_()
 
     def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
-        return (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std
+        return _scaled(observation, action, self.input_mean, self.input_std)
+
+
+@fused
+def _scaled(observation: Tensor, action: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return (torch.cat([observation, action], dim=-1) - mean) / std

@@ -30,7 +30,11 @@ _OPTIONS: dict[str, Any] = {
     "aggressive_fusion": True,
 }
 
+# Triton's own products, as nothing can be added to those of the library.
+_PRODUCT: dict[str, Any] = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "TRITON"}
+
 _call: Call | None = None
+_with_product: set[Callable[..., Any]] = set()
 _compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
 
@@ -44,6 +48,12 @@ def fused(function: Function) -> Function:
         return _call(function, *arguments)
 
     return cast(Function, chain)
+
+
+def fused_product(function: Function) -> Function:
+    """Mark a product of two matrices with the chain after it, whose operations the product's kernel does."""
+    _with_product.add(function)
+    return fused(function)
 
 
 def is_fusing() -> bool:
@@ -69,7 +79,8 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
         # Each from code of its own, as torch compiles the same code a few times and then no more.
         code = function.__code__.replace(co_name=f"{function.__name__}_{len(_compiled)}")
         again = FunctionType(code, function.__globals__, None, function.__defaults__, function.__closure__)
-        _compiled[key] = torch.compile(again, fullgraph=True, options=_OPTIONS)
+        options = _OPTIONS | (_PRODUCT if function in _with_product else {})
+        _compiled[key] = torch.compile(again, fullgraph=True, options=options)
     return _compiled[key](*arguments)
 
 

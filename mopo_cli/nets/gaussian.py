@@ -60,6 +60,9 @@ def gaussians(networks: Parameters, x: Tensor, reduced: Parameters | None = None
 
 def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
     """Evaluate a unit of the stack: scaled inputs `[…, B, in]` -> mean and variance, each `[…, B, out]`."""
+    if x.dim() == 3:
+        mean, raw = head_products(networks, x, reduced)
+        return moments(mean, raw, *head_parameters(networks))
     params, hidden = networks.parts[u], (networks if reduced is None else reduced).layers[u]
     # Inputs and heads keep all their bits: a state is worth more of them than bfloat16 has.
     x = cast(affine_silu(x, *networks.layers[u][0]), hidden[0][0].dtype)
@@ -70,6 +73,31 @@ def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None
     mean, raw = affine(x, *both).chunk(2, dim=-1)
     high, low = params["max_logvar"], params["min_logvar"]
     return mean, torch.sigmoid(raw - high).mul_(high.exp()).add_(low.exp())
+
+
+def head_products(networks: Parameters, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
+    """The heads' products of a whole stack at scaled inputs `[M, B, in]`; their biases are not added yet."""
+    params, hidden = networks.parts[0], (networks if reduced is None else reduced).layers[0]
+    x = cast(affine_silu(x, *networks.layers[0][0]), hidden[0][0].dtype)
+    for weight, bias in hidden[1:]:
+        x = affine_silu(x, weight, bias)
+    x = cast(x, params["w_mean"].dtype)
+    return torch.bmm(x, params["w_mean"]), torch.bmm(x, params["w_logvar"])
+
+
+def head_parameters(networks: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `moments` needs of a whole stack, each `[M, 1, out]`."""
+    params = networks.parts[0]
+    return params["b_mean"], params["b_logvar"], params["max_logvar"], params["min_logvar"]
+
+
+@fused
+def moments(
+    mean: Tensor, raw: Tensor, by_mean: Tensor, by_raw: Tensor, high: Tensor, low: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the heads' products and parameters."""
+    high, low = high.expand_as(raw), low.expand_as(raw)
+    return mean + by_mean, torch.sigmoid(raw + by_raw - high).mul_(high.exp()).add_(low.exp())
 
 
 def _head(params: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:

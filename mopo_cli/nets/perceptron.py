@@ -107,8 +107,12 @@ def collect(networks: Parameters, values: list[list[Tensor]]) -> Evaluated:
 
 def predict(networks: Parameters, x: Tensor) -> Tensor:
     """The values of a single network at any number of rows, without a gradient: `[n, in]` -> `[n, out]`."""
-    rows = len(x) if x.is_cuda else _CPU_ROWS
-    blocks = x.split(rows) or (x,)
+    if x.is_cuda:
+        *hidden, (weight, bias) = ((weights[0], biases[0, 0]) for weights, biases in networks.layers[0])
+        for inner, inner_bias in hidden:
+            x = torch._addmm_activation(inner_bias, x, inner)  # a product and its ReLU
+        return torch.addmm(bias, x, weight)
+    blocks = x.split(_CPU_ROWS) or (x,)
     values = spread(lambda i: forward(networks, 0, (blocks[i][None],))[-1], len(blocks))
     return torch.cat([value.view(-1, value.shape[-1]) for value in values])
 

@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.fused import fused, is_fusing
+from mopo_cli.engine.fused import fused, fused_product, is_fusing
 from mopo_cli.engine.parallel import spread
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import product, product_into, product_silu
@@ -79,7 +79,7 @@ def affine_relu(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> 
 def affine_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The SiLU of `affine` where no gradient is needed; all three are of one type."""
     if x.dim() == 3:
-        return _add_silu(whole_product(x, weight), bias)
+        return _whole_affine_silu(x, cast(weight, x.dtype), bias)
     return product_silu(x, weight, bias)
 
 
@@ -107,9 +107,9 @@ def _add_relu(x: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
     return cast(x.add_(bias).relu_(), dtype)
 
 
-@fused
-def _add_silu(x: Tensor, bias: Tensor) -> Tensor:
-    return torch.nn.functional.silu(x.add_(bias), inplace=True)
+@fused_product
+def _whole_affine_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.nn.functional.silu(torch.bmm(x, weight).add_(bias), inplace=True)
 
 
 @fused
