@@ -46,8 +46,8 @@ class Actor:
         return mean, log_std
 
 
-def _normal(act_dim: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.randn((*shape, act_dim), generator=generator, device=device)
+def _normal(act_dim: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    return torch.randn((count, act_dim), generator=generator, device=device)
 
 
 @fused
@@ -87,7 +87,12 @@ def _squash(noise: Tensor, log_std_min: float, log_std_max: float, *outs: Tensor
     size = x.abs()
     log_slope = size.add_(torch.log1p(torch.exp(-2 * size)))  # without the constants
     log_prob = log_slope.mul_(2).sub_(log_std).addcmul_(noise, noise, value=-0.5).sum(dim=-1)
-    return torch.tanh(x), log_prob - mean.shape[-1] * (log(4) + 0.5 * log(2 * pi)), deviation, raw == log_std
+    return (
+        torch.tanh(x),
+        log_prob - mean.shape[-1] * (log(4) + 0.5 * log(2 * pi)),
+        deviation,
+        (raw == log_std).expand_as(x),
+    )
 
 
 def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_prob: Tensor) -> Tensor:

@@ -120,21 +120,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class NoisyPolicy:
-    """Actions are `act(observation, noise)`, and the noise `[*shape, ·]` is `draw(shape, generator, device)`."""
+    """Actions are `act(observation, noise)`, and the noise `[count, ·]` is `draw(count, generator, device)`."""
 
-    draw: Callable[[tuple[int, ...], torch.Generator, torch.device], Tensor]
+    draw: Callable[[int, torch.Generator, torch.device], Tensor]
     act: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Sample actions `[B, act_dim]` for observations `[B, obs_dim]`."""
-        return self.act(observation, self.draw((len(observation),), generator, observation.device))
+        return self.act(observation, self.draw(len(observation), generator, observation.device))
 
 
 def uniform_policy(act_dim: int) -> NoisyPolicy:
     """Actions uniform in [-1, 1], as the out-of-distribution tasks of the paper branch (MOPO appendix G.1)."""
 
-    def draw(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-        return 2 * torch.rand(*shape, act_dim, generator=generator, device=device) - 1
+    def draw(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        return 2 * torch.rand(count, act_dim, generator=generator, device=device) - 1
 
     return NoisyPolicy(draw, lambda _observation, noise: noise)
 
@@ -257,10 +257,10 @@ def _branch_whole(
         _GUARD,
     )
 
-    def draw(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        action_noise = policy.draw(shape, generator, device)
-        network = elites[torch.randint(len(elites), shape, generator=generator, device=device)]
-        return action_noise, network, torch.randn(*shape, ensemble.obs_dim + 1, generator=generator, device=device)
+    def draw(count: int) -> tuple[Tensor, Tensor, Tensor]:
+        action_noise = policy.draw(count, generator, device)
+        network = elites[torch.randint(len(elites), (count,), generator=generator, device=device)]
+        return action_noise, network, torch.randn(count, ensemble.obs_dim + 1, generator=generator, device=device)
 
     steps = whole_steps(branches, draw, lambda *draws: take_step(branches, how, *draws), horizon)
     for number, rows, network, place, kind, counts in steps:

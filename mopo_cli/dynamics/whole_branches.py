@@ -147,29 +147,28 @@ def _finish(
 
 def whole_steps(
     branches: Branches,
-    draw: Callable[[tuple[int, ...]], tuple[Tensor, Tensor, Tensor]],
+    draw: Callable[[int], tuple[Tensor, Tensor, Tensor]],
     step: Callable[[Tensor, Tensor, Tensor], None],
     horizon: int,
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor, list[int]]]:
-    """Roll `branches` out by `step(*draws)`, `draw(shape)` giving the draws of several steps for all branches.
+    """Roll `branches` out by `step(*draws)`, `draw(count)` giving the draws of a step for so many rows.
 
     Yields each step's number, its rows, their networks, the branches they are of, what they are, and how many of them
     are of each kind. Of rows that are none or not finite there is only the count.
     """
     count = len(branches.kind)
     for begin in range(0, horizon, _HELD):
-        drawn = draw((min(_HELD, horizon - begin), count))
-        rows, kinds = [], []
-        for draws in zip(*drawn, strict=True):
+        held: list[tuple[Tensor, Tensor, Tensor]] = []
+        for _ in range(min(_HELD, horizon - begin)):
+            draws = draw(count)
             step(*draws)
-            rows.append(branches.rows.clone())
-            kinds.append(branches.kind.clone())
-        kind = torch.stack(kinds)
+            held.append((branches.rows.clone(), draws[1], branches.kind.clone()))
+        rows, network, kind = (torch.stack(column) for column in zip(*held, strict=True))
         kept = (kind >= GOES_ON) & (kind <= GUARDED)
         counts = torch.stack([(kind == k).sum(dim=1) for k in range(DROPPED + 1)], dim=1).tolist()
         sizes = [sum(of_step[GOES_ON : GUARDED + 1]) for of_step in counts]
         branch = torch.arange(count, device=kind.device).expand_as(kind)
-        columns = (column[kept].split(sizes) for column in (torch.stack(rows), drawn[1], branch, kind))
+        columns = (column[kept].split(sizes) for column in (rows, network, branch, kind))
         for i, parts in enumerate(zip(*columns, strict=True)):
             if not sizes[i] and not counts[i][DROPPED]:
                 return
