@@ -115,7 +115,10 @@ def _finish(
     halt: tuple[int, float] | None,
     limit: float,
 ) -> None:
-    """All of a step after the heads' products: sample, uncertainties, what the rows are, and the rows."""
+    """All of a step after the heads' products: sample, uncertainties, what the rows are, and the rows.
+
+    It has sums over several dimensions one after the other, of which a compiler makes several kernels.
+    """
     obs_dim = observation.shape[1]
     means, variances = moments(mean, raw, mean_bias, raw_bias, high, low)
     stds = variances.sqrt()
