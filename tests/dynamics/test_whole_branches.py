@@ -97,5 +97,5 @@ def test_a_step_can_be_recorded_and_is_few_launches(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("mopo_cli.dynamics.branched_rollouts.take_step", recorded)
     with as_on_cuda(monkeypatch):
         rolled(model(), actor().sampled, 2, RELEASED)
-    # Nine products, those of hidden layers with what follows them, and three chains, the last of which is several kernels.
+    # Nine products, hidden layers with what follows, and three chains, the last of which is several kernels.
     assert counts == [12, 12]
