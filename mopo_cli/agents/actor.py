@@ -6,6 +6,7 @@ from math import log, pi
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.fused import fused
 from mopo_cli.nets.perceptron import predict
 from mopo_cli.nets.stacked import Layout, Parameters
 
@@ -30,8 +31,7 @@ class Actor:
 
     def act(self, observation: Tensor, noise: Tensor) -> Tensor:
         """The actions `[n, act_dim]` for observations `[n, obs_dim]` with standard normal noise `[n, act_dim]`."""
-        mean, log_std = self._heads(observation)
-        return torch.tanh(mean + log_std.clamp(self.log_std_min, self.log_std_max).exp() * noise)
+        return _explore(*self._heads(observation), noise, self.log_std_min, self.log_std_max)
 
     def greedy(self, observation: Tensor) -> Tensor:
         """The deterministic actions tanh(mean), `[n, act_dim]`, for observations `[n, obs_dim]`."""
@@ -40,6 +40,11 @@ class Actor:
     def _heads(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = predict(Parameters(self.layout, self.flat), observation).chunk(2, dim=-1)
         return mean, log_std
+
+
+@fused
+def _explore(mean: Tensor, log_std: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
+    return torch.tanh(mean + log_std.clamp(log_std_min, log_std_max).exp() * noise)
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,21 @@ class Squashed:
     within: Tensor  # where log std is within its bounds
 
 
-def squash(out: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Squashed:
+def squash(out: Tensor | tuple[Tensor, ...], noise: Tensor, log_std_min: float, log_std_max: float) -> Squashed:
     """The action tanh(mean + std noise) of a network with output `out` `[…, 2 act_dim]`: mean and log std.
 
-    log(1 - tanh(x)^2) is 2 (log 2 - |x| - log(1 + e^(-2 |x|))), exact where the former is not.
+    Several outputs are stacked. log(1 - tanh(x)^2) is 2 (log 2 - |x| - log(1 + e^(-2 |x|))), exact where the former is
+    not.
     """
+    outs = (out,) if isinstance(out, Tensor) else out
+    return Squashed(*_squash(noise, log_std_min, log_std_max, *outs))
+
+
+@fused
+def _squash(noise: Tensor, log_std_min: float, log_std_max: float, *outs: Tensor) -> tuple[Tensor, ...]:
+    out = torch.stack(outs) if len(outs) > 1 else outs[0]
+    if torch.compiler.is_compiling():  # what is computed once for several samples would be a kernel of its own
+        out = out.expand(*noise.shape[:-1], -1)
     mean, raw = out.chunk(2, dim=-1)
     log_std = raw.clamp(log_std_min, log_std_max)
     deviation = log_std.exp() * noise
@@ -64,7 +79,12 @@ def squash(out: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -
     size = x.abs()
     log_slope = size.add_(torch.log1p(torch.exp(-2 * size)))  # without the constants
     log_prob = log_slope.mul_(2).sub_(log_std).addcmul_(noise, noise, value=-0.5).sum(dim=-1)
-    return Squashed(torch.tanh(x), log_prob - mean.shape[-1] * (log(4) + 0.5 * log(2 * pi)), deviation, raw == log_std)
+    return (
+        torch.tanh(x),
+        log_prob - mean.shape[-1] * (log(4) + 0.5 * log(2 * pi)),
+        deviation,
+        (raw == log_std).expand_as(x),
+    )
 
 
 def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_prob: Tensor) -> Tensor:
@@ -73,17 +93,25 @@ def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_pr
     They are of the sample `index` along the first dimension: by_action `[…, act_dim]`, by_log_prob `[…, 1]`.
     With a = tanh(x): da/dx = 1 - a^2 and dlog_prob/dx = 2 a.
     """
-    action = squashed.action[index]
+    kept = (column[index] for column in (squashed.action, squashed.deviation, squashed.within))
+    return by_output(by_action, by_log_prob, *kept)
+
+
+@fused
+def by_output(by_action: Tensor, by_log_prob: Tensor, action: Tensor, deviation: Tensor, within: Tensor) -> Tensor:
+    """As `squash_gradient` with the parts of the sample."""
     by_mean = torch.ops.aten.tanh_backward(by_action, action).addcmul_(by_log_prob, action, value=2)
-    by_log_std = (by_mean * squashed.deviation[index] - by_log_prob) * squashed.within[index]
+    by_log_std = (by_mean * deviation - by_log_prob) * within
     return torch.cat([by_mean, by_log_std], dim=-1)
 
 
+@fused
 def mean_action(out: Tensor) -> Tensor:
     """The deterministic action tanh(mean) `[…, act_dim]` of a network with output `out` `[…, 2 act_dim]`."""
     return torch.tanh(out.chunk(2, dim=-1)[0])
 
 
+@fused
 def mean_gradient(by_mean: Tensor) -> Tensor:
     """The gradient by the network's output, `[…, 2 act_dim]`, of a loss of its mean alone: by_mean `[…, act_dim]`."""
     return torch.cat([by_mean, torch.zeros_like(by_mean)], dim=-1)

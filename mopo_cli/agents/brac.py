@@ -105,7 +105,7 @@ def update(
         *[(brac.behaviour, (next_observation,))] * value_penalty,
     )
     noise = draws.normal(2, rows, act_dim)
-    sample = squash(torch.stack([next_actor.out, actor.out]), noise, settings.log_std_min, settings.log_std_max)
+    sample = squash((next_actor.out, actor.out), noise, settings.log_std_min, settings.log_std_max)
     next_action, action = sample.action
 
     # target_q = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha D(s')), BRAC-p without D  (BRAC, section 3)

@@ -18,6 +18,7 @@ from mopo_cli.agents.branching import branch_member, fill_pools
 from mopo_cli.agents.runs import Loop, Past
 from mopo_cli.agents.world import World
 from mopo_cli.engine.capture import Changes, State, check_shapes
+from mopo_cli.engine.fused import fused
 from mopo_cli.engine.streams import Draws, draws, stream
 
 _REFRESH = ("refresh",)
@@ -99,8 +100,12 @@ def _penalise(loop: Loop, world: World, rows: Tensor) -> None:
 def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:
     batch = Batch(**vars(world.rows.split(rows)), real=index.shape[1], index=index, step=step)
     metrics = loop.algorithm.update(loop.agent, batch, noise, scale)
-    names = loop.algorithm.metrics
-    loop.sums[:, : len(names)] += torch.stack([metrics[name] for name in names], dim=1)
+    _add(loop.sums, *(metrics[name] for name in loop.algorithm.metrics))
+
+
+@fused
+def _add(sums: Tensor, *metrics: Tensor) -> None:
+    sums[:, : len(metrics)].add_(torch.stack(metrics, dim=1))
 
 
 def _changes(loop: Loop) -> Changes:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.fused import fused
 from mopo_cli.engine.rows import Transition
 
 
@@ -16,6 +17,7 @@ def last_steps(logged: Transition) -> Tensor:
     return torch.cat([(logged.terminal[:-1] > 0) | broken, broken.new_ones(1)])
 
 
+@fused
 def one_step_return(reward: Tensor, terminal: Tensor, next_value: Tensor, gamma: float) -> Tensor:
     """What critics learn, reward + gamma (1 - terminal) next_value, all `[S, B]`."""
     return torch.addcmul(reward, 1 - terminal, next_value, value=gamma)

@@ -68,7 +68,7 @@ def bench(
     device = open_device(options)
     check_room(task, seeds, device)
     record, threads = open_recorder(options, device), thread_count()
-    engine = "eager" if record is None else "cudagraph"
+    engine = "eager" if record is None else "compile" if call.engine == "compile" else "cudagraph"
     about = {
         "preset": preset,
         "device": str(device),

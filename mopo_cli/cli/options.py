@@ -87,10 +87,10 @@ def _flag(
 
 Json = Annotated[bool, plain_option("--json", "print only one JSON object on stdout")]
 
-ENGINES = ("auto", "eager", "cudagraph")
+ENGINES = ("auto", "eager", "cudagraph", "compile")
 PRODUCTS = ("auto", *LIBRARIES)
 _RUN_HELP = "run folder (default: runs/DATA-SET, $MOPO_RUN or the last one used)"
-_ENGINE_HELP = "auto, eager, or cudagraph: record steps once and replay them (auto: on a GPU)"
+_ENGINE_HELP = "auto, eager, cudagraph (GPU: record steps, replay them) or compile (also fuse their operations)"
 _PRODUCTS_HELP = "library of CPU products: auto, mkl, onednn"
 _HELP_ALL = "all settings; or mopo presets settings [METHOD]"
 

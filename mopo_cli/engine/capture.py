@@ -22,7 +22,7 @@ Key = tuple[Any, ...]
 """Steps of one key launch the same operations: the kind of step, and what else they depend on."""
 
 Recorder = Callable[[Callable[[], None]], Callable[[], object]]
-"""Records what a function launches, and returns a function that launches it again."""
+"""Records what a function launches, and returns a function that launches it again; it may also carry it out."""
 
 State = tuple[dict[str, Tensor], list[int]]
 """Tensors by name, and numbers."""
@@ -173,7 +173,9 @@ class Engine:
 
         before, replayed = _copy(changes.state()), None
         try:
-            recorded.replay = recorded.replay or record(eagerly)
+            if recorded.replay is None:
+                recorded.replay = record(eagerly)
+                changes.restore(before)  # a recorder may have taken the step
             recorded.replay()
             replayed = _copy(changes.state())
         except RuntimeError as error:

@@ -1,13 +1,15 @@
 """Adam over a stack of flat parameters."""
 
 from dataclasses import dataclass, field
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.fused import fused, is_fusing
 from mopo_cli.engine.parallel import spread
-from mopo_cli.nets.stacked import units
+from mopo_cli.nets.stacked import part, units
 
 
 @dataclass
@@ -39,12 +41,26 @@ class Adam:
         self.steps += 1
         spread(lambda u: self.step(u, flat, learning_rate, decay), units(flat))
 
-    def step(self, u: int, flat: Tensor, learning_rate: float, decay: Tensor | None = None) -> None:
-        """Do the share of a unit in `update`; the caller adds one to `steps` once, before the first unit."""
+    def step(
+        self,
+        u: int,
+        flat: Tensor,
+        learning_rate: float,
+        decay: Tensor | None = None,
+        average: Tensor | None = None,
+        tau: float = 0.0,
+    ) -> None:
+        """Do the share of a unit in `update`; the caller adds one to `steps` once, before the first unit.
+
+        Then average += tau (flat - average), where there is one.
+        """
+        if is_fusing():
+            _step(flat, self.grad, self.first, self.second, self.steps, decay, average, learning_rate, tau)
+            return
         if self._rows.get(u, (None,))[0] is not flat:
             # Member by member also on CPU: the kernel rounds the last few elements otherwise than the rest.
-            part = slice(None) if flat.is_cuda else slice(u, u + 1)
-            self._rows[u] = flat, *(list(s[part].unbind()) for s in (flat, self.grad, self.first, self.second))
+            some = slice(None) if flat.is_cuda else slice(u, u + 1)
+            self._rows[u] = flat, *(list(s[some].unbind()) for s in (flat, self.grad, self.first, self.second))
         _, flats, grads, firsts, seconds = self._rows[u]
         if decay is not None:
             torch._foreach_addcmul_(grads, flats, [decay] * len(flats))
@@ -63,9 +79,35 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
+        if average is not None:
+            part(average, u).lerp_(part(flat, u), tau)
 
     def restore(self, first: Tensor, second: Tensor, steps: int) -> None:
         """Put moments and steps back, in place."""
         self.first.copy_(first)
         self.second.copy_(second)
         self.steps.fill_(steps)
+
+
+@fused
+def _step(
+    flat: Tensor,
+    grad: Tensor,
+    first: Tensor,
+    second: Tensor,
+    steps: Tensor,
+    decay: Tensor | None,
+    average: Tensor | None,
+    learning_rate: float,
+    tau: float,
+) -> None:
+    """The same as a chain, of a whole stack."""
+    if decay is not None:
+        grad = torch.addcmul(grad, flat, decay)
+    first.lerp_(grad, 1 - 0.9)
+    second.mul_(0.999).addcmul_(grad, grad, value=1 - 0.999)
+    # 1 - beta^steps, exact where that is small
+    first_share, second_share = -torch.expm1(steps * log(0.9)), -torch.expm1(steps * log(0.999))
+    flat.sub_(learning_rate * (first / first_share) / ((second / second_share).sqrt() + 1e-8))
+    if average is not None:
+        average.lerp_(flat, tau)

@@ -9,20 +9,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.fused import fused
 from mopo_cli.engine.parallel import spread, spread_evenly
 from mopo_cli.nets.stacked import (
     DTYPES,
+    Activation,
     Layout,
     Parameters,
+    add_rows,
     affine,
+    affine_and_silu,
     affine_silu,
     aligned,
     cast,
     chain_gradient,
     input_gradient,
     join,
-    parameter_gradient,
     unit,
+    weight_gradient,
+    whole_chain_gradient,
 )
 
 MAX_LOG_VARIANCE = 0.5
@@ -55,6 +60,9 @@ def gaussians(networks: Parameters, x: Tensor, reduced: Parameters | None = None
 
 def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
     """Evaluate a unit of the stack: scaled inputs `[…, B, in]` -> mean and variance, each `[…, B, out]`."""
+    if x.dim() == 3:
+        mean, raw = head_products(networks, x, reduced)
+        return moments(mean, raw, *head_parameters(networks))
     params, hidden = networks.parts[u], (networks if reduced is None else reduced).layers[u]
     # Inputs and heads keep all their bits: a state is worth more of them than bfloat16 has.
     x = cast(affine_silu(x, *networks.layers[u][0]), hidden[0][0].dtype)
@@ -65,6 +73,31 @@ def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None
     mean, raw = affine(x, *both).chunk(2, dim=-1)
     high, low = params["max_logvar"], params["min_logvar"]
     return mean, torch.sigmoid(raw - high).mul_(high.exp()).add_(low.exp())
+
+
+def head_products(networks: Parameters, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
+    """The heads' products of a whole stack at scaled inputs `[M, B, in]`; their biases are not added yet."""
+    params, hidden = networks.parts[0], (networks if reduced is None else reduced).layers[0]
+    x = cast(affine_silu(x, *networks.layers[0][0]), hidden[0][0].dtype)
+    for weight, bias in hidden[1:]:
+        x = affine_silu(x, weight, bias)
+    x = cast(x, params["w_mean"].dtype)
+    return torch.bmm(x, params["w_mean"]), torch.bmm(x, params["w_logvar"])
+
+
+def head_parameters(networks: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `moments` needs of a whole stack, each `[M, 1, out]`."""
+    params = networks.parts[0]
+    return params["b_mean"], params["b_logvar"], params["max_logvar"], params["min_logvar"]
+
+
+@fused
+def moments(
+    mean: Tensor, raw: Tensor, by_mean: Tensor, by_raw: Tensor, high: Tensor, low: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the heads' products and parameters."""
+    high, low = high.expand_as(raw), low.expand_as(raw)
+    return mean + by_mean, torch.sigmoid(raw + by_raw - high).mul_(high.exp()).add_(low.exp())
 
 
 def _head(params: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
@@ -104,39 +137,89 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
     before: list[Tensor] = []
     layers = networks.layers[u]
     for layer, (weight, bias) in enumerate(layers, 1):
-        before.append(affine(inputs[-1], weight, bias))
         dtype = DTYPES[networks.products] if layer < len(layers) else x.dtype
-        inputs.append(cast(torch.nn.functional.silu(before[-1]), dtype))
-    mean, raw = (affine(inputs[-1], *_head(params, head)) for head in _HEADS)
-    high, low = params["max_logvar"], params["min_logvar"]
+        went_in, came_out = affine_and_silu(inputs[-1], weight, bias, dtype)
+        before.append(went_in)
+        inputs.append(came_out)
+    loss, *by_heads = _heads_gradient(inputs[-1], params, target, grads)
+    weights = [params[f"w{head}"] for head in _HEADS]
+    for head, slope in zip(_HEADS, by_heads, strict=True):
+        weight_gradient(inputs[-1], slope, grads[f"w{head}"])
+    slope = input_gradient(by_heads[0], weights[0])
+    if x.dim() == 3:
+        slope.baddbmm_(by_heads[1], weights[1].mT)
+        upstream = _silu_gradient_adding(slope, None, before[-1], into.layers[u][-1][1], None)
+        whole_chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], into.layers[u])
+    else:
+        upstream = _silu_gradient(slope.add_(input_gradient(by_heads[1], weights[1])), before[-1])
+        chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], into.layers[u])
+    return loss, grads["max_logvar"], grads["min_logvar"]
+
+
+def _heads_gradient(
+    x: Tensor, params: dict[str, Tensor], target: Tensor, grads: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss `[…]` of heads with inputs x, and its gradients by both; those by biases and bounds go into `grads`."""
+    names = *(f"b{head}" for head in _HEADS), "max_logvar", "min_logvar"
+    biases, totals = [params[name] for name in names], [grads[name] for name in names]
+    if x.dim() == 3:
+        products = (torch.bmm(x, params[f"w{head}"]) for head in _HEADS)
+        by_rows, by_mean, by_raw = _whole_heads(*products, target, *biases, *totals)
+        return by_rows.mean(dim=-1), by_mean, by_raw
+    mean, raw = (affine(x, *_head(params, head)) for head in _HEADS)
+    losses, by_mean, by_raw = _likelihood(mean, raw, target, *biases[2:], *totals[2:])
+    for slope, total in zip((by_mean, by_raw), totals[:2], strict=True):
+        add_rows(slope, total)
+    return losses.mean(dim=(-2, -1)), by_mean, by_raw
+
+
+@fused
+def _whole_heads(mean: Tensor, raw: Tensor, target: Tensor, *biases_and_totals: Tensor) -> tuple[Tensor, ...]:
+    """The mean of the losses over the rows `[M, D]`, and the gradients by the heads, whose biases are not added yet."""
+    by_mean_bias, by_raw_bias = biases_and_totals[4:6]
+    mean, raw = mean + biases_and_totals[0], raw + biases_and_totals[1]
+    # For every row: what is computed for all of them together would be a kernel of its own.
+    bounds = (bound.expand_as(raw) for bound in biases_and_totals[2:4])
+    losses, by_mean, by_raw = _likelihood(mean, raw, target, *bounds, *biases_and_totals[6:])
+    add_rows(by_mean, by_mean_bias)
+    add_rows(by_raw, by_raw_bias)
+    return losses.mean(dim=-2), by_mean, by_raw
+
+
+def _likelihood(
+    mean: Tensor, raw: Tensor, target: Tensor, high: Tensor, low: Tensor, by_high: Tensor, by_low: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The losses `[…, B, D]`, and the gradients of their mean by mean and raw log-variance."""
     gate = torch.sigmoid(raw - high)
     above = gate * high.exp()
     variance = above + low.exp()
     error, precision = mean - target, variance.reciprocal()
     scaled = error.square().mul_(precision)
-    loss = (scaled + variance.log()).mean(dim=(-2, -1))
+    losses = scaled + variance.log()
     numbers = target.shape[-2] * target.shape[-1]
     by_variance = (1 - scaled).mul_(precision).div_(numbers)
-    torch.sum(by_variance, dim=-2, keepdim=True, out=grads["min_logvar"]).mul_(low.exp())
+    add_rows(by_variance, by_low)
+    by_low.mul_(low[..., :1, :].exp())
     above.mul_(by_variance)
-    torch.sum(above * gate, dim=-2, keepdim=True, out=grads["max_logvar"])
-    by_heads = error.mul_(precision).mul_(2 / numbers), above.mul_(1 - gate)
-    slopes = []
-    for head, slope in zip(_HEADS, by_heads, strict=True):
-        parameter_gradient(inputs[-1], slope, *_head(grads, head))
-        slopes.append(input_gradient(slope, params[f"w{head}"]))
-    upstream = _silu_gradient(slopes[0].add_(slopes[1]), before[-1])
-    chain_gradient(
-        inputs[:-1],
-        layers,
-        upstream,
-        lambda layer, slope: _silu_gradient(slope, before[layer - 1]),
-        into.layers[u],
-    )
-    return loss, grads["max_logvar"], grads["min_logvar"]
+    add_rows(above * gate, by_high)
+    return losses, error.mul_(precision).mul_(2 / numbers), above.mul_(1 - gate)
 
 
 def _silu_gradient(grad: Tensor, before: Tensor) -> Tensor:
     grad = cast(grad, before.dtype)
     result: Tensor = torch.ops.aten.silu_backward.grad_input(grad, before, grad_input=grad)
     return result
+
+
+@fused
+def _silu_gradient_adding(
+    grad: Tensor, weight: Tensor | None, before: Tensor, total: Tensor | None, _by_weight: Tensor | None
+) -> Tensor:
+    grad = cast(grad if weight is None else grad * weight.mT, before.dtype)
+    slope: Tensor = torch.ops.aten.silu_backward(grad, before)
+    if total is not None:
+        add_rows(slope, total)
+    return slope
+
+
+_SILU = Activation(_silu_gradient, _silu_gradient_adding)

@@ -13,7 +13,7 @@ from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import Draw, initial, uniform
 from mopo_cli.nets.perceptron import Evaluated, Inputs, collect, differentiate, first_slope, forward
 from mopo_cli.nets.precision import Precision
-from mopo_cli.nets.stacked import Layers, Parameters, join, mlp_layout, part, units
+from mopo_cli.nets.stacked import Layers, Parameters, join, mlp_layout, units
 
 Result = TypeVar("Result")
 
@@ -112,9 +112,8 @@ def _step(
 
     def work(u: int) -> Result:
         gradient(u)
-        network.adam.step(u, network.flat, learning_rate)
-        if tau is not None:
-            part(network.target.flat, u).lerp_(part(network.flat, u), tau)
+        average = None if tau is None else network.target.flat
+        network.adam.step(u, network.flat, learning_rate, average=average, tau=tau or 0.0)
         return after(u)
 
     network.adam.steps += 1

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mopo_cli.engine.fused import fused, is_fusing
 from mopo_cli.engine.parallel import spread
 from mopo_cli.nets.stacked import (
     DTYPES,
+    Activation,
     Layers,
     Parameters,
+    add_rows,
     affine,
+    affine_relu,
     cast,
     chain_gradient,
     input_gradient,
@@ -19,6 +23,7 @@ from mopo_cli.nets.stacked import (
     part,
     unit,
     units,
+    whole_product,
 )
 
 # Rows predicted at once on CPU: the values of a layer then stay in the processor's cache.
@@ -76,10 +81,14 @@ def forward(networks: Parameters, u: int, inputs: Inputs) -> list[Tensor]:
     else:
         values = [torch.cat([part[u // alike] for part in inputs], dim=-1)]
     # Inputs and values keep all their bits: a state is worth more of them than bfloat16 has.
-    for layer, (weight, bias) in enumerate(layers[:-1], 1):
+    single = networks.flat.is_cuda and len(layers) > 1 and layers[-1][0].shape[-1] == 1 and is_fusing()
+    for layer, (weight, bias) in enumerate(layers[: -2 if single else -1], 1):
         dtype = DTYPES[networks.products] if layer < len(layers) - 1 else values[0].dtype
-        values.append(cast(torch.relu_(affine(values[-1], weight, bias)), dtype))
-    values.append(affine(values[-1], *layers[-1]))
+        values.append(affine_relu(values[-1], weight, bias, dtype))
+    if single:
+        values += _add_relu_sum(whole_product(values[-1], layers[-2][0]), layers[-2][1], *layers[-1], values[0].dtype)
+    else:
+        values.append(affine(values[-1], *layers[-1]))
     return values
 
 
@@ -98,8 +107,12 @@ def collect(networks: Parameters, values: list[list[Tensor]]) -> Evaluated:
 
 def predict(networks: Parameters, x: Tensor) -> Tensor:
     """The values of a single network at any number of rows, without a gradient: `[n, in]` -> `[n, out]`."""
-    rows = len(x) if x.is_cuda else _CPU_ROWS
-    blocks = x.split(rows) or (x,)
+    if x.is_cuda:
+        *hidden, (weight, bias) = ((weights[0], biases[0, 0]) for weights, biases in networks.layers[0])
+        for inner, inner_bias in hidden:
+            x = torch._addmm_activation(inner_bias, x, inner)  # a product and its ReLU
+        return torch.addmm(bias, x, weight)
+    blocks = x.split(_CPU_ROWS) or (x,)
     values = spread(lambda i: forward(networks, 0, (blocks[i][None],))[-1], len(blocks))
     return torch.cat([value.view(-1, value.shape[-1]) for value in values])
 
@@ -189,8 +202,7 @@ def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
     def back(u: int) -> Tensor:
         layers, inputs, upstream = evaluated.networks.layers[u], evaluated.inputs[u], unit(grad, u)
         for layer in reversed(range(1, len(layers))):
-            by_inputs = input_gradient(cast(upstream, inputs[layer].dtype), layers[layer][0])
-            upstream = _relu_gradient(by_inputs, inputs[layer])
+            upstream = _RELU.through(cast(upstream, inputs[layer].dtype), layers[layer][0], inputs[layer])
         return first_slope(evaluated, u, upstream, first)
 
     return join(spread(back, len(evaluated.inputs)))
@@ -203,9 +215,33 @@ def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> T
 
 
 def _back(inputs: list[Tensor], layers: Layers, upstream: Tensor, into: Layers) -> Tensor:
-    return chain_gradient(inputs, layers, upstream, lambda layer, slope: _relu_gradient(slope, inputs[layer]), into)
+    return chain_gradient(inputs, layers, upstream, _RELU, inputs, into)
 
 
 def _relu_gradient(grad: Tensor, out: Tensor) -> Tensor:
     result: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, out, 0.0, grad_input=grad)
     return result
+
+
+@fused
+def _relu_gradient_adding(
+    grad: Tensor, weight: Tensor | None, out: Tensor, total: Tensor | None, by_weight: Tensor | None
+) -> Tensor:
+    if by_weight is not None:
+        add_rows(out * grad, by_weight.mT)
+    if weight is not None:
+        grad = grad * cast(weight, grad.dtype).mT
+    slope: Tensor = torch.ops.aten.threshold_backward(grad, out, 0.0)
+    if total is not None:
+        add_rows(slope, total)
+    return slope
+
+
+@fused
+def _add_relu_sum(x: Tensor, bias: Tensor, weight: Tensor, last_bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The ReLU `[M, B, I]` of products x and their bias, and the values `[M, B, 1]` of a layer with a single output."""
+    hidden = cast(x.add_(bias).relu_(), dtype)
+    return hidden, (hidden * weight.mT).sum(dim=-1, keepdim=True) + last_bias
+
+
+_RELU = Activation(_relu_gradient, _relu_gradient_adding)

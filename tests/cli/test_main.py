@@ -76,7 +76,7 @@ def test_a_second_signal_keeps_its_code(shell: Any, monkeypatch: pytest.MonkeyPa
         ("train-model --device gpu", "--device must be auto, cpu, cuda"),
         ("train-model --threads 0", "--threads must be at least 1"),
         ("train-model --preset nope --dataset hopper-medium", "There is no preset 'nope'"),
-        ("train-policy --engine fast", "--engine must be auto, eager or cudagraph, not 'fast'"),
+        ("train-policy --engine fast", "--engine must be auto, eager, cudagraph or compile, not 'fast'"),
         ("train-policy --name ../x", "--name must contain only letters"),
         ("fetch-data", "--dataset is missing"),
         ("run", "PRESET-OR-DATA-SET"),

@@ -11,6 +11,7 @@ from probes.agents import normal
 from torch import Tensor
 
 from mopo_cli.nets.stacked import (
+    Activation,
     Layout,
     Parameters,
     affine,
@@ -183,11 +184,17 @@ def walk(x: Tensor, layers: list[tuple[Tensor, Tensor]], grad: Tensor, into: lis
         inputs.append(torch.tanh(affine(inputs[-1], weight, bias)))
     asked = []
 
-    def through(index: int, slope: Tensor) -> Tensor:
-        asked.append(index)
-        return slope * (1 - inputs[index].square())
+    def back(slope: Tensor, kept: Tensor) -> Tensor:
+        asked.append(next(index for index, each in enumerate(inputs) if each is kept))
+        return slope * (1 - kept.square())
 
-    chain_gradient(inputs, layers, grad, through, into)
+    def back_adding(slope: Tensor, weight: Tensor | None, kept: Tensor, total: Tensor | None, _: object) -> Tensor:
+        slope = back(slope if weight is None else slope * weight.mT, kept)
+        assert total is not None
+        total.copy_(slope.sum(dim=-2, keepdim=True))
+        return slope
+
+    chain_gradient(inputs, layers, grad, Activation(back, back_adding), inputs, into)
     assert asked == list(range(len(layers) - 1, 0, -1)), "the inputs of the first layer have no gradient"
 
 

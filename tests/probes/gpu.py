@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from mopo_cli.engine.fused import fusing
 
 # What asks the device for a number, or brings one there.
 _REFUSED: tuple[str, ...] = (
@@ -121,14 +123,37 @@ class _Launches(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         views = any(value.alias_info and not value.alias_info.is_write for value in func._schema.returns)
         self.count += not (views or "empty" in func._schema.name or "view" in func._schema.name)
+        # The product is added to a copy of the bias.
+        self.count += func in (torch.ops.aten.baddbmm.default, torch.ops.aten.baddbmm.out)
         return func(*args, **(kwargs or {}))
 
 
-def launches(work: Callable[[], object]) -> int:
-    """How many operations there are that do more than look at memory in another way: on a GPU each is launched."""
-    with _Launches() as counted:
+def launches(work: Callable[[], object], fuse: bool = False) -> int:
+    """How many operations there are that do more than look at memory in another way: on a GPU each is launched.
+
+    With `fuse` a chain is one.
+    """
+    chains = 0
+
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal chains
+        chains += 1
+        inside = counted.count
+        with not_fusing():
+            result = function(*arguments)
+        counted.count = inside
+        return result
+
+    with _Launches() as counted, fusing(call) if fuse else nullcontext():
         work()
-    return counted.count
+    return counted.count + chains
+
+
+@contextmanager
+def not_fusing() -> Iterator[None]:
+    """Within `fusing`: chains are plain functions."""
+    with fusing(lambda function, *arguments: function(*arguments)):
+        yield
 
 
 def off_device(value: Any, path: str = "") -> list[str]:

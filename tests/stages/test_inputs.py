@@ -15,8 +15,21 @@ def test_steps_are_recorded_on_a_gpu_unless_told_otherwise() -> None:
     assert open_recorder(Options(engine="cudagraph"), gpu) is cuda_graph
     assert open_recorder(Options(engine="eager"), gpu) is None
     assert open_recorder(Options(), cpu) is open_recorder(Options(engine="eager"), cpu) is None
-    with pytest.raises(UsageError, match="--engine cudagraph needs a CUDA device, and this is cpu"):
-        open_device(Options(device="cpu", engine="cudagraph"))
+    compiled = open_recorder(Options(engine="compile"), gpu)
+    assert compiled is not None and compiled is not cuda_graph
+    for engine in ("cudagraph", "compile"):
+        with pytest.raises(UsageError, match=f"--engine {engine} needs a CUDA device, and this is cpu"):
+            open_device(Options(device="cpu", engine=engine))
+
+
+def test_compiling_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: zeros(*shape))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr("mopo_cli.stages.common.inputs.has_triton", lambda: False)
+    with pytest.raises(UsageError, match="--engine compile needs Triton") as refused:
+        open_device(Options(device="cuda", engine="compile"))
+    assert refused.value.hint == "--engine cudagraph"
 
 
 @pytest.mark.gpu

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Squashed, squash, squash_gradient
+from mopo_cli.agents.actor import Squashed, by_output, squash
 from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Batch, Networks, Work, start_from_shapes
 from mopo_cli.agents.perceptrons import actor_sizes, by_twins, critic_sizes, start_single, start_twins, twin_values
 from mopo_cli.agents.returns import one_step_return
+from mopo_cli.engine.fused import fused
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.adam import Adam
@@ -44,7 +45,12 @@ class Sac(Agent):
     @property
     def alpha(self) -> Tensor:
         """The temperatures `[S, 1]`, capped."""
-        return self.log_alpha.exp().clamp(max=self.settings.alpha_max)
+        return _temperature(self.log_alpha, self.settings.alpha_max)
+
+
+@fused
+def _temperature(log_alpha: Tensor, alpha_max: float) -> Tensor:
+    return log_alpha.exp().clamp(max=alpha_max)
 
 
 def start_sac(obs_dim: int, act_dim: int, settings: SacSettings, seeds: list[int], device: torch.device | str) -> Sac:
@@ -78,29 +84,44 @@ def update(
     next_actor, actor, critic = evaluate(
         (sac.actor, (next_observation,)), (sac.actor, (observation,)), (sac.critic, (observation, batch.action))
     )
-    sample = squash(torch.stack([next_actor.out, actor.out]), noise, settings.log_std_min, settings.log_std_max)
+    sample = squash((next_actor.out, actor.out), noise, settings.log_std_min, settings.log_std_max)
     (next_action, action), (next_log_prob, log_prob) = sample.action, sample.log_prob
 
     # target_q = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a' | s'))  (eq. 3, clipped double Q)
-    next_value = lower_target(sac, next_observation, next_action)
-    if soft:
-        next_value = next_value - alpha * next_log_prob
-    target_q = one_step_return(reward, batch.terminal, next_value, settings.gamma)
-    if floor is not None:
-        target_q = target_q.clamp(min=floor)
-    # J_Q = mean (Q(s, a) - target_q)^2 / 2  (eq. 5)
-    q = twin_values(critic.out)
-    error = q - target_q[:, None]
-    q_pi = descend_critics(sac, critic, error / q.shape[2], (observation, action))
+    (target,) = evaluate((sac.critic.target, (next_observation, next_action)))
+    bonus = alpha if soft else None
+    by_q, mean_q, critic_loss = _errors(
+        critic.out, target.out, bonus, next_log_prob, reward, batch.terminal, settings.gamma, floor
+    )
+    q_pi = descend_critics(sac, critic, by_q, (observation, action))
 
     descend_actor(sac, actor, sample, q_pi, alpha, actor_scale)
     entropy = descend_temperature(sac, log_prob)
-    return {
-        "q": q.mean(dim=(1, 2)),
-        "critic_loss": error.square().mean(dim=(1, 2)),
-        "entropy": entropy,
-        "alpha": alpha[:, 0],
-    }
+    return {"q": mean_q, "critic_loss": critic_loss, "entropy": entropy, "alpha": alpha[:, 0]}
+
+
+@fused
+def _errors(
+    out: Tensor,
+    target_out: Tensor,
+    alpha: Tensor | None,
+    next_log_prob: Tensor,
+    reward: Tensor,
+    terminal: Tensor,
+    gamma: float,
+    floor: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient by the critics' values, `[S, 2, B]`, and the means of values and of squared errors, each `[S]`."""
+    next_value = torch.minimum(*twin_values(target_out).unbind(dim=1))
+    if alpha is not None:
+        next_value = next_value - alpha * next_log_prob
+    target_q = one_step_return(reward, terminal, next_value, gamma)
+    if floor is not None:
+        target_q = target_q.clamp(min=floor)
+    # J_Q = mean (Q(s, a) - target_q)^2 / 2  (eq. 5)
+    q = twin_values(out)
+    error = q - target_q[:, None]
+    return error / q.shape[2], q.mean(dim=(1, 2)), error.square().mean(dim=(1, 2))
 
 
 def lower_target(sac: Sac, observation: Tensor, action: Tensor) -> Tensor:
@@ -120,11 +141,24 @@ def descend_critics(sac: Sac, critic: Evaluated, by_q: Tensor, inputs: Inputs) -
 
 def lower_slope(critic: Evaluated, act_dim: int) -> Tensor:
     """The slope of min(Q1, Q2) by the action, `[S, B, act_dim]`, of critics evaluated at (observation, action)."""
-    first, second = critic.out.view(-1, 2, *critic.out.shape[1:]).unbind(dim=1)
+    return _of_twins(_lower_slopes(critic, act_dim))
+
+
+def _lower_slopes(critic: Evaluated, act_dim: int) -> Tensor:
+    """The same, of each critic, 0 where it is not the lower: `[2S, B, act_dim]`."""
+    return input_slope(critic, _by_lower(critic.out), -act_dim)
+
+
+@fused
+def _by_lower(out: Tensor) -> Tensor:
+    first, second = out.view(-1, 2, *out.shape[1:]).unbind(dim=1)
     by_first = (first <= second).to(first.dtype)
-    by_lower = torch.stack([by_first, 1 - by_first], dim=1).view(critic.out.shape)
-    slopes = input_slope(critic, by_lower, -act_dim)
-    return slopes.view(-1, 2, *slopes.shape[1:]).sum(dim=1)
+    return torch.stack([by_first, 1 - by_first], dim=1).view(out.shape)
+
+
+def _of_twins(slopes: Tensor) -> Tensor:
+    first, second = slopes.view(-1, 2, *slopes.shape[1:]).unbind(dim=1)
+    return first + second
 
 
 def descend_actor(
@@ -133,9 +167,17 @@ def descend_actor(
     """One step of all actors, where `sample` `[2, S, B, ·]` has their actions second and `q_pi` the critics there."""
     rows, act_dim = sample.action.shape[2:]
     # J_pi = mean (alpha log pi(a | s) - min(Q1, Q2)(s, a)), a ~ pi(s)  (eq. 7 and 9)
-    by_action = lower_slope(q_pi, act_dim) / -rows
-    by_out = squash_gradient(sample, 1, by_action, alpha[:, :, None] / rows)
+    kept = (column[1] for column in (sample.action, sample.deviation, sample.within))
+    by_out = _by_actor_output(_lower_slopes(q_pi, act_dim), rows, alpha, *kept)
     descend(sac.actor, actor, by_out, actor_scale * sac.settings.actor_lr)
+
+
+@fused
+def _by_actor_output(
+    slopes: Tensor, rows: int, alpha: Tensor, action: Tensor, deviation: Tensor, within: Tensor
+) -> Tensor:
+    by_action = _of_twins(slopes) / -rows
+    return by_output(by_action, alpha[:, :, None] / rows, action, deviation, within)
 
 
 def descend_temperature(sac: Sac, log_prob: Tensor) -> Tensor:
@@ -143,11 +185,17 @@ def descend_temperature(sac: Sac, log_prob: Tensor) -> Tensor:
 
     Returns the policies' entropies, `[S]`.
     """
-    entropy = -log_prob.mean(dim=-1, keepdim=True)
-    # J(alpha) = -log(alpha) (mean log pi(a | s) + target entropy), by log(alpha)  (eq. 18)
-    torch.sub(entropy, sac.settings.target_entropy, out=sac.alpha_adam.grad)
+    entropy = _entropy(log_prob, sac.settings.target_entropy, sac.alpha_adam.grad)
     sac.alpha_adam.update(sac.log_alpha, sac.settings.alpha_lr)
     return entropy[:, 0]
+
+
+@fused
+def _entropy(log_prob: Tensor, target_entropy: float, slope: Tensor) -> Tensor:
+    entropy = -log_prob.mean(dim=-1, keepdim=True)
+    # J(alpha) = -log(alpha) (mean log pi(a | s) + target entropy), by log(alpha)  (eq. 18)
+    torch.ops.aten.sub.out(entropy, target_entropy, out=slope)
+    return entropy
 
 
 def step(sac: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:

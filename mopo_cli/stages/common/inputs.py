@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.capture import Engine, Recorder, cuda_graph
+from mopo_cli.engine.fused import fused_recorder
 from mopo_cli.engine.parallel import use_threads
 from mopo_cli.errors import CorruptError, InputError, SettingsError, UsageError
 from mopo_cli.nets import libraries
@@ -56,8 +58,13 @@ def open_device(options: Options) -> torch.device:
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs are made on the current device
-    elif options.engine == "cudagraph":
-        raise UsageError(f"--engine cudagraph needs a CUDA device, and this is {device}.", hint="--engine auto")
+    elif options.engine in {"cudagraph", "compile"}:
+        raise UsageError(f"--engine {options.engine} needs a CUDA device, and this is {device}.", hint="--engine auto")
+    if options.engine == "compile" and not has_triton():
+        raise UsageError(
+            "--engine compile needs Triton, and this Python has none that works with this GPU.",
+            hint="--engine cudagraph",
+        )
     # Work for a GPU is launched by one thread.
     use_threads(cpu_threads(options) if device.type == "cpu" else 1)
     if device.type == "cpu":
@@ -68,8 +75,13 @@ def open_device(options: Options) -> torch.device:
 
 
 def open_recorder(options: Options, device: torch.device) -> Recorder | None:
-    """Records gradient steps as a CUDA graph; None where they run eagerly (on a CPU, or with --engine eager)."""
-    return cuda_graph if device.type == "cuda" and options.engine != "eager" else None
+    """Records gradient steps as a CUDA graph; None where they run eagerly (on a CPU, or with --engine eager).
+
+    With --engine compile chains of small operations are fused in it.
+    """
+    if device.type != "cuda" or options.engine == "eager":
+        return None
+    return fused_recorder(cuda_graph) if options.engine == "compile" else cuda_graph
 
 
 def can_multiply(precision: Precision, device: torch.device) -> bool:
