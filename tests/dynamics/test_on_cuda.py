@@ -88,7 +88,7 @@ def test_a_fit_stays_on_the_device(norm: str, precision: Any, tmp_path: Path, mo
     with as_on_cuda(monkeypatch):
         plain = start_fit(make_data(), settings, SEEDS)
         train(plain, 1)
-    # The slope of SiLU in bfloat16 is rounded otherwise by the kernel for other devices that the fake one falls back to.
+    # The kernel that a made-up device falls back to rounds the slope of SiLU otherwise in bfloat16.
     torch.testing.assert_close(best, plain.best, rtol=0, atol=0.05 if precision == "bf16" else 1e-5)
 
 
