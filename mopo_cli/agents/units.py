@@ -21,7 +21,7 @@ _ROWS = 1 << 16  # restated at once, in float64
 
 def in_standard_units(world: World, standard: Standard) -> World:
     """The same world, its observations standardised by `standard`; uncertainties keep the units that they have."""
-    rows = world.rows
+    rows, frame = world.rows, next((ensemble.frame for ensemble in world.ensembles), world.rows.obs_dim)
 
     def block(packed: Tensor) -> Tensor:
         columns = dict(vars(rows.split(packed)))
@@ -39,18 +39,18 @@ def in_standard_units(world: World, standard: Standard) -> World:
         rule=Restated(world.rule, standard.undo),
         ensembles=tuple(ensemble.in_units(standard.mean, standard.divisor) for ensemble in world.ensembles),
         buffer=None if world.buffer is None else restated(world.buffer),
-        how=_options(world.how, standard),
+        how=_options(world.how, standard, frame),
         standard=standard,
     )
 
 
-def _options(how: RolloutOptions, standard: Standard) -> RolloutOptions:
+def _options(how: RolloutOptions, standard: Standard, frame: int) -> RolloutOptions:
     judges = {"oracle": how.oracle, "guard": how.guard, "reward": how.reward}
     restated: dict[str, Any] = {name: each and Restated(each, standard.undo) for name, each in judges.items()}
-    return replace(how, form=_form(how.form, standard), **restated)
+    return replace(how, form=_form(how.form, standard.divisor[:frame]), **restated)
 
 
-def _form(form: PenaltyForm, standard: Standard) -> PenaltyForm:
-    divisor = torch.cat([standard.divisor, standard.divisor.new_ones(1)])
+def _form(form: PenaltyForm, divisor: Tensor) -> PenaltyForm:
+    divisor = torch.cat([divisor, divisor.new_ones(1)])
     scale = divisor.new_ones(len(divisor)) if form.scale is None else form.scale.double()
     return replace(form, scale=(scale / divisor).float())

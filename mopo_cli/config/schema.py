@@ -80,6 +80,12 @@ class FetchData(Settings):
         "the reward as an expression over obs, action, next_obs, names of columns and step, such as"
         " '-abs(obs[0] - 70) - 0.1 * action[0]**2'",
     )
+    history: int = setting(
+        1,
+        "steps of which observations are one, with the actions between them, for tasks whose state no single"
+        " observation shows",
+        ge=1,
+    )
     relabel: Text | None = setting(None, "reward rule that replaces the rewards in the data", "MOPO §5.2")
     mirror: Text | None = setting(
         None,
