@@ -82,8 +82,8 @@ class FetchData(Settings):
     )
     history: int = setting(
         1,
-        "steps of which observations are one, with the actions between them, for tasks whose state no single"
-        " observation shows",
+        "make one observation of so many, the last ones and the actions between them, where a single one does not"
+        " show the state",
         ge=1,
     )
     relabel: Text | None = setting(None, "reward rule that replaces the rewards in the data", "MOPO §5.2")

@@ -103,7 +103,7 @@ def test_rules_see_the_newest_frame(offset: list[float] | None) -> None:
     info = replace(info, observation_offset=None if offset is None else np.array(offset))
     stacked, about = stack_history(log, info, 3)
     seen = []
-    judge = in_user_units(lambda *columns: seen.append(columns) or columns[0][:, 0] > 0, about)  # type: ignore[func-returns-value]
+    judge = in_user_units(lambda *columns: seen.append(columns) or columns[0][:, 0] > 0, about)
     columns = stacked.observations, stacked.actions, stacked.next_observations
     judge(*map(torch.from_numpy, columns))
     ((observation, _, following),) = seen

@@ -44,7 +44,7 @@ def policy(observation: Tensor, _: torch.Generator) -> Tensor:
 @pytest.mark.parametrize("history", [1, 2, 4])
 def test_a_step_of_the_log_leads_to_its_next_observation(history: int) -> None:
     log, info = stack_history(*log_of((3, 9, 1, 5)), history)
-    columns = [torch.from_numpy(c) for c in (log.observations, normalise_actions(log.actions, info))]
+    columns = torch.from_numpy(log.observations), torch.from_numpy(normalise_actions(log.actions, info))
     following = torch.from_numpy(log.next_observations)
     data = Examples.of(*columns, torch.from_numpy(log.rewards), following, frame=3)
     assert (data.frame, data.obs_dim, data.targets.shape[1]) == (3, log.obs_dim, 4)

@@ -59,12 +59,12 @@ def test_positions_alone_are_predicted_with_a_history(tmp_path: Path, mopo: Any,
     assert load_file(file)["w0"].shape[1] == 5
     rollout = mopo(f"rollout --run h3 --h 3 --batch 100 --actions {file} --model-reward known --threads 1")
     assert rollout.code == 0, rollout.err
-    columns, attributes = read_rollouts(Path("h3/rollouts/policy_h3.h5"))
+    imagined, attributes = read_rollouts(Path("h3/rollouts/policy_h3.h5"))
     assert attributes["history"] == 3
-    before, after = columns["observations"], columns["next_observations"]
+    before, after = imagined["observations"], imagined["next_observations"]
     np.testing.assert_array_equal(after[:, 1:3], before[:, :2])
     np.testing.assert_array_equal(after[:, 4], before[:, 3])
-    np.testing.assert_allclose(columns["rewards"], -np.abs(after[:, 0]), rtol=1e-5)
+    np.testing.assert_allclose(imagined["rewards"], -np.abs(after[:, 0]), rtol=1e-5)
     assert mopo(f"{policy} --name file --rollouts h3/rollouts/policy_h3.h5").code == 0
 
 

@@ -26,8 +26,8 @@ def data_of(history: int) -> Data:
 def test_standardising_and_stacking_are_done_in_any_order() -> None:
     log, info = log_of((9, 4, 7))
     plain = standard_units(float_tensor(log.observations))
-    columns = {name: plain.apply(float_tensor(getattr(log, name))).numpy() for name in ("observations",)}
-    expected = stack_history(replace(log, **columns), info, 3)[0].observations
+    standardised = plain.apply(float_tensor(log.observations)).numpy()
+    expected = stack_history(replace(log, observations=standardised), info, 3)[0].observations
     data = data_of(3)
     np.testing.assert_allclose(_standard_units(data).apply(data.observation), expected, rtol=1e-5, atol=1e-6)
     one = data_of(1)
