@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
+from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
 from mopo_cli.errors import InputError
-from mopo_cli.evaluation.history import with_history
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.evaluation.published import published, published_factor
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std

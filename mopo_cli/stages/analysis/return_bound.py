@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainPolicy
+from mopo_cli.data.environment_history import with_history
 from mopo_cli.dynamics.episodes import ModelReturns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, summary
-from mopo_cli.evaluation.history import with_history
 from mopo_cli.evaluation.play import EpisodeResults, evaluate_returns, open_environments
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.tables import format_number, write_csv

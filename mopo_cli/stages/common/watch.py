@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.transitions import Floats
-from mopo_cli.evaluation.history import with_history
 from mopo_cli.evaluation.play import Environment, close_environments, evaluate_returns, make_environments
 from mopo_cli.nets import libraries
 from mopo_cli.report.console import Report

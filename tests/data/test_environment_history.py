@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.history import stack_history
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.evaluation.history import with_history
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
 
 
