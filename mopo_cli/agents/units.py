@@ -21,7 +21,9 @@ _ROWS = 1 << 16  # restated at once, in float64
 
 def in_standard_units(world: World, standard: Standard) -> World:
     """The same world, its observations standardised by `standard`; uncertainties keep the units that they have."""
-    rows = world.rows
+    rows, how = world.rows, _options(world.how, standard)
+    for ensemble in world.ensembles[:1]:  # all predict the same numbers
+        how = replace(how, form=_form(how.form, standard.divisor[: ensemble.frame]))
 
     def block(packed: Tensor) -> Tensor:
         columns = dict(vars(rows.split(packed)))
@@ -39,7 +41,7 @@ def in_standard_units(world: World, standard: Standard) -> World:
         rule=Restated(world.rule, standard.undo),
         ensembles=tuple(ensemble.in_units(standard.mean, standard.divisor) for ensemble in world.ensembles),
         buffer=None if world.buffer is None else restated(world.buffer),
-        how=_options(world.how, standard),
+        how=how,
         standard=standard,
     )
 
@@ -47,10 +49,10 @@ def in_standard_units(world: World, standard: Standard) -> World:
 def _options(how: RolloutOptions, standard: Standard) -> RolloutOptions:
     judges = {"oracle": how.oracle, "guard": how.guard, "reward": how.reward}
     restated: dict[str, Any] = {name: each and Restated(each, standard.undo) for name, each in judges.items()}
-    return replace(how, form=_form(how.form, standard), **restated)
+    return replace(how, **restated)
 
 
-def _form(form: PenaltyForm, standard: Standard) -> PenaltyForm:
-    divisor = torch.cat([standard.divisor, standard.divisor.new_ones(1)])
+def _form(form: PenaltyForm, divisor: Tensor) -> PenaltyForm:
+    divisor = torch.cat([divisor, divisor.new_ones(1)])
     scale = divisor.new_ones(len(divisor)) if form.scale is None else form.scale.double()
     return replace(form, scale=(scale / divisor).float())

@@ -56,13 +56,15 @@ def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
 def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] | None":
     """The dataset in a file that ``describe`` has described, also in one that ``fetch-data`` could read; else None.
 
-    Raises InputError for data that break the schema or are not numbers, CorruptError for a damaged file.
+    Of observations of several steps it has the newest frames. Raises InputError for data that break the schema or are
+    not numbers, CorruptError for a damaged file.
     """
     path = Path(described["path"])
     if described["kind"] == DATASET:
+        from mopo_cli.data.history import newest_frames
         from mopo_cli.data.transition_files import read_dataset
 
-        return read_dataset(path)
+        return newest_frames(*read_dataset(path))
     kind, about = described["kind"], described["about"]
     if kind != TABLE and not (kind == FOREIGN and about.keys() >= _D4RL_LAYOUT):
         return None

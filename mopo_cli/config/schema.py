@@ -80,6 +80,12 @@ class FetchData(Settings):
         "the reward as an expression over obs, action, next_obs, names of columns and step, such as"
         " '-abs(obs[0] - 70) - 0.1 * action[0]**2'",
     )
+    history: int = setting(
+        1,
+        "make one observation of so many, the last ones and the actions between them, where a single one does not"
+        " show the state",
+        ge=1,
+    )
     relabel: Text | None = setting(None, "reward rule that replaces the rewards in the data", "MOPO §5.2")
     mirror: Text | None = setting(
         None,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check, require
+from mopo_cli.data.history import frame_width, stacked_width
 from mopo_cli.data.transitions import COLUMNS, OBSERVATIONS, DatasetInfo, Transitions
 from mopo_cli.data.validate import check_bounds, check_columns, finite
 from mopo_cli.errors import InputError
@@ -43,6 +44,7 @@ _INFO_TYPES: dict[str, tuple[type, ...]] = {
     "doubts": (list,),
     "names": (dict,),
     "reward": (str, type(None)),
+    "history": (int,),
     "observation_offset": (np.ndarray, type(None)),
 }
 # Attributes kept as JSON text.
@@ -56,6 +58,7 @@ _ABSENT: dict[str, Any] = {
     "doubts": [],
     "names": {},
     "reward": None,
+    "history": 1,
     OFFSET: None,
 }
 # Those that a file has only where there are any.
@@ -73,6 +76,8 @@ def write_dataset(path: Path, transitions: Transitions, info: DatasetInfo) -> st
             del attributes[name]
     if info.observation_offset is None:
         del attributes[OFFSET]
+    if info.history == 1:
+        del attributes["history"]
     for name in _JSON:
         if attributes.get(name) is not None:
             attributes[name] = json.dumps(attributes[name], sort_keys=True, allow_nan=False)
@@ -101,8 +106,14 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
     check_columns(transitions, str(path))
     info = _dataset_info(attributes, behaviour, path)
     _check_offset(info.observation_offset, transitions.obs_dim, path)
+    frame = frame_width(transitions.obs_dim, transitions.act_dim, info.history)
+    if frame < 1 or stacked_width(frame, transitions.act_dim, info.history) != transitions.obs_dim:
+        raise InputError(
+            f"{path}: observations of {transitions.obs_dim} numbers are not of {info.history} steps, as attribute "
+            "history says."
+        )
     try:
-        check_rule_width(info.termination, transitions.obs_dim, transitions.act_dim)
+        check_rule_width(info.termination, frame, transitions.act_dim)
     except InputError as error:
         raise InputError(f"{path}: {error.message}") from error
     require([check_bounds(info, transitions.act_dim)])
@@ -217,6 +228,8 @@ def _dataset_info(attributes: dict[str, Any], behaviour: dict[str, NDArray[Any]]
             raise InputError(f"{path}: attribute {name} is of type {attributes[name].dtype}, not float32.")
     if not all(isinstance(entry, str) and entry for entry in attributes["obs_entries"]):
         raise InputError(f"{path}: attribute obs_entries is not a list of names.")
+    if attributes["history"] < 1:
+        raise InputError(f"{path}: attribute history is {attributes['history']}, not a number of steps.")
     attributes["obs_entries"] = tuple(attributes["obs_entries"])
     attributes["doubts"] = tuple(_doubt(document, path) for document in attributes["doubts"])
     return DatasetInfo(**{name: attributes[name] for name in _INFO_TYPES}, behaviour=behaviour)

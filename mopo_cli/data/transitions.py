@@ -1,7 +1,7 @@
 """Transitions as columns, the episodes they form, and what describes the dataset they belong to."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +80,24 @@ class DatasetInfo:
     """The warnings of what was looked at as the data were read, told whenever they are shown."""
     recipe: dict[str, Any] | None = None
     """How the behaviour of a generated set was made, as JSON has it: settings, thresholds, learning curve."""
+    history: int = 1
+    """Of how many steps an observation is, see `data.history`."""
     observation_offset: NDArray[np.float64] | None = None
     """`[O]`: what was taken off observations before they were stored as float32, which would not hold them else."""
     behaviour: dict[str, NDArray[Any]] = field(default_factory=dict)
     """The weights of a generated set's behaviour policy, by name."""
+
+
+class ActionBounds(Protocol):
+    """What says what actions of -1 and 1 are in the environment's units."""
+
+    @property
+    def action_low(self) -> Floats:
+        """`[A]` f4"""
+
+    @property
+    def action_high(self) -> Floats:
+        """`[A]` f4"""
 
 
 COLUMNS = tuple(name for name in Transitions.__dataclass_fields__ if name != "infos")
@@ -119,7 +133,7 @@ def episode_returns(transitions: Transitions) -> NDArray[np.float64]:
     return np.add.reduceat(transitions.rewards.astype(np.float64), episode_starts(transitions))
 
 
-def normalise_actions(actions: Floats, info: DatasetInfo) -> Floats:
+def normalise_actions(actions: Floats, info: ActionBounds) -> Floats:
     """Map `[..., A]` linearly from the environment's bounds to [-1, 1], which is all the core ever sees."""
     low, high = info.action_low, info.action_high
     return (2 * (actions - low) / (high - low) - 1).astype(np.float32)

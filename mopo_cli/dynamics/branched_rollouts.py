@@ -156,7 +156,7 @@ def sample_step(
     count, device = len(observation), observation.device
     elites = torch.tensor(ensemble.elites, device=device)
     network = elites[torch.randint(len(elites), (count,), generator=generator, device=device)]
-    noise = torch.randn(count, ensemble.obs_dim + 1, generator=generator, device=device)
+    noise = torch.randn(count, ensemble.frame + 1, generator=generator, device=device)
     every = options.uncertain or observation.is_cuda
     size = count if observation.is_cuda else _CPU_ROWS * (1 if every else 4)
 
@@ -175,7 +175,8 @@ def sample_step(
     blocks = zip(*spread(block, -(-count // size)), strict=True)
     expected, sample, uncertainty = (torch.cat(column) for column in blocks)
     reward = expected[:, -1] if options.reward_mean else sample[:, -1]
-    return Prediction(observation + sample[:, :-1], reward, uncertainty, network, observation + expected[:, :-1])
+    following, mean = (ensemble.following(observation, action, each[:, :-1]) for each in (sample, expected))
+    return Prediction(following, reward, uncertainty, network, mean)
 
 
 def branch(
@@ -196,7 +197,7 @@ def branch(
     terminal = 1 and goes no further. Iteration stops early when no row is left.
     """
     layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(options.uncertainties))
-    centre, scale = ensemble.input_mean[: ensemble.obs_dim], ensemble.input_std[: ensemble.obs_dim]
+    centre, scale = ensemble.input_mean[: ensemble.frame], ensemble.input_std[: ensemble.frame]
     # Where the data hardly vary, the least noise of a network is still no sign of a wild prediction.
     scale = scale.clamp(min=ensemble.least_noise)
     observation, origin = start, torch.arange(len(start), device=start.device)
@@ -213,7 +214,7 @@ def branch(
         if options.reward is not None:
             reward = _by(options.reward, observation, action, next_observation, count).to(reward.dtype)
         halted = _halted(uncertainty, options) & ~terminal
-        wild = ((next_observation - centre) / scale).abs().amax(dim=-1) > _GUARD
+        wild = ((next_observation[:, : ensemble.frame] - centre) / scale).abs().amax(dim=-1) > _GUARD
         if options.guard is not None:
             wild = wild | options.guard(observation, action, next_observation)
         wild = wild & ~terminal & ~halted

@@ -17,9 +17,12 @@ from mopo_cli.nets.stacked import Layout, Parameters
 class Ensemble:
     """K networks that predict (next observation - observation, reward) from (observation, action).
 
+    Where an observation is of several steps (see `data.history`), `frame` is the width of its newest frame, the only
+    part of the next observation that is predicted; else it is `obs_dim`.
+
     `flat` are the parameters `[K, size]`; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs;
     `elites` are the networks that generate. Actions are in [-1, 1]. The networks' own outputs are in units of
-    `target_std` `[obs_dim + 1]` from `target_mean`, where there are these two; what is predicted is in raw units.
+    `target_std` `[frame + 1]` from `target_mean`, where there are these two; what is predicted is in raw units.
     """
 
     flat: Tensor
@@ -33,6 +36,11 @@ class Ensemble:
 
     def __len__(self) -> int:
         return self.flat.shape[0]
+
+    @cached_property
+    def frame(self) -> int:
+        """How many numbers of the next observation are predicted."""
+        return dict(self.layout.shapes)["b_mean"][1] - 1
 
     @cached_property
     def networks(self) -> Parameters:
@@ -50,7 +58,7 @@ class Ensemble:
         return replace(self, flat=self.flat[chosen], elites=tuple(range(len(chosen))))
 
     def predict(self, observation: Tensor, action: Tensor, precision: Precision = "fp32") -> tuple[Tensor, Tensor]:
-        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, obs_dim + 1]`."""
+        """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, frame + 1]`."""
         reduced = self.reduced if precision == "bf16" else None
         with rounding(precision):
             mean, variance = gaussians(self.networks, self._inputs(observation, action), reduced)
@@ -59,8 +67,8 @@ class Ensemble:
     def predict_by(
         self, network: Tensor, observation: Tensor, action: Tensor, precision: Precision = "fp32"
     ) -> tuple[Tensor, Tensor]:
-        """Predict each row by the network that `network` `[B]` names: mean, std `[B, obs_dim + 1]`."""
-        x, width = self._inputs(observation, action), self.obs_dim + 1
+        """Predict each row by the network that `network` `[B]` names: mean, std `[B, frame + 1]`."""
+        x, width = self._inputs(observation, action), self.frame + 1
         mean, variance = x.new_empty(len(x), width), x.new_empty(len(x), width)
         reduced = self.reduced if precision == "bf16" else None
         for k in self.elites:
@@ -69,21 +77,38 @@ class Ensemble:
                 mean[rows], variance[rows] = gaussian(self.networks, k, x[rows], reduced)
         return self._raw(mean, variance.sqrt_())
 
+    def following(self, observation: Tensor, action: Tensor, change: Tensor) -> Tensor:
+        """The next observation `[…, obs_dim]` after a change `[…, frame]`; of several steps it drops the oldest."""
+        if self.frame == self.obs_dim:
+            return observation + change
+        act_dim = action.shape[-1]
+        frames = self.obs_dim - (self.obs_dim - self.frame) // (self.frame + act_dim) * act_dim
+        parts = (
+            observation[..., : self.frame] + change,
+            observation[..., : frames - self.frame],
+            action,
+            observation[..., frames : self.obs_dim - act_dim],
+        )
+        return torch.cat([part.expand(*change.shape[:-1], -1) for part in parts], dim=-1)
+
     @cached_property
     def least_noise(self) -> float | Tensor:
-        """The least standard deviation that networks predict for a change of observation, `[obs_dim]` or one number."""
+        """The least standard deviation that networks predict for a change of observation, `[frame]` or one number."""
         least = exp(0.5 * MIN_LOG_VARIANCE)
-        return least if self.target_std is None else least * self.target_std[: self.obs_dim]
+        return least if self.target_std is None else least * self.target_std[: self.frame]
 
     def in_units(self, mean: Tensor, divisor: Tensor) -> "Ensemble":
-        """The same ensemble for observations in other units, (observation - mean) / divisor; both `[obs_dim]` f8."""
-        size = self.obs_dim
+        """The same ensemble for observations in other units, (observation - mean) / divisor; both `[obs_dim]` f8.
+
+        Of observations of several steps, all frames must have the same units, and actions their own.
+        """
+        size, width = self.obs_dim, self.frame + 1
         input_mean, input_std = self.input_mean.double(), self.input_std.double()
         input_mean[:size] = (input_mean[:size] - mean) / divisor
         input_std[:size] /= divisor
-        centre = input_mean.new_zeros(size + 1) if self.target_mean is None else self.target_mean.double()
-        unit = input_mean.new_ones(size + 1) if self.target_std is None else self.target_std.double()
-        by = torch.cat([divisor, divisor.new_ones(1)])
+        centre = input_mean.new_zeros(width) if self.target_mean is None else self.target_mean.double()
+        unit = input_mean.new_ones(width) if self.target_std is None else self.target_std.double()
+        by = torch.cat([divisor[: self.frame], divisor.new_ones(1)])
         return replace(
             self,
             input_mean=input_mean.float(),

@@ -158,8 +158,7 @@ def fitted(fit: FitState, seed: int) -> Ensemble:
     """The ensemble of one seed (position in `fit.seeds`), every network at its best; all are elites until chosen."""
     split = fit.splits[seed]
     networks = tuple(range(fit.settings.networks))
-    obs_dim = fit.layout.views(fit.best[seed])["max_logvar"].shape[-1] - 1
-    ensemble = Ensemble(fit.best[seed], fit.layout, split.input_mean, split.input_std, obs_dim, networks)
+    ensemble = Ensemble(fit.best[seed], fit.layout, split.input_mean, split.input_std, fit.data.obs_dim, networks)
     if (scale := split.targets) is not None:
         return replace(ensemble, target_mean=scale.mean, target_std=scale.std)
     return ensemble

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Uncertainty = Callable[["Tensor", "Tensor"], "Tensor"]
-"""Means and standard deviations that the networks predict, `[K, B, obs_dim + 1]` -> `[B]`."""
+"""Means and standard deviations that the networks predict, `[K, B, frame + 1]` -> `[B]`."""
 
 UNCERTAINTIES: dict[str, Uncertainty] = {}
 """All that a rollout file holds, by name, in the order of its columns."""
@@ -28,7 +28,7 @@ RATIO = "ratio"
 class PenaltyForm:
     """In what form uncertainties are measured; the default is that of MOPO's released code.
 
-    `elites_only`: over the elites instead of all networks. `scale` `[obs_dim + 1]`: what each predicted
+    `elites_only`: over the elites instead of all networks. `scale` `[frame + 1]`: what each predicted
     dimension is divided by, None for raw units. `reward`: whether max-var and avg-var count its dimension.
     """
 
@@ -66,7 +66,7 @@ def _norm(x: "Tensor") -> "Tensor":
 def max_var(mean: "Tensor", std: "Tensor") -> "Tensor":
     """max_i ||sigma_i||_2 over the networks (MOPO section 4.3, as released).
 
-    mean, std `[K, B, obs_dim + 1]` -> `[B]`. The paper writes the Frobenius norm of the covariance; its
+    mean, std `[K, B, frame + 1]` -> `[B]`. The paper writes the Frobenius norm of the covariance; its
     code, with which lambda was tuned, takes the norm of the standard deviations.
     """
     return _norm(std).amax(dim=0)
@@ -74,7 +74,7 @@ def max_var(mean: "Tensor", std: "Tensor") -> "Tensor":
 
 @penalty
 def avg_var(mean: "Tensor", std: "Tensor") -> "Tensor":
-    """mean_i ||sigma_i||_2 (MOPO appendix D, "avg. var"): `[K, B, obs_dim + 1]` -> `[B]`."""
+    """mean_i ||sigma_i||_2 (MOPO appendix D, "avg. var"): `[K, B, frame + 1]` -> `[B]`."""
     return _norm(std).mean(dim=0)
 
 
@@ -104,7 +104,7 @@ def uncertainties(
 ) -> "Tensor":
     """The uncertainties of these names, `[B, len(names)]`.
 
-    mean, std `[K, B, obs_dim + 1]` are the predictions of all networks, `elites` the chosen ones among them,
+    mean, std `[K, B, frame + 1]` are the predictions of all networks, `elites` the chosen ones among them,
     looked at where the form says so.
     """
     if form.elites_only and elites is not None:

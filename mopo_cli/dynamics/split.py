@@ -12,27 +12,40 @@ from mopo_cli.nets.scales import column_scales, divisors
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs `[N, obs_dim + act_dim]`, actions in [-1, 1]; targets `[N, obs_dim + 1]`: state difference, reward."""
+    """Inputs `[N, obs_dim + act_dim]`, actions in [-1, 1]; targets `[N, frame + 1]`: state difference, reward."""
 
     inputs: Tensor
     targets: Tensor
+    past: int = 0
+    """Numbers of an observation that are of earlier steps."""
 
     @classmethod
-    def of(cls, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor) -> "Examples":
-        """Form inputs and targets from columns of N transitions; reward is `[N]`."""
+    def of(
+        cls, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor, *, frame: int | None = None
+    ) -> "Examples":
+        """Form inputs and targets from columns of N transitions; reward is `[N]`.
+
+        `frame` is the width of the newest frame where observations are of several steps, see `data.history`.
+        """
         inputs = torch.cat([observation, action], dim=-1)
-        targets = torch.cat([next_observation - observation, reward[:, None]], dim=-1)
-        return cls(inputs, targets)
+        change = (next_observation - observation)[:, :frame]
+        targets = torch.cat([change, reward[:, None]], dim=-1)
+        return cls(inputs, targets, observation.shape[1] - change.shape[1])
+
+    @property
+    def frame(self) -> int:
+        """How wide the newest frame of an observation is, whose change is a target."""
+        return self.targets.shape[1] - 1
 
     @property
     def obs_dim(self) -> int:
         """How wide an observation is."""
-        return self.targets.shape[1] - 1
+        return self.frame + self.past
 
 
 @dataclass(frozen=True)
 class TargetScale:
-    """The mean and standard deviation of targets, `[obs_dim + 1]` both; the deviation is 0 where nothing varies."""
+    """The mean and standard deviation of targets, `[frame + 1]` both; the deviation is 0 where nothing varies."""
 
     mean: Tensor
     std: Tensor
@@ -43,7 +56,7 @@ class TargetScale:
         return torch.where(self.std > 0, self.std, 1.0)
 
     def standardise(self, targets: Tensor) -> Tensor:
-        """Targets `[…, obs_dim + 1]` in standard deviations from the mean, in place."""
+        """Targets `[…, frame + 1]` in standard deviations from the mean, in place."""
         return targets.sub_(self.mean).div_(self.divisor)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
+from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
 from mopo_cli.errors import InputError
@@ -55,11 +56,12 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         env_id, per_seed = info.env_id, {}
         check_memory(settings, lambda some: environment_bytes(env_id, some.episodes), torch.device("cpu"), "Evaluation")
         with (
-            open_environments(info.env_id, settings.episodes, info.env_kwargs, info.obs_entries) as environments,
+            open_environments(info.env_id, settings.episodes, info.env_kwargs, info.obs_entries) as opened,
             stage.progress("evaluate", len(policies)) as count,
         ):
+            environments = with_history(opened, info)
             for seed, path in policies.items():
-                actor, meta = open_own_policy(path, stage, transitions, device)
+                actor, meta = open_own_policy(path, stage, transitions, info, device)
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
                 exact = bool(actor.offset)
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed, exact=exact).returns
@@ -71,12 +73,12 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
 
 
 def open_own_policy(
-    path: Path, stage: Stage, transitions: Transitions, device: torch.device
+    path: Path, stage: Stage, transitions: Transitions, info: DatasetInfo, device: torch.device
 ) -> tuple[Actor, dict[str, Any]]:
     """Read a policy of the run, see `open_policy`; InputError where it was made from or for other data."""
     actor, meta = open_policy(path, device)
     check_lineage(stage, f"the policy {path}", meta["inputs"]["dataset"])
-    check_dimensions(f"the policy {path}", meta, transitions, "mopo train-policy")
+    check_dimensions(f"the policy {path}", meta, transitions, info, "mopo train-policy")
     return actor, meta
 
 

@@ -12,6 +12,7 @@ from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check
 from mopo_cli.data.column_map import parse_column_map
 from mopo_cli.data.given_reward import give_reward
+from mopo_cli.data.history import frame_width, stack_history, stacked_width, steps_text
 from mopo_cli.data.layouts import LAYOUTS
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
@@ -42,7 +43,7 @@ _NOT_CONTENT = ("mirror",)
 _READING = 3
 
 # Settings that are younger than the cache: at their defaults they do not tell its folders apart.
-_YOUNGER = ("env_kwargs", "layout", "missing", "reward")
+_YOUNGER = ("env_kwargs", "layout", "missing", "reward", "history")
 
 # Settings that are about sets made here only, and the levels that depend on them.
 _LEVELS_OF = {
@@ -69,6 +70,12 @@ def run_fetch_data(run: RunFolder, settings: FetchData, options: Options, report
         path, transitions, info = _cached_dataset(name, settings, stage)
         summary = summarise(transitions)
         show(report, info, summary)
+        if info.history > 1:
+            frame = frame_width(transitions.obs_dim, transitions.act_dim, info.history)
+            report.say(
+                f"Observations are of {steps_text(info.history)} (--history): {transitions.obs_dim} numbers each, the "
+                f"{frame} newest first."
+            )
         warn_of(doubts(transitions, info), report)
         report.hint("mopo train-model")
         described = {"dataset_id": info.dataset_id, "env_id": info.env_id, "source": info.source}
@@ -133,12 +140,34 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
         if name.path is not None:
             error.hint = f"mopo fetch-data --dataset {settings.dataset} --explain"
         raise
+    transitions, info = _with_history(transitions, info, settings)
     path, sidecar = _cache_files(name, settings, stage)
     with alone_in(path.parent), published_together(path.with_name(".staged")) as out:
         out.discard()  # a process that was killed while it wrote left it
         digest = write_dataset(out.stage(path), transitions, info)
         write_json(out.stage(sidecar), {"dataset_id": info.dataset_id, "sha256": digest, "source": info.source})
     return path, transitions, info
+
+
+def _with_history(transitions: Transitions, info: DatasetInfo, settings: FetchData) -> tuple[Transitions, DatasetInfo]:
+    """The dataset with observations of as many steps as the settings say; SettingsError where they would not fit."""
+    if settings.history > 1:
+        _check_size(settings, len(transitions), transitions.obs_dim, transitions.act_dim)
+    return stack_history(transitions, info, settings.history)
+
+
+def _check_size(settings: FetchData, rows: int | None, obs_dim: int, act_dim: int) -> None:
+    """SettingsError where so many rows (None: as many as are to be recorded) would not fit into memory."""
+    import torch
+
+    from mopo_cli.stages.common.memory import check_memory
+    from mopo_cli.stages.common.memory_estimates import log_bytes
+
+    def estimate(some: FetchData) -> dict[str, int]:
+        width = stacked_width(obs_dim, act_dim, some.history)
+        return log_bytes(some.transitions if rows is None else rows, width, act_dim)
+
+    check_memory(settings, estimate, torch.device("cpu"), "The data set")
 
 
 def cached_file(name: DatasetName, settings: FetchData, stage: Stage) -> Path | None:
@@ -207,19 +236,13 @@ def _generate(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Tra
         from mopo_cli.stages.common.train_behaviour import generate_by_recipe
 
         return generate_by_recipe(name, settings, stage)
-    import torch
-
     from mopo_cli.data.generate import generate_random
     from mopo_cli.data.spaces import spaces_of_id
-    from mopo_cli.stages.common.memory import check_memory
-    from mopo_cli.stages.common.memory_estimates import log_bytes
 
     assert name.env_id is not None
     kwargs = {**name.env_kwargs, **name.behaviour_kwargs}
     spaces = spaces_of_id(name.env_id, kwargs)
-    check_memory(
-        settings, lambda some: log_bytes(some.transitions, spaces.obs_dim, spaces.act_dim), torch.device("cpu")
-    )
+    _check_size(settings, None, spaces.obs_dim, spaces.act_dim)
     with stage.progress(f"random steps in {name.env_id}", settings.transitions) as count:
         return generate_random(name.env_id, settings.transitions, settings.seed, count, kwargs)
 

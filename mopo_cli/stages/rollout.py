@@ -78,7 +78,7 @@ def _policy(path: Path | None, data: Data, device: torch.device) -> Policy:
     if path is None:
         return uniform_policy(data.action.shape[1])
     actor, meta = open_policy(path, device)
-    check_dimensions(f"the policy {path}", meta, data.transitions, "give --actions a policy of this run")
+    check_dimensions(f"the policy {path}", meta, data.transitions, data.info, "give --actions a policy of this run")
     return for_stored(actor, data.info).sample
 
 
@@ -86,7 +86,7 @@ def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model_seed: 
     """The density ratios of the policy in use, one per network of the ensemble in use; else InputError."""
     ratio, meta = open_ratio(path, data.observation.device)
     hint = "give --actions a policy that was trained with this run's model, or move the ratio file away"
-    check_dimensions(f"the ratio file {path}", meta, data.transitions, hint)
+    check_dimensions(f"the ratio file {path}", meta, data.transitions, data.info, hint)
     with described(path):
         made = {"model": meta["inputs"]["model"], "policy": meta["policy_sha256"]}
         seed = int(meta["model_seed"])
@@ -206,6 +206,7 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
         "actions": settings.actions,
         "seed": settings.seed,
         **{name: getattr(settings, name) for name in Imagination.model_fields},
+        **({"history": info.history} if info.history > 1 else {}),
         **({OFFSET: info.observation_offset} if info.observation_offset is not None else {}),
     }
 

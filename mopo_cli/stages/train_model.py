@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from mopo_cli.config.schema import TrainModel
-from mopo_cli.data.transition_files import dataset_shape
+from mopo_cli.data.history import frame_width
+from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
 from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
@@ -47,7 +48,8 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         if stage.up_to_date:
             return stage.result()
         rows, obs_dim, act_dim = dataset_shape(path)
-        check_memory(settings, lambda some: model_bytes(some, rows, obs_dim + act_dim, obs_dim + 1, device), device)
+        frame = frame_width(obs_dim, act_dim, read_dataset_info(path).history)
+        check_memory(settings, lambda some: model_bytes(some, rows, obs_dim + act_dim, frame + 1, device), device)
         data = open_data(path, device)
         if settings.target_scale == "standardised":
             report.say("Targets are learned, and errors shown, in standard deviations (--target-scale standardised).")
@@ -63,13 +65,14 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
 def _learnable(data: Data, report: Report) -> Examples:
     """All rows, to train on and to hold out, but those whose next state the log does not hold."""
     if data.info.terminal_next_known:
-        return Examples.of(data.observation, data.action, data.reward, data.next_observation)
+        return Examples.of(data.observation, data.action, data.reward, data.next_observation, frame=data.frame)
     kept = data.terminal == 0
     rows = int(kept.sum())
     if rows < 2:
         raise InputError(f"{data.info.dataset_id}: the next state is known in {rows} rows, 2 are needed.")
     report.say(f"{len(kept) - rows:,} terminal rows are left out: the log does not hold the state after them")
-    return Examples.of(data.observation[kept], data.action[kept], data.reward[kept], data.next_observation[kept])
+    columns = data.observation, data.action, data.reward, data.next_observation
+    return Examples.of(*(column[kept] for column in columns), frame=data.frame)
 
 
 def fit_settings(settings: TrainModel) -> FitSettings:
@@ -167,6 +170,8 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[
         "dataset_id": data.info.dataset_id,
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
     }
+    if data.info.history > 1:
+        meta["history"] = data.info.history
     if settings.target_scale != "raw":
         meta["target_scale"] = settings.target_scale
     dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0))
@@ -188,7 +193,7 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[
 
 def _dimension_report(fit: FitState, errors: torch.Tensor) -> list[dict[str, Any]]:
     variance = fit.data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
-    names = [f"change of observation {d}" for d in range(fit.data.obs_dim)] + ["reward"]
+    names = [f"change of observation {d}" for d in range(fit.data.frame)] + ["reward"]
     rows = zip(names, errors.tolist(), variance.tolist(), strict=True)
     return [
         {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}

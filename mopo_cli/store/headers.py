@@ -29,6 +29,7 @@ class ModelHeader(TypedDict):
 
     obs_dim: Count
     act_dim: Count
+    history: NotRequired[Count]
     hidden: Count
     layers: Annotated[int, Field(ge=1, le=1000)]
     networks: Count
@@ -53,6 +54,7 @@ class Origin(TypedDict):
 
     obs_dim: Count
     act_dim: Count
+    history: NotRequired[Count]
     seed: Seed
     model_seed: NotRequired[Seed | None]
     inputs: dict[str, Sha256]
@@ -93,6 +95,7 @@ class RolloutAttributes(TypedDict):
     """What a rollout file says of how it was made, as far as learning from it depends on that."""
 
     dataset_sha256: Sha256
+    history: NotRequired[Count]
     penalty_networks: NotRequired[str]
     penalty_scale: NotRequired[str]
     penalty_reward: NotRequired[str]

@@ -101,7 +101,7 @@ def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) 
     inputs = []
     for m, ensemble in enumerate(drop.elites):
         change, _ = ensemble.predict(observation[m], action[m], precision)
-        next_observation = observation[m] + change[..., :-1]  # [K, B, obs_dim]
+        next_observation = ensemble.following(observation[m], action[m], change[..., :-1])  # [K, B, obs_dim]
         states = torch.cat([observation[m], *next_observation])
         actions = drop.policy(m).act(states, noise[m])
         pairs = torch.cat([observation[m], states]), torch.cat([action[m], actions])

@@ -75,23 +75,30 @@ class Mobile(sac.Sac):
 def inconsistency(mobile: Mobile, observation: Tensor, action: Tensor, noise: Tensor) -> Tensor:
     """The penalty u `[S, B]` of states and actions `[S, B, ·]`.
 
-    noise `[S, K, M, B, obs_dim + act_dim]` is standard normal, for the M next states that each of K elites draws and
+    noise `[S, K, M, B, frame + act_dim]` is standard normal, for the M next states that each of K elites draws and
     the actions there. The variance has K - 1 in its denominator, as in the authors' code; a single elite has none.
     """
     members, elites, samples, rows, _ = noise.shape
-    state_noise, action_noise = noise.split([observation.shape[2], action.shape[2]], dim=-1)
+    frame = mobile.elites[0].frame
+    state_noise, action_noise = noise.split([frame, action.shape[2]], dim=-1)
     mean, std = _predict(mobile, observation, action)
-    next_observation = torch.addcmul(mean[:, :, None], std[:, :, None], state_noise)
+    next_observation = torch.addcmul(mean[:, :, None, :, :frame], std[:, :, None], state_noise)
+    if frame < mean.shape[-1]:
+        past = mean[:, :, None, :, frame:].expand(-1, -1, samples, -1, -1)
+        next_observation = torch.cat([next_observation, past], dim=-1)
     values = _lower_values(mobile, next_observation.flatten(1, 3), action_noise.flatten(1, 3))
     expected = values.view(members, elites, samples, rows).mean(dim=2)
     return expected.std(dim=1, correction=min(1, elites - 1))
 
 
 def _predict(mobile: Mobile, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each elite's next observation, `[S, K, B, obs_dim]`."""
-    columns = zip(mobile.elites, observation, action, strict=True)
-    mean, std = zip(*(elites.predict(*inputs) for elites, *inputs in columns), strict=True)
-    return torch.stack(mean)[..., :-1] + observation[:, None], torch.stack(std)[..., :-1]
+    """Each elite's expected next observation `[S, K, B, obs_dim]`, and how its frame deviates `[S, K, B, frame]`."""
+    following, deviation = [], []
+    for ensemble, state, act in zip(mobile.elites, observation, action, strict=True):
+        change, std = ensemble.predict(state, act)
+        following.append(ensemble.following(state, act, change[..., :-1]))
+        deviation.append(std[..., :-1])
+    return torch.stack(following), torch.stack(deviation)
 
 
 def _lower_values(mobile: Mobile, observation: Tensor, noise: Tensor) -> Tensor:
@@ -116,7 +123,7 @@ def update(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> di
     """
     settings, (rows, act_dim) = mobile.settings, batch.action.shape[1:]
     elites, imagined = len(mobile.elites[0]), slice(batch.real, None)
-    noise = draws.normal(1, elites, settings.mobile_samples, rows - batch.real, batch.observation.shape[2] + act_dim)[0]
+    noise = draws.normal(1, elites, settings.mobile_samples, rows - batch.real, mobile.elites[0].frame + act_dim)[0]
     u = inconsistency(mobile, batch.observation[:, imagined], batch.action[:, imagined], noise)
     reward = batch.reward.clone()
     reward[:, imagined] -= settings.mobile_coefficient * u

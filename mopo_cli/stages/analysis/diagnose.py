@@ -95,7 +95,9 @@ def _error(
     network = torch.from_numpy(columns["network"]).long().to(device)
     mean, _ = ensemble.predict(observation, action)
     drawn = mean[network, torch.arange(len(network), device=device), :-1]
-    error: NDArray[np.float32] = oracle(observation, action, observation + drawn).cpu().numpy()
+    error: NDArray[np.float32] = (
+        oracle(observation, action, ensemble.following(observation, action, drawn)).cpu().numpy()
+    )
     return error
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainPolicy
+from mopo_cli.data.environment_history import with_history
 from mopo_cli.dynamics.episodes import ModelReturns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.evaluation.bound import MODEL, PENALISED, REAL, WHERE, summary
@@ -86,12 +87,11 @@ def _play_all(
     with ExitStack() as context:
         environments = []
         if info.env_id is not None:
-            environments = context.enter_context(
-                open_environments(info.env_id, settings.episodes, info.env_kwargs, info.obs_entries)
-            )
+            opened_here = open_environments(info.env_id, settings.episodes, info.env_kwargs, info.obs_entries)
+            environments = with_history(context.enter_context(opened_here), info)
         count = context.enter_context(stage.progress("bound", len(policies)))
         for seed, path in policies.items():
-            actor, meta = open_own_policy(path, stage, data.transitions, start.device)
+            actor, meta = open_own_policy(path, stage, data.transitions, info, start.device)
             if model := meta["inputs"].get("model"):
                 hint = "mopo train-policy --force, or measure it in the present one: --allow-mismatch"
                 check_made_from(stage, "model", model, f"The policy {path} was trained in another model", hint)

@@ -8,6 +8,7 @@ import torch
 
 from mopo_cli.config.schema import FetchData
 from mopo_cli.data.checks import Check, UnusableData
+from mopo_cli.data.history import newest_frames
 from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.transition_files import read_dataset
@@ -47,7 +48,7 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
     result: dict[str, Any] = {"dataset": settings.dataset, "summary": None, "termination": None}
     try:
         cached = cached if name.path is None else None
-        transitions, info = read_dataset(cached) if cached else make_dataset(name, settings, stage)
+        transitions, info = newest_frames(*read_dataset(cached)) if cached else make_dataset(name, settings, stage)
     except UnusableData as error:
         results = error.checks
     except InputError as error:

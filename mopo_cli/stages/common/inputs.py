@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._triton import has_triton
 
+from mopo_cli.data.history import frame_width, steps_text
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -146,6 +147,11 @@ class Data:
     terminal: Tensor
     next_observation: Tensor
 
+    @property
+    def frame(self) -> int:
+        """How wide the newest frame of an observation is."""
+        return frame_width(self.observation.shape[1], self.action.shape[1], self.info.history)
+
 
 def open_data(path: Path, device: torch.device) -> Data:
     """Read a dataset and put it on the device."""
@@ -189,15 +195,16 @@ def open_model(stage: Stage, data: Data, device: torch.device) -> dict[int, Ense
     tensors, meta = open_tensors(path, "model", device)
     with described(path):
         check_lineage(stage, f"the model {path}", meta["dataset_sha256"])
-        check_dimensions(f"the model {path}", meta, data.transitions, "mopo train-model")
-        layout = gaussian_layout(meta["obs_dim"] + meta["act_dim"], meta["obs_dim"] + 1, meta["hidden"], meta["layers"])
+        check_dimensions(f"the model {path}", meta, data.transitions, data.info, "mopo train-model")
+        inputs, outputs = meta["obs_dim"] + meta["act_dim"], data.frame + 1
+        layout = gaussian_layout(inputs, outputs, meta["hidden"], meta["layers"])
         elites = _open_elites(stage, meta)
         ensembles = {}
         for seed in meta["seeds"]:
             prefix = f"seed-{seed}/"
             parts = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             flat, scaler = pack(layout, parts, meta["networks"]), (parts["input_mean"], parts["input_std"])
-            targets = _target_scale(parts, meta["obs_dim"] + 1)
+            targets = _target_scale(parts, outputs)
             ensembles[seed] = Ensemble(flat, layout, *scaler, meta["obs_dim"], elites[seed], *targets)
     return ensembles
 
@@ -272,8 +279,17 @@ def check_made_from(stage: Stage, role: str, recorded: str, message: str, hint: 
     stage.report.warn(message)
 
 
-def check_dimensions(what: str, meta: dict[str, Any], transitions: Transitions, hint: str) -> None:
-    """InputError unless ``what`` ("the policy PATH") is for states and actions as wide as the dataset's."""
+def check_dimensions(what: str, meta: dict[str, Any], transitions: Transitions, info: DatasetInfo, hint: str) -> None:
+    """InputError unless ``what`` ("the policy PATH") is for states and actions as wide as the dataset's.
+
+    And for observations of as many steps.
+    """
+    if (steps := meta.get("history", 1)) != info.history:
+        raise InputError(
+            f"{what[:1].upper()}{what[1:]} is for observations of {steps_text(steps)}, the dataset has some of "
+            f"{steps_text(info.history)}.",
+            hint=hint,
+        )
     here = transitions.obs_dim, transitions.act_dim
     if (meta["obs_dim"], meta["act_dim"]) != here:
         raise InputError(

@@ -13,6 +13,7 @@ from mopo_cli.agents.guard import after_guard, charge
 from mopo_cli.agents.units import in_standard_units
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
+from mopo_cli.data.history import steps_text
 from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.transition_files import OFFSET, read_rollouts
 from mopo_cli.data.transitions import normalise_actions, steps_before
@@ -21,7 +22,7 @@ from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
-from mopo_cli.nets.scales import standard_units
+from mopo_cli.nets.scales import Standard, standard_units
 from mopo_cli.stages.common.alarms import guard_remark
 from mopo_cli.stages.common.inputs import (
     Data,
@@ -69,7 +70,8 @@ def rollout_options(settings: Imagination, data: Data) -> RolloutOptions:
     """How the model is rolled out on this dataset, by these settings."""
     scale = None
     if settings.penalty_scale == "standardised":
-        targets = torch.cat([data.next_observation - data.observation, data.reward[:, None]], dim=1)
+        change = (data.next_observation - data.observation)[:, : data.frame]
+        targets = torch.cat([change, data.reward[:, None]], dim=1)
         if not data.info.terminal_next_known:
             targets = targets[data.terminal == 0]
         deviation = targets.double().std(dim=0, correction=0).float()
@@ -160,8 +162,16 @@ def open_world(
                 judge = in_user_units(context.enter_context(oracle), info)
                 world = replace(world, how=replace(how, oracle=judge))
         if settings.input_scale == "standardised":
-            world = in_standard_units(world, standard_units(data.observation))
+            world = in_standard_units(world, _standard_units(data))
         yield OpenWorld(data, world, seeds)
+
+
+def _standard_units(data: Data) -> Standard:
+    """All frames of an observation have the units of the newest, and actions keep their own, as frames move on."""
+    newest, steps = standard_units(data.observation[:, : data.frame]), data.info.history
+    actions = newest.mean.new_zeros((steps - 1) * data.action.shape[1])
+    mean = torch.cat([newest.mean.repeat(steps), actions])
+    return Standard(mean, torch.cat([newest.divisor.repeat(steps), actions + 1]))
 
 
 def _tell_units(stage: Stage, settings: PolicyTraining, penalties: Collection[str]) -> None:
@@ -180,6 +190,12 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
     offset = attributes.get(OFFSET)
     if tuple([] if offset is None else offset) != offset_of(data.info):
         raise InputError(f"The rollout file {path} has other offsets of observations than the dataset.", "mopo rollout")
+    if (then := attributes.get("history", 1)) != data.info.history:
+        raise InputError(
+            f"The rollout file {path} has observations of {steps_text(then)}, the dataset of "
+            f"{steps_text(data.info.history)}.",
+            "mopo rollout",
+        )
     for name in Imagination.model_fields:
         now, then = getattr(settings, name), attributes.get(name, Imagination.model_fields[name].default)
         if then != now:

@@ -167,7 +167,10 @@ def _watch(
         stage.report.say("The dataset names no environment, so the policies are not evaluated while they train.")
         return None
     low, high = info.action_low, info.action_high
-    game = Game(info.env_id, info.env_kwargs, settings.eval_episodes, low, high, info.obs_entries, offset_of(info))
+    game = Game(
+        *(info.env_id, info.env_kwargs, settings.eval_episodes, low, high),
+        *(info.obs_entries, offset_of(info), info.history),
+    )
     return context.enter_context(open_watch(game, processes, stage.report))
 
 
@@ -274,6 +277,7 @@ def stage_member(
         "model_seed": opened.model_seed(member),
         "inputs": {role: stage.inputs[role]["sha256"] for role in policy_roles(settings)},
     }
+    origin |= {"history": info.history} if info.history > 1 else {}
     meta = origin | {
         "hidden": settings.hidden,
         "layers": settings.layers,

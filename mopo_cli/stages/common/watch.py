@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.transitions import Floats
 from mopo_cli.evaluation.play import Environment, close_environments, evaluate_returns, make_environments
 from mopo_cli.nets import libraries
@@ -57,10 +58,12 @@ class Game:
     entries: tuple[str, ...] = ()
     """Of Dict observations, see `DatasetInfo.obs_entries`."""
     offset: tuple[float, ...] = ()
+    history: int = 1
+    """Of how many steps an observation is, see `DatasetInfo.history`."""
 
     def open(self, episodes: int) -> list[Environment]:
         """The environments for so many episodes."""
-        return make_environments(self.env_id, episodes, self.env_kwargs, self.entries)
+        return with_history(make_environments(self.env_id, episodes, self.env_kwargs, self.entries), self)
 
     def play(self, environments: list[Environment], actor: Actor, seed: int) -> Outcome:
         """One episode in each."""
