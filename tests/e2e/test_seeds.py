@@ -17,6 +17,7 @@ from probes.runs import stop_at, unfinished
 from mopo_cli.engine.parallel import can_fork
 from mopo_cli.stages.common import training
 from mopo_cli.stages.runner import Stage
+from mopo_cli.store.lock import run_lock
 
 TRAIN = "train-policy --config tiny.yaml --threads 1 --name p"
 TIMES = ("wall_seconds", "finished")
@@ -249,8 +250,8 @@ def test_processes_train_side_by_side_and_join(tiny_run: Path, mopo: Any, whole:
         refuses(f"{TRAIN} --seed-list 1 --gamma 0.5", 6, "with other settings (gamma 0.99 -> 0.5)")
         (half := tiny_run / ".state/train-policy/p/seeds-0/.checkpoint.0123abcd.mopo-tmp.safetensors").touch()
         assert mopo("rollout --config tiny.yaml --threads 1 --name other").code == 0
-        assert half.exists(), "the first may be writing it"
         assert mopo(f"{TRAIN} --seed-list 1").code == 0
+        assert half.exists(), "the first may be writing it"
         for process in (first, second):
             process.communicate("go on\n", timeout=60)
             assert process.returncode == 0
@@ -259,14 +260,14 @@ def test_processes_train_side_by_side_and_join(tiny_run: Path, mopo: Any, whole:
 
 
 def test_a_run_that_is_held_while_policies_are_published_is_waited_for(tiny_run: Path, mopo: Any, whole: Any) -> None:
-    with paused("--seeds 3", patience=0) as process, training.run_lock(tiny_run):
+    with paused("--seeds 3", patience=0) as process, run_lock(tiny_run):
         _, told = process.communicate("go on\n", timeout=60)
     assert process.returncode == 6 and "Another mopo process is working in runs/tiny" in told
     again = mopo(f"{TRAIN} --seeds 3")
     assert again.code == 0 and "goes on at gradient step 100" in again.err, "all is trained"
     assert made() == whole("--seeds 3")
     with paused("--seed-list 3") as process:
-        with training.run_lock(tiny_run):
+        with run_lock(tiny_run):
             assert process.stdin and process.stderr
             process.stdin.write("go on\n")
             process.stdin.flush()
@@ -322,7 +323,7 @@ def test_killed_while_seeds_join(
     shutil.copytree(before, tmp_path / "undisturbed")
     moments = child(tmp_path / "undisturbed", line, checkpoint_always=False).moments
     # From the time when the checkpoint is saved for the last time to the end.
-    for back in range(1, 36, 6):
+    for back in range(1, 36, 9):
         folder = tmp_path / str(back)
         shutil.copytree(before, folder)
         assert child(folder, line, fatal=moments - back, checkpoint_always=False).code == -signal.SIGKILL
