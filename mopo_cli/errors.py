@@ -2,6 +2,11 @@
 
 import signal
 
+STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+"""What saves and stops a stage; cluster schedulers send SIGUSR1 as a warning. Windows does not have it."""
+
 
 class MopoError(Exception):
     """A fault told to the user without a traceback.
@@ -58,6 +63,12 @@ class NetworkError(MopoError):
     """A download failed."""
 
     exit_code = 8
+
+
+def ignore_stop_signals() -> None:
+    """For a process that helps another one, which alone answers to signals and ends it."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class Stopped(MopoError):

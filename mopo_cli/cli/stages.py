@@ -93,7 +93,11 @@ def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
 
 @command(TrainPolicy)
 def train_policy(call: Call) -> None:
-    """Train a policy on real and model data, with the reward lowered by lam * uncertainty."""
+    """Train a policy on real and model data, with the reward lowered by lam * uncertainty.
+
+    Seeds of one policy may be trained one by one, also by processes side by side. With more --epochs a finished policy
+    goes on from where it is. --force trains the given seeds again; the others stay if nothing else changed.
+    """
     from mopo_cli.stages.common.policy_stack import raise_if_diverged
     from mopo_cli.stages.train_policy import run_train_policy
 
@@ -105,7 +109,7 @@ def train_policy(call: Call) -> None:
         context.select_elites_if_missing(settings.method)
     result = run_train_policy(context.run, settings, options, call.report)
     call.report.result(result)
-    raise_if_diverged(result)
+    raise_if_diverged(result, settings.all_seeds())
 
 
 @command(Evaluate, without=("method", "engine"))

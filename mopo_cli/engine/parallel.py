@@ -12,7 +12,6 @@ A forked one sees all that this one had when it was forked, at no cost until it 
 
 import mmap
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -29,6 +28,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from mopo_cli.errors import ignore_stop_signals
 
 Result = TypeVar("Result")
 
@@ -211,8 +212,7 @@ def _serve(
     work: Callable[[Any], Any],
     threads: int,
 ) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
+    ignore_stop_signals()
     os.close(held)  # else the lifeline would hold as long as any of these processes
     for other in inherited:
         other.close()

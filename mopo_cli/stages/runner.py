@@ -2,20 +2,19 @@
 
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.nets import libraries
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common.same_settings import changed_settings, setting_defaults
+from mopo_cli.stages.common.same_settings import changed_settings, listed, setting_defaults
+from mopo_cli.stages.common.signals import catch_signals, told_of_signals
 from mopo_cli.store.atomic import discard_leftovers, plain
 from mopo_cli.store.documents import Files, checked
 from mopo_cli.store.headers import CheckpointHeader
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 AFRESH = "--force starts again from the beginning"
 """What helps where a checkpoint cannot be used."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MADE_BY = {
     "dataset": "mopo fetch-data --dataset NAME",
     "model": "mopo train-model",
@@ -66,7 +64,10 @@ class Options:
 
 @dataclass
 class Stage:
-    """One stage at work, from `stage_envelope`. ``inputs`` holds path and sha256 by role."""
+    """One stage at work, from `stage_envelope`. ``inputs`` holds path and sha256 by role.
+
+    ``part`` names the piece of the stage that this process does, where several may be at work on it.
+    """
 
     run: RunFolder
     key: str
@@ -76,6 +77,7 @@ class Stage:
     report: Report
     up_to_date: bool = False
     signal: int = 0
+    part: str = ""
     out: Publication = field(init=False)
     """What the stage makes: write each file to ``out.stage(path)``; `finish` publishes them as one."""
     _started: float = field(default_factory=time.monotonic)
@@ -83,7 +85,7 @@ class Stage:
     _resumed: bool = False
 
     def __post_init__(self) -> None:
-        self.out = Publication(self.run.state(self.key) / "staged")
+        self.out = Publication(self.state_folder / "staged")
 
     def result(self) -> dict[str, Any]:
         """The result object of the finished stage, as --json prints it."""
@@ -98,7 +100,7 @@ class Stage:
         }
 
     def should_stop(self) -> bool:
-        """True after SIGINT or SIGTERM: save the state, then ``raise Stopped(stage.signal)``."""
+        """True after one of `STOP_SIGNALS`: save the state, then ``raise Stopped(stage.signal)``."""
         if self.signal and not self._announced:
             self._announced = True
             self.report.say(f"{signal.Signals(self.signal).name}: saving, then stopping (again: quit at once)")
@@ -180,28 +182,41 @@ class Stage:
             finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
             extra={**extra, "origins": self.options.origins},
         )
-        record_stage(self.run, self.key, record, self.out.stage(self.run.lineage))
-        self.out.commit()
-        self._remove_state()
+        with self.alone():
+            record_stage(self.run, self.key, self.joined(record), self.out.stage(self.run.lineage))
+            self.out.commit()
+            self._remove_state()
         remember_run(self.run)
         return self.result()
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Within it no other process changes the run: `stage_envelope` sees to it all the time."""
+        return nullcontext()
+
+    def joined(self, record: StageRecord) -> StageRecord:
+        """The record to write, with what the one before it has that stays: nothing."""
+        return record
+
+    @property
+    def state_folder(self) -> Path:
+        """The folder of what this process keeps while it works."""
+        return self.run.state("/".join(filter(None, (self.key, self.part))))
 
     @property
     def state_file(self) -> Path:
         """The resume checkpoint."""
-        return self.run.state(self.key) / "checkpoint.safetensors"
+        return self.state_folder / "checkpoint.safetensors"
 
     @property
     def live(self) -> Path:
         """The folder of what grows while the stage runs; it stays as long as the checkpoint does."""
-        return self.run.state(self.key) / "live"
+        return self.state_folder / "live"
 
     def _check_same(self, saved: dict[str, Any]) -> None:
         changed = changed_settings(self.key, saved["settings"], self.settings)
         if changed:
-            changes = [f"{name.replace('_', '-')} {before} -> {now}" for name, (before, now) in changed.items()]
             raise SettingsError(
-                f"The unfinished {self.key} in {self.run.root} was started with other settings: {', '.join(changes)}.",
+                f"The unfinished {self.key} in {self.run.root} was started with other settings: {listed(changed)}.",
                 hint="use the old settings to continue it, or --force to start again",
             )
         for role in sorted({*saved["inputs"], *self.inputs}):
@@ -216,7 +231,7 @@ class Stage:
             self._remove_state()
 
     def _remove_state(self) -> None:
-        folder = self.run.state(self.key)
+        folder = self.state_folder
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # other stages' states keep the folders above
             for place in (folder, *folder.parents):
@@ -239,19 +254,16 @@ def stage_envelope(
     """Run a stage's body alone in its run folder; ``key`` is as in run.json, "train-policy/NAME".
 
     Use as ``with stage_envelope(…) as stage``: return ``stage.result()`` when ``stage.up_to_date``, else
-    compute and return ``stage.finish(…)``. The first SIGINT or SIGTERM only makes ``should_stop()`` true, the
+    compute and return ``stage.finish(…)``. The first of `STOP_SIGNALS` only makes ``should_stop()`` true, the
     second exits at once. Raises InputError for a missing input, LockedError, and Stopped when a signal came.
     A failed body leaves no record, and of a new run no folder. ``complete`` checks what the stage made besides the
     files in run.json; it is called where those are up to date.
     """
-    for role, path in inputs.items():
-        if not path.is_file():
-            kind = role.split("/")[0]
-            raise InputError(f"The {kind} {path} does not exist.", hint=_MADE_BY.get(kind, ""))
+    check_present(inputs)
     stage = Stage(run, key, settings, {}, options, report)
     refuse_links(run)
-    with _catch_signals(stage), run_lock(run.root), ExitStack() as context:
-        discard_leftovers(run.root)
+    with catch_signals(stage), run_lock(run.root), ExitStack() as context:
+        discard_leftovers(run.root, but=run.trainings)
         stage.discard()
         context.callback(stage.discard)
         stage.inputs = describe_files(run, inputs)
@@ -267,30 +279,13 @@ def stage_envelope(
             remember_run(run)
         else:
             stage.resume_products()
-        try:
+        with told_of_signals(stage):
             yield stage
-            if stage.signal:
-                raise Stopped(stage.signal)
-        except Stopped:
-            remember_run(run)
-            raise
 
 
-@contextmanager
-def _catch_signals(stage: Stage) -> Iterator[None]:
-    # Only the main thread may install handlers; elsewhere the caller's stay in force.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(signum: int, _frame: FrameType | None) -> None:
-        if stage.signal:
-            raise SystemExit(128 + signum)
-        stage.signal = signum
-
-    before = {signum: signal.signal(signum, note) for signum in _SIGNALS}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+def check_present(inputs: dict[str, Path]) -> None:
+    """InputError for an input that is not there, by role, with the command that makes it."""
+    for role, path in inputs.items():
+        if not path.is_file():
+            kind = role.split("/")[0]
+            raise InputError(f"The {kind} {path} does not exist.", hint=_MADE_BY.get(kind, ""))

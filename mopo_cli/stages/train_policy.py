@@ -1,42 +1,70 @@
 """train-policy: Algorithm 2 for a stack of seeds, evaluated in the real environment where there is one."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.finished import Earlier, load_states, stage_states
 from mopo_cli.stages.common.inputs import open_device
 from mopo_cli.stages.common.memory import check_policies
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs
-from mopo_cli.stages.common.policy_stack import Trained, returns_of, stage_member, train_stack
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.common.policy_stack import Trained, returns_of, save_training, stage_member, train_stack
+from mopo_cli.stages.common.training import Training, training_envelope
+from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import RunFolder
 
 
 def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, report: Report) -> dict[str, Any]:
-    """Train one policy per seed as one stack, resuming what was interrupted; returns the result object.
+    """Train the policies that are missing, one per seed, resuming what was interrupted; returns the result object.
 
-    Seeds that diverged are named in it: see `raise_if_diverged`.
+    Those of the run with the same settings and inputs are kept, and trained for longer where ``epochs`` says so.
+    Seeds that diverged are named in the result: see `raise_if_diverged`.
     """
     device = open_device(options)
-    name = settings.policy_name()
+    result: dict[str, Any] | None = None
+    while result is None:
+        result = _train(run, settings, device, options, report)
+    return result
+
+
+def _train(
+    run: RunFolder, settings: TrainPolicy, device: torch.device, options: Options, report: Report
+) -> dict[str, Any] | None:
+    """Train what is to be trained together; None where other seeds are left."""
     inputs = policy_inputs(run, settings)
-    with stage_envelope(run, f"train-policy/{name}", settings.model_dump(), inputs, options, report) as stage:
+    with training_envelope(run, settings, inputs, options, report) as stage:
         if stage.up_to_date:
             result = stage.result()
         else:
-            check_policies(settings, inputs["dataset"], options, device)
-            with open_world(stage, settings, inputs, device, [settings.penalty]) as opened:
-                seeds, kind = settings.all_seeds(), (settings.penalty, settings.lam, settings.h)
-                members = tuple(Member(seed, *kind, opened.model_of(seed)) for seed in seeds)
-                trained = train_stack(stage, opened, members, [f"seed-{seed}" for seed in seeds], settings)
-                result = _publish(stage, name, trained, opened, settings)
+            now = stage.wanted_of(stage.plan.train)
+            check_policies(now, inputs["dataset"], options, device)
+            with open_world(stage, now, inputs, device, [settings.penalty]) as opened:
+                kind = settings.penalty, settings.lam, settings.h
+                members = tuple(Member(seed, *kind, opened.model_of(seed)) for seed in stage.plan.train)
+                names = [f"seed-{member.seed}" for member in members]
+                trained = train_stack(stage, opened, members, names, now, _earlier(stage))
+                # What is trained is not lost if it cannot be published now.
+                save_training(stage, trained, now)
+                result = _publish(stage, trained, opened)
+        if stage.plan.later:
+            return None
         _show(result, report)
         return result
 
 
-def _publish(stage: Stage, name: str, trained: Trained, opened: OpenWorld, settings: TrainPolicy) -> dict[str, Any]:
+def _earlier(stage: Training) -> Callable[[str], Earlier] | None:
+    plan = stage.plan
+    return partial(load_states, stage, plan.train, stage.wanted, plan.epoch) if plan.epoch else None
+
+
+def _publish(stage: Training, trained: Trained, opened: OpenWorld) -> dict[str, Any]:
+    name, settings = stage.wanted.policy_name(), stage.wanted
     outputs: dict[str, Path] = {}
     returns: dict[str, dict[str, Any]] = {}
     diverged: list[str] = []
@@ -47,6 +75,7 @@ def _publish(stage: Stage, name: str, trained: Trained, opened: OpenWorld, setti
             folder = stage.run.policy(name, member.seed).parent
             outputs |= stage_member(stage.out, folder, trained, m, opened, settings, stage)
             returns[str(member.seed)] = returns_of(trained.histories[m])
+    stage_states(stage, trained.loop, trained.histories, trained.diverged)
     model_seeds = {str(member.seed): opened.model_seed(member) for member in trained.loop.members}
     extra = {"policy": name, "returns": returns, "diverged": diverged, "model_seeds": model_seeds}
     return stage.finish(outputs, extra)
@@ -55,7 +84,7 @@ def _publish(stage: Stage, name: str, trained: Trained, opened: OpenWorld, setti
 def _show(result: dict[str, Any], report: Report) -> None:
     rows = [
         (int(seed), value.get("last"), value.get("last_10"), result["outputs"][f"policy/seed-{seed}"])
-        for seed, value in result["returns"].items()
+        for seed, value in sorted(result["returns"].items(), key=lambda item: int(item[0]))
     ]
     if rows:
         report.table("Trained policies", ("seed", "return (last)", "return (last 10)", "file"), rows)

@@ -58,13 +58,14 @@ def move_into_place(temporary: Path, path: Path) -> None:
     fsync(path.parent)
 
 
-def discard_leftovers(folder: Path, name: str = "**/.*") -> None:
+def discard_leftovers(folder: Path, name: str = "**/.*", but: Path | None = None) -> None:
     """Remove the temporary files that killed processes left under ``folder``; call it under its lock.
 
-    ``name`` is a glob for the path in the folder, without the ending of temporary files.
+    ``name`` is a glob for the path in the folder, without the ending of temporary files. What is in the folder ``but``
+    stays.
     """
     for leftover in folder.glob(f"{name}{_TEMPORARY}*"):
-        if leftover.is_file():
+        if leftover.is_file() and not (but and leftover.is_relative_to(but)):
             leftover.unlink(missing_ok=True)
 
 

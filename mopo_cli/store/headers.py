@@ -172,3 +172,29 @@ class Progress(TypedDict):
     histories: list[list[EPOCH]]
     diverged: list[bool]
     seconds: NotRequired[Seconds]
+
+
+@typed
+class FinishedProgress(TypedDict):
+    """Where the training of one seed has ended, and what it takes to go on from there."""
+
+    loop: LoopNumbers
+    history: Annotated[list[EPOCH], Field(min_length=1)]
+
+
+@typed
+class FinishedHeader(TypedDict):
+    """What the training state of a finished policy says of itself; the inputs are by role."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, Sha256]
+    seed: Seed
+    progress: FinishedProgress
+
+
+@typed
+class StartedDocument(TypedDict):
+    """Which seeds of a policy a process trains, and with which settings."""
+
+    settings: dict[str, Any]
+    seeds: Annotated[list[Seed], Field(min_length=1)]

@@ -45,6 +45,19 @@ def run_lock(folder: Path, hint: str = _ANOTHER) -> Iterator[None]:
         lock.release()
 
 
+def take_lock(path: Path) -> FileLock | None:
+    """The lock of a file, which is made, if no other process holds it; else None. Its ``release`` ends it."""
+    make_folder(path.parent)
+    lock = FileLock(path, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise InputError(f"The lock file {path} cannot be written: {error.strerror}.") from error
+    return lock
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder of the cache, without what killed processes left half written. LockedError where another has it."""

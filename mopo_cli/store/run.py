@@ -73,6 +73,11 @@ class RunFolder:
         """A run inside this one, on the same data with another model."""
         return RunFolder(self.root / _VARIANTS / _checked(name))
 
+    @property
+    def trainings(self) -> Path:
+        """The folder of the states of policies in training, where several processes may be at work at once."""
+        return self.state("train-policy")
+
     def state(self, key: str) -> Path:
         """The folder of a stage's resume checkpoint; ``key`` is as in run.json, "train-policy/NAME"."""
         return self.root.joinpath(".state", *(_checked(part) for part in key.split("/")))

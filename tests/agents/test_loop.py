@@ -15,6 +15,7 @@ from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
+from mopo_cli.agents.states import member_state, stacked_state
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
@@ -116,6 +117,31 @@ def test_uniform_rollouts_act_at_random_whatever_the_policy_and_resume_exactly()
         assert action.mean(dim=0).abs().max() < 0.1
         assert action.std(dim=0).sub(3**-0.5).abs().max() < 0.05
     assert_resumes(train(world, MEMBERS[:2], 5, settings), train(world, MEMBERS[:2], 3, settings))
+
+
+def test_members_of_several_stacks_go_on_as_one() -> None:
+    parts = [train(make_world(2), members, 13) for members in (MEMBERS[:1], MEMBERS[1:3], MEMBERS[3:])]
+    assert len({len(part.past) for part in parts}) > 1
+    states = [
+        member_state(deepcopy(loop_state(part)), m, len(part.members))
+        for part in parts
+        for m in range(len(part.members))
+    ]
+    world, loop = make_world(2), start_loop(make_world(2), MEMBERS, SAC, SETTINGS, ALGORITHM)
+    restore_loop(loop, world, *stacked_state(states))
+    while loop.step < stacked(20).step:
+        advance(loop, world)
+    (tensors, numbers), (whole, whole_numbers) = loop_state(loop), loop_state(stacked(20))
+    assert tensors.keys() == whole.keys() and numbers == whole_numbers
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in tensors.items())
+    for m, size in enumerate(loop.pool.sizes):
+        assert torch.equal(loop.pool.rows[m, :size], stacked(20).pool.rows[m, :size])
+
+
+def test_members_at_different_steps_are_no_stack() -> None:
+    states = [loop_state(train(make_world(2), (member,), 3 + m)) for m, member in enumerate(MEMBERS[:2])]
+    with pytest.raises(ValueError, match="different steps"):
+        stacked_state(states)
 
 
 def test_rollouts_that_no_longer_matter_are_forgotten() -> None:

@@ -231,7 +231,7 @@ def test_without_an_environment_the_model_s_two_returns_are_told(here: Path, mop
     np.savez("logs.npz", **columns)
     line = f"fetch-data --dataset logs.npz --termination inverted-pendulum --run {here} --config tiny.yaml"
     assert mopo(line).code == 0
-    for stage in ("train-model", "select-elites", "train-policy --name b"):
+    for stage in ("train-model", "select-elites", "train-policy --name b --force"):
         assert mopo(f"{stage} {SMALL}").code == 0
     told = mopo(f"{BOUND} --json")
     assert told.code == 0, told.err

@@ -76,8 +76,8 @@ def test_the_run_folder_is_as_the_readme_draws_it(chain: Path) -> None:
     lines = readme_block("", "run.json").replace("NAME", "max-var+none_lam1+5_h5").splitlines()
     assert lines[0].rstrip("/") == RUN
     drawn = {line.split()[0].split("/")[0] for line in lines[1:]}
-    # Only what was interrupted, and a method that wants another model, leave these.
-    seldom = {".state", "variants"}
+    # Only a method that wants another model leaves these.
+    seldom = {"variants"}
     assert {path.name for path in (chain / RUN).iterdir()} == (drawn - seldom) | {".lock"}
     assert seldom < drawn
     for line in lines[1:]:
@@ -201,7 +201,7 @@ def test_a_policy_seed_uses_the_model_of_that_seed(tiny_run: Path, mopo: Any) ->
     assert mopo(f"{train} --seed-list 3,0 --name both").code == 0
     made_with = {seed: load_tensors(tiny_run / f"policies/both/seed-{seed}/policy.safetensors") for seed in (0, 3)}
     assert {seed: meta["model_seed"] for seed, (_, meta) in made_with.items()} == {0: 0, 3: 3}
-    assert mopo(f"{train} --seed-list 1 --name none").code == 4
+    assert mopo(f"{train} --seed-list 1 --name lone").code == 4
 
     # The seed's own model decides: with that one alone, the policy is the same.
     assert mopo("train-model --config tiny.yaml --threads 1 --seed-list 3").code == 0

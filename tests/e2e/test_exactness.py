@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from probes.runs import run_in
+from probes.runs import run_in, unfinished
 
 from mopo_cli.agents.crew import Crew
 from mopo_cli.engine.parallel import can_fork
@@ -62,7 +62,7 @@ def uninterrupted(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def nothing_left_over(folder: Path) -> bool:
-    return not any("mopo-tmp" in path.name or path.name == ".state" for path in folder.rglob("*"))
+    return unfinished(folder) == [] and not any("mopo-tmp" in path.name for path in folder.rglob("*"))
 
 
 def live_epochs(folder: Path, whole: Path) -> int:
@@ -135,7 +135,7 @@ def test_killed_from_outside_at_any_time(
     assert digests(folder, files) == uninterrupted[stage]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 @pytest.mark.parametrize("stage", TRAINING)
 def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bytes(
     stage: str,
@@ -171,7 +171,7 @@ def test_trained_by_several_processes_stopped_and_killed(
     assert child(folder, line).code == 0
     assert digests(folder, files) == uninterrupted[stage]
     folder, went_on, epochs = start(finished_run, tmp_path / "stopped"), 0, 0
-    for fatal, signum in ((3, signal.SIGINT), (9, signal.SIGKILL), (6, signal.SIGTERM)):
+    for fatal, signum in ((3, signal.SIGINT), (9, signal.SIGKILL), (6, signal.SIGUSR1)):
         ended = child(folder, line, fatal=fatal, signum=signum)
         assert ended.code in (-signum, 128 + signum)
         epochs += live_epochs(folder, tmp_path / "whole")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from probes.runs import unfinished
 
 from mopo_cli.stages.common import policy_stack
 from mopo_cli.stages.runner import Stage
@@ -15,7 +16,7 @@ POLICY = "train-policy --config tiny.yaml --threads 1 --name p --seeds 2 --epoch
 ABLATE = "ablate --config tiny.yaml --threads 1 --name grid --penalty max-var,none --epochs 4"
 LINES = {
     MODEL: {"train-model/live/model": "model"},
-    POLICY: {f"train-policy/p/live/seed-{seed}": f"policies/p/seed-{seed}" for seed in (0, 1)},
+    POLICY: {f"train-policy/p/seeds-0-1/live/seed-{seed}": f"policies/p/seed-{seed}" for seed in (0, 1)},
     ABLATE: {
         f"ablate/grid/live/{cell}/seed-0": f"ablations/grid/cells/{cell}/seed-0"
         for cell in ("mopo_max-var_lam1_h2", "mopo_none_h2")
@@ -35,7 +36,7 @@ def test_they_grow_line_by_line(line: str, tiny_run: Path, mopo: Any, monkeypatc
     monkeypatch.setattr(Stage, "should_stop", look)
     outcome = mopo(line)
     assert outcome.code == 0
-    assert not (tiny_run / ".state").exists()
+    assert unfinished(tiny_run) == []
     for member, place in enumerate(LINES[line].values()):
         final = (tiny_run / place / "metrics.jsonl").read_bytes()
         first = 0 if line == MODEL else 1
@@ -61,16 +62,16 @@ def test_what_is_published_stays_while_it_is_trained_again(
         stage.signal = signal.SIGTERM if next(stop) == 8 else 0
         return bool(stage.signal)
 
-    longer = POLICY.replace("--epochs 4", "--epochs 5")
+    longer = POLICY.replace("--epochs 4", "--epochs 9")
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "should_stop", interrupt)
         assert mopo(longer).code == 143
-    live = tiny_run / ".state/train-policy/p/live/seed-0/metrics.jsonl"
-    assert live.read_bytes().count(b"\n") == 4, "it stays with the checkpoint"
+    live = tiny_run / ".state/train-policy/p/seeds-0-1/live/seed-0/metrics.jsonl"
+    assert live.read_bytes().count(b"\n") == 8, "it stays with the checkpoint"
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "should_stop", interrupt)
         assert mopo(f"{longer} --force").code == 0
-    assert (tiny_run / "policies/p/seed-0/metrics.jsonl").read_bytes().count(b"\n") == 5
+    assert (tiny_run / "policies/p/seed-0/metrics.jsonl").read_bytes().count(b"\n") == 9
 
 
 def test_metrics_of_a_member_that_diverged_are_not_published(
@@ -87,4 +88,4 @@ def test_metrics_of_a_member_that_diverged_are_not_published(
     outcome = mopo(POLICY)
     assert outcome.code == 7 and "seed 1" in outcome.err
     assert (tiny_run / "policies/p/seed-0/metrics.jsonl").read_bytes().count(b"\n") == 4
-    assert not (tiny_run / "policies/p/seed-1").exists() and not (tiny_run / ".state").exists()
+    assert not (tiny_run / "policies/p/seed-1").exists() and unfinished(tiny_run) == []

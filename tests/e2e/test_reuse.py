@@ -182,7 +182,7 @@ def interrupt(run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stop a training of two seeds at gradient step 100; returns its checkpoint."""
     stop_at(3, monkeypatch)
     assert mopo(INTERRUPTED).code == 143
-    return run / ".state/train-policy/p/checkpoint.safetensors"
+    return run / ".state/train-policy/p/seeds-0-1/checkpoint.safetensors"
 
 
 def test_what_was_stopped_before_a_setting_was_new_goes_on(

@@ -123,7 +123,7 @@ def test_a_process_that_ends_by_itself_is_noticed() -> None:
         assert helpers.idle() == [idle]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signals_are_for_the_process_that_forked_them(signum: signal.Signals) -> None:
     assert send_each(1, lambda _: os.kill(os.getpid(), signum) or "alive") == ["alive"]
 

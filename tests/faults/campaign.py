@@ -47,7 +47,7 @@ LINES = {
 HELPED = ("train-model", "train-policy", "ablate")  # they start processes of their own
 
 # How the command may end after a signal, which may come before it listens.
-ENDINGS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGUSR1: (-10,)}
+ENDINGS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGUSR1: (138, -10)}
 HANG = 120.0  # seconds
 STARTUP = 3.0  # seconds that the imports take, about
 SAVING = ("train_model", "common.policy_stack", "common.train_behaviour")
@@ -162,7 +162,8 @@ def digests(place: Path) -> dict[str, str]:
 
 def left_over(place: Path) -> list[str]:
     """Temporary files, checkpoints of what is finished, and processes that have not ended after five seconds."""
-    files = [str(path) for path in place.rglob("*") if "mopo-tmp" in path.name or path.name == ".state"]
+    files = [str(path) for path in place.rglob("*") if "mopo-tmp" in path.name]
+    files += [str(path) for path in place.rglob(".state/**/*") if path.is_file() and path.parent.name != "finished"]
     end = time.monotonic() + 5
     while (orphans := at_work(place)) and time.monotonic() < end:
         time.sleep(0.05)

@@ -31,6 +31,7 @@ from mopo_cli.store.checkpoint import load_tensors, save_tensors
 
 RUN = Path("runs/tiny")
 POLICY = "policies/mopo_max-var_lam1_h2/seed-0/policy.safetensors"
+FINISHED = ".state/train-policy/mopo_max-var_lam1_h2/finished"
 ROLLOUTS = "rollouts/uniform_h2.h5"
 TINY_STEPS = "--config tiny.yaml --threads 1"
 TRAIN = f"train-policy {TINY_STEPS} --epochs 1 --steps-per-epoch 10 --eval-every 0 --name new"
@@ -51,10 +52,13 @@ READERS: list[tuple[str, str]] = [
     ("run.json", "show runs/tiny"),
     ("run.json", "evaluate --episodes 1 --threads 1"),
     ("run.json", f"{ROLLOUT}"),
+    ("run.json", f"train-policy {TINY_STEPS} --seeds 2"),
     ("run.json", f"fetch-data --dataset {DATASET} --run runs/tiny {TINY_STEPS}"),
     ("ablations/table/cells/CELL/cell.json", "ablate ABLATE"),
     ("ablations/table/table.json", "ablate ABLATE --rank offline"),
-    (".state/train-policy/stopped/checkpoint.safetensors", "train-policy STOPPED"),
+    (".state/train-policy/stopped/seeds-0/checkpoint.safetensors", "train-policy STOPPED"),
+    (".state/train-policy/stopped/seeds-0.json", "train-policy STOPPED --seed-list 1"),
+    (f"{FINISHED}/seed-0_epoch-2.safetensors", f"train-policy {TINY_STEPS} --epochs 3"),
     (".state/train-model/checkpoint.safetensors", f"train-model {TINY_STEPS} --max-epochs 3"),
     ("cache/behaviour.safetensors", "fetch-data BEHAVIOUR 320"),
     ("cache/dataset.h5", "show {path}"),

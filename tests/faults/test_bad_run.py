@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from probes.runs import record_anew
+from probes.runs import record_anew, unfinished
 
+from mopo_cli.stages.common import training
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 
@@ -199,7 +200,7 @@ def test_a_checkpoint_that_cannot_be_used(tiny_run: Path, mopo: Any, refuses: An
     stopped = subprocess.run([sys.executable, "-c", STOP, *TRAIN.split()], capture_output=True)
     assert stopped.returncode == 143
     refuses(f"{TRAIN} --gamma 0.5", 3, "gamma 0.99 -> 0.5")
-    (checkpoint,) = (tiny_run / ".state").rglob("*.safetensors")
+    (checkpoint,) = (tiny_run / ".state").rglob("checkpoint.safetensors")
     whole = checkpoint.read_bytes()
     for damage in DAMAGES.values():
         checkpoint.write_bytes(damage(whole))
@@ -209,14 +210,14 @@ def test_a_checkpoint_that_cannot_be_used(tiny_run: Path, mopo: Any, refuses: An
     save_tensors(checkpoint, tensors, meta)
     refuses(TRAIN, 5, "checkpoint.safetensors")
     assert mopo(f"{TRAIN} --force").code == 0
-    assert not (tiny_run / ".state").exists()
+    assert unfinished(tiny_run) == []
 
 
 @pytest.mark.parametrize("command", [TRAIN, "train-model --config tiny.yaml --max-epochs 3"])
 def test_a_checkpoint_whose_tensors_have_other_shapes(tiny_run: Path, refuses: Any, command: str) -> None:
     stopped = subprocess.run([sys.executable, "-c", STOP, *command.split()], capture_output=True)
     assert stopped.returncode == 143
-    (checkpoint,) = (tiny_run / ".state").rglob("*.safetensors")
+    (checkpoint,) = (tiny_run / ".state").rglob("checkpoint.safetensors")
     tensors, meta = load_tensors(checkpoint)
     for name, tensor in tensors.items():
         save_tensors(checkpoint, tensors | {name: tensor[None].expand(2, *tensor.shape).contiguous()}, meta)
@@ -233,7 +234,10 @@ with run_lock(Path(sys.argv[1])):
 """
 
 
-def test_a_run_that_another_process_works_in(tiny_run: Path, refuses: Any, mopo: Any) -> None:
+def test_a_run_that_another_process_works_in(
+    tiny_run: Path, refuses: Any, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_BEGIN_SECONDS", 0.0)
     command = [sys.executable, "-c", HOLD, str(tiny_run)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdout.readline() == "held\n"

@@ -20,7 +20,7 @@ LINES = {
     "select-elites": "select-elites --n 1",
     "rollout": f"rollout {TINY} --h 3 --name uniform_h2",
     "map": f"rollout {TINY} --map",
-    "train-policy": f"train-policy {TINY} --seeds 2 --epochs 1 --name mopo_max-var_lam1_h2",
+    "train-policy": f"train-policy {TINY} --seeds 2 --epochs 1 --name mopo_max-var_lam1_h2 --force",
     "evaluate": "evaluate --episodes 1 --threads 1",
     "ablate": f"ablate {TINY} --penalty max-var,none --epochs 1",
 }
@@ -71,7 +71,7 @@ def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: s
         return
     cells = str(tiny_run / "ablations")  # every cell is published when it is done
     left = {name: content for name, content in tree(tiny_run).items() if ".state" not in name and cells not in name}
-    assert left == before
+    assert left == {name: content for name, content in before.items() if ".state" not in name}
     shutil.rmtree(tiny_run / ".state", ignore_errors=True)
     assert main(LINES[stage].split()) == 0
 

@@ -47,6 +47,12 @@ def stop_at(look: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Stage, "should_stop", should_stop)
 
 
+def unfinished(folder: Path) -> list[str]:
+    """The files of states under a folder, but for those from which finished policies could go on."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".state" in path.parts)
+    return [str(path) for path in files if path.parent.name != "finished"]
+
+
 def record_anew(run: Path) -> None:
     """Make run.json record the files of its stages as they are now."""
     document = read_json(run / "run.json")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
+from mopo_cli.errors import STOP_SIGNALS, CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.stages.common.inputs import check_lineage
 from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
@@ -291,10 +291,10 @@ def test_a_signal_during_a_body_that_finishes_is_not_lost(run: RunFolder) -> Non
 
 
 def test_the_handlers_from_before_come_back(run: RunFolder) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     stage(run)
     stage_that_fails(run, force=True)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 WORKER = """
@@ -339,7 +339,7 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_saves_exits_and_the_next_start_goes_on(signum: int, code: int, run: RunFolder) -> None:
     with start() as process:
         assert line(process) == "working 0"
@@ -354,7 +354,7 @@ def test_a_signal_saves_exits_and_the_next_start_goes_on(signum: int, code: int,
     assert word == "working" and 0 < int(step) < 2000
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_the_second_signal_quits_at_once(signum: int, code: int) -> None:
     with start("deaf") as process:
         assert line(process) == "working 0"

@@ -17,7 +17,7 @@ import torch
 from probes.runs import stop_at
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.errors import InputError
+from mopo_cli.errors import STOP_SIGNALS, InputError
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.nets import libraries
 from mopo_cli.nets.libraries import LIBRARIES, all_by
@@ -107,6 +107,15 @@ def test_signals_are_for_the_process_that_trains(beside: Watch) -> None:
     """Those to its group, as Ctrl-C and a batch system send them, do not reach the others."""
     beside.play(actor(0), 7).result()
     assert all(os.getpgid(player.process.pid) != os.getpgid(0) for player in beside.players)
+
+
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
+def test_signals_that_are_sent_to_every_process_end_none(signum: signal.Signals, beside: Watch) -> None:
+    beside.play(actor(0), 7).result()
+    for player in beside.players:
+        os.kill(player.process.pid, signum)
+    assert beside.play(actor(1), 8).result() == wanted(1)
+    assert beside.processes == 2 and all(player.process.poll() is None for player in beside.players)
 
 
 def test_what_is_left_at_the_end_is_not_waited_for() -> None:

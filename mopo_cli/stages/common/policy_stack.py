@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.common.epochs import Epoch, columns, row
+from mopo_cli.stages.common.finished import Earlier, finished_folder
 from mopo_cli.stages.common.inputs import check_precision, described, open_recorder, tell_doubt
 from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import check_stack, explained_loss
@@ -81,9 +82,11 @@ def train_stack(
     members: tuple[Member, ...],
     names: Sequence[str],
     settings: PolicyTraining,
+    earlier: Callable[[str], Earlier] | None = None,
 ) -> Trained:
     """Train the members side by side to the end, from the stage's checkpoint where there is one.
 
+    Where there is none, they go on from what was trained `earlier`, which is read for a device.
     Metrics are logged by the members' `names`. A member that diverges (NaN or infinity) is flagged and no longer
     evaluated; the others go on.
     """
@@ -97,7 +100,7 @@ def train_stack(
     trained = Trained(loop, names, opened.world.standard, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
         crew = context.enter_context(open_crew(loop, opened.world, learner))
-        _resume(stage, trained, opened.world, settings)
+        _resume(stage, trained, opened.world, settings, earlier)
         trained.metrics = context.enter_context(open_metrics(stage.live, names, stage.report))
         for name, history in zip(names, trained.histories, strict=True):
             trained.metrics.log_records(stage.key, name, history)
@@ -147,7 +150,7 @@ def train_stack(
                     trained.metrics.log_records(stage.key, name, [numbers] if numbers is not None else [])
                 table.row(*row(loop, epoch, settings.epochs))
             if save:
-                _save(stage, trained, settings)
+                save_training(stage, trained, settings)
                 last_save = time.monotonic()
             if stop:
                 raise Stopped(stage.signal)
@@ -214,15 +217,24 @@ def _complete(trained: Trained, keep: int) -> Iterator[Epoch]:
         yield trained.pending.popleft()
 
 
-def _save(stage: Stage, trained: Trained, settings: PolicyTraining) -> None:
+def save_training(stage: Stage, trained: Trained, settings: PolicyTraining) -> None:
+    """Save the stage's checkpoint."""
     tensors, numbers = loop_state(trained.loop)
     meta = {"stack": _stack(trained.loop, settings), "histories": trained.histories, "diverged": trained.diverged}
     stage.save_state(tensors, meta | {"loop": numbers, "seconds": trained.seconds})
 
 
-def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraining) -> None:
+def _resume(
+    stage: Stage,
+    trained: Trained,
+    world: World,
+    settings: PolicyTraining,
+    earlier: Callable[[str], Earlier] | None,
+) -> None:
     saved = stage.load_state(str(world.real.device))
     if saved is None:
+        if earlier is not None:
+            _go_on(stage, trained, world, earlier(str(world.real.device)))
         return
     tensors, meta = saved
     with described(stage.state_file, AFRESH):
@@ -239,11 +251,20 @@ def _resume(stage: Stage, trained: Trained, world: World, settings: PolicyTraini
     stage.report.say(f"training goes on at gradient step {trained.loop.step:,}")
 
 
-def raise_if_diverged(result: dict[str, Any]) -> None:
-    """DivergedError when the finished stage's result names members whose weights are not finite."""
-    if result.get("diverged"):
+def _go_on(stage: Stage, trained: Trained, world: World, earlier: Earlier) -> None:
+    with described(finished_folder(stage.run, stage.key), AFRESH):
+        restore_loop(trained.loop, world, *earlier.state)
+    trained.histories, trained.seconds = earlier.histories, earlier.seconds
+    epoch = trained.loop.step // trained.loop.settings.steps_per_epoch
+    stage.report.say(f"training goes on from epoch {epoch} (finished earlier)")
+
+
+def raise_if_diverged(result: dict[str, Any], seeds: Collection[int] | None = None) -> None:
+    """DivergedError when the stage's result names members whose weights are not finite, of these ``seeds`` if set."""
+    mine = None if seeds is None else {f"seed {seed}" for seed in seeds}
+    if lost := [name for name in result.get("diverged", []) if mine is None or name in mine]:
         raise DivergedError(
-            f"Training diverged (not finite) for {', '.join(result['diverged'])}; only the others were published.",
+            f"Training diverged (not finite) for {', '.join(lost)}; only the others were published.",
             hint="a lower --critic-lr, or where the model is used a larger --lam or a smaller --h",
         )
 

@@ -8,6 +8,9 @@ from mopo_cli.config.schema import STAGES
 from mopo_cli.store.atomic import plain
 from mopo_cli.store.documents import present_names
 
+NOT_OF_A_SEED = ("method", "name", "seeds", "seed_list")
+"""The settings of train-policy that a seed's policy does not depend on."""
+
 
 def setting_defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The values of settings that an older record lacks, as in JSON; ``key`` is the stage's, as "train-policy/NAME".
@@ -30,3 +33,14 @@ def changed_settings(key: str, recorded: Mapping[str, Any], now: Mapping[str, An
     then = {**setting_defaults(key, present), **plain(present_names(key, recorded))}
     pairs = {name: (then.get(name), present.get(name)) for name in sorted({*then, *present})}
     return {name: (before, after) for name, (before, after) in pairs.items() if before != after}
+
+
+def other_training(key: str, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The `changed_settings` of train-policy by which a seed's policy is another: not its name, nor other seeds."""
+    changed = changed_settings(key, recorded, now)
+    return {name: pair for name, pair in changed.items() if name not in NOT_OF_A_SEED}
+
+
+def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Changed settings as text: ``lam 1.0 -> 5.0, gamma 0.99 -> 0.9``."""
+    return ", ".join(f"{name.replace('_', '-')} {before} -> {now}" for name, (before, now) in changed.items())

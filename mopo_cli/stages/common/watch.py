@@ -32,7 +32,11 @@ _MOST_PROCESSES = 16
 # Ten episodes after every thousand gradient steps take a seventh of the time of these.
 _CREW_PER_PROCESS = 4
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_SERVE = "import sys; from mopo_cli.stages.common.watch import serve; serve(int(sys.argv[1]))"
+# A scheduler may send its signals to every process; the imports of what plays take seconds.
+_SERVE = (
+    "from mopo_cli.errors import ignore_stop_signals; ignore_stop_signals(); "
+    "import sys; from mopo_cli.stages.common.watch import serve; serve(int(sys.argv[1]))"
+)
 
 
 @dataclass(frozen=True)

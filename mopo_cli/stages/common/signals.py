@@ -1,0 +1,51 @@
+"""Signals that save and stop a stage."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+from mopo_cli.errors import STOP_SIGNALS, Stopped
+from mopo_cli.store.run import RunFolder, remember_run
+
+
+class Stoppable(Protocol):
+    """A stage at work in a run; ``signal`` is the number of the signal that came, 0 if none did."""
+
+    run: RunFolder
+    signal: int
+
+
+@contextmanager
+def told_of_signals(stage: Stoppable) -> Iterator[None]:
+    """Stopped at the end of the block where a signal came within it; the run is then the current one."""
+    try:
+        yield
+        if stage.signal:
+            raise Stopped(stage.signal)
+    except Stopped:
+        remember_run(stage.run)
+        raise
+
+
+@contextmanager
+def catch_signals(stage: Stoppable) -> Iterator[None]:
+    """Within it the first of `STOP_SIGNALS` is noted in the stage and the second exits at once."""
+    # Only the main thread may install handlers; elsewhere the caller's stay in force.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(signum: int, _frame: FrameType | None) -> None:
+        if stage.signal:
+            raise SystemExit(128 + signum)
+        stage.signal = signum
+
+    before = {signum: signal.signal(signum, note) for signum in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
