@@ -31,7 +31,7 @@ from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.lock import alone_in
 from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
-from mopo_cli.tasks.expression import parse_condition
+from mopo_cli.tasks.expression import check_syntax, parse_condition
 from mopo_cli.tasks.termination import check_rule_width, is_expression, termination_rule
 
 KEY = "fetch-data"
@@ -104,8 +104,12 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     parse_column_map(settings.columns)
     if settings.env_kwargs is not None:
         _check_env_kwargs(name, settings)
-    if settings.termination != "auto" and not is_expression(settings.termination):
+    if is_expression(settings.termination):
+        check_syntax(settings.termination, "termination rule")
+    elif settings.termination != "auto":
         termination_rule(settings.termination)
+    if settings.reward is not None:
+        check_syntax(settings.reward, "reward")
     if settings.relabel is not None:
         reward_rule(settings.relabel)
         if settings.reward is not None:

@@ -89,6 +89,11 @@ class Expression:
                 )
 
 
+def check_syntax(text: str, what: str) -> None:
+    """InputError where a text is no expression at all, whatever the names in it mean."""
+    _Parser(text, what, {}).tree()
+
+
 def parse_condition(text: str, names: Names | None = None) -> Expression:
     """The condition that a termination rule's text stands for; InputError pointing at what is not allowed in it."""
     expression = _Parser(text, "termination rule", names or {}).expression()
@@ -122,19 +127,19 @@ class _Parser:
     def __init__(self, text: str, what: str, names: Names) -> None:
         self.text, self.what, self.names = text, what, names
         self.entries: set[tuple[str, int]] = set()
-        self.uses_step = False
+        self.uses_step = self.uses_names = False
 
     def expression(self) -> Expression:
         if len(self.text) > MAX_LENGTH:
             raise InputError(f"The {self.what} has {len(self.text)} characters; {MAX_LENGTH} are allowed.")
-        tree = self._tree()
+        tree = self.tree()
         value = self._value(tree, 0)
         if not self.entries and not self.uses_step:
             self._fault(tree, "names no entry of the observation or the action, such as obs[0]")
-        text = ast.unparse(_Numbered(self).visit(tree)) if self.names else self.text
+        text = ast.unparse(_Numbered(self).visit(tree)) if self.uses_names else self.text
         return Expression(text, self.what, value.is_condition, frozenset(self.entries), self.uses_step, value.evaluate)
 
-    def _tree(self) -> ast.expr:
+    def tree(self) -> ast.expr:
         try:
             return ast.parse(" ".join(self.text.split("\n")).strip(), mode="eval").body
         except SyntaxError as error:
@@ -197,6 +202,7 @@ class _Parser:
             ]
             if len(places) != 1:
                 self._fault(node, "is both an observation and an action here" if places else "is not known here")
+            self.uses_names = True
             return places[0]
         if not (isinstance(node.value, ast.Name) and node.value.id in _VECTORS):
             self._fault(node, "is not known here")
@@ -204,6 +210,7 @@ class _Parser:
         columns = self.names.get("action" if vector == "action" else "obs", ())
         match index:
             case ast.Constant(value=str() as name) if name in columns:
+                self.uses_names = True
                 return vector, list(columns).index(name)
             case ast.Constant(value=int() as number) if not isinstance(number, bool) and number < 10**6:
                 return vector, number

@@ -1,5 +1,7 @@
 """What the stages open."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -23,8 +25,7 @@ def test_steps_are_recorded_on_a_gpu_unless_told_otherwise() -> None:
 
 
 def test_compiling_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    zeros = torch.zeros
-    monkeypatch.setattr(torch, "zeros", lambda *shape, device: zeros(*shape))
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: SimpleNamespace(device=torch.device("cuda:0")))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr("mopo_cli.stages.common.inputs.has_triton", lambda: False)
     with pytest.raises(UsageError, match="--engine compile needs Triton") as refused:
