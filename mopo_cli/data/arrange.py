@@ -91,32 +91,35 @@ def _sort(where: str, rows: Rows, name: str) -> list[Check]:
         require([Check(name, "steps", f"{where}: column {name} holds no number in row {row}.", row)])
     # A step means the same in every file; without a column of episodes, files begin anew.
     labels = rows.episode if rows.episode is not None else rows.part
-    order = order_rows(step, labels, _repeated(rows, name), name, where)
+    order = order_rows(step, labels, _content(rows), name, where)
     rows.select(order.rows)
-    rows.episode = order.episode
+    if rows.episode is not None or order.restarts:
+        rows.episode = order.episode
+    else:  # a clock that goes on: only flags tell where an episode ends
+        rows.part = order.episode
     if order.gap.any():
         rows.cut_after(order.gap)
     return order.checks
 
 
-def _repeated(rows: Rows, step: str) -> Bools:
-    """The rows that equal an earlier one of the same episode in every column that was read."""
+def _content(rows: Rows) -> NDArray[np.int64]:
+    """Numbers `[N]`, equal where rows are equal in every column that was read."""
     marks = [mark for mark in (rows.episode, rows.part) if mark is not None]
-    keys = [rows.raw[step].reshape(-1), *marks]
-    by_key = np.lexsort(keys)
-    alike = np.ones(len(by_key) - 1, np.bool_)
-    for column in [*keys, *rows.raw.values()]:
-        ordered = column[by_key].reshape(len(by_key), -1)
-        alike &= (ordered[1:] == ordered[:-1]).all(axis=1)
-    repeated = np.zeros(len(by_key), np.bool_)
-    repeated[by_key[1:]] = alike
-    return repeated
+    content = np.zeros(len(next(iter(rows.raw.values()))), np.int64)
+    for column in (*marks, *rows.raw.values()):
+        for values in column.reshape(len(content), -1).T:
+            distinct, numbers = np.unique(values, return_inverse=True)
+            content = np.unique(content * len(distinct) + numbers, return_inverse=True)[1].astype(np.int64)
+    return content
 
 
 def _mend(rows: Rows, of: FileColumns, missing: Remedy, notes: list[str]) -> None:
     count = len(next(iter(rows.raw.values())))
     marks = [mark for mark in (rows.episode, rows.part) if mark is not None]
-    episode = _together(marks) if marks else np.zeros(count, np.int64)
+    ends = np.zeros(count, np.bool_)
+    for name in (*of.sources.get("terminals", ()), *of.sources.get("timeouts", ())):
+        ends |= (rows.raw[name].reshape(count, -1) == 1).any(axis=1)
+    episode = _together([*marks, np.cumsum(ends) - ends])
     marking = {*of.sources.get("episode", ()), *of.sources.get("step", ())}
     mended = mend({name: column for name, column in rows.raw.items() if name not in marking}, episode, missing)
     rows.raw |= mended.columns

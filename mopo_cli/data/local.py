@@ -124,9 +124,9 @@ def _tidy(
     rows = len(columns["observations"])
     terminals = columns.get("terminals", np.zeros(rows, np.bool_))
     stated = columns.get("timeouts", np.zeros(rows, np.bool_)) & ~terminals
-    timeouts = stated
+    timeouts, cut = stated, np.zeros(rows, np.bool_)
     if "part" in columns:
-        timeouts = stated | ((np.diff(columns["part"], append=-1) != 0) & ~terminals)
+        cut = (np.diff(columns["part"], append=-1) != 0) & ~terminals
     whole = columns if offset is None else columns | {o: columns[o] + offset for o in OBSERVATIONS if o in columns}
     dimensions = (
         (in_full(name, ours), dimension)
@@ -136,21 +136,24 @@ def _tidy(
     )
     checks = check_far_values(dimensions, where)
     if "episode" in columns:
-        name = in_full("+".join(sources["episode"]), "episode") if "episode" in sources else "episode"
+        by = next((ours for ours in ("episode", "step") if ours in sources), "episode")
+        name = in_full("+".join(sources.get(by, (by,))), by)
         timeouts, check = end_episodes(columns["episode"], terminals, timeouts, name, where)
         checks.append(check)
-    elif "timeouts" not in columns:
+    cut &= ~timeouts
+    timeouts = timeouts | cut
+    if "episode" not in columns and "timeouts" not in columns:
         notes.append("no timeouts column: none assumed")
     require(checks)
     observations, actions, rewards = (columns[ours] for ours in _NEEDED)
     if "next_observations" in columns:
         following = columns["next_observations"]
         return Transitions(observations, actions, rewards, following, terminals, timeouts), checks
-    if "episode" not in columns and ("part" not in columns or terminals.any()):
+    if "episode" not in columns and not (cut[:-1].any() and ("step" in sources or not terminals.any())):
         checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
     labelled = "episode" in columns
     transitions, more_notes, more_checks = guess_next(
-        observations, actions, rewards, terminals, timeouts, stated, labelled, where
+        observations, actions, rewards, terminals, timeouts, stated, labelled, where, cut
     )
     require([*checks, *more_checks])
     notes += more_notes

@@ -52,7 +52,7 @@ def test_shuffled_rows_are_put_in_order(seed: int, lengths: list[int]) -> None:
     labels = np.repeat(np.arange(len(lengths)), lengths)
     steps = np.concatenate([np.arange(n) for n in lengths]).astype(np.float64)
     shuffled = np.random.default_rng(seed).permutation(len(steps))
-    order = order_rows(steps[shuffled], labels[shuffled], np.zeros(len(steps), np.bool_), "t", "log")
+    order = order_rows(steps[shuffled], labels[shuffled], np.arange(len(steps)), "t", "log")
     back = shuffled[order.rows]
     for number, label in enumerate(dict.fromkeys(labels[shuffled])):  # episodes in the order in which they begin
         np.testing.assert_array_equal(back[order.episode == number], np.flatnonzero(labels == label))

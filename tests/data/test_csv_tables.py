@@ -154,7 +154,7 @@ def test_commas_that_may_mean_two_things_are_refused(tmp_path: Path, columns: li
             "column x holds time stamps ('2130-01-01 00:00:00' in row 0): give a number, or leave",
         ),
         ("06:00,07:00", "column x holds time stamps ('06:00' in row 0): give a number, or leave the column out."),
-        ("3,n/a", "column x, row 1: 'n/a' is not a number. Remove or repair this episode."),
+        ("3,n/a", "column x, row 1: 'n/a' is not a number. Remove or repair this episode, or say with --missing"),
     ],
 )
 def test_columns_that_are_no_numbers(tmp_path: Path, column: str, message: str) -> None:
