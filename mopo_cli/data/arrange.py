@@ -1,6 +1,8 @@
 """The rows of a log as they are learned from: categories as numbers, in the order of their steps, nothing missing."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,15 @@ class Rows:
     """Columns of rows as they were read, and what tells where episodes end.
 
     `episode` `[N]` are labels, one per episode, `part` `[N]` those of pieces that the record is cut into, None where
-    nothing gives them. `dimensions` are the names of the columns that categories became.
+    nothing gives them. `dimensions` are the names of the columns that categories became, `numbers` `[N]` the places
+    that the rows had in the log, and `begins` those of the first row of each file.
     """
 
     raw: Columns
     episode: NDArray[np.int64] | None
     part: NDArray[np.int64] | None
+    numbers: NDArray[np.int64]
+    begins: NDArray[np.int64]
     dimensions: dict[str, list[str]] = field(default_factory=dict)
 
     def select(self, rows: NDArray[Any]) -> None:
@@ -33,6 +38,25 @@ class Rows:
         self.raw = {name: column[rows] for name, column in self.raw.items()}
         self.episode = None if self.episode is None else self.episode[rows]
         self.part = None if self.part is None else self.part[rows]
+        self.numbers = self.numbers[rows]
+
+    def in_files(self, checks: Sequence[Check], paths: Sequence[Path]) -> list[Check]:
+        """The checks, which say as well where a row is in the file, if it has another place there."""
+        return [
+            replace(
+                check,
+                fault=self._placed(check.fault, check.row, paths),
+                warning=self._placed(check.warning, check.row, paths),
+            )
+            for check in checks
+        ]
+
+    def _placed(self, text: str, row: int | None, paths: Sequence[Path]) -> str:
+        if not text or row is None or row >= len(self.numbers) or (self.numbers[row] == row and len(paths) == 1):
+            return text
+        number = int(self.numbers[row])
+        file = int(np.searchsorted(self.begins, number, side="right")) - 1
+        return f"{text} Row {row} is row {number - self.begins[file]} of {paths[file].name}."
 
     def cut_after(self, rows: Bools) -> None:
         """End the record after these rows `[N]`."""
@@ -52,7 +76,9 @@ def arrange(
     labels = [raw[name] for name in (*of.sources.get("episode", ()), log.episode) if name is not None]
     part = None if log.part is None else raw[log.part]
     labels += [part] if labels and part is not None else []
-    rows = Rows(raw, _together(labels) if labels else None, part)
+    numbers = np.arange(len(next(iter(raw.values()))))
+    begins = np.flatnonzero(np.diff(part, prepend=-1)) if part is not None else numbers[:1]
+    rows = Rows(raw, _together(labels) if labels else None, part, numbers, begins)
     checks = [_expand(where, rows, name) for name, kind in of.kinds.items() if kind == "onehot"]
     require(checks)
     if "step" in of.sources or missing != "refuse":

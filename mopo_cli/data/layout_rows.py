@@ -89,11 +89,13 @@ def _time(path: Path, name: str, row: int, cell: str) -> float:
     except ValueError:
         pass
     try:
-        moment = np.datetime64(cell, "us")
+        moment = np.array(cell, "datetime64[us]")
     except ValueError:
-        moment = np.datetime64("NaT")
+        moment = np.array("NaT", "datetime64[us]")
     if np.isnat(moment):  # an empty cell, too
-        raise InputError(f"{path.name}: column {name}, row {row}: {cell[:60]!r} is not a time such as 2024-03-01 06:00.")
+        raise InputError(
+            f"{path.name}: column {name}, row {row}: {cell[:60]!r} is not a time such as 2024-03-01 06:00."
+        )
     return float(moment.astype(np.int64)) / 1e6
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.arrange import Rows, arrange
-from mopo_cli.data.checks import Check, require
+from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
     ColumnMap,
     FileColumns,
@@ -52,7 +52,6 @@ def load_local(
       last) are dropped and the rows before them marked as timeouts, unless they hold outcomes: see `data.ends`.
       Terminals keep their own observation as a filler, and ``info.terminal_next_known`` is False.
     - Without ``env_id`` and without bounds in the map, the action bounds are those of `actions.bounds_of`.
-
     - Observations that float32 cannot hold are stored less ``info.observation_offset``: see `data.offsets`.
 
     ``info.doubts`` are the warnings. Raises UnusableData, an InputError, for missing, misshapen and unreadable columns,
@@ -73,10 +72,12 @@ def load_local(
     names["rewards"] = ["+".join(of.sources.get("rewards", ("rewards",)))]
     offset, doubts = _lift(where, of.sources, rows, names["observations"])
     is_flat = bool(column_map.columns) or log.is_table
-    joined = _join(where, of, rows, is_flat)
-    joined.setdefault("rewards", np.zeros(len(joined["observations"]), np.float32))
-    transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
-    checks = [*more_checks, *checks, *doubts]
+    try:
+        joined = _join(where, of, rows, is_flat)
+        transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
+    except UnusableData as error:
+        raise UnusableData(rows.in_files(error.checks, paths)) from error
+    checks = [*rows.in_files(more_checks, paths), *checks, *doubts]
     if env_id is None and column_map.action_low is None:
         require([check_continuous({name: raw[name] for name in of.sources["actions"]}, of.kinds, where)])
     if env_id is not None and spaces is not None:
@@ -220,6 +221,7 @@ def _join(where: str, of: FileColumns, arranged: Rows, flat: bool) -> Columns:
                 columns[ours] = (weights @ np.stack(parts).astype(np.float64)).astype(np.float32)
     require(checks)
     marks = {"episode": arranged.episode, "part": arranged.part}
+    columns.setdefault("rewards", np.zeros(rows, np.float32))
     return columns | {name: mark for name, mark in marks.items() if mark is not None}
 
 

@@ -51,8 +51,10 @@ def order_rows(
     change = np.diff(step[rows], append=np.inf)
     if len(twice := np.flatnonzero(inside & (change <= 0))):
         first, second = sorted((int(rows[twice[0]]), int(rows[twice[0] + 1])))
-        mend = "name the column that tells them apart, as episode=run" if by_file else (
-            "give each its own, such as episode=worker+episode"
+        mend = (
+            "name the column that tells them apart, as episode=run"
+            if by_file
+            else ("give each its own, such as episode=worker+episode")
         )
         which = "If these are rows of two episodes" if by_file else "If two episodes share a label"
         fault = (

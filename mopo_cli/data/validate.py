@@ -99,10 +99,7 @@ def finite(name: str, column: Floats, where: str, mend: str = "remove or repair 
     if good.all():
         return Check(name, _FINITE)
     bad_rows = np.flatnonzero(~good.reshape(len(column), -1).all(axis=1))
-    fault = (
-        f"{where}: column {name} holds NaN or infinity in row {bad_rows[0]} ({len(bad_rows)} such rows): "
-        f"{mend}."
-    )
+    fault = f"{where}: column {name} holds NaN or infinity in row {bad_rows[0]} ({len(bad_rows)} such rows): {mend}."
     return Check(name, _FINITE, fault, int(bad_rows[0]))
 
 

@@ -262,7 +262,11 @@ def main() -> int:
     command.set_defaults(run=tables)
     options = parser.parse_args()
     sys.path[:0] = [str(TREE), str(TREE / "tests")]
-    for module in () if options.run is tables else ("torch._dynamo", "mujoco", "matplotlib.figure", *(f"mopo_cli.stages.{name}" for name in IMPORTS)):
+    for module in (
+        ()
+        if options.run is tables
+        else ("torch._dynamo", "mujoco", "matplotlib.figure", *(f"mopo_cli.stages.{name}" for name in IMPORTS))
+    ):
         import_module(module)
     return int(options.run(options))
 

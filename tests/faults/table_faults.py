@@ -162,7 +162,9 @@ def shared_label(chance: Chance, table: Table) -> tuple[str, ...]:
 
 
 def same_step(chance: Chance, table: Table) -> tuple[str, ...]:
-    inside = np.flatnonzero((np.diff(table.log.episode, prepend=-1) == 0) & (np.diff(table.log.episode, append=-1) == 0))
+    inside = np.flatnonzero(
+        (np.diff(table.log.episode, prepend=-1) == 0) & (np.diff(table.log.episode, append=-1) == 0)
+    )
     row = int(chance.choice(inside))
     cells = [int(time) for time in table.log.time]
     cells[row] = cells[row - 1]

@@ -1,5 +1,6 @@
 """Logs of which the truth is known in all layouts that need no map: episodes apart, padded, or as lists in cells."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from faults.tables import Case
 from faults.truth import Log, pieces_of, simulate
 
 Episode = dict[str, Any]
-"""The arrays of an episode: obs `[n, O]`, or `[n + 1, O]` with the last state, action `[n, A]`, reward and done `[n]`."""
+"""Arrays: obs `[n, O]`, or `[n + 1, O]` with the last state, action `[n, A]`, reward and done `[n]`."""
 LAYOUTS = ("rows", "groups", "numbered", "padded", "lists", "episode lines", "cells", "lines", "batches")
 
 
@@ -25,7 +26,9 @@ def make_layout(chance: np.random.Generator, folder: Path, layout: str) -> Case:
     has_next = not longer and bool(chance.random() < 0.4)
     has_done = layout in ("rows", "batches", "lines") or bool(chance.random() < 0.6)
     log.weights, log.terms = [1.0], log.terms[:, :1]
-    episodes = [_episode(log, np.flatnonzero(log.episode == e), longer, has_next, has_done) for e in np.unique(log.episode)]
+    episodes = [
+        _episode(log, np.flatnonzero(log.episode == e), longer, has_next, has_done) for e in np.unique(log.episode)
+    ]
     ending = {"lists": ".parquet", "cells": ".parquet", "groups": ".h5", "rows": None, "numbered": None, "padded": None}
     path = folder / f"log{ending.get(layout, '.jsonl') or chance.choice(['.npz', '.h5'])}"
     if layout in ("lists", "cells"):
@@ -35,7 +38,14 @@ def make_layout(chance: np.random.Generator, folder: Path, layout: str) -> Case:
     else:
         write_arrays(path, _arrays(chance, episodes, layout))
     shown = {"lists": "lists", "episode lines": "lists", "cells": "table", "batches": "rllib"}.get(layout, layout)
-    return Case([path], None, "refuse", pieces_of(log, has_next or longer, False, "refuse", has_done), ways=[f"layout {layout}"], layout=shown)
+    return Case(
+        [path],
+        None,
+        "refuse",
+        pieces_of(log, has_next or longer, False, "refuse", has_done),
+        ways=[f"layout {layout}"],
+        layout=shown,
+    )
 
 
 def _episode(log: Log, rows: Any, longer: bool, has_next: bool, has_done: bool) -> Episode:
@@ -66,29 +76,36 @@ def _arrays(chance: np.random.Generator, episodes: list[Episode], layout: str) -
     arrays: dict[str, Any] = {}
     once = chance.random() < 0.5
     for number, episode in enumerate(episodes):
-        def put(name: str, value: Any) -> None:
-            arrays[f"data/demo_{number}/{name}" if layout == "groups" else f"{name}_{number}"] = value
-
+        named: dict[str, Any] = {}
         if layout == "groups":
-            put("obs/arm", episode["obs"][:, :1])
-            put("obs/object", episode["obs"][:, 1:])
+            named["obs/arm"] = episode["obs"][:, :1]
+            named["obs/object"] = episode["obs"][:, 1:]
             if "next" in episode:
-                put("next_obs/arm", episode["next"][:, :1])
-                put("next_obs/object", episode["next"][:, 1:])
+                named["next_obs/arm"] = episode["next"][:, :1]
+                named["next_obs/object"] = episode["next"][:, 1:]
         else:
-            put("observations", episode["obs"])
+            named["observations"] = episode["obs"]
             if "next" in episode:
-                put("next_observations", episode["next"])
-        put("actions", episode["action"])
-        put("rewards", episode["reward"] if layout == "groups" else episode["reward"][:, None])
+                named["next_observations"] = episode["next"]
+        named["actions"] = episode["action"]
+        named["rewards"] = episode["reward"] if layout == "groups" else episode["reward"][:, None]
         if "done" in episode:
-            put("terminated" if layout == "numbered" else "dones", episode["done"][-1] if once else episode["done"])
+            named["terminated" if layout == "numbered" else "dones"] = episode["done"][-1] if once else episode["done"]
+        arrays |= {
+            f"data/demo_{number}/{name}" if layout == "groups" else f"{name}_{number}": array
+            for name, array in named.items()
+        }
     return arrays
 
 
 def _rows(chance: np.random.Generator, rows: Episode) -> dict[str, Any]:
     last = np.diff(rows["number"], append=-1) != 0
-    arrays = {"observations": rows["obs"], "actions": rows["action"], "rewards": rows["reward"], "terminals": rows["done"]}
+    arrays = {
+        "observations": rows["obs"],
+        "actions": rows["action"],
+        "rewards": rows["reward"],
+        "terminals": rows["done"],
+    }
     if "next" in rows:
         arrays["next_observations"] = rows["next"]
     if chance.random() < 0.5:
@@ -122,21 +139,40 @@ def _padded(chance: np.random.Generator, episodes: list[Episode]) -> dict[str, A
 
 def _write_parquet(path: Path, episodes: list[Episode], layout: str) -> None:
     if layout == "lists":
-        names = {"obs": "observations", "action": "actions", "reward": "rewards", "next": "next_observations", "done": "terminals"}
+        names = {
+            "obs": "observations",
+            "action": "actions",
+            "reward": "rewards",
+            "next": "next_observations",
+            "done": "terminals",
+        }
         columns = {names[name]: [episode[name].tolist() for episode in episodes] for name in episodes[0]}
     else:
         rows = _together(episodes)
         names = {
-            "obs": "observation.state", "action": "action", "reward": "next.reward", "next": "next_observation",
-            "done": "next.done", "number": "episode_index",
+            "obs": "observation.state",
+            "action": "action",
+            "reward": "next.reward",
+            "next": "next_observation",
+            "done": "next.done",
+            "number": "episode_index",
         }
-        columns = {names[name]: column.tolist() for name, column in rows.items()} | {"frame": list(range(len(rows["reward"])))}
+        columns = {names[name]: column.tolist() for name, column in rows.items()} | {
+            "frame": list(range(len(rows["reward"])))
+        }
     pq.write_table(pa.table(columns), path)
 
 
 def _write_lines(path: Path, episodes: list[Episode], layout: str) -> None:
     usual = {"obs": "obs", "action": "action", "reward": "reward", "next": "next_obs", "done": "terminated"}
-    plural = {"obs": "obs", "action": "actions", "reward": "rewards", "next": "new_obs", "done": "terminateds", "number": "eps_id"}
+    plural = {
+        "obs": "obs",
+        "action": "actions",
+        "reward": "rewards",
+        "next": "new_obs",
+        "done": "terminateds",
+        "number": "eps_id",
+    }
     if layout == "episode lines":
         lines = [{usual[name]: array.tolist() for name, array in episode.items()} for episode in episodes]
     elif layout == "lines":
@@ -148,6 +184,6 @@ def _write_lines(path: Path, episodes: list[Episode], layout: str) -> None:
         bounds = [*range(0, len(rows["reward"]), 20), len(rows["reward"])]
         lines = [
             {"type": "SampleBatch"} | {plural[name]: column[a:b].tolist() for name, column in rows.items()}
-            for a, b in zip(bounds, bounds[1:], strict=False)
+            for a, b in itertools.pairwise(bounds)
         ]
     save(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())

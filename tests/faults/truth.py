@@ -1,6 +1,7 @@
 """Random logs of which the truth is known, and what a reader must make of them: nothing of the package is used here."""
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ class Log:
 
     def select(self, rows: list[int]) -> "Log":
         """These rows only."""
-        arrays = (self.episode, self.time, self.obs, self.following, self.action, self.terms)
-        words = [self.word[row] for row in rows]
-        return Log(*(array[rows] for array in arrays), self.weights, self.terminal[rows], words)
+        arrays = ("episode", "time", "obs", "following", "action", "terms", "terminal")
+        some: dict[str, Any] = {name: getattr(self, name)[rows] for name in arrays}
+        return replace(self, **some, word=[self.word[row] for row in rows])
 
 
 def simulate(chance: np.random.Generator, decimals: int, units: list[float], quantity: bool) -> Log:
@@ -82,7 +83,7 @@ def pieces_of(log: Log, has_next: bool, sees_gaps: bool, remedy: str, sees_termi
     for episode in dict.fromkeys(log.episode.tolist()):
         rows = [i for i in range(len(log)) if log.episode[i] == episode]
         parts = [[rows[0]]]
-        for before, row in zip(rows, rows[1:], strict=False):
+        for before, row in itertools.pairwise(rows):
             if sees_gaps and log.time[row] != log.time[before] + 1:
                 parts.append([])
             parts[-1].append(row)
@@ -143,7 +144,7 @@ def difference(pieces: list[Piece], transitions: Any, offset: Floats | None) -> 
     shift = np.zeros(t.observations.shape[1]) if offset is None else offset
     ends = np.flatnonzero(t.terminals | t.timeouts)
     bounds = sorted({0, *(ends + 1).tolist(), len(t.rewards)})
-    parts = [np.arange(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [np.arange(a, b) for a, b in itertools.pairwise(bounds)]
     parts.sort(key=lambda rows: [*(t.observations[rows[0]] + shift).tolist(), *t.actions[rows[0]].tolist()])
     wanted = sorted(pieces, key=lambda piece: (piece.observations[0], piece.actions[0]))
     lengths, right = [len(rows) for rows in parts], [len(piece.rewards) for piece in wanted]
