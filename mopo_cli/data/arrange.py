@@ -76,7 +76,7 @@ def arrange(
     labels = [raw[name] for name in (*of.sources.get("episode", ()), log.episode) if name is not None]
     part = None if log.part is None else raw[log.part]
     labels += [part] if labels and part is not None else []
-    numbers = np.arange(len(next(iter(raw.values()))))
+    numbers = np.arange(next((len(column) for column in raw.values() if column.ndim), 0))
     begins = np.flatnonzero(np.diff(part, prepend=-1)) if part is not None else numbers[:1]
     rows = Rows(raw, _together(labels) if labels else None, part, numbers, begins)
     checks = [_expand(where, rows, name) for name, kind in of.kinds.items() if kind == "onehot"]

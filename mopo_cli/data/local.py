@@ -73,7 +73,7 @@ def load_local(
     offset, doubts = _lift(where, of.sources, rows, names["observations"])
     is_flat = bool(column_map.columns) or log.is_table
     try:
-        joined = _join(where, of, rows, is_flat)
+        joined = _join(where, of, rows, is_flat or len(of.sources["observations"]) > 1)
         transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
     except UnusableData as error:
         raise UnusableData(rows.in_files(error.checks, paths)) from error
