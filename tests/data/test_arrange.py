@@ -195,7 +195,14 @@ def test_a_value_is_filled_from_the_last_one_before_it_in_its_episode(cells: lis
 
 
 def test_no_value_is_taken_from_an_episode_that_a_flag_ends(tmp_path: Path) -> None:
-    rows = [(0, 0.9, 1, 0), (1, 0.1, 1, 1), ("", 0.2, 1, 0), (6, 0.3, 1, 0), (7, 0.4, 1, 0), (8, 0.5, 1, 0)]
+    rows: list[tuple[Any, ...]] = [
+        (0, 0.9, 1, 0),
+        (1, 0.1, 1, 1),
+        ("", 0.2, 1, 0),
+        (6, 0.3, 1, 0),
+        (7, 0.4, 1, 0),
+        (8, 0.5, 1, 0),
+    ]
     columns = "obs=x,action=a,reward=r,terminal=d"
     data, _ = load(table(tmp_path, rows, "x,a,r,d"), columns, "fill-forward")
     assert (data.observations[:, 0].tolist(), data.terminals.tolist()) == ([0, 1, 6, 7], [False, True, False, False])

@@ -70,7 +70,7 @@ def groups(folder: Path) -> Path:
 
 
 def groups_with_a_last_state(folder: Path, apart: bool = False) -> Path:
-    columns = {}
+    columns: dict[str, Any] = {}
     for i, episode in enumerate(episodes()):
         states = np.concatenate([episode["observations"], episode["next_observations"][-1:]])
         columns |= {f"episode_{i}/obs/{j}": state for j, state in enumerate(states.T)} if apart else {}
