@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from mopo_cli.data.source import Entry
 
 EXAMPLES = (
-    "mopo fetch-data --dataset generate:InvertedPendulum-v5:random --transitions 20000",
-    "mopo fetch-data --dataset generate:HalfCheetah-v5:medium-replay --behaviour-steps 300000",
+    "mopo fetch-data --dataset generate:InvertedPendulum-v5:random",
+    "mopo fetch-data --dataset generate:HalfCheetah-v5:medium-replay",
     "mopo fetch-data --dataset ./my-logs.h5 --env Hopper-v5",
     "mopo fetch-data --dataset ./tank.npz --env my_module:Tank-v0",
     "mopo fetch-data --dataset ./plant.csv --columns obs=temp+flow,action=valve,reward=yield,episode=batch --check",
-    "mopo fetch-data --dataset ./demos.hdf5 --explain    # one group per episode: data/demo_0/obs/..., as robomimic",
-    "mopo fetch-data --dataset ./d3rlpy.h5 --check       # numbered arrays: observations_0, actions_0, ...",
-    "mopo fetch-data --dataset ./padded.npz --check      # [episodes, steps, width], with lengths or a mask",
-    "mopo fetch-data --dataset ./logs/ --check           # all files of a folder, or './logs/worker_*.csv'",
+    "mopo fetch-data --dataset ./demos.hdf5 --explain   # a group per episode",
+    "mopo fetch-data --dataset ./d3rlpy.h5 --check      # observations_0, ...",
+    "mopo fetch-data --dataset ./padded.npz --check     # padded episodes",
+    "mopo fetch-data --dataset ./lists.parquet --check  # lists in cells",
+    "mopo fetch-data --dataset ./steps.jsonl --check    # or batches of RLlib",
+    "mopo fetch-data --dataset ./logs/ --check          # all files of a folder",
     "mopo fetch-data --list hopper",
 )
 

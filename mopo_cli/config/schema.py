@@ -49,36 +49,31 @@ class FetchData(Settings):
     )
     env: Text | None = setting(
         None,
-        "environment that a file, or a Minari set without one, was recorded in: Hopper-v5, or my_module:Tank-v0, whose"
-        " module is imported",
+        "environment of a file, or of a Minari set that names none: Hopper-v5, or my_module:Tank-v0",
     )
     env_kwargs: JsonObject | None = setting(
         None, "what the environment is made with, as JSON: '{\"level\": 2.0}' (with --env and generate: sets)"
     )
     columns: Text | None = setting(
         None,
-        "columns of a file: obs=..., action=..., ... or a YAML file with them (files; of a Minari set with Dict"
-        " observations: obs=ENTRY+ENTRY)",
+        "columns of a file: obs=..., action=..., ... or a YAML file with them; entries of Dict observations (Minari)",
     )
     layout: Text | None = setting(
         None,
-        "how the rows lie in a file, if mopo decides wrongly: groups, numbered, padded, rllib, lists, lines, table or"
-        " rows (files only)",
+        "how rows lie in a file, if mopo is wrong: groups, numbered, padded, rllib, lists, lines, table or rows",
     )
     missing: Literal["refuse", "drop-rows", "split-episodes", "fill-forward"] = setting(
         "refuse",
-        "what to do with missing values: refuse the file, leave out the rows, leave them out and end the episode there,"
-        " or take the value of the row before (files only)",
+        "rows that lack a value: refuse, leave out, end the episode there, or take the value before (files)",
     )
     termination: Text = setting(
         "auto",
-        "when model episodes end: auto (the environment's rule), the name of a rule, none, or an expression over the"
-        " predicted observation, names of columns, action and step, such as 'abs(obs[1]) > 0.2 or step >= 100'",
+        "when model episodes end: auto (the environment's rule), the name of a rule, none, or an expression such as"
+        " 'abs(obs[1]) > 0.2 or step >= 100'",
     )
     reward: Text | None = setting(
         None,
-        "the reward as an expression over obs, action, next_obs, names of columns and step, such as"
-        " '-abs(obs[0] - 70) - 0.1 * action[0]**2'",
+        "the reward as an expression, such as '-abs(obs[0] - 70) - 0.1 * action[0]**2'",
     )
     history: int = setting(
         1,
@@ -89,7 +84,7 @@ class FetchData(Settings):
     relabel: Text | None = setting(None, "reward rule that replaces the rewards in the data", "MOPO §5.2")
     mirror: Text | None = setting(
         None,
-        "address to download D4RL sets from, in front of /gym_mujoco_v2/hopper_medium-v2.hdf5 (or MOPO_D4RL_MIRROR)",
+        "server to download D4RL sets from (or MOPO_D4RL_MIRROR)",
     )
     transitions: int = setting(100_000, "transitions to record (generate: sets, but not replay levels)", ge=1)
     behaviour_steps: int = setting(

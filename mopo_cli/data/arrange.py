@@ -1,6 +1,8 @@
 """The rows of a log as they are learned from: categories as numbers, in the order of their steps, nothing missing."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,15 @@ class Rows:
     """Columns of rows as they were read, and what tells where episodes end.
 
     `episode` `[N]` are labels, one per episode, `part` `[N]` those of pieces that the record is cut into, None where
-    nothing gives them. `dimensions` are the names of the columns that categories became.
+    nothing gives them. `dimensions` are the names of the columns that categories became, `numbers` `[N]` the places
+    that the rows had in the log, and `begins` those of the first row of each file.
     """
 
     raw: Columns
     episode: NDArray[np.int64] | None
     part: NDArray[np.int64] | None
+    numbers: NDArray[np.int64]
+    begins: NDArray[np.int64]
     dimensions: dict[str, list[str]] = field(default_factory=dict)
 
     def select(self, rows: NDArray[Any]) -> None:
@@ -33,6 +38,25 @@ class Rows:
         self.raw = {name: column[rows] for name, column in self.raw.items()}
         self.episode = None if self.episode is None else self.episode[rows]
         self.part = None if self.part is None else self.part[rows]
+        self.numbers = self.numbers[rows]
+
+    def in_files(self, checks: Sequence[Check], paths: Sequence[Path]) -> list[Check]:
+        """The checks, which say as well where a row is in the file, if it has another place there."""
+        return [
+            replace(
+                check,
+                fault=self._placed(check.fault, check.row, paths),
+                warning=self._placed(check.warning, check.row, paths),
+            )
+            for check in checks
+        ]
+
+    def _placed(self, text: str, row: int | None, paths: Sequence[Path]) -> str:
+        if not text or row is None or row >= len(self.numbers) or (self.numbers[row] == row and len(paths) == 1):
+            return text
+        number = int(self.numbers[row])
+        file = int(np.searchsorted(self.begins, number, side="right")) - 1
+        return f"{text} Row {row} is row {number - self.begins[file]} of {paths[file].name}."
 
     def cut_after(self, rows: Bools) -> None:
         """End the record after these rows `[N]`."""
@@ -52,7 +76,9 @@ def arrange(
     labels = [raw[name] for name in (*of.sources.get("episode", ()), log.episode) if name is not None]
     part = None if log.part is None else raw[log.part]
     labels += [part] if labels and part is not None else []
-    rows = Rows(raw, _together(labels) if labels else None, part)
+    numbers = np.arange(next((len(column) for column in raw.values() if column.ndim), 0))
+    begins = np.flatnonzero(np.diff(part, prepend=-1)) if part is not None else numbers[:1]
+    rows = Rows(raw, _together(labels) if labels else None, part, numbers, begins)
     checks = [_expand(where, rows, name) for name, kind in of.kinds.items() if kind == "onehot"]
     require(checks)
     if "step" in of.sources or missing != "refuse":
@@ -91,32 +117,35 @@ def _sort(where: str, rows: Rows, name: str) -> list[Check]:
         require([Check(name, "steps", f"{where}: column {name} holds no number in row {row}.", row)])
     # A step means the same in every file; without a column of episodes, files begin anew.
     labels = rows.episode if rows.episode is not None else rows.part
-    order = order_rows(step, labels, _repeated(rows, name), name, where)
+    order = order_rows(step, labels, _content(rows), name, where)
     rows.select(order.rows)
-    rows.episode = order.episode
+    if rows.episode is not None or order.restarts:
+        rows.episode = order.episode
+    else:  # a clock that goes on: only flags tell where an episode ends
+        rows.part = order.episode
     if order.gap.any():
         rows.cut_after(order.gap)
     return order.checks
 
 
-def _repeated(rows: Rows, step: str) -> Bools:
-    """The rows that equal an earlier one of the same episode in every column that was read."""
+def _content(rows: Rows) -> NDArray[np.int64]:
+    """Numbers `[N]`, equal where rows are equal in every column that was read."""
     marks = [mark for mark in (rows.episode, rows.part) if mark is not None]
-    keys = [rows.raw[step].reshape(-1), *marks]
-    by_key = np.lexsort(keys)
-    alike = np.ones(len(by_key) - 1, np.bool_)
-    for column in [*keys, *rows.raw.values()]:
-        ordered = column[by_key].reshape(len(by_key), -1)
-        alike &= (ordered[1:] == ordered[:-1]).all(axis=1)
-    repeated = np.zeros(len(by_key), np.bool_)
-    repeated[by_key[1:]] = alike
-    return repeated
+    content = np.zeros(len(next(iter(rows.raw.values()))), np.int64)
+    for column in (*marks, *rows.raw.values()):
+        for values in column.reshape(len(content), -1).T:
+            distinct, numbers = np.unique(values, return_inverse=True)
+            content = np.unique(content * len(distinct) + numbers, return_inverse=True)[1].astype(np.int64)
+    return content
 
 
 def _mend(rows: Rows, of: FileColumns, missing: Remedy, notes: list[str]) -> None:
     count = len(next(iter(rows.raw.values())))
     marks = [mark for mark in (rows.episode, rows.part) if mark is not None]
-    episode = _together(marks) if marks else np.zeros(count, np.int64)
+    ends = np.zeros(count, np.bool_)
+    for name in (*of.sources.get("terminals", ()), *of.sources.get("timeouts", ())):
+        ends |= (rows.raw[name].reshape(count, -1) == 1).any(axis=1)
+    episode = _together([*marks, np.cumsum(ends) - ends])
     marking = {*of.sources.get("episode", ()), *of.sources.get("step", ())}
     mended = mend({name: column for name, column in rows.raw.items() if name not in marking}, episode, missing)
     rows.raw |= mended.columns

@@ -40,7 +40,7 @@ def once_each(path: Path, heading: Sequence[str], names: Sequence[str]) -> dict[
 
 
 def values_of(path: Path, columns: Mapping[str, Any], wanted: Wanted, convert: Convert | None = None) -> Columns:
-    """Columns of arrow as they are wanted, the numbers as ``convert`` makes them.
+    """Columns of arrow as they are wanted, numbers and times as ``convert`` makes them.
 
     UnusableData with the first bad cell of every column that has one.
     """
@@ -61,9 +61,9 @@ def _typed(name: str, column: Any, wanted: Wanted, convert: Convert | None) -> N
         return codes(column)
     if name in wanted.words:
         return words_of(column)
-    if name in wanted.times:
-        return times_of(column)
-    return numbers_of(column, wanted.missing) if convert is None else np.asarray(convert(name, column))
+    if convert is not None:
+        return np.asarray(convert(name, column))
+    return times_of(column) if name in wanted.times else numbers_of(column, wanted.missing)
 
 
 @contextmanager

@@ -13,7 +13,10 @@ TEXT = "no text"
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 _TIME = r"(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:.*)?)"
 REPAIR = "Remove or repair this episode"
+EMPTY = "Remove or repair this episode, or say with --missing what to do with rows that lack a value"
+NOTHING = ("", "nan", "na", "n/a", "null", "none")
 NO_COMMAS = "Write numbers with a decimal point and without thousands separators"
+TIMES = "2024-03-01 06:00 or 01.03.2024 06:00"
 NO_TIMES = "give a number, or leave the column out"
 
 
@@ -32,7 +35,8 @@ class BadCell(Exception):
 def numbers_of(column: Any, missing: bool = False) -> NDArray[Any]:
     """A column of numbers, or of text that is numbers, as int64, float64 or bool `[N]`; of lists as `[N, width]`.
 
-    ``true`` and ``false`` among them are 1 and 0. With ``missing`` an empty cell is NaN, and the column float64.
+    ``true`` and ``false`` among them are 1 and 0. With ``missing`` an empty cell is NaN, and the column float64;
+    ``NA``, ``N/A``, ``NULL`` and ``None`` are empty as well.
     BadCell for the first cell that is empty or no number, or a list of another length than the first.
     """
     import pyarrow as pa
@@ -40,13 +44,13 @@ def numbers_of(column: Any, missing: bool = False) -> NDArray[Any]:
 
     kind = column.type
     if is_list(kind):
-        return _matrix(column)
+        return _matrix(column, missing)
     if is_text(kind):
         return _parse(pc.utf8_trim_whitespace(column.cast(pa.string())), missing)
     if pa.types.is_decimal(kind) or pa.types.is_null(kind) or (missing and column.null_count):
         column = column.cast(pa.float64())
     if not missing:
-        _refuse_empty(column.is_null())
+        refuse_empty(column.is_null(), EMPTY)
     values: NDArray[Any] = column.to_numpy()
     return values
 
@@ -68,9 +72,13 @@ def times_of(column: Any) -> NDArray[np.float64]:
     moment = text if pa.types.is_temporal(text.type) else None
     if is_text(text.type) and _cast(_words_as_numbers(text), pa.float64()) is None:
         moment = _moments(text)
+    if moment is None and is_text(text.type) and len(text) and re.fullmatch(_TIME, text[0].as_py() or ""):
+        row = bisect(range(1, len(text)), False, key=lambda rows: _moments(text.slice(0, rows)) is None)
+        refuse_empty(pc.equal(text, ""))
+        raise BadCell(row, f"{text[row].as_py()[:_SHOWN]!r} is not a time such as {TIMES}")
     if moment is None:
         return numbers_of(column).astype(np.float64)
-    _refuse_empty(moment.is_null())
+    refuse_empty(moment.is_null())
     exact = moment.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
     return np.asarray(exact.astype(np.float64) / 1e6)
 
@@ -94,11 +102,10 @@ def _parse(column: Any, missing: bool) -> NDArray[Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    empty = pc.or_kleene(column.is_null(), pc.equal(column, ""))
     if missing:
-        column = pc.if_else(pc.fill_null(empty, True), "nan", column)
+        column = pc.if_else(pa.array(are_empty(column)), "nan", column)
     else:
-        _refuse_empty(empty)
+        refuse_empty(pc.or_kleene(column.is_null(), pc.equal(column, "")), EMPTY)
     for text in (column, _words_as_numbers(column)):
         for kind in (pa.int64(), pa.float64()):
             if (numbers := _cast(text, kind)) is not None:
@@ -119,6 +126,8 @@ def _no_number(column: Any, row: int) -> BadCell:
         return BadCell(row, holds=f"time stamps {shown}: {NO_TIMES}")
     if "," not in cell and not pc.any(pc.match_substring_regex(_words_as_numbers(column), f"^{NUMBER}$")).as_py():
         return BadCell(row, holds=f"text {shown}, not numbers", kind=TEXT)
+    if cell.lower() in NOTHING:
+        return BadCell(row, f"{cell!r} is not a number", EMPTY)
     grouped = re.fullmatch(r"[+-]?\d[\d.]*,[\d.,]+", cell) is not None
     return BadCell(row, f"{cell[:_SHOWN]!r} is not a number", NO_COMMAS if grouped else REPAIR)
 
@@ -149,17 +158,28 @@ def codes(column: Any) -> NDArray[np.int64]:
 
     empty = column.is_null(nan_is_null=True)
     if is_text(column.type):
-        empty = pc.or_kleene(empty, pc.equal(pc.utf8_trim_whitespace(column.cast(pa.string())), ""))
-    _refuse_empty(empty)
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
+        empty = pc.or_kleene(empty, pc.is_in(words, value_set=pa.array(["", "nan"])))
+    refuse_empty(empty)
     encoded = column.dictionary_encode().unify_dictionaries()
     parts = [np.asarray(part.indices) for part in encoded.chunks]
     return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
 
 
-def _refuse_empty(empty: Any) -> None:
+def are_empty(column: Any) -> NDArray[np.bool_]:
+    """Which cells of text hold nothing, or a word for nothing, `[N]`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(column, "")))
+    return np.asarray(pc.is_in(words, value_set=pa.array(NOTHING)))
+
+
+def refuse_empty(empty: Any, mend: str = REPAIR) -> None:
+    """BadCell for the first cell `[N]` that is empty."""
     rows = np.flatnonzero(np.asarray(empty))
     if len(rows):
-        raise BadCell(int(rows[0]), f"the cell is empty ({len(rows)} in this column)")
+        raise BadCell(int(rows[0]), f"the cell is empty ({len(rows)} in this column)", mend)
 
 
 def is_text(kind: Any) -> bool:
@@ -191,7 +211,7 @@ def sequences_of(column: Any) -> list[NDArray[Any]]:
     return np.split(values, ends[:-1])
 
 
-def _matrix(column: Any) -> NDArray[Any]:
+def _matrix(column: Any, missing: bool) -> NDArray[Any]:
     """Lists of one length as `[N, width]`."""
     lengths, cells = _unpacked(column)
     others = np.flatnonzero(lengths != lengths[:1])
@@ -200,7 +220,7 @@ def _matrix(column: Any) -> NDArray[Any]:
         raise BadCell(row, f"the list has {lengths[row]} numbers, but the first has {lengths[0]}")
     width = int(lengths[0]) if len(lengths) else 1
     try:
-        return numbers_of(cells).reshape(len(lengths), width)
+        return numbers_of(cells, missing).reshape(len(lengths), width)
     except BadCell as bad:
         raise BadCell(bad.row // width, bad.problem) from bad
 
@@ -210,7 +230,7 @@ def _unpacked(column: Any) -> tuple[NDArray[np.int64], Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    _refuse_empty(column.is_null())
+    refuse_empty(column.is_null())
     lengths = np.asarray(pc.list_value_length(column)).astype(np.int64)
     if len(empty := np.flatnonzero(lengths == 0)):
         raise BadCell(int(empty[0]), "the list is empty")

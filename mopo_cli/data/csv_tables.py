@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from mopo_cli.data.arrow import arrow_errors, once_each, opened, refuse_many, values_of
-from mopo_cli.data.arrow_values import NUMBER, numbers_of
+from mopo_cli.data.arrow_values import NUMBER, numbers_of, times_of
 from mopo_cli.data.decimal_commas import COMMA_NUMBER, in_words, signs_of, with_points
 from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.text_files import UTF8, as_utf8, blocks, is_gzipped, text_encoding
@@ -102,13 +102,13 @@ def _read(file: _Csv, heading: list[str], wanted: Wanted, remarks: list[str]) ->
     columns = {name: table[column] for name, column in written.items()}
     if file.separator == ",":
         return values_of(file.path, columns, wanted)
-    signs = signs_of(columns[name] for name in wanted.numbers)
+    signs = signs_of(columns[name] for name in (*wanted.numbers, *wanted.times))
     rewritten: list[str] = []
 
     def convert_commas(name: str, column: Any) -> NDArray[Any]:
-        if (pointed := with_points(column, signs)) is not column:
+        if (pointed := with_points(column, signs, wanted.missing)) is not column:
             rewritten.append(name)
-        return numbers_of(pointed, wanted.missing)
+        return times_of(pointed) if name in wanted.times else numbers_of(pointed, wanted.missing)
 
     values = values_of(file.path, columns, wanted, convert_commas)
     remarks[:] = in_words({name: columns[name] for name in rewritten})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import NUMBER, BadCell, is_text
+from mopo_cli.data.arrow_values import EMPTY, NOTHING, NUMBER, REPAIR, BadCell, are_empty, is_text, refuse_empty
 
 _EXPONENT = r"([eE][+-]?\d+)?"
 _THOUSANDS_POINTS = r"\d{1,3}(\.\d{3})+"
@@ -46,9 +46,10 @@ def signs_of(columns: Iterable[Any]) -> Signs:
     return Signs(*(any(_fits(column, proof).any() for column in cells) for proof in (_COMMA_PROOF, _POINT_PROOF)))
 
 
-def with_points(column: Any, signs: Signs) -> Any:
+def with_points(column: Any, signs: Signs, missing: bool = False) -> Any:
     """A column of text with decimal points and no thousands separators; the same object where nothing is to be done.
 
+    With ``missing`` a cell may hold nothing.
     BadCell for the first cell that is written otherwise than the others, or of which nothing says how it is meant.
     """
     import pyarrow.compute as pc
@@ -59,7 +60,7 @@ def with_points(column: Any, signs: Signs) -> Any:
         return column
     if commas.any() and not _fits(cells, COMMA_NUMBER)[commas].any():
         return column  # text, of which it is said elsewhere that it is no number
-    _refuse_others(cells, commas)
+    _refuse_others(cells, commas, missing)
     _refuse_doubts(cells, commas, signs)
     return pc.replace_substring(pc.replace_substring(cells, ".", ""), ",", ".")
 
@@ -79,9 +80,9 @@ def _are_grouped(cells: Any, signs: Signs) -> bool:
     return bool(grouped and (signs.comma or _fits(cells, _POINTS_PROOF).any()))
 
 
-def _refuse_others(cells: Any, commas: Bools) -> None:
+def _refuse_others(cells: Any, commas: Bools, missing: bool) -> None:
     """BadCell for a number that is written otherwise than those with a decimal comma."""
-    others = np.flatnonzero(~_fits(cells, COMMA_NUMBER))
+    others = np.flatnonzero(~_fits(cells, COMMA_NUMBER) & ~(missing & are_empty(cells)))
     if len(others):
         row = int(others[0])
         cell = cells[row].as_py()
@@ -90,8 +91,8 @@ def _refuse_others(cells: Any, commas: Bools) -> None:
             other = f"but {cells[like].as_py()!r} in row {like} has one"
             raise BadCell(row, f"{cell!r} has no decimal comma, {other}", "Write all numbers of a column in one way")
         if cell:
-            raise BadCell(row, f"{cell[:60]!r} is not a number")
-        raise BadCell(row, f"the cell is empty ({int(_fits(cells, '').sum())} in this column)")
+            raise BadCell(row, f"{cell[:60]!r} is not a number", EMPTY if cell.lower() in NOTHING else REPAIR)
+        refuse_empty(_fits(cells, ""), EMPTY)
 
 
 def _refuse_doubts(cells: Any, commas: Bools, signs: Signs) -> None:

@@ -21,16 +21,18 @@ def guess_next(
     stated: Bools,
     labelled: bool,
     where: str,
+    cut: Bools | None = None,
 ) -> tuple[Transitions, list[str], list[Check]]:
     """Transitions whose next states are the next row's observations; what was done, in words; and what was looked at.
 
     Columns as in `Transitions`, over N rows, with `settle_ends` before `shift`. ``stated`` `[N]`: the timeouts that the
-    log marks itself; ``labelled``: whether a column of episodes marks the ends. The caller must `checks.require` what
+    log marks itself; ``labelled``: whether a column of episodes marks the ends; ``cut``: where mopo cut the record,
+    at gaps and between files. The caller must `checks.require` what
     comes back: outcomes that were dropped, and ends that are marked a row beside the true ones, are faults.
     """
     is_marked = labelled or bool((terminals | timeouts).any())
     settled, checks = settle_ends(rewards, terminals, timeouts, stated, is_marked, where)
-    checks.append(check_jumps(observations, settled | timeouts, where))
+    checks.append(check_jumps(observations, settled | timeouts, where, cut))
     transitions, notes = shift(observations, actions, rewards, settled, timeouts)
     added = int(settled.sum() - terminals.sum())
     if added:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import TEXT
+from mopo_cli.data.arrow_values import EMPTY, TEXT
 from mopo_cli.data.checks import Check, UnusableData
 from mopo_cli.data.column_map import conventional
 from mopo_cli.data.text_files import lines
@@ -97,7 +97,8 @@ class Cells:
         if value is None and self.missing:
             return "" if name in self.text else float("nan")
         if value is None:
-            raise InputError(f"{self.path.name}: line {line.number} has no value for {name}.", hint=_HINT)
+            mend = "" if name in self.text else f" {EMPTY}."
+            raise InputError(f"{self.path.name}: line {line.number} has no value for {name}.{mend}")
         if isinstance(value, str) and value.startswith(_PACKED):
             raise InputError(
                 f"{self.path.name}: line {line.number}: {name} is packed: write it with compress_columns=[] "

@@ -9,7 +9,7 @@ from mopo_cli.data.transitions import Bools, Floats, Transitions
 Sizes = NDArray[np.float32]
 
 # A group of steps stands out where its median is as many times the others' median, and beyond nearly all of them.
-_TIMES, _NEARLY_ALL, _GROUP = 3.0, 0.99, 3
+_TIMES, _NEARLY_ALL, _GROUP = 3.0, 0.99, 5
 # A single step stands out beyond the median and as many times the distance from there to the upper quartile ...
 _SPREADS, _TIMES_MEDIAN = 15.0, 5.0
 # ... where the steps before and after it are smaller; a quick movement takes several large ones.
@@ -43,17 +43,18 @@ def stand_out(group: Sizes, others: Sizes) -> bool:
     return bool(np.median(group) > _usual(moving)) if len(group) >= _GROUP else bool(group.min() > _farthest(moving))
 
 
-def check_jumps(observations: Floats, ends: Bools, where: str) -> Check:
+def check_jumps(observations: Floats, ends: Bools, where: str, cut: Bools | None = None) -> Check:
     """Whether the rows between marked ends follow on each other, where next states are the next row's observations.
 
     ``observations`` `[N, O]`, ``ends`` `[N]` the last rows of the episodes. It is a fault where the jumps lie in the
-    row before or after the marked ends and not at these, and a warning where single steps stand out elsewhere.
+    row before or after the marked ends and not at these, and a warning where single steps stand out elsewhere. Of the
+    ends, ``cut`` are not marked in the log: mopo ended the record there.
     """
     if len(observations) <= _FEWEST:
         return Check("observations", _WHAT)
     sizes = np.zeros(len(observations), np.float32)
     sizes[:-1] = step_sizes(observations[:-1], observations[1:])
-    fault = _ends_beside(sizes, ends, where)
+    fault = _ends_beside(sizes, ends, ends if cut is None else ends & ~cut, where)
     if fault is not None:
         return fault
     inside = ~ends
@@ -74,9 +75,9 @@ def check_jumps(observations: Floats, ends: Bools, where: str) -> Check:
     return Check("observations", _WHAT, row=int(rows[0]), warning=warning)
 
 
-def _ends_beside(sizes: Sizes, ends: Bools, where: str) -> Check | None:
+def _ends_beside(sizes: Sizes, ends: Bools, marked: Bools, where: str) -> Check | None:
     """The fault of ends that are marked a row too early or too late, None where they are not."""
-    rows = np.flatnonzero(ends[:-2])
+    rows = np.flatnonzero(marked[:-2])
     rows = rows[rows > 0]
     near = np.zeros(len(sizes), np.bool_)
     for beside in (-1, 0, 1):

@@ -50,7 +50,8 @@ class Log:
     - `is_table`: columns are single numbers under a heading; otherwise they are arrays, and names may be paths;
     - `episode` is a column of labels that the layout itself makes, one label per episode, `part` one with a label per
       file: an episode does not go on in the next file, but a file may hold several;
-    - `following` has, for columns that are one row longer than the others, the name of the column of their next rows;
+    - `following` has, for columns that are one row longer than the others, the name of the column of their next rows,
+      which is read by that name but is none of `names`;
     - `note` says what was understood, for people; empty where the layout is the plain one. `remarks` say how the cells
       were understood that `read` read last; it fills them.
     """

@@ -163,7 +163,7 @@ def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
         return columns
 
     following = {name: name + _NEXT for name in longer}
-    return Log([*names, *following.values()], read, episode=EPISODE, following=following, note=note)
+    return Log(names, read, episode=EPISODE, following=following, note=note)
 
 
 def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, is_text: bool) -> NDArray[Any]:

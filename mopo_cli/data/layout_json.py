@@ -24,8 +24,8 @@ def is_json(path: Path) -> bool:
 
 
 def names_of(line: Line) -> list[str]:
-    """The names of what may be columns in a line: numbers, text, and lists of them."""
-    return [name for name, value in line.values.items() if depth(value) is not None]
+    """The names of what may be columns in a line: numbers, text, lists of them, and what is missing there."""
+    return [name for name, value in line.values.items() if value is None or depth(value) is not None]
 
 
 def _open_rllib(path: Path) -> Log | None:

@@ -78,11 +78,25 @@ def typed(path: Path, name: str, column: NDArray[Any], wanted: Wanted) -> NDArra
     if name in wanted.words:
         return np.char.decode(column) if column.dtype.kind == "S" else column.astype(np.str_)
     if name in wanted.times and column.dtype.kind in "SU":
-        try:
-            return column.astype(np.str_).astype("datetime64[us]").astype(np.float64) / 1e6
-        except ValueError as error:
-            raise InputError(f"{path.name}: column {name} holds what is no time such as 2024-03-01T06:00.") from error
+        return np.array([_time(path, name, row, str(cell)) for row, cell in enumerate(column.astype(np.str_).ravel())])
     return column
+
+
+def _time(path: Path, name: str, row: int, cell: str) -> float:
+    """A number, or a point of time in seconds since 1970."""
+    try:
+        return float(cell)
+    except ValueError:
+        pass
+    try:
+        moment = np.array(cell, "datetime64[us]")
+    except ValueError:
+        moment = np.array("NaT", "datetime64[us]")
+    if np.isnat(moment):  # an empty cell, too
+        raise InputError(
+            f"{path.name}: column {name}, row {row}: {cell[:60]!r} is not a time such as 2024-03-01 06:00."
+        )
+    return float(moment.astype(np.int64)) / 1e6
 
 
 def open_arrays(path: Path) -> Arrays | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.arrange import Rows, arrange
-from mopo_cli.data.checks import Check, require
+from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import (
     ColumnMap,
     FileColumns,
@@ -52,7 +52,6 @@ def load_local(
       last) are dropped and the rows before them marked as timeouts, unless they hold outcomes: see `data.ends`.
       Terminals keep their own observation as a filler, and ``info.terminal_next_known`` is False.
     - Without ``env_id`` and without bounds in the map, the action bounds are those of `actions.bounds_of`.
-
     - Observations that float32 cannot hold are stored less ``info.observation_offset``: see `data.offsets`.
 
     ``info.doubts`` are the warnings. Raises UnusableData, an InputError, for missing, misshapen and unreadable columns,
@@ -73,10 +72,12 @@ def load_local(
     names["rewards"] = ["+".join(of.sources.get("rewards", ("rewards",)))]
     offset, doubts = _lift(where, of.sources, rows, names["observations"])
     is_flat = bool(column_map.columns) or log.is_table
-    joined = _join(where, of, rows, is_flat)
-    joined.setdefault("rewards", np.zeros(len(joined["observations"]), np.float32))
-    transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
-    checks = [*more_checks, *checks, *doubts]
+    try:
+        joined = _join(where, of, rows, is_flat or len(of.sources["observations"]) > 1)
+        transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
+    except UnusableData as error:
+        raise UnusableData(rows.in_files(error.checks, paths)) from error
+    checks = [*rows.in_files(more_checks, paths), *checks, *doubts]
     if env_id is None and column_map.action_low is None:
         require([check_continuous({name: raw[name] for name in of.sources["actions"]}, of.kinds, where)])
     if env_id is not None and spaces is not None:
@@ -124,9 +125,9 @@ def _tidy(
     rows = len(columns["observations"])
     terminals = columns.get("terminals", np.zeros(rows, np.bool_))
     stated = columns.get("timeouts", np.zeros(rows, np.bool_)) & ~terminals
-    timeouts = stated
+    timeouts, cut = stated, np.zeros(rows, np.bool_)
     if "part" in columns:
-        timeouts = stated | ((np.diff(columns["part"], append=-1) != 0) & ~terminals)
+        cut = (np.diff(columns["part"], append=-1) != 0) & ~terminals
     whole = columns if offset is None else columns | {o: columns[o] + offset for o in OBSERVATIONS if o in columns}
     dimensions = (
         (in_full(name, ours), dimension)
@@ -136,21 +137,24 @@ def _tidy(
     )
     checks = check_far_values(dimensions, where)
     if "episode" in columns:
-        name = in_full("+".join(sources["episode"]), "episode") if "episode" in sources else "episode"
+        by = next((ours for ours in ("episode", "step") if ours in sources), "episode")
+        name = in_full("+".join(sources.get(by, (by,))), by)
         timeouts, check = end_episodes(columns["episode"], terminals, timeouts, name, where)
         checks.append(check)
-    elif "timeouts" not in columns:
+    cut &= ~timeouts
+    timeouts = timeouts | cut
+    if "episode" not in columns and "timeouts" not in columns:
         notes.append("no timeouts column: none assumed")
     require(checks)
     observations, actions, rewards = (columns[ours] for ours in _NEEDED)
     if "next_observations" in columns:
         following = columns["next_observations"]
         return Transitions(observations, actions, rewards, following, terminals, timeouts), checks
-    if "episode" not in columns and ("part" not in columns or terminals.any()):
+    if "episode" not in columns and not (cut[:-1].any() and ("step" in sources or not terminals.any())):
         checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
     labelled = "episode" in columns
     transitions, more_notes, more_checks = guess_next(
-        observations, actions, rewards, terminals, timeouts, stated, labelled, where
+        observations, actions, rewards, terminals, timeouts, stated, labelled, where, cut
     )
     require([*checks, *more_checks])
     notes += more_notes
@@ -217,6 +221,7 @@ def _join(where: str, of: FileColumns, arranged: Rows, flat: bool) -> Columns:
                 columns[ours] = (weights @ np.stack(parts).astype(np.float64)).astype(np.float32)
     require(checks)
     marks = {"episode": arranged.episode, "part": arranged.part}
+    columns.setdefault("rewards", np.zeros(rows, np.float32))
     return columns | {name: mark for name, mark in marks.items() if mark is not None}
 
 

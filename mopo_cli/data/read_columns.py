@@ -70,6 +70,8 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
     except UnusableData as error:
         checks += [_advised(check, sources) for check in error.checks]
     require(_with_note(list_once(checks, log.names), log.note))
+    if not any(len(column) if column.ndim else 1 for column in raw.values()):
+        raise InputError(f"{where} has no rows.")
     return of, raw, [*notes, *log.remarks]
 
 
@@ -92,7 +94,8 @@ def _with_note(checks: list[Check], note: str) -> list[Check]:
 
 def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:
     """What to read of the columns that are there."""
-    here = {ours: [name for name in names if name in log.names] for ours, names in of.sources.items()}
+    there = {*log.names, *log.following.values()}
+    here = {ours: [name for name in names if name in there] for ours, names in of.sources.items()}
     made = [name for name in (log.episode, log.part) if name is not None]
     labels, times = here.pop("episode", []), here.pop("step", [])
     names = list(chain(*here.values()))

@@ -10,6 +10,7 @@ from mopo_cli.data.transitions import Bools
 from mopo_cli.data.validate import finite
 
 WIDE = ("observations", "actions", "next_observations")
+REPAIR = "remove or repair these episodes"
 FLAGS = ("terminals", "timeouts")
 
 
@@ -75,4 +76,5 @@ def _floats(column: NDArray[Any], name: str, where: str) -> tuple[NDArray[np.flo
     # What does not fit becomes infinite, which is a fault like any other infinity.
     with np.errstate(over="ignore"):
         floats = column.astype(np.float32)
-    return floats, finite(name, floats, where)
+    mend = f"{REPAIR}, or say with --missing what to do with rows that lack a value"
+    return floats, finite(name, floats, where, mend if np.isnan(floats).any() else REPAIR)

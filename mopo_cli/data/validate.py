@@ -93,16 +93,13 @@ def check_columns(transitions: Transitions, where: str) -> None:
         require([check])
 
 
-def finite(name: str, column: Floats, where: str) -> Check:
-    """Whether ``column`` `[N, ...]` is free of NaN and infinities."""
+def finite(name: str, column: Floats, where: str, mend: str = "remove or repair these episodes") -> Check:
+    """Whether ``column`` `[N, ...]` is free of NaN and infinities; ``mend``: what to do if it is not."""
     good = np.isfinite(column)
     if good.all():
         return Check(name, _FINITE)
     bad_rows = np.flatnonzero(~good.reshape(len(column), -1).all(axis=1))
-    fault = (
-        f"{where}: column {name} holds NaN or infinity in row {bad_rows[0]} ({len(bad_rows)} such rows): "
-        "remove or repair these episodes."
-    )
+    fault = f"{where}: column {name} holds NaN or infinity in row {bad_rows[0]} ({len(bad_rows)} such rows): {mend}."
     return Check(name, _FINITE, fault, int(bad_rows[0]))
 
 

@@ -62,6 +62,8 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "max": lambda *values: reduce(torch.maximum, values),
 }
 _SEVERAL = ("min", "max")
+_UNKNOWN = "is not known here"
+_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ class _Parser:
                 if n == node.id
             ]
             if len(places) != 1:
-                self._fault(node, "is both an observation and an action here" if places else "is not known here")
+                self._fault(node, "is both an observation and an action here" if places else self._unknown())
             self.uses_names = True
             return places[0]
         if not (isinstance(node.value, ast.Name) and node.value.id in _VECTORS):
@@ -219,6 +221,12 @@ class _Parser:
         self._fault(
             index, f"should be the number of an entry, as in {vector}[0] or {vector}[-1], or its name in quotes"
         )
+
+    def _unknown(self) -> str:
+        """What is said of a name that no column has."""
+        columns = [*self.names.get("obs", ()), *self.names.get("action", ())]
+        more = ", ..." if len(columns) > _SHOWN else ""
+        return f"is not known here; the columns are {', '.join(columns[:_SHOWN])}{more}" if columns else _UNKNOWN
 
     def _arithmetic(self, node: ast.BinOp, depth: int) -> _Value:
         """A long sum is a deep tree to the left, but is read as one."""

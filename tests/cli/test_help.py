@@ -9,6 +9,7 @@ import pytest
 
 from mopo_cli import __version__
 from mopo_cli.agents.algorithms import NAMES, load
+from mopo_cli.cli.fetch_data import EXAMPLES
 from mopo_cli.config.schema import STAGES
 from mopo_cli.dynamics.penalties import PENALTIES
 
@@ -86,6 +87,14 @@ def test_help_is_short(shell: Any, monkeypatch: pytest.MonkeyPatch, command: str
     monkeypatch.setenv("COLUMNS", "80")
     assert shell(f"{command} --help") == 0
     assert len(shell.out.splitlines()) <= 90
+
+
+def test_examples_of_fetch_data_keep_their_comments(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert shell("fetch-data --help") == 0
+    lines = [line.strip() for line in shell.out.split("Examples:")[1].splitlines()]
+    commented = [example for example in EXAMPLES if "#" in example]
+    assert commented and set(commented) <= set(lines)  # none is broken into two lines, or loses what stands in brackets
 
 
 def test_help_of_train_policy_has_panels_and_says_how_to_see_the_rest(shell: Any) -> None:

@@ -52,7 +52,7 @@ def test_shuffled_rows_are_put_in_order(seed: int, lengths: list[int]) -> None:
     labels = np.repeat(np.arange(len(lengths)), lengths)
     steps = np.concatenate([np.arange(n) for n in lengths]).astype(np.float64)
     shuffled = np.random.default_rng(seed).permutation(len(steps))
-    order = order_rows(steps[shuffled], labels[shuffled], np.zeros(len(steps), np.bool_), "t", "log")
+    order = order_rows(steps[shuffled], labels[shuffled], np.arange(len(steps)), "t", "log")
     back = shuffled[order.rows]
     for number, label in enumerate(dict.fromkeys(labels[shuffled])):  # episodes in the order in which they begin
         np.testing.assert_array_equal(back[order.episode == number], np.flatnonzero(labels == label))
@@ -82,6 +82,50 @@ def test_episodes_of_one_label_in_turn_are_refused(tmp_path: Path) -> None:
     rows = [(row[0], i % 2, *row[1:]) for i, row in enumerate(rows)]
     data, _ = load(table(tmp_path, rows, text), "obs=x,action=a,reward=r,episode=w+e,step=t")
     assert states(data) == [[0, 1, 2, 3], [10, 11, 12, 13]]
+
+
+def test_episodes_of_one_label_in_blocks_are_refused(tmp_path: Path) -> None:
+    a, b = episode(0, range(4)), episode(0, range(4), 10)
+    path = table(tmp_path, [*a[:2], *b[:2], *a[2:], *b[2:]])  # the steps of b seem to go on in a
+    for columns, way in (
+        (COLUMNS, "share a label, give each its own"),
+        ("obs=x,action=a,reward=r,step=t", "episode="),
+    ):
+        with pytest.raises(UnusableData, match=f"rows . and . differ, but both are t . of one episode.*{way}"):
+            load(path, columns)
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, "obs=x,action=a,reward=r,step=t"])
+def test_equal_rows_of_two_episodes_are_not_repeated(tmp_path: Path, columns: str) -> None:
+    rows = [*episode("a", range(4)), *episode("a", [0]), *episode("a", range(1, 3), 10)]  # both begin alike
+    data, info = load(table(tmp_path, rows), columns)
+    assert states(data) == [[0, 1, 2, 3], [0, 10, 11]]
+    assert "repeat" not in warnings(info)
+    twice = table(tmp_path, [*rows[:2], rows[1], *rows[2:]])
+    assert states(load(twice, columns)[0]) == [[0, 1, 2, 3], [0, 10, 11]]
+
+
+@pytest.mark.parametrize("unit", [0.1, 1, 60])
+def test_steps_of_any_unit_that_begin_again_begin_another_episode(tmp_path: Path, unit: float) -> None:
+    rows = episode("", [unit * t for t in range(4)]) + episode("", [0]) + episode("", [unit * t for t in range(3)], 10)
+    assert states(load(table(tmp_path, rows), "obs=x,action=a,reward=r,step=t")[0]) == [[0, 1, 2, 3], [10, 11, 12]]
+
+
+def test_flags_end_episodes_under_a_clock_that_goes_on(tmp_path: Path) -> None:
+    rows = [(t, x, 0.1 * t, 1, int(t in (2, 6))) for t, x in enumerate([0, 1, 2, 10, 11, 12, 13, 20, 21])]
+    path = table(tmp_path, [rows[i] for i in (4, 0, 8, 2, 1, 3, 7, 5, 6)], "t,x,a,r,d")
+    data, info = load(path, "obs=x,action=a,reward=r,step=t,terminal=d")
+    assert data.observations[:, 0].tolist() == [0, 1, 2, 10, 11, 12, 13, 20]
+    assert np.flatnonzero(data.terminals).tolist() == [2, 6]
+    assert "has neither timeouts nor a column of episodes" in warnings(info)
+
+
+def test_a_row_is_named_by_its_place_in_the_file(tmp_path: Path) -> None:
+    rows = [("a", t, t, 0.1 * t, 1, 7 * (t == 2)) for t in (4, 3, 2, 1, 0)] + [("b", 0, 9, 0.3, 1, 0)]
+    with pytest.raises(UnusableData, match=r"holds 7 in row 2, not 0 or 1\.$"):
+        load(table(tmp_path, rows, "e,t,x,a,r,d"), f"{COLUMNS},terminal=d")
+    with pytest.raises(UnusableData, match=r"holds 7 in row 2, not 0 or 1\. Row 2 is row 1 of log\.csv\.$"):
+        load(table(tmp_path, rows[1:3] + rows[:1] + rows[3:], "e,t,x,a,r,d"), f"{COLUMNS},terminal=d")
 
 
 MINUTES = [*range(3), *range(5, 17)]
@@ -148,6 +192,35 @@ def test_a_value_is_filled_from_the_last_one_before_it_in_its_episode(cells: lis
         assert mended.kept[i] == (not np.isnan(last[label]))
         if mended.kept[i]:
             assert mended.columns["x"][i] == last[label]
+
+
+def test_no_value_is_taken_from_an_episode_that_a_flag_ends(tmp_path: Path) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (0, 0.9, 1, 0),
+        (1, 0.1, 1, 1),
+        ("", 0.2, 1, 0),
+        (6, 0.3, 1, 0),
+        (7, 0.4, 1, 0),
+        (8, 0.5, 1, 0),
+    ]
+    columns = "obs=x,action=a,reward=r,terminal=d"
+    data, _ = load(table(tmp_path, rows, "x,a,r,d"), columns, "fill-forward")
+    assert (data.observations[:, 0].tolist(), data.terminals.tolist()) == ([0, 1, 6, 7], [False, True, False, False])
+    rows[1] = (1, 0.1, "", 1)  # the row of the terminal is left out: nothing leads from 0 to 6
+    data, _ = load(table(tmp_path, rows, "x,a,r,d"), columns, "drop-rows")
+    assert (data.observations[:, 0].tolist(), data.next_observations[:, 0].tolist()) == ([6, 7], [7, 8])
+
+
+@pytest.mark.parametrize("word", ["", "NA", "n/a", "NULL", "nan"])
+def test_words_for_nothing_are_missing_values(tmp_path: Path, word: str) -> None:
+    for separator, sign in ((",", "."), (";", ",")):
+        cells = [("a", t, word if t == 2 else f"0{sign}5", f"0{sign}{t}", 1) for t in range(5)]
+        path = tmp_path / "log.csv"
+        path.write_text("".join(separator.join(map(str, row)) + "\n" for row in [(*"etxar",), *cells]))
+        data, info = load(path, missing="drop-rows")
+        assert len(data) == 3 and "1 missing values in 1 rows" in info.source
+        with pytest.raises(UnusableData, match=r"column x.*row 2.*--missing"):
+            load(path)
 
 
 def test_the_end_of_an_episode_that_lacks_a_value_moves_to_the_row_before(tmp_path: Path) -> None:

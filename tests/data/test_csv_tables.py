@@ -17,6 +17,30 @@ def write(folder: Path, content: str | bytes, name: str = "my.csv") -> Path:
     return folder / name
 
 
+def test_steps_may_have_decimal_commas(tmp_path: Path) -> None:
+    path = write(tmp_path, "e;t;x;a;r\nA;0,2;3;0,3;1\nA;0,1;2;0,2;1\nA;0,0;1;0,1;1\nA;0,3;4;0,4;1\n")
+    data, _ = load(path, "obs=x,action=a,reward=r,step=t,episode=e")
+    assert data.observations[:, 0].tolist() == [1, 2, 3]
+
+
+def test_a_time_that_is_none_is_named(tmp_path: Path) -> None:
+    times = [*(f"01.03.2024 06:{m:02}" for m in range(6)), "gestern"]
+    path = write(tmp_path, "t,x,a,r\n" + "".join(f"{t},{i},0.{i},1\n" for i, t in enumerate(times)))
+    with pytest.raises(InputError, match="column t, row 6: 'gestern' is not a time such as 2024-03-01 06:00 or"):
+        load(path, "obs=x,action=a,reward=r,step=t")
+
+
+def test_a_label_that_is_nan_is_empty(tmp_path: Path) -> None:
+    path = write(tmp_path, "e,x,a,r\nA,1,0.1,1\nA,2,0.2,1\nnan,3,0.3,1\nB,4,0.4,1\n")
+    with pytest.raises(InputError, match=r"column e, row 2: the cell is empty"):
+        load(path, "obs=x,action=a,reward=r,episode=e")
+
+
+def test_a_heading_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"my\.csv has no rows"):
+        load(write(tmp_path, "x,a,r\n"), "obs=x,action=a,reward=r")
+
+
 def test_a_file_without_heading_and_without_a_map_is_refused_with_its_positions(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the file holds 0, 1, 2 \(no heading: columns are called 0, 1, \.\.\.\)\."):
         load(write(tmp_path, "0.5,-1,true\n1.5,2,false\n"))
@@ -154,7 +178,7 @@ def test_commas_that_may_mean_two_things_are_refused(tmp_path: Path, columns: li
             "column x holds time stamps ('2130-01-01 00:00:00' in row 0): give a number, or leave",
         ),
         ("06:00,07:00", "column x holds time stamps ('06:00' in row 0): give a number, or leave the column out."),
-        ("3,n/a", "column x, row 1: 'n/a' is not a number. Remove or repair this episode."),
+        ("3,n/a", "column x, row 1: 'n/a' is not a number. Remove or repair this episode, or say with --missing"),
     ],
 )
 def test_columns_that_are_no_numbers(tmp_path: Path, column: str, message: str) -> None:

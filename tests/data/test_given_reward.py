@@ -53,7 +53,7 @@ def test_how_far_it_is_from_the_rewards_of_the_log_is_told(tmp_path: Path) -> No
 def test_a_reward_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     data, info = load(table(tmp_path))
     for text, message in (
-        ("-abs(tmp)", "'tmp' .* is not known here"),
+        ("-abs(tmp)", "'tmp' .* is not known here; the columns are "),
         ("obs[2]", r"names obs\[2\], but obs here has 2 entries"),
         ("action[1]", r"names action\[1\], but action here has 1 entries"),
     ):

@@ -10,7 +10,9 @@ from data.test_layouts import Episode, load
 from data.test_table_layouts import json_lines
 
 from mopo_cli.data.layouts import open_log
+from mopo_cli.data.local import load_local
 from mopo_cli.data.log_files import log_files
+from mopo_cli.data.read_columns import Reading
 from mopo_cli.errors import InputError
 
 STEP = {"obs": [1.0, 2.0], "action": [0.5], "reward": 1.0}
@@ -77,6 +79,16 @@ def test_labels_in_lines_may_be_words(tmp_path: Path) -> None:
 def test_discrete_actions_in_lines_are_refused(tmp_path: Path, one: Episode) -> None:
     with pytest.raises(InputError, match="holds discrete actions"):
         load(json_lines(tmp_path / "my.jsonl", [one, one, one]))
+
+
+def test_the_first_line_may_lack_a_value(tmp_path: Path) -> None:
+    lines = [{"x": None if i == 0 else i, "a": 0.1 * i, "r": 1} for i in range(5)]
+    path = tmp_path / "my.jsonl"
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    data, _ = load_local([path], None, ["0" * 64], Reading("obs=x,action=a,reward=r", missing="drop-rows"))
+    assert data.observations[:, 0].tolist() == [1, 2, 3]
+    with pytest.raises(InputError, match=r"line 1 has no value for x\. .*--missing"):
+        load_local([path], None, ["0" * 64], Reading("obs=x,action=a,reward=r"))
 
 
 def test_objects_in_a_line_are_groups(tmp_path: Path) -> None:

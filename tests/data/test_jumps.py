@@ -18,6 +18,13 @@ def smooth(episodes: int = 10, length: int = 60, jump: float = 3) -> tuple[Float
     return observations, np.arange(len(observations)) % length == length - 1
 
 
+def test_where_mopo_cuts_the_record_no_end_is_marked_too_early() -> None:
+    observations, ends = smooth()
+    early = np.roll(ends, -1)
+    assert "a row too early" in check_jumps(observations, early, "my.csv").fault
+    assert not check_jumps(observations, early, "my.csv", cut=early).fault
+
+
 def test_the_size_of_a_step_is_its_largest_change_in_standard_deviations() -> None:
     before, after = np.array([[0, 1, 7], [2, 5, 7]], np.float32), np.array([[1, 1, 7], [2, 1, 7]], np.float32)
     assert step_sizes(before, after).tolist() == [1, 2]  # deviations of 1 and 2; what never changes counts for nothing

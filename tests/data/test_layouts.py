@@ -69,11 +69,12 @@ def groups(folder: Path) -> Path:
     return write(folder / "groups.hdf5", columns | {"mask/train": np.arange(4)})
 
 
-def groups_with_a_last_state(folder: Path) -> Path:
-    columns = {}
+def groups_with_a_last_state(folder: Path, apart: bool = False) -> Path:
+    columns: dict[str, Any] = {}
     for i, episode in enumerate(episodes()):
         states = np.concatenate([episode["observations"], episode["next_observations"][-1:]])
-        columns[f"episode_{i}/observations"] = states
+        columns |= {f"episode_{i}/obs/{j}": state for j, state in enumerate(states.T)} if apart else {}
+        columns |= {} if apart else {f"episode_{i}/observations": states}
         for name in ("actions", "rewards", "terminals"):
             columns[f"episode_{i}/{name}"] = episode[name]
     return write(folder / "last.h5", columns)
@@ -119,6 +120,7 @@ WRITERS: dict[str, tuple[Callable[..., Path], dict[str, Any]]] = {
     "rows": (rows, {}),
     "groups": (groups, {}),
     "groups with a last state": (groups_with_a_last_state, {}),
+    "groups with a last state in each column": (groups_with_a_last_state, {"apart": True}),
     "numbered": (numbered, {}),
     "padded by lengths": (padded, {}),
     "padded by a mask": (padded, {"marked_by": "mask"}),

@@ -1,4 +1,5 @@
-"""Faults in bulk, to be run by hand: `python tests/faults/campaign.py kills --count 300`, `... mutations --count 5000`.
+"""Faults in bulk, to be run by hand: `python tests/faults/campaign.py kills --count 300`, `... mutations --count 5000`,
+`... tables --count 1000`.
 
 Kills: every stage is started, killed at random moments and started again until it ends. Then all that it made must have
 the bytes of a run that nobody disturbed, and nothing else may be left, on disk or as a process.
@@ -236,6 +237,11 @@ def mutations(options: argparse.Namespace) -> int:
     return int(import_module("mutations").mutations(options))
 
 
+def tables(options: argparse.Namespace) -> int:
+    """See `known_tables.py`."""
+    return int(import_module("faults.known_tables").tables(options))
+
+
 def main() -> int:
     """Parse the command line and run what it names."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -250,9 +256,18 @@ def main() -> int:
     command.add_argument("--seed", type=int, default=0, help="of the changes (default 0)")
     command.add_argument("--limit", type=int, default=60, help="seconds after which a command hangs (default 60)")
     command.set_defaults(run=mutations)
+    command = commands.add_parser("tables", help="read tables of which the truth is known, some with a planted fault")
+    command.add_argument("--count", type=int, default=1000, help="tables (default 1000)")
+    command.add_argument("--seed", type=int, default=0, help="of the tables (default 0)")
+    command.add_argument("--only", type=int, nargs="+", help="the numbers of tables, to make only these")
+    command.set_defaults(run=tables)
     options = parser.parse_args()
     sys.path[:0] = [str(TREE), str(TREE / "tests")]
-    for module in ("torch._dynamo", "mujoco", "matplotlib.figure", *(f"mopo_cli.stages.{name}" for name in IMPORTS)):
+    for module in (
+        ()
+        if options.run is tables
+        else ("torch._dynamo", "mujoco", "matplotlib.figure", *(f"mopo_cli.stages.{name}" for name in IMPORTS))
+    ):
         import_module(module)
     return int(options.run(options))
 

@@ -88,7 +88,7 @@ BAD_COLUMNS = {
         "2 dimensions, but InvertedPendulum-v5 has 1",
     ),
     "episodes not marked": (changed("next_observations", lambda c: c[::-1].copy()), "next_observations differs"),
-    "no rows": ({name: column[:0] for name, column in good_columns().items()}, "0 transitions"),
+    "no rows": ({name: column[:0] for name, column in good_columns().items()}, "has no rows"),
 }
 
 
