@@ -136,7 +136,7 @@ def test_states_after_terminals_that_are_not_logged_tell_nothing_of_the_rule(che
         ("--dataset gone.csv", 4, "gone.csv does not exist"),
         ("--dataset my.csv --columns obz=x", 2, "'obz'"),
         ("--dataset my.csv --columns gone.yaml", 4, "gone.yaml"),
-        ("--dataset my.csv --termination obs[0]+>2", 4, "'+' (character 7)"),
+        ("--dataset my.csv --termination obs[0]+>2", 4, "'>2' (character 8)"),
         ("--dataset my.csv --force", 2, "--force"),
         ("--dataset my.csv --list", 2, "Use only one of --check, --explain and --list."),
         ("--dataset cut.h5", 5, "cut.h5"),
