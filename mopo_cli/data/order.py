@@ -13,6 +13,7 @@ from mopo_cli.data.transitions import Bools
 _OTHER = 0.5
 # Where more of them are other ones, time passes irregularly, and a long step is no gap.
 _IRREGULAR_SHARE = 0.1
+_FAR = 10  # usual steps: what takes longer is no step
 _WHAT = "steps"
 
 Rows = NDArray[np.int64]
@@ -119,10 +120,11 @@ def _gaps(
     if not len(changes):
         return none, Check(name, "gaps")
     usual = float(np.median(changes))
-    other = np.abs(change - usual) > _OTHER * usual
-    if (share := float(other[inside].mean())) > _IRREGULAR_SHARE:
+    other = np.abs(changes - usual) > _OTHER * usual
+    # Much longer steps are gaps, however many; what is irregular are those that are somewhat longer or shorter.
+    if float((other & (changes < _FAR * usual)).mean()) > _IRREGULAR_SHARE:
         text = (
-            f"{where}: the steps of {name} are irregular (the usual one is {usual:.6g}, {100 * share:.0f} % are "
+            f"{where}: the steps of {name} are irregular (the usual one is {usual:.6g}, {100 * other.mean():.0f} % are "
             "others), so no gap is looked for. The model learns one step as if all took as long."
         )
         return none, _warn(name, text)

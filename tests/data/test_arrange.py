@@ -152,6 +152,14 @@ def test_irregular_steps_are_told_and_not_cut(tmp_path: Path) -> None:
     assert "the steps of t are irregular (the usual one is 1.5, " in warnings(info)
 
 
+def test_many_long_gaps_are_cut_where_the_other_steps_are_alike(tmp_path: Path) -> None:
+    """A batch is left alone for three hours after every fifth of its steps of five minutes."""
+    times = [300 * i + 10_800 * (i // 5) for i in range(20)]
+    data, info = load(table(tmp_path, episode("a", times)))
+    assert [len(part) for part in states(data)] == [5] * 4
+    assert "3 gaps in t, where more than one step of 300 passes" in warnings(info)
+
+
 def test_rows_that_are_there_twice_count_once(tmp_path: Path) -> None:
     rows = episode("a", range(4))
     data, info = load(table(tmp_path, [*rows[:2], rows[1], *rows[2:], rows[3]]))
