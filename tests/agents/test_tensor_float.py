@@ -141,7 +141,7 @@ def test_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("stage", ["train-model", "train-policy", "rollout", "ablate"])
 def test_the_command_says_so(stage: str, tiny_run: Any, mopo: Any) -> None:
     flag = "--rollout-precision" if stage == "rollout" else "--update-precision"
-    name = "" if stage != "ablate" else " --method mopo"
+    name = {"ablate": " --method mopo", "train-policy": " --name new"}.get(stage, "")
     outcome = mopo(f"{stage} --config tiny.yaml --device cpu {flag} tf32{name}")
     assert outcome.code == 3 and f"{flag} tf32 needs an NVIDIA GPU" in outcome.err
 

@@ -110,7 +110,7 @@ def test_one_long_episode_is_warned_of(plant: int, mopo: Any) -> None:
         (f"--columns {MAP.replace('obs', 'state')}", 2, "'state'"),
         (f"--columns {MAP.replace('yield', 'remark')}", 4, "column remark, row 0: 'checked, fine' is not a number"),
         (f"--columns {MAP} --termination obs[2]>1", 4, "obs[0] to obs[1]"),
-        (f"--columns {MAP} --termination temp>75", 4, "'temp' (character 1)"),
+        (f"--columns {MAP} --termination tmp>75", 4, "'tmp' (character 1)"),
         (f"--columns {MAP} --termination hoper", 4, "did you mean 'hopper'"),
         (f"--columns {MAP} --env Hopper-v5", 4, "2 dimensions, but Hopper-v5 has 11"),
         (f"--columns {MAP} --env CartPole-v1", 4, "mopo learns continuous actions"),

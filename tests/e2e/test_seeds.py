@@ -19,7 +19,7 @@ from mopo_cli.stages.common import training
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.lock import run_lock
 
-TRAIN = "train-policy --config tiny.yaml --threads 1 --name p"
+TRAIN = "train-policy --config tiny.yaml --threads 1 --products mkl --name p"
 TIMES = ("wall_seconds", "finished")
 
 

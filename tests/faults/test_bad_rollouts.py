@@ -43,7 +43,7 @@ def test_a_file_from_before_these_settings_counts_as_made_with_their_defaults(
             del file.attrs[name]
     record_anew(tiny_run)
     assert mopo(LINE).code == 0
-    refuses(f"{LINE} --penalty-networks elite", 4, "was made with --penalty-networks all, not elite")
+    refuses(f"{LINE} --name other --penalty-networks elite", 4, "was made with --penalty-networks all, not elite")
 
 
 def test_only_the_columns_of_the_penalty_in_use_are_needed(tiny_run: Path, refuses: Any, mopo: Any) -> None:
