@@ -66,9 +66,9 @@ def by_turns(works: Sequence[Work], budget: float, device: torch.device) -> list
             seconds.append(_timed(work, device))
         if len(each[0]) < _LEAST:
             continue
-        found, spent = [_summary(seconds) for seconds in each], sum(map(sum, each)) / len(works)
-        if spent >= _PATIENCE * budget or (spent >= budget and all(one.spread < STEADY for one in found)):
-            return found
+        summaries, spent = [_summary(seconds) for seconds in each], sum(map(sum, each)) / len(works)
+        if spent >= _PATIENCE * budget or (spent >= budget and all(one.spread < STEADY for one in summaries)):
+            return summaries
 
 
 def spread_in_words(spread: float | None) -> str | None:

@@ -31,7 +31,6 @@ from mopo_cli.errors import InputError, UsageError
 from mopo_cli.evaluation.dict_observations import in_order
 
 _NEEDED = ("observations", "actions", "rewards")
-_D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
 def load_local(

@@ -88,8 +88,8 @@ def _with_note(checks: list[Check], note: str) -> list[Check]:
     first = next((i for i, check in enumerate(checks) if check.fault and check.what == "present"), None)
     if first is None or not note:
         return checks
-    told = replace(checks[first], fault=f"{checks[first].fault.removesuffix('.')} ({note}).")
-    return [*checks[:first], told, *checks[first + 1 :]]
+    noted = replace(checks[first], fault=f"{checks[first].fault.removesuffix('.')} ({note}).")
+    return [*checks[:first], noted, *checks[first + 1 :]]
 
 
 def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:

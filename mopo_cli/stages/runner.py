@@ -14,7 +14,7 @@ from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
 from mopo_cli.nets import libraries
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.same_settings import changed_settings, listed, setting_defaults
-from mopo_cli.stages.common.signals import catch_signals, told_of_signals
+from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
 from mopo_cli.store.atomic import discard_leftovers, plain
 from mopo_cli.store.documents import Files, checked
 from mopo_cli.store.headers import CheckpointHeader
@@ -279,7 +279,7 @@ def stage_envelope(
             remember_run(run)
         else:
             stage.resume_products()
-        with told_of_signals(stage):
+        with stopped_by_signals(stage):
             yield stage
 
 

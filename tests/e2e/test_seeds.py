@@ -312,6 +312,28 @@ def test_what_a_killed_process_left_does_not_bar_the_way(tiny_run: Path, mopo: A
     assert made() == whole("--seeds 3") and unfinished(tiny_run) == []
 
 
+def test_what_an_older_version_left_unfinished_goes_on(
+    tiny_run: Path, mopo: Any, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint lies in the folder of the policy, and nothing says which seeds are in it but its settings."""
+    with paused("--seeds 2") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait(60) == 143
+    state = tiny_run / ".state/train-policy/p"
+    (state / "seeds-0-1/checkpoint.safetensors").rename(state / "checkpoint.safetensors")
+    shutil.rmtree(state / "seeds-0-1")
+    for left in (*state.glob("seeds-*.json"), *state.glob("seeds-*.lock")):
+        left.unlink()
+    other = mopo(f"{TRAIN} --seeds 3")
+    assert other.code == 3 and "The training of seeds 0, 1 of train-policy/p" in other.err
+    again = mopo(f"{TRAIN} --seeds 2")
+    assert again.code == 0 and "training goes on at gradient step" in again.err
+    assert made() == whole("--seeds 2") and unfinished(tiny_run) == []
+
+
 @pytest.mark.parametrize("longer", [False, True])
 def test_killed_while_seeds_join(
     longer: bool, finished_run: Path, tmp_path: Path, child: Any, mopo: Any, whole: Any, monkeypatch: pytest.MonkeyPatch

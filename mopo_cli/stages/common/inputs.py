@@ -182,7 +182,7 @@ def model_position(model_seeds: tuple[int, ...], seed: int) -> int:
 def open_ensemble(stage: Stage, data: Data, device: torch.device, seed: int) -> tuple[int, Ensemble]:
     """Of `open_model`, what a run with `seed` uses: the seed of the ensemble, see `model_position`, and itself."""
     ensembles = list(open_model(stage, data, device).items())
-    return ensembles[model_position(tuple(own for own, _ in ensembles), seed)]
+    return ensembles[model_position(tuple(model_seed for model_seed, _ in ensembles), seed)]
 
 
 def open_model(stage: Stage, data: Data, device: torch.device) -> dict[int, Ensemble]:

@@ -19,7 +19,7 @@ class Stoppable(Protocol):
 
 
 @contextmanager
-def told_of_signals(stage: Stoppable) -> Iterator[None]:
+def stopped_by_signals(stage: Stoppable) -> Iterator[None]:
     """Stopped at the end of the block where a signal came within it; the run is then the current one."""
     try:
         yield

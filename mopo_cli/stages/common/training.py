@@ -19,9 +19,10 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.common.finished import discard_states
 from mopo_cli.stages.common.joining import REPLACE, Plan, hashes, joined, named, plan_training, recorded_seeds
 from mopo_cli.stages.common.same_settings import listed, other_training
-from mopo_cli.stages.common.signals import catch_signals, told_of_signals
+from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
 from mopo_cli.stages.runner import AFRESH, Options, Stage, check_present
 from mopo_cli.store.atomic import discard_leftovers, write_json
+from mopo_cli.store.checkpoint import read_meta
 from mopo_cli.store.documents import read_document
 from mopo_cli.store.headers import StartedDocument
 from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
@@ -118,17 +119,18 @@ def training_envelope(
                 remember_run(run)
             else:
                 stage.begin(plan)
+                _adopt(stage)
                 _hold_seeds(stage, context)
                 stage.resume_products()
                 report.say(plan.remark) if plan.remark else None
-        with told_of_signals(stage):
+        with stopped_by_signals(stage):
             yield stage
 
 
 @contextmanager
 def waiting_for_run(stage: Stage, seconds: float) -> Iterator[None]:
     """Hold the run, for at most so long after other processes. LockedError after that, Stopped after a signal."""
-    end, told = time.monotonic() + seconds, False
+    end, announced = time.monotonic() + seconds, False
     with ExitStack() as held:
         while True:
             try:
@@ -137,12 +139,29 @@ def waiting_for_run(stage: Stage, seconds: float) -> Iterator[None]:
             except LockedError:
                 if time.monotonic() >= end:
                     raise
-            if not told:
+            if not announced:
                 stage.report.say(f"another mopo process is working in {stage.run.root}: waiting {seconds:g} s for it")
-                told = True
+                announced = True
             if stage.should_stop():
                 raise Stopped(stage.signal)
         yield
+
+
+def _adopt(stage: Training) -> None:
+    """Put an unfinished training of an older version, which had the folder of the policy to itself, where it would be.
+
+    What cannot be read is left to `load_state`, which says so.
+    """
+    old = stage.run.state(stage.key) / stage.state_file.name
+    if not old.is_file():
+        return
+    settings = (read_meta(old) or {}).get("settings", {})
+    seeds = settings.get("seed_list") or range(settings.get("seeds") or 1)
+    folder = stage.run.state(f"{stage.key}/{_part(sorted(seeds))}") if settings else stage.state_folder
+    folder.mkdir(exist_ok=True)
+    old.rename(folder / old.name)
+    write_json(_beside(folder, ".json"), {"settings": settings, "seeds": sorted(seeds)})
+    _beside(folder, ".lock").touch()
 
 
 def _hold_seeds(stage: Training, context: ExitStack) -> None:
