@@ -72,7 +72,7 @@ def nothing_measured() -> Iterator[None]:
     from mopo_cli.nets.products import usual
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mopo_cli.stages.common.products.measured_here", lambda: Measured(usual(), {}))
+        patch.setattr("mopo_cli.stages.common.chosen_products.measured_here", lambda: Measured(usual(), {}))
         yield
 
 

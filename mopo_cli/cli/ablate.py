@@ -60,7 +60,7 @@ def ablate(
     if stray := [f"--{name}" for name, value in (("datasets", datasets), ("only", only), ("env", env)) if value]:
         raise UsageError(f"{stray[0]} needs --table NAME.", hint="mopo presets tables")
     from mopo_cli.evaluation.ranking import RANKINGS
-    from mopo_cli.stages.common.policy_stack import raise_if_diverged
+    from mopo_cli.stages.common.published_policies import raise_if_diverged
 
     if rank is not None and rank not in RANKINGS:
         raise UsageError(f"--rank must be one of {', '.join(RANKINGS)}, not {rank!r}.", hint="mopo ablate --help")

@@ -11,7 +11,8 @@ from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.fields import MOST_SEEDS
 from mopo_cli.config.presets import find_preset, method_names, preset_dataset
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import FetchData, TrainModel, TrainPolicy
+from mopo_cli.config.schema import TrainModel, TrainPolicy
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.nets.libraries import LIBRARIES
@@ -155,7 +156,7 @@ def _measure(
 def _products(call: Call) -> dict[str, Any] | None:
     """The library of each kind of product, and what each made of them a second where that was measured."""
     from mopo_cli.nets.libraries import in_use
-    from mopo_cli.stages.common.products import AUTO, measured_here
+    from mopo_cli.stages.common.chosen_products import AUTO, measured_here
 
     choice = in_use()
     if choice is None:

@@ -9,7 +9,8 @@ from mopo_cli.cli.options import Call
 from mopo_cli.config.fields import DATA_FILE, Settings
 from mopo_cli.config.presets import preset_names
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import FetchData, SelectElites
+from mopo_cli.config.schema import SelectElites
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.errors import CorruptError, InputError

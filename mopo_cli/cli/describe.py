@@ -184,7 +184,7 @@ def _tensors(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _json(path: Path) -> tuple[str, dict[str, Any]]:
-    from mopo_cli.data.json_lines import is_log
+    from mopo_cli.data.json_logs import is_log
 
     if is_log(path):
         return _table(path)

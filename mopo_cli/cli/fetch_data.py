@@ -8,7 +8,7 @@ import typer
 
 from mopo_cli.cli.context import fetched, settle
 from mopo_cli.cli.options import Call, command, plain_option
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.store.run import resolve_run
 

@@ -15,7 +15,8 @@ from mopo_cli.config.checks import stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.paper_tables import PaperTable, Row
 from mopo_cli.config.resolve import refuse_contradiction, resolve
-from mopo_cli.config.schema import Ablate, FetchData, PolicyTraining, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema import Ablate, PolicyTraining, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import UsageError
 from mopo_cli.evaluation.published import family

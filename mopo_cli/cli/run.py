@@ -11,7 +11,8 @@ from mopo_cli.cli.options import Call, command
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.presets import load_preset, preset_dataset, preset_names, suggestion
 from mopo_cli.config.resolve import read_config
-from mopo_cli.config.schema import Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema import Evaluate, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.report import Report
@@ -61,7 +62,7 @@ def _context(call: Call, name: str) -> Context:
 
 def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     """The result of every stage by its command."""
-    from mopo_cli.stages.common.policy_stack import raise_if_diverged
+    from mopo_cli.stages.common.published_policies import raise_if_diverged
     from mopo_cli.stages.evaluate import run_evaluate
     from mopo_cli.stages.fetch_data import run_fetch_data
     from mopo_cli.stages.rollout import run_rollout

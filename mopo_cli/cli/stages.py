@@ -98,7 +98,7 @@ def train_policy(call: Call) -> None:
     Seeds of one policy may be trained one by one, also by processes side by side. With more --epochs a finished policy
     goes on from where it is. --force trains the given seeds again; the others stay if nothing else changed.
     """
-    from mopo_cli.stages.common.policy_stack import raise_if_diverged
+    from mopo_cli.stages.common.published_policies import raise_if_diverged
     from mopo_cli.stages.train_policy import run_train_policy
 
     context = open_context(call)

@@ -20,7 +20,8 @@ from mopo_cli.config.presets import (
     parse_file,
     suggestion,
 )
-from mopo_cli.config.schema import Ablate, FetchData, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema import Ablate, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.errors import InputError, SettingsError, UsageError
 
 S = TypeVar("S", bound=Settings)

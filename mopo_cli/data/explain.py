@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.column_map import conventional, short_name
+from mopo_cli.data.column_map import short_name
 from mopo_cli.data.layout import Log, Wanted
 from mopo_cli.data.layouts import LAYOUTS, open_log
+from mopo_cli.data.resolve_columns import conventional
 from mopo_cli.errors import MopoError
 
 _FIRST = 3

@@ -8,8 +8,7 @@ import torch
 from mopo_cli.data.checks import Check
 from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions, steps_before
-from mopo_cli.tasks.expression import parse_reward
-from mopo_cli.tasks.expression_rules import expression_reward
+from mopo_cli.tasks.expression import expression_reward, parse_reward
 
 
 def give_reward(transitions: Transitions, info: DatasetInfo, text: str) -> tuple[Transitions, DatasetInfo]:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.column_map import conventional
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.data.layout_rows import Arrays, open_arrays, typed
+from mopo_cli.data.resolve_columns import conventional
 from mopo_cli.errors import InputError
 
 EPISODE = "(episode)"

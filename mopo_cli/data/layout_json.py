@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.json_lines import Cells, Line, depth, first_line, read_lines
+from mopo_cli.data.json_logs import Cells, Line, depth, first_line, read_lines
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.data.layout_rows import typed
 from mopo_cli.errors import InputError

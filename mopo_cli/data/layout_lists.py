@@ -8,15 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data import json_lines
+from mopo_cli.data import json_logs
 from mopo_cli.data.arrow import values_of
 from mopo_cli.data.arrow_values import is_list, sequences_of
-from mopo_cli.data.column_map import conventional
 from mopo_cli.data.layout import Layout, Log, Wanted
 from mopo_cli.data.layout_episodes import Episode, Place, log_of
 from mopo_cli.data.layout_json import is_json
 from mopo_cli.data.layout_rows import PARQUET
 from mopo_cli.data.parquet_tables import depth, list_lengths, parquet_types, read_parquet
+from mopo_cli.data.resolve_columns import conventional
 from mopo_cli.errors import InputError
 from mopo_cli.store.run import data_ending
 
@@ -78,21 +78,21 @@ class _Json:
     path: Path
 
     def depths(self) -> dict[str, int]:
-        depths = {name: json_lines.depth(value) for name, value in json_lines.first_line(self.path).values.items()}
+        depths = {name: json_logs.depth(value) for name, value in json_logs.first_line(self.path).values.items()}
         return {name: lists for name, lists in depths.items() if lists is not None and lists <= 2}
 
     def fractions(self) -> set[str]:
-        return {name for name, value in json_lines.first_line(self.path).values.items() if isinstance(value, float)}
+        return {name for name, value in json_logs.first_line(self.path).values.items() if isinstance(value, float)}
 
     def lengths(self, names: Sequence[str]) -> Lengths:
-        lines = ([line.values.get(name) for name in names] for line in json_lines.read_lines(self.path))
+        lines = ([line.values.get(name) for name in names] for line in json_logs.read_lines(self.path))
         lengths = [[len(value) if isinstance(value, list) else 0 for value in values] for values in lines]
         return dict(zip(names, np.array(lengths, np.int64).T, strict=True))
 
     def read(self, names: Sequence[str], text: Sequence[str] = ()) -> Mapping[str, Any]:
-        cells = json_lines.Cells(self.path, text)
+        cells = json_logs.Cells(self.path, text)
         columns: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-        for line in json_lines.read_lines(self.path):
+        for line in json_logs.read_lines(self.path):
             for name, arrays in columns.items():
                 array = cells.array(name, cells.value(line, name), line.number)
                 if arrays and array.shape[1:] != arrays[0].shape[1:]:

@@ -11,18 +11,13 @@ from numpy.typing import NDArray
 
 from mopo_cli.data.arrange import Rows, arrange
 from mopo_cli.data.checks import Check, UnusableData, require
-from mopo_cli.data.column_map import (
-    ColumnMap,
-    FileColumns,
-    Sources,
-    in_full,
-    parse_column_map,
-)
+from mopo_cli.data.column_map import ColumnMap, Sources, parse_column_map
 from mopo_cli.data.ends import guess_next
 from mopo_cli.data.layout import Columns
 from mopo_cli.data.layouts import open_log
 from mopo_cli.data.offsets import lift_offsets
 from mopo_cli.data.read_columns import PLAIN, Reading, read_columns
+from mopo_cli.data.resolve_columns import FileColumns, in_full
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_for_columns
 from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
 from mopo_cli.data.transitions import OBSERVATIONS, Bools, DatasetInfo, Floats, Transitions

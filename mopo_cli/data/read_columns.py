@@ -7,18 +7,10 @@ from typing import Any
 
 from mopo_cli.data.arrow_values import TEXT
 from mopo_cli.data.checks import Check, UnusableData, require
-from mopo_cli.data.column_map import (
-    ColumnMap,
-    FileColumns,
-    Sources,
-    conventional,
-    in_words,
-    list_once,
-    missing_target,
-    resolve,
-)
+from mopo_cli.data.column_map import ColumnMap, Sources
 from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.missing import Remedy
+from mopo_cli.data.resolve_columns import FileColumns, conventional, in_words, list_once, missing_target, resolve
 from mopo_cli.errors import InputError
 
 _NEEDED = ("observations", "actions", "rewards")

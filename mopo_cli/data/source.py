@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 
 if TYPE_CHECKING:
     from mopo_cli.data.transitions import DatasetInfo, Transitions

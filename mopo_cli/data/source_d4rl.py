@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.scores import D4RL_ENVIRONMENTS, d4rl_environment
 from mopo_cli.data.source import Dataset, DatasetName, Entry, Source, Work
 from mopo_cli.errors import InputError

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.log_files import log_files
 from mopo_cli.data.source import Dataset, DatasetName, Source, Work
 from mopo_cli.errors import UsageError

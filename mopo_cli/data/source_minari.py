@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.source import Dataset, DatasetName, Entry, Source, Work
 from mopo_cli.errors import CorruptError, InputError, UsageError
 

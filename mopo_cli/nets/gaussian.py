@@ -11,24 +11,18 @@ from torch import Tensor
 
 from mopo_cli.engine.fused import fused
 from mopo_cli.engine.parallel import spread, spread_evenly
-from mopo_cli.nets.stacked import (
-    DTYPES,
+from mopo_cli.nets.layers import (
     Activation,
-    Layout,
-    Parameters,
     add_rows,
     affine,
     affine_and_silu,
     affine_silu,
-    aligned,
-    cast,
     chain_gradient,
     input_gradient,
-    join,
-    unit,
     weight_gradient,
     whole_chain_gradient,
 )
+from mopo_cli.nets.stacked import DTYPES, Layout, Parameters, aligned, cast, join, unit
 
 MAX_LOG_VARIANCE = 0.5
 MIN_LOG_VARIANCE = -10.0

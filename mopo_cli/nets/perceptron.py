@@ -8,23 +8,16 @@ from torch import Tensor
 
 from mopo_cli.engine.fused import fused, is_fusing
 from mopo_cli.engine.parallel import spread
-from mopo_cli.nets.stacked import (
-    DTYPES,
+from mopo_cli.nets.layers import (
     Activation,
-    Layers,
-    Parameters,
     add_rows,
     affine,
     affine_relu,
-    cast,
     chain_gradient,
     input_gradient,
-    join,
-    part,
-    unit,
-    units,
     whole_product,
 )
+from mopo_cli.nets.stacked import DTYPES, Layers, Parameters, cast, join, part, unit, units
 
 # Rows predicted at once on CPU: the values of a layer then stay in the processor's cache.
 _CPU_ROWS = 1024

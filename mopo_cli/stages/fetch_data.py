@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.fields import DATA_FILE
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.checks import Check
 from mopo_cli.data.column_map import parse_column_map
 from mopo_cli.data.given_reward import give_reward

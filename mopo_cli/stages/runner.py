@@ -158,10 +158,10 @@ class Stage:
         return tensors, saved["meta"]
 
     def resume_products(self) -> None:
-        """Multiply by the libraries of the interrupted attempt, if there is one, see `stages.common.products`."""
+        """Multiply by the libraries of the interrupted attempt, if there is one (see `common.chosen_products`)."""
         if self.options.force or not self.state_file.is_file():
             return
-        from mopo_cli.stages.common.products import resume_products
+        from mopo_cli.stages.common.chosen_products import resume_products
         from mopo_cli.store.checkpoint import read_meta
 
         meta = read_meta(self.state_file)

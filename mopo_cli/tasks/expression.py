@@ -1,69 +1,27 @@
 """Rules and rewards written as an expression, such as ``abs(obs[1]) > 0.2`` or ``-abs(temp - 70) - 0.1*valve**2``.
 
 An expression is a part of Python's: numbers, ``+ - * / **``, comparisons, ``and or not``, ``A if CONDITION else B``,
-the functions of `FUNCTIONS`, and these variables:
+the functions of `expression_parser.FUNCTIONS`, and these variables:
 
 - ``obs[i]``, ``action[i]``, ``next_obs[i]``: an entry by its number or, where the columns of the data have names, by
   that, as in ``obs["Temp (C)"]``. A name alone is that entry of the observation, or of the action: ``temp``;
 - ``step``: how many steps the episode has taken, 1 after the first.
 
-Actions are in the units of the data. Python's parser reads the text, but nothing of it is ever run as code.
+Actions are in the units of the data.
 """
 
-import ast
-import operator
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
-from typing import NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mopo_cli.errors import InputError
+from mopo_cli.tasks.expression_parser import Evaluate, Names, Parser, refuse
 
-MAX_LENGTH = 1000
-"""Characters an expression may have."""
-MAX_DEPTH = 32
-"""How deep its parts may lie within one another."""
-
-Names = Mapping[str, Sequence[str]]
-"""The names of the entries of "obs" and "action"."""
-Variables = Mapping[str, Tensor]
-"""The vectors `[..., width]` of "obs", "action", "next_obs", and "step" `[...]`."""
-Evaluate = Callable[[Variables], Tensor]
-
-_LARGEST = torch.finfo(torch.float32).max
-_VECTORS = ("obs", "action", "next_obs")
-_ARITHMETIC: dict[type[ast.operator], Callable[[Tensor, Tensor], Tensor]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-}
-_COMPARE: dict[type[ast.cmpop], Callable[[Tensor, Tensor], Tensor]] = {
-    ast.Lt: torch.lt,
-    ast.LtE: torch.le,
-    ast.Gt: torch.gt,
-    ast.GtE: torch.ge,
-    ast.Eq: torch.eq,
-    ast.NotEq: torch.ne,
-}
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "abs": torch.abs,
-    "exp": torch.exp,
-    "log": torch.log,
-    "sqrt": torch.sqrt,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "tanh": torch.tanh,
-    "min": lambda *values: reduce(torch.minimum, values),
-    "max": lambda *values: reduce(torch.maximum, values),
-}
-_SEVERAL = ("min", "max")
-_UNKNOWN = "is not known here"
-_SHOWN = 12
+Bounds = tuple[Any, Any]
+"""The least and the greatest actions, arrays `[A]` or numbers."""
+UNIT: Bounds = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -93,223 +51,92 @@ class Expression:
 
 def check_syntax(text: str, what: str) -> None:
     """InputError where a text is no expression at all, whatever the names in it mean."""
-    _Parser(text, what, {}).tree()
+    Parser(text, what, {}).tree()
 
 
 def parse_condition(text: str, names: Names | None = None) -> Expression:
     """The condition that a termination rule's text stands for; InputError pointing at what is not allowed in it."""
-    expression = _Parser(text, "termination rule", names or {}).expression()
+    expression = _expression(text, "termination rule", names)
     if not expression.is_condition:
-        _refuse(text, expression.what, text.strip(), 1, "is a number; compare it with another")
+        refuse(text, expression.what, text.strip(), 1, "is a number; compare it with another")
     return expression
 
 
 def parse_reward(text: str, names: Names | None = None) -> Expression:
     """The number that a reward's text stands for; InputError pointing at what is not allowed in it."""
-    expression = _Parser(text, "reward", names or {}).expression()
+    expression = _expression(text, "reward", names)
     if expression.is_condition:
-        _refuse(text, expression.what, text.strip(), 1, "is a condition; write 1.0 * (...) for 1 and 0")
+        refuse(text, expression.what, text.strip(), 1, "is a condition; write 1.0 * (...) for 1 and 0")
     return expression
 
 
+def _expression(text: str, what: str, names: Names | None) -> Expression:
+    parser = Parser(text, what, names or {})
+    value = parser.read()
+    entries = frozenset(parser.entries)
+    return Expression(parser.numbered, what, value.is_condition, entries, parser.uses_step, value.evaluate)
+
+
 @dataclass(frozen=True)
-class _Value:
-    is_condition: bool
-    evaluate: Evaluate
+class _Rule:
+    """An expression as a function of a step. Actions in [-1, 1] are scaled to between `low` and `high` `[A]`."""
 
-    def number(self) -> Evaluate:
-        """A condition counts as 1 or 0, as in Python."""
-        evaluate = self.evaluate
-        return (lambda variables: evaluate(variables).float()) if self.is_condition else evaluate
+    expression: Expression
+    low: Tensor
+    high: Tensor
 
+    @property
+    def uses_step(self) -> bool:
+        """Whether the number of steps must be given."""
+        return self.expression.uses_step
 
-class _Parser:
-    """From the tree that Python's parser makes of a text to a function of tensors, part by part."""
-
-    def __init__(self, text: str, what: str, names: Names) -> None:
-        self.text, self.what, self.names = text, what, names
-        self.entries: set[tuple[str, int]] = set()
-        self.uses_step = self.uses_names = False
-
-    def expression(self) -> Expression:
-        if len(self.text) > MAX_LENGTH:
-            raise InputError(f"The {self.what} has {len(self.text)} characters; {MAX_LENGTH} are allowed.")
-        tree = self.tree()
-        value = self._value(tree, 0)
-        if not self.entries and not self.uses_step:
-            self._fault(tree, "names no entry of the observation or the action, such as obs[0]")
-        text = ast.unparse(_Numbered(self).visit(tree)) if self.uses_names else self.text
-        return Expression(text, self.what, value.is_condition, frozenset(self.entries), self.uses_step, value.evaluate)
-
-    def tree(self) -> ast.expr:
-        try:
-            return ast.parse(" ".join(self.text.split("\n")).strip(), mode="eval").body
-        except SyntaxError as error:
-            place = error.offset or 0
-            part = self.text.strip()[place - 1 :].split()[:1] if place > 0 else []
-            _refuse(self.text, self.what, part[0] if part else "", place, "is not allowed there")
-        except (ValueError, RecursionError, MemoryError):
-            raise InputError(f"The {self.what} {self.text[:80]!r} cannot be read.", hint=_HINT) from None
-
-    def _value(self, node: ast.expr, depth: int) -> _Value:
-        if depth > MAX_DEPTH:
-            self._fault(node, f"is nested deeper than {MAX_DEPTH}")
-        deeper = partial(self._value, depth=depth + 1)
-        match node:
-            case ast.Constant(value=bool()):
-                self._fault(node, "is not known here")
-            case ast.Constant(value=int() | float() as value):
-                return self._constant(node, value)
-            case ast.Name(id="step"):
-                self.uses_step = True
-                return _Value(False, lambda variables: variables["step"])
-            case ast.Name() | ast.Subscript():
-                vector, index = self.entry(node)
-                self.entries.add((vector, index))
-                return _Value(False, lambda variables: variables[vector][..., index])
-            case ast.UnaryOp(op=ast.USub()):
-                inner = self._number(node.operand, depth + 1)
-                return _Value(False, lambda variables: -inner(variables))
-            case ast.UnaryOp(op=ast.Not()):
-                holds = self._condition(node.operand, depth + 1)
-                return _Value(True, lambda variables: ~holds(variables))
-            case ast.BinOp():
-                return self._arithmetic(node, depth)
-            case ast.BoolOp():
-                join = torch.logical_and if isinstance(node.op, ast.And) else torch.logical_or
-                return _Value(True, _all(join, [self._condition(part, depth + 1) for part in node.values]))
-            case ast.Compare():
-                return self._comparison(node, depth + 1)
-            case ast.IfExp():
-                holds = self._condition(node.test, depth + 1)
-                one, other = (deeper(part).number() for part in (node.body, node.orelse))
-                return _Value(False, lambda variables: torch.where(holds(variables), one(variables), other(variables)))
-            case ast.Call():
-                return self._call(node, depth + 1)
-        self._fault(node, "is not known here")
-
-    def _constant(self, node: ast.expr, value: float) -> _Value:
-        if abs(value) > _LARGEST:
-            self._fault(node, "is too large")
-        return _Value(False, lambda variables: torch.full_like(variables["obs"][..., 0], float(value)))
-
-    def entry(self, node: ast.Name | ast.Subscript) -> tuple[str, int]:
-        """The vector and the number of an entry that is written by either, or by a name."""
-        if isinstance(node, ast.Name):
-            places = [
-                (vector, i)
-                for vector in ("obs", "action")
-                for i, n in enumerate(self.names.get(vector, ()))
-                if n == node.id
-            ]
-            if len(places) != 1:
-                self._fault(node, "is both an observation and an action here" if places else self._unknown())
-            self.uses_names = True
-            return places[0]
-        if not (isinstance(node.value, ast.Name) and node.value.id in _VECTORS):
-            self._fault(node, "is not known here")
-        vector, index = node.value.id, node.slice
-        columns = self.names.get("action" if vector == "action" else "obs", ())
-        match index:
-            case ast.Constant(value=str() as name) if name in columns:
-                self.uses_names = True
-                return vector, list(columns).index(name)
-            case ast.Constant(value=int() as number) if not isinstance(number, bool) and number < 10**6:
-                return vector, number
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)) if number < 10**6:
-                return vector, -number
-        self._fault(
-            index, f"should be the number of an entry, as in {vector}[0] or {vector}[-1], or its name in quotes"
-        )
-
-    def _unknown(self) -> str:
-        """What is said of a name that no column has."""
-        columns = [*self.names.get("obs", ()), *self.names.get("action", ())]
-        more = ", ..." if len(columns) > _SHOWN else ""
-        return f"is not known here; the columns are {', '.join(columns[:_SHOWN])}{more}" if columns else _UNKNOWN
-
-    def _arithmetic(self, node: ast.BinOp, depth: int) -> _Value:
-        """A long sum is a deep tree to the left, but is read as one."""
-        steps: list[tuple[Callable[[Tensor, Tensor], Tensor], Evaluate]] = []
-        left: ast.expr = node
-        while isinstance(left, ast.BinOp):
-            if type(left.op) not in _ARITHMETIC:
-                self._fault(left, "has an operator that is not known here")
-            steps.append((_ARITHMETIC[type(left.op)], self._value(left.right, depth + 1).number()))
-            left = left.left
-        first = self._value(left, depth + 1).number()
-
-        def evaluate(variables: Variables) -> Tensor:
-            total = first(variables)
-            for operation, right in reversed(steps):
-                total = operation(total, right(variables))
-            return total
-
-        return _Value(False, evaluate)
-
-    def _comparison(self, node: ast.Compare, depth: int) -> _Value:
-        values = [self._number(part, depth) for part in (node.left, *node.comparators)]
-        pairs: list[Evaluate] = []
-        for i, kind in enumerate(node.ops):
-            if type(kind) not in _COMPARE:
-                self._fault(node, "has a comparison that is not known here")
-            pairs.append(_all(_COMPARE[type(kind)], values[i : i + 2]))
-        return _Value(True, _all(torch.logical_and, pairs))
-
-    def _call(self, node: ast.Call, depth: int) -> _Value:
-        if not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
-            self._fault(node.func, f"is not known here; the functions are {', '.join(FUNCTIONS)}")
-        name = node.func.id
-        if node.keywords or not (len(node.args) > 1 if name in _SEVERAL else len(node.args) == 1):
-            self._fault(node, f"should have {'several numbers' if name in _SEVERAL else 'one number'} in its brackets")
-        arguments = [self._number(part, depth) for part in node.args]
-        return _Value(False, lambda variables: FUNCTIONS[name](*(argument(variables) for argument in arguments)))
-
-    def _number(self, node: ast.expr, depth: int) -> Evaluate:
-        value = self._value(node, depth)
-        if value.is_condition:
-            self._fault(node, "is a condition where a number should be")
-        return value.evaluate
-
-    def _condition(self, node: ast.expr, depth: int) -> Evaluate:
-        value = self._value(node, depth)
-        if not value.is_condition:
-            self._fault(node, "is a number; compare it with another")
-        return value.evaluate
-
-    def _fault(self, node: ast.expr, problem: str) -> NoReturn:
-        text = self.text.strip()
-        part = ast.get_source_segment(text, node) or ""
-        place = len(text.encode()[: node.col_offset].decode()) + 1
-        _refuse(self.text, self.what, part, place, problem)
+    def _variables(
+        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None
+    ) -> dict[str, Tensor]:
+        low, high = self.low.to(action.device), self.high.to(action.device)
+        variables = {"obs": observation, "next_obs": next_observation, "action": low + (action + 1) * (high - low) / 2}
+        return variables if step is None else variables | {"step": step.to(observation.dtype)}
 
 
-class _Numbered(ast.NodeTransformer):
-    """Writes entries by their numbers, for readers that do not have the names."""
+@dataclass(frozen=True)
+class ExpressionReward(_Rule):
+    """A number as the reward of a step."""
 
-    def __init__(self, parser: _Parser) -> None:
-        self.parser = parser
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if node.id in (*_VECTORS, "step", *FUNCTIONS):
-            return node
-        return self._numbered(node)
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        return self._numbered(node)
-
-    def _numbered(self, node: ast.Name | ast.Subscript) -> ast.expr:
-        vector, index = self.parser.entry(node)
-        return ast.Subscript(ast.Name(vector, ast.Load()), ast.Constant(index), ast.Load())
+    def __call__(
+        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
+    ) -> Tensor:
+        """The reward `[...]`."""
+        return self.expression.evaluate(self._variables(observation, action, next_observation, step))
 
 
-def _all(join: Callable[[Tensor, Tensor], Tensor], parts: list[Evaluate]) -> Evaluate:
-    return lambda variables: reduce(join, (part(variables) for part in parts))
+@dataclass(frozen=True)
+class ExpressionRule(_Rule):
+    """A condition as a termination rule. Its ``obs`` is the observation after the step, as is ``next_obs``."""
+
+    def __call__(
+        self, _observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
+    ) -> Tensor:
+        """Terminal `[...]` of the next observation `[..., O]`: the condition holds, or a named entry is not finite.
+
+        A model that leaves the finite numbers has no state to go on from, and NaN would satisfy any ``not``.
+        """
+        variables = self._variables(next_observation, action, next_observation, step)
+        holds = self.expression.evaluate(variables)
+        for vector, index in self.expression.entries:
+            holds = holds | ~torch.isfinite(variables[vector][..., index])
+        return holds
 
 
-_HINT = "comparisons and sums of obs[0], action[0], names of columns, numbers and abs(...), joined by and, or, not"
+def expression_rule(text: str, bounds: Bounds = UNIT) -> ExpressionRule:
+    """The termination rule of a condition; `bounds` are those of the actions in the units of the data."""
+    return ExpressionRule(parse_condition(text), *_tensors(bounds))
 
 
-def _refuse(text: str, what: str, part: str, place: int, problem: str) -> NoReturn:
-    shown = f"{part!r} (character {place})" if part else "its end"
-    raise InputError(f"The {what} {text!r} cannot be read: {shown} {problem}.", hint=_HINT)
+def expression_reward(text: str, bounds: Bounds = UNIT) -> ExpressionReward:
+    """The reward that an expression gives; `bounds` as of `expression_rule`."""
+    return ExpressionReward(parse_reward(text), *_tensors(bounds))
+
+
+def _tensors(bounds: Bounds) -> tuple[Tensor, Tensor]:
+    low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in bounds)
+    return low, high

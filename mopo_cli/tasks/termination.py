@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.errors import InputError
-from mopo_cli.tasks.expression_rules import UNIT, Bounds, ExpressionRule, expression_rule
+from mopo_cli.tasks.expression import UNIT, Bounds, ExpressionRule, expression_rule
 
 TerminationRule = Callable[..., Tensor]
 """(observation `[..., O]`, action `[..., A]`, next_observation `[..., O]`) -> terminal, bool `[...]`; see

@@ -21,7 +21,7 @@ from mopo_cli.dynamics.penalties import PenaltyForm
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.scales import Standard
-from mopo_cli.tasks.expression_rules import expression_rule
+from mopo_cli.tasks.expression import expression_rule
 
 OBS = 4
 STANDARD = Standard(

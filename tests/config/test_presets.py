@@ -18,7 +18,8 @@ from mopo_cli.config.presets import (
     summary,
 )
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import STAGES, FetchData, TrainPolicy
+from mopo_cli.config.schema import STAGES, TrainPolicy
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.source_generated import TASKS
 from mopo_cli.errors import SettingsError, UsageError

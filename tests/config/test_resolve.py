@@ -8,7 +8,8 @@ from mopo_cli.config.ablation import set_by_user
 from mopo_cli.config.checks import stage_name
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.resolve import resolve
-from mopo_cli.config.schema import Ablate, Evaluate, FetchData, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema import Ablate, Evaluate, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.errors import InputError, SettingsError, UsageError
 

@@ -14,7 +14,7 @@ import pytest
 from data.test_layouts import LENGTHS, episodes, joined, load
 from pyarrow import parquet
 
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.layouts import LAYOUTS
 from mopo_cli.data.transitions import COLUMNS
 

@@ -17,7 +17,7 @@ from mopo_cli.dynamics.episodes import ModelReturns, model_returns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
 from mopo_cli.engine.rows import Rows
 from mopo_cli.engine.streams import stream
-from mopo_cli.tasks.expression_rules import expression_reward, expression_rule
+from mopo_cli.tasks.expression import expression_reward, expression_rule
 from mopo_cli.tasks.termination import never
 
 # (s, a) -> (change of s, r) of three networks. Only network 0 generates, and its noise is nothing.

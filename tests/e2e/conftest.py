@@ -32,7 +32,7 @@ behaviour.RECIPE = tiny_recipe
 policy_stack.free_processes = lambda *_: 0
 from mopo_cli.nets.fastest import Measured
 from mopo_cli.nets.products import usual
-from mopo_cli.stages.common import products
+from mopo_cli.stages.common import chosen_products as products
 products.measured_here = lambda: Measured(usual(), {})
 if checkpoint_always:
     train_model._SAVE_SECONDS = policy_stack._SAVE_SECONDS = behaviour._SAVE_SECONDS = -1.0

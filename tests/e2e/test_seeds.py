@@ -15,7 +15,7 @@ import pytest
 from probes.runs import stop_at, unfinished
 
 from mopo_cli.engine.parallel import can_fork
-from mopo_cli.stages.common import training
+from mopo_cli.stages.common import policy_training as training
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.lock import run_lock
 
@@ -221,7 +221,7 @@ def should_stop(stage):
         sys.stdin.readline()
     return look(stage)
 runner.Stage.should_stop = should_stop
-from mopo_cli.stages.common import training
+from mopo_cli.stages.common import policy_training as training
 from mopo_cli.stages.runner import Stage
 training._PUBLISH_SECONDS = float(sys.argv.pop(1))
 from mopo_cli.__main__ import main

@@ -11,7 +11,7 @@ import pytest
 import torch
 from probes.runs import record_anew, unfinished
 
-from mopo_cli.stages.common import training
+from mopo_cli.stages.common import policy_training as training
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 

@@ -10,22 +10,8 @@ from hypothesis import strategies as st
 from probes.agents import normal
 from torch import Tensor
 
-from mopo_cli.nets.stacked import (
-    Activation,
-    Layout,
-    Parameters,
-    affine,
-    aligned,
-    chain_gradient,
-    input_gradient,
-    join,
-    matmul,
-    mlp_layout,
-    parameter_gradient,
-    part,
-    unit,
-    units,
-)
+from mopo_cli.nets.layers import Activation, affine, chain_gradient, input_gradient, parameter_gradient
+from mopo_cli.nets.stacked import Layout, Parameters, aligned, join, matmul, mlp_layout, part, unit, units
 
 # Batch, inputs, outputs. Fewer outputs than 16 are multiplied another way, and one output another way still.
 SHAPES = [

@@ -10,7 +10,7 @@ from filelock import FileLock
 from probes.behaviours import TINY
 
 import mopo_cli.stages.common.train_behaviour as stage
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.errors import CorruptError, DivergedError, InputError, LockedError, Stopped
 from mopo_cli.report.console import Report

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 import mopo_cli.stages.fetch_data as stage
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.errors import LockedError, Stopped
 from mopo_cli.report.console import Report

@@ -15,9 +15,9 @@ from mopo_cli.nets.fastest import Measured
 from mopo_cli.nets.libraries import KINDS, Choice, Kind, Library, all_by, named
 from mopo_cli.nets.products import can_use_onednn, usual
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common import products as module
+from mopo_cli.stages.common import chosen_products as module
+from mopo_cli.stages.common.chosen_products import measured_here
 from mopo_cli.stages.common.inputs import open_device
-from mopo_cli.stages.common.products import measured_here
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.lineage import read_lineage, tool_versions

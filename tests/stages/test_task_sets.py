@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mopo_cli.stages.fetch_data as stage
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import InputError

@@ -13,7 +13,7 @@ from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.stages.common.policies import greedy_policy, open_policy, save_policy
 from mopo_cli.stages.common.user_units import for_stored, offset_of
 from mopo_cli.stages.common.watch import Game
-from mopo_cli.tasks.expression_rules import expression_rule
+from mopo_cli.tasks.expression import expression_rule
 
 ONE = np.ones(1, np.float32)
 INFO = DatasetInfo("my.csv", None, "", -ONE, ONE, "none", observation_offset=np.array([1.7e9, 0.0]))

@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mopo_cli.errors import InputError
-from mopo_cli.tasks.expression import MAX_DEPTH, MAX_LENGTH, parse_condition, parse_reward
-from mopo_cli.tasks.expression_rules import expression_reward, expression_rule
+from mopo_cli.tasks.expression import expression_reward, expression_rule, parse_condition, parse_reward
+from mopo_cli.tasks.expression_parser import MAX_DEPTH, MAX_LENGTH
 from mopo_cli.tasks.termination import check_rule_width, hopper, termination_rule
 
 WIDTH = 3

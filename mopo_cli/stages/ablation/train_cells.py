@@ -27,7 +27,8 @@ from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.memory import check_policies
 from mopo_cli.stages.common.memory_estimates import policy_bytes
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs, policy_roles
-from mopo_cli.stages.common.policy_stack import returns_of, stage_member, train_stack
+from mopo_cli.stages.common.policy_stack import train_stack
+from mopo_cli.stages.common.published_policies import returns_of, stage_member
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.checks import Check, UnusableData
 from mopo_cli.data.history import newest_frames
 from mopo_cli.data.offsets import in_user_units

@@ -26,7 +26,7 @@ from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common.products import use_products
+from mopo_cli.stages.common.chosen_products import use_products
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import Elites, checked, read_document

@@ -40,7 +40,7 @@ from mopo_cli.stages.runner import Stage
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import RolloutAttributes
 from mopo_cli.store.run import RunFolder
-from mopo_cli.tasks.expression_rules import expression_reward
+from mopo_cli.tasks.expression import expression_reward
 from mopo_cli.tasks.oracle import open_oracle
 from mopo_cli.tasks.termination import guard_rule, termination_rule
 

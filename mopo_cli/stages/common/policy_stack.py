@@ -2,10 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,27 +18,22 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
-from mopo_cli.errors import DivergedError, Stopped
+from mopo_cli.errors import Stopped
 from mopo_cli.nets.scales import Standard
 from mopo_cli.report.metrics import Metrics, open_metrics
-from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.common.epochs import Epoch, columns, row
 from mopo_cli.stages.common.finished import Earlier, finished_folder
 from mopo_cli.stages.common.inputs import check_precision, described, open_recorder, tell_doubt
 from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import check_stack, explained_loss
-from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
-from mopo_cli.stages.common.policies import save_policy
+from mopo_cli.stages.common.open_world import OpenWorld
 from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import AFRESH, Stage
-from mopo_cli.store.atomic import sha256_file, write_json
-from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import Progress
-from mopo_cli.store.publication import Publication
 
 _SAVE_SECONDS = 60.0
 _ROUNDS = 2  # evaluations that each process may be behind
@@ -68,12 +62,6 @@ class Trained:
         if self.standard is None:
             return actor
         return replace(actor, flat=self.standard.folded(actor.layout, actor.flat))
-
-
-def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Last and last-10 mean return in the real environment, and those ten; empty if never evaluated."""
-    last = [record["return"] for record in history if "return" in record][-10:]
-    return {"last": last[-1], "last_10": sum(last) / len(last), "evaluations": last} if last else {}
 
 
 def train_stack(
@@ -259,65 +247,7 @@ def _go_on(stage: Stage, trained: Trained, world: World, earlier: Earlier) -> No
     stage.report.say(f"training goes on from epoch {epoch} (finished earlier)")
 
 
-def raise_if_diverged(result: dict[str, Any], seeds: Collection[int] | None = None) -> None:
-    """DivergedError when the stage's result names members whose weights are not finite, of these ``seeds`` if set."""
-    mine = None if seeds is None else {f"seed {seed}" for seed in seeds}
-    if lost := [name for name in result.get("diverged", []) if mine is None or name in mine]:
-        raise DivergedError(
-            f"Training diverged (not finite) for {', '.join(lost)}; only the others were published.",
-            hint="a lower --critic-lr, or where the model is used a larger --lam or a smaller --h",
-        )
-
-
 def _stack(loop: Loop, settings: PolicyTraining) -> list[Any]:
     """What identifies this stack among those of the same stage, as JSON."""
     shared = settings.model_dump(mode="json", include=settings.shared())
     return [shared, [[member.seed, member.penalty, member.lam, member.h] for member in loop.members]]
-
-
-def stage_member(
-    out: Publication,
-    folder: Path,
-    trained: Trained,
-    m: int,
-    opened: OpenWorld,
-    settings: PolicyTraining,
-    stage: Stage,
-) -> dict[str, Path]:
-    """Stage policy.safetensors, the metrics and the algorithm's further files of one member; returns them by role.
-
-    timing.json, the member's share of the stack's wall time, is published too but not returned: it depends on the
-    machine, so no two trainings agree in it.
-    """
-    member, info = trained.loop.members[m], opened.data.info
-    origin = {
-        "obs_dim": opened.world.rows.obs_dim,
-        "act_dim": opened.world.rows.act_dim,
-        "env_id": info.env_id,
-        "seed": member.seed,
-        "model_seed": opened.model_seed(member),
-        "inputs": {role: stage.inputs[role]["sha256"] for role in policy_roles(settings)},
-    }
-    origin |= {"history": info.history} if info.history > 1 else {}
-    meta = origin | {
-        "hidden": settings.hidden,
-        "layers": settings.layers,
-        "action_low": info.action_low.tolist(),
-        "action_high": info.action_high.tolist(),
-        "penalty": member.penalty,
-        "lam": member.lam,
-        "h": member.h,
-        "epochs": settings.epochs,
-    }
-    meta |= {"observation_offset": list(offset)} if (offset := offset_of(info)) else {}
-    meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
-    policy = folder / "policy.safetensors"
-    save_policy(out.stage(policy), trained.actor(m), meta)
-    files = {"policy": policy} | trained.metrics.stage_files(trained.names[m], out, folder)
-    for name, tensors in trained.loop.algorithm.files(trained.loop.agent, m).items():
-        files[name] = folder / f"{name}.safetensors"
-        digest = sha256_file(out.at_present(policy))
-        save_tensors(out.stage(files[name]), tensors, {"kind": name, **origin, "policy_sha256": digest})
-    keep_only(out, folder, [path.name for path in files.values()])
-    write_json(out.stage(folder / TIMING), {"wall_seconds": round(trained.seconds / len(trained.loop.members), 3)})
-    return {f"{name}/seed-{member.seed}": path for name, path in files.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mopo_cli.agents.online import OnlineSettings, start_online
-from mopo_cli.config.schema import FetchData
+from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.behaviour import (
     Behaviour,
     behaviour_state,
@@ -36,10 +36,10 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import CorruptError, Stopped
 from mopo_cli.evaluation.play import Environment, open_environments
 from mopo_cli.nets import libraries
+from mopo_cli.stages.common.chosen_products import resume_products
 from mopo_cli.stages.common.inputs import described, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
-from mopo_cli.stages.common.products import resume_products
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import checked
