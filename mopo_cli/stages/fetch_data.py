@@ -27,7 +27,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CachedDataset, read_document
-from mopo_cli.store.lineage import describe_files
+from mopo_cli.store.lineage import describe_files, hashes
 from mopo_cli.store.lock import alone_in
 from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
@@ -230,7 +230,7 @@ def _work(stage: Stage) -> Work:
         say=stage.report.say,
         warn=stage.report.warn,
         progress=stage.progress,
-        sha256={role: file["sha256"] for role, file in stage.inputs.items()},
+        sha256=hashes(stage.inputs),
         generate=lambda name, settings: _generate(name, settings, stage),
     )
 

@@ -157,14 +157,19 @@ class Stage:
             self._started -= saved["wall_seconds"]
         return tensors, saved["meta"]
 
+    @property
+    def begun_file(self) -> Path:
+        """What the stage goes on from, if it is there."""
+        return self.state_file
+
     def resume_products(self) -> None:
-        """Multiply by the libraries of the interrupted attempt, if there is one (see `common.chosen_products`)."""
-        if self.options.force or not self.state_file.is_file():
+        """Multiply by the libraries of what the stage goes on from (see `common.chosen_products`)."""
+        if self.options.force or not self.begun_file.is_file():
             return
         from mopo_cli.stages.common.chosen_products import resume_products
         from mopo_cli.store.checkpoint import read_meta
 
-        meta = read_meta(self.state_file)
+        meta = read_meta(self.begun_file)
         if meta is not None:  # else `load_state` says what is wrong
             resume_products(meta.get("products"), self.options.products, self.key, self.report)
 

@@ -189,6 +189,7 @@ class FinishedHeader(TypedDict):
     settings: dict[str, Any]
     inputs: dict[str, Sha256]
     seed: Seed
+    products: NotRequired[dict[str, str] | None]
     progress: FinishedProgress
 
 

@@ -45,6 +45,11 @@ def describe_files(
     }
 
 
+def hashes(files: Files) -> dict[str, str]:
+    """The sha256 of each file, by role."""
+    return {role: file["sha256"] for role, file in files.items()}
+
+
 def stored_path(run: RunFolder, path: Path) -> str:
     """``path`` as run.json holds it: relative inside the run folder, absolute outside."""
     root, place = run.root.resolve(), path.resolve()
@@ -124,8 +129,7 @@ def is_up_to_date(
         return False
     if plain({**(defaults or {}), **record.settings}) != plain(dict(settings)):
         return False
-    before, now = ({role: file["sha256"] for role, file in files.items()} for files in (record.inputs, inputs))
-    if before != now:
+    if hashes(record.inputs) != hashes(inputs):
         return False
     outputs = ((run.root / file["path"], file["sha256"]) for file in record.outputs.values())
     return all(path.is_file() and sha256_file(path) == digest for path, digest in outputs)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest
 from probes.runs import stop_at, unfinished
 
 from mopo_cli.engine.parallel import can_fork
+from mopo_cli.nets.fastest import Measured
+from mopo_cli.nets.libraries import all_by
+from mopo_cli.stages.common import chosen_products
 from mopo_cli.stages.common import policy_training as training
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.lock import run_lock
@@ -208,6 +212,18 @@ def test_only_the_seeds_asked_for_make_the_command_fail(
     assert mopo(f"{TRAIN} --seed-list 0,3").code == 7
     longer = mopo(f"{TRAIN} --seed-list 0,3 --epochs 3 --json")
     assert longer.code == 7 and json.loads(longer.out)["diverged"] == ["seed 3"] and seeds_of(longer.out) == [0]
+
+
+def test_longer_training_multiplies_by_the_same_library(
+    tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another one is faster now, so that its bits are those of an uninterrupted training."""
+    train = TRAIN.replace("--products mkl ", "")
+    for fastest, epochs in ((all_by("onednn"), 2), (all_by("mkl"), 4)):
+        monkeypatch.setattr(chosen_products, "measured_here", partial(Measured, fastest, {}))
+        assert mopo(f"{train} --epochs {epochs}").code == 0
+    record = json.loads((tiny_run / "run.json").read_text())["stages"]["train-policy/p"]
+    assert record["versions"]["products"] == "onednn"
 
 
 PAUSED = """\

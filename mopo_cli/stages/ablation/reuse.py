@@ -11,7 +11,7 @@ from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.documents import CELL, Files, Timing, read_document
-from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.lineage import StageRecord, hashes, read_lineage
 from mopo_cli.store.publication import Publication
 from mopo_cli.store.run import RunFolder
 
@@ -123,7 +123,7 @@ def what_trains(settings: TrainPolicy) -> str:
 def _of_record(run: RunFolder, key: str, record: StageRecord) -> Iterator[Held]:
     if not key.startswith("train-policy/"):
         return
-    inputs = {role: file["sha256"] for role, file in record.inputs.items()}
+    inputs = hashes(record.inputs)
     seeds: dict[str, Files] = {}
     for role, file in record.outputs.items():
         if _ROLE.fullmatch(role):

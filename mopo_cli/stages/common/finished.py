@@ -11,6 +11,7 @@ from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.states import State, member_state, stacked_state
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
+from mopo_cli.nets import libraries
 from mopo_cli.stages.ablation.reuse import wall_seconds
 from mopo_cli.stages.common.inputs import described
 from mopo_cli.stages.common.same_settings import NOT_OF_A_SEED, other_training
@@ -19,6 +20,7 @@ from mopo_cli.store.atomic import plain
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import FinishedHeader
+from mopo_cli.store.lineage import hashes
 from mopo_cli.store.publication import Publication
 from mopo_cli.store.run import RunFolder
 
@@ -48,14 +50,18 @@ def stage_states(stage: Stage, loop: Loop, histories: Sequence[list[dict[str, An
     """Stage the training state of every member that is not lost, and say where it will be and how large it is."""
     state, members, paths = loop_state(loop), loop.members, []
     settings = {name: value for name, value in plain(stage.settings).items() if name not in NOT_OF_A_SEED}
-    inputs = {role: file["sha256"] for role, file in stage.inputs.items()}
+    about: dict[str, Any] = {
+        "kind": "training state",
+        "settings": settings,
+        "inputs": hashes(stage.inputs),
+        "products": libraries.in_use(),
+    }
     for m, member in enumerate(members):
         if not lost[m]:
             tensors, numbers = member_state(state, m, len(members))
-            meta = {"kind": "training state", "settings": settings, "inputs": inputs, "seed": member.seed}
             paths.append(state_path(stage.run, stage.key, member.seed, stage.settings["epochs"]))
             progress = {"loop": numbers, "history": histories[m]}
-            save_tensors(stage.out.stage(paths[-1]), tensors, meta | {"progress": progress})
+            save_tensors(stage.out.stage(paths[-1]), tensors, about | {"seed": member.seed, "progress": progress})
     if paths:
         size = sum(stage.out.at_present(path).stat().st_size for path in paths)
         shown = f"{size / 1e6:,.1f} MB" if size > 1e6 else f"{size / 1e3:.0f} kB"
@@ -83,7 +89,7 @@ def load_states(stage: Stage, seeds: Sequence[int], settings: TrainPolicy, epoch
         progress = header["progress"]
         if (
             header["seed"] != seed
-            or header["inputs"] != {role: file["sha256"] for role, file in stage.inputs.items()}
+            or header["inputs"] != hashes(stage.inputs)
             or other_training(stage.key, header["settings"], stage.settings).keys() - {"epochs"}
             or progress["loop"]["step"] != epochs * settings.steps_per_epoch
         ):

@@ -11,7 +11,7 @@ from mopo_cli.stages.common.finished import state_path
 from mopo_cli.stages.common.same_settings import listed, other_training
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.documents import FileEntry, Files
-from mopo_cli.store.lineage import StageRecord, read_lineage
+from mopo_cli.store.lineage import StageRecord, hashes, read_lineage
 from mopo_cli.store.run import RunFolder
 
 REPLACE = "--name OTHER trains another policy, --force replaces this one"
@@ -107,11 +107,6 @@ def named(seeds: Iterable[int]) -> str:
     """``seed 3``, ``seeds 0, 1, 4``."""
     numbers = sorted(seeds)
     return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-
-
-def hashes(files: Files) -> dict[str, str]:
-    """The sha256 of each file, by role."""
-    return {role: file["sha256"] for role, file in files.items()}
 
 
 def _seed(role: str) -> int | None:

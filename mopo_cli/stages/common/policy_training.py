@@ -16,8 +16,8 @@ from typing import Any
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError, LockedError, SettingsError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common.finished import discard_states
-from mopo_cli.stages.common.joining import REPLACE, Plan, hashes, joined, named, plan_training, recorded_seeds
+from mopo_cli.stages.common.finished import discard_states, state_path
+from mopo_cli.stages.common.joining import REPLACE, Plan, joined, named, plan_training, recorded_seeds
 from mopo_cli.stages.common.same_settings import listed, other_training
 from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
 from mopo_cli.stages.runner import AFRESH, Options, Stage, check_present
@@ -25,7 +25,7 @@ from mopo_cli.store.atomic import discard_leftovers, write_json
 from mopo_cli.store.checkpoint import read_meta
 from mopo_cli.store.documents import read_document
 from mopo_cli.store.headers import StartedDocument
-from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
+from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, hashes, read_lineage
 from mopo_cli.store.lock import run_lock, take_lock
 from mopo_cli.store.publication import Publication
 from mopo_cli.store.run import RunFolder, refuse_links, remember_run
@@ -54,6 +54,13 @@ class Training(Stage):
         if set(seeds) == set(self.wanted.all_seeds()):
             return self.wanted
         return self.wanted.model_copy(update={"seeds": 1, "seed_list": tuple(sorted(seeds))})
+
+    @property
+    def begun_file(self) -> Path:
+        """The checkpoint, or else the state of the finished policy that is trained for longer."""
+        if self.state_file.is_file() or not self.plan.epoch:
+            return self.state_file
+        return state_path(self.run, self.key, self.plan.train[0], self.plan.epoch)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
