@@ -9,7 +9,9 @@ import torch
 
 from mopo_cli.agents import brac as module
 from mopo_cli.agents.crew import Crew
+from mopo_cli.bench import measure as measuring
 from mopo_cli.bench.measure import Task, measure
+from mopo_cli.bench.operations import update_flops
 from mopo_cli.bench.rates import Products, Rate
 from mopo_cli.bench.run_time import MODEL_EPOCHS, project
 from mopo_cli.bench.timing import Seconds
@@ -51,14 +53,17 @@ def test_what_imagines_nothing_has_no_rollouts() -> None:
     assert "rollouts" not in names and "evaluation" not in names and names[-3] == "policy updates"
 
 
-def test_further_methods_are_measured_too() -> None:
+def test_further_methods_are_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine where everything takes a second, ceilings differ by operations alone."""
+    monkeypatch.setattr(measuring, "in_pairs", lambda *_: (Seconds(1.0), Seconds(1.0)))
     others = {"behaviour": POLICY.model_copy(update={"algorithm": "bc", "real_ratio": 1.0})}
     rates = list(measure(Task(Shapes(4, 1, 1000), None, {}, MODEL, POLICY, others), 1, CPU, 0.01))
     cloning, (all_of_it,) = rates[-1], [rate for rate in rates if rate.name == "policy updates"]
     assert cloning.name == "policy updates, behaviour"
-    assert cloning.per_second > all_of_it.per_second, "cloning is a part of what soft actor-critic does"
     assert cloning.ceiling is not None and all_of_it.ceiling is not None
-    assert cloning.ceiling > 5 * all_of_it.ceiling
+    operations = {name: update_flops(MODEL, policy, 4, 1) for name, policy in {"": POLICY, **others}.items()}
+    assert cloning.ceiling / all_of_it.ceiling == pytest.approx(operations[""] / operations["behaviour"])
+    assert operations[""] > 5 * operations["behaviour"], "cloning is a part of what soft actor-critic does"
 
 
 def test_what_comes_before_policy_updates_is_measured_by_phases_and_projected() -> None:

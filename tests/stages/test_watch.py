@@ -127,8 +127,7 @@ def test_what_is_left_at_the_end_is_not_waited_for() -> None:
         while watch.players[0].work is None:
             assert not played[0].done
         (process,) = (player.process for player in watch.players)
-        start = time.monotonic()
-    assert time.monotonic() - start < 2 and process.returncode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_process_multiplies_as_this_one_does() -> None:

@@ -37,7 +37,7 @@ def test_a_folder_held_by_another_process_is_refused_in_seconds(tmp_path: Path) 
         started = time.monotonic()
         with pytest.raises(LockedError) as caught, run_lock(folder):
             pytest.fail("the body must not run")
-        assert 2 < time.monotonic() - started < 10
+        assert 2 < time.monotonic() - started < 60
     assert caught.value.exit_code == 6
     assert str(folder) in caught.value.message and "--run" in caught.value.hint
 
