@@ -1,5 +1,6 @@
 """What all tests share: one CPU thread, a data cache of their own, and a tiny run made once."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -39,6 +40,11 @@ class Outcome:
 Mopo = Callable[[str], Outcome]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for the processes that they start."""
+    return 1 + (os.cpu_count() or 1)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is not None:
         import torch
@@ -47,13 +53,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs a CUDA device")
 
 
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders that are not there yet, each of another name."""
+    base = tmp_path_factory.mktemp("outside")
+    return (base / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def no_outside_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOPO_HOME", str(tmp_path_factory.mktemp("home") / "cache"))
+def no_outside_run(places: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = next(places)
+    monkeypatch.setenv("MOPO_HOME", str(place / "home" / "cache"))
     for name in ("MOPO_RUN", "MOPO_DEBUG", "FORCE_COLOR", "COLUMNS", "MOPO_D4RL_MIRROR", "D4RL_DATASET_DIR"):
         monkeypatch.delenv(name, raising=False)
     # Minari's folder and the place it downloads from.
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari") / "datasets"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(place / "minari" / "datasets"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from probes.grids import made
 from probes.papers import FIRST_VERSION
 
@@ -17,6 +16,7 @@ from mopo_cli.config.presets import load_method, method_names, parse_sections, p
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import STAGES, Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import SettingsError, UsageError
+from mopo_cli.store import yaml_text
 
 # The methods of the papers' tables, written out a second time; issue 4 and the first version's Table 3.
 V1 = ("mopo-v1", "mopo-v1-ens-pen", "mopo-v1-no-pen", "mopo-v1-true-pen")
@@ -57,9 +57,9 @@ KIT = {
 @pytest.fixture(scope="module", autouse=True)
 def each_text_parsed_once() -> Iterator[None]:
     """Thousands of layers are built here of a few dozen files, and YAML is what takes the time."""
-    parse = cache(yaml.safe_load)
+    parse = cache(yaml_text.parse_yaml)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml, "safe_load", lambda text: deepcopy(parse(text)))
+        patch.setattr(yaml_text, "parse_yaml", lambda text: deepcopy(parse(text)))
         yield
 
 

@@ -88,7 +88,7 @@ def processes() -> Any:
     return context
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def child(processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Child:
     """Runs a command line in a folder; `fatal` and `signum` as above, `kill_after` seconds kills it from outside."""
     log = tmp_path_factory.mktemp("child") / "stderr"

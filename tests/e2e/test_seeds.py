@@ -48,7 +48,7 @@ def seeds_of(result: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def whole(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def whole(finished_run: Path, tmp_path_factory: pytest.TempPathFactory, child: Any) -> Any:
     """What one training of the seeds and epochs makes, by its flags; each is made once."""
     kept: dict[str, dict[str, bytes]] = {}
 
@@ -56,8 +56,7 @@ def whole(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         if flags not in kept:
             folder = tmp_path_factory.mktemp("whole") / "work"
             shutil.copytree(finished_run, folder)
-            line = [sys.executable, "-m", "mopo_cli", *f"{TRAIN} {flags}".split()]
-            subprocess.run(line, cwd=folder, check=True, capture_output=True)
+            assert child(folder, f"{TRAIN} {flags}").code == 0
             kept[flags] = made(folder=folder / "runs/tiny")
         return kept[flags]
 

@@ -70,7 +70,9 @@ def test_a_damaged_file_is_measured_anew(measurements: list[int], damage: bytes)
 
 
 def test_without_a_cache_folder_it_goes_on(measurements: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(os.environ["MOPO_HOME"]).write_text("a file")
+    home = Path(os.environ["MOPO_HOME"])
+    home.parent.mkdir(parents=True)
+    home.write_text("a file")
     assert measured_here().choice == MIXED and measurements == [1]
 
 
