@@ -44,7 +44,7 @@ Output = Annotated[Path | None, plain_option("--output", "write the result to th
 Compare = Annotated[Path | None, plain_option("--compare", "compare with an earlier --output", "FILE.json")]
 
 
-@command(without=("run", "force", "allow_mismatch"))
+@command(without=("run", "force", "allow_mismatch", "log"))
 def bench(
     call: Call,
     seeds: Seeds = 3,

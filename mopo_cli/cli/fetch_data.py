@@ -40,7 +40,7 @@ List = Annotated[bool, plain_option("--list", "list the known data sets")]
 Remote = Annotated[bool, plain_option("--remote", "with --list: ask Minari's server for its sets too")]
 
 
-@command(FetchData, without=("allow_mismatch", "method", "engine"))
+@command(FetchData, without=("allow_mismatch", "method", "engine", "log"))
 def fetch_data(
     call: Call,
     pattern: Pattern = None,

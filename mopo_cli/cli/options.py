@@ -15,6 +15,7 @@ from mopo_cli.config.fields import Settings
 from mopo_cli.errors import UsageError
 from mopo_cli.nets.libraries import LIBRARIES
 from mopo_cli.report import Report
+from mopo_cli.report.metrics import SINKS, check_sinks
 from mopo_cli.store.documents import RENAMED
 
 _MOST_THREADS = 4096  # more than any machine has CPUs for
@@ -69,6 +70,7 @@ class Call:
     threads: int | None = None
     engine: str = "auto"
     products: str = "auto"
+    log: tuple[str, ...] = ()
     force: bool = False
     allow_mismatch: bool = False
 
@@ -92,6 +94,7 @@ PRODUCTS = ("auto", *LIBRARIES)
 _RUN_HELP = "run folder (default: runs/DATA-SET, $MOPO_RUN or the last one used)"
 _ENGINE_HELP = "auto, eager, cudagraph (GPU: record steps, replay them) or compile (also fuse their operations)"
 _PRODUCTS_HELP = "library of CPU products: auto, mkl, onednn"
+_LOG_HELP = f"also send the metrics of every epoch to {', '.join(SINKS)}"
 _HELP_ALL = "all settings; or mopo presets settings [METHOD]"
 
 EXECUTION: dict[str, inspect.Parameter] = {
@@ -106,6 +109,7 @@ EXECUTION: dict[str, inspect.Parameter] = {
         _flag("threads", int | None, "CPU threads (default: chosen by torch)", "INT"),
         _flag("engine", str, _ENGINE_HELP, "ENGINE", "auto"),
         _flag("products", str, _PRODUCTS_HELP, "LIBRARY", "auto"),
+        _flag("log", list[str] | None, _LOG_HELP, "A,B,..."),
         _flag("force", bool, "redo the stage even if it is up to date", default=False),
         _flag("allow_mismatch", bool, "use inputs made from other data (warns)", default=False),
         _flag("json", bool, "print only one JSON object on stdout", default=False),
@@ -238,5 +242,8 @@ def _call(values: dict[str, Any], settings: set[str]) -> Call:
         raise UsageError(f"--threads must be at least 1, not {threads}.")
     if threads is not None and threads > _MOST_THREADS:
         raise UsageError(f"--threads must be at most {_MOST_THREADS}, not {threads}.")
+    if log := execution.pop("log", None):
+        execution["log"] = tuple(dict.fromkeys(",".join(log).split(",")))
+        check_sinks("--log", execution["log"])
     report = Report("json" if values.get("json") else "human")
     return Call(report=report, flags=flags, **execution)

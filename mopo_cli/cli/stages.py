@@ -57,7 +57,7 @@ def train_model(call: Call) -> None:
     call.report.result(run_train_model(context.run, settings, options, call.report))
 
 
-@command(SelectElites, without=("engine",))
+@command(SelectElites, without=("engine", "log"))
 def select_elites(call: Call) -> None:
     """Choose the networks that rollouts use: those with the lowest hold-out error."""
     from mopo_cli.stages.select_elites import run_select_elites
@@ -68,7 +68,7 @@ def select_elites(call: Call) -> None:
     call.report.result(run_select_elites(context.run, settings, options, call.report))
 
 
-@command(Rollout, without=("method", "engine"))
+@command(Rollout, without=("method", "engine", "log"))
 def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
     """Make model transitions: from states of the data, h model steps each."""
     from mopo_cli.stages.rollout import run_rollout
@@ -112,7 +112,7 @@ def train_policy(call: Call) -> None:
     raise_if_diverged(result, settings.all_seeds())
 
 
-@command(Evaluate, without=("method", "engine"))
+@command(Evaluate, without=("method", "engine", "log"))
 def evaluate(call: Call, bound: Bound = False) -> None:
     """Run the policy in the real environment and compare it with its data and the published numbers."""
     from mopo_cli.stages.evaluate import run_evaluate

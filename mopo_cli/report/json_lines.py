@@ -1,4 +1,4 @@
-"""The metrics sink that every run has: a file of JSON lines per member, which grows while training runs."""
+"""The metrics that every run has: a file of JSON lines per member, which grows while training runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,17 +25,14 @@ class JsonLines:
         same = folder / Path(*("*" for _ in Path(members[0]).parts)) / FILE
         self.where = f"tail -F {same if len(members) > 1 else self._paths[members[0]]}"
 
-    def log(self, stage: str, member: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line; see `metrics.Sink`."""
-        line = json.dumps(plain({**values, "epoch": step}), sort_keys=True, allow_nan=False) + "\n"
+    def log(self, member: str, epoch: int, values: Mapping[str, Any]) -> None:
+        """Append a line for an epoch of a member."""
+        line = json.dumps(plain({**values, "epoch": epoch}), sort_keys=True, allow_nan=False) + "\n"
         self._write(self._paths[member], "r+b", line.encode())
 
-    def files(self, member: str) -> list[Path]:
-        """The member's one file."""
-        return [self._paths[member]]
-
-    def close(self) -> None:
-        """Nothing is open between two lines."""
+    def file(self, member: str) -> Path:
+        """The member's file, to publish beside what it learned."""
+        return self._paths[member]
 
     @staticmethod
     def _write(path: Path, mode: str, content: bytes) -> None:

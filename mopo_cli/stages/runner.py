@@ -50,6 +50,7 @@ _MADE_BY = {
 class Options:
     """How to execute a stage; none of it is part of what the stage computes.
 
+    ``log`` names the sinks that get the metrics besides metrics.jsonl (`report.metrics.SINKS`).
     ``origins`` says where each setting's value came from (default, preset NAME, a file, flag), for run.json.
     """
 
@@ -57,6 +58,7 @@ class Options:
     threads: int | None = None
     engine: str = "auto"
     products: str = "auto"
+    log: tuple[str, ...] = ()
     force: bool = False
     allow_mismatch: bool = False
     origins: dict[str, str] = field(default_factory=dict)

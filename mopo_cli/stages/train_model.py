@@ -14,6 +14,7 @@ from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, ste
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.metrics import Metrics, open_metrics
+from mopo_cli.report.sink import Curves
 from mopo_cli.stages.common.alarms import model_alarm, rescale_hint
 from mopo_cli.stages.common.inputs import (
     Data,
@@ -56,8 +57,9 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         recorder = open_recorder(options, device)
         fit = start_fit(_learnable(data, report), fit_settings(settings), settings.all_seeds(), recorder)
         history = _resume(stage, fit)
-        with open_metrics(stage.live, [_MEMBER], report) as metrics:
-            metrics.log_records(stage.key, _MEMBER, history)
+        curves = Curves(run.root, stage.key, [_MEMBER])
+        with open_metrics(stage.live, curves, report, options.log) as metrics:
+            metrics.log_records(_MEMBER, history)
             _train(stage, fit, history, metrics)
         return _publish(stage, fit, data, metrics)
 
@@ -104,7 +106,7 @@ def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: 
             tell_doubt(fit.engine, stage.report)
             if finished is not None:
                 history.append(_epoch_record(fit, finished))
-                metrics.log_records(stage.key, _MEMBER, history[-1:])
+                metrics.log_records(_MEMBER, history[-1:])
                 rate = (steps_per_epoch(fit) - first_step) * fit.settings.batch_size
                 _show(table.row, fit, finished, rate / (time.monotonic() - epoch_start))
                 epoch_start, first_step = time.monotonic(), 0

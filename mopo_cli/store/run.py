@@ -69,6 +69,10 @@ class RunFolder:
         """The folder of one ablation: its table, plot and cells."""
         return self.root / "ablations" / _checked(name)
 
+    def logs(self, sink: str) -> Path:
+        """The folder of what a metrics sink writes."""
+        return self.root / "logs" / sink
+
     def variant(self, name: str) -> "RunFolder":
         """A run inside this one, on the same data with another model."""
         return RunFolder(self.root / _VARIANTS / _checked(name))

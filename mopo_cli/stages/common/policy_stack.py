@@ -21,6 +21,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.errors import Stopped
 from mopo_cli.nets.scales import Standard
 from mopo_cli.report.metrics import Metrics, open_metrics
+from mopo_cli.report.sink import Curves
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.common.epochs import Epoch, columns, row
 from mopo_cli.stages.common.finished import Earlier, finished_folder
@@ -89,9 +90,10 @@ def train_stack(
     with ExitStack() as context:
         crew = context.enter_context(open_crew(loop, opened.world, learner))
         _resume(stage, trained, opened.world, settings, earlier)
-        trained.metrics = context.enter_context(open_metrics(stage.live, names, stage.report))
+        curves = Curves(stage.run.root, stage.key, names)
+        trained.metrics = context.enter_context(open_metrics(stage.live, curves, stage.report, stage.options.log))
         for name, history in zip(names, trained.histories, strict=True):
-            trained.metrics.log_records(stage.key, name, history)
+            trained.metrics.log_records(name, history)
         started = time.monotonic() - trained.seconds
         per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
         if loop.step < 0:
@@ -135,7 +137,7 @@ def train_stack(
             save = stop or time.monotonic() - last_save > _SAVE_SECONDS
             for epoch in _complete(trained, keep=0 if save or end else backlog):
                 for name, numbers in zip(names, epoch.records, strict=True):
-                    trained.metrics.log_records(stage.key, name, [numbers] if numbers is not None else [])
+                    trained.metrics.log_records(name, [numbers] if numbers is not None else [])
                 table.row(*row(loop, epoch, settings.epochs))
             if save:
                 save_training(stage, trained, settings)

@@ -1,0 +1,44 @@
+"""``mopo export-logs``: the metrics of a run for a library that shows them"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mopo_cli.cli.options import Json
+from mopo_cli.errors import InputError
+from mopo_cli.report import Report
+from mopo_cli.report.metrics import SINKS, check_sinks
+from mopo_cli.store.files import check_folder, expand
+from mopo_cli.store.run import named_run
+
+EXAMPLES = (
+    "mopo export-logs runs/quickstart --to tensorboard",
+    "mopo export-logs runs/quickstart --to wandb -o exported",
+)
+
+
+def export_logs(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder")],
+    to: Annotated[str, typer.Option("--to", help=f"the library: {', '.join(SINKS)}", metavar="NAME")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="folder for its files (default: RUN/logs/NAME)", metavar="FOLDER", show_default=False
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Send the metrics on disk, of the model and all policies, to TensorBoard, Trackio, W&B or MLflow."""
+    from mopo_cli.report.export import export_metrics
+
+    check_sinks("--to", [to])
+    folder = named_run(expand(run))
+    if not folder.lineage.exists():
+        raise InputError(f"{folder.root} is not a run folder: it holds no run.json.", hint="mopo run quickstart")
+    if output is not None:
+        check_folder(output, "The folder ")
+    result = export_metrics(folder, to, output or folder.logs(to))
+    report = Report("json" if json else "human")
+    curves = result["epochs"]
+    report.result(result, f"{len(curves)} curves, {sum(curves.values())} epochs in all: {result['where']}")
