@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mopo_cli.nets import libraries
+
+if TYPE_CHECKING:
+    from probes.sinks import Memory
 
 # Read when torch is first imported; the processes that tests start take it over.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -170,3 +173,17 @@ def tiny_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return Path("runs/tiny")
+
+
+@pytest.fixture
+def sinks(monkeypatch: pytest.MonkeyPatch) -> "list[Memory]":
+    """The metrics sinks that were made, of those called memory and failing."""
+    from probes.sinks import Failing, Memory
+
+    from mopo_cli.report import metrics
+
+    made: list[Memory] = []
+    monkeypatch.setattr(Memory, "attempts", made, raising=False)
+    monkeypatch.setitem(metrics.SINKS, "memory", Memory)
+    monkeypatch.setitem(metrics.SINKS, "failing", Failing)
+    return made

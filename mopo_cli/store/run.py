@@ -90,10 +90,13 @@ class RunFolder:
 def refuse_links(run: RunFolder) -> None:
     """InputError where anything inside the run folder is a symbolic link; the folder itself may be one.
 
-    What is written or deleted through a link would be somebody else's.
+    What is written or deleted through a link would be somebody else's. W&B makes links among its files, which nothing
+    here follows.
     """
     for folder, folders, files in os.walk(run.root):
-        for name in (*folders, *files):
+        inside = [] if Path(folder).match("logs/wandb/wandb") else [*folders, *files]
+        folders[:] = [name for name in folders if name in inside]
+        for name in inside:
             if (path := Path(folder, name)).is_symlink():
                 raise InputError(
                     f"{path} is a symbolic link, and links inside a run folder are not followed.",

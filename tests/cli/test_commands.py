@@ -172,6 +172,15 @@ def test_how_to_execute_is_no_setting(shell: Any) -> None:
     )
 
 
+def test_metrics_may_go_to_several_places(shell: Any, sinks: Any) -> None:
+    assert shell("train-model --dataset hopper-medium --log memory,failing --log memory") == 0
+    assert shell.calls[-1].options.log == ("memory", "failing")
+    assert shell("train-policy") == 0 and shell.calls[-1].options.log == ()
+    assert shell("run quickstart --log memory") == 0
+    assert {call.options.log for call in shell.calls if call.stage == "train-policy"} == {(), ("memory",)}
+    assert shell("train-model --log memory,") == 2 and "not ''" in shell.err
+
+
 @pytest.mark.parametrize("stage", ["fetch-data", "train-model", "select-elites", "rollout", "train-policy", "evaluate"])
 def test_json_is_one_object_and_nothing_else(shell: Any, stage: str) -> None:
     assert shell("run quickstart --json") == 0

@@ -44,7 +44,7 @@ PANELS = {
     "Evaluation": "--eval-every",
     "Execution": "--run",
 }
-COMMANDS = (*DEFAULTS, "run", "bench", "show", "presets", *(f"presets {name}" for name in PRESETS))
+COMMANDS = (*DEFAULTS, "run", "bench", "show", "export-logs", "presets", *(f"presets {name}" for name in PRESETS))
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +131,12 @@ def test_only_what_trains_has_an_engine(shell: Any) -> None:
     assert have == {"train-model", "train-policy", "ablate", "run", "bench"}
 
 
+def test_only_what_trains_sends_metrics_elsewhere(shell: Any) -> None:
+    flags = {command: help_lines(shell, command) for command in (*DEFAULTS, "run", "bench")}
+    assert {command for command in flags if "log" in flags[command]} == {"train-model", "train-policy", "ablate", "run"}
+    assert flags["run"]["log"].endswith("tensorboard, trackio, wandb, mlflow")
+
+
 def test_help_names_sources_and_choices(shell: Any) -> None:
     lines = help_lines(shell, "train-policy")
     assert "MOPO App. G.2" in lines["real-ratio"]
@@ -140,7 +146,7 @@ def test_help_names_sources_and_choices(shell: Any) -> None:
 
 def test_mopo_alone_lists_its_commands(shell: Any) -> None:
     assert shell("") == 0
-    for command in (*DEFAULTS, "run", "presets", "show", "bench"):
+    for command in (*DEFAULTS, "run", "presets", "show", "export-logs", "bench"):
         assert re.search(rf"\b{command}\b", shell.out)
     assert shell("--help") == 0
 
@@ -156,6 +162,7 @@ def test_help_loads_nothing_heavy() -> None:
         "import sys\n"
         "from mopo_cli.__main__ import main\n"
         "heavy = {'torch', 'numpy', 'gymnasium', 'mujoco', 'minari', 'h5py', 'matplotlib', 'pyarrow', 'scipy'}\n"
+        "heavy |= {'tensorboard', 'trackio', 'wandb', 'mlflow'}\n"
         "for line in sys.argv[1:]:\n"
         "    assert main(line.split()) == 0, line\n"
         "    assert not heavy & set(sys.modules), (line, heavy & set(sys.modules))\n"

@@ -109,6 +109,15 @@ def test_nothing_is_done_through_links(tiny_run: Path, refuses: Any, place: str)
     assert (theirs / "precious").read_text() == "precious"
 
 
+def test_links_among_the_files_of_wandb_are_let_be(tiny_run: Path, mopo: Any, refuses: Any) -> None:
+    theirs = tiny_run / "logs/wandb/wandb"
+    theirs.mkdir(parents=True)
+    (theirs / "latest-run").symlink_to("/nowhere")
+    assert mopo("select-elites --n 1 --threads 1").code == 0
+    (theirs.parent / "link").symlink_to("/nowhere")
+    refuses("select-elites --n 2 --threads 1", 4, f"{theirs.parent / 'link'} is a symbolic link")
+
+
 def test_a_run_folder_may_itself_be_a_link(tiny_run: Path, mopo: Any) -> None:
     tiny_run.rename("elsewhere")
     tiny_run.symlink_to(Path("elsewhere").resolve())
