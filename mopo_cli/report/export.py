@@ -1,5 +1,6 @@
 """Metrics that are on disk already, for a library that shows them."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,15 +27,13 @@ def export_metrics(run: RunFolder, name: str, folder: Path) -> dict[str, Any]:
     stages = {stage: _read(files) for stage, files in metrics_files(run).items()}
     if not stages:
         raise InputError(f"The run {run.root} has no metrics yet.", hint="mopo train-model")
-    where, epochs = "", {}
+    where, epochs = "", dict[str, int]()
     for stage, members in stages.items():
         curves = Curves(run.root, stage, list(members))
         try:
-            with silent():
-                sink = SINKS[name](folder, curves)
+            with silent(), closing(SINKS[name](folder, curves)) as sink:
                 for member, values in members.items():
                     sink.log(member, values)
-                sink.close()
         except Exception as error:
             raise InputError(f"{name} does not take the metrics of {stage}: {reason(error)}.") from error
         where = sink.where

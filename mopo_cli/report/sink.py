@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from mopo_cli.store.atomic import write_text
 from mopo_cli.store.files import read_text
@@ -46,7 +46,7 @@ class Sink(Protocol):
     attempt has logged of the members is replaced. Whatever it raises is told and ends the logging, not the training.
     """
 
-    library: ClassVar[str]
+    library: str
     """The package to import, which the extra of the sink's name installs."""
     where: str
     """How the user sees the metrics, e.g. a command."""
