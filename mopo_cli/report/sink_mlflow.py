@@ -3,7 +3,9 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mopo_cli.report.sink import Curves, Values, identity
@@ -30,7 +32,7 @@ class Mlflow:
 
         folder.mkdir(parents=True, exist_ok=True)
         server = os.environ.get("MLFLOW_TRACKING_URI")
-        store = server or f"sqlite:///{folder / 'mlflow.db'}"
+        store = server or f"sqlite:///{_database(folder)}"
         self.where = f"MLflow at {store}" if server else f"mlflow ui --backend-store-uri {store}"
         self._client = MlflowClient(tracking_uri=store)
         experiment = _experiment(self._client, curves.project, None if server else (folder / "artifacts").resolve())
@@ -58,6 +60,20 @@ class Mlflow:
         """Mark the runs as ended."""
         for run in self._runs.values():
             self._client.set_terminated(run)
+
+
+def _database(folder: Path) -> Path:
+    """The database in the folder. To make it takes seconds, and half of one, after a kill, could never be opened."""
+    from mlflow import MlflowClient
+
+    path = folder / "mlflow.db"
+    if not path.exists():
+        with TemporaryDirectory(dir=folder) as place:
+            new = Path(place) / path.name
+            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments()
+            with suppress(FileExistsError):  # another process was faster
+                os.link(new, path)
+    return path
 
 
 def _experiment(client: Any, name: str, artifacts: Path | None) -> str:
