@@ -22,6 +22,9 @@ from mopo_cli.store.documents import (
     typed,
 )
 
+JudgeShare = Annotated[float, Field(ge=0, lt=1)]
+"""The share of the data's episodes that it has not seen."""
+
 
 @typed
 class ModelHeader(TypedDict):
@@ -30,6 +33,7 @@ class ModelHeader(TypedDict):
     obs_dim: Count
     act_dim: Count
     history: NotRequired[Count]
+    judge_share: NotRequired[JudgeShare]
     hidden: Count
     layers: Annotated[int, Field(ge=1, le=1000)]
     networks: Count
@@ -55,6 +59,7 @@ class Origin(TypedDict):
     obs_dim: Count
     act_dim: Count
     history: NotRequired[Count]
+    judge_share: NotRequired[JudgeShare]
     seed: Seed
     model_seed: NotRequired[Seed | None]
     inputs: dict[str, Sha256]

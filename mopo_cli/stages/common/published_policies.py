@@ -48,7 +48,7 @@ def stage_member(
     machine, so no two trainings agree in it.
     """
     member, info = trained.loop.members[m], opened.data.info
-    origin = {
+    origin: dict[str, Any] = {
         "obs_dim": opened.world.rows.obs_dim,
         "act_dim": opened.world.rows.act_dim,
         "env_id": info.env_id,
@@ -57,6 +57,7 @@ def stage_member(
         "inputs": {role: stage.inputs[role]["sha256"] for role in policy_roles(settings)},
     }
     origin |= {"history": info.history} if info.history > 1 else {}
+    origin |= {"judge_share": opened.judge_share} if opened.judge_share else {}
     meta = origin | {
         "hidden": settings.hidden,
         "layers": settings.layers,
