@@ -61,7 +61,7 @@ class Model:
         expected, std = mean.mean(axis=0), np.sqrt(variance.mean(axis=0) + mean.var(axis=0))
         following = rows[:, : mean.shape[2] - 1] + expected[:, :-1]
         parts = following, expected[:, -1], std[:, :-1], std[:, -1]
-        return Prediction(*(part if lead else part[0] for part in parts))
+        return Prediction(*(part if lead else part.squeeze(axis=0) for part in parts))
 
     def _change(self, rows: NDArray[np.float64], actions: NDArray[np.float64]) -> tuple[Floats, Floats]:
         """Mean and variance of the change of observation and of the reward, by each network, f8 `[K, N, F + 1]`."""
