@@ -34,14 +34,11 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """An ensemble of K networks that predicts a step. ``about`` is all that the file's header says.
-
-    ``arrays`` are those of the file by name (see policy/README.md), all of the same ensemble, K being its elites.
-    """
+    """An ensemble of K networks that predicts a step. ``path`` is the file, ``about`` all that its header says."""
 
     path: Path
     about: dict[str, Any] = field(repr=False)
-    arrays: dict[str, Floats] = field(repr=False)
+    _arrays: dict[str, Floats] = field(repr=False)
 
     def predict(self, observation: ArrayLike, action: ArrayLike) -> Prediction:
         """What follows observations `[N, O]` and actions `[N, A]`, or one `[O]` and `[A]`, in the data's units.
@@ -67,7 +64,7 @@ class Model:
         """Mean and variance of the change of observation and of the reward, by each network, f8 `[K, N, F + 1]`."""
         low, high = (np.array(self.about[name], np.float64) for name in ("action_low", "action_high"))
         stored = np.concatenate([rows - offset_of(self.about), 2 * (actions - low) / (high - low) - 1], axis=1)
-        of = self.arrays
+        of = self._arrays
         x: Floats = (stored.astype(np.float32) - of["input_mean"]) / of["input_std"]
         for i in range(self.about["layers"]):
             x = x @ of[f"w{i}"] + of[f"b{i}"]

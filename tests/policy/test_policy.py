@@ -80,8 +80,11 @@ def test_one_observation_gives_one_action_within_the_bounds(path: Path) -> None:
     assert one.shape == (2,)
     np.testing.assert_allclose(one, policy(ROWS)[3], rtol=1e-6)
     actions = policy(1e4 * ROWS)
-    assert (actions >= np.float32(LOW)).all() and (actions <= np.float32(HIGH)).all()
-    assert [bound.tolist() for bound in policy.bounds] == [np.float32(LOW).tolist(), np.float32(HIGH).tolist()]
+    assert (actions >= np.array(LOW, np.float32)).all() and (actions <= np.array(HIGH, np.float32)).all()
+    assert [bound.tolist() for bound in policy.bounds] == [
+        np.array(LOW, np.float32).tolist(),
+        np.array(HIGH, np.float32).tolist(),
+    ]
     assert policy(np.empty((0, 3))).shape == (0, 2)
     for wrong in ([1.0, 2.0], [[[1.0, 2.0, 3.0]]], 1.0):
         with pytest.raises(InputError, match=r"takes observations \[3\] or \[N, 3\], not \["):

@@ -12,6 +12,7 @@ import torch
 from probes.runs import record_anew
 
 from mopo_cli import __version__, load_policy
+from mopo_cli.__main__ import main
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.policy import agreement, files, onnx_file
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
@@ -62,6 +63,9 @@ def test_a_path_will_do_and_seeds_have_a_file_each_or_one(tiny_run: Path, mopo: 
     rows = np.random.default_rng(0).normal(size=(20, 4))
     np.testing.assert_allclose(mean(rows), (one(rows) + other(rows)) / 2, atol=6e-6)
     assert mean.about["seeds"] == [0, 1] and np.abs(one(rows) - other(rows)).max() > 1e-3
+    shutil.copy("runs/tiny/policies/two/seed-1/policy.safetensors", "my policy.safetensors")
+    assert main(["export", "my policy.safetensors", "--to", "numpy", "-o", "copy.npz"]) == 0
+    assert load_policy("copy.npz").about["method"] is None
     # Without --run, the run of a file is the one that it is in.
     monkeypatch.chdir("runs")
     assert mopo("export tiny/policies/two/seed-1/policy.safetensors --to numpy -o ../again.npz").code == 0

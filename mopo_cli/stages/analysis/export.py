@@ -187,7 +187,7 @@ def _about(chosen: Chosen, data: Data, seeds: tuple[int, ...], sha256: list[str]
 
 def _verdict(run: RunFolder, name: str, sha256: list[str]) -> str | None:
     """What the evaluation of the policy says of it, None where there is none of these very files."""
-    path = run.evaluation(name)
+    path = run.root / "evaluations" / f"{name}.json"  # also of a name that no policy of a run could have
     for record in read_lineage(run).values():
         evaluated = {file["sha256"] for file in record.inputs.values()}
         if stored_path(run, path) in {file["path"] for file in record.outputs.values()} and evaluated >= {*sha256}:
