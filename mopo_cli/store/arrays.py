@@ -23,11 +23,10 @@ def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     check_file(path)
     try:
         with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
+            meta, written = read_header(path, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:  # the last for types that numpy has not
         raise not_tensors(path, error) from error
-    meta, written = read_header(path, header)
     parts = {name: (f"torch.{array.dtype} {list(array.shape)}", array.tobytes()) for name, array in arrays.items()}
     check_digest(path, written, content_digest(parts, meta))
     return arrays, meta

@@ -185,11 +185,9 @@ def test_other_files_are_refused_in_one_sentence(path: Path) -> None:
     np.savez(path.parent / "other.npz", x=np.ones(3))
     save_file({"x": torch.ones(2)}, path.parent / "other.safetensors")
     save_file({"x": torch.ones(2, dtype=torch.bfloat16)}, path.parent / "bfloat16.safetensors")
-    for name, said in (("other.npz", "not written by mopo"), ("other.safetensors", "not written by mopo")):
-        with pytest.raises(InputError, match=said):
+    for name in ("other.npz", "other.safetensors", "bfloat16.safetensors"):
+        with pytest.raises(InputError, match="was not written by mopo"):
             load_policy(path.parent / name)
-    with pytest.raises(CorruptError, match="bfloat16"):
-        load_policy(path.parent / "bfloat16.safetensors")
     with pytest.raises(InputError, match="does not exist"):
         load_policy(path.parent / "nothing.onnx")
 

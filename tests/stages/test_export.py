@@ -17,6 +17,7 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.policy import agreement, files, onnx_file
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
+from mopo_cli.store.checkpoint import load_tensors, save_tensors
 
 NAME = "mopo_max-var_lam1_h2"
 POLICY = Path(f"runs/tiny/policies/{NAME}/seed-0/policy.safetensors")
@@ -102,7 +103,9 @@ def test_what_cannot_be_exported_is_refused(tiny_run: Path, mopo: Any, refuses: 
 
 
 def test_a_policy_of_other_data_or_another_content_is_refused(tiny_run: Path, refuses: Any) -> None:
-    _, meta = open_policy(POLICY, torch.device("cpu"))
+    tensors, meta = load_tensors(POLICY)
+    save_tensors(Path("other.safetensors"), tensors, meta | {"inputs": {"dataset": "0" * 64}})
+    refuses("export other.safetensors --to numpy", 4, f"was made from other data: sha256 {'0' * 64}, not ")
     content = bytearray(POLICY.read_bytes())
     changed = bytes(content).replace(meta["inputs"]["dataset"].encode(), b"0" * 64)
     POLICY.write_bytes(changed)
