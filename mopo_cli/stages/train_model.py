@@ -28,6 +28,7 @@ from mopo_cli.stages.common.inputs import (
 )
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
+from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -172,7 +173,10 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
         "holdout_nll": nll,
         "dataset_id": data.info.dataset_id,
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
+        "action_low": data.info.action_low.tolist(),
+        "action_high": data.info.action_high.tolist(),
     }
+    meta |= {"observation_offset": list(offset)} if (offset := offset_of(data.info)) else {}
     if data.info.history > 1:
         meta["history"] = data.info.history
     if settings.target_scale != "raw":

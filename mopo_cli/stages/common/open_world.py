@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.history import steps_text
 from mopo_cli.data.offsets import in_user_units
+from mopo_cli.data.ranges import observation_range
 from mopo_cli.data.transition_files import OFFSET, read_rollouts
 from mopo_cli.data.transitions import normalise_actions, steps_before
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
@@ -117,6 +119,11 @@ class OpenWorld:
     world: World
     model_seeds: tuple[int, ...]
     judge_share: float
+
+    @cached_property
+    def observation_range(self) -> dict[str, list[float]]:
+        """What each number of an observation is in the data."""
+        return observation_range(self.data.transitions, self.data.info)
 
     def model_of(self, seed: int) -> int:
         """Position of the ensemble that a policy seed uses, see `model_position`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import PolicyTraining
+from mopo_cli.data.ranges import column_names
 from mopo_cli.errors import DivergedError
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
@@ -63,11 +64,14 @@ def stage_member(
         "layers": settings.layers,
         "action_low": info.action_low.tolist(),
         "action_high": info.action_high.tolist(),
+        "activation": "relu",
+        "observation_range": opened.observation_range,
         "penalty": member.penalty,
         "lam": member.lam,
         "h": member.h,
         "epochs": settings.epochs,
     }
+    meta |= {"columns": columns} if (columns := column_names(opened.data.transitions, info)) else {}
     meta |= {"observation_offset": list(offset)} if (offset := offset_of(info)) else {}
     meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
     policy = folder / "policy.safetensors"
