@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probes.runs import record_anew
 
 from mopo_cli import __version__, load_policy
 from mopo_cli.__main__ import main
@@ -23,10 +23,6 @@ NAME = "mopo_max-var_lam1_h2"
 POLICY = Path(f"runs/tiny/policies/{NAME}/seed-0/policy.safetensors")
 EXPORTED = Path(f"runs/tiny/exports/{NAME}/seed-0.npz")
 KINDS = ["numpy", pytest.param("onnx", marks=pytest.mark.skipif(not find_spec("onnxruntime"), reason="needs onnx"))]
-
-
-def evaluation() -> Path:
-    return Path(f"runs/tiny/evaluations/{NAME}.json")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,12 +70,13 @@ def test_a_path_will_do_and_seeds_have_a_file_each_or_one(tiny_run: Path, mopo: 
 
 
 def test_the_verdict_is_that_of_these_very_policies(tiny_run: Path, mopo: Any) -> None:
-    write_json(evaluation(), read_json(evaluation()) | {"ope": {"verdict": "better than the data"}})
-    record_anew(tiny_run)
-    assert mopo("export --to numpy").code == 0
-    assert load_policy(EXPORTED).about["verdict"] == "better than the data"
     run = read_json(tiny_run / "run.json")
-    run["stages"][f"evaluate/{NAME}"]["inputs"]["policy/0"]["sha256"] = "0" * 64
+    judged = deepcopy(run["stages"][f"evaluate/{NAME}"]) | {"extra": {"verdict": "better"}}
+    run["stages"][f"evaluate/{NAME}/ope"] = judged
+    write_json(tiny_run / "run.json", run)
+    assert mopo("export --to numpy").code == 0
+    assert load_policy(EXPORTED).about["verdict"] == "better"
+    judged["inputs"]["policy/0"]["sha256"] = "0" * 64
     write_json(tiny_run / "run.json", run)
     assert mopo("export --to numpy --force").code == 0
     assert load_policy(EXPORTED).about["verdict"] is None

@@ -23,7 +23,7 @@ from mopo_cli.policy.weights import Weights, joined
 from mopo_cli.stages.common.inputs import check_dimensions, dataset_path
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
 from mopo_cli.stages.common.user_units import offset_of
-from mopo_cli.store.atomic import publish, read_json
+from mopo_cli.store.atomic import publish
 from mopo_cli.store.documents import CELL, read_document
 from mopo_cli.store.lineage import check_recorded, describe_files, read_lineage, stored_path
 from mopo_cli.store.run import RunFolder
@@ -186,15 +186,12 @@ def _about(chosen: Chosen, data: Data, seeds: tuple[int, ...], sha256: list[str]
 
 
 def _verdict(run: RunFolder, name: str, sha256: list[str]) -> str | None:
-    """What the evaluation of the policy says of it, None where there is none of these very files."""
-    path = run.root / "evaluations" / f"{name}.json"  # also of a name that no policy of a run could have
-    for record in read_lineage(run).values():
-        evaluated = {file["sha256"] for file in record.inputs.values()}
-        if stored_path(run, path) in {file["path"] for file in record.outputs.values()} and evaluated >= {*sha256}:
-            content = read_json(path) if path.is_file() else {}
-            verdict = content.get("ope", {}).get("verdict") if isinstance(content, dict) else None
-            return verdict if isinstance(verdict, str) else None
-    return None
+    """What `evaluate --ope` says of the policy, None where it has not judged these very files."""
+    record = read_lineage(run).get(f"evaluate/{name}/ope")
+    if record is None or not {file["sha256"] for file in record.inputs.values()} >= {*sha256}:
+        return None
+    verdict = record.extra.get("verdict")
+    return verdict if isinstance(verdict, str) else None
 
 
 def _made(kind: str, weights: Weights, about: dict[str, Any], data: Data, act: Act) -> tuple[bytes, float]:
