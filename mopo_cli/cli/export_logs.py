@@ -30,7 +30,7 @@ def export_logs(
     json: Json = False,
 ) -> None:
     """Send the metrics on disk, of the model and all policies, to TensorBoard, Trackio, W&B or MLflow."""
-    from mopo_cli.report.export import export_metrics
+    from mopo_cli.report.export_metrics import export_metrics
 
     check_sinks("--to", [to])
     folder = named_run(expand(run))

@@ -44,6 +44,10 @@ Bound = Annotated[
     bool,
     plain_option("--bound", "also check MOPO's bound: returns in the penalised model, the model and the environment"),
 ]
+Ope = Annotated[
+    bool,
+    plain_option("--ope", "also judge the policy without the environment, by episodes that it has not seen"),
+]
 
 
 @command(TrainModel)
@@ -113,8 +117,11 @@ def train_policy(call: Call) -> None:
 
 
 @command(Evaluate, without=("method", "engine", "log"))
-def evaluate(call: Call, bound: Bound = False) -> None:
-    """Run the policy in the real environment and compare it with its data and the published numbers."""
+def evaluate(call: Call, bound: Bound = False, ope: Ope = False) -> None:
+    """Run the policy in the real environment and compare it with its data and the published numbers.
+
+    Where the data name no environment, a judge says by held-out episodes whether it is better than the log.
+    """
     from mopo_cli.stages.evaluate import run_evaluate
 
     context = open_context(call)
@@ -128,4 +135,8 @@ def evaluate(call: Call, bound: Bound = False) -> None:
         from mopo_cli.stages.analysis.return_bound import run_bound
 
         result["bound"] = run_bound(context.run, settings, options, call.report)
-    call.report.result(result, result.get("reason"))
+    if ope or result.get("skipped"):
+        from mopo_cli.stages.analysis.judge import run_judge
+
+        result["ope"] = run_judge(context.run, settings, options, call.report)
+    call.report.result(result, result["ope"]["sentence"] if "ope" in result else None)

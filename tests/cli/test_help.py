@@ -44,7 +44,17 @@ PANELS = {
     "Evaluation": "--eval-every",
     "Execution": "--run",
 }
-COMMANDS = (*DEFAULTS, "run", "bench", "show", "export-logs", "presets", *(f"presets {name}" for name in PRESETS))
+ALONE = ("run", "bench", "show", "export", "export-logs", "presets")
+COMMANDS = (*DEFAULTS, *ALONE, *(f"presets {name}" for name in PRESETS))
+    *DEFAULTS,
+    "run",
+    "bench",
+    "show",
+    "export",
+    "export-logs",
+    "presets",
+    *(f"presets {name}" for name in PRESETS),
+)
 
 
 @pytest.fixture(autouse=True)
