@@ -46,15 +46,6 @@ PANELS = {
 }
 ALONE = ("run", "bench", "show", "export", "export-logs", "presets")
 COMMANDS = (*DEFAULTS, *ALONE, *(f"presets {name}" for name in PRESETS))
-    *DEFAULTS,
-    "run",
-    "bench",
-    "show",
-    "export",
-    "export-logs",
-    "presets",
-    *(f"presets {name}" for name in PRESETS),
-)
 
 
 @pytest.fixture(autouse=True)
