@@ -34,7 +34,7 @@ class FqeSettings:
     batch_size: int = 256
     first_steps: int = 1_000
     steps: int = 5_000
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     tau: float = 0.1
 
     @property
