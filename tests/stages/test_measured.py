@@ -64,6 +64,8 @@ def test_statistics_of_a_plant_without_an_environment(plant: Path, mopo: Any) ->
     assert returns.min() <= low <= result["return_iqm"] <= high <= returns.max()
     source = {"file": "measured.csv", "sha256": hashlib.sha256(Path("measured.csv").read_bytes()).hexdigest()}
     assert result["source"] == source
+    recorded = json.loads((plant / "run.json").read_text())["stages"][f"evaluate/{name}"]
+    assert recorded["settings"] == {"policy": None}  # mopo's episodes and starts were not used
     with (plant / f"evaluations/{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(int(row["seed"]), int(row["episode"])) for row in rows] == [(s, k) for s in (0, 1) for k in range(12)]

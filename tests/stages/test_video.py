@@ -8,12 +8,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.mujoco import MujocoEnv
 from probes.runs import record_anew, unfinished
 
 from mopo_cli.evaluation import pictures
+from mopo_cli.evaluation.play import episode_seed
 from mopo_cli.stages.runner import Stage
 
 LINE = "evaluate --config tiny.yaml --threads 1 --video out/film.mp4"
@@ -21,19 +23,20 @@ NAME = "mopo_max-var_lam1_h2"
 
 
 @pytest.fixture
-def painted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """MuJoCo draws without OpenGL, its time as brightness; the times of all pictures."""
-    times: list[float] = []
+def painted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, ...]]:
+    """MuJoCo draws without OpenGL, its time as brightness; the time and the positions of all pictures."""
+    states: list[tuple[float, ...]] = []
 
     def render(environment: Any) -> Any:
         assert environment.render_mode == "rgb_array"
-        times.append(float(environment.data.time))
-        return np.full((64, 96, 3), 20 + int(100 * times[-1]), np.uint8)
+        time = float(environment.data.time)
+        states.append((time, *environment.data.qpos))
+        return np.full((64, 96, 3), 20 + int(100 * time), np.uint8)
 
     monkeypatch.setattr(MujocoEnv, "render", render)
     monkeypatch.setattr(pictures, "choose_library", lambda: None)
     monkeypatch.setenv("MUJOCO_GL", "")
-    return times
+    return states
 
 
 def frames(path: Path) -> Any:
@@ -48,7 +51,9 @@ def counted(run: Path) -> dict[tuple[int, int], float]:
         return {(int(row["seed"]), int(row["episode"])): float(row["return"]) for row in csv.DictReader(file)}
 
 
-def test_episodes_of_all_seeds_in_one_video(tiny_run: Path, mopo: Any, painted: list[float], disk: Any) -> None:
+def test_episodes_of_all_seeds_in_one_video(
+    tiny_run: Path, mopo: Any, painted: list[tuple[float, ...]], disk: Any
+) -> None:
     pytest.importorskip("imageio_ffmpeg")
     assert mopo("train-policy --config tiny.yaml --threads 1 --seeds 2").code == 0
     outcome = mopo(f"{LINE} --episodes 3 --json")
@@ -69,7 +74,10 @@ def test_episodes_of_all_seeds_in_one_video(tiny_run: Path, mopo: Any, painted: 
     seen = frames(Path("out/film.mp4"))
     assert len(seen) == film["pictures"] == sum(lengths) + 2
     times = np.concatenate([0.04 * np.arange(length + 1) for length in lengths])
-    assert painted[1:] == pytest.approx(times)  # the first one was the check's
+    states = np.array(painted[1:])  # the first one was the check's
+    assert states[:, 0] == pytest.approx(times)
+    start, _ = gym.make("InvertedPendulum-v5").reset(seed=episode_seed(0, 0))
+    assert states[[0, lengths[0] + 1], 1:].tolist() == [start[:2].tolist()] * 2
     assert seen[:, 45:, :, :].mean(axis=(1, 2, 3)) == pytest.approx(20 + (100 * times).astype(int), abs=4)
     assert [path.name for path in Path("out").iterdir()] == ["film.mp4"] and not unfinished(tiny_run)
 
@@ -79,7 +87,9 @@ def test_episodes_of_all_seeds_in_one_video(tiny_run: Path, mopo: Any, painted: 
     assert disk() == before
 
 
-def test_a_video_is_made_where_the_evaluation_is_up_to_date(tiny_run: Path, mopo: Any, painted: list[float]) -> None:
+def test_a_video_is_made_where_the_evaluation_is_up_to_date(
+    tiny_run: Path, mopo: Any, painted: list[tuple[float, ...]]
+) -> None:
     pytest.importorskip("imageio_ffmpeg")
     before = (tiny_run / f"evaluations/{NAME}.json").read_bytes()
     outcome = mopo(LINE)
@@ -94,7 +104,7 @@ def test_a_video_is_made_where_the_evaluation_is_up_to_date(tiny_run: Path, mopo
     assert mopo(LINE).code == 0 and Path("out/film.mp4").is_file()
 
 
-def test_an_episode_that_was_not_counted_is_told(tiny_run: Path, mopo: Any, painted: list[float]) -> None:
+def test_an_episode_that_was_not_counted_is_told(tiny_run: Path, mopo: Any, painted: list[tuple[float, ...]]) -> None:
     pytest.importorskip("imageio_ffmpeg")
     table = tiny_run / f"evaluations/{NAME}.csv"
     returns = counted(tiny_run)
@@ -106,7 +116,7 @@ def test_an_episode_that_was_not_counted_is_told(tiny_run: Path, mopo: Any, pain
 
 
 def test_a_signal_leaves_the_video_as_it_was(
-    tiny_run: Path, mopo: Any, painted: list[float], disk: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, mopo: Any, painted: list[tuple[float, ...]], disk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("imageio_ffmpeg")
     Path("out").mkdir()
@@ -126,7 +136,7 @@ def test_a_signal_leaves_the_video_as_it_was(
 
 
 def test_refused_before_anything_runs(
-    tiny_run: Path, refuses: Any, painted: list[float], monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, refuses: Any, painted: list[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("folder.mp4").mkdir()
     refuses("evaluate --episodes 5 --video film.avi", 2, "--video film.avi must end in .mp4.")
