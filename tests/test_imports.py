@@ -16,7 +16,7 @@ MODULES = {
 # From the ground up: a module may import its own room and the rooms below, and no room stands beside another.
 ROOMS = (
     *("errors", "__init__", "engine", "nets", "dynamics", "agents", "tasks", "evaluation", "store", "config", "data"),
-    *("report", "stages", "bench", "cli", "__main__"),
+    *("policy", "report", "stages", "bench", "cli", "__main__"),
 )
 FLOORS = {name: floor for floor, name in enumerate(ROOMS)}
 PURE = ("nets", "dynamics", "agents", "engine", "tasks")

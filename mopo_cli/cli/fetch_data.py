@@ -1,5 +1,6 @@
 """``mopo fetch-data``"""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
@@ -74,7 +75,9 @@ def fetch_data(
 
 
 def _check(call: Call, settings: FetchData) -> None:
+    from mopo_cli.data.registry import parse_dataset
     from mopo_cli.stages.common.check_data import run_check_data
+    from mopo_cli.stages.fetch_data import explain_command
 
     if call.force:
         raise UsageError("--check writes nothing: leave out --force.")
@@ -83,8 +86,10 @@ def _check(call: Call, settings: FetchData) -> None:
     verdict = f"{settings.dataset} is {'' if result['usable'] else 'not '}usable"
     call.report.result(result, f"{verdict}: {failed} of {len(result['checks'])} checks failed.")
     if not result["usable"]:
-        fault = next(check["fault"] for check in result["checks"] if check["fault"])
-        raise InputError(f"{verdict}: {fault}", hint=f"mopo fetch-data --dataset {settings.dataset} --explain")
+        first = next(check for check in result["checks"] if check["fault"])
+        is_file = parse_dataset(settings.dataset).path is not None
+        hint = explain_command(settings.dataset) if is_file else first["hint"] or "mopo fetch-data --list"
+        raise InputError(f"{verdict}: {first['fault']}", hint=hint)
 
 
 def _explain(call: Call, settings: FetchData) -> None:
@@ -109,7 +114,7 @@ def _explain(call: Call, settings: FetchData) -> None:
     ]
     call.report.say(f"{settings.dataset}: {about.understood}; {about.rows:,} rows.")
     call.report.table("Columns", ("column", "width", "least", "greatest", "first values", "taken for"), rows)
-    command = f"mopo fetch-data --dataset {settings.dataset} --columns '{about.column_map}' --check"
+    command = f"mopo fetch-data --dataset {shlex.quote(settings.dataset)} --columns '{about.column_map}' --check"
     call.report.result(asdict(about), f"To name the columns yourself, edit: {command}")
 
 

@@ -32,7 +32,8 @@ _PANELS = {
     _OTHER: ("method algorithm", ""),
     "What is learned from": (
         "real_ratio rollouts h batch actions",
-        "rollout_actions rollout_batch rollout_every pool_epochs rollout_precision model_reward termination_rules",
+        "rollout_actions rollout_batch rollout_every pool_epochs rollout_precision model_reward termination_rules"
+        " judge_share",
     ),
     "The penalty": (
         "penalty lam",

@@ -46,7 +46,7 @@ Map = Annotated[
 ]
 Video = Annotated[
     Path | None,
-    plain_option("--video", "also film the first episode of every seed (pip install 'mopo[video]')", "FILE.mp4"),
+    plain_option("--video", "also film the first episode of every seed (needs the extra: video)", "FILE.mp4"),
 ]
 Returns = Annotated[
     Path | None,
@@ -57,6 +57,10 @@ Returns = Annotated[
 Bound = Annotated[
     bool,
     plain_option("--bound", "also check MOPO's bound: returns in the penalised model, the model and the environment"),
+]
+Ope = Annotated[
+    bool,
+    plain_option("--ope", "also judge the policy without the environment, by episodes that it has not seen"),
 ]
 
 
@@ -127,15 +131,18 @@ def train_policy(call: Call) -> None:
 
 
 @command(Evaluate, without=("method", "engine"))
-def evaluate(call: Call, bound: Bound = False, video: Video = None, returns: Returns = None) -> None:
-    """Run the policy in the real environment and compare it with its data and the published numbers."""
+def evaluate(call: Call, bound: Bound = False, ope: Ope = False, video: Video = None, returns: Returns = None) -> None:
+    """Run the policy in the real environment and compare it with its data and the published numbers.
+
+    Where the data name no environment, a judge says by held-out episodes whether it is better than the log.
+    """
     context = open_context(call)
     settings, options = context.settle(Evaluate, call.flags)
     context.needs("train-policy", "policy")
     if returns is not None:
         from mopo_cli.stages.analysis.measured import run_measured
 
-        _refuse_play(call, {"bound": bound, "video": video})
+        _refuse_play(call, {"bound": bound, "ope": ope, "video": video})
         call.report.result(run_measured(context.run, settings, options, call.report, returns))
         return
     if video is not None:
@@ -154,11 +161,15 @@ def evaluate(call: Call, bound: Bound = False, video: Video = None, returns: Ret
         result["bound"] = run_bound(context.run, settings, options, call.report)
     if video is not None:
         result["video"] = run_video(context.run, settings, options, call.report, video)
-    call.report.result(result, result.get("reason"))
+    if ope or result.get("skipped"):
+        from mopo_cli.stages.analysis.judge import run_judge
+
+        result["ope"] = run_judge(context.run, settings, options, call.report)
+    call.report.result(result, result["ope"]["sentence"] if "ope" in result else None)
 
 
 def _refuse_play(call: Call, further: dict[str, object]) -> None:
-    """UsageError for flags that say how to play a policy, beside returns that were measured elsewhere."""
+    """UsageError for flags that ask for more than a file of returns can give."""
     flags = {name for name, value in further.items() if value} | {"episodes", "seed"} & call.flags.keys()
     if flags:
-        raise UsageError(f"--returns plays no episode: leave out --{min(flags)}.")
+        raise UsageError(f"--returns only reads a file: leave out --{min(flags)}.")

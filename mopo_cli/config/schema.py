@@ -40,6 +40,10 @@ from mopo_cli.config.fields import (
 from mopo_cli.config.schema_data import FetchData
 from mopo_cli.nets.precision import Precision
 
+JUDGE_SHARE = (
+    "share of whole episodes that only evaluate --ope sees; none: 0.2 where the data name no environment, else 0"
+)
+
 
 class TrainModel(Seeded, Settings):
     """Settings of ``mopo train-model``."""
@@ -66,6 +70,7 @@ class TrainModel(Seeded, Settings):
         "MOPO v1 App. D.2",
     )
     target_scale: Scale = setting("raw", f"units that the model's targets are learned in: {UNITS}", CODE)
+    judge_share: float | None = setting(None, JUDGE_SHARE, ge=0, lt=1)
     update_precision: Precision = setting("fp32", f"precision of matrix products in training; {COARSER}")
     seeds: int = setting(1, "number of ensembles to train together, seeds 0, 1, ...", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "seeds to use instead, e.g. 0,3,7")
@@ -139,6 +144,7 @@ class PolicyTraining(Seeded, Imagination):
     seeds: int = setting(1, "number of policies to train together, seeds 0, 1, ...", "MOPO: 6", ge=1, le=MOST_SEEDS)
     seed_list: Seeds | None = setting(None, "seeds to use instead, e.g. 0,3,7")
     input_scale: Scale = setting("raw", f"units of observations for actor and critics: {UNITS}", CODE)
+    judge_share: float | None = setting(None, f"{JUDGE_SHARE}; beside a model, the model's", ge=0, lt=1)
     rollouts: Text = setting("fresh", "rollouts to learn from: fresh (made during training), or a rollout file")
     rollout_actions: Literal["policy", "uniform"] = setting(
         "policy", "actions in rollouts: the current policy's, or uniform random ones", "MOPO App. G.1"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mopo_cli.data.arrange import Rows, arrange
 from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import ColumnMap, Sources, parse_column_map
+from mopo_cli.data.counters import check_counter, unused_counter
 from mopo_cli.data.ends import guess_next
 from mopo_cli.data.layout import Columns
 from mopo_cli.data.layouts import open_log
@@ -68,6 +69,8 @@ def load_local(
     is_flat = bool(column_map.columns) or log.is_table
     try:
         joined = _join(where, of, rows, is_flat or len(of.sources["observations"]) > 1)
+        if (counter := unused_counter(log, of.sources, len(raw[of.sources["observations"][0]]))) is not None:
+            names["counter"], joined["counter"] = [counter.name], counter.values[rows.numbers]
         transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
     except UnusableData as error:
         raise UnusableData(rows.in_files(error.checks, paths)) from error
@@ -137,15 +140,19 @@ def _tidy(
         checks.append(check)
     cut &= ~timeouts
     timeouts = timeouts | cut
+    counted = []
+    if "counter" in columns:
+        counted.append(check_counter(columns["counter"], terminals | timeouts, names["counter"][0], where))
     if "episode" not in columns and "timeouts" not in columns:
         notes.append("no timeouts column: none assumed")
     require(checks)
     observations, actions, rewards = (columns[ours] for ours in _NEEDED)
     if "next_observations" in columns:
         following = columns["next_observations"]
-        return Transitions(observations, actions, rewards, following, terminals, timeouts), checks
+        return Transitions(observations, actions, rewards, following, terminals, timeouts), [*checks, *counted]
     if "episode" not in columns and not (cut[:-1].any() and ("step" in sources or not terminals.any())):
         checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
+    checks += counted
     labelled = "episode" in columns
     transitions, more_notes, more_checks = guess_next(
         observations, actions, rewards, terminals, timeouts, stated, labelled, where, cut

@@ -6,6 +6,8 @@ from pathlib import Path
 from mopo_cli.errors import InputError
 from mopo_cli.store.run import DATA_FILES, JSON_LINES
 
+_EXAMPLE = "mopo fetch-data --dataset ./file.h5 --env ENV-ID"
+
 
 def log_files(path: Path) -> list[Path]:
     """The files that a path stands for: itself, those of a folder, or those that match a pattern such as logs/*.csv.
@@ -22,10 +24,12 @@ def log_files(path: Path) -> list[Path]:
         files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if "*" in path.name else []
     files = [file for file in files if file.is_file()]
     if not files:
-        what = f"The dataset file {path} does not exist or is not a file."
+        what, hint = f"The dataset file {path} does not exist or is not a file.", _EXAMPLE
         if path.is_dir():
             what = f"The folder {path} holds no file of logs ({', '.join(DATA_FILES)})."
-        raise InputError(what, hint="mopo fetch-data --dataset ./file.h5 --env ENV-ID")
+        elif "," in str(path):
+            hint = "mopo fetch-data --dataset './logs/*.csv'   # several files"
+        raise InputError(what, hint)
     return sorted(files, key=lambda file: by_number(str(file)))
 
 

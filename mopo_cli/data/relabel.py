@@ -1,5 +1,6 @@
 """Rewards of tasks other than the one that was logged, computed from the stored transitions."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from mopo_cli.data.source_generated import RELABELLED, TASKS
 from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions, episode_lengths, episode_starts
 from mopo_cli.errors import InputError
 from mopo_cli.tasks.rewards import HALFCHEETAH_CONTROL, ant_heading, halfcheetah_run, height_bonus, squared_norm
-from mopo_cli.tasks.termination import termination_for_env
+from mopo_cli.tasks.termination import is_expression, termination_for_env
 
 Rewards = Callable[[Transitions, DatasetInfo, dict[str, Any]], tuple[NDArray[np.float64], str]]
 """From a log and the task's keyword arguments: the reward of every row `[N]`, and what is to be said of it (or "")."""
@@ -87,7 +88,10 @@ def reward_rule(name: str) -> RewardRule:
     """The rule of that name; InputError with all names where there is none."""
     if name not in RULES:
         did_you_mean = suggestion(name, list(RULES))
-        raise InputError(f"The reward rule {name!r} is not known{did_you_mean}; the rules are {', '.join(RULES)}.")
+        raise InputError(
+            f"The reward rule {name!r} is not known{did_you_mean}; the rules are {', '.join(RULES)}.",
+            hint=f"--reward {shlex.quote(name)}" if is_expression(name) else "",
+        )
     return RULES[name]
 
 

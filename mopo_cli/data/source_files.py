@@ -8,14 +8,14 @@ from mopo_cli.data.log_files import log_files
 from mopo_cli.data.source import Dataset, DatasetName, Source, Work
 from mopo_cli.errors import UsageError
 from mopo_cli.store.files import expand
-from mopo_cli.store.run import DATA_FILES
+from mopo_cli.store.run import DATA_FILES, folder_name
 
 
 def _parse(name: str) -> DatasetName | None:
     if not name.lower().endswith(DATA_FILES) and "/" not in name and os.sep not in name:
         return None
     path = expand(name)
-    return DatasetName("local", path.parent.name if "*" in path.name else path.name, path=path)
+    return DatasetName("local", folder_name(path.parent if "*" in path.name else path), path=path)
 
 
 def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -117,6 +118,11 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     return files
 
 
+def explain_command(dataset: str) -> str:
+    """The command that says what a file holds, to be pasted into a shell."""
+    return f"mopo fetch-data --dataset {shlex.quote(dataset)} --explain"
+
+
 def _check_env_kwargs(name: DatasetName, settings: FetchData) -> None:
     if "env_kwargs" not in SOURCES[name.kind].settings or name.dataset_id in TASKS:
         raise UsageError(
@@ -142,7 +148,7 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
         validate(transitions, info)
     except InputError as error:
         if name.path is not None:
-            error.hint = f"mopo fetch-data --dataset {settings.dataset} --explain"
+            error.hint = explain_command(settings.dataset)
         raise
     transitions, info = _with_history(transitions, info, settings)
     path, sidecar = _cache_files(name, settings, stage)

@@ -19,6 +19,7 @@ from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError, InputError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.alarms import branches_alarm, guard_remark
+from mopo_cli.stages.common.held_out import judge_share_of, without_judge
 from mopo_cli.stages.common.inputs import (
     Data,
     check_dimensions,
@@ -54,7 +55,7 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
         if stage.up_to_date:
             return stage.result()
         check_memory(settings, rollout_bytes, device, "The rollout")
-        data = open_data(inputs["dataset"], device)
+        data = without_judge(open_data(inputs["dataset"], device), judge_share_of(inputs["model"]), report)
         model_seed, ensemble = open_ensemble(stage, data, device, settings.seed)
         policy = _policy(inputs.get("policy"), data, device)
         how = replace(rollout_options(settings, data), uncertainties=tuple(UNCERTAINTIES))

@@ -237,7 +237,11 @@ class Stage:
 
     def _remove_state(self) -> None:
         folder = self.state_folder
-        shutil.rmtree(folder, ignore_errors=True)
+        for path in folder.glob("*"):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+            elif not any(path.rglob(self.state_file.name)):  # what goes on from there is a stage of its own
+                shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):  # other stages' states keep the folders above
             for place in (folder, *folder.parents):
                 if place == self.run.root:

@@ -15,6 +15,7 @@ from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.stages.common.alarms import model_alarm, rescale_hint
+from mopo_cli.stages.common.held_out import share_of, without_judge
 from mopo_cli.stages.common.inputs import (
     Data,
     check_precision,
@@ -27,6 +28,7 @@ from mopo_cli.stages.common.inputs import (
 )
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
+from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -54,15 +56,17 @@ def run_train_model(run: RunFolder, settings: TrainModel, options: Options, repo
         if settings.target_scale == "standardised":
             report.say("Targets are learned, and errors shown, in standard deviations (--target-scale standardised).")
         recorder = open_recorder(options, device)
-        fit = start_fit(_learnable(data, report), fit_settings(settings), settings.all_seeds(), recorder)
+        share = share_of(data, settings.judge_share)
+        data = without_judge(data, share, report)
+        fit = start_fit(learnable(data, report), fit_settings(settings), settings.all_seeds(), recorder)
         history = _resume(stage, fit)
         with open_metrics(stage.live, [_MEMBER], report) as metrics:
             metrics.log_records(stage.key, _MEMBER, history)
             _train(stage, fit, history, metrics)
-        return _publish(stage, fit, data, metrics)
+        return _publish(stage, fit, data, share, metrics)
 
 
-def _learnable(data: Data, report: Report) -> Examples:
+def learnable(data: Data, report: Report) -> Examples:
     """All rows, to train on and to hold out, but those whose next state the log does not hold."""
     if data.info.terminal_next_known:
         return Examples.of(data.observation, data.action, data.reward, data.next_observation, frame=data.frame)
@@ -133,7 +137,7 @@ def _show(row: Any, fit: FitState, finished: EpochReport, rate: float) -> None:
     row(finished.epoch, seeds, float(finished.nll.mean()), networks, float(fit.best_mse.mean()), int(rate))
 
 
-def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[str, Any]:
+def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Metrics) -> dict[str, Any]:
     run, settings = stage.run, fit.settings
     failed = [seed for seed, mse in zip(fit.seeds, fit.best_mse, strict=True) if not bool(mse.isfinite().all())]
     if failed:
@@ -169,11 +173,16 @@ def _publish(stage: Stage, fit: FitState, data: Data, metrics: Metrics) -> dict[
         "holdout_nll": nll,
         "dataset_id": data.info.dataset_id,
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
+        "action_low": data.info.action_low.tolist(),
+        "action_high": data.info.action_high.tolist(),
     }
+    meta |= {"observation_offset": list(offset)} if (offset := offset_of(data.info)) else {}
     if data.info.history > 1:
         meta["history"] = data.info.history
     if settings.target_scale != "raw":
         meta["target_scale"] = settings.target_scale
+    if share:
+        meta["judge_share"] = share
     dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0))
     outputs = {"model": run.model, "description": run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), tensors, meta)

@@ -3,7 +3,7 @@
 And what the checkpoint of an interrupted stage says: how far the training of a model, a behaviour or policies has come.
 """
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
@@ -22,6 +22,9 @@ from mopo_cli.store.documents import (
     typed,
 )
 
+JudgeShare = Annotated[float, Field(ge=0, lt=1)]
+"""The share of the data's episodes that it has not seen."""
+
 
 @typed
 class ModelHeader(TypedDict):
@@ -30,6 +33,7 @@ class ModelHeader(TypedDict):
     obs_dim: Count
     act_dim: Count
     history: NotRequired[Count]
+    judge_share: NotRequired[JudgeShare]
     hidden: Count
     layers: Annotated[int, Field(ge=1, le=1000)]
     networks: Count
@@ -38,6 +42,9 @@ class ModelHeader(TypedDict):
     holdout_nll: dict[SeedKey, list[float]]
     dataset_id: str
     dataset_sha256: Sha256
+    action_low: NotRequired[list[Finite]]
+    action_high: NotRequired[list[Finite]]
+    observation_offset: NotRequired[list[Finite]]
 
 
 def _check_errors(header: ModelHeader) -> ModelHeader:
@@ -55,32 +62,89 @@ class Origin(TypedDict):
     obs_dim: Count
     act_dim: Count
     history: NotRequired[Count]
+    judge_share: NotRequired[JudgeShare]
     seed: Seed
     model_seed: NotRequired[Seed | None]
     inputs: dict[str, Sha256]
 
 
 @typed
-class PolicyHeader(Origin):
+class ObservationRange(TypedDict):
+    """Of each number of an observation in the data, in their units: the extremes and the 1 % and 99 % quantiles."""
+
+    min: list[Finite]
+    p1: list[Finite]
+    p99: list[Finite]
+    max: list[Finite]
+
+
+@typed
+class Interface(TypedDict):
+    """What a policy takes and gives. Of older files, `activation`, `columns` and `observation_range` are missing."""
+
+    obs_dim: Count
+    act_dim: Count
+    history: NotRequired[Count]
+    action_low: list[Finite]
+    action_high: list[Finite]
+    activation: NotRequired[Literal["relu"]]
+    columns: NotRequired[dict[Literal["observation", "action"], list[str]]]
+    observation_range: NotRequired[ObservationRange]
+    observation_offset: NotRequired[list[Finite]]
+
+
+def _check_widths(header: Any) -> Any:
+    obs_dim, act_dim, names = header["obs_dim"], header["act_dim"], header.get("columns", {})
+    if not len(header["action_low"]) == len(header["action_high"]) == act_dim:
+        raise ValueError("there is not one action bound per action")
+    if len(header.get("observation_offset", ())) not in (0, obs_dim):
+        raise ValueError("there is not one offset per number of an observation")
+    if any(len(values) != obs_dim for values in header.get("observation_range", {}).values()):
+        raise ValueError("there is not one range per number of an observation")
+    if len(names.get("observation", ())) not in (0, obs_dim) or len(names.get("action", ())) not in (0, act_dim):
+        raise ValueError("columns does not name every number of an observation or action")
+    return header
+
+
+@typed
+class PolicyHeader(Origin, Interface):
     """What a policy says of itself; actions are scaled from [-1, 1] to the bounds."""
 
     hidden: Count
     layers: Annotated[int, Field(ge=1, le=1000)]
-    action_low: list[Finite]
-    action_high: list[Finite]
     log_std_min: Finite
     log_std_max: Finite
-    observation_offset: NotRequired[list[Finite]]
 
 
-def _check_bounds(header: PolicyHeader) -> PolicyHeader:
+def _check_policy(header: PolicyHeader) -> PolicyHeader:
     if "dataset" not in header["inputs"]:
         raise ValueError("inputs names no dataset")
-    if not len(header["action_low"]) == len(header["action_high"]) == header["act_dim"]:
-        raise ValueError("there is not one action bound per action")
-    if len(header.get("observation_offset", ())) not in (0, header["obs_dim"]):
-        raise ValueError("there is not one offset per number of an observation")
+    _check_widths(header)
     return header
+
+
+@typed
+class GoldenPairs(TypedDict):
+    """Observations of the data, and the actions of the policy in them."""
+
+    observation: list[list[Finite]]
+    action: list[list[Finite]]
+
+
+@typed
+class ExportHeader(Interface):
+    """What an exported policy says of itself, in the layout `format`."""
+
+    format: Annotated[int, Field(ge=1)]
+    mopo: str
+    environment: str | None
+    method: str | None
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    dataset_id: str
+    dataset_sha256: Sha256
+    policy_sha256: list[Sha256]
+    verdict: str | None
+    golden: GoldenPairs
 
 
 @typed
@@ -106,10 +170,11 @@ class RolloutAttributes(TypedDict):
 
 HEADERS: dict[str, Any] = {
     "model": Annotated[ModelHeader, AfterValidator(_check_errors)],
-    "policy": Annotated[PolicyHeader, AfterValidator(_check_bounds)],
+    "policy": Annotated[PolicyHeader, AfterValidator(_check_policy)],
+    "export": Annotated[ExportHeader, AfterValidator(_check_widths)],
     "ratio": RatioHeader,
 }
-"""What a file of tensors says of itself, by its kind."""
+"""What a file of tensors, or an exported policy, says of itself, by its kind."""
 
 
 @typed

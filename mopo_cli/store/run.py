@@ -102,6 +102,15 @@ def data_ending(name: str) -> str:
     return next((ending for ending in DATA_FILES if name.lower().endswith(ending)), "")
 
 
+def folder_name(path: Path) -> str:
+    """What a folder is called, also where its path is `.` or ends in `..`."""
+    return os.path.basename(os.path.abspath(path))
+
+
+def _readable(name: str) -> str:
+    return re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-._")[:100]
+
+
 def dataset_slug(dataset: str) -> str:
     """A dataset's name as one readable folder name; of a data file, its name without ending. No separators, no "..".
 
@@ -111,7 +120,9 @@ def dataset_slug(dataset: str) -> str:
     ending = data_ending(path.name)
     name = path.name[: -len(ending)] or path.name if ending else dataset
     name = str(path.parent) if "*" in path.name else name
-    slug = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-._")[:100]
+    slug = _readable(name)
+    if not slug and ("*" in path.name or dataset.endswith("/")):  # the working directory, or one above it
+        slug = _readable(folder_name(Path(name)))
     if not slug:
         raise InputError(f"The dataset name {dataset!r} holds no letter or digit.", hint="mopo presets ls")
     # runs/current is the file that remembers the current run.

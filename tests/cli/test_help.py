@@ -44,7 +44,7 @@ PANELS = {
     "Evaluation": "--eval-every",
     "Execution": "--run",
 }
-COMMANDS = (*DEFAULTS, "run", "bench", "show", "presets", *(f"presets {name}" for name in PRESETS))
+COMMANDS = (*DEFAULTS, "run", "bench", "show", "presets", "export", *(f"presets {name}" for name in PRESETS))
 
 
 @pytest.fixture(autouse=True)

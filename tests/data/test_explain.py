@@ -51,3 +51,12 @@ def test_every_refusal_of_a_file_ends_with_the_command_that_explains_it(
     outcome = mopo(f"fetch-data --dataset ./plant.csv {command}")
     assert outcome.code == 4
     assert outcome.err.rstrip().endswith("Try: mopo fetch-data --dataset ./plant.csv --explain")
+
+
+def test_a_name_is_quoted_for_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mopo: Mopo) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plant.csv").write_text("temp,valve\n1.5,2\n2.5,3\n")
+    for command in ("--check", "--run r"):
+        outcome = mopo(f"fetch-data --dataset ./p*.csv {command}")
+        assert outcome.err.rstrip().endswith("Try: mopo fetch-data --dataset './p*.csv' --explain")
+    assert "mopo fetch-data --dataset './p*.csv' --columns" in mopo("fetch-data --dataset ./p*.csv --explain").out

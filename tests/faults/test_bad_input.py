@@ -121,7 +121,7 @@ def test_a_run_whose_data_are_there_is_left_alone_by_a_bad_file(refuses: Any, mo
     ("line", "code", "said"),
     [
         ("fetch-data --dataset ./gone.h5 --env Hopper-v5", 4, "gone.h5 does not exist"),
-        ("fetch-data --dataset ./ --env Hopper-v5", 4, "no letter or digit"),
+        ("fetch-data --dataset ./ --env Hopper-v5", 4, "4 dimensions, but Hopper-v5 has 11"),
         ("fetch-data --dataset ./logs.h5 --env Hopper-v5", 4, "4 dimensions, but Hopper-v5 has 11"),
         ("fetch-data --dataset ./logs.h5 --env NoSuchTask-v1", 4, "NoSuchTask-v1"),
         ("fetch-data --dataset ./logs.h5 --env os:path", 4, "The module 'os' was imported, but"),

@@ -10,8 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
-from probes.minari_sets import buffers, log, walk, write
+from gymnasium.spaces import Box, Dict, Discrete
+from minari.serialization import serialize_space
+from probes.minari_sets import buffers, change_metadata, log, walk, write
 
 from mopo_cli.data.minari_sets import minari_root
 from mopo_cli.data.transition_files import read_dataset
@@ -71,6 +72,20 @@ def test_an_environment_named_for_a_set_that_names_none(mopo: Any) -> None:
     outcome = mopo("fetch-data --dataset minari:own-v0 --env Hopper-v5")
     assert outcome.code == 2 and "which names its environment InvertedPendulum-v5" in outcome.err
     assert not Path("runs/minari-own-v0").exists()
+
+
+@pytest.mark.parametrize(
+    ("role", "space", "hint"),
+    [
+        ("action", Discrete(3), "mopo fetch-data --list"),
+        ("observation", Dict(x=Box(-9, 9, (2,)), lamp=Discrete(2)), "--columns 'obs=x'"),
+    ],
+)
+def test_a_refused_check_ends_with_what_to_try(mopo: Any, role: str, space: Any, hint: str) -> None:
+    data = write("toy-v0", buffers(walk()))
+    change_metadata(data, lambda metadata: metadata.update({f"{role}_space": serialize_space(space)}))
+    outcome = mopo("fetch-data --dataset minari:toy-v0 --check")
+    assert outcome.code == 4 and outcome.err.rstrip().endswith(f"Try: {hint}")
 
 
 def test_the_same_set_is_up_to_date_and_a_changed_one_is_read_anew(mopo: Any) -> None:

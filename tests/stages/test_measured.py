@@ -115,10 +115,11 @@ def test_some_of_the_seeds_and_lengths(plant: Path, mopo: Any) -> None:
     [
         (LINE, 4, "The returns measured.csv does not exist."),
         ("evaluate --returns bad.csv", 4, "bad.csv: column seed, row 0: '4' is no seed of the policy"),
-        (f"{LINE} --video a.mp4", 2, "--returns plays no episode: leave out --video."),
-        (f"{LINE} --bound", 2, "--returns plays no episode: leave out --bound."),
-        (f"{LINE} --episodes 3", 2, "--returns plays no episode: leave out --episodes."),
-        (f"{LINE} --seed 3", 2, "--returns plays no episode: leave out --seed."),
+        (f"{LINE} --video a.mp4", 2, "--returns only reads a file: leave out --video."),
+        (f"{LINE} --bound", 2, "--returns only reads a file: leave out --bound."),
+        (f"{LINE} --ope", 2, "--returns only reads a file: leave out --ope."),
+        (f"{LINE} --episodes 3", 2, "--returns only reads a file: leave out --episodes."),
+        (f"{LINE} --seed 3", 2, "--returns only reads a file: leave out --seed."),
         (f"{LINE} --policy other", 4, "has no policy other"),
     ],
 )

@@ -31,6 +31,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("./my-logs.h5", "my-logs"),
         ("/data/../other/logs.v2.HDF5", "logs.v2"),
         ("./plant.csv", "plant"),
+        ("./logs/", "logs"),
+        ("logs/worker_*.csv", "logs"),
+        ("./worker_*.csv", "work"),
+        ("*.csv", "work"),
+        ("./", "work"),
         ("current", "current-data"),
     ],
 )

@@ -64,6 +64,7 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
             "fault": check.fault or None,
             "warning": check.warning or None,
             "first_bad_row": check.row,
+            "hint": check.hint or None,
         }
         for check in results
     ]

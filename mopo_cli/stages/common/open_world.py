@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.history import steps_text
 from mopo_cli.data.offsets import in_user_units
+from mopo_cli.data.ranges import observation_range
 from mopo_cli.data.transition_files import OFFSET, read_rollouts
 from mopo_cli.data.transitions import normalise_actions, steps_before
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
@@ -24,6 +26,7 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import InputError
 from mopo_cli.nets.scales import Standard, standard_units
 from mopo_cli.stages.common.alarms import guard_remark
+from mopo_cli.stages.common.held_out import judge_share_of, share_beside_model, share_of, without_judge
 from mopo_cli.stages.common.inputs import (
     Data,
     check_lineage,
@@ -107,11 +110,20 @@ def steps_taken(data: Data, *rules: object) -> torch.Tensor | None:
 
 @dataclass(frozen=True)
 class OpenWorld:
-    """The dataset, and the world made of it; `model_seeds` are those of the ensembles in it, in order."""
+    """The dataset, and the world made of it; `model_seeds` are those of the ensembles in it, in order.
+
+    Neither has the episodes of `judge_share`.
+    """
 
     data: Data
     world: World
     model_seeds: tuple[int, ...]
+    judge_share: float
+
+    @cached_property
+    def observation_range(self) -> dict[str, list[float]]:
+        """What each number of an observation is in the data."""
+        return observation_range(self.data.transitions, self.data.info)
 
     def model_of(self, seed: int) -> int:
         """Position of the ensemble that a policy seed uses, see `model_position`."""
@@ -138,6 +150,10 @@ def open_world(
     were measured otherwise than the settings say.
     """
     data = open_data(inputs["dataset"], device)
+    share = share_of(data, settings.judge_share)
+    if "model" in inputs:
+        share = share_beside_model(settings.judge_share, judge_share_of(inputs["model"]))
+    data = without_judge(data, share, stage.report)
     _tell_units(stage, settings, penalties)
     names = uncertainty_names(settings, penalties)
     rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
@@ -163,7 +179,7 @@ def open_world(
                 world = replace(world, how=replace(how, oracle=judge))
         if settings.input_scale == "standardised":
             world = in_standard_units(world, _standard_units(data))
-        yield OpenWorld(data, world, seeds)
+        yield OpenWorld(data, world, seeds, share)
 
 
 def _standard_units(data: Data) -> Standard:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import PolicyTraining
+from mopo_cli.data.ranges import column_names
 from mopo_cli.errors import DivergedError
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
@@ -48,7 +49,7 @@ def stage_member(
     machine, so no two trainings agree in it.
     """
     member, info = trained.loop.members[m], opened.data.info
-    origin = {
+    origin: dict[str, Any] = {
         "obs_dim": opened.world.rows.obs_dim,
         "act_dim": opened.world.rows.act_dim,
         "env_id": info.env_id,
@@ -57,16 +58,20 @@ def stage_member(
         "inputs": {role: stage.inputs[role]["sha256"] for role in policy_roles(settings)},
     }
     origin |= {"history": info.history} if info.history > 1 else {}
+    origin |= {"judge_share": opened.judge_share} if opened.judge_share else {}
     meta = origin | {
         "hidden": settings.hidden,
         "layers": settings.layers,
         "action_low": info.action_low.tolist(),
         "action_high": info.action_high.tolist(),
+        "activation": "relu",
+        "observation_range": opened.observation_range,
         "penalty": member.penalty,
         "lam": member.lam,
         "h": member.h,
         "epochs": settings.epochs,
     }
+    meta |= {"columns": columns} if (columns := column_names(opened.data.transitions, info)) else {}
     meta |= {"observation_offset": list(offset)} if (offset := offset_of(info)) else {}
     meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
     policy = folder / "policy.safetensors"

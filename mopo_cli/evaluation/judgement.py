@@ -1,0 +1,239 @@
+"""What a judge says of policies, beside logged behaviour: several estimators, each checked on what the log knows.
+
+Every estimator also judges behaviour whose return is in the log: all of the other episodes, their worse and their
+better third. One whose interval misses a return that is known is struck out, for all policies.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mopo_cli.engine.streams import stream
+from mopo_cli.evaluation.clone import log_density
+from mopo_cli.evaluation.fitted_q import FqeState, Log, Question, fqe_values, logged_returns
+from mopo_cli.evaluation.model_values import Act, Place, Record, Tail, policy_values, replayed_values
+from mopo_cli.evaluation.verdict import (
+    Estimate,
+    Word,
+    by_episodes,
+    by_importance,
+    by_models,
+    by_replicates,
+    word,
+    word_of_all,
+)
+
+CLONE = "clone"
+ALL, WORSE, BETTER = SLICES = ("all episodes", "worse third", "better third")
+"""Behaviour whose return is known."""
+ESTIMATORS = ("fqe", "model")
+"""Those that the verdict is made of."""
+EPISODES = 50  # that are imagined per network and policy
+_ENOUGH = 10  # effective episodes, below which importance weights mean nothing
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is needed to judge: the judge's log and that of the others, trained critics and a model of the judge's log.
+
+    `fqe` has the questions of `questions`, in their order; `policies` are "seed 0", …, and `CLONE`.
+    """
+
+    log: Log
+    others: Log
+    fqe: FqeState
+    policies: Mapping[str, Act]
+    place: Place
+    horizon: int
+
+    @property
+    def gamma(self) -> float:
+        """The discount."""
+        return self.fqe.gamma
+
+    def tail(self, name: str) -> Tail:
+        """What the critics of a question say, on average."""
+        p = [question.name for question in self.fqe.questions].index(name)
+        return lambda observation, action: fqe_values(self.fqe, p, observation, action).mean(dim=0)
+
+    def replicates(self, name: str, observation: Tensor, action: Tensor) -> Tensor:
+        """The values by every critic of a question, `[K, n]`."""
+        p = [question.name for question in self.fqe.questions].index(name)
+        return fqe_values(self.fqe, p, observation, action)
+
+
+def questions(log: Log, policies: Mapping[str, Act], gamma: float) -> list[Question]:
+    """What critics are trained for: every policy, and the logged behaviour with its slices."""
+    everywhere = torch.ones_like(log.terminal, dtype=torch.bool)
+    asked = [Question(name, act(log.next_observation), everywhere) for name, act in policies.items()]
+    following = torch.cat([log.action[1:], log.action[-1:]])
+    followed = (log.steps_left() > 0) | (log.terminal > 0)  # where a record ends, the next action is not in the log
+    returns = logged_returns(log, gamma)[log.first]
+    for name, chosen in slices(returns).items():
+        asked.append(Question(name, following, followed & chosen[log.episode]))
+    return asked
+
+
+def slices(returns: Tensor) -> dict[str, Tensor]:
+    """Which episodes are in each of `SLICES`, bool `[E]`, by their returns `[E]`."""
+    third = max(len(returns) // 3, 1)
+    order = returns.argsort(stable=True)
+    chosen = {name: torch.zeros_like(returns, dtype=torch.bool) for name in SLICES}
+    chosen[ALL][:] = True
+    chosen[WORSE][order[:third]] = True
+    chosen[BETTER][order[-third:]] = True
+    return chosen
+
+
+def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
+    """The floor, the estimates of the clone and of every seed, what the estimators are worth, and the verdict."""
+    floor = by_episodes(_numpy(_returns(judge, judge.log, ALL)))
+    calibration = {name: _calibrated(judge, name) for name in SLICES}
+    struck = [e for e in ESTIMATORS if any(not checks[e]["agrees"] for checks in calibration.values())]
+    estimates = {name: _estimates(judge, name) for name in judge.policies}
+    words: dict[str, Word] = {}
+    for seed in seeds:
+        usable = {e: _estimate(estimates[f"seed {seed}"][e]) for e in ESTIMATORS if e not in struck}
+        words[seed] = word(floor, usable)
+    undiscounted = [float(part.sum()) for part in np.split(_numpy(judge.log.reward), _numpy(judge.log.first)[1:])]
+    return {
+        "gamma": judge.gamma,
+        "episodes": len(judge.log.first),
+        "transitions": len(judge.log.reward),
+        "floor": {"discounted": asdict(floor), "undiscounted": asdict(by_episodes(undiscounted))},
+        "clone": estimates[CLONE],
+        "seeds": {seed: estimates[f"seed {seed}"] | {"verdict": words[seed]} for seed in seeds},
+        "calibration": calibration,
+        "struck_out": struck,
+        "verdict": word_of_all(list(words.values())),
+    }
+
+
+def _returns(judge: Judge, log: Log, name: str) -> Tensor:
+    """The discounted returns of a log's episodes `[E]`; critics say what follows a record that ends before the task."""
+    last = log.next_observation[log.last]
+    return logged_returns(log, judge.gamma, judge.tail(name)(last, judge.policies[CLONE](last)))[log.first]
+
+
+def _estimates(judge: Judge, name: str) -> dict[str, Any]:
+    act, log = judge.policies[name], judge.log
+    start = log.observation[log.first]
+    values = _at_starts(judge, name, judge.replicates(name, start, act(start)))
+    some = start[_drawn(len(start), "starts")]
+    imagined = [
+        policy_values(judge.place, k, some, act, judge.tail(name), judge.horizon, _noise(judge, k))
+        for k in range(len(judge.place.ensemble))
+    ]
+    model = by_models(torch.stack([each.value for each in imagined]).cpu().numpy())
+    weighted = _weighted(judge, name)
+    return {
+        "fqe": asdict(by_replicates(values)),
+        "model": asdict(model) | {"cut": sum(each.cut for each in imagined) / len(imagined)},
+        "weighted": weighted | {"means_something": weighted["effective"] >= _ENOUGH},
+    }
+
+
+def _at_starts(judge: Judge, name: str, values: Tensor) -> NDArray[np.float64]:
+    """The mean of values at first states `[K, E]` over the episodes of every critic's own bootstrap, `[K]`."""
+    fqe, log = judge.fqe, judge.log
+    first = torch.zeros_like(log.episode)
+    first[log.first] = 1
+    p, count = [question.name for question in fqe.questions].index(name), fqe.settings.critics
+    means = []
+    for k in range(count):
+        rows = fqe.table[p * count + k, : int(fqe.lengths[p * count + k])]
+        episodes = log.episode[rows[first[rows] > 0]]
+        means.append(values[k, episodes].mean())
+    return _numpy(torch.stack(means))
+
+
+def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
+    """What a slice of the other episodes returned, and what every estimator says of it."""
+    log = judge.others
+    episodes = torch.nonzero(slices(logged_returns(log, judge.gamma)[log.first])[name])[:, 0]
+    returns = _returns(judge, log, name)
+    rows = log.first[episodes]
+    truth = by_episodes(_numpy(returns[episodes]))
+    values = judge.replicates(name, log.observation[rows], log.action[rows]).mean(dim=1)
+    some = episodes[_drawn(len(episodes), f"calibration/{name}")]
+    record, actual = _record(judge, log, some, returns), by_episodes(_numpy(returns[some]))
+    tail = judge.tail(name)
+    imagined = [
+        replayed_values(judge.place, k, record, tail, _noise(judge, k)) for k in range(len(judge.place.ensemble))
+    ]
+    model = by_models(torch.stack([each.value for each in imagined]).cpu().numpy())
+    fqe = by_replicates(_numpy(values))
+    return {
+        "return": asdict(truth),
+        "fqe": asdict(fqe) | {"agrees": fqe.overlaps(truth)},
+        "model": asdict(model)
+        | {"agrees": model.overlaps(actual), "cut": sum(each.cut for each in imagined) / len(imagined)},
+    }
+
+
+def _record(judge: Judge, log: Log, episodes: Tensor, returns: Tensor) -> Record:
+    first, last = log.first[episodes], log.last[episodes]
+    length = last - first + 1
+    steps = torch.arange(int(length.max()), device=length.device)
+    rows = torch.minimum(first[:, None] + steps, last[:, None])
+    summed = (log.reward[rows].double() * judge.gamma**steps * (steps < length[:, None])).sum(dim=1)
+    # What is added to the rewards of the record, as it counts at its end.
+    rest = (returns[episodes] - summed) / judge.gamma ** length.double()
+    return Record(log.observation[first], log.action[rows], length, torch.where(log.terminal[last] > 0, 0.0, rest))
+
+
+def _weighted(judge: Judge, name: str) -> dict[str, float]:
+    """By importance weights: the policy is a Gaussian around its action, as wide as behaviour is around its clone."""
+    log, act = judge.log, judge.policies[name]
+    behaviour, action = judge.policies[CLONE](log.observation), act(log.observation)
+    deviation = (log.action - behaviour).double().square().mean(dim=0).sqrt()
+    ratio = log_density(action, log.action, deviation) - log_density(behaviour, log.action, deviation)
+    tail, following = judge.tail(name), act(log.next_observation)
+    next_value = tail(log.next_observation, following) * (1 - log.terminal.double())
+    return asdict(
+        by_importance(
+            _numpy(ratio),
+            _numpy(log.reward.double()),
+            q=_numpy(tail(log.observation, log.action)),
+            value=_numpy(tail(log.observation, action)),
+            next_value=_numpy(next_value),
+            first=_numpy(log.first),
+            gamma=judge.gamma,
+        )
+    )
+
+
+def _estimate(each: Mapping[str, float]) -> Estimate:
+    return Estimate(each["value"], each["low"], each["high"])
+
+
+def _drawn(count: int, what: str) -> Tensor:
+    return torch.randint(count, (min(count, EPISODES),), generator=stream(0, f"judge/{what}"))
+
+
+def _noise(judge: Judge, network: int) -> torch.Generator:
+    """The same for all policies, so that they differ in what they do."""
+    return stream(0, "judge/model", network, judge.log.reward.device)
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    return tensor.cpu().numpy()
+
+
+def sentence(result: Mapping[str, Any]) -> str:
+    """The verdict with its numbers."""
+    floor, low, high = (result["floor"]["discounted"][key] for key in ("value", "low", "high"))
+    usable = [e for e in ESTIMATORS if e not in result["struck_out"]]
+    logged = f"the logged behaviour's {floor:.4g} ({low:.4g} to {high:.4g})"
+    if not usable:
+        return f"Not shown to be better than the logged behaviour: no estimator agrees with the log ({logged})."
+    bounds = [each[e][key] for each in result["seeds"].values() for e in usable for key in ("low", "high")]
+    values = f"{min(bounds):.4g} to {max(bounds):.4g} by {' and '.join(usable)}"
+    what = result["verdict"]
+    begin = {"better": "Better than", "worse": "Worse than"}.get(what, "Not shown to be better than")
+    return f"{begin} the logged behaviour: discounted return {values}, {logged}."

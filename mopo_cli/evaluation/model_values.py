@@ -1,0 +1,132 @@
+"""What a policy returns in single networks of an ensemble, where predictions end as soon as they leave the data."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule, branch
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.penalties import uncertainties
+from mopo_cli.engine.rows import Rows, Transition
+
+UNCERTAINTY = "max-var"
+_ROWS = 4096  # predicted at once
+
+Tail = Callable[[Tensor, Tensor], Tensor]
+"""Observations and actions `[n, ·]` -> what follows from there on, discounted, `[n]`."""
+Act = Callable[[Tensor], Tensor]
+"""Observations `[n, obs_dim]` -> actions in [-1, 1] `[n, act_dim]`."""
+
+
+@dataclass(frozen=True)
+class ModelValues:
+    """Discounted returns `[n]` f8 of episodes, and the share of them that left the data and were cut there."""
+
+    value: Tensor
+    cut: float
+
+
+def data_quantile(
+    ensemble: Ensemble, observation: Tensor, action: Tensor, options: RolloutOptions, share: float = 0.99
+) -> float:
+    """The quantile of the uncertainty over rows `[N, ·]`: what is above it is outside of the data."""
+    values = []
+    for some, act in zip(observation.split(_ROWS), action.split(_ROWS), strict=True):
+        values.append(uncertainties(*ensemble.predict(some, act), options.form, ensemble.elites, (UNCERTAINTY,))[:, 0])
+    return float(np.quantile(torch.cat(values).double().cpu().numpy(), share))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where episodes are imagined: an ensemble, the task's rule, how it is rolled out, and the greatest uncertainty."""
+
+    ensemble: Ensemble
+    rule: TerminationRule
+    options: RolloutOptions
+    limit: float
+    gamma: float
+
+
+def policy_values(
+    place: Place, network: int, start: Tensor, act: Act, tail: Tail, horizon: int, generator: torch.Generator
+) -> ModelValues:
+    """Episodes of a policy from `start` `[n, obs_dim]` in one network, of at most `horizon` steps.
+
+    Where the uncertainty of a step exceeds the limit, or the prediction is no plausible state, the step is not made,
+    and `tail` says what it and all that follows is worth; also at the horizon.
+    """
+    value = torch.zeros(len(start), dtype=torch.float64, device=start.device)
+    pending, cut = torch.ones_like(value, dtype=torch.bool), 0
+    observation, length = start.clone(), torch.zeros_like(pending, dtype=torch.int64)
+    for t, (step, origin, outside) in enumerate(_steps(place, network, start, act, horizon, generator)):
+        _add(value, place.gamma**t, step, origin, outside, tail)
+        cut += int(outside.sum())
+        pending[origin[step.terminal > 0]] = False
+        observation[origin], length[origin] = step.next_observation, t + 1
+    rest = torch.nonzero(pending)[:, 0]
+    if len(rest):
+        ends = observation[rest]
+        value[rest] += place.gamma ** length[rest].double() * tail(ends, act(ends))
+    return ModelValues(value, cut / len(start))
+
+
+@dataclass(frozen=True)
+class Record:
+    """n logged episodes: first observations `[n, obs_dim]`, actions `[n, longest, act_dim]`, lengths `[n]`.
+
+    `rest` `[n]` is what follows after the record, 0 where the task ended.
+    """
+
+    start: Tensor
+    action: Tensor
+    length: Tensor
+    rest: Tensor
+
+
+def replayed_values(place: Place, network: int, record: Record, tail: Tail, generator: torch.Generator) -> ModelValues:
+    """As `policy_values`, with the actions of a record: what its episodes return in one network.
+
+    An episode ends where its record does.
+    """
+    value = torch.zeros(len(record.start), dtype=torch.float64, device=record.start.device)
+    alive, t, cut = torch.arange(len(value), device=value.device), 0, 0
+
+    def logged(_: Tensor) -> Tensor:
+        return record.action[alive, t]
+
+    place = replace(place, rule=_never)
+    for step, origin, outside in _steps(place, network, record.start, logged, record.action.shape[1], generator):
+        within = t < record.length[origin]
+        part = Transition(**{name: column[within] for name, column in vars(step).items()})
+        _add(value, place.gamma**t, part, origin[within], outside[within], tail)
+        cut += int((outside & within).sum())
+        ends = origin[(record.length[origin] == t + 1) & ~outside]
+        value[ends] += place.gamma ** (t + 1) * record.rest[ends]
+        alive, t = origin[step.terminal == 0], t + 1
+    return ModelValues(value, cut / len(value))
+
+
+def _add(value: Tensor, discount: float, step: Transition, origin: Tensor, outside: Tensor, tail: Tail) -> None:
+    inside = ~outside
+    value[origin[inside]] += discount * step.reward[inside].double()
+    if bool(outside.any()):
+        value[origin[outside]] += discount * tail(step.observation[outside], step.action[outside])
+
+
+def _never(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
+    return torch.zeros(observation.shape[:-1], dtype=torch.bool, device=observation.device)
+
+
+def _steps(
+    place: Place, network: int, start: Tensor, act: Act, horizon: int, generator: torch.Generator
+) -> Iterator[tuple[Transition, Tensor, Tensor]]:
+    """The transitions of each step, the start that each belongs to `[n]`, and which of them are outside, bool `[n]`."""
+    ensemble = replace(place.ensemble, elites=(network,))
+    options = replace(place.options, uncertainties=(UNCERTAINTY,), halt=(UNCERTAINTY, place.limit))
+    rows = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, 1)
+    for imagined in branch(ensemble, place.rule, start, lambda seen, _: act(seen), horizon, generator, options):
+        step = rows.split(imagined.rows)
+        yield step, imagined.start, (step.uncertainty[:, 0] > place.limit) | imagined.wild

@@ -1,0 +1,130 @@
+"""Whether a policy is better than what was logged: estimates with intervals, and one word made of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Word = Literal["better", "not shown to be better", "worse"]
+
+_Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def overlaps(self, other: "Estimate") -> bool:
+        """Whether the intervals have a number in common."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def student_quantile(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t, to a hundredth from 3 degrees of freedom on (Cornish and Fisher 1960)."""
+    if freedom < 1:
+        return inf
+    z, n = _Z, freedom
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    return z + (z**3 + z) / (4 * n) + second + third
+
+
+def by_replicates(replicates: ArrayLike) -> Estimate:
+    """Of K replicates `[K]`, each of another bootstrap of the data: their mean, and what their spread says of it."""
+    values = np.asarray(replicates, np.float64)
+    return _around(values.mean(), values.std(ddof=1) if len(values) > 1 else inf, len(values) - 1)
+
+
+def by_models(values: ArrayLike) -> Estimate:
+    """Of values `[K, starts]`, by K networks from the same starts: the spread of both counts.
+
+    The networks saw the same data, and their mean is no better than one of them where all are wrong in one way: their
+    spread is not divided by the root of their number.
+    """
+    table = np.asarray(values, np.float64)
+    networks, starts = table.shape
+    of_networks = table.mean(axis=1).var(ddof=1) if networks > 1 else 0.0
+    of_starts = table.mean(axis=0).var(ddof=1) / starts if starts > 1 else inf
+    return _around(table.mean(), sqrt(of_networks + of_starts), max(networks, 2) - 1)
+
+
+def by_episodes(returns: ArrayLike, n: int = 2000, seed: int = 0) -> Estimate:
+    """Of returns of episodes `[E]`: their mean, and the percentile interval of `n` bootstraps of the episodes."""
+    values = np.asarray(returns, np.float64)
+    drawn = np.random.default_rng(seed).integers(len(values), size=(n, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def _around(value: float, deviation: float, freedom: int) -> Estimate:
+    half = student_quantile(freedom) * deviation
+    return Estimate(float(value), float(value - half), float(value + half))
+
+
+def word(floor: Estimate, estimates: Mapping[str, Estimate]) -> Word:
+    """What the estimates of a policy, by estimator, say of it beside the logged behaviour.
+
+    All must agree: "better" where each one's lower bound is above the upper one of `floor`, "worse" where each one's
+    upper bound is below the lower one. Without an estimate nothing is shown.
+    """
+    if estimates and all(estimate.low > floor.high for estimate in estimates.values()):
+        return "better"
+    if estimates and all(estimate.high < floor.low for estimate in estimates.values()):
+        return "worse"
+    return "not shown to be better"
+
+
+def word_of_all(words: list[Word]) -> Word:
+    """Of several seeds: what all of them are."""
+    return words[0] if words and all(one == words[0] for one in words) else "not shown to be better"
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Estimates by importance weights: weighted importance sampling, doubly robust, and what the weights are worth."""
+
+    importance: float
+    doubly_robust: float
+    effective: float
+    """Effective number of episodes, (sum of w)^2 / sum of w^2."""
+
+
+def by_importance(
+    log_ratio: NDArray[np.float64],
+    reward: NDArray[np.float64],
+    q: NDArray[np.float64],
+    value: NDArray[np.float64],
+    next_value: NDArray[np.float64],
+    first: NDArray[np.int64],
+    gamma: float,
+) -> Weighted:
+    """Weigh logged episodes by how probable a policy makes them (DOPE, Fu et al. 2021).
+
+    Of N rows: `log_ratio` log pi(a|s) - log pi_b(a|s), rewards, Q(s, a), V(s) and V(s'), which is 0 after a terminal;
+    `first` `[E]` are the rows that episodes begin with. Weights of all episodes at a step sum to one.
+
+    WIS = sum_i w_i G_i, with w by whole episodes.
+    DR = mean V(s_0) + sum_t gamma^t sum_i w_it (r_t + gamma V(s_t+1) - Q(s_t, a_t)), with w up to that step.
+    """
+    ends = np.append(first[1:], len(reward))
+    lengths = ends - first
+    longest = int(lengths.max())
+    # [E, longest]; an episode that has ended keeps its weight.
+    at = np.minimum(first[:, None] + np.arange(longest), ends[:, None] - 1)
+    within = np.arange(longest) < lengths[:, None]
+    sums = np.cumsum(np.where(within, log_ratio[at], 0.0), axis=1)
+    weights = np.exp(sums - sums.max(axis=0))
+    weights /= weights.sum(axis=0)
+    discounts = gamma ** np.arange(longest)
+    returns = (np.where(within, reward[at], 0.0) * discounts).sum(axis=1)
+    whole = weights[:, -1]
+    errors = np.where(within, reward[at] + gamma * next_value[at] - q[at], 0.0)
+    robust = value[first].mean() + float((discounts * (weights * errors).sum(axis=0)).sum())
+    return Weighted(float(whole @ returns), float(robust), float(1 / np.square(whole).sum()))

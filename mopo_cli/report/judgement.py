@@ -1,0 +1,66 @@
+"""How the judgement of policies without a simulator is shown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mopo_cli.report.console import Report
+from mopo_cli.report.tables import format_number
+
+_NAMES = {"fqe": "fitted Q", "model": "in the judge's model"}
+
+
+def show_judgement(result: Mapping[str, Any], report: Report) -> None:
+    """Prints the estimates, what the estimators are worth, and the verdict."""
+    report.say(
+        f"The judge has {result['transitions']:,} transitions of {result['episodes']:,} episodes"
+        + (", which neither model nor policy has seen." if result["unseen"] else ".")
+    )
+    if not result["unseen"]:
+        report.warn(
+            "The policy has seen the judge's episodes, so the verdict is too kind. Keep some from it: "
+            "mopo train-model --judge-share 0.2"
+        )
+    floor = result["floor"]["discounted"]
+    rows: list[tuple[Any, ...]] = [("logged behaviour", _interval(floor), None, None, None, None)]
+    rows += [_row("its clone", result["clone"])]
+    rows += [_row(f"policy, seed {seed}", each) for seed, each in result["seeds"].items()]
+    struck = result["struck_out"]
+    report.table(
+        f"{result['policy']}: return discounted by {result['gamma']:g} (95 % interval)",
+        (
+            "",
+            *(f"{_NAMES[e]}{', struck out' if e in struck else ''}" for e in ("fqe", "model")),
+            "WIS",
+            "DR",
+            "episodes",
+        ),
+        rows,
+    )
+    report.table(
+        "What the estimators say of behaviour whose return is in the log",
+        ("behaviour", "return", *(_NAMES[e] for e in ("fqe", "model"))),
+        [
+            (name, _interval(each["return"]), *(_checked(each[e]) for e in ("fqe", "model")))
+            for name, each in result["calibration"].items()
+        ],
+    )
+    if all(not each["weighted"]["means_something"] for each in result["seeds"].values()):
+        report.say(
+            "WIS and DR mean nothing here: the policy acts too differently from the log (effective episodes < 10)."
+        )
+    cut = max(each["model"]["cut"] for each in result["seeds"].values())
+    report.say(f"In the model up to {cut:.0%} of the episodes left the data; fitted Q says the rest.")
+
+
+def _row(name: str, each: Mapping[str, Any]) -> tuple[Any, ...]:
+    weighted = each["weighted"]
+    numbers = (format_number(weighted[key]) for key in ("importance", "doubly_robust"))
+    return name, _interval(each["fqe"]), _interval(each["model"]), *numbers, f"{weighted['effective']:.1f}"
+
+
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{format_number(estimate['value'])} ({format_number(estimate['low'])} to {format_number(estimate['high'])})"
+
+
+def _checked(each: Mapping[str, Any]) -> str:
+    return _interval(each) + ("" if each["agrees"] else " misses it")

@@ -1,0 +1,156 @@
+"""From logs without a simulator to a verdict: who sees which episodes, what is said, and how a stop changes nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from probes.runs import run_in, stop_at, unfinished
+from safetensors.numpy import load_file
+
+from mopo_cli.data.held_out import judge_rows
+from mopo_cli.data.transition_files import read_dataset
+from mopo_cli.evaluation.clone import clone_of
+from mopo_cli.evaluation.fitted_q import FqeSettings
+from mopo_cli.stages.analysis import judge as module
+
+TINY = """\
+train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [1e-5, 1e-5], max-epochs: 2}
+select-elites: {n: 1}
+train-policy: {h: 2, epochs: 1, steps-per-epoch: 20, rollout-every: 20, rollout-batch: 50, hidden: 16, lam: 1}
+"""
+LINES = (
+    "fetch-data --dataset ./plant.h5 --run run",
+    "train-model --run run --config tiny.yaml --threads 1",
+    "select-elites --run run --config tiny.yaml",
+    "train-policy --run run --config tiny.yaml --threads 1 --name p",
+)
+JUDGE = "evaluate --run run --policy p --threads 1 --json"
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "clone_of", partial(clone_of, steps=100))
+    monkeypatch.setattr(module, "FQE", FqeSettings(critics=2, hidden=16, batch_size=16, first_steps=60, steps=90))
+
+
+def plant(path: Path, change: Callable[[Any, Any], None] = lambda columns, held: None, env: bool = False) -> None:
+    """Thirty episodes of twenty steps of x' = 0.9 x + 0.3 a, driven at random; `change` edits columns in place."""
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(30):
+        x = rng.normal(size=2)
+        for t in range(20):
+            action = rng.uniform(-1, 1, 1)
+            following = 0.9 * x + 0.3 * action + 0.05 * rng.normal(size=2)
+            rows.append((x, action, -(x @ x), following, False, t == 19))
+            x = following
+    names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+    columns = {name: np.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    with h5py.File(path, "w") as file:
+        change(columns, np.repeat(np.arange(30), 20))
+        for name, values in columns.items():
+            file[name] = values.astype(bool if name in ("terminals", "timeouts") else "f4")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained policy of the plant. Not to be written to."""
+    folder = tmp_path_factory.mktemp("judged")
+    plant(folder / "plant.h5")
+    return run_in(folder, LINES, TINY)
+
+
+@pytest.fixture
+def trained(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("MOPO_HOME", str(tmp_path / "work" / "cache"))
+    return tmp_path / "work" / "run"
+
+
+def test_neither_model_nor_policy_sees_the_judge_s_episodes(made: Path, tmp_path: Path) -> None:
+    """The same training where the judge's episodes have quite other rewards; other rewards elsewhere change it."""
+    data, _ = read_dataset(next((made / "cache").rglob("dataset.h5")))
+    held = judge_rows(data, 0.2)
+    assert held.sum() == 6 * 20 and all(len(set(some)) == 1 for some in held.reshape(30, 20))
+
+    def tensors(name: str, rows: Any) -> list[Any]:
+        (folder := tmp_path / name).mkdir()
+
+        def change(columns: Any, _: Any) -> None:
+            columns["rewards"][rows] *= 50
+
+        plant(folder / "plant.h5", change)
+        run_in(folder, LINES, TINY)
+        files = ("model/ensemble.safetensors", "policies/p/seed-0/policy.safetensors")
+        return [value for file in files for _, value in sorted(load_file(folder / "run" / file).items())]
+
+    alike, other = tensors("alike", held), tensors("other", ~held)
+    files = [
+        load_file(made / "run" / file)
+        for file in ("model/ensemble.safetensors", "policies/p/seed-0/policy.safetensors")
+    ]
+    expected = [value for file in files for _, value in sorted(file.items())]
+    assert all(np.array_equal(one, two) for one, two in zip(expected, alike, strict=True))
+    assert not all(np.array_equal(one, two) for one, two in zip(expected, other, strict=True))
+
+
+def test_without_an_environment_evaluate_judges(trained: Path, mopo: Any) -> None:
+    outcome = mopo(JUDGE)
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)["ope"]
+    assert result == json.loads((trained / "evaluations/p-ope.json").read_text()) | {
+        key: result[key] for key in ("stage", "run", "up_to_date", "outputs", "wall_seconds", "origins")
+    }
+    assert (result["unseen"], result["judge_share"], result["episodes"], result["transitions"]) == (True, 0.2, 6, 120)
+    assert result["verdict"] in ("better", "worse", "not shown to be better")
+    data, _ = read_dataset(next((trained.parent / "cache").rglob("dataset.h5")))
+    held = judge_rows(data, 0.2)
+    undiscounted = data.rewards[held].reshape(6, 20).sum(axis=1).mean()
+    assert result["floor"]["undiscounted"]["value"] == pytest.approx(undiscounted, rel=1e-5)
+    assert {*result["calibration"]} == {"all episodes", "worse third", "better third"}
+    others = data.rewards[~held].reshape(24, 20).astype(float) @ 0.99 ** np.arange(20)
+    tail = result["calibration"]["all episodes"]["return"]["value"] - others.mean()
+    assert -(0.99**20) * 200 < tail < 0, "what follows the records, by the critics: costs without end"
+    human = mopo(JUDGE.replace(" --json", ""))
+    assert human.code == 0 and "evaluate/p/ope is up to date" in human.err
+    assert human.out.strip() == result["sentence"]
+
+
+def test_judging_that_is_stopped_and_killed_ends_with_the_same_bytes(
+    trained: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, "whole")
+    assert mopo(JUDGE.replace("--run run", "--run whole")).code == 0
+    monkeypatch.setattr(module, "_SAVE_SECONDS", -1.0)
+    for look in (0, 0, 1):  # in the model, at its end, and among the critics
+        with monkeypatch.context() as patch:
+            stop_at(look, patch)
+            assert mopo(JUDGE).code == 143
+    assert "the judge's training goes on" in mopo(JUDGE.replace(" --json", "")).err
+    name = "evaluations/p-ope.json"
+    assert (trained / name).read_bytes() == Path("whole", name).read_bytes() and unfinished(trained) == []
+
+
+def test_where_the_policy_has_seen_everything_it_is_said(trained: Path, mopo: Any) -> None:
+    for stage in LINES[1:]:
+        extra = "--judge-share 0" if "train-model" in stage else ""
+        assert mopo(f"{stage} {extra}").code == 0
+    outcome = mopo(JUDGE.replace(" --json", ""))
+    assert outcome.code == 0 and "The policy has seen the judge's episodes" in outcome.err
+    result = json.loads((trained / "evaluations/p-ope.json").read_text())
+    assert (result["unseen"], result["episodes"]) == (False, 15)
+
+
+def test_shares_that_do_not_fit_are_refused(trained: Path, mopo: Any) -> None:
+    other = mopo(f"{LINES[3].replace('--name p', '--name q')} --judge-share 0.5")
+    assert other.code == 4 and "The model was trained with --judge-share 0.2, not 0.5." in other.err
+    few = mopo(f"{LINES[1]} --judge-share 0.001")
+    assert few.code == 3 and "--judge-share 0.001 of 30 episodes leaves none on one side." in few.err
+    assert mopo(f"{LINES[3].replace('--name p', '--name q')} --method bc --judge-share 0.5").code == 0
+    assert json.loads(mopo(JUDGE.replace("-policy p", "-policy q")).out)["ope"]["episodes"] == 15

@@ -1,0 +1,93 @@
+"""Intervals cover what they should, weights are what loops over episodes say, and a verdict needs all estimators."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mopo_cli.evaluation.verdict import (
+    Estimate,
+    by_episodes,
+    by_importance,
+    by_models,
+    by_replicates,
+    student_quantile,
+    word,
+    word_of_all,
+)
+
+
+@pytest.mark.parametrize(("freedom", "value"), [(3, 3.182), (4, 2.776), (6, 2.447), (7, 2.365), (29, 2.045)])
+def test_student_s_quantile_is_that_of_the_tables(freedom: int, value: float) -> None:
+    assert student_quantile(freedom) == pytest.approx(value, rel=0.008)
+
+
+def test_one_replicate_says_nothing_of_its_spread() -> None:
+    estimate = by_replicates([3.0])
+    assert (estimate.value, estimate.low, estimate.high) == (3.0, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize("kind", ["replicates", "episodes", "models"])
+def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
+    """Of 400 samples with mean 5: replicates vary as the data do, episodes are exponential, networks err together."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        if kind == "replicates":
+            estimate = by_replicates(rng.normal(5, 2) + rng.normal(0, 2, 8))
+        elif kind == "episodes":
+            estimate = by_episodes(rng.exponential(5, 60), n=400)
+        else:  # each network is off by an error of its own, and the data by one of all networks, as large
+            values = 5 + rng.normal(0, 1) + rng.normal(0, 1, (7, 1)) + rng.normal(0, 1, 50)
+            estimate = by_models(values)
+        covered += estimate.low <= 5 <= estimate.high
+    assert 0.9 <= covered / 400 <= 0.995
+
+
+intervals = st.tuples(st.floats(-5, 5), st.floats(0, 3)).map(lambda of: Estimate(of[0], of[0] - of[1], of[0] + of[1]))
+
+
+@given(intervals, intervals, intervals)
+def test_a_verdict_is_what_all_estimators_say(floor: Estimate, fqe: Estimate, model: Estimate) -> None:
+    said = word(floor, {"fqe": fqe, "model": model})
+    assert (said == "better") == (min(fqe.low, model.low) > floor.high)
+    assert (said == "worse") == (max(fqe.high, model.high) < floor.low)
+    mirrored = [Estimate(-one.value, -one.high, -one.low) for one in (floor, fqe, model)]
+    opposite = {"better": "worse", "worse": "better"}
+    assert word(mirrored[0], {"fqe": mirrored[1], "model": mirrored[2]}) == opposite.get(said, said)
+
+
+def test_nothing_is_shown_without_an_estimator_or_where_seeds_differ() -> None:
+    assert word(Estimate(0, -1, 1), {}) == "not shown to be better"
+    assert word_of_all(["better", "better"]) == "better"
+    assert word_of_all(["better", "worse"]) == word_of_all([]) == "not shown to be better"
+
+
+def test_weights_are_those_of_loops_over_episodes() -> None:
+    rng, gamma, lengths = np.random.default_rng(1), 0.9, (3, 5, 1)
+    first = np.cumsum((0, *lengths[:-1]))
+    ratio, reward, q, value, next_value = rng.normal(size=(5, sum(lengths)))
+    weighted = by_importance(ratio, reward, q, value, next_value, first, gamma)
+    episodes = [range(begin, begin + length) for begin, length in zip(first, lengths, strict=True)]
+    rho = [math.exp(sum(ratio[row] for row in rows)) for rows in episodes]
+    returns = [sum(gamma**t * reward[row] for t, row in enumerate(rows)) for rows in episodes]
+    importance = sum(r * g for r, g in zip(rho, returns, strict=True)) / sum(rho)
+    robust = sum(value[begin] for begin in first) / 3
+    for t in range(max(lengths)):
+        at = [math.exp(sum(ratio[row] for row in rows[: t + 1])) for rows in episodes]
+        for weight, rows in zip(at, episodes, strict=True):
+            if t < len(rows):
+                row = rows[t]
+                robust += gamma**t * weight / sum(at) * (reward[row] + gamma * next_value[row] - q[row])
+    assert weighted.importance == pytest.approx(importance)
+    assert weighted.doubly_robust == pytest.approx(robust)
+    assert weighted.effective == pytest.approx(sum(rho) ** 2 / sum(r * r for r in rho))
+
+
+def test_of_a_policy_that_acts_as_the_log_all_episodes_count_alike() -> None:
+    rng = np.random.default_rng(2)
+    reward, zeros, first = rng.normal(size=40), np.zeros(40), np.arange(0, 40, 10)
+    weighted = by_importance(zeros, reward, zeros, zeros, zeros, first, 1.0)
+    assert weighted.effective == pytest.approx(4) and weighted.importance == pytest.approx(reward.sum() / 4)
+    assert weighted.doubly_robust == pytest.approx(weighted.importance)
