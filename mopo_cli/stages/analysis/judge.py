@@ -70,7 +70,7 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     training, policies = recorded_training(record.settings), files_by_seed(run, record, "policy")
     model = _model_settings(run)
     inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
-    recorded = settings.model_dump() | {"fqe": asdict(FQE), "model": model.model_dump()}
+    recorded = {"fqe": asdict(FQE), "model": model.model_dump()}
     with stage_envelope(run, f"evaluate/{name}/ope", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
