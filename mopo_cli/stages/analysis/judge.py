@@ -13,26 +13,18 @@ from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainModel, TrainPolicy
 from mopo_cli.data.held_out import judge_rows
-from mopo_cli.data.transitions import episode_starts
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.training import advance
 from mopo_cli.errors import InputError, Stopped
 from mopo_cli.evaluation.clone import clone_of
-from mopo_cli.evaluation.fitted_q import (
-    FqeSettings,
-    Log,
-    advance_fqe,
-    fqe_checkpoint,
-    restore_fqe,
-    start_fqe,
-)
+from mopo_cli.evaluation.fitted_q import FqeSettings, advance_fqe, fqe_checkpoint, restore_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
 from mopo_cli.evaluation.model_values import Place, data_quantile
 from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
 from mopo_cli.stages.analysis.model_returns import longest_episode
-from mopo_cli.stages.common.held_out import judge_share_of, kept
+from mopo_cli.stages.common.held_out import judge_share_of, kept, log_of
 from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_data, open_device
 from mopo_cli.stages.common.open_world import data_rule, rollout_options
 from mopo_cli.stages.common.user_units import for_stored
@@ -116,18 +108,11 @@ def _sides(data: Data, policies: Mapping[str, Path]) -> _Sides:
     return _Sides(kept(data, held), kept(data, ~held), share or _EVERYTHING_SHARE, unseen=share > 0)
 
 
-def _log(data: Data) -> Log:
-    starts = torch.zeros(len(data.reward), dtype=torch.int64)
-    starts[torch.from_numpy(episode_starts(data.transitions))] = 1
-    columns = data.observation, data.action, data.reward, data.terminal, data.next_observation
-    return Log(*columns, (starts.cumsum(dim=0) - 1).to(data.reward.device))
-
-
 def _prepare(
     stage: Stage, sides: _Sides, actors: Mapping[str, Actor], training: TrainPolicy, model: TrainModel
 ) -> Judge:
     """Train what the judge needs, going on from the checkpoint if there is one."""
-    log, others = _log(sides.judge), _log(sides.others)
+    log, others = log_of(sides.judge), log_of(sides.others)
     clone = clone_of(others.observation, others.action)
     policies: dict[str, Callable[[Tensor], Tensor]] = {f"seed {seed}": actor.greedy for seed, actor in actors.items()}
     policies[CLONE] = clone.greedy
