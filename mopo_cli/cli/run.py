@@ -62,6 +62,7 @@ def _context(call: Call, name: str) -> Context:
 
 def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     """The result of every stage by its command."""
+    from mopo_cli.data.held_out import can_judge
     from mopo_cli.stages.common.published_policies import raise_if_diverged
     from mopo_cli.stages.evaluate import run_evaluate
     from mopo_cli.stages.fetch_data import run_fetch_data
@@ -94,7 +95,7 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
         report.say(f"\n{number}/{len(stages)} {stage}")
         results[stage] = run_stage(context.run, settings, options, report)
         raise_if_diverged(results[stage])
-    if results["evaluate"].get("skipped"):
+    if can_judge(results["evaluate"]):
         _without_environment(context.run, evaluate, stages[-1][2][1], report, results)
     return results
 
@@ -125,8 +126,8 @@ def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
 def _summary(evaluation: dict[str, Any], run: RunFolder) -> str:
     """The returns of the policies and of the data, in a sentence, or why there are none; and where to look."""
     where = f"All results are in {run.root}: mopo show {run.root}"
-    if "ope" in evaluation:
-        return f"{evaluation['ope']['sentence']}\n{where}"
+    if evaluation.get("skipped"):
+        return f"{evaluation['ope']['sentence'] if 'ope' in evaluation else evaluation['reason']}\n{where}"
     data, policy = evaluation["dataset_return_mean"], evaluation["return_mean"]
     each = ", ".join(f"seed {seed}: {value:.1f}" for seed, value in evaluation["return_per_seed"].items())
     return (

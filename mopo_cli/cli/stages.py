@@ -161,7 +161,9 @@ def evaluate(call: Call, bound: Bound = False, ope: Ope = False, video: Video = 
         result["bound"] = run_bound(context.run, settings, options, call.report)
     if video is not None:
         result["video"] = run_video(context.run, settings, options, call.report, video)
-    if ope or (result.get("skipped") and not bound):
+    from mopo_cli.data.held_out import can_judge
+
+    if ope or (can_judge(result) and not bound):
         from mopo_cli.stages.analysis.judge import run_judge
 
         result["ope"] = run_judge(context.run, settings, options, call.report)

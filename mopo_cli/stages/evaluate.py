@@ -13,7 +13,7 @@ from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.transition_files import read_dataset
-from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
+from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_lengths, episode_returns
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.evaluation.published import published, published_factor
@@ -47,7 +47,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
             return stage.result()
         transitions, info = read_dataset(inputs["dataset"])
         if info.env_id is None:
-            return _skip(stage, name, info)
+            return _skip(stage, name, info, len(episode_lengths(transitions)))
         env_id, per_seed = info.env_id, {}
         check_memory(settings, lambda some: environment_bytes(env_id, some.episodes), torch.device("cpu"), "Evaluation")
         with (
@@ -80,14 +80,14 @@ def open_own_policy(
     return actor, meta
 
 
-def _skip(stage: Stage, name: str, info: DatasetInfo) -> dict[str, Any]:
+def _skip(stage: Stage, name: str, info: DatasetInfo, episodes: int) -> dict[str, Any]:
     reason = (
         f"{info.dataset_id} names no environment to play the policy in; if there is one: "
         "mopo fetch-data --dataset FILE --env ENV-ID"
     )
     stage.report.say(reason)
     where = {"stage": stage.key, "run": str(stage.run.root), "up_to_date": False, "outputs": {}}
-    return {**where, "policy": name, "skipped": True, "reason": reason}
+    return {**where, "policy": name, "skipped": True, "reason": reason, "dataset_episodes": episodes}
 
 
 def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:

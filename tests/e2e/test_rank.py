@@ -196,9 +196,12 @@ def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(
     values = [cell["values"]["fqe"] for cell in result["cells"]]
     assert values == sorted(values, reverse=True) and len({*values}) == 5
     data, info = read_dataset(next(Path("cache/datasets").rglob("dataset.h5")))
-    columns = (data.observations, normalise_actions(data.actions, info), data.rewards, data.terminals)
     log = Log(
-        *(torch.from_numpy(column).float() for column in (*columns, data.next_observations)),
+        torch.from_numpy(data.observations),
+        torch.from_numpy(normalise_actions(data.actions, info)),
+        torch.from_numpy(data.rewards),
+        torch.from_numpy(data.terminals).float(),
+        torch.from_numpy(data.next_observations),
         torch.from_numpy(np.repeat(np.arange(len(episode_lengths(data))), episode_lengths(data))),
     )
     actor, _ = open_policy(table(here) / "cells/bc/seed-1/policy.safetensors", torch.device("cpu"))

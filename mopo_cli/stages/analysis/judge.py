@@ -12,11 +12,12 @@ from torch import Tensor
 from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainModel, TrainPolicy
-from mopo_cli.data.held_out import judge_rows
+from mopo_cli.data.held_out import LEAST_TO_JUDGE, judge_rows
+from mopo_cli.data.transitions import episode_lengths
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.training import advance
-from mopo_cli.errors import InputError, Stopped
+from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, advance_fqe, fqe_checkpoint, restore_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
@@ -103,7 +104,13 @@ def _sides(data: Data, policies: Mapping[str, Path]) -> _Sides:
         raise InputError(
             "The seeds of the policy were trained with different --judge-share.", "mopo train-policy --force"
         )
-    share = shares.pop()
+    share, episodes = shares.pop(), len(episode_lengths(data.transitions))
+    if episodes < LEAST_TO_JUDGE:
+        some = f"{episodes} episode{'' if episodes == 1 else 's'}"
+        raise InputError(
+            f"{data.info.dataset_id} has {some}, a judge needs {LEAST_TO_JUDGE}.",
+            hint="if the log has more, name what tells them apart: mopo fetch-data --columns ...,episode=COLUMN",
+        )
     held = judge_rows(data.transitions, share or _EVERYTHING_SHARE)
     return _Sides(kept(data, held), kept(data, ~held), share or _EVERYTHING_SHARE, unseen=share > 0)
 
@@ -142,6 +149,11 @@ def _prepare(
             advance_fqe(fqe, _BLOCK)
             progress.update(_BLOCK)
             keeping.look()
+    if not bool(fit.best_mse.isfinite().all()):
+        raise DivergedError(
+            "The judge's ensemble has networks whose hold-out error was never finite.",
+            hint="mopo train-model with a lower --learning-rate: the judge's is trained as the run's",
+        )
     ensemble = fitted(fit, 0)
     return Judge(log, others, fqe, policies, _place(ensemble, sides.judge, training), longest_episode(sides.judge))
 
