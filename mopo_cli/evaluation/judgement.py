@@ -33,6 +33,7 @@ ALL, WORSE, BETTER = SLICES = ("all episodes", "worse third", "better third")
 """Behaviour whose return is known."""
 ESTIMATORS = ("fqe", "model")
 """Those that the verdict is made of."""
+_NAMES = {"fqe": "fitted Q", "model": "the judge's model"}
 EPISODES = 50  # that are imagined per network and policy
 _ENOUGH = 10  # effective episodes, below which importance weights mean nothing
 
@@ -219,7 +220,7 @@ def sentence(result: Mapping[str, Any]) -> str:
     if not usable:
         return f"Not shown to be better than the logged behaviour: no estimator agrees with the log ({logged})."
     bounds = [each[e][key] for each in result["seeds"].values() for e in usable for key in ("low", "high")]
-    values = f"{min(bounds):.4g} to {max(bounds):.4g} by {' and '.join(usable)}"
+    values = f"{min(bounds):.4g} to {max(bounds):.4g} by {' and '.join(_NAMES[e] for e in usable)}"
     what = result["verdict"]
     begin = {"better": "Better than", "worse": "Worse than"}.get(what, "Not shown to be better than")
     return f"{begin} the logged behaviour: discounted return {values}, {logged}."
