@@ -28,6 +28,13 @@ def statistics_text(statistics: DatasetStatistics) -> str:
     return "\n".join([*lines, "", *_idle_lines(statistics), *_coverage_lines(statistics)])
 
 
+def statistics_lines(statistics: DatasetStatistics) -> list[str]:
+    """What `statistics_text` says in sentences, without its tables and bars."""
+    lines = [*_return_lines(statistics), *_episode_lines(statistics), *_idle_lines(statistics)]
+    lines += _coverage_lines(statistics)
+    return [" ".join(line.split()) for line in lines if line and not line.startswith("  ")]
+
+
 def recipe_text(recipe: dict[str, Any]) -> str:
     """How the behaviour of a generated set was made: by what, how long, what was medium, where its curve ended."""
     parts = [f"{name} {format_value(value)}" for name, value in recipe.items() if not isinstance(value, list | dict)]

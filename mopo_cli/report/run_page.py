@@ -1,0 +1,281 @@
+"""A page about a run: what each stage left on disk, in the order in which a person asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mopo_cli.report.console import format_value
+from mopo_cli.report.dataset import statistics_lines
+from mopo_cli.report.judgement import show_judgement
+from mopo_cli.report.page import Collected, Section, charts, heading, note, page, pairs, paragraph, table
+from mopo_cli.report.page_charts import band, histogram, intervals
+from mopo_cli.report.ranking_table import show_ranking
+from mopo_cli.report.run_page_policies import Actions, Curve, actions_section, training_section
+from mopo_cli.report.tables import format_mean_std, format_number
+
+if TYPE_CHECKING:
+    from mopo_cli.data.statistics import Column, DatasetStatistics
+    from mopo_cli.store.lineage import StageRecord
+
+_MOST_ROWS = 60  # of a table of dimensions
+_MOST_CELLS = 80  # of a chart
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a page is made of: the records of run.json by stage, and what is there of the files that they name.
+
+    ``documents`` are the JSON files by the stage that wrote them; ``curves`` the epochs of every seed and ``actions``
+    what the policies do, both by the policy's name; ``missing`` says what could not be read, a sentence each.
+    """
+
+    name: str
+    records: Mapping[str, StageRecord]
+    statistics: DatasetStatistics | None = None
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    actions: Mapping[str, Actions] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+
+    def of(self, stage: str, last: str = "") -> dict[str, Any]:
+        """The documents of ``stage``/NAME, or of ``stage``/NAME/``last``…, by NAME and what follows it."""
+        names = {key: key.split("/") for key in self.documents}
+        return {
+            "/".join(parts[1:]): self.documents[key]
+            for key, parts in names.items()
+            if parts[0] == stage and (parts[2:] == [] if not last else parts[2:] and parts[2].startswith(last))
+        }
+
+
+def run_page(contents: Contents) -> tuple[str, list[str]]:
+    """The page as HTML, and the titles of its sections: those of which the run has something."""
+    sections = [section for section in _sections(contents) if section.blocks]
+    text = page(f"{contents.name}: a run of mopo", _introduction(contents), sections)
+    return text, [section.title for section in sections]
+
+
+def _introduction(contents: Contents) -> list[str]:
+    fetched = contents.records.get("fetch-data")
+    about = fetched.extra if fetched else {}
+    said = f"Data set: {about.get('dataset_id', 'none yet')}. Environment: {about.get('env_id') or 'none'}."
+    stages = ", ".join(sorted({key.split("/")[0] for key in contents.records})) or "none"
+    return [paragraph(f"{said} Finished stages: {stages}."), *(note(text) for text in contents.missing)]
+
+
+def _sections(contents: Contents) -> list[Section]:
+    return [
+        Section("What was logged", _dataset(contents)),
+        Section("What the model predicts well and badly", _model(contents.documents.get("train-model"))),
+        Section("Where the model is unsure, and where it errs", _diagnoses(contents)),
+        Section("How training went", training_section(contents.curves)),
+        Section("How good each policy is", [*_returns(contents), *_judgements(contents)]),
+        Section("What the policies do in the data's states", actions_section(contents.actions)),
+        Section("Ablations", _ablations(contents)),
+        Section("How it was made", _records(contents)),
+    ]
+
+
+def _dataset(contents: Contents) -> list[str]:
+    statistics = contents.statistics
+    if statistics is None:
+        return []
+    source = contents.records["fetch-data"].extra.get("source") or "not recorded"
+    drawn = [
+        histogram("Episode returns", statistics.returns.edges, {"": statistics.returns.counts}, "return", "episodes"),
+        histogram("Episode lengths", statistics.lengths.edges, {"": statistics.lengths.counts}, "steps", "episodes"),
+    ]
+    if near := statistics.neighbours:
+        title = "Distance to the nearest row of another episode"
+        drawn.append(histogram(title, near.histogram.edges, {"": near.histogram.counts}, "standard deviations", "rows"))
+    bounds = [(s.name, s.low, s.high, f"{s.at_low:.1%}", f"{s.at_high:.1%}") for s in statistics.saturation]
+    return [
+        paragraph(f"Source: {source}."),
+        *(paragraph(line) for line in statistics_lines(statistics)),
+        charts(drawn),
+        _columns([statistics.rewards, *statistics.actions, *statistics.observations]),
+        table("Actions at their bounds", ("action", "low", "high", "rows at low", "rows at high"), bounds),
+    ]
+
+
+def _columns(columns: Sequence[Column]) -> str:
+    rows = [(c.name, c.min, c.p1, c.median, c.p99, c.max, c.mean, c.std) for c in columns[:_MOST_ROWS]]
+    more = (
+        f" (the first {_MOST_ROWS} of {len(columns)}; all of them: mopo show --json)"
+        if len(columns) > _MOST_ROWS
+        else ""
+    )
+    return table(f"Dimensions{more}", ("", "min", "1 %", "median", "99 %", "max", "mean", "std"), rows)
+
+
+def _model(model: Mapping[str, Any] | None) -> list[str]:
+    if model is None:
+        return []
+    blocks = []
+    if dimensions := model.get("dimensions"):
+        # A target that does not vary has no explained variance.
+        ordered = sorted(dimensions, key=lambda d: -1e300 if (e := d["explained_variance"]) is None else e)
+        explained = [(d["target"], value) for d in ordered if (value := d["explained_variance"]) is not None]
+        if explained:
+            (worst, low), (best, high) = explained[0], explained[-1]
+            blocks.append(
+                paragraph(
+                    f"Of transitions that the model was not trained on, it explains {best} best ({high:.1%} of the "
+                    f"variance) and {worst} worst ({low:.1%}). 0 % is no better than always predicting the mean."
+                )
+            )
+        rows = [(d["target"], d["explained_variance"], d["rmse"], d["std"]) for d in ordered[:_MOST_ROWS]]
+        more = f", the worst {_MOST_ROWS} of {len(ordered)}" if len(ordered) > _MOST_ROWS else ""
+        columns = ("target", "explained variance", "root mean squared error", "standard deviation in the data")
+        blocks.append(table(f"Held-out transitions by target, the worst first{more}", columns, rows))
+    errors = [
+        (int(seed), network, mse, model["holdout_nll"][seed][network])
+        for seed, networks in model["holdout_mse"].items()
+        for network, mse in enumerate(networks)
+    ]
+    columns = ("seed", "network", "mean squared error (scaled)", "negative log-likelihood")
+    return [*blocks, table("Hold-out error of each network", columns, errors)]
+
+
+def _diagnoses(contents: Contents) -> list[str]:
+    blocks = []
+    for name, diagnosis in contents.of("rollout", "diagnosis").items():
+        blocks += [heading(f"Rollouts {name.split('/')[0]}"), *_stale(contents, f"rollout/{name}")]
+        rows = [(u, r["spearman"], r["pearson"]) for u, r in diagnosis["uncertainties"].items()]
+        columns = ("uncertainty", "Spearman with the true error", "Pearson")
+        blocks.append(table(f"{diagnosis['rows']:,} imagined transitions against the simulator", columns, rows))
+        steps = [(s["step"], s["median"], 0.0, s["p90"]) for s in diagnosis["steps"]]
+        names = ("median", "up to the 90 % quantile")
+        drawn = [band("True error by step of the rollout", steps, "step", "error", names)] if steps else []
+        for uncertainty, relation in diagnosis["uncertainties"].items():
+            tenths = [(b["uncertainty"], b["error"], b["error_p10"], b["error_p90"]) for b in relation["calibration"]]
+            title = f"True error where {uncertainty} is low and high"
+            if tenths:
+                drawn.append(band(title, tenths, uncertainty, "error", ("mean", "middle 80 %")))
+        blocks.append(charts(drawn))
+    return blocks
+
+
+def _returns(contents: Contents) -> list[str]:
+    blocks = []
+    for name, result in contents.of("evaluate").items():
+        low, high = result["return_iqm_95"]
+        mean, best = result["dataset_return_mean"], result["dataset_return_max"]
+        blocks += [
+            heading(f"{name} in the real environment"),
+            *_stale(contents, f"evaluate/{name}"),
+            paragraph(
+                f"In {result['environment']} the policy {name} returns {format_number(result['return_mean'])} on "
+                f"average, over {result['episodes']} episodes of each seed; the episodes in the data returned "
+                f"{format_number(mean)} on average and {format_number(best)} at best."
+            ),
+            pairs(
+                f"Returns of {name}",
+                {
+                    "mean over seeds": result["return_mean"],
+                    "standard deviation over seeds": result["return_std"],
+                    "IQM": result["return_iqm"],
+                    "95 % interval of the IQM": f"{format_value(low)} to {format_value(high)}",
+                    **{f"seed {seed}": value for seed, value in result["return_per_seed"].items()},
+                    "data, mean episode": mean,
+                    "data, best episode": best,
+                },
+                ("", "return"),
+            ),
+        ]
+        rows = [("data, mean episode", mean, mean, mean), ("data, best episode", best, best, best)]
+        rows.append((f"{name}, IQM with its 95 % interval", result["return_iqm"], low, high))
+        rows += [(f"seed {seed}", value, value, value) for seed, value in result["return_per_seed"].items()]
+        drawn = [row for row in rows if None not in row]
+        blocks += [charts([intervals(f"Returns of {name} and of the data", drawn, "return")])] if drawn else []
+    return blocks
+
+
+def _judgements(contents: Contents) -> list[str]:
+    blocks = []
+    for key, result in contents.of("evaluate", "ope").items():
+        shown = Collected()
+        show_judgement(result, shown)
+        rows = [("logged behaviour", result["floor"]["discounted"])]
+        for name, each in (("its clone", result["clone"]), *((f"seed {s}", e) for s, e in result["seeds"].items())):
+            rows += [(f"{name}, {e}", each[short]) for short, e in (("fqe", "fitted Q"), ("model", "judge's model"))]
+        drawn = [(name, e["value"], e["low"], e["high"]) for name, e in rows]
+        struck = ", ".join(result["struck_out"]) or "none"
+        blocks += [
+            heading(f"{result['policy']} by the log alone"),
+            *_stale(contents, f"evaluate/{key}"),
+            paragraph(result["sentence"]),
+            *shown.blocks,
+            paragraph(f"Estimators struck out, as they miss a return that the log knows: {struck}."),
+            charts([intervals("Discounted return by each estimator", drawn, "discounted return, 95 % interval")]),
+        ]
+    return blocks
+
+
+def _ablations(contents: Contents) -> list[str]:
+    blocks = []
+    rankings = contents.of("ablate", "rank")
+    for name, document in contents.of("ablate").items():
+        cells = document["cells"]
+        columns = ("cell", "epochs", "seeds", "last", "last 10", "IQM (last 10)", "95 % of it", "diverged seeds")
+        blocks += [heading(name), *_stale(contents, f"ablate/{name}")]
+        blocks.append(
+            table("Returns by cell; ± is the standard deviation over seeds", columns, [_cell(c) for c in cells])
+        )
+        rows = [(f"{label} (reference)", v, v, v) for label, v in document.get("references", {}).items()]
+        rows += [(c["cell"], c["iqm"], *c["iqm_interval"]) for c in cells if c.get("iqm_interval")]
+        drawn = [row for row in rows if None not in row][:_MOST_CELLS]
+        blocks += [charts([intervals("IQM with its 95 % interval", drawn, "return")])] if drawn else []
+        for key in (key for key in rankings if key.split("/")[0] == name):
+            shown = Collected()
+            show_ranking(rankings[key], shown)
+            blocks += [*_stale(contents, f"ablate/{key}"), *shown.blocks]
+    return blocks
+
+
+def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    last, last_10 = (
+        format_mean_std(*pair) if (pair := cell.get(key)) and None not in pair else None for key in ("last", "last_10")
+    )
+    interval = " to ".join(map(format_value, cell["iqm_interval"])) if cell.get("iqm_interval") else None
+    lost = ", ".join(map(str, cell["diverged"])) or None
+    return cell["cell"], cell["epochs"], len(cell["returns"]), last, last_10, cell.get("iqm"), interval, lost
+
+
+def _stale(contents: Contents, key: str) -> list[str]:
+    """A note where something that the stage was made from has been made anew since."""
+    present = {file["path"]: file["sha256"] for record in contents.records.values() for file in record.outputs.values()}
+    used = contents.records[key].inputs.values()
+    changed = sorted(file["path"] for file in used if present.get(file["path"], file["sha256"]) != file["sha256"])
+    return [note(f"Out of date: made from an earlier version of {', '.join(changed)}.")] if changed else []
+
+
+def _records(contents: Contents) -> list[str]:
+    blocks = []
+    for key, record in contents.records.items():
+        versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+        origins = record.extra.get("origins", {})
+        blocks += [
+            heading(key),
+            *_stale(contents, key),
+            paragraph(f"Finished {record.finished} after {record.wall_seconds:,.1f} s, with {versions}."),
+        ]
+        if record.settings:
+            settings = [(n.replace("_", "-"), _setting(v), origins.get(n)) for n, v in record.settings.items()]
+            blocks.append(table("Settings", ("setting", "value", "from"), settings))
+        files = [
+            (kind, role, file["path"], file["sha256"])
+            for kind, entries in (("input", record.inputs), ("output", record.outputs))
+            for role, file in entries.items()
+        ]
+        if files:
+            blocks.append(table("Files", ("", "what", "path", "sha256"), files))
+    return blocks
+
+
+def _setting(value: Any) -> str:
+    """A setting as one writes it, every digit of a number."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else format_value(value) if isinstance(value, list | dict) else str(value)
