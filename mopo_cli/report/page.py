@@ -16,6 +16,8 @@ MARK = '<meta name="generator" content="mopo'
 HEAD_BYTES = 512
 """In how many bytes from the beginning it stands."""
 
+_LONG = 40  # characters that a cell has in one line
+
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --ground: #fff; --faint: #5d6670; --rule: #d5dae0; --soft: #f3f5f7;
   --a: #1f6fb4; --b: #c2570c; }
@@ -27,13 +29,17 @@ body { margin: 0 auto; max-width: 66rem; padding: 1rem; color: var(--text); back
 h1, h2, h3 { line-height: 1.25; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--rule); padding-bottom: .25rem; }
 a { color: var(--a); }
-p { max-width: 46rem; }
+p, ul { max-width: 46rem; }
 .note { border-left: 4px solid var(--b); padding-left: .75rem; }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
+caption span { display: inline-block; max-width: min(100%, calc(100vw - 2rem)); }
 th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: normal; font-variant-numeric: tabular-nums; }
+th { vertical-align: bottom; }
+td { white-space: nowrap; }
+.long { white-space: normal; min-width: 18rem; overflow-wrap: anywhere; }
 .number { text-align: right; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; padding: .6rem; background: var(--soft); border-radius: .4rem; break-inside: avoid; }
@@ -47,10 +53,11 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--faint); }
 .dot.a, .area.a { fill: var(--a); } .dot.b { fill: var(--b); }
 .area { fill-opacity: .35; }
 .rule { stroke: var(--faint); stroke-dasharray: 5 4; fill: none; }
-.key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .4em; border-radius: 2px; }
+.key { print-color-adjust: exact; display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .4em; border-radius: 2px; }
 .key.a { background: var(--a); } .key.b { background: var(--b); } .pale { opacity: .35; }
 @media print { body { max-width: none; font-size: 10pt; } .table { overflow: visible; } table { font-size: 8pt; }
-  td, th { overflow-wrap: anywhere; } tr, figure { break-inside: avoid; } nav { display: none; } }
+  td, th { white-space: normal; min-width: 0; overflow-wrap: anywhere; }
+  tr, figure { break-inside: avoid; } nav { display: none; } }
 """
 
 
@@ -69,7 +76,7 @@ def page(title: str, introduction: Sequence[str], sections: Sequence[Section]) -
         f'<section id="part-{n}"><h2>{escape(section.title)}</h2>\n' + "\n".join(section.blocks) + "\n</section>"
         for n, section in enumerate(sections, start=1)
     ]
-    return "\n".join(
+    text = "\n".join(
         (
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
@@ -84,6 +91,7 @@ def page(title: str, introduction: Sequence[str], sections: Sequence[Section]) -
             "</body></html>\n",
         )
     )
+    return text.encode(errors="replace").decode()  # JSON may hold halves of characters, which no file can
 
 
 def heading(text: str) -> str:
@@ -94,6 +102,11 @@ def heading(text: str) -> str:
 def paragraph(text: str) -> str:
     """Text as it is: nothing in it is HTML."""
     return f"<p>{escape(text)}</p>"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """A list of sentences."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
 
 
 def note(text: str) -> str:
@@ -108,11 +121,10 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -
     ]
     heads = "".join(f'<th scope="col"{_side(side)}>{escape(c)}</th>' for c, side in zip(columns, right, strict=True))
     body = "\n".join(
-        "<tr>" + "".join(f"<td{_side(s)}>{_cell(v)}</td>" for v, s in zip(row, right, strict=True)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(_cell(value, side) for value, side in zip(row, right, strict=True)) + "</tr>" for row in rows
     )
     return (
-        f'<div class="table" tabindex="0"><table><caption>{escape(caption)}</caption>'
+        f'<div class="table" tabindex="0"><table><caption><span>{escape(caption)}</span></caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -151,5 +163,7 @@ def _side(right: bool) -> str:
     return ' class="number"' if right else ""
 
 
-def _cell(value: Any) -> str:
-    return "–" if value is None else escape(format_value(value))
+def _cell(value: Any, right: bool) -> str:
+    text = "–" if value is None else format_value(value)
+    kind = ' class="long"' if len(text) > _LONG else _side(right)
+    return f"<td{kind}>{escape(text)}</td>"

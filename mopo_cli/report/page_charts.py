@@ -18,12 +18,13 @@ _COLOURS = "ab"
 
 @dataclass(frozen=True)
 class _Frame:
-    """Numbers of both axes, from their least to their greatest, on a drawing of that height."""
+    """Numbers of both axes, from their least to their greatest, on a drawing; those across may all be whole."""
 
     x: tuple[float, float]
     y: tuple[float, float]
     height: int = _HEIGHT
     left: int = _LEFT
+    whole: bool = False
 
     def across(self, value: float) -> float:
         low, high = self.x
@@ -62,11 +63,13 @@ def band(
 ) -> str:
     """A line with a band: `points` are (x, middle, low, high); `names` say what line and band are.
 
-    The `references` are dashed lines. ValueError where there is no point.
+    The `references` are dashed lines, whose values the caption says. ValueError where there is no point.
     """
     references = references or {}
     numbers = [number for point in points for number in point[1:]]
-    frame = _Frame(_range([point[0] for point in points]), _range([*numbers, *references.values()]))
+    places = [point[0] for point in points]
+    whole = all(float(place).is_integer() for place in places)
+    frame = _Frame(_range(places), _range([*numbers, *references.values()]), whole=whole)
     around = [(at, high) for at, _, _, high in points] + [(at, low) for at, _, low, _ in reversed(points)]
     marks = [f'<path class="area a" d="{frame.path(around)}Z"/>']
     marks.append(f'<path class="line a" d="{frame.path([(at, middle) for at, middle, _, _ in points])}"/>')
@@ -74,12 +77,10 @@ def band(
         marks.append(
             f'<circle class="dot a" cx="{frame.across(points[0][0]):.1f}" cy="{frame.down(points[0][1]):.1f}" r="3"/>'
         )
-    for name, value in references.items():
+    for value in references.values():
         marks.append(f'<path class="rule" d="{frame.path([(frame.x[0], value), (frame.x[1], value)])}"/>')
-        above = -4 if frame.down(value) > _TOP + 14 else 12
-        place = f'x="{_WIDTH - _RIGHT}" y="{frame.down(value) + above:.1f}"'
-        marks.append(f'<text {place} text-anchor="end">{escape(name)}</text>')
-    return _figure(title, frame, marks, (x, y), [names[0]], band_name=names[1])
+    dashed = ", ".join(f"{name} {format_number(value)}" for name, value in references.items())
+    return _figure(title, frame, marks, (x, y), [names[0]], band_name=names[1], dashed=dashed)
 
 
 def intervals(title: str, rows: Sequence[tuple[str, float, float, float]], x: str) -> str:
@@ -110,12 +111,13 @@ def _figure(
     names: Sequence[str],
     *,
     band_name: str = "",
+    dashed: str = "",
     caption: str | None = None,
 ) -> str:
     x, y = axes
     bottom = frame.height - _BOTTOM
     drawn = [f'<path class="axis" d="M{frame.left} {bottom}H{_WIDTH - _RIGHT}"/>']
-    for tick in ticks(*frame.x):
+    for tick in ticks(*frame.x, least=1.0 if frame.whole else 0.0):
         at = frame.across(tick)
         drawn.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{bottom}"/>')
         drawn.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{_tick(tick)}</text>')
@@ -129,6 +131,7 @@ def _figure(
     beside = f"{label}. Across: {x}" + (f"; upwards: {y}." if y else ".")
     keys = [f'<span class="key {colour}"></span>{escape(name)}' for colour, name in zip(_COLOURS, names, strict=False)]
     keys += [f'<span class="key a pale"></span>{escape(band_name)}'] if band_name else []
+    keys += [f"<br>dashed: {escape(dashed)}"] if dashed else []
     title = escape(caption or label) + (f" <small>({escape(y)})</small>" if y else "")
     return (
         f"<figure><figcaption><b>{title}</b>{'<br>' if keys else ''}{' '.join(keys)}</figcaption>"
@@ -137,9 +140,12 @@ def _figure(
     )
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, about four: multiples of 1, 2 or 5 times a power of ten."""
-    step = (high - low) / _TICKS
+def ticks(low: float, high: float, least: float = 0.0) -> list[float]:
+    """Round numbers from `low` to `high`, about four: multiples of 1, 2 or 5 times a power of ten.
+
+    They are at least `least` apart, itself such a number.
+    """
+    step = max((high - low) / _TICKS, least)
     power = 10.0 ** math.floor(math.log10(step))
     step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= step * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.report.console import format_value
-from mopo_cli.report.dataset import statistics_lines
+from mopo_cli.report.dataset import percent, statistics_lines
 from mopo_cli.report.judgement import show_judgement
-from mopo_cli.report.page import Collected, Section, charts, heading, note, page, pairs, paragraph, table
+from mopo_cli.report.page import Collected, Section, charts, heading, listed, note, page, pairs, paragraph, table
 from mopo_cli.report.page_charts import band, histogram, intervals
 from mopo_cli.report.ranking_table import show_ranking
 from mopo_cli.report.run_page_policies import Actions, Curve, actions_section, training_section
@@ -69,7 +69,7 @@ def _sections(contents: Contents) -> list[Section]:
         Section("What was logged", _dataset(contents)),
         Section("What the model predicts well and badly", _model(contents.documents.get("train-model"))),
         Section("Where the model is unsure, and where it errs", _diagnoses(contents)),
-        Section("How training went", training_section(contents.curves)),
+        Section("How training went", training_section(contents.curves, _references(contents))),
         Section("How good each policy is", [*_returns(contents), *_judgements(contents)]),
         Section("What the policies do in the data's states", actions_section(contents.actions)),
         Section("Ablations", _ablations(contents)),
@@ -89,10 +89,10 @@ def _dataset(contents: Contents) -> list[str]:
     if near := statistics.neighbours:
         title = "Distance to the nearest row of another episode"
         drawn.append(histogram(title, near.histogram.edges, {"": near.histogram.counts}, "standard deviations", "rows"))
-    bounds = [(s.name, s.low, s.high, f"{s.at_low:.1%}", f"{s.at_high:.1%}") for s in statistics.saturation]
+    bounds = [(s.name, s.low, s.high, percent(s.at_low), percent(s.at_high)) for s in statistics.saturation]
     return [
         paragraph(f"Source: {source}."),
-        *(paragraph(line) for line in statistics_lines(statistics)),
+        listed(statistics_lines(statistics)),
         charts(drawn),
         _columns([statistics.rewards, *statistics.actions, *statistics.observations]),
         table("Actions at their bounds", ("action", "low", "high", "rows at low", "rows at high"), bounds),
@@ -121,8 +121,8 @@ def _model(model: Mapping[str, Any] | None) -> list[str]:
             (worst, low), (best, high) = explained[0], explained[-1]
             blocks.append(
                 paragraph(
-                    f"Of transitions that the model was not trained on, it explains {best} best ({high:.1%} of the "
-                    f"variance) and {worst} worst ({low:.1%}). 0 % is no better than always predicting the mean."
+                    f"Of transitions that the model was not trained on, it explains {best} best ({percent(high)} of "
+                    f"the variance) and {worst} worst ({percent(low)}). 0 % is no better than to predict the mean."
                 )
             )
         rows = [(d["target"], d["explained_variance"], d["rmse"], d["std"]) for d in ordered[:_MOST_ROWS]]
@@ -155,6 +155,14 @@ def _diagnoses(contents: Contents) -> list[str]:
                 drawn.append(band(title, tenths, uncertainty, "error", ("mean", "middle 80 %")))
         blocks.append(charts(drawn))
     return blocks
+
+
+def _references(contents: Contents) -> dict[str, float]:
+    """Returns of the data's episodes, to compare policies with."""
+    if contents.statistics is None:
+        return {}
+    summary = contents.statistics.summary
+    return {"data, mean episode": summary.return_mean, "data, best episode": summary.return_max}
 
 
 def _returns(contents: Contents) -> list[str]:
@@ -207,6 +215,7 @@ def _judgements(contents: Contents) -> list[str]:
             *_stale(contents, f"evaluate/{key}"),
             paragraph(result["sentence"]),
             *shown.blocks,
+            paragraph("WIS: weighted importance sampling. DR: doubly robust. Episodes: how many these weights leave."),
             paragraph(f"Estimators struck out, as they miss a return that the log knows: {struck}."),
             charts([intervals("Discounted return by each estimator", drawn, "discounted return, 95 % interval")]),
         ]

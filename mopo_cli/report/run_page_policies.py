@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.report.page import charts, heading, note, paragraph, table
+from mopo_cli.report.dataset import percent
+from mopo_cli.report.page import charts, heading, paragraph, table
 from mopo_cli.report.page_charts import band, histogram
 
 Curve = Mapping[int, Sequence[Mapping[str, float | None]]]
@@ -39,13 +40,20 @@ class Actions:
     chosen: Mapping[int, NDArray[np.float64]]
 
 
-def training_section(curves: Mapping[str, Curve]) -> list[str]:
-    """Per policy a chart of each metric that it logged: mean and range over seeds."""
+def training_section(curves: Mapping[str, Curve], returns: Mapping[str, float]) -> list[str]:
+    """Per policy a chart of each metric that it logged, mean and range over seeds; beside ``returns`` of the data."""
     blocks = []
     for name, seeds in curves.items():
         last = max(int(line["epoch"] or 0) for lines in seeds.values() for line in lines)
         drawn = [
-            band(title, points, "epoch", metric, ("mean over seeds", "from the least to the greatest"))
+            band(
+                title,
+                points,
+                "epoch",
+                metric,
+                ("mean over seeds", "range over seeds"),
+                returns if metric == "return" else {},
+            )
             for metric, title in _METRICS.items()
             if (points := over_seeds(seeds, metric))
         ]
@@ -100,8 +108,6 @@ def actions_section(actions: Mapping[str, Actions]) -> list[str]:
             charts([_chart(name, each, int(d)) for d in order[:_MOST_CHARTS]]),
             table("Distance between the policy's and the logged action, the largest first", columns, rows),
         ]
-        if float(apart.max()) > 0.25:
-            blocks.append(note("The policy acts far from the log: what its returns would be is known the less for it."))
     return blocks
 
 
@@ -118,7 +124,7 @@ def _row(actions: Actions, d: int, apart: float) -> tuple[Any, ...]:
     near = 0.01 * (high - low)
     at_bound = float(((chosen <= low + near) | (chosen >= high - near)).mean())
     logged = float(actions.logged[:, d].mean())
-    return actions.names[d], apart * (high - low), f"{apart:.1%}", logged, float(chosen.mean()), f"{at_bound:.1%}"
+    return actions.names[d], apart * (high - low), percent(apart), logged, float(chosen.mean()), percent(at_bound)
 
 
 def _chart(policy: str, actions: Actions, d: int) -> str:

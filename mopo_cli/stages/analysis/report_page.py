@@ -83,9 +83,9 @@ def _contents(run: RunFolder, records: Mapping[str, StageRecord]) -> Contents:
         statistics = dataset_statistics(*newest_frames(transitions, info))
         sha256 = records["fetch-data"].outputs["dataset"]["sha256"]
         for name, policies in _by_policy(files, "policy").items():
-            made_from = records[f"train-policy/{name}"].inputs.get("dataset", {}).get("sha256")
-            if made_from == sha256:
-                actions[name] = _actions(policies, transitions, info)
+            made_from = records[f"train-policy/{name}"].inputs.get("dataset")
+            if made_from and made_from["sha256"] == sha256:
+                actions[name] = actions_in_data(policies, transitions, info)
             else:
                 missing.append(f"What {name} does is not shown, as it was trained on other data.")
     return Contents(folder_name(run.root), records, statistics, documents, _curves(files), actions, missing)
@@ -120,8 +120,11 @@ def _curves(files: Files) -> dict[str, Curve]:
     }
 
 
-def _actions(policies: Mapping[int, Path], transitions: Transitions, info: DatasetInfo) -> Actions:
-    """What the seeds of a policy do in at most 1,000 states of the data, evenly spread."""
+def actions_in_data(policies: Mapping[int, Path], transitions: Transitions, info: DatasetInfo) -> Actions:
+    """What the seeds of a policy do in at most 1,000 states of the data, evenly spread; ``policies`` are their files.
+
+    InputError or CorruptError where a file is not a policy that can be read.
+    """
     rows: NDArray[np.int64] = some_rows(np.arange(len(transitions)))
     observations = transitions.observations[rows].astype(np.float64)
     if info.observation_offset is not None:
