@@ -53,7 +53,8 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--faint); }
 .dot.a, .area.a { fill: var(--a); } .dot.b { fill: var(--b); }
 .area { fill-opacity: .35; }
 .rule { stroke: var(--faint); stroke-dasharray: 5 4; fill: none; }
-.key { print-color-adjust: exact; display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .4em; border-radius: 2px; }
+.key { print-color-adjust: exact; display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .4em;
+  border-radius: 2px; }
 .key.a { background: var(--a); } .key.b { background: var(--b); } .pale { opacity: .35; }
 @media print { body { max-width: none; font-size: 10pt; } .table { overflow: visible; } table { font-size: 8pt; }
   td, th { white-space: normal; min-width: 0; overflow-wrap: anywhere; }

@@ -82,7 +82,7 @@ def test_a_policy_sees_the_observations_in_the_users_units(tmp_path: Path) -> No
     meta |= {"seed": 4, "inputs": {"dataset": "0" * 64}, "observation_offset": offset}
     save_policy(tmp_path / "policy.safetensors", actor, meta)
     stored = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
-    logged, nothing = stored[:, :1] / 9, np.zeros(5, np.float32)
+    logged, nothing = (stored[:, :1] / 9).astype(np.float32), np.zeros(5, np.float32)
     transitions = Transitions(stored, logged, nothing, stored, nothing > 0, nothing > 0)
     actions = actions_in_data({4: tmp_path / "policy.safetensors"}, transitions, info)
     np.testing.assert_allclose(actions.chosen[4], actor.greedy(torch.from_numpy(stored)).numpy(), atol=1e-4)
