@@ -13,6 +13,7 @@ EXAMPLES = (
     "mopo ablate --penalty max-var,none --lam 0.5,1,5 --h 1,5 --seeds 3",
     "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3",
     "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3 --rank offline",
+    "mopo ablate --penalty max-var,none --lam 0.5,1,5 --rank ope",
     "mopo ablate --method combo --grid beta=0.5,1,5 --grid real-ratio=0.5,0.8 --eval-every 0 --rank combo",
     "mopo ablate --table mopo-1",
     "mopo ablate --table mopo-3 --datasets ./my-logs.h5 --env Hopper-v5 --seeds 3 --epochs 100",
@@ -35,7 +36,7 @@ Rank = Annotated[
     str | None,
     plain_option(
         "--rank",
-        "rank cells without the environment: offline (by data and model) or combo (by its regulariser)",
+        "rank cells without the environment: ope (by the log), offline (by data and model) or combo (its regulariser)",
         "RANKING",
     ),
 ]

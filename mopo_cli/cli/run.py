@@ -62,6 +62,7 @@ def _context(call: Call, name: str) -> Context:
 
 def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     """The result of every stage by its command."""
+    from mopo_cli.data.held_out import can_judge
     from mopo_cli.stages.common.published_policies import raise_if_diverged
     from mopo_cli.stages.evaluate import run_evaluate
     from mopo_cli.stages.fetch_data import run_fetch_data
@@ -94,7 +95,21 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
         report.say(f"\n{number}/{len(stages)} {stage}")
         results[stage] = run_stage(context.run, settings, options, report)
         raise_if_diverged(results[stage])
+    if can_judge(results["evaluate"]):
+        _without_environment(context.run, evaluate, stages[-1][2][1], report, results)
     return results
+
+
+def _without_environment(
+    run: RunFolder, settings: Evaluate, options: "Options", report: Report, results: dict[str, dict[str, Any]]
+) -> None:
+    """What people need who have no simulator: whether the policy is better than the log, and the policy to use."""
+    from mopo_cli.stages.analysis.export import run_export
+    from mopo_cli.stages.analysis.judge import run_judge
+
+    report.say("\nHow good it is, by held-out episodes")
+    results["evaluate"]["ope"] = run_judge(run, settings, options, report)
+    results["export"] = run_export(run, settings.policy, "numpy", None, ensemble=False, force=True)
 
 
 def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
@@ -112,7 +127,7 @@ def _summary(evaluation: dict[str, Any], run: RunFolder) -> str:
     """The returns of the policies and of the data, in a sentence, or why there are none; and where to look."""
     where = f"All results are in {run.root}: mopo show {run.root}"
     if evaluation.get("skipped"):
-        return f"{evaluation['reason']}\n{where}"
+        return f"{evaluation['ope']['sentence'] if 'ope' in evaluation else evaluation['reason']}\n{where}"
     data, policy = evaluation["dataset_return_mean"], evaluation["return_mean"]
     each = ", ".join(f"seed {seed}: {value:.1f}" for seed, value in evaluation["return_per_seed"].items())
     return (

@@ -1,11 +1,13 @@
 """The commands of single stages: ``train-model``, ``select-elites``, ``rollout``, ``train-policy``, ``evaluate``"""
 
+from pathlib import Path
 from typing import Annotated
 
 from mopo_cli.cli.context import open_context
 from mopo_cli.cli.methods import refuse_other_model
 from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.schema import Evaluate, Rollout, SelectElites, TrainModel, TrainPolicy
+from mopo_cli.errors import UsageError
 
 EXAMPLES = {
     "train-model": (
@@ -27,6 +29,8 @@ EXAMPLES = {
         "mopo evaluate --episodes 10",
         "mopo evaluate --policy mopo_none_h5 --json",
         "mopo evaluate --bound --episodes 50",
+        "mopo evaluate --video hopper.mp4",
+        "mopo evaluate --returns measured.csv",
     ),
 }
 
@@ -39,6 +43,16 @@ Diagnose = Annotated[
 Map = Annotated[
     bool,
     plain_option("--map", "plot where rollouts leave the data, with uncertainties; also for an existing file"),
+]
+Video = Annotated[
+    Path | None,
+    plain_option("--video", "also film the first episode of every seed (needs the extra: video)", "FILE.mp4"),
+]
+Returns = Annotated[
+    Path | None,
+    plain_option(
+        "--returns", "take returns measured elsewhere: columns return, and seed, episode, length if any", "FILE.csv"
+    ),
 ]
 Bound = Annotated[
     bool,
@@ -117,26 +131,47 @@ def train_policy(call: Call) -> None:
 
 
 @command(Evaluate, without=("method", "engine", "log"))
-def evaluate(call: Call, bound: Bound = False, ope: Ope = False) -> None:
+def evaluate(call: Call, bound: Bound = False, ope: Ope = False, video: Video = None, returns: Returns = None) -> None:
     """Run the policy in the real environment and compare it with its data and the published numbers.
 
     Where the data name no environment, a judge says by held-out episodes whether it is better than the log.
     """
-    from mopo_cli.stages.evaluate import run_evaluate
-
     context = open_context(call)
     settings, options = context.settle(Evaluate, call.flags)
     context.needs("train-policy", "policy")
+    if returns is not None:
+        from mopo_cli.stages.analysis.measured import run_measured
+
+        _refuse_play(call, {"bound": bound, "ope": ope, "video": video})
+        call.report.result(run_measured(context.run, settings, options, call.report, returns))
+        return
+    if video is not None:
+        from mopo_cli.stages.analysis.video import check_video, run_video
+
+        check_video(context.run, video)
     if bound:
         context.needs("train-model", "model")
         context.select_elites_if_missing()
+    from mopo_cli.stages.evaluate import run_evaluate
+
     result = run_evaluate(context.run, settings, options, call.report)
     if bound:
         from mopo_cli.stages.analysis.return_bound import run_bound
 
         result["bound"] = run_bound(context.run, settings, options, call.report)
-    if ope or result.get("skipped"):
+    if video is not None:
+        result["video"] = run_video(context.run, settings, options, call.report, video)
+    from mopo_cli.data.held_out import can_judge
+
+    if ope or (can_judge(result) and not bound):
         from mopo_cli.stages.analysis.judge import run_judge
 
         result["ope"] = run_judge(context.run, settings, options, call.report)
-    call.report.result(result, result["ope"]["sentence"] if "ope" in result else None)
+    call.report.result(result, result["ope"]["sentence"] if "ope" in result else result.get("reason"))
+
+
+def _refuse_play(call: Call, further: dict[str, object]) -> None:
+    """UsageError for flags that ask for more than a file of returns can give."""
+    flags = {name for name, value in further.items() if value} | {"episodes", "seed"} & call.flags.keys()
+    if flags:
+        raise UsageError(f"--returns only reads a file: leave out --{min(flags)}.")

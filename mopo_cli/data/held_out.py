@@ -1,5 +1,8 @@
 """Whole episodes that a model and a policy are not shown, for a judge that is fair to both."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from mopo_cli.data.transitions import Bools, Transitions, episode_lengths
@@ -8,6 +11,13 @@ from mopo_cli.errors import SettingsError
 USUAL_SHARE = 0.2
 """Where the data name no environment to play policies in."""
 _LEAST_EPISODES = 10  # to hold some out without being asked to
+LEAST_TO_JUDGE = 4
+"""Episodes: two to judge by, and two whose return the judge must know."""
+
+
+def can_judge(evaluation: Mapping[str, Any]) -> bool:
+    """Whether the result of an evaluation calls for a judge: no environment, and enough episodes."""
+    return bool(evaluation.get("skipped")) and evaluation["dataset_episodes"] >= LEAST_TO_JUDGE
 
 
 def judge_share(wanted: float | None, env_id: str | None, episodes: int) -> float:

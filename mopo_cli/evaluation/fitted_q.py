@@ -4,7 +4,7 @@ Every policy has critics of its own, each on its own bootstrap of whole episodes
 estimate would with other data. All critics are one stack. They begin at the returns that the log has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import cos, pi
 
@@ -16,6 +16,9 @@ from mopo_cli.nets.network import Network, descend, start_network
 from mopo_cli.nets.perceptron import evaluate
 from mopo_cli.nets.scales import Standard, standard_units
 from mopo_cli.nets.stacked import Parameters
+
+Act = Callable[[Tensor], Tensor]
+"""Observations `[n, obs_dim]` -> actions in [-1, 1] `[n, act_dim]`."""
 
 _ROWS = 4096  # evaluated at once
 _DRAWN = 100  # steps whose batches are drawn from one stream
@@ -34,7 +37,7 @@ class FqeSettings:
     batch_size: int = 256
     first_steps: int = 1_000
     steps: int = 5_000
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     tau: float = 0.1
 
     @property
@@ -217,6 +220,12 @@ def fqe_values(fqe: FqeState, policy: int, observation: Tensor, action: Tensor) 
         for part, act in zip(scaled.split(_ROWS), action.split(_ROWS), strict=True)
     ]
     return (fqe.centre + fqe.unit * torch.cat(values, dim=1)).clamp(*fqe.bounds)
+
+
+def start_values(fqe: FqeState, act: Act, policy: int) -> Tensor:
+    """What every critic of one policy, by position, says of it where the log's episodes start, `[K]` f8."""
+    first = fqe.log.observation[fqe.log.first]
+    return fqe_values(fqe, policy, first, act(first)).mean(dim=1)
 
 
 def fqe_checkpoint(fqe: FqeState) -> tuple[dict[str, Tensor], dict[str, int]]:

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.clone import log_density
-from mopo_cli.evaluation.fitted_q import FqeState, Log, Question, fqe_values, logged_returns
-from mopo_cli.evaluation.model_values import Act, Place, Record, Tail, policy_values, replayed_values
+from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, Question, fqe_values, logged_returns
+from mopo_cli.evaluation.model_values import Place, Record, Tail, policy_values, replayed_values
 from mopo_cli.evaluation.verdict import (
     Estimate,
     Word,
     by_episodes,
     by_importance,
-    by_models,
     by_replicates,
+    by_stack,
     word,
     word_of_all,
 )
@@ -123,33 +123,19 @@ def _returns(judge: Judge, log: Log, name: str) -> Tensor:
 def _estimates(judge: Judge, name: str) -> dict[str, Any]:
     act, log = judge.policies[name], judge.log
     start = log.observation[log.first]
-    values = _at_starts(judge, name, judge.replicates(name, start, act(start)))
+    values = _numpy(judge.replicates(name, start, act(start)))
     some = start[_drawn(len(start), "starts")]
     imagined = [
         policy_values(judge.place, k, some, act, judge.tail(name), judge.horizon, _noise(judge, k))
         for k in range(len(judge.place.ensemble))
     ]
-    model = by_models(torch.stack([each.value for each in imagined]).cpu().numpy())
+    model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     weighted = _weighted(judge, name)
     return {
-        "fqe": asdict(by_replicates(values)),
+        "fqe": asdict(by_stack(values)),
         "model": asdict(model) | {"cut": sum(each.cut for each in imagined) / len(imagined)},
         "weighted": weighted | {"means_something": weighted["effective"] >= _ENOUGH},
     }
-
-
-def _at_starts(judge: Judge, name: str, values: Tensor) -> NDArray[np.float64]:
-    """The mean of values at first states `[K, E]` over the episodes of every critic's own bootstrap, `[K]`."""
-    fqe, log = judge.fqe, judge.log
-    first = torch.zeros_like(log.episode)
-    first[log.first] = 1
-    p, count = [question.name for question in fqe.questions].index(name), fqe.settings.critics
-    means = []
-    for k in range(count):
-        rows = fqe.table[p * count + k, : int(fqe.lengths[p * count + k])]
-        episodes = log.episode[rows[first[rows] > 0]]
-        means.append(values[k, episodes].mean())
-    return _numpy(torch.stack(means))
 
 
 def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
@@ -166,7 +152,7 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     imagined = [
         replayed_values(judge.place, k, record, tail, _noise(judge, k)) for k in range(len(judge.place.ensemble))
     ]
-    model = by_models(torch.stack([each.value for each in imagined]).cpu().numpy())
+    model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     fqe = by_replicates(_numpy(values))
     return {
         "return": asdict(truth),

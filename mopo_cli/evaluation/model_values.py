@@ -11,14 +11,13 @@ from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule,
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.evaluation.fitted_q import Act
 
 UNCERTAINTY = "max-var"
 _ROWS = 4096  # predicted at once
 
 Tail = Callable[[Tensor, Tensor], Tensor]
 """Observations and actions `[n, ·]` -> what follows from there on, discounted, `[n]`."""
-Act = Callable[[Tensor], Tensor]
-"""Observations `[n, obs_dim]` -> actions in [-1, 1] `[n, act_dim]`."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Evidence:
     model_return: float = nan
     uncertainty: float = nan
     action_distance: float = nan
+    fqe: float = nan
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,19 @@ _COMBO = {
         lambda evidence: evidence.metrics.get("regulariser"),
     )
 }
-RANKINGS = {"offline": Ranking(_OFFLINE), "combo": Ranking(_COMBO, "regulariser")}
-"""The ways to rank, by name; ``combo`` is the selection rule of COMBO, §3: the lowest regulariser of the last epoch."""
+_FQE = {
+    "fqe": Criterion(
+        "discounted return by fitted Q evaluation, where the data's episodes start: what the log says of it",
+        True,
+        lambda evidence: evidence.fqe,
+    )
+}
+RANKINGS = {"offline": Ranking(_OFFLINE), "ope": Ranking(_FQE | _OFFLINE), "combo": Ranking(_COMBO, "regulariser")}
+"""The ways to rank, by name.
+
+``ope`` trains critics of every policy on the log; ``combo`` is the selection rule of COMBO, §3: the lowest regulariser
+of the last epoch.
+"""
 
 
 def best_first(criterion: Criterion, values: Sequence[float | None]) -> list[int]:

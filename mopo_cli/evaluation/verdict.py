@@ -42,11 +42,10 @@ def by_replicates(replicates: ArrayLike) -> Estimate:
     return _around(values.mean(), values.std(ddof=1) if len(values) > 1 else inf, len(values) - 1)
 
 
-def by_models(values: ArrayLike) -> Estimate:
+def by_stack(values: ArrayLike) -> Estimate:
     """Of values `[K, starts]`, by K networks from the same starts: the spread of both counts.
 
-    The networks saw the same data, and their mean is no better than one of them where all are wrong in one way: their
-    spread is not divided by the root of their number.
+    All networks may be wrong in one way, so their spread is not divided by the root of their number.
     """
     table = np.asarray(values, np.float64)
     networks, starts = table.shape

@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.report.console import format_value
 from mopo_cli.report.dataset import percent, statistics_lines
-from mopo_cli.report.judgement import show_judgement
-from mopo_cli.report.page import Collected, Section, charts, heading, listed, note, page, pairs, paragraph, table
-from mopo_cli.report.page_charts import band, histogram, intervals
-from mopo_cli.report.ranking_table import show_ranking
-from mopo_cli.report.run_page_policies import Actions, Curve, actions_section, training_section
-from mopo_cli.report.tables import format_mean_std, format_number
+from mopo_cli.report.page import Section, charts, heading, listed, note, page, paragraph, table
+from mopo_cli.report.page_charts import band, histogram
+from mopo_cli.report.run_page_contents import Contents
+from mopo_cli.report.run_page_policies import actions_section, training_section
+from mopo_cli.report.run_page_results import ablation_blocks, judgement_blocks, returns_blocks
 
 if TYPE_CHECKING:
-    from mopo_cli.data.statistics import Column, DatasetStatistics
-    from mopo_cli.store.lineage import StageRecord
+    from mopo_cli.data.statistics import Column
 
 _MOST_ROWS = 60  # of a table of dimensions
-_MOST_CELLS = 80  # of a chart
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a page is made of: the records of run.json by stage, and what is there of the files that they name.
-
-    ``documents`` are the JSON files by the stage that wrote them; ``curves`` the epochs of every seed and ``actions``
-    what the policies do, both by the policy's name; ``missing`` says what could not be read, a sentence each.
-    """
-
-    name: str
-    records: Mapping[str, StageRecord]
-    statistics: DatasetStatistics | None = None
-    documents: Mapping[str, Any] = field(default_factory=dict)
-    curves: Mapping[str, Curve] = field(default_factory=dict)
-    actions: Mapping[str, Actions] = field(default_factory=dict)
-    missing: Sequence[str] = ()
-
-    def of(self, stage: str, last: str = "") -> dict[str, Any]:
-        """The documents of ``stage``/NAME, or of ``stage``/NAME/``last``…, by NAME and what follows it."""
-        names = {key: key.split("/") for key in self.documents}
-        return {
-            "/".join(parts[1:]): self.documents[key]
-            for key, parts in names.items()
-            if parts[0] == stage and (parts[2:] == [] if not last else parts[2:] and parts[2].startswith(last))
-        }
 
 
 def run_page(contents: Contents) -> tuple[str, list[str]]:
@@ -70,9 +40,9 @@ def _sections(contents: Contents) -> list[Section]:
         Section("What the model predicts well and badly", _model(contents.documents.get("train-model"))),
         Section("Where the model is unsure, and where it errs", _diagnoses(contents)),
         Section("How training went", training_section(contents.curves, _references(contents))),
-        Section("How good each policy is", [*_returns(contents), *_judgements(contents)]),
+        Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
         Section("What the policies do in the data's states", actions_section(contents.actions)),
-        Section("Ablations", _ablations(contents)),
+        Section("Ablations", ablation_blocks(contents)),
         Section("How it was made", _records(contents)),
     ]
 
@@ -141,7 +111,7 @@ def _model(model: Mapping[str, Any] | None) -> list[str]:
 def _diagnoses(contents: Contents) -> list[str]:
     blocks = []
     for name, diagnosis in contents.of("rollout", "diagnosis").items():
-        blocks += [heading(f"Rollouts {name.split('/')[0]}"), *_stale(contents, f"rollout/{name}")]
+        blocks += [heading(f"Rollouts {name.split('/')[0]}"), *contents.stale(f"rollout/{name}")]
         rows = [(u, r["spearman"], r["pearson"]) for u, r in diagnosis["uncertainties"].items()]
         columns = ("uncertainty", "Spearman with the true error", "Pearson")
         blocks.append(table(f"{diagnosis['rows']:,} imagined transitions against the simulator", columns, rows))
@@ -165,101 +135,6 @@ def _references(contents: Contents) -> dict[str, float]:
     return {"data, mean episode": summary.return_mean, "data, best episode": summary.return_max}
 
 
-def _returns(contents: Contents) -> list[str]:
-    blocks = []
-    for name, result in contents.of("evaluate").items():
-        low, high = result["return_iqm_95"]
-        mean, best = result["dataset_return_mean"], result["dataset_return_max"]
-        blocks += [
-            heading(f"{name} in the real environment"),
-            *_stale(contents, f"evaluate/{name}"),
-            paragraph(
-                f"In {result['environment']} the policy {name} returns {format_number(result['return_mean'])} on "
-                f"average, over {result['episodes']} episodes of each seed; the episodes in the data returned "
-                f"{format_number(mean)} on average and {format_number(best)} at best."
-            ),
-            pairs(
-                f"Returns of {name}",
-                {
-                    "mean over seeds": result["return_mean"],
-                    "standard deviation over seeds": result["return_std"],
-                    "IQM": result["return_iqm"],
-                    "95 % interval of the IQM": f"{format_value(low)} to {format_value(high)}",
-                    **{f"seed {seed}": value for seed, value in result["return_per_seed"].items()},
-                    "data, mean episode": mean,
-                    "data, best episode": best,
-                },
-                ("", "return"),
-            ),
-        ]
-        rows = [("data, mean episode", mean, mean, mean), ("data, best episode", best, best, best)]
-        rows.append((f"{name}, IQM with its 95 % interval", result["return_iqm"], low, high))
-        rows += [(f"seed {seed}", value, value, value) for seed, value in result["return_per_seed"].items()]
-        drawn = [row for row in rows if None not in row]
-        blocks += [charts([intervals(f"Returns of {name} and of the data", drawn, "return")])] if drawn else []
-    return blocks
-
-
-def _judgements(contents: Contents) -> list[str]:
-    blocks = []
-    for key, result in contents.of("evaluate", "ope").items():
-        shown = Collected()
-        show_judgement(result, shown)
-        rows = [("logged behaviour", result["floor"]["discounted"])]
-        for name, each in (("its clone", result["clone"]), *((f"seed {s}", e) for s, e in result["seeds"].items())):
-            rows += [(f"{name}, {e}", each[short]) for short, e in (("fqe", "fitted Q"), ("model", "judge's model"))]
-        drawn = [(name, e["value"], e["low"], e["high"]) for name, e in rows]
-        struck = ", ".join(result["struck_out"]) or "none"
-        blocks += [
-            heading(f"{result['policy']} by the log alone"),
-            *_stale(contents, f"evaluate/{key}"),
-            paragraph(result["sentence"]),
-            *shown.blocks,
-            paragraph("WIS: weighted importance sampling. DR: doubly robust. Episodes: how many these weights leave."),
-            paragraph(f"Estimators struck out, as they miss a return that the log knows: {struck}."),
-            charts([intervals("Discounted return by each estimator", drawn, "discounted return, 95 % interval")]),
-        ]
-    return blocks
-
-
-def _ablations(contents: Contents) -> list[str]:
-    blocks = []
-    rankings = contents.of("ablate", "rank")
-    for name, document in contents.of("ablate").items():
-        cells = document["cells"]
-        columns = ("cell", "epochs", "seeds", "last", "last 10", "IQM (last 10)", "95 % of it", "diverged seeds")
-        blocks += [heading(name), *_stale(contents, f"ablate/{name}")]
-        blocks.append(
-            table("Returns by cell; ± is the standard deviation over seeds", columns, [_cell(c) for c in cells])
-        )
-        rows = [(f"{label} (reference)", v, v, v) for label, v in document.get("references", {}).items()]
-        rows += [(c["cell"], c["iqm"], *c["iqm_interval"]) for c in cells if c.get("iqm_interval")]
-        drawn = [row for row in rows if None not in row][:_MOST_CELLS]
-        blocks += [charts([intervals("IQM with its 95 % interval", drawn, "return")])] if drawn else []
-        for key in (key for key in rankings if key.split("/")[0] == name):
-            shown = Collected()
-            show_ranking(rankings[key], shown)
-            blocks += [*_stale(contents, f"ablate/{key}"), *shown.blocks]
-    return blocks
-
-
-def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    last, last_10 = (
-        format_mean_std(*pair) if (pair := cell.get(key)) and None not in pair else None for key in ("last", "last_10")
-    )
-    interval = " to ".join(map(format_value, cell["iqm_interval"])) if cell.get("iqm_interval") else None
-    lost = ", ".join(map(str, cell["diverged"])) or None
-    return cell["cell"], cell["epochs"], len(cell["returns"]), last, last_10, cell.get("iqm"), interval, lost
-
-
-def _stale(contents: Contents, key: str) -> list[str]:
-    """A note where something that the stage was made from has been made anew since."""
-    present = {file["path"]: file["sha256"] for record in contents.records.values() for file in record.outputs.values()}
-    used = contents.records[key].inputs.values()
-    changed = sorted(file["path"] for file in used if present.get(file["path"], file["sha256"]) != file["sha256"])
-    return [note(f"Out of date: made from an earlier version of {', '.join(changed)}.")] if changed else []
-
-
 def _records(contents: Contents) -> list[str]:
     blocks = []
     for key, record in contents.records.items():
@@ -267,7 +142,7 @@ def _records(contents: Contents) -> list[str]:
         origins = record.extra.get("origins", {})
         blocks += [
             heading(key),
-            *_stale(contents, key),
+            *contents.stale(key),
             paragraph(f"Finished {record.finished} after {record.wall_seconds:,.1f} s, with {versions}."),
         ]
         if record.settings:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,7 @@ from numpy.typing import NDArray
 from mopo_cli.report.dataset import percent
 from mopo_cli.report.page import charts, heading, paragraph, table
 from mopo_cli.report.page_charts import band, histogram
-
-Curve = Mapping[int, Sequence[Mapping[str, float | None]]]
-"""The epochs of every seed."""
+from mopo_cli.report.run_page_contents import Actions, Curve
 
 _METRICS = {
     "return": "return in the real environment",
@@ -27,17 +24,6 @@ _METRICS = {
 _MOST_POINTS = 120
 _MOST_CHARTS = 8
 _BINS = 20
-
-
-@dataclass(frozen=True)
-class Actions:
-    """Logged actions `[n, A]` and, by seed, what the policy does in the same states `[n, A]`; bounds `[A]`, names."""
-
-    names: Sequence[str]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    logged: NDArray[np.float64]
-    chosen: Mapping[int, NDArray[np.float64]]
 
 
 def training_section(curves: Mapping[str, Curve], returns: Mapping[str, float]) -> list[str]:

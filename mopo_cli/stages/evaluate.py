@@ -1,6 +1,7 @@
 """evaluate: the deterministic policies in the real environment, beside the data's returns and published numbers."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.transition_files import read_dataset
-from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_returns
+from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_lengths, episode_returns
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.evaluation.published import published, published_factor
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
-from mopo_cli.report.tables import format_mean_std, write_csv
+from mopo_cli.report.tables import Rows, format_mean_std, write_csv
 from mopo_cli.stages.common.inputs import check_dimensions, check_lineage, dataset_path, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import environment_bytes
@@ -39,20 +40,14 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
     Where the dataset names no environment, nothing is written, and the result says ``skipped`` and the ``reason``.
     """
     device = open_device(options)
-    name, record = trained_policy(run, settings.policy)
-    policies = files_by_seed(run, record, "policy")
-    if not policies:
-        raise InputError(
-            f"The policy {name} has nothing to evaluate: all its seeds diverged in training.",
-            hint="mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr",
-        )
+    name, record, policies = policies_to_evaluate(run, settings.policy)
     inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
     with stage_envelope(run, f"evaluate/{name}", settings.model_dump(), inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
         transitions, info = read_dataset(inputs["dataset"])
         if info.env_id is None:
-            return _skip(stage, name, info, next(iter(policies.values())))
+            return _skip(stage, name, info, len(episode_lengths(transitions)))
         env_id, per_seed = info.env_id, {}
         check_memory(settings, lambda some: environment_bytes(env_id, some.episodes), torch.device("cpu"), "Evaluation")
         with (
@@ -66,9 +61,12 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
                 exact = bool(actor.offset)
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed, exact=exact).returns
                 count(1)
-        result = {"policy": name, **_summary(per_seed, transitions, info)}
-        _show(result, report)
-        outputs = _write(stage, run.evaluation(name), result, per_seed, files_by_seed(run, record, "metrics"))
+        result = {"policy": name, **summarise(per_seed, transitions, info)}
+        show_evaluation(result, report)
+        columns = ("seed", "episode", "return")
+        rows = [(int(seed), k, float(value)) for seed, values in per_seed.items() for k, value in enumerate(values)]
+        metrics = files_by_seed(run, record, "metrics")
+        outputs = write_evaluation(stage, run.evaluation(name), result, columns, rows, metrics)
         return stage.finish(outputs, result)
 
 
@@ -82,14 +80,14 @@ def open_own_policy(
     return actor, meta
 
 
-def _skip(stage: Stage, name: str, info: DatasetInfo, policy: Path) -> dict[str, Any]:
+def _skip(stage: Stage, name: str, info: DatasetInfo, episodes: int) -> dict[str, Any]:
     reason = (
-        f"Evaluation is skipped: {info.dataset_id} names no environment to play the policy in. If there is one, name "
-        "it (mopo fetch-data --dataset FILE --env ENV-ID); else see how unsure the model is of what the policy does: "
-        f"mopo rollout --actions {policy}"
+        f"{info.dataset_id} names no environment to play the policy in; if there is one: "
+        "mopo fetch-data --dataset FILE --env ENV-ID"
     )
+    stage.report.say(reason)
     where = {"stage": stage.key, "run": str(stage.run.root), "up_to_date": False, "outputs": {}}
-    return {**where, "policy": name, "skipped": True, "reason": reason}
+    return {**where, "policy": name, "skipped": True, "reason": reason, "dataset_episodes": episodes}
 
 
 def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
@@ -109,6 +107,18 @@ def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
     return name, records[name]
 
 
+def policies_to_evaluate(run: RunFolder, name: str | None) -> tuple[str, StageRecord, dict[str, Path]]:
+    """What `trained_policy` gives, and the policy's files by seed; InputError where all seeds diverged."""
+    name, record = trained_policy(run, name)
+    policies = files_by_seed(run, record, "policy")
+    if not policies:
+        raise InputError(
+            f"The policy {name} has nothing to evaluate: all its seeds diverged in training.",
+            hint="mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr",
+        )
+    return name, record, policies
+
+
 def files_by_seed(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
     """The files of one role, "policy" or "metrics", that train-policy made, by seed in their order."""
     files = {
@@ -119,7 +129,8 @@ def files_by_seed(run: RunFolder, record: StageRecord, role: str) -> dict[str, P
     return dict(sorted(files.items(), key=lambda item: int(item[0])))
 
 
-def _summary(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
+def summarise(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
+    """Statistics of a policy's returns, `[episodes]` of every seed, beside those of the data and published ones."""
     returns = np.stack(list(per_seed.values()))  # [seeds, episodes]
     mean, std = mean_std(returns.mean(axis=1))
     low, high = bootstrap_iqm(returns)
@@ -151,7 +162,8 @@ def _summary(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions,
     return summary
 
 
-def _show(result: dict[str, Any], report: Report) -> None:
+def show_evaluation(result: dict[str, Any], report: Report) -> None:
+    """Print what `summarise` gives, of the ``policy`` in it, and of which ``source`` it is if not of play here."""
     seeds = f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''} x {result['episodes']} episodes"
     low, high = result["return_iqm_95"]
     rows = [
@@ -170,7 +182,8 @@ def _show(result: dict[str, Any], report: Report) -> None:
         rows.append((f"behaviour in the data, mean to best{unit}", data))
         policy = format_mean_std(factor * result["return_mean"], factor * result["return_std"])
         rows.append((f"policy, mean over seeds{unit}", policy))
-    report.table(f"{result['policy']} in {result['environment']}, {seeds}", ("", "return"), rows)
+    where = f"as measured in {result['source']['file']}" if "source" in result else f"in {result['environment']}"
+    report.table(f"{result['policy']} {where}, {seeds}", ("", "return"), rows)
     # Results on other versions of the data are not comparable; they are in the JSON only, unless there are no others.
     shown = [p for p in result["published"] if p["version"] == result["published"][0]["version"]]
     if shown:
@@ -182,16 +195,17 @@ def _show(result: dict[str, Any], report: Report) -> None:
         )
 
 
-def _write(
+def write_evaluation(
     stage: Stage,
     path: Path,
     result: dict[str, Any],
-    per_seed: dict[str, NDArray[np.float64]],
+    columns: Sequence[str],
+    episodes: Rows,
     metrics: dict[str, Path],
 ) -> dict[str, Path]:
+    """Stage the JSON of a result, the CSV of its episodes and the learning curve; returns the files by role."""
     write_json(stage.out.stage(path), result)
-    rows = [(int(seed), k, float(value)) for seed, values in per_seed.items() for k, value in enumerate(values)]
-    write_csv(stage.out.stage(path.with_suffix(".csv")), ("seed", "episode", "return"), rows)
+    write_csv(stage.out.stage(path.with_suffix(".csv")), columns, episodes)
     outputs = {"evaluation": path, "episodes": path.with_suffix(".csv")}
     check_recorded(stage.run, describe_files(stage.run, metrics))
     epochs, curves = _curves(metrics)

@@ -245,7 +245,7 @@ def test_without_an_environment_the_model_s_two_returns_are_told(here: Path, mop
     assert result["horizon"] == longest
     told = mopo(f"{BOUND} --force")
     assert "The return in the real environment cannot be had: the dataset names none." in told.err
-    assert "held for" not in told.err and told.out.startswith("Evaluation is skipped")
+    assert "held for" not in told.err and told.out.startswith("logs.npz names no environment")
 
 
 def test_a_run_without_a_model_is_told_to_train_one(tiny_run: Path, mopo: Any, refuses: Any) -> None:

@@ -76,8 +76,8 @@ def test_the_run_folder_is_as_the_readme_draws_it(chain: Path) -> None:
     lines = readme_block("", "run.json").replace("NAME", "max-var+none_lam1+5_h5").splitlines()
     assert lines[0].rstrip("/") == RUN
     drawn = {line.split()[0].split("/")[0] for line in lines[1:]}
-    # Only a method that wants another model leaves these.
-    seldom = {"variants"}
+    # Only a method that wants another model, and other commands, leave these.
+    seldom = {"variants", "exports"}
     assert {path.name for path in (chain / RUN).iterdir()} == (drawn - seldom) | {".lock"}
     assert seldom < drawn
     for line in lines[1:]:

@@ -147,6 +147,18 @@ def test_where_the_policy_has_seen_everything_it_is_said(trained: Path, mopo: An
     assert (result["unseen"], result["episodes"]) == (False, 15)
 
 
+def test_too_few_episodes_are_not_judged(trained: Path, mopo: Any) -> None:
+    """A single record: evaluate says why there is no number, and --ope refuses."""
+    plant(Path("long.h5"), lambda columns, _: columns.update({name: rows[:20] for name, rows in columns.items()}))
+    for line in LINES:
+        assert mopo(line.replace("plant.h5", "long.h5").replace("--run run", "--run long")).code == 0
+    line = "evaluate --run long --threads 1"
+    alone = mopo(line)
+    assert alone.code == 0 and alone.out.startswith("long.h5 names no environment to play the policy in")
+    refused = mopo(f"{line} --ope")
+    assert refused.code == 4 and "long.h5 has 1 episode, a judge needs 4." in refused.err
+
+
 def test_shares_that_do_not_fit_are_refused(trained: Path, mopo: Any) -> None:
     other = mopo(f"{LINES[3].replace('--name p', '--name q')} --judge-share 0.5")
     assert other.code == 4 and "The model was trained with --judge-share 0.2, not 0.5." in other.err

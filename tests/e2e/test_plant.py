@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 from conftest import TINY
 
+from mopo_cli import load_policy
 from mopo_cli.data.transition_files import read_dataset, read_rollouts
+from mopo_cli.evaluation.clone import clone_of
+from mopo_cli.evaluation.fitted_q import FqeSettings
+from mopo_cli.stages.analysis import judge
 
 MAP = "obs=temp+pressure,action=valve_*,reward=yield,episode=batch,terminal=failed"
 LIMIT = 75.0
@@ -41,7 +46,11 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return failures
 
 
-def test_from_a_csv_file_to_a_policy(plant: int, mopo: Any, contents: Any) -> None:
+def test_from_a_csv_file_to_a_policy_its_verdict_and_its_use(
+    plant: int, mopo: Any, contents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "clone_of", partial(clone_of, steps=100))
+    monkeypatch.setattr(judge, "FQE", FqeSettings(critics=2, hidden=16, batch_size=16, first_steps=50, steps=100))
     Path("mine.yaml").write_text(
         TINY.replace("fetch-data: {transitions: 2000}", "fetch-data: {termination: 'obs[0] > 75'}")
     )
@@ -50,8 +59,11 @@ def test_from_a_csv_file_to_a_policy(plant: int, mopo: Any, contents: Any) -> No
     stages = json.loads(whole.out)["stages"]
     assert stages["fetch-data"]["terminals"] == plant and stages["fetch-data"]["episodes"] == 12
     skipped = stages["evaluate"]
-    assert skipped["skipped"] is True and skipped["outputs"] == {}
-    assert "--env" in skipped["reason"]
+    assert skipped["skipped"] is True and skipped["outputs"] == {} and "--env" in skipped["reason"]
+    assert skipped["ope"]["unseen"] and skipped["ope"]["episodes"] == 2
+    policy = load_policy(stages["export"]["outputs"]["seed-0"])
+    assert policy.about["verdict"] == skipped["ope"]["verdict"]
+    assert policy([60.0, 2.0]).shape == (2,) and policy.inside([60.0, 2.0]).all()
 
     _, info = read_dataset(Path(stages["fetch-data"]["outputs"]["dataset"]))
     assert info.termination == "obs[0] > 75" and (info.action_low >= 0).all()
@@ -62,15 +74,10 @@ def test_from_a_csv_file_to_a_policy(plant: int, mopo: Any, contents: Any) -> No
     before = contents(Path())
     alone = mopo("evaluate --json")
     assert alone.code == 0 and json.loads(alone.out)["reason"] == skipped["reason"]
-    told = mopo("evaluate")
-    assert told.code == 0 and told.out.strip() == skipped["reason"]
+    again = mopo("evaluate")
+    assert again.code == 0 and again.out.strip() == skipped["ope"]["sentence"]
     assert contents(Path()) == before
-    assert not Path("runs/plant/evaluations").exists()
-
-    # What the sentence names instead works as it stands.
-    command = skipped["reason"].rpartition("mopo ")[2]
-    imagined = mopo(f"{command} --batch 100 --threads 1 --json")
-    assert imagined.code == 0 and json.loads(imagined.out)["rows"] > 0
+    assert {path.name for path in Path("runs/plant/evaluations").iterdir()} == {f"{skipped['policy']}-ope.json"}
 
 
 def test_a_grid_without_an_environment_is_trained_all_the_same(plant: int, mopo: Any) -> None:

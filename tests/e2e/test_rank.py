@@ -14,7 +14,11 @@ from probes.runs import run_in
 from scipy.stats import spearmanr
 
 from mopo_cli.data.transition_files import read_dataset
+from mopo_cli.data.transitions import episode_lengths, normalise_actions
 from mopo_cli.engine.streams import stream
+from mopo_cli.evaluation.fitted_q import FqeSettings, Log, Question, advance_fqe, start_fqe, start_values
+from mopo_cli.stages.analysis import rank
+from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.store.checkpoint import load_tensors
 
 SMALL = "--config tiny.yaml --threads 1"
@@ -180,9 +184,38 @@ def test_without_an_environment_cells_are_ranked_and_nothing_is_compared(here: P
     assert all(w["spearman"] is w["regret"] is None and w["chooses"] for w in found["criteria"].values())
 
 
+def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(
+    here: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = FqeSettings(critics=2, hidden=8, batch_size=16, first_steps=20, steps=30)
+    monkeypatch.setattr(rank, "FQE", tiny)
+    outcome = mopo(f"{ABLATE} --rank ope --json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads((table(here) / "ranking-ope.json").read_text())
+    assert set(result["criteria"]) == {"fqe", *CRITERIA}
+    values = [cell["values"]["fqe"] for cell in result["cells"]]
+    assert values == sorted(values, reverse=True) and len({*values}) == 5
+    data, info = read_dataset(next(Path("cache/datasets").rglob("dataset.h5")))
+    log = Log(
+        torch.from_numpy(data.observations),
+        torch.from_numpy(normalise_actions(data.actions, info)),
+        torch.from_numpy(data.rewards),
+        torch.from_numpy(data.terminals).float(),
+        torch.from_numpy(data.next_observations),
+        torch.from_numpy(np.repeat(np.arange(len(episode_lengths(data))), episode_lengths(data))),
+    )
+    actor, _ = open_policy(table(here) / "cells/bc/seed-1/policy.safetensors", torch.device("cpu"))
+    everywhere = torch.ones(len(data), dtype=torch.bool)
+    question = Question("bc/seed-1", actor.greedy(log.next_observation), everywhere)
+    fqe = start_fqe(log, [question], tiny, 0.99)
+    advance_fqe(fqe, tiny.all_steps)
+    cell = next(cell for cell in result["cells"] if cell["cell"] == "bc")
+    assert cell["per_seed"]["1"]["fqe"] == pytest.approx(float(start_values(fqe, actor.greedy, 0).mean()))
+
+
 @pytest.mark.parametrize("value", ["online", "combo,offline", ""])
 def test_an_unknown_ranking_lists_the_known(tiny_run: Path, refuses: Any, value: str) -> None:
-    error = f"Error: --rank must be one of offline, combo, not {value!r}."
+    error = f"Error: --rank must be one of offline, ope, combo, not {value!r}."
     refuses(f"{ABLATE} --rank={value}", 2, f"{error}\nTry: mopo ablate --help\n")
 
 

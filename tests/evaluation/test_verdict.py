@@ -11,8 +11,8 @@ from mopo_cli.evaluation.verdict import (
     Estimate,
     by_episodes,
     by_importance,
-    by_models,
     by_replicates,
+    by_stack,
     student_quantile,
     word,
     word_of_all,
@@ -29,7 +29,7 @@ def test_one_replicate_says_nothing_of_its_spread() -> None:
     assert (estimate.value, estimate.low, estimate.high) == (3.0, -math.inf, math.inf)
 
 
-@pytest.mark.parametrize("kind", ["replicates", "episodes", "models"])
+@pytest.mark.parametrize("kind", ["replicates", "episodes", "stack"])
 def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
     """Of 400 samples with mean 5: replicates vary as the data do, episodes are exponential, networks err together."""
     rng, covered = np.random.default_rng(0), 0
@@ -40,7 +40,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
             estimate = by_episodes(rng.exponential(5, 60), n=400)
         else:  # each network is off by an error of its own, and the data by one of all networks, as large
             values = 5 + rng.normal(0, 1) + rng.normal(0, 1, (7, 1)) + rng.normal(0, 1, 50)
-            estimate = by_models(values)
+            estimate = by_stack(values)
         covered += estimate.low <= 5 <= estimate.high
     assert 0.9 <= covered / 400 <= 0.995
 

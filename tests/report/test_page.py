@@ -8,8 +8,9 @@ from probes.pages import checked
 
 from mopo_cli.report.page import HEAD_BYTES, MARK, Section, page, table
 from mopo_cli.report.page_charts import band, histogram, intervals, ticks
-from mopo_cli.report.run_page import Contents, run_page
-from mopo_cli.report.run_page_policies import Actions, Curve, distances, over_seeds
+from mopo_cli.report.run_page import run_page
+from mopo_cli.report.run_page_contents import Actions, Contents, Curve
+from mopo_cli.report.run_page_policies import distances, over_seeds
 from mopo_cli.store.lineage import StageRecord
 
 NASTY = "<script>alert('1')</script> & \"x\" \ud800"
@@ -113,6 +114,16 @@ def test_a_run_has_only_the_sections_of_what_is_there() -> None:
     ]
     some = Contents("r", every.records, documents={"evaluate/a": every.documents["evaluate/a"]})
     assert run_page(some)[1] == ["How good each policy is", "How it was made"]
+
+
+def test_returns_measured_elsewhere_scores_and_published_numbers_are_told() -> None:
+    every = everything()
+    paper = {"paper": "P", "method": NASTY, "version": "v2", "mean": 31.25, "std": None, "unit": "return"}
+    measured = every.documents["evaluate/a"] | {"environment": None, "source": {"file": NASTY}, "published": [paper]}
+    measured |= {"score_mean": 12.75, "dataset_score_mean": 8.25}
+    text = checked(run_page(Contents("r", every.records, documents={"evaluate/a": measured}))[0]).text
+    assert "As measured in <script>" in text and "In None" not in text
+    assert "31.25" in text and "12.75" in text and "8.25" in text
 
 
 def test_what_was_made_from_an_earlier_version_is_called_out_of_date() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.report.console import Report
-from mopo_cli.stages.evaluate import _show, _summary
+from mopo_cli.stages.evaluate import show_evaluation, summarise
 
 
 def evaluated(dataset_id: str, reference: tuple[float, float] | None = None, **kwargs: Any) -> dict[str, Any]:
@@ -18,11 +18,11 @@ def evaluated(dataset_id: str, reference: tuple[float, float] | None = None, **k
     box = np.full(1, -1, "f4"), np.full(1, 1, "f4")
     info = DatasetInfo(dataset_id, "Any-v0", "made up", *box, "none", low, high, 0, env_kwargs=kwargs)
     per_seed = {"0": np.array([19.0, 21.0]), "1": np.array([29.0, 31.0])}
-    return {"policy": "mopo", **_summary(per_seed, Transitions(*columns, ~ends & False, ends), info)}
+    return {"policy": "mopo", **summarise(per_seed, Transitions(*columns, ~ends & False, ends), info)}
 
 
 def shown(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
-    _show(result, Report("human"))
+    show_evaluation(result, Report("human"))
     return capsys.readouterr().err
 
 

@@ -107,7 +107,7 @@ def test_the_verdict_of_the_log_is_on_the_page(tiny_run: Path, mopo: Any) -> Non
     record_anew(tiny_run)
     assert mopo("report runs/tiny").code == 0
     page = checked((tiny_run / "report.html").read_text()).text
-    assert "It is better." in page and "2.5 (1.25 to 4.75)" in page and "in the real environment" in page
+    assert "It is better." in page and "2.5 (1.25 to 4.75)" in page and f"{NAME}: real returns" in page
 
 
 def test_what_was_analysed_is_on_the_page(tiny_run: Path, mopo: Any) -> None:

@@ -12,27 +12,20 @@ from torch import Tensor
 from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainModel, TrainPolicy
-from mopo_cli.data.held_out import judge_rows
-from mopo_cli.data.transitions import episode_starts
+from mopo_cli.data.held_out import LEAST_TO_JUDGE, judge_rows
+from mopo_cli.data.transitions import episode_lengths
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.training import advance
-from mopo_cli.errors import InputError, Stopped
+from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.evaluation.clone import clone_of
-from mopo_cli.evaluation.fitted_q import (
-    FqeSettings,
-    Log,
-    advance_fqe,
-    fqe_checkpoint,
-    restore_fqe,
-    start_fqe,
-)
+from mopo_cli.evaluation.fitted_q import FqeSettings, advance_fqe, fqe_checkpoint, restore_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
 from mopo_cli.evaluation.model_values import Place, data_quantile
 from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
 from mopo_cli.stages.analysis.model_returns import longest_episode
-from mopo_cli.stages.common.held_out import judge_share_of, kept
+from mopo_cli.stages.common.held_out import judge_share_of, kept, log_of
 from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_data, open_device
 from mopo_cli.stages.common.open_world import data_rule, rollout_options
 from mopo_cli.stages.common.user_units import for_stored
@@ -70,7 +63,7 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     training, policies = recorded_training(record.settings), files_by_seed(run, record, "policy")
     model = _model_settings(run)
     inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
-    recorded = settings.model_dump() | {"fqe": asdict(FQE), "model": model.model_dump()}
+    recorded = {"fqe": asdict(FQE), "model": model.model_dump()}
     with stage_envelope(run, f"evaluate/{name}/ope", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
@@ -111,23 +104,22 @@ def _sides(data: Data, policies: Mapping[str, Path]) -> _Sides:
         raise InputError(
             "The seeds of the policy were trained with different --judge-share.", "mopo train-policy --force"
         )
-    share = shares.pop()
+    share, episodes = shares.pop(), len(episode_lengths(data.transitions))
+    if episodes < LEAST_TO_JUDGE:
+        some = f"{episodes} episode{'' if episodes == 1 else 's'}"
+        raise InputError(
+            f"{data.info.dataset_id} has {some}, a judge needs {LEAST_TO_JUDGE}.",
+            hint="if the log has more, name what tells them apart: mopo fetch-data --columns ...,episode=COLUMN",
+        )
     held = judge_rows(data.transitions, share or _EVERYTHING_SHARE)
     return _Sides(kept(data, held), kept(data, ~held), share or _EVERYTHING_SHARE, unseen=share > 0)
-
-
-def _log(data: Data) -> Log:
-    starts = torch.zeros(len(data.reward), dtype=torch.int64)
-    starts[torch.from_numpy(episode_starts(data.transitions))] = 1
-    columns = data.observation, data.action, data.reward, data.terminal, data.next_observation
-    return Log(*columns, (starts.cumsum(dim=0) - 1).to(data.reward.device))
 
 
 def _prepare(
     stage: Stage, sides: _Sides, actors: Mapping[str, Actor], training: TrainPolicy, model: TrainModel
 ) -> Judge:
     """Train what the judge needs, going on from the checkpoint if there is one."""
-    log, others = _log(sides.judge), _log(sides.others)
+    log, others = log_of(sides.judge), log_of(sides.others)
     clone = clone_of(others.observation, others.action)
     policies: dict[str, Callable[[Tensor], Tensor]] = {f"seed {seed}": actor.greedy for seed, actor in actors.items()}
     policies[CLONE] = clone.greedy
@@ -157,6 +149,11 @@ def _prepare(
             advance_fqe(fqe, _BLOCK)
             progress.update(_BLOCK)
             keeping.look()
+    if not bool(fit.best_mse.isfinite().all()):
+        raise DivergedError(
+            "The judge's ensemble has networks whose hold-out error was never finite.",
+            hint="mopo train-model with a lower --learning-rate: the judge's is trained as the run's",
+        )
     ensemble = fitted(fit, 0)
     return Judge(log, others, fqe, policies, _place(ensemble, sides.judge, training), longest_episode(sides.judge))
 

@@ -1,7 +1,7 @@
 """ablate --rank: order the cells of a finished ablation without the simulator, and see how well that goes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import torch
 from mopo_cli.config.schema import Ablate, Imagination
 from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.streams import stream
+from mopo_cli.evaluation.fitted_q import FqeSettings, Question, advance_fqe, start_fqe, start_values
 from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.held_out import log_of
+from mopo_cli.stages.common.inputs import Data, dataset_path, open_device
 from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
 from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
@@ -24,6 +26,8 @@ from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 
 PENALTY = "max-var"
+FQE = FqeSettings(critics=2)
+_BLOCK = 50  # gradient steps of critics between two looks at the signals
 _SEED = 0  # of the start states and of the rows that actions are compared in
 _ROWS = 10_000  # rows of the data in which actions are compared
 
@@ -73,6 +77,8 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
     world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites} if acts else {}
     inputs = world | {"table": table} | {role: path for entry in entries for role, path in entry.files().items()}
     recorded = {"rank": ranking} | (model_settings(settings) if acts else {})
+    if ranking == "ope":
+        recorded["fqe"] = asdict(FQE)
     with stage_envelope(run, f"ablate/{name}/rank{suffix}", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
@@ -80,7 +86,10 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
         if acts:
             with open_world(stage, for_published(settings), world, open_device(options), [PENALTY]) as opened:
                 about["horizon"] = longest_episode(opened.data)
-                scores = _score_all(stage, ranking, entries, model_judge(opened, settings, about["horizon"]))
+                gather = model_judge(opened, settings, about["horizon"])
+                if ranking == "ope":
+                    gather = _with_fitted_q(stage, opened.data, entries, settings.gamma, gather)
+                scores = _score_all(stage, ranking, entries, gather)
         else:
             scores = _score_all(
                 stage, ranking, entries, lambda folder, _: Evidence(read_lines(folder / "metrics.jsonl", EPOCH)[-1])
@@ -112,9 +121,7 @@ Scores = dict[str, dict[str, float | None]]
 """By seed, the value of each criterion."""
 
 
-def _score_all(
-    stage: Stage, ranking: str, entries: list[Entry], gather: Callable[[Path, int], Evidence]
-) -> dict[str, Scores]:
+def _score_all(stage: Stage, ranking: str, entries: list[Entry], gather: "Gather") -> dict[str, Scores]:
     """By cell, its scores; ``gather`` reads the evidence on one seed's policy from its folder."""
     scores: dict[str, Scores] = {}
     with stage.progress("rank", sum(len(entry.record["returns"]) for entry in entries)) as count:
@@ -186,7 +193,32 @@ def model_settings(settings: Ablate) -> dict[str, Any]:
     return shared | {"penalty": PENALTY, "lam": common_lam(settings), "starts": STARTS, "seed": _SEED}
 
 
-def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Callable[[Path, int], Evidence]:
+Gather = Callable[[Path, int], Evidence]
+"""Gives the evidence on the policy of a seed whose files lie in a folder."""
+
+
+def _with_fitted_q(stage: Stage, data: Data, entries: list[Entry], gamma: float, gather: Gather) -> Gather:
+    """As ``gather``, with what critics of the policies say, trained for all of them at once."""
+    log, device = log_of(data), data.reward.device
+    folders = [entry.folder / f"seed-{seed}" for entry in entries for seed in entry.record["returns"]]
+    acts = [open_policy(folder / "policy.safetensors", device)[0].greedy for folder in folders]
+    everywhere = torch.ones_like(log.terminal, dtype=torch.bool)
+    names = ["/".join(folder.parts[-2:]) for folder in folders]
+    asked = [Question(name, act(log.next_observation), everywhere) for name, act in zip(names, acts, strict=True)]
+    fqe = start_fqe(log, asked, FQE, gamma)
+    with stage.progress("critics", FQE.all_steps) as count:
+        while not fqe.done:
+            before = fqe.step
+            advance_fqe(fqe, _BLOCK)
+            count(fqe.step - before)
+    values = {
+        folder: float(start_values(fqe, act, p).mean())
+        for p, (folder, act) in enumerate(zip(folders, acts, strict=True))
+    }
+    return lambda folder, seed: replace(gather(folder, seed), fqe=values[folder])
+
+
+def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Gather:
     """Gives the evidence on the policy of a seed whose files lie in a folder.
 
     All policies act in an open world from the same start states, for at most ``horizon`` steps.

@@ -16,8 +16,8 @@ from mopo_cli.errors import InputError
 from mopo_cli.policy.agreement import some_rows
 from mopo_cli.policy.files import read_policy
 from mopo_cli.report.page import HEAD_BYTES, MARK
-from mopo_cli.report.run_page import Contents, run_page
-from mopo_cli.report.run_page_policies import Actions, Curve
+from mopo_cli.report.run_page import run_page
+from mopo_cli.report.run_page_contents import Actions, Contents, Curve
 from mopo_cli.store.atomic import read_json, write_text
 from mopo_cli.store.documents import EPOCH, read_lines
 from mopo_cli.store.files import check_file

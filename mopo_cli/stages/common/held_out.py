@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mopo_cli.data.held_out import judge_rows, judge_share
-from mopo_cli.data.transitions import Bools, Transitions, episode_ends, episode_lengths
+from mopo_cli.data.transitions import Bools, Transitions, episode_ends, episode_lengths, episode_starts
 from mopo_cli.errors import InputError
+from mopo_cli.evaluation.fitted_q import Log
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import Data
 from mopo_cli.store.checkpoint import read_meta
@@ -47,6 +48,14 @@ def without_judge(data: Data, share: float, report: Report) -> Data:
         f"{int(held[ends].sum()):,} of {len(ends):,} episodes are kept for evaluate --ope (--judge-share {share:g})"
     )
     return kept(data, ~held)
+
+
+def log_of(data: Data) -> Log:
+    """The data as critics learn from them."""
+    starts = torch.zeros(len(data.reward), dtype=torch.int64)
+    starts[torch.from_numpy(episode_starts(data.transitions))] = 1
+    columns = data.observation, data.action, data.reward, data.terminal, data.next_observation
+    return Log(*columns, (starts.cumsum(dim=0) - 1).to(data.reward.device))
 
 
 def kept(data: Data, rows: Bools) -> Data:
