@@ -79,7 +79,7 @@ def band(
         )
     for value in references.values():
         marks.append(f'<path class="rule" d="{frame.path([(frame.x[0], value), (frame.x[1], value)])}"/>')
-    dashed = ", ".join(f"{name} {format_number(value)}" for name, value in references.items())
+    dashed = "; ".join(f"{name} {format_number(value)}" for name, value in references.items())
     return _figure(title, frame, marks, (x, y), [names[0]], band_name=names[1], dashed=dashed)
 
 
