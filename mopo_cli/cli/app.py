@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from mopo_cli import __version__
-from mopo_cli.cli import ablate, bench, export, export_logs, fetch_data, presets, run, show, stages
+from mopo_cli.cli import ablate, bench, export, export_logs, fetch_data, presets, report, run, show, stages
 from mopo_cli.cli.options import ALGORITHMS, metavar, option
 from mopo_cli.cli.options import show as shown
 
@@ -80,6 +80,7 @@ WHOLE = "Runs, results and settings"
 
 app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=WHOLE)(run.run)
 app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show.show)
+app.command("report", epilog=_examples(report.EXAMPLES), rich_help_panel=WHOLE)(report.report)
 app.command("export", epilog=_examples(export.EXAMPLES), rich_help_panel=WHOLE)(export.export)
 app.command("export-logs", epilog=_examples(export_logs.EXAMPLES), rich_help_panel=WHOLE)(export_logs.export_logs)
 app.command("bench", epilog=_examples(bench.EXAMPLES), rich_help_panel=WHOLE)(bench.bench)

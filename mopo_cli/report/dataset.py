@@ -28,6 +28,13 @@ def statistics_text(statistics: DatasetStatistics) -> str:
     return "\n".join([*lines, "", *_idle_lines(statistics), *_coverage_lines(statistics)])
 
 
+def statistics_lines(statistics: DatasetStatistics) -> list[str]:
+    """What `statistics_text` says in sentences, without its tables and bars."""
+    lines = [*_return_lines(statistics), *_episode_lines(statistics), *_idle_lines(statistics)]
+    lines += _coverage_lines(statistics)
+    return [" ".join(line.split()) for line in lines if line and not line.startswith("  ")]
+
+
 def recipe_text(recipe: dict[str, Any]) -> str:
     """How the behaviour of a generated set was made: by what, how long, what was medium, where its curve ended."""
     parts = [f"{name} {format_value(value)}" for name, value in recipe.items() if not isinstance(value, list | dict)]
@@ -63,16 +70,16 @@ def _episode_lines(statistics: DatasetStatistics) -> list[str]:
     return [
         f"episode lengths: {low} to {high} steps, 10 % at most {tenth}, median {median}, 90 % at most {most}",
         *_bars(statistics.lengths),
-        f"episodes end by: terminal {_percent(ends['terminal'])}, timeout {_percent(ends['timeout'])}, "
-        f"neither (cut off) {_percent(ends['neither'])}",
-        f"terminals: {_percent(statistics.terminal_share)} of rows",
+        f"episodes end by: terminal {percent(ends['terminal'])}, timeout {percent(ends['timeout'])}, "
+        f"neither (cut off) {percent(ends['neither'])}",
+        f"terminals: {percent(statistics.terminal_share)} of rows",
     ]
 
 
 def _dimension_lines(statistics: DatasetStatistics) -> list[str]:
     shown = _notable(statistics.observations, set(statistics.constant))
     columns = [statistics.rewards, *statistics.actions[:_MOST_ROWS], *shown]
-    sides = {s.name: f"at low {_percent(s.at_low)}, at high {_percent(s.at_high)}" for s in statistics.saturation}
+    sides = {s.name: f"at low {percent(s.at_low)}, at high {percent(s.at_high)}" for s in statistics.saturation}
     heading = ("", "min", "1 %", "median", "99 %", "max", "std", "")
     rows = [heading, *(_row(column, sides.get(column.name, "")) for column in columns)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(heading) - 1)]
@@ -87,7 +94,7 @@ def _dimension_lines(statistics: DatasetStatistics) -> list[str]:
     if hidden:
         lines.append(f"... and {hidden} more dimensions that are constant or less notable (all of them: --json)")
     lines.append(
-        f"saturation: {_percent(statistics.saturated_share)} of action entries within 1 % of the range of a bound"
+        f"saturation: {percent(statistics.saturated_share)} of action entries within 1 % of the range of a bound"
     )
     return lines
 
@@ -131,7 +138,7 @@ def _idle_lines(statistics: DatasetStatistics) -> list[str]:
 def _coverage_lines(statistics: DatasetStatistics) -> list[str]:
     from mopo_cli.data.coverage import STRETCH
 
-    repeated = f"repeated rows: {_percent(statistics.repeated_share)} have the state and action of an earlier row"
+    repeated = f"repeated rows: {percent(statistics.repeated_share)} have the state and action of an earlier row"
     near = statistics.neighbours
     if near is None:
         return [repeated, "coverage: nothing to compare, as all rows belong to one stretch of the record"]
@@ -195,7 +202,7 @@ def _number(value: float) -> str:
     return format_value(int(value) if whole else float(value))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """A share in percent; what is not quite none or all never reads as if it were."""
     text = f"{100 * share:.1f}"
     if 0 < share < 0.0005:

@@ -44,7 +44,7 @@ PANELS = {
     "Evaluation": "--eval-every",
     "Execution": "--run",
 }
-ALONE = ("run", "bench", "show", "export", "export-logs", "presets")
+ALONE = ("run", "bench", "show", "report", "export", "export-logs", "presets")
 COMMANDS = (*DEFAULTS, *ALONE, *(f"presets {name}" for name in PRESETS))
 
 
@@ -147,7 +147,7 @@ def test_help_names_sources_and_choices(shell: Any) -> None:
 
 def test_mopo_alone_lists_its_commands(shell: Any) -> None:
     assert shell("") == 0
-    for command in (*DEFAULTS, "run", "presets", "show", "export-logs", "bench"):
+    for command in (*DEFAULTS, "run", "presets", "show", "report", "export-logs", "bench"):
         assert re.search(rf"\b{command}\b", shell.out)
     assert shell("--help") == 0
 

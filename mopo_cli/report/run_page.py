@@ -1,0 +1,165 @@
+"""A page about a run: what each stage left on disk, in the order in which a person asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mopo_cli.report.console import format_value
+from mopo_cli.report.dataset import percent, statistics_lines
+from mopo_cli.report.page import Section, charts, heading, listed, note, page, paragraph, table
+from mopo_cli.report.page_charts import band, histogram
+from mopo_cli.report.run_page_contents import Contents
+from mopo_cli.report.run_page_policies import actions_section, training_section
+from mopo_cli.report.run_page_results import ablation_blocks, judgement_blocks, returns_blocks
+
+if TYPE_CHECKING:
+    from mopo_cli.data.statistics import Column
+
+_MOST_ROWS = 60  # of a table of dimensions
+
+
+def run_page(contents: Contents) -> tuple[str, list[str]]:
+    """The page as HTML, and the titles of its sections: those of which the run has something."""
+    sections = [section for section in _sections(contents) if section.blocks]
+    text = page(f"{contents.name}: a run of mopo", _introduction(contents), sections)
+    return text, [section.title for section in sections]
+
+
+def _introduction(contents: Contents) -> list[str]:
+    fetched = contents.records.get("fetch-data")
+    about = fetched.extra if fetched else {}
+    said = f"Data set: {about.get('dataset_id', 'none yet')}. Environment: {about.get('env_id') or 'none'}."
+    stages = ", ".join(sorted({key.split("/")[0] for key in contents.records})) or "none"
+    return [paragraph(f"{said} Finished stages: {stages}."), *(note(text) for text in contents.missing)]
+
+
+def _sections(contents: Contents) -> list[Section]:
+    return [
+        Section("What was logged", _dataset(contents)),
+        Section("What the model predicts well and badly", _model(contents.documents.get("train-model"))),
+        Section("Where the model is unsure, and where it errs", _diagnoses(contents)),
+        Section("How training went", training_section(contents.curves, _references(contents))),
+        Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
+        Section("What the policies do in the data's states", actions_section(contents.actions)),
+        Section("Ablations", ablation_blocks(contents)),
+        Section("How it was made", _records(contents)),
+    ]
+
+
+def _dataset(contents: Contents) -> list[str]:
+    statistics = contents.statistics
+    if statistics is None:
+        return []
+    source = contents.records["fetch-data"].extra.get("source") or "not recorded"
+    drawn = [
+        histogram("Episode returns", statistics.returns.edges, {"": statistics.returns.counts}, "return", "episodes"),
+        histogram("Episode lengths", statistics.lengths.edges, {"": statistics.lengths.counts}, "steps", "episodes"),
+    ]
+    if near := statistics.neighbours:
+        title = "Distance to the nearest row of another episode"
+        drawn.append(histogram(title, near.histogram.edges, {"": near.histogram.counts}, "standard deviations", "rows"))
+    bounds = [(s.name, s.low, s.high, percent(s.at_low), percent(s.at_high)) for s in statistics.saturation]
+    return [
+        paragraph(f"Source: {source}."),
+        listed(statistics_lines(statistics)),
+        charts(drawn),
+        _columns([statistics.rewards, *statistics.actions, *statistics.observations]),
+        table("Actions at their bounds", ("action", "low", "high", "rows at low", "rows at high"), bounds),
+    ]
+
+
+def _columns(columns: Sequence[Column]) -> str:
+    rows = [(c.name, c.min, c.p1, c.median, c.p99, c.max, c.mean, c.std) for c in columns[:_MOST_ROWS]]
+    more = (
+        f" (the first {_MOST_ROWS} of {len(columns)}; all of them: mopo show --json)"
+        if len(columns) > _MOST_ROWS
+        else ""
+    )
+    return table(f"Dimensions{more}", ("", "min", "1 %", "median", "99 %", "max", "mean", "std"), rows)
+
+
+def _model(model: Mapping[str, Any] | None) -> list[str]:
+    if model is None:
+        return []
+    blocks = []
+    if dimensions := model.get("dimensions"):
+        # A target that does not vary has no explained variance.
+        ordered = sorted(dimensions, key=lambda d: -1e300 if (e := d["explained_variance"]) is None else e)
+        explained = [(d["target"], value) for d in ordered if (value := d["explained_variance"]) is not None]
+        if explained:
+            (worst, low), (best, high) = explained[0], explained[-1]
+            blocks.append(
+                paragraph(
+                    f"Of transitions that the model was not trained on, it explains {best} best ({percent(high)} of "
+                    f"the variance) and {worst} worst ({percent(low)}). 0 % is no better than to predict the mean."
+                )
+            )
+        rows = [(d["target"], d["explained_variance"], d["rmse"], d["std"]) for d in ordered[:_MOST_ROWS]]
+        more = f", the worst {_MOST_ROWS} of {len(ordered)}" if len(ordered) > _MOST_ROWS else ""
+        columns = ("target", "explained variance", "root mean squared error", "standard deviation in the data")
+        blocks.append(table(f"Held-out transitions by target, the worst first{more}", columns, rows))
+    errors = [
+        (int(seed), network, mse, model["holdout_nll"][seed][network])
+        for seed, networks in model["holdout_mse"].items()
+        for network, mse in enumerate(networks)
+    ]
+    columns = ("seed", "network", "mean squared error (scaled)", "negative log-likelihood")
+    return [*blocks, table("Hold-out error of each network", columns, errors)]
+
+
+def _diagnoses(contents: Contents) -> list[str]:
+    blocks = []
+    for name, diagnosis in contents.of("rollout", "diagnosis").items():
+        blocks += [heading(f"Rollouts {name.split('/')[0]}"), *contents.stale(f"rollout/{name}")]
+        rows = [(u, r["spearman"], r["pearson"]) for u, r in diagnosis["uncertainties"].items()]
+        columns = ("uncertainty", "Spearman with the true error", "Pearson")
+        blocks.append(table(f"{diagnosis['rows']:,} imagined transitions against the simulator", columns, rows))
+        steps = [(s["step"], s["median"], 0.0, s["p90"]) for s in diagnosis["steps"]]
+        names = ("median", "up to the 90 % quantile")
+        drawn = [band("True error by step of the rollout", steps, "step", "error", names)] if steps else []
+        for uncertainty, relation in diagnosis["uncertainties"].items():
+            tenths = [(b["uncertainty"], b["error"], b["error_p10"], b["error_p90"]) for b in relation["calibration"]]
+            title = f"True error where {uncertainty} is low and high"
+            if tenths:
+                drawn.append(band(title, tenths, uncertainty, "error", ("mean", "middle 80 %")))
+        blocks.append(charts(drawn))
+    return blocks
+
+
+def _references(contents: Contents) -> dict[str, float]:
+    """Returns of the data's episodes, to compare policies with."""
+    if contents.statistics is None:
+        return {}
+    summary = contents.statistics.summary
+    return {"data, mean episode": summary.return_mean, "data, best episode": summary.return_max}
+
+
+def _records(contents: Contents) -> list[str]:
+    blocks = []
+    for key, record in contents.records.items():
+        versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+        origins = record.extra.get("origins", {})
+        blocks += [
+            heading(key),
+            *contents.stale(key),
+            paragraph(f"Finished {record.finished} after {record.wall_seconds:,.1f} s, with {versions}."),
+        ]
+        if record.settings:
+            settings = [(n.replace("_", "-"), _setting(v), origins.get(n)) for n, v in record.settings.items()]
+            blocks.append(table("Settings", ("setting", "value", "from"), settings))
+        files = [
+            (kind, role, file["path"], file["sha256"])
+            for kind, entries in (("input", record.inputs), ("output", record.outputs))
+            for role, file in entries.items()
+        ]
+        if files:
+            blocks.append(table("Files", ("", "what", "path", "sha256"), files))
+    return blocks
+
+
+def _setting(value: Any) -> str:
+    """A setting as one writes it, every digit of a number."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else format_value(value) if isinstance(value, list | dict) else str(value)

@@ -1,0 +1,125 @@
+"""The parts of a page about a run that are about its policies: how training went, and what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.report.dataset import percent
+from mopo_cli.report.page import charts, heading, paragraph, table
+from mopo_cli.report.page_charts import band, histogram
+from mopo_cli.report.run_page_contents import Actions, Curve
+
+_METRICS = {
+    "return": "return in the real environment",
+    "q": "Q, what the critics expect",
+    "penalty": "penalty on imagined rewards",
+    "reward": "reward of imagined steps",
+    "critic_loss": "loss of the critics",
+    "entropy": "entropy of the policy",
+}
+_MOST_POINTS = 120
+_MOST_CHARTS = 8
+_BINS = 20
+
+
+def training_section(curves: Mapping[str, Curve], returns: Mapping[str, float]) -> list[str]:
+    """Per policy a chart of each metric that it logged, mean and range over seeds; beside ``returns`` of the data."""
+    blocks = []
+    for name, seeds in curves.items():
+        last = max(int(line["epoch"] or 0) for lines in seeds.values() for line in lines)
+        drawn = [
+            band(
+                title,
+                points,
+                "epoch",
+                metric,
+                ("mean over seeds", "range over seeds"),
+                returns if metric == "return" else {},
+            )
+            for metric, title in _METRICS.items()
+            if (points := over_seeds(seeds, metric))
+        ]
+        count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+        blocks += [heading(name), paragraph(f"{count}, {last:,} epochs."), charts(drawn)]
+    return blocks
+
+
+def over_seeds(seeds: Curve, metric: str) -> list[tuple[float, float, float, float]]:
+    """(epoch, mean, least, greatest) of a metric over the seeds that have it, at most 120 points.
+
+    Of longer trainings a point stands for several epochs, and has the mean of their means and the range of all.
+    """
+    by_epoch: dict[int, list[float]] = {}
+    for lines in seeds.values():
+        for line in lines:
+            if (value := line.get(metric)) is not None and np.isfinite(value):
+                by_epoch.setdefault(int(line["epoch"] or 0), []).append(float(value))
+    epochs = sorted(by_epoch)
+    size = -(-len(epochs) // _MOST_POINTS) or 1
+    points = []
+    for start in range(0, len(epochs), size):
+        block = epochs[start : start + size]
+        every = [value for epoch in block for value in by_epoch[epoch]]
+        middle = float(np.mean([np.mean(by_epoch[epoch]) for epoch in block]))
+        points.append((float(block[-1]), middle, min(every), max(every)))
+    return points
+
+
+def actions_section(actions: Mapping[str, Actions]) -> list[str]:
+    """Per policy and action dimension how its actions are spread beside the logged ones, and how far apart they are."""
+    blocks = []
+    for name, each in actions.items():
+        apart = distances(each)
+        order = np.argsort(-apart, kind="stable")
+        rows = [_row(each, int(d), float(apart[d])) for d in order]
+        columns = (
+            "action",
+            "mean distance",
+            "of the range",
+            "logged mean",
+            "policy mean",
+            "policy within 1 % of a bound",
+        )
+        more = f" Drawn are the {_MOST_CHARTS} that differ most." if len(order) > _MOST_CHARTS else ""
+        blocks += [
+            heading(name),
+            paragraph(
+                f"In {len(each.logged):,} states of the data: the policy's mean action, of {len(each.chosen)} "
+                f"seed{'s' if len(each.chosen) > 1 else ''}, beside the action that was taken.{more}"
+            ),
+            charts([_chart(name, each, int(d)) for d in order[:_MOST_CHARTS]]),
+            table("Distance between the policy's and the logged action, the largest first", columns, rows),
+        ]
+    return blocks
+
+
+def distances(actions: Actions) -> NDArray[np.float64]:
+    """How far the policy is from the log, on average over rows and seeds, as a share of the range of actions `[A]`."""
+    chosen = np.stack(list(actions.chosen.values()))  # [S, n, A]
+    shares: NDArray[np.float64] = np.abs(chosen - actions.logged).mean(axis=(0, 1)) / (actions.high - actions.low)
+    return shares
+
+
+def _row(actions: Actions, d: int, apart: float) -> tuple[Any, ...]:
+    chosen = np.concatenate([each[:, d] for each in actions.chosen.values()])
+    low, high = float(actions.low[d]), float(actions.high[d])
+    near = 0.01 * (high - low)
+    at_bound = float(((chosen <= low + near) | (chosen >= high - near)).mean())
+    logged = float(actions.logged[:, d].mean())
+    return actions.names[d], apart * (high - low), percent(apart), logged, float(chosen.mean()), percent(at_bound)
+
+
+def _chart(policy: str, actions: Actions, d: int) -> str:
+    span = float(actions.low[d]), float(actions.high[d])
+    chosen = np.concatenate([each[:, d] for each in actions.chosen.values()])
+    edges = np.linspace(*span, _BINS + 1)
+    shares = {}
+    for name, values in (("logged", actions.logged[:, d]), (policy, chosen)):
+        # Rounding puts an action at a bound a little outside.
+        counts, _ = np.histogram(np.clip(values, *span), edges)
+        shares[name] = [float(count) for count in 100 * counts / len(values)]
+    return histogram(actions.names[d], [float(edge) for edge in edges], shares, "action", "% of states")

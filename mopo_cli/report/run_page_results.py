@@ -1,0 +1,116 @@
+"""The parts of a page about a run that say how good its policies are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mopo_cli.report.console import format_value
+from mopo_cli.report.judgement import show_judgement
+from mopo_cli.report.page import Collected, charts, heading, pairs, paragraph, table
+from mopo_cli.report.page_charts import intervals
+from mopo_cli.report.ranking_table import show_ranking
+from mopo_cli.report.run_page_contents import Contents
+from mopo_cli.report.tables import format_mean_std
+
+_MOST_ROWS = 80  # of a chart
+
+
+def returns_blocks(contents: Contents) -> list[str]:
+    """Per policy its real returns beside those of the data, and published ones of the same data set."""
+    blocks = []
+    for name, result in contents.of("evaluate").items():
+        source = result.get("source")
+        where = f"As measured in {source['file']}," if source else f"In {result['environment']}"
+        low, high = result["return_iqm_95"]
+        mean, best = result["dataset_return_mean"], result["dataset_return_max"]
+        numbers = {
+            "mean over seeds": result["return_mean"],
+            "standard deviation over seeds": result["return_std"],
+            "IQM": result["return_iqm"],
+            "95 % interval of the IQM": f"{format_value(low)} to {format_value(high)}",
+            **{f"seed {seed}": value for seed, value in result["return_per_seed"].items()},
+            "data, mean episode": mean,
+            "data, best episode": best,
+        }
+        if "score_mean" in result:
+            numbers["normalised score (100: expert)"] = result["score_mean"]
+            numbers["normalised score of the data"] = result["dataset_score_mean"]
+        rows = [("data, mean episode", mean, mean, mean), ("data, best episode", best, best, best)]
+        rows.append((f"{name}, IQM with its 95 % interval", result["return_iqm"], low, high))
+        rows += [(f"seed {seed}", value, value, value) for seed, value in result["return_per_seed"].items()]
+        blocks += [
+            heading(f"{name}: real returns"),
+            *contents.stale(f"evaluate/{name}"),
+            paragraph(
+                f"{where} the policy {name} returns {format_value(result['return_mean'])} on average, over "
+                f"{result['episodes']} episodes of each seed; the episodes in the data returned {format_value(mean)} "
+                f"on average and {format_value(best)} at best."
+            ),
+            pairs(f"Returns of {name}", numbers, ("", "return")),
+            *_drawn(f"Returns of {name} and of the data", rows, "return"),
+        ]
+        if published := result.get("published"):
+            columns = ("paper", "method", "version", "mean", "std", "unit")
+            lines = [tuple(entry[column] for column in columns) for entry in published]
+            blocks.append(table("Published results for this data set", columns, lines))
+    return blocks
+
+
+def _drawn(title: str, rows: Sequence[tuple[Any, ...]], x: str) -> list[str]:
+    """A chart of those rows (name, value, low, high) that have all numbers."""
+    complete = [row for row in rows if None not in row][:_MOST_ROWS]
+    return [charts([intervals(title, complete, x)])] if complete else []
+
+
+def judgement_blocks(contents: Contents) -> list[str]:
+    """Per policy what its log alone says of it: the verdict, the estimates and what they are worth."""
+    blocks = []
+    for key, result in contents.of("evaluate", "ope").items():
+        shown = Collected()
+        show_judgement(result, shown)
+        rows = [("logged behaviour", result["floor"]["discounted"])]
+        for name, each in (("its clone", result["clone"]), *((f"seed {s}", e) for s, e in result["seeds"].items())):
+            rows += [(f"{name}, {e}", each[short]) for short, e in (("fqe", "fitted Q"), ("model", "judge's model"))]
+        drawn = [(name, e["value"], e["low"], e["high"]) for name, e in rows]
+        struck = ", ".join(result["struck_out"]) or "none"
+        blocks += [
+            heading(f"{result['policy']} by the log alone"),
+            *contents.stale(f"evaluate/{key}"),
+            paragraph(result["sentence"]),
+            *shown.blocks,
+            paragraph("WIS: weighted importance sampling. DR: doubly robust. Episodes: how many these weights leave."),
+            paragraph(f"Estimators struck out, as they miss a return that the log knows: {struck}."),
+            *_drawn("Discounted return by each estimator", drawn, "discounted return, 95 % interval"),
+        ]
+    return blocks
+
+
+def ablation_blocks(contents: Contents) -> list[str]:
+    """Per ablation its table and its rankings."""
+    blocks = []
+    rankings = contents.of("ablate", "rank")
+    for name, document in contents.of("ablate").items():
+        cells = document["cells"]
+        columns = ("cell", "epochs", "seeds", "last", "last 10", "IQM (last 10)", "95 % of it", "diverged seeds")
+        blocks += [heading(name), *contents.stale(f"ablate/{name}")]
+        blocks.append(
+            table("Returns by cell; ± is the standard deviation over seeds", columns, [_cell(c) for c in cells])
+        )
+        rows = [(f"{label} (reference)", v, v, v) for label, v in document.get("references", {}).items()]
+        rows += [(c["cell"], c["iqm"], *c["iqm_interval"]) for c in cells if c.get("iqm_interval")]
+        blocks += _drawn("IQM with its 95 % interval", rows, "return")
+        for key in (key for key in rankings if key.split("/")[0] == name):
+            shown = Collected()
+            show_ranking(rankings[key], shown)
+            blocks += [*contents.stale(f"ablate/{key}"), *shown.blocks]
+    return blocks
+
+
+def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    last, last_10 = (
+        format_mean_std(*pair) if (pair := cell.get(key)) and None not in pair else None for key in ("last", "last_10")
+    )
+    interval = " to ".join(map(format_value, cell["iqm_interval"])) if cell.get("iqm_interval") else None
+    lost = ", ".join(map(str, cell["diverged"])) or None
+    return cell["cell"], cell["epochs"], len(cell["returns"]), last, last_10, cell.get("iqm"), interval, lost

@@ -1,0 +1,205 @@
+"""A page is one file: nothing from outside, a text for every picture, headings in order, and no file's text is HTML."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from probes.pages import checked
+
+from mopo_cli.report.page import HEAD_BYTES, MARK, Section, page, table
+from mopo_cli.report.page_charts import band, histogram, intervals, ticks
+from mopo_cli.report.run_page import run_page
+from mopo_cli.report.run_page_contents import Actions, Contents, Curve
+from mopo_cli.report.run_page_policies import distances, over_seeds
+from mopo_cli.store.lineage import StageRecord
+
+NASTY = "<script>alert('1')</script> & \"x\" \ud800"
+
+
+def record(outputs: Any = (), inputs: Any = (), **extra: Any) -> StageRecord:
+    return StageRecord({NASTY: [1.0, NASTY]}, dict(inputs), dict(outputs), {NASTY: NASTY}, 1.0, NASTY, extra)
+
+
+def everything(policies: int = 1, epochs: int = 3) -> Contents:
+    interval = {"value": 2.5, "low": 1.0, "high": 4.0}
+    estimates = {
+        "fqe": interval,
+        "model": interval | {"cut": 0.5},
+        "weighted": {"importance": 1.0, "doubly_robust": 2.0, "effective": 1.5, "means_something": False},
+        "verdict": NASTY,
+    }
+    checks = {"return": interval, "fqe": interval | {"agrees": True}, "model": interval | {"agrees": False}}
+    ope = {
+        **{"policy": NASTY, "transitions": 10, "episodes": 2, "unseen": True, "gamma": 0.9, "sentence": NASTY},
+        **{"floor": {"discounted": interval}, "clone": estimates, "seeds": {"0": estimates}, "struck_out": ["model"]},
+        "calibration": {"all episodes": checks},
+    }
+    evaluation = {
+        **{"environment": NASTY, "episodes": 2, "return_mean": 7.25, "return_std": None, "return_iqm": None},
+        **{"return_iqm_95": [None, None], "return_per_seed": {"0": 7.25, "1": None}},
+        **{"dataset_return_mean": 3.5, "dataset_return_max": 9.5},
+    }
+    cell = {
+        **{"cell": NASTY, "epochs": 2, "returns": {"0": {}}, "diverged": [1], "last": [6.5, 0.5], "last_10": None},
+        **{"iqm": 6.25, "iqm_interval": [6.0, 6.75]},
+    }
+    diverged = {"cell": "lost", "epochs": 2, "returns": {}, "diverged": [0], "last": None, "last_10": None}
+    bins = [{"uncertainty": 0.1, "error": 0.2, "error_p10": 0.1, "error_p90": 0.4}]
+    relation = {"spearman": 0.625, "pearson": None, "calibration": bins}
+    documents = {
+        "train-model": {
+            "dimensions": [
+                {"target": "good", "explained_variance": 0.99995, "rmse": 1.0, "std": 2.0},
+                {"target": NASTY, "explained_variance": -0.25, "rmse": 1.0, "std": 2.0},
+                {"target": "constant", "explained_variance": None, "rmse": 0.0, "std": 0.0},
+            ],
+            "holdout_mse": {"0": [0.0625]},
+            "holdout_nll": {"0": [-1.5]},
+        },
+        "rollout/x/diagnosis": {
+            "rows": 12,
+            "uncertainties": {NASTY: relation},
+            "steps": [{"step": 1, "median": 1.0, "p90": 2.0}],
+        },
+        "evaluate/a": evaluation,
+        "evaluate/a/ope": ope,
+        "ablate/b": {"cells": [cell, diverged], "references": {NASTY: 1.0}},
+    }
+    lines = [{"epoch": n, "return": None if n == 1 else 100.0 * n, "q": float(n % 7)} for n in range(1, epochs + 1)]
+    rng = np.random.default_rng(0)
+    width = 17
+    actions = Actions(
+        [NASTY] * width, -np.ones(width), np.ones(width), rng.random((1000, width)), {0: rng.random((1000, width))}
+    )
+    names = [NASTY + str(number) for number in range(policies)]
+    return Contents(
+        NASTY,
+        {key: record() for key in documents} | {"fetch-data": record(dataset_id=NASTY, env_id=None)},
+        None,
+        documents,
+        {name: {0: lines, 1: lines} for name in names},
+        dict.fromkeys(names, actions),
+        [NASTY],
+    )
+
+
+def test_a_page_of_nasty_names_is_one_harmless_file() -> None:
+    text, _ = run_page(everything())
+    seen = checked(text)
+    assert "alert('1')" in seen.text and "script" not in seen.tags
+    assert "struck out" in seen.text and "misses it" in seen.text
+    for number in ("7.25", "3.5", "9.5", "6.25", "6 to 6.75", "0.0625", "0.625", "> 99.9 %", "-25 %"):
+        assert number in seen.text, number
+    assert "nan" not in text and "None" not in text and "inf" not in text.replace("info", "")
+    assert MARK in text[:HEAD_BYTES]
+
+
+def test_the_page_of_many_long_trainings_stays_small() -> None:
+    text, _ = run_page(everything(policies=20, epochs=1000))
+    assert len(text.encode()) < 3e6
+
+
+def test_a_run_has_only_the_sections_of_what_is_there() -> None:
+    assert run_page(Contents("r", {}))[1] == []
+    checked(run_page(Contents("r", {}))[0])
+    every = everything()
+    assert run_page(every)[1] == [
+        "What the model predicts well and badly",
+        "Where the model is unsure, and where it errs",
+        "How training went",
+        "How good each policy is",
+        "What the policies do in the data's states",
+        "Ablations",
+        "How it was made",
+    ]
+    some = Contents("r", every.records, documents={"evaluate/a": every.documents["evaluate/a"]})
+    assert run_page(some)[1] == ["How good each policy is", "How it was made"]
+
+
+def test_returns_measured_elsewhere_scores_and_published_numbers_are_told() -> None:
+    every = everything()
+    paper = {"paper": "P", "method": NASTY, "version": "v2", "mean": 31.25, "std": None, "unit": "return"}
+    measured = every.documents["evaluate/a"] | {"environment": None, "source": {"file": NASTY}, "published": [paper]}
+    measured |= {"score_mean": 12.75, "dataset_score_mean": 8.25}
+    text = checked(run_page(Contents("r", every.records, documents={"evaluate/a": measured}))[0]).text
+    assert "As measured in <script>" in text and "In None" not in text
+    assert "31.25" in text and "12.75" in text and "8.25" in text
+
+
+def test_what_was_made_from_an_earlier_version_is_called_out_of_date() -> None:
+    old, new = {"path": "model/x", "sha256": "0" * 64}, {"path": "model/x", "sha256": "1" * 64}
+    of_new = {"train-model": record({"model": new}), "evaluate/a": record(inputs={"model": new})}
+    assert "Out of date" not in run_page(Contents("r", of_new))[0]
+    stale = of_new | {"evaluate/a": record(inputs={"model": old})}
+    assert "Out of date: made from an earlier version of model/x." in run_page(Contents("r", stale))[0]
+
+
+def test_curves_are_means_and_ranges_over_the_seeds_that_have_a_value() -> None:
+    seeds: Curve = {
+        0: [{"epoch": 1, "q": 1.0}, {"epoch": 2, "q": None}],
+        1: [{"epoch": 1, "q": 4.0}, {"epoch": 2, "q": 5.0}],
+    }
+    assert over_seeds(seeds, "q") == [(1.0, 2.5, 1.0, 4.0), (2.0, 5.0, 5.0, 5.0)]
+    assert over_seeds(seeds, "return") == []
+    values = np.random.default_rng(0).normal(size=1000)
+    points = np.array(over_seeds({0: [{"epoch": n + 1, "q": v} for n, v in enumerate(values)]}, "q"))
+    assert len(points) <= 120 and points[-1, 0] == 1000
+    assert (points[:, 2].min(), points[:, 3].max()) == (values.min(), values.max())
+    assert points[0, 1] == pytest.approx(values[: int(points[0, 0])].mean())
+
+
+def test_distances_are_shares_of_the_range() -> None:
+    logged = np.zeros((4, 2))
+    chosen = {0: np.full((4, 2), 1.0), 1: np.full((4, 2), -3.0)}
+    actions = Actions(["x", "y"], np.array([-4.0, -2.0]), np.array([4.0, 6.0]), logged, chosen)
+    assert distances(actions).tolist() == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 10, [0, 5, 10]),
+        (-1, 1, [-1, -0.5, 0, 0.5, 1]),
+        (0.96, 4.04, [1, 2, 3, 4]),
+        (1e6, 1.2e6, [1e6, 1.05e6, 1.1e6, 1.15e6, 1.2e6]),
+    ],
+)
+def test_ticks_are_round_and_inside(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_whole_numbers_have_whole_ticks() -> None:
+    assert ticks(0.96, 2.04, least=1.0) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        histogram("t", [3.0, 3.0], {"": [7]}, "x", "y"),
+        histogram("t", [0.0, 1.0, 2.0], {"a": [0, 0], "b": [0, 0]}, "x", "y"),
+        band("t", [(1.0, 0.0, 0.0, 0.0)], "x", "y", ("m", "b")),
+        band("t", [(1.0, 1e300, -1e300, 1e300), (2.0, 1e-300, 0.0, 0.0)], "x", "y", ("m", "b"), {"best": 5.0}),
+        intervals("t", [("a", 1000.0, 1000.0, 1000.0)], "x"),
+    ],
+)
+def test_charts_of_little_or_extreme_data_stay_in_their_frame(figure: str) -> None:
+    seen = checked(page("t", [], [Section("s", [figure])]))
+    assert "nan" not in figure and "inf" not in figure
+    numbers = [float(number) for path in seen.paths for number in path.replace("Z", "").translate(LETTERS).split()]
+    assert numbers and min(numbers) >= 0 and max(numbers) <= 360
+
+
+LETTERS = str.maketrans("MLHV", "    ")
+
+
+def test_a_histogram_draws_its_counts() -> None:
+    seen = checked(page("t", [], [Section("s", [histogram("t", [0.0, 1.0, 2.0], {"": [1, 3]}, "x", "y")])]))
+    area = next(path for path in seen.paths if path.count("L") == 5)
+    points = [tuple(map(float, point.split())) for point in area[1:].split("L")]
+    floor, one, three = points[0][1], points[1][1], points[3][1]
+    assert floor - three == pytest.approx(3 * (floor - one), abs=0.2) and points[1][0] == points[0][0]
+
+
+def test_a_table_aligns_numbers_and_shows_nothing_as_a_dash() -> None:
+    text = table("t", ("name", "n"), [("<b>", 1234), ("x", None)])
+    assert '<td class="number">1,234</td>' in text and '<td class="number">–</td>' in text and "&lt;b&gt;" in text
