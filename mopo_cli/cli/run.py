@@ -41,7 +41,7 @@ def run(
     context = _context(call, name)
     results = _run_stages(context, name)
     result = {"run": str(context.run.root), "preset": context.preset, "stages": results}
-    call.report.result(result, _summary(results["evaluate"], context.run))
+    call.report.result(result, _summary(results, context.run))
 
 
 def _context(call: Call, name: str) -> Context:
@@ -103,13 +103,15 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
 def _without_environment(
     run: RunFolder, settings: Evaluate, options: "Options", report: Report, results: dict[str, dict[str, Any]]
 ) -> None:
-    """What people need who have no simulator: whether the policy is better than the log, and the policy to use."""
+    """What people need who have no simulator: whether the policy is better than the log, a file to use, and a page."""
     from mopo_cli.stages.analysis.export import run_export
     from mopo_cli.stages.analysis.judge import run_judge
+    from mopo_cli.stages.analysis.report_page import run_report
 
     report.say("\nHow good it is, by held-out episodes")
     results["evaluate"]["ope"] = run_judge(run, settings, options, report)
     results["export"] = run_export(run, settings.policy, "numpy", None, ensemble=False, force=True)
+    results["report"] = run_report(run, None, force=False)
 
 
 def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
@@ -123,11 +125,18 @@ def _unused_stages(context: Context, training: TrainPolicy) -> set[str]:
     return set() if "rollout" in {**(load_preset(context.preset) if context.preset else {}), **file} else {"rollout"}
 
 
-def _summary(evaluation: dict[str, Any], run: RunFolder) -> str:
-    """The returns of the policies and of the data, in a sentence, or why there are none; and where to look."""
+def _summary(results: dict[str, dict[str, Any]], run: RunFolder) -> str:
+    """The returns of the policies and of the data, in a sentence, or the verdict without them; and where to look."""
+    evaluation = results["evaluate"]
     where = f"All results are in {run.root}: mopo show {run.root}"
     if evaluation.get("skipped"):
-        return f"{evaluation['ope']['sentence'] if 'ope' in evaluation else evaluation['reason']}\n{where}"
+        if "ope" not in evaluation:
+            return f"{evaluation['reason']}\n{where}"
+        policy = next(iter(results["export"]["outputs"].values()))
+        return (
+            f"{evaluation['ope']['sentence']}\nA page about all of it: {results['report']['path']}\n"
+            f"To run the policy: mopo_cli.load_policy({policy!r})\n{where}"
+        )
     data, policy = evaluation["dataset_return_mean"], evaluation["return_mean"]
     each = ", ".join(f"seed {seed}: {value:.1f}" for seed, value in evaluation["return_per_seed"].items())
     return (

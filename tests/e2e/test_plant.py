@@ -1,6 +1,7 @@
 """Somebody's own logs, a CSV file and no simulator, through the whole pipeline."""
 
 import csv
+import html
 import json
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,8 @@ def test_from_a_csv_file_to_a_policy_its_verdict_and_its_use(
     assert skipped["ope"]["unseen"] and skipped["ope"]["episodes"] == 2
     policy = load_policy(stages["export"]["outputs"]["seed-0"])
     assert policy.about["verdict"] == skipped["ope"]["verdict"]
+    page = Path(stages["report"]["path"]).read_text()
+    assert html.escape(skipped["ope"]["sentence"]) in page
     assert policy([60.0, 2.0]).shape == (2,) and policy.inside([60.0, 2.0]).all()
 
     _, info = read_dataset(Path(stages["fetch-data"]["outputs"]["dataset"]))
