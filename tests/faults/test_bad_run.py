@@ -172,7 +172,8 @@ def test_a_policy_of_other_dimensions(tiny_run: Path, refuses: Any) -> None:
     tensors, meta = load_tensors(tiny_run / POLICY)
     wide = {"w0": torch.zeros(1, 11, 16), "w2": torch.zeros(1, 16, 6), "b2": torch.zeros(1, 1, 6)}
     made_for = {"obs_dim": 11, "act_dim": 3, "action_low": [-1.0] * 3, "action_high": [1.0] * 3}
-    save_tensors(Path("hopper.safetensors"), tensors | wide, meta | made_for)
+    other = {name: value for name, value in meta.items() if name not in ("observation_range", "columns")}
+    save_tensors(Path("hopper.safetensors"), tensors | wide, other | made_for)
     refuses(f"{ROLLOUT} --actions hopper.safetensors", 4, "is for 11 observations and 3 actions")
 
 
