@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from mopo_cli.data.held_out import judge_rows
 from mopo_cli.data.transition_files import read_dataset
+from mopo_cli.evaluation import judgement
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings
 from mopo_cli.stages.analysis import judge as module
@@ -122,6 +123,31 @@ def test_without_an_environment_evaluate_judges(trained: Path, mopo: Any) -> Non
     assert human.out.strip() == result["sentence"]
 
 
+def test_an_estimator_that_misses_what_the_log_knows_has_no_say(
+    trained: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted Q says that the policy is far worse, and the model that it is far better: who is struck out decides."""
+    original = judgement._estimates
+
+    def estimates(*of: Any) -> dict[str, Any]:
+        far = {"fqe": -1e6, "model": 1e6}
+        shifted = {name: dict.fromkeys(("value", "low", "high"), value) for name, value in far.items()}
+        return {name: each | shifted.get(name, {}) for name, each in original(*of).items()}
+
+    monkeypatch.setattr(judgement, "_estimates", estimates)
+    check = judgement._calibrated
+    for struck, verdict in (("fqe", "better"), ("model", "worse"), ("", "not shown to be better")):
+
+        def calibrated(*of: Any, struck: str = struck) -> dict[str, Any]:
+            checks = check(*of)
+            return checks | {name: checks[name] | {"agrees": name != struck} for name in ("fqe", "model")}
+
+        monkeypatch.setattr(judgement, "_calibrated", calibrated)
+        result = json.loads(mopo(f"{JUDGE} --force").out)["ope"]
+        assert (result["verdict"], result["struck_out"]) == (verdict, [struck] if struck else [])
+        assert result["sentence"].lower().startswith(verdict)
+
+
 def test_judging_that_is_stopped_and_killed_ends_with_the_same_bytes(
     trained: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +158,12 @@ def test_judging_that_is_stopped_and_killed_ends_with_the_same_bytes(
         with monkeypatch.context() as patch:
             stop_at(look, patch)
             assert mopo(JUDGE).code == 143
+    taken = []
+    for name in ("advance", "advance_fqe"):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *of, name=name, take=original: (taken.append(name), take(*of)))
     assert "the judge's training goes on" in mopo(JUDGE.replace(" --json", "")).err
+    assert taken == ["advance_fqe"], "what was done is not done again"
     name = "evaluations/p-ope.json"
     assert (trained / name).read_bytes() == Path("whole", name).read_bytes() and unfinished(trained) == []
 

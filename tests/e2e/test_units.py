@@ -17,7 +17,10 @@ from mopo_cli.stages.common.policies import greedy_policy, open_policy
 
 MAP = "obs=clock+flow+count,action=valve,reward=reward,episode=batch"
 OFFSETS, UNITS = np.array([1.7e9, 2e-6, 5e6]), np.array([1.0, 1e-7, 100.0])
-MODEL = "train-model --networks 3 --hidden 24 --layers 2 --weight-decay 1e-5,1e-5,1e-5 --max-epochs 30 --judge-share 0 --threads 1"
+MODEL = (
+    "train-model --networks 3 --hidden 24 --layers 2 --weight-decay 1e-5,1e-5,1e-5 --max-epochs 30 --judge-share 0 "
+    "--threads 1"
+)
 POLICY = (
     "train-policy --h 2 --epochs 3 --steps-per-epoch 100 --rollout-every 100 --rollout-batch 200 --batch-size 64 "
     "--hidden 24 --eval-every 0 --threads 1"

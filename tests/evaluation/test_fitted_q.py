@@ -20,6 +20,7 @@ from mopo_cli.evaluation.fitted_q import (
     return_bounds,
     start_fqe,
 )
+from mopo_cli.nets.perceptron import evaluate
 
 TINY = FqeSettings(critics=3, hidden=16, batch_size=32, first_steps=20, steps=40)
 GAMMA = 0.9
@@ -102,6 +103,18 @@ def test_the_values_of_a_tabular_process_are_exact() -> None:
     states, actions = torch.eye(4)[:3].repeat_interleave(2, dim=0), torch.tensor([[-1.0], [1.0]]).repeat(3, 1)
     values = fqe_values(fqe, 0, states, actions).mean(dim=0).view(3, 2)
     torch.testing.assert_close(values, exact, atol=0.06, rtol=0)
+
+
+def test_no_target_is_out_of_what_rewards_allow() -> None:
+    """A target network that promises a million, and follows hardly: the critics learn no more than ten times the
+    greatest reward."""
+    log = replace(make_log(), reward=torch.linspace(0, 1, 15), terminal=torch.zeros(15))
+    fqe = start_fqe(log, [ask(log)], replace(TINY, first_steps=1, steps=400, learning_rate=0.03, tau=1e-9), GAMMA)
+    fqe.critic.target.layers[0][-1][1].fill_(1e6)
+    advance_fqe(fqe, 1000)
+    (values,) = evaluate((fqe.critic, (fqe.observation[None], log.action[None])))
+    learned = (fqe.centre + fqe.unit * values.out[0]).flatten()
+    torch.testing.assert_close(learned, torch.full((15,), 10.0), atol=1.5, rtol=0)
 
 
 def test_every_critic_learns_from_a_bootstrap_of_whole_episodes() -> None:
