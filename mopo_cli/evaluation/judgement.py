@@ -74,7 +74,7 @@ def questions(log: Log, policies: Mapping[str, Act], gamma: float) -> list[Quest
     asked = [Question(name, act(log.next_observation), everywhere) for name, act in policies.items()]
     following = torch.cat([log.action[1:], log.action[-1:]])
     followed = (log.steps_left() > 0) | (log.terminal > 0)  # where a record ends, the next action is not in the log
-    returns = logged_returns(log, gamma)[log.first]
+    returns = _recorded_returns(log, gamma)
     for name, chosen in slices(returns).items():
         asked.append(Question(name, following, followed & chosen[log.episode]))
     return asked
@@ -93,7 +93,7 @@ def slices(returns: Tensor) -> dict[str, Tensor]:
 
 def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     """The floor, the estimates of the clone and of every seed, what the estimators are worth, and the verdict."""
-    floor = by_episodes(_numpy(_returns(judge, judge.log, ALL)))
+    floor = by_episodes(_numpy(_returns(judge, judge.log)))
     calibration = {name: _calibrated(judge, name) for name in SLICES}
     struck = [e for e in ESTIMATORS if any(not checks[e]["agrees"] for checks in calibration.values())]
     estimates = {name: _estimates(judge, name) for name in judge.policies}
@@ -115,10 +115,20 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _returns(judge: Judge, log: Log, name: str) -> Tensor:
+def _recorded_returns(log: Log, gamma: float) -> Tensor:
+    """The discounted rewards of every episode `[E]`, and nothing for what follows the record."""
+    return logged_returns(log, gamma, torch.zeros(len(log.first), device=log.reward.device))[log.first]
+
+
+def _returns(judge: Judge, log: Log) -> Tensor:
     """The discounted returns of a log's episodes `[E]`; critics say what follows a record that ends before the task."""
+    return logged_returns(log, judge.gamma, _after(judge, log, ALL).mean(dim=0))[log.first]
+
+
+def _after(judge: Judge, log: Log, name: str) -> Tensor:
+    """What every critic of a question says of the time after each record of a log `[K, E]`, 0 where the task ended."""
     last = log.next_observation[log.last]
-    return logged_returns(log, judge.gamma, judge.tail(name)(last, judge.policies[CLONE](last)))[log.first]
+    return judge.replicates(name, last, judge.policies[CLONE](last)) * (1 - log.terminal[log.last].double())
 
 
 def _estimates(judge: Judge, name: str) -> dict[str, Any]:
@@ -140,21 +150,24 @@ def _estimates(judge: Judge, name: str) -> dict[str, Any]:
 
 
 def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
-    """What a slice of the other episodes returned, and what every estimator says of it."""
-    log = judge.others
-    episodes = torch.nonzero(slices(logged_returns(log, judge.gamma)[log.first])[name])[:, 0]
-    returns = _returns(judge, log, name)
-    rows = log.first[episodes]
-    truth = by_episodes(_numpy(returns[episodes]))
-    values = judge.replicates(name, log.observation[rows], log.action[rows]).mean(dim=1)
-    some = episodes[_drawn(len(episodes), f"calibration/{name}")]
-    record, actual = _record(judge, log, some, returns), by_episodes(_numpy(returns[some]))
+    """What the records of a slice of the other episodes returned, and what every estimator says of it.
+
+    Only what is in the log counts: of a record that ends before the task, critics count what they say of its first step
+    less what they say of the time after its last.
+    """
+    log, ensemble = judge.others, judge.place.ensemble
+    returns = _recorded_returns(log, judge.gamma)
+    episodes = torch.nonzero(slices(returns)[name])[:, 0]
+    first, length = log.first[episodes], (log.last - log.first + 1)[episodes]
+    after = _after(judge, log, name)[:, episodes]
+    values = judge.replicates(name, log.observation[first], log.action[first])
+    fqe = by_replicates(_numpy((values - judge.gamma ** length.double() * after).mean(dim=1)))
+    some = _drawn(len(episodes), f"calibration/{name}")
+    record = _record(log, episodes[some], after.mean(dim=0)[some])
     tail = judge.tail(name)
-    imagined = [
-        replayed_values(judge.place, k, record, tail, _noise(judge, k)) for k in range(len(judge.place.ensemble))
-    ]
+    imagined = [replayed_values(judge.place, k, record, tail, _noise(judge, k)) for k in range(len(ensemble))]
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
-    fqe = by_replicates(_numpy(values))
+    truth, actual = by_episodes(_numpy(returns[episodes])), by_episodes(_numpy(returns[episodes][some]))
     return {
         "return": asdict(truth),
         "fqe": asdict(fqe) | {"agrees": fqe.overlaps(truth)},
@@ -163,15 +176,12 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     }
 
 
-def _record(judge: Judge, log: Log, episodes: Tensor, returns: Tensor) -> Record:
+def _record(log: Log, episodes: Tensor, rest: Tensor) -> Record:
     first, last = log.first[episodes], log.last[episodes]
     length = last - first + 1
     steps = torch.arange(int(length.max()), device=length.device)
     rows = torch.minimum(first[:, None] + steps, last[:, None])
-    summed = (log.reward[rows].double() * judge.gamma**steps * (steps < length[:, None])).sum(dim=1)
-    # What is added to the rewards of the record, as it counts at its end.
-    rest = (returns[episodes] - summed) / judge.gamma ** length.double()
-    return Record(log.observation[first], log.action[rows], length, torch.where(log.terminal[last] > 0, 0.0, rest))
+    return Record(log.observation[first], log.action[rows], length, rest)
 
 
 def _weighted(judge: Judge, name: str) -> dict[str, float]:

@@ -76,7 +76,7 @@ def policy_values(
 class Record:
     """n logged episodes: first observations `[n, obs_dim]`, actions `[n, longest, act_dim]`, lengths `[n]`.
 
-    `rest` `[n]` is what follows after the record, 0 where the task ended.
+    `rest` `[n]` is what a tail counts after the end of the record, 0 where the task ended.
     """
 
     start: Tensor
@@ -86,10 +86,7 @@ class Record:
 
 
 def replayed_values(place: Place, network: int, record: Record, tail: Tail, generator: torch.Generator) -> ModelValues:
-    """As `policy_values`, with the actions of a record: what its episodes return in one network.
-
-    An episode ends where its record does.
-    """
+    """As `policy_values`, with the actions of a record: what its steps return in one network, and no more."""
     value = torch.zeros(len(record.start), dtype=torch.float64, device=record.start.device)
     alive, t, cut = torch.arange(len(value), device=value.device), 0, 0
 
@@ -101,9 +98,9 @@ def replayed_values(place: Place, network: int, record: Record, tail: Tail, gene
         within = t < record.length[origin]
         part = Transition(**{name: column[within] for name, column in vars(step).items()})
         _add(value, place.gamma**t, part, origin[within], outside[within], tail)
-        cut += int((outside & within).sum())
-        ends = origin[(record.length[origin] == t + 1) & ~outside]
-        value[ends] += place.gamma ** (t + 1) * record.rest[ends]
+        left = origin[outside & within]
+        value[left] -= place.gamma ** record.length[left].double() * record.rest[left]
+        cut += len(left)
         alive, t = origin[step.terminal == 0], t + 1
     return ModelValues(value, cut / len(value))
 

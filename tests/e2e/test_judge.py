@@ -116,8 +116,12 @@ def test_without_an_environment_evaluate_judges(trained: Path, mopo: Any) -> Non
     assert result["floor"]["undiscounted"]["value"] == pytest.approx(undiscounted, rel=1e-5)
     assert {*result["calibration"]} == {"all episodes", "worse third", "better third"}
     others = data.rewards[~held].reshape(24, 20).astype(float) @ 0.99 ** np.arange(20)
-    tail = result["calibration"]["all episodes"]["return"]["value"] - others.mean()
-    assert -(0.99**20) * 200 < tail < 0, "what follows the records, by the critics: costs without end"
+    in_the_log = {name: each["return"]["value"] for name, each in result["calibration"].items()}
+    thirds = {"worse third": np.sort(others)[:8].mean(), "better third": np.sort(others)[-8:].mean()}
+    assert in_the_log == pytest.approx({"all episodes": others.mean()} | thirds, rel=1e-5)
+    records = data.rewards[held].reshape(6, 20).astype(float) @ 0.99 ** np.arange(20)
+    rest = result["floor"]["discounted"]["value"] - records.mean()
+    assert -(0.99**20) * 200 < rest < 0, "what follows the records, by the critics: costs without end"
     human = mopo(JUDGE.replace(" --json", ""))
     assert human.code == 0 and "evaluate/p/ope is up to date" in human.err
     assert human.out.strip() == result["sentence"]

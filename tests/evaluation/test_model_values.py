@@ -68,15 +68,16 @@ def test_a_state_that_is_none_is_cut_too() -> None:
     assert values.value.tolist() == pytest.approx([0.0, 3000.0]) and values.cut == 1
 
 
-def test_a_record_is_replayed_by_its_actions_to_its_end() -> None:
+def test_a_record_is_replayed_by_its_actions_and_ends_with_them() -> None:
     action = torch.tensor([[[0.5], [0.5], [0.5]], [[-1.0], [-1.0], [9.0]]])
     record = Record(START, action, torch.tensor([3, 2]), torch.tensor([0.0, 7.0], dtype=torch.float64))
     values = replayed_values(place(), 0, record, tail, torch.Generator())
     first = 0 + 0.9 * 1.5 + 0.81 * 3
-    assert values.value.tolist() == pytest.approx([first, 3 + 0.9 * 3 + 0.81 * 7], rel=1e-5)
+    assert values.value.tolist() == pytest.approx([first, 3 + 0.9 * 3], rel=1e-5)
 
 
 def test_a_replayed_record_that_leaves_the_data_is_cut() -> None:
-    record = Record(START, torch.zeros(2, 4, 1), torch.tensor([4, 4]), torch.zeros(2, dtype=torch.float64))
+    """It is worth what the tail says from there on, less what it says of the time after the record."""
+    record = Record(START, torch.zeros(2, 4, 1), torch.tensor([4, 3]), torch.tensor([0.0, 100.0], dtype=torch.float64))
     values = replayed_values(place(-1.0), 0, record, tail, torch.Generator())
-    assert values.value.tolist() == pytest.approx([0.0, 3000.0]) and values.cut == 1
+    assert values.value.tolist() == pytest.approx([0.0, 3000.0 - 0.9**3 * 100]) and values.cut == 1
