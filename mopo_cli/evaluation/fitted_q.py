@@ -6,6 +6,7 @@ estimate would with other data. All critics are one stack. They begin at the ret
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import cos, pi
 
 import torch
@@ -60,12 +61,12 @@ class Log:
     next_observation: Tensor
     episode: Tensor
 
-    @property
+    @cached_property
     def first(self) -> Tensor:
         """The first row of every episode `[E]`."""
         return torch.nonzero(torch.diff(self.episode, prepend=self.episode.new_tensor([-1])))[:, 0]
 
-    @property
+    @cached_property
     def last(self) -> Tensor:
         """The last row of every episode `[E]`."""
         return torch.cat([self.first[1:], self.first.new_tensor([len(self.episode)])]) - 1

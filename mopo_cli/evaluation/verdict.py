@@ -7,10 +7,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
 
 Word = Literal["better", "not shown to be better", "worse"]
-
-_Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,6 @@ class Estimate:
     def overlaps(self, other: "Estimate") -> bool:
         """Whether the intervals have a number in common."""
         return self.low <= other.high and other.low <= self.high
-
-
-def student_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t, to a hundredth from 3 degrees of freedom on (Cornish and Fisher 1960)."""
-    if freedom < 1:
-        return inf
-    z, n = _Z, freedom
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
-    return z + (z**3 + z) / (4 * n) + second + third
 
 
 def by_replicates(replicates: ArrayLike) -> Estimate:
@@ -63,7 +52,7 @@ def by_episodes(returns: ArrayLike, n: int = 2000, seed: int = 0) -> Estimate:
 
 
 def _around(value: float, deviation: float, freedom: int) -> Estimate:
-    half = student_quantile(freedom) * deviation
+    half = float(t.ppf(0.975, freedom)) * deviation if freedom else inf
     return Estimate(float(value), float(value - half), float(value + half))
 
 

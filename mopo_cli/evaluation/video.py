@@ -24,7 +24,9 @@ def ffmpeg() -> str:
         return str(get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:  # RuntimeError: the package without its program
         name = getattr(error, "name", None) or "ffmpeg"
-        raise InputError(f"A video needs {name}, which is not installed.", hint="pip install 'mopo[video]'") from error
+        raise InputError(
+            f"A video needs {name}, which is not installed.", hint="pip install imageio-ffmpeg pillow"
+        ) from error
 
 
 @contextmanager

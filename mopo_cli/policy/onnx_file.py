@@ -19,7 +19,7 @@ _OPSET, _IR_VERSION = 13, 8
 def require_onnx(what: str, *packages: str) -> None:
     """InputError, with how to install them, where packages are missing; ``what`` begins the sentence."""
     if missing := [package for package in packages if find_spec(package) is None]:
-        raise InputError(f"{what} needs {' and '.join(missing)}.", hint="pip install 'mopo[onnx]'")
+        raise InputError(f"{what} needs {' and '.join(missing)}.", hint=f"pip install {' '.join(missing)}")
 
 
 def write_onnx(path: Path, weights: Weights, texts: dict[str, str]) -> None:

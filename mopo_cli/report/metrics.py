@@ -44,7 +44,7 @@ def check_sinks(flag: str, names: Sequence[str]) -> None:
         if spec is None or spec.origin is None:
             raise SettingsError(
                 f"{flag} {name} needs the package {library}, which is not installed.",
-                hint=f"pip install 'mopo[{name}]'",
+                hint=f"pip install {library}",
             )
 
 

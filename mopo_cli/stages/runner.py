@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,11 +246,8 @@ class Stage:
             elif not any(path.rglob(self.state_file.name)):  # what goes on from there is a stage of its own
                 shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):  # other stages' states keep the folders above
-            for place in (folder, *folder.parents):
-                if place == self.run.root:
-                    break
-                if place.exists():
-                    place.rmdir()
+            for place in filter(Path.exists, takewhile(self.run.root.__ne__, (folder, *folder.parents))):
+                place.rmdir()
 
 
 @contextmanager

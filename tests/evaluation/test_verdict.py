@@ -13,15 +13,18 @@ from mopo_cli.evaluation.verdict import (
     by_importance,
     by_replicates,
     by_stack,
-    student_quantile,
     word,
     word_of_all,
 )
 
 
-@pytest.mark.parametrize(("freedom", "value"), [(3, 3.182), (4, 2.776), (6, 2.447), (7, 2.365), (29, 2.045)])
-def test_student_s_quantile_is_that_of_the_tables(freedom: int, value: float) -> None:
-    assert student_quantile(freedom) == pytest.approx(value, rel=0.008)
+@pytest.mark.parametrize(("count", "quantile"), [(2, 12.706), (8, 2.365), (30, 2.045)])
+def test_the_interval_is_that_of_student(count: int, quantile: float) -> None:
+    """The quantiles of the tables, times the deviation of the replicates."""
+    values = np.random.default_rng(0).normal(size=count)
+    estimate = by_replicates(values)
+    assert estimate.high - estimate.value == pytest.approx(quantile * values.std(ddof=1), rel=1e-3)
+    assert estimate.value - estimate.low == pytest.approx(estimate.high - estimate.value)
 
 
 def test_one_replicate_says_nothing_of_its_spread() -> None:

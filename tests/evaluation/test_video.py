@@ -80,7 +80,7 @@ def test_a_missing_library_is_named_with_the_mend(module: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=f"needs {module}, which is not installed") as missing:
         ffmpeg()
-    assert missing.value.hint == "pip install 'mopo[video]'"
+    assert missing.value.hint == "pip install imageio-ffmpeg pillow"
 
 
 def test_a_label_is_in_the_upper_left_corner_only() -> None:

@@ -143,7 +143,7 @@ def test_refused_before_anything_runs(
     refuses("evaluate --episodes 5 --video folder.mp4", 4, "--video folder.mp4 is a folder, not a file.")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "imageio_ffmpeg", None)
-        refuses("evaluate --episodes 5 --video a.mp4", 4, "pip install 'mopo[video]'")
+        refuses("evaluate --episodes 5 --video a.mp4", 4, "pip install imageio-ffmpeg pillow")
     monkeypatch.setattr("mopo_cli.stages.analysis.video.ffmpeg", lambda: "ffmpeg")
     with monkeypatch.context() as patch:
         patch.setattr(MujocoEnv, "render", lambda environment: None)

@@ -124,7 +124,7 @@ def _maps(stage: Stage, data: Values, rows: Values, seed: int) -> Iterator[Map]:
     labels = [f"principal component {i + 1} ({share:.0%})" for i, share in enumerate(shares)]
     yield _map("pca", (labels[0], labels[1]), project, data, rows)
     if umap_version() is None:
-        stage.report.say("Without UMAP's map: umap-learn is not installed (pip install 'mopo[umap]').")
+        stage.report.say("Without UMAP's map: umap-learn is not installed (pip install umap-learn).")
         return
     if stage.should_stop():
         raise Stopped(stage.signal)
