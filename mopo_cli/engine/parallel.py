@@ -82,6 +82,17 @@ def spread(work: Callable[[int], Result], count: int) -> list[Result]:
         _busy.release()
 
 
+@contextmanager
+def working_alone() -> Iterator[None]:
+    """Meanwhile `spread` computes alone."""
+    free = _busy.acquire(blocking=False)
+    try:
+        yield
+    finally:
+        if free:
+            _busy.release()
+
+
 def spread_evenly(work: Callable[[int], Result], count: int) -> list[Result]:
     """As `spread`, but a piece that would be left over for one thread alone comes last, free to use all of them."""
     even = count - 1 if count % thread_count() == 1 else count

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mopo_cli.engine.fused import fused
 from mopo_cli.engine.parallel import spread, spread_evenly
+from mopo_cli.engine.traced import traced
 from mopo_cli.nets.layers import (
     Activation,
     add_rows,
@@ -22,7 +23,8 @@ from mopo_cli.nets.layers import (
     weight_gradient,
     whole_chain_gradient,
 )
-from mopo_cli.nets.stacked import DTYPES, Layout, Parameters, aligned, cast, join, unit
+from mopo_cli.nets.precision import Precision
+from mopo_cli.nets.stacked import DTYPES, Layout, Parameters, aligned, cast, chain, join, unit
 
 MAX_LOG_VARIANCE = 0.5
 MIN_LOG_VARIANCE = -10.0
@@ -120,18 +122,26 @@ def likelihood_gradient(networks: Parameters, x: Tensor, target: Tensor, into: P
 
     Scaled inputs x `[M, B, in]`, target `[M, B, D]`.
     """
-    results = spread_evenly(lambda u: _loss(networks, u, unit(x, u), unit(target, u), into), len(networks.parts))
+
+    def work(u: int) -> tuple[Tensor, Tensor, Tensor]:
+        grads = into.parts[u]
+        loss = _loss(networks.parts[u], networks.products, unit(x, u), unit(target, u), grads)
+        return loss, grads["max_logvar"], grads["min_logvar"]
+
+    results = spread_evenly(work, len(networks.parts))
     return Likelihood(*(join(list(column)) for column in zip(*results, strict=True)))
 
 
-def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Parameters) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss `[…]` of a unit, and its slopes by the bounds; they and all others go into `into`."""
-    params, grads = networks.parts[u], into.parts[u]
+@traced
+def _loss(
+    params: dict[str, Tensor], products: Precision, x: Tensor, target: Tensor, grads: dict[str, Tensor]
+) -> Tensor:
+    """The loss `[…]` of a unit; its slopes by all parameters go into `grads`."""
     inputs: list[Tensor] = [x]
     before: list[Tensor] = []
-    layers = networks.layers[u]
+    layers, by_layers = chain(params), chain(grads)
     for layer, (weight, bias) in enumerate(layers, 1):
-        dtype = DTYPES[networks.products] if layer < len(layers) else x.dtype
+        dtype = DTYPES[products] if layer < len(layers) else x.dtype
         went_in, came_out = affine_and_silu(inputs[-1], weight, bias, dtype)
         before.append(went_in)
         inputs.append(came_out)
@@ -142,12 +152,12 @@ def _loss(networks: Parameters, u: int, x: Tensor, target: Tensor, into: Paramet
     slope = input_gradient(by_heads[0], weights[0])
     if x.dim() == 3:
         slope.baddbmm_(by_heads[1], weights[1].mT)
-        upstream = _silu_gradient_adding(slope, None, before[-1], into.layers[u][-1][1], None)
-        whole_chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], into.layers[u])
+        upstream = _silu_gradient_adding(slope, None, before[-1], by_layers[-1][1], None)
+        whole_chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], by_layers)
     else:
         upstream = _silu_gradient(slope.add_(input_gradient(by_heads[1], weights[1])), before[-1])
-        chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], into.layers[u])
-    return loss, grads["max_logvar"], grads["min_logvar"]
+        chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], by_layers)
+    return loss
 
 
 def _heads_gradient(

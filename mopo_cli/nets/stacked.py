@@ -96,6 +96,12 @@ def _padded(floats: int) -> int:
     return -(-floats // _FLOATS) * _FLOATS
 
 
+def chain(matrices: dict[str, Tensor]) -> Layers:
+    """The layers w0 b0 w1 b1 … among named matrices."""
+    count = sum(name[0] == "w" and name[1:].isdigit() for name in matrices)
+    return [(matrices[f"w{i}"], matrices[f"b{i}"]) for i in range(count)]
+
+
 @dataclass(frozen=True)
 class Parameters:
     """The parameters `flat` `[M, size]` of M networks, or a gradient by them.
@@ -118,8 +124,7 @@ class Parameters:
     @cached_property
     def layers(self) -> list[Layers]:
         """The chain of layers w0 b0 w1 b1 … of every unit."""
-        count = sum(name[0] == "w" and name[1:].isdigit() for name, _ in self.layout.shapes)
-        return [[(views[f"w{i}"], views[f"b{i}"]) for i in range(count)] for views in self.parts]
+        return [chain(views) for views in self.parts]
 
     def divided(self, count: int) -> "list[Parameters]":
         """The stack in so many equal parts, each a stack of its own; made once."""
