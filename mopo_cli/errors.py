@@ -59,6 +59,12 @@ class DivergedError(MopoError):
     exit_code = 7
 
 
+class FailedError(MopoError):
+    """Some of a study could not be trained."""
+
+    exit_code = 7
+
+
 class NetworkError(MopoError):
     """A download failed."""
 

@@ -3,6 +3,17 @@
 from typing import Annotated, Any
 
 from mopo_cli.cli.context import Context, open_context
+from mopo_cli.cli.elsewhere import (
+    CellsPerJob,
+    Collect,
+    CpusPerJob,
+    GpusPerJob,
+    On,
+    PlanFile,
+    Slurm,
+    open_hand_out,
+    tell_plan,
+)
 from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.ablation import check_grid, grid, method_cells
@@ -50,18 +61,26 @@ def ablate(
     datasets: Datasets = None,
     only: Only = None,
     env: Env = None,
+    on: On = None,
+    cpus_per_job: CpusPerJob = None,
+    gpus_per_job: GpusPerJob = None,
+    cells_per_job: CellsPerJob = None,
+    slurm: Slurm = None,
+    plan: PlanFile = None,
+    collect: Collect = False,
 ) -> None:
-    """Compare methods, penalties or values of any setting, or make a paper's table."""
+    """Compare methods, penalties or values of any setting, or make a paper's table; here or on a cluster."""
+    hand_out = open_hand_out(on, cpus_per_job, gpus_per_job, cells_per_job, slurm, plan, collect)
     if table is not None:
         from mopo_cli.cli.paper_table import paper_table
 
         if rank is not None:
             raise UsageError("--rank compares cells of one data set, but a table has several.", hint="leave --rank out")
-        return paper_table(call, table, datasets, only, env)
+        return paper_table(call, table, datasets, only, env, hand_out)
     if stray := [f"--{name}" for name, value in (("datasets", datasets), ("only", only), ("env", env)) if value]:
         raise UsageError(f"{stray[0]} needs --table NAME.", hint="mopo presets tables")
     from mopo_cli.evaluation.ranking import RANKINGS
-    from mopo_cli.stages.common.published_policies import raise_if_diverged
+    from mopo_cli.stages.common.published_policies import raise_if_diverged, raise_if_failed
 
     if rank is not None and rank not in RANKINGS:
         raise UsageError(f"--rank must be one of {', '.join(RANKINGS)}, not {rank!r}.", hint="mopo ablate --help")
@@ -72,13 +91,16 @@ def ablate(
     if ranks_by_model or any(cell.needs_model for cell in cells):
         context.needs("train-model", "model")
         context.select_elites_if_missing()
-    result = ablate_by_model(context, settings, cells, options, call.report)
+    result = ablate_by_model(context, settings, cells, options, call.report, hand_out)
+    if plan and hand_out and hand_out.lines:
+        return tell_plan(call.report, hand_out)
     if rank:
         from mopo_cli.stages.analysis.rank import run_rank
 
         result["ranking"] = run_rank(context.run, settings, rank, options, call.report)
     call.report.result(result)
     raise_if_diverged(result)
+    raise_if_failed(result)
 
 
 def _ranks_by_model(rank: str, cells: tuple[TrainPolicy, ...]) -> bool:

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from mopo_cli import __version__
-from mopo_cli.cli import ablate, bench, export, export_logs, fetch_data, presets, report, run, show, stages
+from mopo_cli.cli import ablate, bench, export, export_logs, fetch_data, job, presets, report, run, show, stages
 from mopo_cli.cli.options import ALGORITHMS, metavar, option
 from mopo_cli.cli.options import show as shown
 
@@ -83,6 +83,7 @@ app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show
 app.command("report", epilog=_examples(report.EXAMPLES), rich_help_panel=WHOLE)(report.report)
 app.command("export", epilog=_examples(export.EXAMPLES), rich_help_panel=WHOLE)(export.export)
 app.command("export-logs", epilog=_examples(export_logs.EXAMPLES), rich_help_panel=WHOLE)(export_logs.export_logs)
+app.command("job", epilog=_examples(job.EXAMPLES), rich_help_panel=WHOLE)(job.job)
 app.command("bench", epilog=_examples(bench.EXAMPLES), rich_help_panel=WHOLE)(bench.bench)
 app.add_typer(presets.app, name="presets", rich_help_panel=WHOLE)
 examples = {"fetch-data": fetch_data.EXAMPLES, **stages.EXAMPLES, "ablate": ablate.EXAMPLES}

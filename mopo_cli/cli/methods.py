@@ -15,6 +15,7 @@ from mopo_cli.store.lineage import read_lineage, record_stage
 from mopo_cli.store.run import RunFolder
 
 if TYPE_CHECKING:
+    from mopo_cli.stages.jobs.hand_out import HandOut
     from mopo_cli.stages.runner import Options
 
 Demands = dict[str, dict[str, Any]]
@@ -80,7 +81,12 @@ def _recorded(context: Context, stage: str) -> dict[str, Any]:
 
 
 def ablate_by_model(
-    context: Context, settings: Ablate, cells: Sequence[TrainPolicy], options: "Options", report: Report
+    context: Context,
+    settings: Ablate,
+    cells: Sequence[TrainPolicy],
+    options: "Options",
+    report: Report,
+    hand_out: "HandOut | None" = None,
 ) -> dict[str, Any]:
     """Train every cell with the model that it needs, in this run or a variant of it; returns one table's result.
 
@@ -101,6 +107,7 @@ def ablate_by_model(
             in_variants[key] = variant(context, demands, quiet), [cell]
     parts: list[Path] = []
     for run, run_cells in in_variants.values():
-        run_ablate(run, settings, run_cells, options, quiet)
+        run_ablate(run, settings, run_cells, options, quiet, hand_out=hand_out)
         parts.append(run.ablation_dir(settings.table_name()) / "table.json")
-    return run_ablate(context.run, settings, in_this_run, options, report, parts)
+    parts = [part for part in parts if part.is_file()]  # what is only planned has no table
+    return run_ablate(context.run, settings, in_this_run, options, report, parts, hand_out)

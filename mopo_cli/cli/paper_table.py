@@ -14,6 +14,7 @@ from mopo_cli.store.run import current_run_kept, dataset_slug
 
 if TYPE_CHECKING:
     from mopo_cli.stages.ablation.paper_table import Part
+    from mopo_cli.stages.jobs.hand_out import HandOut
 
 _ROOT = Path("runs/papers")
 
@@ -21,7 +22,14 @@ _ROOT = Path("runs/papers")
 _MISSING = (NetworkError, InputError, CorruptError, LockedError, DivergedError)
 
 
-def paper_table(call: Call, name: str, datasets: str | None, only: str | None, env: str | None) -> None:
+def paper_table(
+    call: Call,
+    name: str,
+    datasets: str | None,
+    only: str | None,
+    env: str | None,
+    hand_out: "HandOut | None" = None,
+) -> None:
     """Train every missing cell of a table, and print it beside the published numbers.
 
     A data set or cell that fails is marked with the reason. Raises UsageError for an unknown table or row and for
@@ -42,7 +50,7 @@ def paper_table(call: Call, name: str, datasets: str | None, only: str | None, e
     for place, plan in enumerate(plans, start=1):
         call.report.say(f"\n{place}/{len(plans)} {plan.part.dataset}")
         with current_run_kept():
-            failures += _train(plan, table, Report(call.report.mode, hints=False))
+            failures += _train(plan, table, Report(call.report.mode, hints=False), hand_out)
         lines = table_lines(table, parts)
         result = publish_paper_table(root, table, lines, remarks, call.report if place == len(plans) else None)
     if failures and not any(line["last"] for line in lines):
@@ -83,7 +91,7 @@ def _announce(report: Report, table: PaperTable, plans: list[Plan]) -> None:
     report.say(f"{table.name}: {sets}, {len(cells)} cells x {seeds} seeds = {policies} policies{already}")
 
 
-def _train(plan: Plan, table: PaperTable, report: Report) -> list[MopoError]:
+def _train(plan: Plan, table: PaperTable, report: Report, hand_out: "HandOut | None") -> list[MopoError]:
     """Carry out a plan; returns the errors that stopped some or all of it, and marks them in its part."""
     from mopo_cli.stages.fetch_data import run_fetch_data
     from mopo_cli.stages.select_elites import run_select_elites
@@ -102,7 +110,7 @@ def _train(plan: Plan, table: PaperTable, report: Report) -> list[MopoError]:
             run_train_model(part.run, *plan.model, report)
             run_select_elites(part.run, *plan.elites, report)
         if cells:
-            ablate_by_model(plan.context, plan.ablation[0], cells, plan.ablation[1], report)
+            ablate_by_model(plan.context, plan.ablation[0], cells, plan.ablation[1], report, hand_out)
     except _MISSING as error:
         report.warn(f"{part.dataset}: {error.message}")
         labels = [row.label for row in table.rows if row.method or (row.data and part.info() is None)]

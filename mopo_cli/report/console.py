@@ -46,6 +46,13 @@ class Report:
         if self.is_human:
             self._line(Text(text))
 
+    def event(self, event: Mapping[str, Any], text: str) -> None:
+        """Tells of a change in a long study on stderr: people get ``text``, in json mode it is a line of JSON."""
+        if self.mode == "json":
+            self._line(Text(json.dumps(plain(dict(event)), allow_nan=False)))
+        else:
+            self.say(text)
+
     def hint(self, text: str) -> None:
         """Names the command to try next; nothing where the report was made without hints."""
         if self.is_human and self._hints:

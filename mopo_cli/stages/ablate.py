@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mopo_cli.config.ablation import axis_values
 from mopo_cli.config.schema import Ablate, TrainPolicy
 from mopo_cli.data.transition_files import read_dataset
@@ -13,16 +15,18 @@ from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
 from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
 from mopo_cli.stages.ablation.reuse import wall_seconds
-from mopo_cli.stages.ablation.train_cells import Cell, missing_cells, train_cells
+from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, alike, missing_cells, train_cells, with_seeds
 from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.open_world import policy_inputs
+from mopo_cli.stages.common.published_policies import nothing_made
+from mopo_cli.stages.jobs.hand_out import PLANNED, HandOut
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_text
 from mopo_cli.store.documents import TableDocument, read_document
 from mopo_cli.store.run import RunFolder
 
 _SETTINGS = ("method", "penalty", "lam", "h")
-_RESULTS = ("last", "last 10", "IQM (95 %)", "score", "s per seed")
+_RESULTS = ("last", "last 10", "IQM (95 %)", "score", "s per seed", "not trained")
 
 
 def run_ablate(
@@ -32,13 +36,15 @@ def run_ablate(
     options: Options,
     report: Report,
     parts: Sequence[Path] = (),
+    hand_out: HandOut | None = None,
 ) -> dict[str, Any]:
     """Train every cell that is not there yet and write table.md, .csv, .json and .png; returns the result object.
 
-    Seeds that diverged are named in it: see `raise_if_diverged`.
+    Seeds that diverged are named in it, and cells that could not be trained: see `raise_if_diverged`. With `hand_out`
+    cells are trained elsewhere; where it only plans them, no table is made.
     `parts` are the table.json of ablations on other models of the same dataset, whose cells go into this table.
     """
-    device = open_device(options)
+    device = open_device(options) if hand_out is None else torch.device("cpu")
     name = settings.table_name()
     inputs = {"dataset": dataset_path(run)}
     for cell in cells:
@@ -54,7 +60,11 @@ def run_ablate(
     with stage_envelope(run, f"ablate/{name}", recorded, inputs, options, report, complete) as stage:
         if stage.up_to_date:
             return stage.result()
-        records = train_cells(here, stage, device)
+        records = train_cells(here, stage, device, None if hand_out is None else _elsewhere(stage, hand_out))
+        if any(record.get("failed") == PLANNED for record in records):
+            return {"stage": stage.key, "run": str(run.root)}
+        if hand_out is not None and not parts and all("failed" in record for record in records):
+            raise nothing_made({record["cell"]: record["failed"] for record in records})
         made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, here, strict=True)]
         for part in parts:
             made += [
@@ -63,6 +73,20 @@ def run_ablate(
         if settings.method:
             made.sort(key=lambda cell: settings.method.index(cell[0]["method"]))
         return _publish_table(stage, name, here, made)
+
+
+def _elsewhere(stage: Stage, hand_out: HandOut) -> Elsewhere:
+    def train(left: dict[Cell, tuple[int, ...]]) -> dict[Cell, str]:
+        stacks = [
+            cells[i : i + hand_out.together]
+            for cells in alike(list(left))
+            for i in range(0, len(cells), hand_out.together)
+        ]
+        settings = [[with_seeds(cell.settings, left[cell]) for cell in stack] for stack in stacks]
+        failures = hand_out.train(stage, settings)
+        return {cell: why for stack, why in zip(stacks, failures, strict=True) if why for cell in stack}
+
+    return train
 
 
 def _publish_table(
@@ -91,8 +115,9 @@ def _publish_table(
     returns = {r["cell"]: [v["last"] for v in r["returns"].values() if "last" in v] for r in records}
     ablation_plot(stage.out.stage(paths["png"]), info.dataset_id, returns, references)
     lost = [f"{record['cell']} seed {seed}" for record in records for seed in record["diverged"]]
-    outputs = paths | {f"cell/{cell.name}": cell.description for cell in cells}
-    return stage.finish(outputs, {"table": name, "cells": timed, "diverged": lost})
+    failed = {record["cell"]: record["failed"] for record in records if "failed" in record}
+    outputs = paths | {f"cell/{cell.name}": cell.description for cell in cells if cell.name not in failed}
+    return stage.finish(outputs, {"table": name, "cells": timed, "diverged": lost, "failed": failed})
 
 
 def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[str, Any]:
@@ -125,7 +150,7 @@ def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
         middle = f"{record['iqm']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
     score = format_mean_std(*record["score"]) if record.get("score") else None
     times = [seconds for seconds in record.get("wall_seconds", {}).values() if seconds is not None]
-    results = (last, last_10, middle, score, sum(times) / len(times) if times else None)
+    results = (last, last_10, middle, score, sum(times) / len(times) if times else None, record.get("failed"))
     return (*_differing(record, axes), record["epochs"], len(record["returns"]), *results)
 
 

@@ -272,7 +272,7 @@ def stage_envelope(
     stage = Stage(run, key, settings, {}, options, report)
     refuse_links(run)
     with catch_signals(stage), run_lock(run.root), ExitStack() as context:
-        discard_leftovers(run.root, but=run.trainings)
+        discard_leftovers(run.root, but=run.of_others)
         stage.discard()
         context.callback(stage.discard)
         stage.inputs = describe_files(run, inputs)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,14 @@ def move_into_place(temporary: Path, path: Path) -> None:
     fsync(path.parent)
 
 
-def discard_leftovers(folder: Path, name: str = "**/.*", but: Path | None = None) -> None:
+def discard_leftovers(folder: Path, name: str = "**/.*", but: Collection[Path] = ()) -> None:
     """Remove the temporary files that killed processes left under ``folder``; call it under its lock.
 
-    ``name`` is a glob for the path in the folder, without the ending of temporary files. What is in the folder ``but``
-    stays.
+    ``name`` is a glob for the path in the folder, without the ending of temporary files. What is in the folders
+    ``but`` stays.
     """
     for leftover in folder.glob(f"{name}{_TEMPORARY}*"):
-        if leftover.is_file() and not (but and leftover.is_relative_to(but)):
+        if leftover.is_file() and not any(map(leftover.is_relative_to, but)):
             leftover.unlink(missing_ok=True)
 
 

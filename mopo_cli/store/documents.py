@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.config import with_config
@@ -151,6 +151,16 @@ class Extra(TypedDict):
 
 
 @typed
+class JobExecution(TypedDict):
+    """How a job is to be executed: `Options` of the same names."""
+
+    device: str
+    threads: int | None
+    engine: str
+    products: str
+
+
+@typed
 class StageEntry(TypedDict):
     """One finished stage in run.json."""
 
@@ -161,6 +171,17 @@ class StageEntry(TypedDict):
     wall_seconds: Seconds
     finished: str
     extra: Extra
+
+
+@typed
+class JobDocument(TypedDict):
+    """A job file: policies or a model to train, on what, and how; `format` and `mopo` are compared first."""
+
+    stage: Literal["train-policy", "train-model"]
+    settings: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    inputs: Files
+    fetched: StageEntry
+    execution: JobExecution
 
 
 @typed

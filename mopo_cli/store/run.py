@@ -78,9 +78,19 @@ class RunFolder:
         return RunFolder(self.root / _VARIANTS / _checked(name))
 
     @property
+    def jobs(self) -> Path:
+        """The folder of the jobs of studies, which other machines may be at work on."""
+        return self.root / "jobs"
+
+    @property
     def trainings(self) -> Path:
         """The folder of the states of policies in training, where several processes may be at work at once."""
         return self.state("train-policy")
+
+    @property
+    def of_others(self) -> tuple[Path, Path]:
+        """Folders in which other processes may be at work while one holds the run."""
+        return self.trainings, self.jobs
 
     def state(self, key: str) -> Path:
         """The folder of a stage's resume checkpoint; ``key`` is as in run.json, "train-policy/NAME"."""

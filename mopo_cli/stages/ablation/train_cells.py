@@ -1,7 +1,7 @@
 """Many policies on one dataset: cells that can share a stack train side by side, and each is published when done."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from mopo_cli.stages.common.memory_estimates import policy_bytes
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs, policy_roles
 from mopo_cli.stages.common.policy_stack import train_stack
 from mopo_cli.stages.common.published_policies import returns_of, stage_member
+from mopo_cli.stages.jobs.finished import Finished, finished_by_jobs
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
@@ -53,40 +54,73 @@ class Cell:
         return self.folder / "cell.json"
 
 
-def train_cells(cells: list[Cell], stage: Stage, device: torch.device) -> list[dict[str, Any]]:
-    """Train every cell that is not there yet; returns a record per cell, in their order.
+Elsewhere = Callable[[dict[Cell, tuple[int, ...]]], dict[Cell, str]]
+"""Has these seeds of cells trained by other processes, among the run's jobs; returns why cells could not be trained."""
+
+
+def train_cells(
+    cells: list[Cell], stage: Stage, device: torch.device, elsewhere: Elsewhere | None = None
+) -> list[dict[str, Any]]:
+    """Train every cell that is not there yet, here or `elsewhere`; returns a record per cell, in their order.
 
     Seeds that the run holds already, from `train-policy` or another ablation, are taken over but with --force, and
     of several cells with equal settings one is trained. A record tells the cell's name and settings, per seed the
-    last and last-10 returns while it trained and the policy's sha256, and the seeds that diverged.
+    last and last-10 returns while it trained and the policy's sha256, the seeds that diverged, and under "failed" why
+    it is not there.
     """
     missing = missing_cells(cells, stage)
     if len(missing) < len(cells):
         stage.report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
     distinct, twins = _twins(missing)
-    held = [] if stage.options.force else held_policies(stage.run)
+    finished = Finished([]) if stage.options.force else finished_by_jobs(stage.run)
+    held = [] if stage.options.force else [*held_policies(stage.run), *finished.policies]
     staged = stage.run.state(stage.key) / "staged"
     out = {cell: Publication(staged / f"cell-{place}") for place, cell in enumerate(missing)}
     with ExitStack() as context:
         for publication in out.values():
             context.callback(publication.discard)
-        left = {cell: _take_over(cell, stage, out[cell], held) for cell in distinct}
-        stacks = _alike([cell for cell, seeds in left.items() if seeds])
-        dataset = dataset_path(stage.run)
-        for alike in stacks:
-            longest = max((cell.settings for cell in alike), key=lambda settings: settings.h)
-            check_policies(longest, dataset, stage.options, device)
-        for alike in stacks:
-            settings = alike[0].settings
-            penalties = {cell.settings.penalty for cell in alike}
-            with open_world(stage, settings, policy_inputs(stage.run, settings), device, penalties) as opened:
-                for group in _groups(alike, opened):
-                    _train_group({cell: left[cell] for cell in group}, stage, out, opened)
+        left: dict[Cell, tuple[int, ...]] = {}
+        for cell in distinct:
+            seeds = _take_over(cell, stage, out[cell], held, finished.diverged(cell.settings))
+            if reused := len(cell.settings.all_seeds()) - len(seeds):
+                stage.report.say(f"{cell.name}: {reused} of {reused + len(seeds)} seeds are there and are reused")
+            if seeds:
+                left[cell] = seeds
+        failed: dict[Cell, str] = {}
+        if elsewhere is None:
+            _train_here(left, stage, out, device)
+        elif left:
+            failed = elsewhere(left)
+            finished = finished_by_jobs(stage.run)
+            for cell in left:
+                if cell not in failed and _take_over(
+                    cell, stage, out[cell], [*held, *finished.policies], finished.diverged(cell.settings)
+                ):
+                    failed[cell] = "its policies were lost or changed after they were trained"
         for cell, other in twins.items():
+            if other in failed:
+                failed[cell] = failed[other]
+                continue
             for one in of_cell(other.description):
                 one.take_over(out[cell], cell.folder / f"seed-{one.seed}")
             _publish(cell, stage, out[cell], read_document(other.description, CELL)["diverged"])
-    return [_record(cell) for cell in cells]
+    return [_failed(cell, failed[cell]) if cell in failed else _record(cell) for cell in cells]
+
+
+def _train_here(
+    left: dict[Cell, tuple[int, ...]], stage: Stage, out: dict[Cell, Publication], device: torch.device
+) -> None:
+    stacks = alike(list(left))
+    dataset = dataset_path(stage.run)
+    for cells in stacks:
+        longest = max((cell.settings for cell in cells), key=lambda settings: settings.h)
+        check_policies(longest, dataset, stage.options, device)
+    for cells in stacks:
+        settings = cells[0].settings
+        penalties = {cell.settings.penalty for cell in cells}
+        with open_world(stage, settings, policy_inputs(stage.run, settings), device, penalties) as opened:
+            for group in _groups(cells, opened):
+                _train_group({cell: left[cell] for cell in group}, stage, out, opened)
 
 
 def missing_cells(cells: list[Cell], stage: Stage) -> list[Cell]:
@@ -120,23 +154,31 @@ def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
     return list(first.values()), twins
 
 
-def _take_over(cell: Cell, stage: Stage, out: Publication, held: list[Held]) -> tuple[int, ...]:
-    """Stage what the run holds of the cell's seeds; returns the seeds that are left to train."""
+def _take_over(
+    cell: Cell, stage: Stage, out: Publication, held: list[Held], lost: Collection[int] = ()
+) -> tuple[int, ...]:
+    """Stage what is held of the cell's seeds; returns the seeds that are left to train. Those `lost` have diverged."""
     now, inputs = cell.settings.model_dump(), _inputs(cell, stage)
     fits = [one for one in held if one.inputs == inputs and same_policy(one.settings, now, of_seed=True)]
     left = tuple(
         seed
         for seed in cell.settings.all_seeds()
-        if not any(one.seed == seed and one.take_over(out, cell.folder / f"seed-{seed}") for one in fits)
+        if seed not in lost
+        and not any(one.seed == seed and one.take_over(out, cell.folder / f"seed-{seed}") for one in fits)
     )
-    if reused := len(cell.settings.all_seeds()) - len(left):
-        stage.report.say(f"{cell.name}: {reused} of {reused + len(left)} seeds are in the run already and are reused")
     if not left:
-        _publish(cell, stage, out, [])
+        _publish(cell, stage, out, sorted(lost))
     return left
 
 
-def _alike(cells: list[Cell]) -> list[list[Cell]]:
+def with_seeds(settings: TrainPolicy, seeds: Collection[int]) -> TrainPolicy:
+    """The settings, with these seeds."""
+    if set(seeds) == set(settings.all_seeds()):
+        return settings
+    return settings.model_copy(update={"seeds": 1, "seed_list": tuple(sorted(seeds))})
+
+
+def alike(cells: list[Cell]) -> list[list[Cell]]:
     """The cells by what all members of a stack share."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -227,6 +269,11 @@ def _record(cell: Cell) -> dict[str, Any]:
         "diverged": recorded["diverged"],
         **({"unknown": recorded["unknown"]} if "unknown" in recorded else {}),
     }
+
+
+def _failed(cell: Cell, why: str) -> dict[str, Any]:
+    about = {"cell": cell.name, "algorithm": cell.settings.algorithm, **meant(cell.settings)}
+    return {**about, "returns": {}, "policies": {}, "diverged": [], "failed": why}
 
 
 def meant(settings: TrainPolicy) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def training_envelope(
     refuse_links(run)
     with catch_signals(stage), ExitStack() as context:
         with waiting_for_run(stage, _BEGIN_SECONDS):
-            discard_leftovers(run.root, but=run.trainings)
+            discard_leftovers(run.root, but=run.of_others)
             stage.inputs = describe_files(run, inputs)
             check_recorded(run, stage.inputs)
             plan = plan_training(run, key, settings, stage.inputs, options.force)

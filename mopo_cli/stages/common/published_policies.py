@@ -1,12 +1,12 @@
 """What is published of trained members, and what is said of their returns and of those that diverged."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.data.ranges import column_names
-from mopo_cli.errors import DivergedError
+from mopo_cli.errors import DivergedError, FailedError, InputError, MopoError
 from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
@@ -16,6 +16,9 @@ from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.publication import Publication
+
+NOT_YET = "not trained yet"
+"""Why a cell is not there that no job has finished."""
 
 
 def returns_of(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -31,6 +34,25 @@ def raise_if_diverged(result: dict[str, Any], seeds: Collection[int] | None = No
         raise DivergedError(
             f"Training diverged (not finite) for {', '.join(lost)}; only the others were published.",
             hint="a lower --critic-lr, or where the model is used a larger --lam or a smaller --h",
+        )
+
+
+def nothing_made(failed: Mapping[str, str]) -> MopoError:
+    """What to say where none of the cells could be trained elsewhere; by cell, why."""
+    name, why = next(iter(failed.items()))
+    if set(failed.values()) == {NOT_YET}:
+        return InputError("None of the jobs has finished yet.", hint="carry them out first: mopo job FILE.json")
+    return FailedError(f"None of the {len(failed)} cells could be trained; {name}: {why}")
+
+
+def raise_if_failed(result: Mapping[str, Any]) -> None:
+    """FailedError when the stage's result names cells that could not be trained elsewhere."""
+    failed = {name: why for name, why in result.get("failed", {}).items() if why != NOT_YET}
+    if failed:
+        name, why = next(iter(failed.items()))
+        cells = f"{len(failed)} cells" if len(failed) > 1 else "A cell"
+        raise FailedError(
+            f"{cells} could not be trained; {name}: {why}", hint="the same command tries what is missing again"
         )
 
 

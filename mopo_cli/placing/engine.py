@@ -1,0 +1,58 @@
+"""What every engine does: carries out `mopo job FILE` somewhere, and brings the results to the folder beside FILE."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mopo_cli.placing.board import Board
+
+ATTEMPTS = 3
+"""Failures of a job, without progress in between, after which it is marked and the others go on."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job gets; ``gpus`` may be a fraction of one."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+
+
+class Engine(Protocol):
+    """Carries out jobs."""
+
+    def place(self, files: Sequence[Path], board: Board, should_stop: Callable[[], bool]) -> None:
+        """Carry out the jobs of these files and tell the board of each when it is done or has failed.
+
+        Returns when all are, or soon after `should_stop()`; what was finished until then is in the jobs' folders. A job
+        goes on from the checkpoint in its folder. MopoError where the engine itself cannot be used.
+        """
+
+
+def epochs(folder: Path) -> tuple[int, float | None] | None:
+    """How far a job in ``folder`` is: the epoch of the seed that is furthest behind, and the mean of latest returns."""
+    latest = [line for path in folder.glob(".state/**/live/**/metrics.jsonl") if (line := _last_line(path))]
+    if not latest:
+        return None
+    returns = [line["return"] for line in latest if isinstance(line.get("return"), int | float)]
+    return min(line["epoch"] for line in latest), sum(returns) / len(returns) if returns else None
+
+
+def first_line(text: str) -> str:
+    """What a failed `mopo job` says: its error's sentence, else its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), None)
+    return told or (lines[-1] if lines else "it ended without a word")
+
+
+def _last_line(path: Path) -> Mapping[str, Any] | None:
+    with suppress(OSError, ValueError):
+        content = path.read_bytes()[-65536:]
+        for line in reversed(content.split(b"\n")):
+            if line.strip():
+                value = json.loads(line)
+                return value if isinstance(value, dict) and isinstance(value.get("epoch"), int) else None
+    return None

@@ -1,0 +1,61 @@
+"""What jobs have made: policies to take over, wherever they were trained, and the seeds that diverged."""
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.stages.ablation.reuse import Held, of_cell, read_cell, same_policy
+from mopo_cli.stages.jobs.job import KEY, TABLE, Job, job_folder, jobs_of, policy_settings
+from mopo_cli.store.lineage import read_lineage
+from mopo_cli.store.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The cells that jobs finished: their settings, policies, and the seeds that diverged."""
+
+    cells: list[tuple[dict[str, Any], list[Held], list[int]]]
+
+    @property
+    def policies(self) -> list[Held]:
+        """The policies of all."""
+        return [one for _, held, _ in self.cells for one in held]
+
+    def diverged(self, settings: TrainPolicy) -> set[int]:
+        """The seeds of a cell that diverged: they would again."""
+        now = settings.model_dump()
+        lost = {seed for then, _, seeds in self.cells for seed in seeds if same_policy(then, now, of_seed=True)}
+        return lost & set(settings.all_seeds())
+
+
+def finished_by_jobs(run: RunFolder) -> Finished:
+    """All that the jobs of a run finished. Their settings are those of the job: a path may be another elsewhere."""
+    cells: list[tuple[dict[str, Any], list[Held], list[int]]] = []
+    for path, job in jobs_of(run):
+        if job.stage == "train-policy" and is_finished(path, job):
+            folder = RunFolder(job_folder(path)).ablation_dir(TABLE) / "cells"
+            for settings in job.settings:
+                description = folder / policy_settings(settings).policy_name() / "cell.json"
+                recorded = read_cell(description) if description.is_file() else None
+                if recorded is not None:
+                    held = [Held(settings, one.inputs, one.seed, one.folder, one.files) for one in of_cell(description)]
+                    cells.append((settings, held, recorded["diverged"]))
+    return Finished(cells)
+
+
+def is_finished(path: Path, job: Job) -> bool:
+    """Whether the results of a job are in its folder."""
+    run = RunFolder(job_folder(path))
+    return (KEY if job.stage == "train-policy" else "select-elites") in read_lineage(run)
+
+
+def discard_jobs(run: RunFolder, names: Collection[str]) -> None:
+    """Remove jobs of a run, what they made and what they keep to go on from."""
+    for name in names:
+        shutil.rmtree(run.jobs / name, ignore_errors=True)
+        (run.jobs / f"{name}.json").unlink(missing_ok=True)
+    if run.jobs.is_dir() and not any(run.jobs.iterdir()):
+        run.jobs.rmdir()
