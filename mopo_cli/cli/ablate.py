@@ -91,9 +91,14 @@ def ablate(
     if ranks_by_model or any(cell.needs_model for cell in cells):
         context.needs("train-model", "model")
         context.select_elites_if_missing()
-    result = ablate_by_model(context, settings, cells, options, call.report, hand_out)
-    if plan and hand_out and hand_out.lines:
+
+    def make() -> dict[str, Any]:
+        return ablate_by_model(context, settings, cells, options, call.report, hand_out)
+
+    result = make() if hand_out is None else hand_out.make(make, call.report)
+    if result is None and hand_out is not None:
         return tell_plan(call.report, hand_out)
+    assert result is not None
     if rank:
         from mopo_cli.stages.analysis.rank import run_rank
 

@@ -27,7 +27,7 @@ GpusPerJob = Annotated[
 CellsPerJob = Annotated[
     int | None,
     plain_option(
-        "--cells-per-job", "policy settings that train as one stack (default: 1; on a GPU what fits)", "INT", _PANEL
+        "--cells-per-job", "policy settings, or seeds of one policy, that make a job (default: 1)", "INT", _PANEL
     ),
 ]
 Slurm = Annotated[

@@ -44,10 +44,14 @@ def refuse_other_model(context: Context, settings: TrainPolicy) -> None:
         )
 
 
-def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
-    """A run inside this one, with the same data and a model that meets the demands; made if it does not exist."""
-    from mopo_cli.stages.select_elites import run_select_elites
-    from mopo_cli.stages.train_model import run_train_model
+def variant(
+    context: Context, demands: Demands, report: Report, hand_out: "HandOut | None" = None
+) -> tuple[RunFolder, bool]:
+    """A run inside this one, with the same data and a model that meets the demands; made if it does not exist.
+
+    Also whether the model is there: a job may yet have to train it.
+    """
+    from mopo_cli.stages.jobs.model import make_model
 
     words = [f"{name}-{value}" for values in demands.values() for name, value in values.items()]
     run = context.run.variant(re.sub(r"[^A-Za-z0-9.+-]+", "-", "_".join(words)))
@@ -55,12 +59,10 @@ def variant(context: Context, demands: Demands, report: Report) -> RunFolder:
     _share_data(context.run, run)
     options = replace(execution(context.call, {}), force=False)
     model = TrainModel(**{**_recorded(context, "train-model"), **demands.get("train-model", {})})
-    run_train_model(run, model, options, report)
     asked = demands.get("select-elites", {})
     by_hand = {"networks": None} if asked else {}  # elites named by hand are those of the run's own model
     elites = SelectElites(**{**_recorded(context, "select-elites"), **by_hand, **asked})
-    run_select_elites(run, elites, options, report)
-    return run
+    return run, make_model(run, model, elites, options, report, hand_out)
 
 
 def _share_data(run: RunFolder, other: RunFolder) -> None:
@@ -96,18 +98,23 @@ def ablate_by_model(
 
     quiet = Report(report.mode, hints=False)
     in_this_run: list[TrainPolicy] = []
-    in_variants: dict[str, tuple[RunFolder, list[TrainPolicy]]] = {}
+    in_variants: dict[str, tuple[RunFolder, bool, list[TrainPolicy]]] = {}
     for cell in cells:
         demands = unmet_demands(context, cell)
         if not demands:
             in_this_run.append(cell)
         elif (key := repr(demands)) in in_variants:
-            in_variants[key][1].append(cell)
+            in_variants[key][-1].append(cell)
         else:
-            in_variants[key] = variant(context, demands, quiet), [cell]
+            in_variants[key] = *variant(context, demands, quiet, hand_out), [cell]
     parts: list[Path] = []
-    for run, run_cells in in_variants.values():
+    for run, has_model, run_cells in in_variants.values():
+        if not has_model:
+            continue
         run_ablate(run, settings, run_cells, options, quiet, hand_out=hand_out)
         parts.append(run.ablation_dir(settings.table_name()) / "table.json")
-    parts = [part for part in parts if part.is_file()]  # what is only planned has no table
+    if hand_out is not None and hand_out.jobs:
+        if in_this_run:  # its jobs are written too
+            run_ablate(context.run, settings, in_this_run, options, quiet, hand_out=hand_out)
+        return {}
     return run_ablate(context.run, settings, in_this_run, options, report, parts, hand_out)

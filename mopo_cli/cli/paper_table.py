@@ -1,14 +1,24 @@
 """``mopo ablate --table NAME``: a table of a paper, as one ablation per data set, each in its own run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mopo_cli.cli.elsewhere import tell_plan
 from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call
 from mopo_cli.cli.paper_plan import Plan, plan_dataset, table_remarks
 from mopo_cli.config.paper_tables import PaperTable, choose_rows, load_table
 from mopo_cli.data.registry import parse_dataset
-from mopo_cli.errors import CorruptError, DivergedError, InputError, LockedError, MopoError, NetworkError, UsageError
+from mopo_cli.errors import (
+    CorruptError,
+    DivergedError,
+    FailedError,
+    InputError,
+    LockedError,
+    MopoError,
+    NetworkError,
+    UsageError,
+)
 from mopo_cli.report import Report
 from mopo_cli.store.run import current_run_kept, dataset_slug
 
@@ -46,16 +56,28 @@ def paper_table(
     remarks, parts = table_remarks(full, table, plans), [plan.part for plan in plans]
     for part in parts:
         part.missing = {row.label: "not reached yet" for row in table.rows if row.method or row.data}
-    failures: list[MopoError] = []
-    for place, plan in enumerate(plans, start=1):
-        call.report.say(f"\n{place}/{len(plans)} {plan.part.dataset}")
-        with current_run_kept():
-            failures += _train(plan, table, Report(call.report.mode, hints=False), hand_out)
-        lines = table_lines(table, parts)
-        result = publish_paper_table(root, table, lines, remarks, call.report if place == len(plans) else None)
-    if failures and not any(line["last"] for line in lines):
+
+    def make() -> tuple[dict[str, Any], list[MopoError]]:
+        failures: list[MopoError] = []
+        result: dict[str, Any] = {}
+        for place, plan in enumerate(plans, start=1):
+            call.report.say(f"\n{place}/{len(plans)} {plan.part.dataset}")
+            with current_run_kept():
+                failures += _train(plan, table, Report(call.report.mode, hints=False), hand_out)
+            end = place == len(plans) and not (hand_out and hand_out.jobs)
+            result = publish_paper_table(root, table, table_lines(table, parts), remarks, call.report if end else None)
+        return result, failures
+
+    made = make() if hand_out is None else hand_out.make(make, call.report)
+    if made is None and hand_out is not None:
+        return tell_plan(call.report, hand_out)
+    assert made is not None
+    result, failures = made
+    if failures and not any(line["last"] for line in result["lines"]):
         raise type(failures[0])(f"No cell of {name} could be made: {failures[0].message}", failures[0].hint)
     call.report.result(result, result["outputs"]["md"])
+    if failed := [error for error in failures if isinstance(error, FailedError)]:
+        raise failed[0]
 
 
 def _datasets(table: PaperTable, text: str | None, root: Path) -> list[str]:
@@ -93,9 +115,9 @@ def _announce(report: Report, table: PaperTable, plans: list[Plan]) -> None:
 
 def _train(plan: Plan, table: PaperTable, report: Report, hand_out: "HandOut | None") -> list[MopoError]:
     """Carry out a plan; returns the errors that stopped some or all of it, and marks them in its part."""
+    from mopo_cli.stages.common.published_policies import raise_if_failed
     from mopo_cli.stages.fetch_data import run_fetch_data
-    from mopo_cli.stages.select_elites import run_select_elites
-    from mopo_cli.stages.train_model import run_train_model
+    from mopo_cli.stages.jobs.model import make_model
 
     part = plan.part
     part.missing = {}
@@ -106,11 +128,14 @@ def _train(plan: Plan, table: PaperTable, report: Report, hand_out: "HandOut | N
         run_fetch_data(part.run, *plan.fetch, report)
         failures += _mark_unknown_dynamics(part)
         cells = [cell for label, cell in part.cells.items() if label not in part.missing]
-        if any(cell.needs_model for cell in cells):
-            run_train_model(part.run, *plan.model, report)
-            run_select_elites(part.run, *plan.elites, report)
+        needs_model = any(cell.needs_model for cell in cells)
+        if needs_model and not make_model(part.run, plan.model[0], plan.elites[0], plan.model[1], report, hand_out):
+            return failures
         if cells:
-            ablate_by_model(plan.context, plan.ablation[0], cells, plan.ablation[1], report, hand_out)
+            raise_if_failed(ablate_by_model(plan.context, plan.ablation[0], cells, plan.ablation[1], report, hand_out))
+    except FailedError as error:  # the table marks what is not there
+        report.warn(f"{part.dataset}: {error.message}")
+        failures.append(error)
     except _MISSING as error:
         report.warn(f"{part.dataset}: {error.message}")
         labels = [row.label for row in table.rows if row.method or (row.data and part.info() is None)]

@@ -19,6 +19,7 @@ from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, alike, missing
 from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.open_world import policy_inputs
 from mopo_cli.stages.common.published_policies import nothing_made
+from mopo_cli.stages.jobs.finished import discard_collected
 from mopo_cli.stages.jobs.hand_out import PLANNED, HandOut
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_text
@@ -60,7 +61,10 @@ def run_ablate(
     with stage_envelope(run, f"ablate/{name}", recorded, inputs, options, report, complete) as stage:
         if stage.up_to_date:
             return stage.result()
-        records = train_cells(here, stage, device, None if hand_out is None else _elsewhere(stage, hand_out))
+        if hand_out is None:
+            records = train_cells(here, stage, device)
+        else:
+            records = train_cells(here, stage, device, _elsewhere(stage, hand_out), hand_out.finished(stage))
         if any(record.get("failed") == PLANNED for record in records):
             return {"stage": stage.key, "run": str(run.root)}
         if hand_out is not None and not parts and all("failed" in record for record in records):
@@ -72,7 +76,12 @@ def run_ablate(
             ]
         if settings.method:
             made.sort(key=lambda cell: settings.method.index(cell[0]["method"]))
-        return _publish_table(stage, name, here, made)
+        result = _publish_table(stage, name, here, made)
+        if hand_out is not None:
+            discard_collected(
+                run, [cell for cell, record in zip(cells, records, strict=True) if "failed" not in record]
+            )
+        return result
 
 
 def _elsewhere(stage: Stage, hand_out: HandOut) -> Elsewhere:

@@ -17,21 +17,33 @@ from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inpu
 from mopo_cli.stages.common.policy_stack import Trained, save_training, train_stack
 from mopo_cli.stages.common.policy_training import Training, training_envelope
 from mopo_cli.stages.common.published_policies import returns_of, stage_member
+from mopo_cli.stages.jobs.hand_out import HandOut
+from mopo_cli.stages.jobs.seeds import train_by_jobs
 from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import RunFolder
 
 
-def run_train_policy(run: RunFolder, settings: TrainPolicy, options: Options, report: Report) -> dict[str, Any]:
+def run_train_policy(
+    run: RunFolder, settings: TrainPolicy, options: Options, report: Report, hand_out: HandOut | None = None
+) -> dict[str, Any]:
     """Train the policies that are missing, one per seed, resuming what was interrupted; returns the result object.
+
+    With `hand_out` jobs train them.
 
     Those of the run with the same settings and inputs are kept, and trained for longer where ``epochs`` says so.
     Seeds that diverged are named in the result: see `raise_if_diverged`.
     """
+    if hand_out is not None:
+        with training_envelope(run, settings, policy_inputs(run, settings), options, report) as stage:
+            result = stage.result() if stage.up_to_date else train_by_jobs(stage, hand_out)
+            if "returns" in result:
+                _show(result, report)
+            return result
     device = open_device(options)
-    result: dict[str, Any] | None = None
-    while result is None:
-        result = _train(run, settings, device, options, report)
-    return result
+    trained: dict[str, Any] | None = None
+    while trained is None:
+        trained = _train(run, settings, device, options, report)
+    return trained
 
 
 def _train(

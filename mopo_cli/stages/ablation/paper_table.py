@@ -139,7 +139,11 @@ def _ours(table: PaperTable, part: Part, row: Row, info: DatasetInfo, settings: 
     values = {seed: _convert(value, convert) for seed, value in record["returns"].items()}
     result = statistics(values, replace(info, reference_min=None, reference_max=None))
     if result["last"] is None:
-        reason = "every seed diverged" if not values else "never played: no environment is named, or --eval-every is 0"
+        reason = (
+            record.get("failed") or "every seed diverged"
+            if not values
+            else "never played: no environment is named, or --eval-every is 0"
+        )
         return {**kept, "missing": reason}
     return {**kept, **result, "unit": unit, "values": values}
 

@@ -29,7 +29,7 @@ from mopo_cli.stages.common.memory_estimates import policy_bytes
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs, policy_roles
 from mopo_cli.stages.common.policy_stack import train_stack
 from mopo_cli.stages.common.published_policies import returns_of, stage_member
-from mopo_cli.stages.jobs.finished import Finished, finished_by_jobs
+from mopo_cli.stages.jobs.finished import Finished
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
@@ -55,15 +55,20 @@ class Cell:
 
 
 Elsewhere = Callable[[dict[Cell, tuple[int, ...]]], dict[Cell, str]]
-"""Has these seeds of cells trained by other processes, among the run's jobs; returns why cells could not be trained."""
+"""Has these seeds of cells trained by jobs; returns why each cell is not there yet."""
 
 
 def train_cells(
-    cells: list[Cell], stage: Stage, device: torch.device, elsewhere: Elsewhere | None = None
+    cells: list[Cell],
+    stage: Stage,
+    device: torch.device,
+    elsewhere: Elsewhere | None = None,
+    finished: Finished | None = None,
 ) -> list[dict[str, Any]]:
     """Train every cell that is not there yet, here or `elsewhere`; returns a record per cell, in their order.
 
-    Seeds that the run holds already, from `train-policy` or another ablation, are taken over but with --force, and
+    Seeds that the run holds already, from `train-policy` or another ablation, are taken over but with --force, and what
+    jobs have `finished`, and
     of several cells with equal settings one is trained. A record tells the cell's name and settings, per seed the
     last and last-10 returns while it trained and the policy's sha256, the seeds that diverged, and under "failed" why
     it is not there.
@@ -72,8 +77,8 @@ def train_cells(
     if len(missing) < len(cells):
         stage.report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
     distinct, twins = _twins(missing)
-    finished = Finished([]) if stage.options.force else finished_by_jobs(stage.run)
-    held = [] if stage.options.force else [*held_policies(stage.run), *finished.policies]
+    finished = finished or Finished([])
+    held = [*([] if stage.options.force else held_policies(stage.run)), *finished.policies]
     staged = stage.run.state(stage.key) / "staged"
     out = {cell: Publication(staged / f"cell-{place}") for place, cell in enumerate(missing)}
     with ExitStack() as context:
@@ -91,12 +96,6 @@ def train_cells(
             _train_here(left, stage, out, device)
         elif left:
             failed = elsewhere(left)
-            finished = finished_by_jobs(stage.run)
-            for cell in left:
-                if cell not in failed and _take_over(
-                    cell, stage, out[cell], [*held, *finished.policies], finished.diverged(cell.settings)
-                ):
-                    failed[cell] = "its policies were lost or changed after they were trained"
         for cell, other in twins.items():
             if other in failed:
                 failed[cell] = failed[other]

@@ -31,11 +31,15 @@ class Finished:
         return lost & set(settings.all_seeds())
 
 
-def finished_by_jobs(run: RunFolder) -> Finished:
-    """All that the jobs of a run finished. Their settings are those of the job: a path may be another elsewhere."""
+def finished_by_jobs(run: RunFolder, only: Collection[Path] | None = None) -> Finished:
+    """All that the jobs of a run, or ``only`` these files, finished.
+
+    The settings are those of the job: a path may be another elsewhere.
+    """
     cells: list[tuple[dict[str, Any], list[Held], list[int]]] = []
     for path, job in jobs_of(run):
-        if job.stage == "train-policy" and is_finished(path, job):
+        wanted = job.stage == "train-policy" and (only is None or path.resolve() in only)
+        if wanted and is_finished(path, job):
             folder = RunFolder(job_folder(path)).ablation_dir(TABLE) / "cells"
             for settings in job.settings:
                 description = folder / policy_settings(settings).policy_name() / "cell.json"
@@ -50,6 +54,16 @@ def is_finished(path: Path, job: Job) -> bool:
     """Whether the results of a job are in its folder."""
     run = RunFolder(job_folder(path))
     return (KEY if job.stage == "train-policy" else "select-elites") in read_lineage(run)
+
+
+def discard_collected(run: RunFolder, cells: Collection[TrainPolicy]) -> None:
+    """Remove the finished jobs all of whose policies are among these cells, which have them now."""
+    present = [cell.model_dump() for cell in cells]
+    for path, job in list(jobs_of(run)):
+        if job.stage == "train-policy" and is_finished(path, job):
+            kept = (policy_settings(one).model_dump() for one in job.settings)
+            if all(any(same_policy(one, cell, of_seed=True) for cell in present) for one in kept):
+                discard_jobs(run, [path.stem])
 
 
 def discard_jobs(run: RunFolder, names: Collection[str]) -> None:

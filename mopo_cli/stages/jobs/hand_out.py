@@ -1,76 +1,124 @@
-"""Hands a study out: writes its jobs, has an engine carry them out, or a list of commands for any other means."""
+"""Hands a study out: writes its jobs, has an engine carry them out, or lists their commands for any other means.
 
-from collections.abc import Sequence
+A stage writes the jobs of what it lacks and ends. Then they are carried out, all at once, while no run is held. When
+the stage is called again it takes over what they made, and may write jobs that need that.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
-from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.errors import Stopped
+from mopo_cli.config.schema import SelectElites, TrainPolicy
+from mopo_cli.errors import STOP_SIGNALS, Stopped
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import Engine, Resources
+from mopo_cli.report.console import Report
+from mopo_cli.stages.ablation.reuse import what_trains
 from mopo_cli.stages.common.open_world import policy_roles
 from mopo_cli.stages.common.published_policies import NOT_YET
-from mopo_cli.stages.jobs.finished import discard_jobs
+from mopo_cli.stages.jobs.finished import Finished, discard_jobs, finished_by_jobs
 from mopo_cli.stages.jobs.job import Job, absolute, write_job
 from mopo_cli.stages.runner import Options, Stage
-from mopo_cli.store.atomic import write_text
+from mopo_cli.store.atomic import plain, write_text
 from mopo_cli.store.lineage import read_lineage
 
 PLANNED = "planned"
+"""Why a cell is not there whose job has just been written."""
+
+Result = TypeVar("Result")
 
 
 @dataclass
 class HandOut:
     """Where jobs go: to an ``engine``, as lines of commands into the file ``plan``, or nowhere: what is there counts.
 
-    ``together`` is how many policy settings make one job. ``lines`` are those of the plan so far.
+    ``together`` is how many cells, or seeds of a single policy, make one job. ``jobs`` are those that were written and
+    not yet carried out, with what each makes; ``failures`` say why something was not made, by run and its settings.
     """
 
     engine: Engine | None = None
     plan: Path | None = None
     together: int = 1
     resources: Resources = field(default_factory=Resources)
-    lines: list[str] = field(default_factory=list)
+    jobs: dict[Path, tuple[str, list[tuple[Path, str]]]] = field(default_factory=dict)
+    failures: dict[tuple[Path, str], str] = field(default_factory=dict)
+    _carried_out: set[Path] = field(default_factory=set)
+
+    def make(self, work: Callable[[], Result], report: Report) -> Result | None:
+        """Call ``work``, some stages, until it lacks nothing that a job can make; None where jobs are only planned.
+
+        Stopped after a signal: what was finished until then is taken up by the next start.
+        """
+        while True:
+            result = work()
+            if not self.jobs:
+                return result
+            if self.plan:
+                return None
+            self._carry_out(report)
+
+    def finished(self, stage: Stage) -> Finished:
+        """What jobs of the stage's run have made; with --force those of this hand-out alone."""
+        return finished_by_jobs(stage.run, self._carried_out if stage.options.force else None)
 
     def train(self, stage: Stage, stacks: Sequence[Sequence[TrainPolicy]]) -> list[str]:
-        """Have policies trained, in stacks that share data and model; returns for each stack "" or why it failed.
+        """Have policies trained, in stacks that share data and model; returns for each stack why it is not there."""
+        reasons = []
+        for stack in stacks:
+            makes = [(stage.run.root, what_trains(one)) for one in stack]
+            failed = [self.failures[key] for key in makes if key in self.failures]
+            reasons += failed[:1] or [
+                self._write(_of_policies(stage, stack, self.resources), stage, _named(stack), makes)
+            ]
+        return reasons
 
-        Stopped after a signal: what was finished is taken up by the next start.
-        """
-        if self.engine is None and self.plan is None:
-            return [NOT_YET] * len(stacks)
-        jobs = [_policies(stage, stack, self.resources) for stack in stacks]
-        what = [", ".join(one.policy_name() for one in stack) for stack in stacks]
-        return self._carry_out(stage, jobs, what)
+    def train_model(self, stage: Stage, elites: SelectElites) -> str:
+        """Have the model of the stage trained and its elites selected; returns why it is not there."""
+        makes = stage.run.root, stage.key
+        if makes in self.failures:
+            return self.failures[makes]
+        return self._write(_of_model(stage, elites, self.resources), stage, f"model of {stage.run.root.name}", [makes])
 
-    def _carry_out(self, stage: Stage, jobs: Sequence[Job], what: Sequence[str]) -> list[str]:
-        if stage.options.force:
-            discard_jobs(stage.run, [job.name for job in jobs])
-        files = [write_job(job, stage.run) for job in jobs]
-        if self.engine is None:
-            self.lines += [_command(file) for file in files]
-            return [PLANNED] * len(jobs)
-        board = Board({file.stem: text for file, text in zip(files, what, strict=True)}, stage.report)
-        self.engine.place(files, board, stage.should_stop)
-        if stage.signal:
-            raise Stopped(stage.signal)
-        failures = board.failures()
-        return [failures.get(file.stem, "") for file in files]
+    def _carry_out(self, report: Report) -> None:
+        assert self.engine is not None
+        files, jobs = list(self.jobs), self.jobs
+        self.jobs = {}
+        self._carried_out.update(files)
+        board = Board({file.stem: jobs[file][0] for file in files}, report)
+        with _noting_signals() as signals:
+            self.engine.place(files, board, lambda: bool(signals))
+        reasons = board.failures()
+        self.failures |= {key: reasons[file.stem] for file in files if file.stem in reasons for key in jobs[file][1]}
+        if signals:
+            raise Stopped(signals[0])
 
     def write_plan(self) -> dict[str, Any]:
         """Write the commands of all jobs to the file of the plan, one per line; returns the result object."""
         assert self.plan is not None
-        write_text(self.plan, "".join(f"{line}\n" for line in self.lines))
-        return {"plan": str(self.plan), "jobs": len(self.lines)}
+        write_text(self.plan, "".join(f"mopo job {quote(str(file))}\n" for file in self.jobs))
+        return {"plan": str(self.plan), "jobs": len(self.jobs)}
+
+    def _write(self, job: Job, stage: Stage, what: str, makes: list[tuple[Path, str]]) -> str:
+        if self.engine is None and self.plan is None:
+            return NOT_YET
+        if stage.options.force:
+            discard_jobs(stage.run, [job.name])
+        self.jobs[write_job(job, stage.run)] = what, makes
+        return PLANNED
 
 
-def _command(file: Path) -> str:
-    return f"mopo job {quote(str(file))}"
+def _named(stack: Sequence[TrainPolicy]) -> str:
+    seeds = stack[0].all_seeds()
+    several = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+    return f"{', '.join(one.policy_name() for one in stack)} ({several})"
 
 
-def _policies(stage: Stage, stack: Sequence[TrainPolicy], resources: Resources) -> Job:
+def _of_policies(stage: Stage, stack: Sequence[TrainPolicy], resources: Resources) -> Job:
     roles = dict.fromkeys(role for one in stack for role in policy_roles(one))
     settings = [one.model_dump(mode="json") for one in stack]
     fetched = read_lineage(stage.run)["fetch-data"]
@@ -78,6 +126,31 @@ def _policies(stage: Stage, stack: Sequence[TrainPolicy], resources: Resources) 
     return Job("train-policy", settings, inputs, fetched, _execution(stage.options, resources))
 
 
+def _of_model(stage: Stage, elites: SelectElites, resources: Resources) -> Job:
+    settings = [plain(stage.settings), elites.model_dump(mode="json")]
+    fetched = read_lineage(stage.run)["fetch-data"]
+    inputs = absolute(stage.inputs, stage.run, ["dataset"])
+    return Job("train-model", settings, inputs, fetched, _execution(stage.options, resources))
+
+
 def _execution(options: Options, resources: Resources) -> dict[str, Any]:
     threads = options.threads or resources.cpus
     return {"device": options.device, "threads": threads, "engine": options.engine, "products": options.products}
+
+
+@contextmanager
+def _noting_signals() -> Iterator[list[int]]:
+    """The stop signals that came within the block; the second ends the process at once."""
+    signals: list[int] = []
+
+    def note(signum: int, _frame: FrameType | None) -> None:
+        if signals:
+            raise SystemExit(128 + signum)
+        signals.append(signum)
+
+    before = {signum: signal.signal(signum, note) for signum in STOP_SIGNALS}
+    try:
+        yield signals
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
