@@ -22,11 +22,12 @@ from mopo_cli.errors import UsageError
 
 EXAMPLES = (
     "mopo ablate --penalty max-var,none --lam 0.5,1,5 --h 1,5 --seeds 3",
-    "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3",
     "mopo ablate --method mopo,mbpo,sac-off,bc --seeds 3 --rank offline",
     "mopo ablate --penalty max-var,none --lam 0.5,1,5 --rank ope",
     "mopo ablate --method combo --grid beta=0.5,1,5 --grid real-ratio=0.5,0.8 --eval-every 0 --rank combo",
-    "mopo ablate --table mopo-1",
+    "mopo ablate --table mopo-1 --on ray://head:10001",
+    "mopo ablate --lam 0.5,1,5 --on slurm --slurm partition=gpu --gpus-per-job 1",
+    "mopo ablate --lam 0.5,1,5 --plan jobs.txt",
     "mopo ablate --table mopo-3 --datasets ./my-logs.h5 --env Hopper-v5 --seeds 3 --epochs 100",
 )
 

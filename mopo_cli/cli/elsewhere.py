@@ -14,33 +14,20 @@ if TYPE_CHECKING:
 _PANEL = "Other machines"
 _ENGINES = ("local", "slurm", "ray", "ray://HOST:PORT")
 
-On = Annotated[
-    str | None,
-    plain_option("--on", f"who trains: {', '.join(_ENGINES)} (default: this process)", "ENGINE", _PANEL),
-]
-CpusPerJob = Annotated[
-    int | None, plain_option("--cpus-per-job", "CPUs, and threads, of a job (default 1)", "INT", _PANEL)
-]
+On = Annotated[str | None, plain_option("--on", f"who trains: {', '.join(_ENGINES)}", "ENGINE", _PANEL)]
+PlanFile = Annotated[Path | None, plain_option("--plan", "only write a list of commands, one per job", "FILE", _PANEL)]
+Collect = Annotated[bool, plain_option("--collect", "only take over what jobs have finished", "", _PANEL)]
+CpusPerJob = Annotated[int | None, plain_option("--cpus-per-job", "CPUs of a job (default 1)", "INT", _PANEL, True)]
 GpusPerJob = Annotated[
-    float | None, plain_option("--gpus-per-job", "GPUs of a job, or a share of one (default 0)", "NUMBER", _PANEL)
+    float | None, plain_option("--gpus-per-job", "GPUs of a job, or a share of one (default 0)", "NUMBER", _PANEL, True)
 ]
 CellsPerJob = Annotated[
     int | None,
-    plain_option(
-        "--cells-per-job", "policy settings, or seeds of one policy, that make a job (default: 1)", "INT", _PANEL
-    ),
+    plain_option("--cells-per-job", "cells, or seeds of one policy, in a job (default 1)", "INT", _PANEL, True),
 ]
 Slurm = Annotated[
     list[str] | None,
-    plain_option(
-        "--slurm", "with --on slurm: an option of sbatch, e.g. partition=gpu (may be repeated)", "KEY=VALUE", _PANEL
-    ),
-]
-PlanFile = Annotated[
-    Path | None, plain_option("--plan", "train nothing: write one command per job, mopo job FILE", "FILE", _PANEL)
-]
-Collect = Annotated[
-    bool, plain_option("--collect", "train nothing: make the table of what jobs have finished", "", _PANEL)
+    plain_option("--slurm", "an option of sbatch, e.g. partition=gpu; may be repeated", "KEY=VALUE", _PANEL, True),
 ]
 
 
@@ -80,10 +67,11 @@ def open_hand_out(
 
 
 def _engine(on: str, resources: "Resources", slurm: list[str]) -> "Engine":
+    parameters = _parameters(slurm)
     if on in ("local", "slurm"):
         from mopo_cli.placing.by_submitit import Submitit
 
-        return Submitit(on, resources, _parameters(slurm))
+        return Submitit(on, resources, parameters)
     if on == "ray" or on.startswith("ray://"):
         from mopo_cli.placing.by_ray import Ray
 

@@ -76,9 +76,12 @@ class Call:
     allow_mismatch: bool = False
 
 
-def plain_option(flag: str, help: str, metavar: str = "", panel: str | None = None) -> Any:
-    """An option that is no setting: whether, or with which value, a command does something else or more."""
-    return typer.Option(flag, help=help, metavar=metavar, show_default=False, rich_help_panel=panel)
+def plain_option(flag: str, help: str, metavar: str = "", panel: str | None = None, hidden: bool = False) -> Any:
+    """An option that is no setting: whether, or with which value, a command does something else or more.
+
+    A hidden one is shown by --help-all.
+    """
+    return typer.Option(flag, help=help, metavar=metavar, show_default=False, rich_help_panel=panel, hidden=hidden)
 
 
 def _flag(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,7 +59,9 @@ class Shell:
 
 
 def stub(shell: Shell, stage: str) -> Callable[..., dict[str, Any]]:
-    def run_stage(run: RunFolder, settings: Any, options: Options, report: Report) -> dict[str, Any]:
+    def run_stage(
+        run: RunFolder, settings: Any, options: Options, report: Report, hand_out: None = None
+    ) -> dict[str, Any]:
         shell.calls.append(Called(stage, run.root, settings, options))
         report.say(f"{stage} at work")
         report.hint(f"after {stage}")
@@ -80,7 +83,13 @@ def stub(shell: Shell, stage: str) -> Callable[..., dict[str, Any]]:
         return {"stage": stage, "run": str(run.root), **(EVALUATION if stage == "evaluate" else {})}
 
     def run_ablate(
-        run: RunFolder, settings: Any, cells: Any, options: Options, report: Report, parts: Any = ()
+        run: RunFolder,
+        settings: Any,
+        cells: Any,
+        options: Options,
+        report: Report,
+        parts: Any = (),
+        hand_out: None = None,
     ) -> dict[str, Any]:
         result = run_stage(run, settings, options, report)
         shell.calls[-1].cells, shell.calls[-1].parts = list(cells), list(parts)
@@ -100,6 +109,10 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         module = ModuleType(f"mopo_cli.stages.{name}")
         setattr(module, f"run_{name}", stub(shell, stage))
         monkeypatch.setitem(sys.modules, module.__name__, module)
+    # What imports the stages by name does so anew, for this test alone.
+    model = "mopo_cli.stages.jobs.model"
+    monkeypatch.delitem(sys.modules, model, raising=False)
+    monkeypatch.setitem(sys.modules, model, import_module(model))
     return shell
 
 

@@ -88,7 +88,9 @@ def train_cells(
         for cell in distinct:
             seeds = _take_over(cell, stage, out[cell], held, finished.diverged(cell.settings))
             if reused := len(cell.settings.all_seeds()) - len(seeds):
-                stage.report.say(f"{cell.name}: {reused} of {reused + len(seeds)} seeds are there and are reused")
+                stage.report.say(
+                    f"{cell.name}: {reused} of {reused + len(seeds)} seeds are in the run already and are reused"
+                )
             if seeds:
                 left[cell] = seeds
         failed: dict[Cell, str] = {}
