@@ -111,8 +111,9 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         monkeypatch.setitem(sys.modules, module.__name__, module)
     # What imports the stages by name does so anew, for this test alone.
     model = "mopo_cli.stages.jobs.model"
-    monkeypatch.delitem(sys.modules, model, raising=False)
-    monkeypatch.setitem(sys.modules, model, import_module(model))
+    monkeypatch.setitem(sys.modules, model, ModuleType(model))  # and is as before afterwards
+    del sys.modules[model]
+    import_module(model)
     return shell
 
 
