@@ -23,7 +23,13 @@ GpusPerJob = Annotated[
 ]
 CellsPerJob = Annotated[
     int | None,
-    plain_option("--cells-per-job", "cells, or seeds of one policy, in a job (default 1)", "INT", _PANEL, True),
+    plain_option(
+        "--cells-per-job",
+        "cells, or seeds of one policy, in a job (default: 1; on a GPU what fits)",
+        "INT",
+        _PANEL,
+        True,
+    ),
 ]
 Slurm = Annotated[
     list[str] | None,
@@ -63,7 +69,7 @@ def open_hand_out(
 
     resources = Resources(cpus or 1, gpus or 0.0)
     engine = _engine(on, resources, slurm or []) if on else None
-    return HandOut(engine, plan, cells or 1, resources)
+    return HandOut(engine, plan, cells, resources)
 
 
 def _engine(on: str, resources: "Resources", slurm: list[str]) -> "Engine":

@@ -139,7 +139,7 @@ def train_policy(
     from mopo_cli.stages.common.published_policies import raise_if_diverged, raise_if_failed
     from mopo_cli.stages.train_policy import run_train_policy
 
-    hand_out = open_hand_out(on, cpus_per_job, gpus_per_job, cells_per_job or cpus_per_job, slurm, plan, collect)
+    hand_out = open_hand_out(on, cpus_per_job, gpus_per_job, cells_per_job, slurm, plan, collect)
     context = open_context(call)
     settings, options = context.settle(TrainPolicy, call.flags)
     if settings.needs_model:

@@ -86,11 +86,11 @@ def run_ablate(
 
 def _elsewhere(stage: Stage, hand_out: HandOut) -> Elsewhere:
     def train(left: dict[Cell, tuple[int, ...]]) -> dict[Cell, str]:
-        stacks = [
-            cells[i : i + hand_out.together]
-            for cells in alike(list(left))
-            for i in range(0, len(cells), hand_out.together)
-        ]
+        stacks = []
+        for cells in alike(list(left)):
+            longest = max((cell.settings for cell in cells), key=lambda settings: settings.h)
+            size = hand_out.stack_size(longest, dataset_path(stage.run))
+            stacks += [cells[i : i + size] for i in range(0, len(cells), size)]
         settings = [[with_seeds(cell.settings, left[cell]) for cell in stack] for stack in stacks]
         failures = hand_out.train(stage, settings)
         return {cell: why for stack, why in zip(stacks, failures, strict=True) if why for cell in stack}

@@ -28,6 +28,7 @@ S = TypeVar("S", bound=Settings)
 
 # A setting without which a stage would take more than this share of what it takes matters little.
 _MATTERS = 0.9
+_MOST_CELLS = 1000  # in one stack
 # When something is done, not how much.
 _SCHEDULE = ("steps_per_epoch", "rollout_every", "epochs", "seed")
 
@@ -83,6 +84,18 @@ def check_policies(settings: TrainPolicy, dataset: Path, options: Options, devic
             return environment_bytes(env_id, players * some.eval_episodes)
 
         check_memory(settings, played, torch.device("cpu"), "Evaluation")
+
+
+def cells_that_fit(settings: TrainPolicy, dataset: Path, available: float) -> int:
+    """How many cells like this one train on a GPU as one stack within so many bytes; at least one."""
+    transitions, obs_dim, act_dim = dataset_shape(dataset)
+    rows = Rows(obs_dim, act_dim, len(uncertainty_names(settings, [settings.penalty])))
+
+    def needed(cells: int) -> int:
+        members = cells * settings.seed_count
+        return sum(policy_bytes(settings, rows, transitions, torch.device("cuda"), 0, settings.h, members).values())
+
+    return 1 + bisect_right(range(2, _MOST_CELLS), available, key=needed)
 
 
 def check_stack(opened: OpenWorld, members: tuple[Member, ...], settings: PolicyTraining, device: torch.device) -> None:

@@ -13,12 +13,15 @@ from shlex import quote
 from types import FrameType
 from typing import Any, TypeVar
 
+import torch
+
 from mopo_cli.config.schema import SelectElites, TrainPolicy
 from mopo_cli.errors import STOP_SIGNALS, Stopped
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import Engine, Resources
 from mopo_cli.report.console import Report
 from mopo_cli.stages.ablation.reuse import what_trains
+from mopo_cli.stages.common.memory import cells_that_fit
 from mopo_cli.stages.common.open_world import policy_roles
 from mopo_cli.stages.common.published_policies import NOT_YET
 from mopo_cli.stages.jobs.finished import Finished, discard_jobs, finished_by_jobs
@@ -30,6 +33,8 @@ from mopo_cli.store.lineage import read_lineage
 PLANNED = "planned"
 """Why a cell is not there whose job has just been written."""
 
+_LEAST_GPU = 16e9
+
 Result = TypeVar("Result")
 
 
@@ -37,13 +42,14 @@ Result = TypeVar("Result")
 class HandOut:
     """Where jobs go: to an ``engine``, as lines of commands into the file ``plan``, or nowhere: what is there counts.
 
-    ``together`` is how many cells, or seeds of a single policy, make one job. ``jobs`` are those that were written and
-    not yet carried out, with what each makes; ``failures`` say why something was not made, by run and its settings.
+    ``together`` is how many cells, or seeds of a single policy, make one job; None: what `stack_size` says. ``jobs``
+    are those that were written and not yet carried out, with what each makes; ``failures`` say why something was not
+    made, by run and its settings.
     """
 
     engine: Engine | None = None
     plan: Path | None = None
-    together: int = 1
+    together: int | None = None
     resources: Resources = field(default_factory=Resources)
     jobs: dict[Path, tuple[str, list[tuple[Path, str]]]] = field(default_factory=dict)
     failures: dict[tuple[Path, str], str] = field(default_factory=dict)
@@ -61,6 +67,12 @@ class HandOut:
             if self.plan:
                 return None
             self._carry_out(report)
+
+    def stack_size(self, settings: TrainPolicy, dataset: Path) -> int:
+        """How many cells like this one make a job: on CPUs one, on a GPU as many as half of its memory holds."""
+        if self.together or not self.resources.gpus:
+            return self.together or 1
+        return cells_that_fit(settings, dataset, self.resources.gpus * _gpu_bytes() / 2)
 
     def finished(self, stage: Stage) -> Finished:
         """What jobs of the stage's run have made; with --force those of this hand-out alone."""
@@ -110,6 +122,11 @@ class HandOut:
             discard_jobs(stage.run, [job.name])
         self.jobs[write_job(job, stage.run)] = what, makes
         return PLANNED
+
+
+def _gpu_bytes() -> float:
+    """The memory of a GPU here; where there is none, what most of the nodes' have at least."""
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else _LEAST_GPU
 
 
 def _named(stack: Sequence[TrainPolicy]) -> str:

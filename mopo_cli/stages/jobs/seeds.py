@@ -32,7 +32,8 @@ def train_by_jobs(stage: Training, hand_out: HandOut) -> dict[str, Any]:
     left = [seed for seed in stage.plan.train if seed not in held and seed not in lost]
     failed: dict[str, str] = {}
     if left:
-        chunks = [left[i : i + hand_out.together] for i in range(0, len(left), hand_out.together)]
+        size = hand_out.together or hand_out.resources.cpus
+        chunks = [left[i : i + size] for i in range(0, len(left), size)]
         reasons = hand_out.train(stage, [[stage.wanted_of(chunk)] for chunk in chunks])
         failed = {f"seed {seed}": why for chunk, why in zip(chunks, reasons, strict=True) for seed in chunk}
     if PLANNED in failed.values():
