@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import Rollout, TrainModel, TrainPolicy
+from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages.common import memory
-from mopo_cli.stages.common.memory import check_memory
+from mopo_cli.stages.common.inputs import dataset_path
+from mopo_cli.stages.common.memory import cells_that_fit, check_memory
 from mopo_cli.store import machine_memory
+from mopo_cli.store.run import RunFolder
 
 CPU = torch.device("cpu")
 GB = 1_000_000_000
