@@ -12,7 +12,7 @@ from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import Engine, Resources
 from mopo_cli.stages.common.open_world import policy_roles
 from mopo_cli.stages.common.published_policies import NOT_YET
-from mopo_cli.stages.jobs.finished import discard_jobs
+from mopo_cli.stages.jobs.finished import discard_jobs, is_finished
 from mopo_cli.stages.jobs.job import Job, absolute, write_job
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.atomic import write_text
@@ -55,9 +55,12 @@ class HandOut:
         board = Board({file.stem: text for file, text in zip(files, what, strict=True)}, stage.report)
         self.engine.place(files, board, stage.should_stop)
         if stage.signal:
-            raise Stopped(stage.signal)
+            raise Stopped(stage.signal, self.engine.jobs_go_on)
+        # A job of which seeds diverged has failed, and yet all of it is there: the table tells the seeds.
         failures = board.failures()
-        return [failures.get(file.stem, "") for file in files]
+        return [
+            "" if is_finished(file, job) else failures.get(file.stem, "") for file, job in zip(files, jobs, strict=True)
+        ]
 
     def write_plan(self) -> dict[str, Any]:
         """Write the commands of all jobs to the file of the plan, one per line; returns the result object."""
