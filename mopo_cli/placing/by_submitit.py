@@ -130,6 +130,8 @@ class Submitit(Engine):
         while waiting and room:
             together = list(zip(waiting, room, strict=False))[: self._queue.largest]
             waiting = waiting[len(together) :]
+            for job, _ in together:
+                job.saved = last_saved(job.file)
             batch = together[0][0].file.parent / _FOLDER / secrets.token_hex(6)
             try:
                 batch.mkdir(parents=True)
@@ -137,7 +139,6 @@ class Submitit(Engine):
             except OSError as error:
                 raise cannot_write(batch.parent, error) from error
             for (job, devices), identity in zip(together, ids, strict=True):
-                job.saved = last_saved(job.file)
                 job.record = SubmissionDocument(
                     engine=self._on, id=identity, batch=batch.name, devices=devices, at=time.time()
                 )
