@@ -62,7 +62,6 @@ class Submitit(Engine):
             )
         self._on: Literal["local", "slurm"] = on
         self._queue: Queue = Local(resources) if on == "local" else Slurm(resources, parameters)
-        self._emptied: set[Path] = set()
 
     def place(self, files: Sequence[Path], board: Board, should_stop: Callable[[], bool]) -> None:
         """See `Engine`. Jobs that an earlier process submitted and that are not over yet are not submitted again."""
@@ -78,7 +77,8 @@ class Submitit(Engine):
             if not open_jobs or should_stop():
                 break
             time.sleep(self._queue.poll_seconds)
-        self._tidy()
+        if board.count("done") == len(files) > 0:  # what failed jobs wrote may tell why
+            _tidy(files[0].parent)
 
     def _still_there(self, file: Path) -> SubmissionDocument | None:
         record = read_record(file)
@@ -105,7 +105,6 @@ class Submitit(Engine):
         state = read_state(batch, job.file)
         if state is not None and state["state"] == "ended" and state["code"] == 0:
             drop_record(job.file)
-            self._emptied.add(batch)
             board.change(job.name, "done", state["host"])
         elif state is not None and state["state"] in ("ended", "stopped"):
             self._failed(job, board, state["why"], state["code"] in FINAL)
@@ -145,14 +144,22 @@ class Submitit(Engine):
                 write_record(job.file, job.record)
             room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None])
 
-    def _tidy(self) -> None:
-        """Remove the folders of submissions of which every job is done."""
-        for batch in self._emptied:
-            needed = {record["batch"] for path in batch.parents[1].glob("*.json") if (record := read_record(path))}
-            if batch.name not in needed:
-                shutil.rmtree(batch, ignore_errors=True)
-            with suppress(OSError):
-                batch.parent.rmdir()
+
+def _tidy(jobs: Path) -> None:
+    """Remove what is left of the submissions of jobs that are done, here or while no process watched them."""
+    needed = set()
+    for file in jobs.glob("*.json"):
+        if (record := read_record(file)) is not None:
+            state = read_state(_batch(file, record), file)
+            if state is not None and state["state"] == "ended" and state["code"] == 0:
+                drop_record(file)
+            else:
+                needed.add(record["batch"])
+    for batch in (jobs / _FOLDER).glob("*"):
+        if batch.name not in needed:
+            shutil.rmtree(batch, ignore_errors=True)
+    with suppress(OSError):
+        (jobs / _FOLDER).rmdir()
 
 
 def _batch(file: Path, record: SubmissionDocument) -> Path:

@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,12 +77,8 @@ class Local:
 
         executor = LocalExecutor(works[0].batch, max_num_timeout=_FOREVER)
         executor.update_parameters(timeout_min=_FOREVER)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
-        try:
-            with clean_env():
-                jobs = [executor.submit(work) for work in works]
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with clean_env(), _undisturbed(), _without_streams():
+            jobs = [executor.submit(work) for work in works]
         self._started |= {job.job_id: job for job in jobs}
         return [job.job_id for job in jobs]
 
@@ -147,16 +143,13 @@ class Slurm:
 
         executor = SlurmExecutor(works[0].batch, max_num_timeout=_FOREVER)
         executor.update_parameters(**self._parameters)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
         try:
-            with clean_env(), redirect_stderr(StringIO()):
+            with clean_env(), _undisturbed(), redirect_stderr(StringIO()):
                 return [job.job_id for job in executor.submit_array(list(works))]
         except RuntimeError as error:
             raise SettingsError(
                 f"sbatch refused the jobs: {_refusal(str(error))}", hint="give its options as --slurm KEY=VALUE"
             ) from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def is_gone(self, file: Path, batch: Path, record: SubmissionDocument) -> bool:
         """See `Queue`. Slurm and shared folders may tell a minute late."""
@@ -238,6 +231,33 @@ def slots(resources: Resources) -> list[str]:
             f"--gpus-per-job {resources.gpus:g}: this machine has {len(devices)} GPUs that can be used."
         )
     return places[:most]
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is started within it does not get the signals of the terminal; this process gets them afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_streams() -> Iterator[None]:
+    """What is started within it does not keep the terminal, or a pipe that somebody waits at the end of."""
+    streams = (0, 1, 2)
+    kept = [os.dup(stream) for stream in streams]
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        for stream in streams:
+            os.dup2(nothing, stream)
+        yield
+    finally:
+        for stream, copy in zip(streams, kept, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+        os.close(nothing)
 
 
 def _devices() -> list[str]:
