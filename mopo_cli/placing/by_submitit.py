@@ -14,7 +14,8 @@ from typing import Literal
 from mopo_cli.errors import SettingsError
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, epochs
-from mopo_cli.placing.queues import Local, Queue, Slurm
+from mopo_cli.placing.queues import Local, Queue
+from mopo_cli.placing.slurm import Slurm
 from mopo_cli.placing.submitted import (
     Work,
     drop_record,

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from mopo_cli.errors import InputError, SettingsError, Stopped
-from mopo_cli.placing import by_submitit, queues, submitted
+from mopo_cli.placing import by_submitit, slurm, submitted
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.by_submitit import Submitit
 from mopo_cli.placing.engine import Resources, epochs
-from mopo_cli.placing.queues import Local, sbatch_parameters, slots
+from mopo_cli.placing.queues import Local, slots
+from mopo_cli.placing.slurm import Slurm, sbatch_parameters
 from mopo_cli.placing.submitted import Work, job_folder, read_record, read_state, record_file
 from mopo_cli.report import Report
 from mopo_cli.store.atomic import read_json, write_json
@@ -208,8 +209,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     )
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     for name in ("_ASK_SECONDS", "_SETTLES_SECONDS"):
-        monkeypatch.setattr(queues, name, 0.0)
-    monkeypatch.setattr(queues.Slurm, "poll_seconds", 0.0)
+        monkeypatch.setattr(slurm, name, 0.0)
+    monkeypatch.setattr(Slurm, "poll_seconds", 0.0)
     (folder / "queue").write_text("")
     (folder / "accounts").write_text("JobID|State|NodeList\n")
     yield folder
