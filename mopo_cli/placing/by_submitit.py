@@ -4,8 +4,8 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from mopo_cli.placing.submitted import (
     record_file,
     write_record,
 )
-from mopo_cli.store.atomic import cannot_write
+from mopo_cli.store.atomic import cannot_write, make_folder
 from mopo_cli.store.documents import SubmissionDocument
 
 _FOLDER = ".submitit"
@@ -111,7 +111,7 @@ class Submitit(Engine):
             self._failed(job, board, state["why"], state["code"] in FINAL)
         elif gone:
             self._failed(job, board, *self._queue.obituary(batch, job.record))
-        elif state is None or state["state"] == "requeued" or self._queue.is_waiting(job.record):
+        elif state is None or state["state"] == "requeued" or self._queue.is_waiting(job.record, state["at"]):
             board.change(job.name, "waiting")
         else:
             board.change(job.name, "running", state["host"], *(epochs(job_folder(job.file)) or ()))
@@ -133,17 +133,29 @@ class Submitit(Engine):
             for job, _ in together:
                 job.saved = last_saved(job.file)
             batch = together[0][0].file.parent / _FOLDER / secrets.token_hex(6)
-            try:
-                batch.mkdir(parents=True)
+            with _removed_if_failed(batch):
                 ids = self._queue.submit([Work(job.file, batch, devices) for job, devices in together])
-            except OSError as error:
-                raise cannot_write(batch.parent, error) from error
             for (job, devices), identity in zip(together, ids, strict=True):
                 job.record = SubmissionDocument(
                     engine=self._on, id=identity, batch=batch.name, devices=devices, at=time.time()
                 )
                 write_record(job.file, job.record)
             room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None])
+
+
+@contextmanager
+def _removed_if_failed(batch: Path) -> Iterator[None]:
+    """The folder of a submission, which is made, and removed where nothing comes of it. InputError as `make_folder`."""
+    make_folder(batch)
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(batch, ignore_errors=True)
+        with suppress(OSError):
+            batch.parent.rmdir()
+        if isinstance(error, OSError):
+            raise cannot_write(batch.parent, error) from error
+        raise
 
 
 def _tidy(jobs: Path) -> None:

@@ -36,8 +36,8 @@ class Queue(Protocol):
     def is_gone(self, file: Path, batch: Path, record: SubmissionDocument) -> bool:
         """Whether a job is neither waiting nor at work any more."""
 
-    def is_waiting(self, record: SubmissionDocument) -> bool:
-        """Whether a job that was at work waits again."""
+    def is_waiting(self, record: SubmissionDocument, since: float) -> bool:
+        """Whether a job that was at work, and said so then, is known to wait again."""
 
     def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
         """Why a job is gone that did not say so itself, and whether a person wanted that."""
@@ -64,11 +64,10 @@ class Local:
     def submit(self, works: Sequence[Work]) -> list[str]:
         """See `Queue`."""
         from submitit import LocalExecutor
-        from submitit.helpers import clean_env
 
         executor = LocalExecutor(works[0].batch, max_num_timeout=FOREVER)
         executor.update_parameters(timeout_min=FOREVER)
-        with clean_env(), undisturbed(), _without_streams():
+        with undisturbed(), _without_streams():
             jobs = [executor.submit(work) for work in works]
         self._started |= {job.job_id: job for job in jobs}
         return [job.job_id for job in jobs]
@@ -88,7 +87,7 @@ class Local:
             return bool(started.done())
         return time.time() - (state or record)["at"] > _STARTS_SECONDS
 
-    def is_waiting(self, record: SubmissionDocument) -> bool:
+    def is_waiting(self, record: SubmissionDocument, since: float) -> bool:
         """See `Queue`."""
         return False
 

@@ -1,11 +1,12 @@
 """Slurm, by submitit: what a submission says, and what the queue says of it."""
 
 import math
+import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,11 @@ class Slurm:
     def submit(self, works: Sequence[Work]) -> list[str]:
         """See `Queue`. SettingsError where sbatch refuses."""
         from submitit import SlurmExecutor
-        from submitit.helpers import clean_env
 
         executor = SlurmExecutor(works[0].batch, max_num_timeout=FOREVER)
         executor.update_parameters(**self._parameters)
         try:
-            with clean_env(), undisturbed(), redirect_stderr(StringIO()):
+            with _outside_of_jobs(), undisturbed(), redirect_stderr(StringIO()):
                 return [job.job_id for job in executor.submit_array(list(works))]
         except RuntimeError as error:
             raise SettingsError(
@@ -80,9 +80,10 @@ class Slurm:
         since = self._absent.setdefault(record["id"], now)
         return now - since >= _SETTLES_SECONDS and now - record["at"] >= _SETTLES_SECONDS
 
-    def is_waiting(self, record: SubmissionDocument) -> bool:
+    def is_waiting(self, record: SubmissionDocument, since: float) -> bool:
         """See `Queue`."""
-        return (self._ask() or {}).get(record["id"]) in ("PENDING", "REQUEUED", "REQUEUE_HOLD")
+        state = (self._ask() or {}).get(record["id"])
+        return self._asked > since and state in ("PENDING", "REQUEUED", "REQUEUE_HOLD")
 
     def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
         """See `Queue`."""
@@ -96,8 +97,8 @@ class Slurm:
 
     def _ask(self) -> dict[str, str] | None:
         """The states of this user's jobs in the queue by their ids; None where Slurm does not answer."""
-        if time.monotonic() - self._asked >= _ASK_SECONDS:
-            self._asked = time.monotonic()
+        if time.time() - self._asked >= _ASK_SECONDS:
+            self._asked = time.time()
             command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             lines = [line.split() for line in answer.stdout.splitlines()]
@@ -132,8 +133,22 @@ def sbatch_parameters(resources: Resources, options: dict[str, str]) -> dict[str
     return {**parameters, "additional_parameters": others}
 
 
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Within it nothing in the environment tells of a job of Slurm that this process runs in: it would be inherited.
+
+    The user's defaults for sbatch, and where Slurm's configuration is, stay.
+    """
+    inside = [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]
+    kept = {name: os.environ.pop(name) for name in inside} if "SLURM_JOB_ID" in os.environ else {}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
 def _refusal(text: str) -> str:
     """The sentence in which sbatch says what is wrong."""
     lines = [line for line in text.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("sbatch: ")] or lines or ["it did not say why"]
-    return told[-1].removeprefix("sbatch: ").removeprefix("error: ").rstrip(".") + "."
+    return told[-1].removeprefix("sbatch: ").removeprefix("error: ").removeprefix("fatal: ").rstrip(".") + "."

@@ -193,7 +193,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "slurm"
     folder.mkdir()
     for name, script in {
-        "sbatch": 'cp "$1" $HERE/script; cat $HERE/refusal >&2 && exit 1; echo Submitted batch job 42',
+        "sbatch": 'cp "$1" $HERE/script; env > $HERE/env; cat $HERE/refusal >&2 && exit 1; echo Submitted batch job 42',
         "squeue": "cat $HERE/queue",
         "sacct": "cat $HERE/accounts",
         "srun": "exit 1",
@@ -227,7 +227,11 @@ def on_cluster(
     return board, files
 
 
-def test_a_submission_to_slurm_is_an_array_with_what_was_asked_for(cluster: Path, tmp_path: Path) -> None:
+def test_a_submission_to_slurm_is_an_array_with_what_was_asked_for(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_CONF", "SBATCH_ACCOUNT"):
+        monkeypatch.setenv(name, "7")
     options = {"partition": "gpu", "reservation": "for_us", "time": "1-00:00:00", "setup": "module load cuda"}
     options |= {"array_parallelism": "1", "exclusive": "true", "mail_user": "me@here"}
     board, files = on_cluster(tmp_path, options, Resources(6, 2.0))
@@ -241,6 +245,8 @@ def test_a_submission_to_slurm_is_an_array_with_what_was_asked_for(cluster: Path
     assert len(given) == len({line.split("=")[0] for line in given}), "no option twice"
     assert [record["id"] for file in files if (record := read_record(file))] == ["42_0", "42_1"]
     assert board.count("waiting") == 2
+    environment = (cluster / "env").read_text().splitlines()
+    assert {"SLURM_CONF=7", "SBATCH_ACCOUNT=7"} <= set(environment) and "SLURM_JOB_ID=7" not in environment
 
 
 def test_what_waits_or_runs_in_slurm_is_not_submitted_again(cluster: Path, tmp_path: Path) -> None:
@@ -276,6 +282,7 @@ def test_slurm_may_refuse(cluster: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (cluster / "refusal").write_text("sbatch: unrecognized option '--flavour=x'\nTry \"sbatch --help\" for more\n")
     with pytest.raises(SettingsError, match=r"^sbatch refused the jobs: unrecognized option '--flavour=x'\.$"):
         on_cluster(tmp_path, {"flavour": "x"}, Resources())
+    assert not (tmp_path / "jobs/.submitit").exists()
     (cluster / "refusal").write_text("sbatch: error: Batch job submission failed: Invalid partition\n")
     with pytest.raises(SettingsError, match=r"jobs: Batch job submission failed: Invalid partition\.$"):
         on_cluster(tmp_path, {"partition": "x"}, Resources())
