@@ -178,8 +178,8 @@ def drop_record(file: Path) -> None:
 def last_saved(file: Path) -> int:
     """When a job last saved a checkpoint or a part of it, in nanoseconds; 0 before the first."""
     saved = 0
-    for path in job_folder(file).glob(".state/**/*.safetensors"):
-        with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # another process may be at work there
+        for path in job_folder(file).glob(".state/**/*.safetensors"):
             saved = max(saved, path.stat().st_mtime_ns)
     return saved
 

@@ -19,9 +19,9 @@ from mopo_cli.placing.by_submitit import Submitit
 from mopo_cli.placing.engine import Resources, epochs
 from mopo_cli.placing.queues import Local, slots
 from mopo_cli.placing.slurm import Slurm, sbatch_parameters
-from mopo_cli.placing.submitted import Work, job_folder, read_record, read_state, record_file
+from mopo_cli.placing.submitted import Work, job_folder, last_saved, read_record, read_state, record_file
 from mopo_cli.report import Report
-from mopo_cli.store.atomic import read_json, write_json
+from mopo_cli.store.atomic import discard_leftovers, read_json, write_json
 
 SAME = ("policy.safetensors", "metrics.jsonl", "cell.json", "table.json")
 COMMON = "--config tiny.yaml --lam 1 --h 1 --seeds 1 --products mkl"
@@ -306,6 +306,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     board = Board({"one": "one"}, Report())
     with pytest.raises(InputError, match="cannot be written"):
         Submitit("local", Resources(), {}).place([tmp_path / "jobs/one.json"], board, lambda: False)
+
+
+def test_a_folder_that_a_job_removes_meanwhile_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def glob(self: Path, pattern: str) -> Iterator[Path]:
+        raise FileNotFoundError(pattern)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert epochs(tmp_path) is None
+    assert last_saved(tmp_path / "one.json") == 0
+    discard_leftovers(tmp_path)
 
 
 def test_after_a_signal_the_jobs_are_said_to_go_on() -> None:
