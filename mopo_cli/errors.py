@@ -78,12 +78,16 @@ def ignore_stop_signals() -> None:
 
 
 class Stopped(MopoError):
-    """A signal ended the stage after its progress was saved; exit code 128 + signal number."""
+    """A signal ended the stage after its progress was saved; exit code 128 + signal number.
 
-    def __init__(self, signum: int) -> None:
+    Jobs that were handed out to other machines may go on.
+    """
+
+    def __init__(self, signum: int, jobs_go_on: bool = False) -> None:
+        left = "the jobs that were submitted go on" if jobs_go_on else "what was finished is saved"
         super().__init__(
-            f"Stopped by {signal.Signals(signum).name}; what was finished is saved.",
-            hint="run the same command again to go on from here",
+            f"Stopped by {signal.Signals(signum).name}; {left}.",
+            hint=f"run the same command again to {'collect them' if jobs_go_on else 'go on from here'}",
         )
         self.signum = signum
         self.exit_code = 128 + signum

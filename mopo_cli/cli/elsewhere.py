@@ -77,7 +77,7 @@ def _engine(on: str, resources: "Resources", slurm: list[str]) -> "Engine":
     if on in ("local", "slurm"):
         from mopo_cli.placing.by_submitit import Submitit
 
-        return Submitit(on, resources, parameters)
+        return Submitit("slurm" if on == "slurm" else "local", resources, parameters)
     if on == "ray" or on.startswith("ray://"):
         from mopo_cli.placing.by_ray import Ray
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from mopo_cli.placing.board import Board
 
+FINAL = frozenset({2, 3, 4, 5, 7})
+"""Exit codes of `mopo job` that it would have again: of usage, settings, input, damaged files, and divergence."""
 ATTEMPTS = 3
 """Failures of a job, without progress in between, after which it is marked and the others go on."""
 
@@ -22,7 +24,9 @@ class Resources:
 
 
 class Engine(Protocol):
-    """Carries out jobs."""
+    """Carries out jobs. ``jobs_go_on`` says whether those that were handed out go on without this process."""
+
+    jobs_go_on: bool = False
 
     def place(self, files: Sequence[Path], board: Board, should_stop: Callable[[], bool]) -> None:
         """Carry out the jobs of these files and tell the board of each when it is done or has failed.
@@ -34,7 +38,9 @@ class Engine(Protocol):
 
 def epochs(folder: Path) -> tuple[int, float | None] | None:
     """How far a job in ``folder`` is: the epoch of the seed that is furthest behind, and the mean of latest returns."""
-    latest = [line for path in folder.glob(".state/**/live/**/metrics.jsonl") if (line := _last_line(path))]
+    latest: list[Mapping[str, Any]] = []
+    with suppress(FileNotFoundError):  # the job removes folders while they are looked through
+        latest = [line for path in folder.glob(".state/**/live/**/metrics.jsonl") if (line := _last_line(path))]
     if not latest:
         return None
     returns = [line["return"] for line in latest if isinstance(line.get("return"), int | float)]

@@ -64,9 +64,11 @@ def discard_leftovers(folder: Path, name: str = "**/.*", but: Collection[Path] =
     ``name`` is a glob for the path in the folder, without the ending of temporary files. What is in the folders
     ``but`` stays.
     """
-    for leftover in folder.glob(f"{name}{_TEMPORARY}*"):
-        if leftover.is_file() and not any(map(leftover.is_relative_to, but)):
-            leftover.unlink(missing_ok=True)
+    # Who is at work there removes folders while they are looked through; the rest is left to the next start.
+    with suppress(FileNotFoundError):
+        for leftover in folder.glob(f"{name}{_TEMPORARY}*"):
+            if leftover.is_file() and not any(map(leftover.is_relative_to, but)):
+                leftover.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

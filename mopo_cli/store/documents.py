@@ -185,6 +185,29 @@ class JobDocument(TypedDict):
 
 
 @typed
+class SubmissionDocument(TypedDict):
+    """submitted.json of a job: its id with a scheduler, the folder of its submission, and when that was."""
+
+    engine: Literal["local", "slurm"]
+    id: Annotated[str, Field(pattern=r"^\d{1,19}(_\d{1,9})?$")]
+    batch: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    devices: str | None
+    at: Seconds
+
+
+@typed
+class WorkDocument(TypedDict):
+    """What a submitted job says of itself: where it is at work, or its exit code and why it has that."""
+
+    state: Literal["running", "stopped", "requeued", "ended"]
+    code: int
+    why: str
+    host: str
+    pid: int
+    at: Seconds
+
+
+@typed
 class RunDocument(TypedDict):
     """run.json; `format` is compared first, so that a newer one is called newer and not damaged."""
 

@@ -100,11 +100,12 @@ class RunFolder:
 def refuse_links(run: RunFolder) -> None:
     """InputError where anything inside the run folder is a symbolic link; the folder itself may be one.
 
-    What is written or deleted through a link would be somebody else's. W&B makes links among its files, which nothing
-    here follows.
+    What is written or deleted through a link would be somebody else's. W&B and submitit make links among their files,
+    which nothing here follows.
     """
     for folder, folders, files in os.walk(run.root):
-        inside = [] if Path(folder).match("logs/wandb/wandb") else [*folders, *files]
+        linked = any(map(Path(folder).match, ("logs/wandb/wandb", "jobs/.submitit/*")))
+        inside = [] if linked else [*folders, *files]
         folders[:] = [name for name in folders if name in inside]
         for name in inside:
             if (path := Path(folder, name)).is_symlink():

@@ -24,8 +24,8 @@ from mopo_cli.stages.ablation.reuse import what_trains
 from mopo_cli.stages.common.memory import cells_that_fit
 from mopo_cli.stages.common.open_world import policy_roles
 from mopo_cli.stages.common.published_policies import NOT_YET
-from mopo_cli.stages.jobs.finished import Finished, discard_jobs, finished_by_jobs
-from mopo_cli.stages.jobs.job import Job, absolute, write_job
+from mopo_cli.stages.jobs.finished import Finished, discard_jobs, finished_by_jobs, is_finished
+from mopo_cli.stages.jobs.job import Job, absolute, read_job, write_job
 from mopo_cli.stages.runner import Options, Stage
 from mopo_cli.store.atomic import plain, write_text
 from mopo_cli.store.lineage import read_lineage
@@ -104,10 +104,13 @@ class HandOut:
         board = Board({file.stem: jobs[file][0] for file in files}, report)
         with _noting_signals() as signals:
             self.engine.place(files, board, lambda: bool(signals))
-        reasons = board.failures()
-        self.failures |= {key: reasons[file.stem] for file in files if file.stem in reasons for key in jobs[file][1]}
+        for name, why in board.failures().items():
+            file = next(file for file in files if file.stem == name)
+            # A job of which seeds diverged has failed, and yet all of it is there: the table tells the seeds.
+            if not is_finished(file, read_job(file)):
+                self.failures |= dict.fromkeys(jobs[file][1], why)
         if signals:
-            raise Stopped(signals[0])
+            raise Stopped(signals[0], self.engine.jobs_go_on)
 
     def write_plan(self) -> dict[str, Any]:
         """Write the commands of all jobs to the file of the plan, one per line; returns the result object."""

@@ -1,0 +1,157 @@
+"""Where submitit puts jobs: processes of this machine, or Slurm. What is asked of both: submit, and is a job gone."""
+
+import math
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from mopo_cli.errors import SettingsError
+from mopo_cli.placing.engine import Resources, first_line
+from mopo_cli.placing.submitted import OF_TERMINALS, Work, lock_file, read_state
+from mopo_cli.store.documents import SubmissionDocument
+from mopo_cli.store.lock import take_lock
+
+_STARTS_SECONDS = 120.0
+FOREVER = 10**6
+"""How often a job may be queued again, and the minutes that a local one may take: each goes on from its checkpoint."""
+
+
+class Queue(Protocol):
+    """Carries out what is submitted, ``largest`` jobs at once. ``poll_seconds`` is how often it pays to look."""
+
+    largest: int
+    poll_seconds: float
+
+    def room(self, in_use: Sequence[str | None]) -> list[str | None]:
+        """The CUDA devices of each further job that may be submitted while those with these devices are there."""
+
+    def submit(self, works: Sequence[Work]) -> list[str]:
+        """Submit jobs together; returns their ids. They are not disturbed by signals to this process."""
+
+    def is_gone(self, file: Path, batch: Path, record: SubmissionDocument) -> bool:
+        """Whether a job is neither waiting nor at work any more."""
+
+    def is_waiting(self, record: SubmissionDocument, since: float) -> bool:
+        """Whether a job that was at work, and said so then, is known to wait again."""
+
+    def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
+        """Why a job is gone that did not say so itself, and whether a person wanted that."""
+
+
+class Local:
+    """Processes of this machine, as many at once as its CPUs and GPUs are enough for."""
+
+    largest = 1
+    poll_seconds = 0.5
+
+    def __init__(self, resources: Resources) -> None:
+        self._slots = slots(resources)
+        self._started: dict[str, Any] = {}
+
+    def room(self, in_use: Sequence[str | None]) -> list[str | None]:
+        """See `Queue`."""
+        free: list[str | None] = list(self._slots)
+        for devices in in_use:
+            with suppress(ValueError):
+                free.remove(devices)
+        return free
+
+    def submit(self, works: Sequence[Work]) -> list[str]:
+        """See `Queue`."""
+        from submitit import LocalExecutor
+
+        executor = LocalExecutor(works[0].batch, max_num_timeout=FOREVER)
+        executor.update_parameters(timeout_min=FOREVER)
+        with undisturbed(), _without_streams():
+            jobs = [executor.submit(work) for work in works]
+        self._started |= {job.job_id: job for job in jobs}
+        return [job.job_id for job in jobs]
+
+    def is_gone(self, file: Path, batch: Path, record: SubmissionDocument) -> bool:
+        """See `Queue`."""
+        if not batch.is_dir():
+            return True
+        lock = take_lock(lock_file(batch, file))
+        if lock is None:
+            return False
+        lock.release()
+        state = read_state(batch, file)
+        if state is not None and state["state"] != "requeued":
+            return True
+        if (started := self._started.get(record["id"])) is not None:
+            return bool(started.done())
+        return time.time() - (state or record)["at"] > _STARTS_SECONDS
+
+    def is_waiting(self, record: SubmissionDocument, since: float) -> bool:
+        """See `Queue`."""
+        return False
+
+    def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
+        """See `Queue`."""
+        return last_words(batch, record) or "its process was killed", False
+
+
+def slots(resources: Resources) -> list[str]:
+    """The CUDA devices of each job that fits on this machine at once; "" for none. SettingsError where none fits."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(1, cores // resources.cpus)
+    if not resources.gpus:
+        return [""] * most
+    devices = _devices()
+    if resources.gpus < 1:
+        places = [device for _ in range(int(1 / resources.gpus + 1e-9)) for device in devices]
+    else:
+        each = math.ceil(resources.gpus)
+        places = [",".join(devices[i : i + each]) for i in range(0, len(devices) - each + 1, each)]
+    if not places:
+        raise SettingsError(
+            f"--gpus-per-job {resources.gpus:g}: this machine has {len(devices)} GPUs that can be used."
+        )
+    return places[:most]
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is started within it does not get the signals of the terminal; this process gets them afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_streams() -> Iterator[None]:
+    """What is started within it does not keep the terminal, or a pipe that somebody waits at the end of."""
+    streams = (0, 1, 2)
+    kept = [os.dup(stream) for stream in streams]
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        for stream in streams:
+            os.dup2(nothing, stream)
+        yield
+    finally:
+        for stream, copy in zip(streams, kept, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+        os.close(nothing)
+
+
+def _devices() -> list[str]:
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def last_words(batch: Path, record: SubmissionDocument) -> str:
+    """What the process around a job said, where the job could not be begun."""
+    path = batch / f"{record['id']}_0_log.err"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return first_line(text) if re.search(r"^[\w.]*(Error|Exception)\b", text, re.MULTILINE) else ""
