@@ -7,7 +7,7 @@ import typer
 
 from mopo_cli.cli.context import execution
 from mopo_cli.cli.options import Call, command
-from mopo_cli.store.run import current_run_kept, named_run
+from mopo_cli.store.run import named_run, never_current
 
 EXAMPLES = (
     "mopo job runs/quickstart/jobs/0c6f1d2a9b7e.json",
@@ -28,7 +28,7 @@ def job(call: Call, file: File) -> None:
 
     description = read_job(file)
     run = named_run(call.run or job_folder(file))
-    with current_run_kept():
+    with never_current(run):
         result = run_job(description, run, execution(call, {}), call.report)
     call.report.result(result)
     raise_if_diverged(result)

@@ -79,7 +79,8 @@ class Submitit(Engine):
                 break
             time.sleep(self._queue.poll_seconds)
         if board.count("done") == len(files) > 0:  # what failed jobs wrote may tell why
-            _tidy(files[0].parent)
+            for folder in {file.parent for file in files}:
+                _tidy(folder)
 
     def _still_there(self, file: Path) -> SubmissionDocument | None:
         record = read_record(file)
@@ -128,8 +129,10 @@ class Submitit(Engine):
         room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None])
         waiting = [job for job in jobs if job.record is None]
         while waiting and room:
-            together = list(zip(waiting, room, strict=False))[: self._queue.largest]
-            waiting = waiting[len(together) :]
+            beside = [job for job in waiting if job.file.parent == waiting[0].file.parent]
+            together = list(zip(beside, room, strict=False))[: self._queue.largest]
+            submitted = [job.name for job, _ in together]
+            waiting = [job for job in waiting if job.name not in submitted]
             for job, _ in together:
                 job.saved = last_saved(job.file)
             batch = together[0][0].file.parent / _FOLDER / secrets.token_hex(6)

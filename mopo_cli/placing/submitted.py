@@ -73,7 +73,7 @@ class Work:
         return DelayedSubmission(self)
 
     def _carry_out(self, came: list[int]) -> int:
-        environment = {**os.environ, "MOPO_RUN": str(job_folder(self.file))}
+        environment = dict(os.environ)
         if self.devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.devices
         command = [sys.executable, "-m", "mopo_cli", "job", str(self.file)]

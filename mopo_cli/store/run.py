@@ -212,6 +212,20 @@ def _write_current(content: bytes) -> None:
 
 
 @contextmanager
+def never_current(run: RunFolder) -> Iterator[None]:
+    """Within it ``run`` does not become the current run."""
+    before = os.environ.get("MOPO_RUN")
+    os.environ["MOPO_RUN"] = str(run.root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MOPO_RUN"]
+        else:
+            os.environ["MOPO_RUN"] = before
+
+
+@contextmanager
 def current_run_kept() -> Iterator[None]:
     """Whatever runs are worked on within, the current run stays the one that it was."""
     before = _CURRENT.read_bytes() if _CURRENT.is_file() else None

@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import TrainPolicy
+from mopo_cli.errors import CorruptError
 from mopo_cli.stages.ablation.reuse import Held, of_cell, read_cell, same_policy
 from mopo_cli.stages.jobs.job import KEY, TABLE, Job, job_folder, jobs_of, policy_settings
 from mopo_cli.store.lineage import read_lineage
@@ -51,9 +53,10 @@ def finished_by_jobs(run: RunFolder, only: Collection[Path] | None = None) -> Fi
 
 
 def is_finished(path: Path, job: Job) -> bool:
-    """Whether the results of a job are in its folder."""
-    run = RunFolder(job_folder(path))
-    return (KEY if job.stage == "train-policy" else "select-elites") in read_lineage(run)
+    """Whether the results of a job are in its folder; not where its record is damaged, which `mopo job` then says."""
+    with suppress(CorruptError):
+        return (KEY if job.stage == "train-policy" else "select-elites") in read_lineage(RunFolder(job_folder(path)))
+    return False
 
 
 def discard_collected(run: RunFolder, cells: Collection[TrainPolicy]) -> None:
