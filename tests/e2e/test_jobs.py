@@ -49,6 +49,8 @@ def other_run(tiny_run: Path) -> Path:
 class Here:
     """An engine that carries out jobs in this process, one after the other, but for those that it is to refuse."""
 
+    jobs_go_on = False
+
     def __init__(self, mopo: Any, refuse: Callable[[Path], bool] = lambda file: False) -> None:
         self.mopo, self.refuse = mopo, refuse
         self.placed: list[str] = []

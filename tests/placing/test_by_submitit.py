@@ -62,13 +62,13 @@ def test_a_study_elsewhere_is_the_same_and_a_failed_job_does_not_stop_the_others
     cells = {cell["cell"]: cell for cell in read_json(next(tiny_run.glob("ablations/*/table.json")))["cells"]}
     assert [name for name, cell in cells.items() if "failed" in cell] == ["mopo_none_h1"]
     assert str(checkpoint) in cells["mopo_none_h1"]["failed"]
-    assert "waiting  mopo_none_h1" not in outcome.err, "a damaged file stays damaged: no second attempt"
-    assert f"failed   mopo_none_h1 on {os.uname().nodename}: {checkpoint}" in outcome.err
+    assert "waiting  mopo_none_h1 (seed 0)" not in outcome.err, "a damaged file stays damaged: no second attempt"
+    assert f"failed   mopo_none_h1 (seed 0) on {os.uname().nodename}: {checkpoint}" in outcome.err
 
     assert len(list((tiny_run / "jobs/.submitit").iterdir())) == 3, "what a failed job wrote is kept"
 
     shutil.rmtree(job_folder(first))
-    trained = {path: path.stat().st_mtime_ns for path in tiny_run.glob("jobs/*/run.json")}
+    trained = {path: path.stat().st_mtime_ns for path in tiny_run.glob("ablations/*/cells/*/seed-0/policy.safetensors")}
     assert len(trained) == 2
     outcome = mopo(f"{study} --run {tiny_run} --on local")
     assert outcome.code == 0, outcome.err
