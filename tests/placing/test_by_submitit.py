@@ -73,7 +73,7 @@ def test_a_study_elsewhere_is_the_same_and_a_failed_job_does_not_stop_the_others
     outcome = mopo(f"{study} --run {tiny_run} --on local")
     assert outcome.code == 0, outcome.err
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
-    assert "max-var_lam1_h1 on" not in outcome.err, "finished jobs are not handed out"
+    assert "mopo_max-var_lam1_h1 (seed 0)" not in outcome.err, "finished jobs are not handed out"
     assert not list(tiny_run.glob("jobs/**/submitted.json"))
     assert not (tiny_run / "jobs/.submitit").exists()
 
