@@ -57,18 +57,22 @@ class Attendant:
             env={name: value for name, value in os.environ.items() if name != "MOPO_RUN"} | {"PYTHONPATH": path},
             start_new_session=True,
         )
-        answer = self.answer(None)
+        answer = self._answer()
         self.missing: str | None = answer["missing"] if answer else "mopo"
 
     def order(self, folder: Path) -> None:
         """Have it carry out the job in a folder."""
         order = {"file": str(folder / "job.json"), "folder": str(folder / "run"), "log": str(folder / "log")}
-        with suppress(BrokenPipeError):  # `answer` will say so
+        with suppress(BrokenPipeError):  # `code` will say so
             _pipe(self.process.stdin).write(json.dumps(order).encode() + b"\n")
             _pipe(self.process.stdin).flush()
 
-    def answer(self, seconds: float | None) -> dict[str, Any] | None:
-        """Its next answer, None where there is none within this time or it has ended."""
+    def code(self, seconds: float) -> int | None:
+        """The exit code of the job; None where it goes on for longer than this."""
+        answer = self._answer(seconds)
+        return self.process.poll() if answer is None else int(answer["code"])
+
+    def _answer(self, seconds: float | None = None) -> dict[str, Any] | None:
         stdout = _pipe(self.process.stdout)
         if not select.select([stdout], [], [], seconds)[0]:
             return None

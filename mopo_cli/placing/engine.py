@@ -34,7 +34,9 @@ class Engine(Protocol):
 
 def epochs(folder: Path) -> tuple[int, float | None] | None:
     """How far a job in ``folder`` is: the epoch of the seed that is furthest behind, and the mean of latest returns."""
-    latest = [line for path in folder.glob(".state/**/live/**/metrics.jsonl") if (line := _last_line(path))]
+    latest: list[Mapping[str, Any]] = []
+    with suppress(OSError):  # a folder vanishes where the job ends meanwhile
+        latest = [line for path in folder.glob(".state/**/live/**/metrics.jsonl") if (line := _last_line(path))]
     if not latest:
         return None
     returns = [line["return"] for line in latest if isinstance(line.get("return"), int | float)]

@@ -1,6 +1,7 @@
 """Files of a job's folder on their way between machines."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -71,11 +72,11 @@ def _to_keep(folder: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    for name in names:
-        place = folder / name
-        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if path.is_file() and not path.name.startswith("."):
-                yield path
+    for place in (folder / name for name in names):
+        if place.is_file():
+            yield place
+        for inside, _, files in os.walk(place):  # which takes no harm from folders that vanish meanwhile
+            yield from (Path(inside, name) for name in sorted(files) if not name.startswith("."))
 
 
 def _name(path: Path, folder: Path) -> str:

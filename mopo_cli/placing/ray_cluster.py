@@ -7,7 +7,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from logging import ERROR
 from pathlib import Path
@@ -50,10 +50,12 @@ def joined(address: str | None) -> Iterator[Any]:
     except Exception as error:
         ray.shutdown()
         raise sentence(error, address or "local") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # It prints what befalls the cluster to stdout, which is for the result alone.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def check_resources(ray: Any, wanted: Resources) -> None:

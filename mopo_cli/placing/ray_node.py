@@ -112,20 +112,18 @@ def _watch(attendant: Attendant, folder: Path, task: Task, keeper: Any, where: s
     kept_since(run, sent)  # what it was given
     attendant.order(folder)
     code: int | None = None
-    while code is None:
-        answer = attendant.answer(_POLL_SECONDS)
-        if answer is not None:
-            code = int(answer["code"])
-        elif attendant.process.poll() is not None:
-            code = attendant.process.returncode
-        epoch, value = epochs(run) or (None, None)
-        kept = kept_since(run, sent) if code != 0 else {}  # else there are results
-        stop = _get(keeper.tell.remote(task.name, task.attempt, where, epoch, value, kept))
-        if stop and not stopping:
-            stopping = True
-            attendant.process.send_signal(signal.SIGTERM)
-    if code != 0:  # what it left in memory is of no use to the next job
-        _dismiss(attendant)
+    try:
+        while code is None:
+            code = attendant.code(_POLL_SECONDS)
+            epoch, value = epochs(run) or (None, None)
+            kept = kept_since(run, sent) if code != 0 else {}  # else there are results
+            stop = _get(keeper.tell.remote(task.name, task.attempt, where, epoch, value, kept))
+            if stop and not stopping and code is None:
+                stopping = True
+                attendant.process.send_signal(signal.SIGTERM)
+    finally:
+        if code != 0:  # what it left in memory is of no use to the next job, or it is at work still
+            _dismiss(attendant)
     return code
 
 
