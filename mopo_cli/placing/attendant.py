@@ -7,7 +7,6 @@ each with the exit code. Before the first it says what it lacks.
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -123,17 +122,12 @@ def _carry_out(run: Callable[[Sequence[str]], int], order: dict[str, str]) -> in
 
 def _listen(orders: "SimpleQueue[dict[str, str]]") -> None:
     # By the descriptor: processes are forked meanwhile, and a lock of sys.stdin would be forked as it is.
-    text, folder = b"", None
+    text = b""
     while part := os.read(0, 1 << 16):
         text += part
         *lines, text = text.split(b"\n")
         for line in lines:
-            order = json.loads(line)
-            folder = Path(order["log"]).parent
-            orders.put(order)
-    with suppress(OSError):
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            orders.put(json.loads(line))
     os.killpg(0, signal.SIGKILL)
 
 

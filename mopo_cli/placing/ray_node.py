@@ -18,6 +18,7 @@ from mopo_cli.placing.parcels import Parcel
 
 _POLL_SECONDS = 1.0
 _TAIL_BYTES = 65536
+_PREFIX, _LOCK = "mopo-job-", "worker.lock"
 
 
 @dataclass
@@ -55,7 +56,7 @@ def carry_out(task: Task, keeper: Any) -> Outcome:
     if _get(keeper.tell.remote(task.name, task.attempt, where, None, None)):
         return Outcome(where, 128 + signal.SIGTERM)
     try:
-        folder = Path(tempfile.mkdtemp(prefix="mopo-job-"))
+        folder, lock = _folder()
     except (OSError, MopoError) as error:
         return Outcome(where, unfit=_no_room(error))
     try:
@@ -74,6 +75,21 @@ def carry_out(task: Task, keeper: Any) -> Outcome:
         return Outcome(where, code, text, results(folder / "run", task.job["stage"]))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _folder() -> tuple[Path, Any]:
+    """A folder for one job and the lock that keeps it, without what killed workers left."""
+    from mopo_cli.store.lock import take_lock
+
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if lock := take_lock(left / _LOCK):
+            shutil.rmtree(left, ignore_errors=True)
+            lock.release()
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        if lock := take_lock(folder / _LOCK):
+            return folder, lock
 
 
 _attendants: list[Attendant] = []
