@@ -4,10 +4,12 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from logging import ERROR
 from pathlib import Path
@@ -18,7 +20,8 @@ from mopo_cli.placing.engine import Resources
 
 _PACKAGE = Path(__file__).parents[1]
 _CLIENT = "ray://"
-_CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 20.0
+_START = "ray start --head on that machine; ray:// takes the port of Ray's client server, 10001"
 
 
 def check_ray() -> None:
@@ -122,10 +125,15 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
     except OSError as error:
-        raise NetworkError(
-            f"Nothing answers at {address}: {error.strerror or error}.",
-            hint="ray start --head on that machine; ray:// takes the port of Ray's client server, 10001",
-        ) from error
+        raise NetworkError(f"Nothing answers at {address}: {error.strerror or error}.", _START) from error
+    if address.startswith(_CLIENT):
+        return
+    # Ray itself tries for minutes what is no cluster, and then ends this process.
+    with suppress(subprocess.TimeoutExpired):
+        status = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+        if subprocess.run(status, capture_output=True, timeout=_ANSWER_SECONDS).returncode == 0:
+            return
+    raise NetworkError(f"No cluster of Ray answers at {address}.", _START)
 
 
 def _fits(node: dict[str, float], wanted: Resources) -> bool:
