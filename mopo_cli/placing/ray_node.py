@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,10 @@ def _folder() -> tuple[Path, Any]:
     from mopo_cli.store.lock import take_lock
 
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if lock := take_lock(left / _LOCK):
-            shutil.rmtree(left, ignore_errors=True)
-            lock.release()
+        with suppress(MopoError):  # another user's
+            if lock := take_lock(left / _LOCK):
+                shutil.rmtree(left, ignore_errors=True)
+                lock.release()
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         if lock := take_lock(folder / _LOCK):
