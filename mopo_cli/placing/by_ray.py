@@ -16,7 +16,7 @@ from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import ATTEMPTS, Resources, first_line
 from mopo_cli.placing.parcels import kept, unpack
 from mopo_cli.placing.ray_cluster import check_ray, check_resources, joined, sentence
-from mopo_cli.placing.ray_keeper import Keeper
+from mopo_cli.placing.ray_keeper import Keeper, News
 from mopo_cli.placing.ray_node import Outcome, Task, carry_out
 from mopo_cli.store.atomic import read_json
 from mopo_cli.store.files import check_file
@@ -108,20 +108,19 @@ class _Study:
     def _turn(self) -> None:
         tasks = list(self._tasks)
         ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=_POLL_SECONDS)
-        self._take_news()
+        every = self._ray.get(self._keeper.take.remote())
+        for name, news in every.items():
+            if news.kept and self._is_present(name, news):
+                unpack(news.kept, self._files[name].with_suffix(""))
+                self._attempts[name].failed = 0
         for task in ended:
             self._settle(self._tasks.pop(task), task)
+        for name, news in every.items():  # after those that made room for them
+            if self._is_present(name, news):
+                self._board.change(name, "running", news.where, news.epoch, news.value)
 
-    def _take_news(self) -> None:
-        """Write the checkpoints that have come to the disk, and tell the board."""
-        for name, news in self._ray.get(self._keeper.take.remote()).items():
-            attempts = self._attempts[name]
-            if name not in self._tasks.values() or news.attempt != attempts.begun:
-                continue
-            if news.kept:
-                unpack(news.kept, self._files[name].with_suffix(""))
-                attempts.failed = 0
-            self._board.change(name, "running", news.where, news.epoch, news.value)
+    def _is_present(self, name: str, news: News) -> bool:
+        return name in self._tasks.values() and news.attempt == self._attempts[name].begun
 
     def _settle(self, name: str, task: Any) -> None:
         """Take what a task brought: results, or a failure."""
