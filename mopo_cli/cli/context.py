@@ -141,7 +141,8 @@ def execution(call: Call, origins: dict[str, str]) -> "Options":
     """How to execute a stage whose settings come from ``origins``."""
     from mopo_cli.stages.runner import Options
 
-    shared = {field.name: getattr(call, field.name) for field in fields(Options) if field.name != "origins"}
+    not_shared = ("origins", "save_seconds")
+    shared = {field.name: getattr(call, field.name) for field in fields(Options) if field.name not in not_shared}
     return Options(**shared, origins=origins)
 
 

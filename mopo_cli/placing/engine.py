@@ -39,7 +39,7 @@ class Engine(Protocol):
 def epochs(folder: Path) -> tuple[int, float | None] | None:
     """How far a job in ``folder`` is: the epoch of the seed that is furthest behind, and the mean of latest returns."""
     latest: list[Mapping[str, Any]] = []
-    with suppress(FileNotFoundError):  # the job removes folders while they are looked through
+    with suppress(OSError):  # a folder vanishes where the job ends meanwhile
         latest = [line for path in folder.glob(".state/**/live/**/metrics.jsonl") if (line := _last_line(path))]
     if not latest:
         return None

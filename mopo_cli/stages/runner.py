@@ -53,6 +53,7 @@ class Options:
 
     ``log`` names the sinks that get the metrics besides metrics.jsonl (`report.metrics.SINKS`).
     ``origins`` says where each setting's value came from (default, preset NAME, a file, flag), for run.json.
+    ``save_seconds`` is the time between checkpoints of policies in training; None: as usual.
     """
 
     device: str = "auto"
@@ -63,6 +64,7 @@ class Options:
     force: bool = False
     allow_mismatch: bool = False
     origins: dict[str, str] = field(default_factory=dict)
+    save_seconds: float | None = None
 
 
 @dataclass

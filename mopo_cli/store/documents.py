@@ -158,6 +158,7 @@ class JobExecution(TypedDict):
     threads: int | None
     engine: str
     products: str
+    save_seconds: NotRequired[float]
 
 
 @typed

@@ -98,7 +98,8 @@ def train_stack(
         per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
         if loop.step < 0:
             stage.report.say(f"warming up for {-loop.step:,} gradient steps")
-        last_save = time.monotonic()
+        asked, last_save = stage.options.save_seconds, time.monotonic()
+        save_seconds = _SAVE_SECONDS if asked is None else asked
         processes = free_processes(stage.options, device, len(members), size)
         watch = _watch(context, stage, opened, settings, processes)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
@@ -134,7 +135,7 @@ def train_stack(
                 trained.pending.append(epoch)
             stop, end = stage.should_stop(), loop.step == total
             trained.seconds = time.monotonic() - started
-            save = stop or time.monotonic() - last_save > _SAVE_SECONDS
+            save = stop or time.monotonic() - last_save > save_seconds
             for epoch in _complete(trained, keep=0 if save or end else backlog):
                 for name, numbers in zip(names, epoch.records, strict=True):
                     trained.metrics.log_records(name, [numbers] if numbers is not None else [])

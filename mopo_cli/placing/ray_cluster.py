@@ -1,0 +1,140 @@
+"""Joins a cluster of Ray, or starts one on this machine, and says in a sentence why it cannot."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from importlib.util import find_spec
+from logging import ERROR
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.errors import STOP_SIGNALS, InputError, MopoError, NetworkError, SettingsError
+from mopo_cli.placing.engine import Resources
+
+_PACKAGE = Path(__file__).parents[1]
+_CLIENT = "ray://"
+_CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 20.0
+_START = "ray start --head on that machine; ray:// takes the port of Ray's client server, 10001"
+
+
+def check_ray() -> None:
+    """SettingsError where Ray is not installed."""
+    spec = find_spec("ray")
+    if spec is None or spec.origin is None:
+        raise SettingsError("--on ray needs the package ray, which is not installed.", hint="pip install ray")
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[Any]:
+    """Ray, connected to this cluster (None: the running one, else one on this machine) until the block ends.
+
+    NetworkError where it cannot be reached, InputError where it runs other versions.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address not in (None, "auto", "local"):
+        _check_reachable(address)
+    try:
+        with warnings.catch_warnings(), _handlers_kept():
+            warnings.simplefilter("ignore")
+            _join(ray, address)
+    except Exception as error:
+        ray.shutdown()
+        raise sentence(error, address or "local") from error
+    # It prints what befalls the cluster to stdout, which is for the result alone.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def check_resources(ray: Any, wanted: Resources) -> None:
+    """SettingsError where no node of the cluster has what a job is to get."""
+    if wanted.gpus > 1 and wanted.gpus != int(wanted.gpus):
+        raise SettingsError(f"--gpus-per-job must be a share of one GPU or a whole number, not {wanted.gpus:g}.")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(_fits(node, wanted) for node in nodes):
+        most = "; ".join(sorted({f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes}))
+        raise SettingsError(
+            f"A job is to get {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, which no node of the cluster has: {most}.",
+            hint="--cpus-per-job, --gpus-per-job",
+        )
+
+
+def sentence(error: Exception, address: str) -> MopoError:
+    """What Ray's exception means to the user."""
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text:
+        versions = re.findall(r"(?:Ray|Python):? v?([0-9][0-9.]*[0-9])", text)
+        shown = f" ({', '.join(versions)})" if versions else ""
+        return InputError(
+            f"The cluster {address} has other versions of Ray or Python than this machine{shown}.",
+            hint="install the cluster's versions here: ray --version and python --version on one of its nodes",
+        )
+    if module := re.search(r"No module named '([\w.]+)'", text):
+        return InputError(
+            f"A worker of the cluster {address} lacks the package {module[1]}, which mopo needs.",
+            hint="install mopo with its packages on every node",
+        )
+    return NetworkError(f"The cluster {address} cannot be used: {type(error).__name__}: {text[:300]}")
+
+
+def _join(ray: Any, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": ERROR}
+    # Workers get this very version; on a cluster of this process they have it.
+    shipped = {"py_modules": [str(_PACKAGE)]}
+    if address is not None:
+        ray.init(address, runtime_env=shipped, **quiet)
+        return
+    try:
+        ray.init("auto", runtime_env=shipped, **quiet)
+    except ConnectionError:
+        ray.shutdown()
+        ray.init("local", include_dashboard=False, **quiet)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Signals save and stop a study: Ray would have them end the process."""
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+def _check_reachable(address: str) -> None:
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingsError(f"{address!r} is no address of a cluster.", hint="--on ray://HOST:10001")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise NetworkError(f"Nothing answers at {address}: {error.strerror or error}.", _START) from error
+    if address.startswith(_CLIENT):
+        return
+    # Ray itself tries for minutes what is no cluster, and then ends this process.
+    with suppress(subprocess.TimeoutExpired):
+        status = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+        if subprocess.run(status, capture_output=True, timeout=_ANSWER_SECONDS).returncode == 0:
+            return
+    raise NetworkError(f"No cluster of Ray answers at {address}.", _START)
+
+
+def _fits(node: dict[str, float], wanted: Resources) -> bool:
+    return node.get("CPU", 0) >= wanted.cpus and node.get("GPU", 0) >= wanted.gpus

@@ -1,0 +1,179 @@
+"""What a worker of Ray does: brings a job's inputs onto its node and has a process of its own carry the job out."""
+
+import atexit
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mopo_cli.errors import MopoError
+from mopo_cli.placing.attendant import VISIBLE, Attendant
+from mopo_cli.placing.parcels import Parcel
+
+_POLL_SECONDS = 1.0
+_TAIL_BYTES = 65536
+_PREFIX, _LOCK = "mopo-job-", "worker.lock"
+
+
+@dataclass
+class Task:
+    """A job to carry out: what is in its file, and what an earlier attempt left. ``inputs`` are by sha256."""
+
+    name: str
+    attempt: int
+    job: dict[str, Any]
+    inputs: Mapping[str, Any]
+    kept: Parcel = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """How a job ended: its exit code (negative: by a signal), what it said last and, if it finished, its results.
+
+    ``unfit`` says why this node can carry out no job at all.
+    """
+
+    where: str
+    code: int = 1
+    text: str = ""
+    results: Parcel | None = None
+    unfit: str = ""
+
+
+def carry_out(task: Task, keeper: Any) -> Outcome:
+    """Carry out a job on this node, telling the keeper how far it is and leaving there what it is to go on from."""
+    import ray
+
+    from mopo_cli.placing.parcels import results, unpack
+
+    where = ray.util.get_node_ip_address()
+    if _get(keeper.tell.remote(task.name, task.attempt, where, None, None)):
+        return Outcome(where, 128 + signal.SIGTERM)
+    try:
+        folder, lock = _folder()
+    except (OSError, MopoError) as error:
+        return Outcome(where, unfit=_no_room(error))
+    try:
+        try:
+            document = task.job | {"inputs": _bring(task.job["inputs"], task.inputs)}
+            (folder / "job.json").write_text(json.dumps(document), encoding="utf-8")
+            unpack(task.kept, folder / "run")
+        except (OSError, MopoError) as error:
+            return Outcome(where, unfit=_no_room(error))
+        attendant = _attendant()
+        if attendant.missing:
+            return Outcome(where, unfit=f"the package {attendant.missing} is not installed there")
+        code = _watch(attendant, folder, task, keeper, where)
+        log = folder / "log"
+        text = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace") if log.is_file() else ""
+        return Outcome(where, code, text, results(folder / "run", task.job["stage"]))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _folder() -> tuple[Path, Any]:
+    """A folder for one job and the lock that keeps it, without what killed workers left."""
+    from mopo_cli.store.lock import take_lock
+
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(MopoError):  # another user's
+            if lock := take_lock(left / _LOCK):
+                shutil.rmtree(left, ignore_errors=True)
+                lock.release()
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        if lock := take_lock(folder / _LOCK):
+            return folder, lock
+
+
+_attendants: list[Attendant] = []
+_checked: set[Path] = set()
+_aside = ThreadPoolExecutor(1)
+
+
+def _attendant() -> Attendant:
+    """The one of this worker, which sees the devices that the present job is given."""
+    for one in list(_attendants):
+        if one.process.poll() is not None or one.visible != os.environ.get(VISIBLE) or one.missing:
+            _dismiss(one)
+    if not _attendants:
+        _attendants.append(Attendant())
+    return _attendants[0]
+
+
+def _dismiss(attendant: Attendant) -> None:
+    attendant.end()
+    _attendants.remove(attendant)
+
+
+@atexit.register
+def _dismiss_all() -> None:
+    for one in list(_attendants):
+        _dismiss(one)
+
+
+def _watch(attendant: Attendant, folder: Path, task: Task, keeper: Any, where: str) -> int:
+    """Carry out the job in a folder to its end, and tell the keeper meanwhile; returns the exit code."""
+    from mopo_cli.placing.engine import epochs
+    from mopo_cli.placing.parcels import kept_since
+
+    run, stopping = folder / "run", False
+    sent: dict[str, tuple[int, int]] = {}
+    kept_since(run, sent)  # what it was given
+    attendant.order(folder)
+    code: int | None = None
+    try:
+        while code is None:
+            code = attendant.code(_POLL_SECONDS)
+            epoch, value = epochs(run) or (None, None)
+            kept = kept_since(run, sent) if code != 0 else {}  # else there are results
+            stop = _get(keeper.tell.remote(task.name, task.attempt, where, epoch, value, kept))
+            if stop and not stopping and code is None:
+                stopping = True
+                attendant.process.send_signal(signal.SIGTERM)
+    finally:
+        if code != 0:  # what it left in memory is of no use to the next job, or it is at work still
+            _dismiss(attendant)
+    return code
+
+
+def _bring(files: Mapping[str, Mapping[str, str]], contents: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """A job's inputs where they are on this node."""
+    cache = Path(tempfile.gettempdir()) / f"mopo-inputs-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    return {
+        role: {**file, "path": str(_input(cache, Path(file["path"]).suffix, file["sha256"], contents))}
+        for role, file in files.items()
+    }
+
+
+def _input(cache: Path, suffix: str, digest: str, contents: Mapping[str, Any]) -> Path:
+    """A file of the node's cache, written if it is not there whole."""
+    from mopo_cli.store.atomic import publish, sha256_file
+
+    path = cache / f"{digest}{suffix}"
+    if not (path.is_file() and (path in _checked or sha256_file(path) == digest)):
+        content = _get(contents[digest])
+        with publish(path) as temporary, temporary.open("wb") as file:
+            file.write(content)
+    _checked.add(path)
+    return path
+
+
+def _get(reference: Any) -> Any:
+    """What Ray is to give. While the main thread of a task waits for it, Ray lets another task have its CPUs."""
+    import ray
+
+    return _aside.submit(ray.get, reference).result()
+
+
+def _no_room(error: Exception) -> str:
+    return f"nothing can be written there ({error.strerror or error})" if isinstance(error, OSError) else str(error)
