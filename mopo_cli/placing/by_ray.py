@@ -13,7 +13,7 @@ import numpy as np
 
 from mopo_cli.errors import InputError, MopoError
 from mopo_cli.placing.board import Board
-from mopo_cli.placing.engine import ATTEMPTS, Resources, first_line
+from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, first_line
 from mopo_cli.placing.parcels import kept, unpack
 from mopo_cli.placing.ray_cluster import check_ray, check_resources, joined, sentence
 from mopo_cli.placing.ray_keeper import Keeper, News
@@ -25,12 +25,10 @@ _POLL_SECONDS = 1.0
 _STOP_SECONDS = 15.0
 _IDLE_SECONDS = 300.0
 _UNFIT = "mend that node or take it out; the same command goes on"
-_HOPELESS = (2, 3, 4, 5, 7)
-"""Exit codes of a job that would fail again."""
 
 
 @dataclass
-class Ray:
+class Ray(Engine):
     """Carries jobs out on the cluster at ``address``; None: on the one that runs here, else on this machine."""
 
     address: str | None
@@ -136,7 +134,7 @@ class _Study:
             unpack(outcome.results, folder)
             shutil.rmtree(folder / ".state", ignore_errors=True)
             self._board.change(name, "done", outcome.where)
-        elif outcome.code in _HOPELESS:
+        elif outcome.code in FINAL:
             self._board.change(name, "failed", outcome.where, why=first_line(outcome.text))
         else:
             self._again(name, _end(outcome))
