@@ -25,7 +25,7 @@ CellsPerJob = Annotated[
     int | None,
     plain_option(
         "--cells-per-job",
-        "cells, or seeds of one policy, in a job (default: 1; on a GPU what fits)",
+        "cells, or seeds of one policy, in a job (default: a seed per CPU; on a GPU what fits)",
         "INT",
         _PANEL,
         True,

@@ -10,7 +10,7 @@ from typing import Any
 
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.config.checks import build, check_flags
-from mopo_cli.config.fields import DATA_FILE, mark, word
+from mopo_cli.config.fields import DATA_FILE, GENERATED, mark, word
 from mopo_cli.config.learners import algorithms_with, settings_of_all, with_algorithm
 from mopo_cli.config.presets import find_preset, load_method, load_preset, suggestion
 from mopo_cli.config.resolve import INHERITED, read_config, refuse_contradiction
@@ -27,7 +27,7 @@ Point = dict[str, Any]
 """One value of each axis of the grid that has an effect on a policy, by setting."""
 
 _METHODS = "mopo presets methods lists the methods; --method A,B compares some"
-_NOT_BY_USER = re.compile(rf"default|run|{DATA_FILE}|(preset|method) .*")
+_NOT_BY_USER = re.compile(rf"default|run|{DATA_FILE}|{GENERATED}|(preset|method) .*")
 
 # Settings that cannot be an axis of --grid, and why.
 _NO_AXIS = {

@@ -22,6 +22,7 @@ Scale = Literal["raw", "standardised"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$"
 CODE = "MOPO code"
 ENSEMBLE = "MOPO App. G.2"
+GENERATED = "generated data"
 DATA_FILE = "data file"
 """The origin of the defaults for a file of one's own, whose units are not known."""
 UNITS = "the data's (raw), or standard deviations (standardised: the default for your own files)"

@@ -3,13 +3,13 @@
 What a preset or a file says of one method counts after what it says of all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mopo_cli.config.checks import build, check_flags, checked, stage_name
-from mopo_cli.config.fields import DATA_FILE, Settings
+from mopo_cli.config.fields import DATA_FILE, GENERATED, Settings
 from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.presets import (
     Sections,
@@ -38,6 +38,10 @@ _MAKES_A_METHOD = ("algorithm", "penalty", "real_ratio", "spectral_norm", "netwo
 # Units of a user's own file may lie far apart; the papers' settings are for the data of theirs.
 _OF_DATA_FILES = dict.fromkeys(("target_scale", "penalty_scale", "input_scale"), "standardised")
 
+# What did best of three schedules where no paper has settings for the data (presets/README.md, "Data of your own").
+_SCHEDULE = {"actor_lr": 1e-4, "actor_schedule": "cosine", "alpha_lr": 1e-4}
+_ALGORITHM = "sac"  # whose schedule that is
+
 _WHICH_SEEDS = ("seeds", "seed_list")  # two ways to say one thing
 
 
@@ -45,9 +49,9 @@ _WHICH_SEEDS = ("seeds", "seed_list")  # two ways to say one thing
 class Resolved(Generic[S]):
     """A stage's settings and, for each, where its value comes from.
 
-    An origin is ``default``, ``data file`` (the default for those), ``run`` (the data set of the run), ``preset NAME``,
-    ``method NAME``, ``preset NAME, method NAME`` (what the preset says of that method), a file's path, ``PATH, method
-    NAME``, for an ablation ``PATH, train-policy``, or ``flag``.
+    An origin is ``default``, ``data file`` or ``generated data`` (the default for those), ``run`` (the data set of the
+    run), ``preset NAME``, ``method NAME``, ``preset NAME, method NAME`` (what the preset says of that method), a file's
+    path, ``PATH, method NAME``, for an ablation ``PATH, train-policy``, or ``flag``.
     """
 
     settings: S
@@ -82,6 +86,9 @@ def resolve(
     layers: Layers = []
     if data_file:
         layers.append((DATA_FILE, {name: v for name, v in _OF_DATA_FILES.items() if name in stage.model_fields}))
+    method = _method(stage, flags, file, method)
+    if method is None and (preset_name or automatic) is None and stage in (TrainPolicy, Ablate):
+        layers += _schedule(dataset, data_file, [flags, file.get(INHERITED, {}), file.get(stage_name(stage), {})])
     if stage is FetchData and dataset:
         layers.append(("run", {"dataset": dataset}))
     if name := preset_name or automatic:
@@ -89,7 +96,7 @@ def resolve(
         if automatic:
             values.pop("dataset", None)  # the user's own word for it may name a version
         layers.append((f"preset {name}", values))
-    if (method := _method(stage, flags, file, method)) is not None:
+    if method is not None:
         layers += _method_layers(stage, method, name)
         refuse_contradiction(stage, method, _values(file, stage), str(config_file))
     if config_file and stage is Ablate:
@@ -108,6 +115,16 @@ def resolve(
         settings=build(stage, merged, flags, origins),
         origins={field: origins.get(field, "default") for field in stage.model_fields},
     )
+
+
+def _schedule(dataset: str | None, data_file: bool, settings: Sequence[Mapping[str, Any]]) -> Layers:
+    """The schedule for data that no paper names, where none of these ``settings`` has methods or another algorithm."""
+    chosen = {name: values[name] for values in settings for name in ("method", "algorithm") if name in values}
+    if chosen.get("method") or chosen.get("algorithm", _ALGORITHM) != _ALGORITHM:
+        return []
+    if data_file:
+        return [(DATA_FILE, _SCHEDULE)]
+    return [(GENERATED, _SCHEDULE)] if dataset is not None and dataset.startswith("generate:") else []
 
 
 def _merged(layers: Layers) -> tuple[dict[str, Any], dict[str, str]]:

@@ -1,14 +1,18 @@
 """One table for a whole study: which jobs wait, run (where, at which epoch), are done or have failed, and why."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mopo_cli.report.console import Report
 
 State = Literal["waiting", "running", "done", "failed"]
+_STATES: tuple[State, ...] = ("failed", "running", "waiting", "done")
+_COLUMNS = ("job", "state", "where", "epoch", "return", "why")
 _HEARTBEAT_SECONDS = 30.0
+_MOST_ROWS = 30  # a screen's
 
 
 @dataclass
@@ -24,12 +28,28 @@ class Line:
 
 
 class Board:
-    """The states of a study's jobs by name, shown as they change; ``what`` says what each job trains."""
+    """The states of a study's jobs by name; ``what`` says what each job trains.
+
+    On a terminal they are a table while `shown`, elsewhere each change is a line.
+    """
 
     def __init__(self, what: Mapping[str, str], report: Report) -> None:
         self.lines = {name: Line(text) for name, text in what.items()}
         self._report = report
         self._told = time.monotonic()
+        self._is_table = False
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the table within the block, where there is a terminal."""
+        with self._report.view(_COLUMNS, self.rows) as self._is_table:
+            yield
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The table: what failed, what runs, then what waits and is done, as far as a screen has room; and sums."""
+        lines = sorted(self.lines.values(), key=lambda line: _STATES.index(line.state))[:_MOST_ROWS]
+        rows = [(line.what, line.state, line.where, line.epoch, line.value, line.why) for line in lines]
+        return [*rows, (self.summary(), "", "", None, None, "")]
 
     def change(
         self,
@@ -58,7 +78,8 @@ class Board:
         for name, line in self.lines.items():
             if line.state == "running":
                 self._tell(name)
-        self._report.say(self.summary())
+        if not self._is_table:
+            self._report.say(self.summary())
 
     def count(self, state: State) -> int:
         """How many jobs are in this state."""
@@ -66,14 +87,15 @@ class Board:
 
     def summary(self) -> str:
         """All states in a line: ``3 done, 2 running, 1 waiting``."""
-        states: tuple[State, ...] = ("done", "running", "waiting", "failed")
-        return ", ".join(f"{count} {state}" for state in states if (count := self.count(state)))
+        return ", ".join(f"{count} {state}" for state in reversed(_STATES) if (count := self.count(state)))
 
     def failures(self) -> dict[str, str]:
         """Why jobs failed, by their names."""
         return {name: line.why for name, line in self.lines.items() if line.state == "failed"}
 
     def _tell(self, name: str) -> None:
+        if self._is_table:
+            return
         line = self.lines[name]
         where = f" on {line.where}" if line.where else ""
         epoch = f", epoch {line.epoch}" if line.epoch is not None and line.state == "running" else ""

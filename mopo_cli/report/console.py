@@ -8,12 +8,13 @@ TERM=dumb and COLUMNS are honoured.
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any, Literal, NoReturn, TextIO, cast
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -74,13 +75,17 @@ class Report:
         if not self.is_human:
             return
         self._line(Text(title, style="bold"))  # a Table's own title would be folded to the table's width
-        table = Table()
-        for index, column in enumerate(columns):
-            numeric = all(row[index] is None or isinstance(row[index], Real) for row in rows)
-            table.add_column(Text(column), justify="right" if numeric and rows else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(format_value(value)) for value in row))
-        self._screen.print(table)
+        self._screen.print(_drawn(columns, rows))
+
+    @contextmanager
+    def view(self, columns: Sequence[str], rows: Callable[[], Sequence[Sequence[Any]]]) -> Iterator[bool]:
+        """Shows a table that is drawn anew twice a second within the block, on a terminal; gives whether it is."""
+        shown = self.is_human and self._screen.is_terminal and not self._screen.is_dumb_terminal
+        if not shown:
+            yield False
+            return
+        with Live(console=self._screen, get_renderable=lambda: _drawn(columns, rows()), refresh_per_second=2):
+            yield True
 
     @contextmanager
     def live_table(self, columns: Sequence[str]) -> Iterator["LiveTable"]:
@@ -119,6 +124,16 @@ class Report:
 
     def _line(self, text: Text) -> None:
         self._screen.print(text, soft_wrap=True)
+
+
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    table = Table()
+    for index, column in enumerate(columns):
+        numeric = all(row[index] is None or isinstance(row[index], Real) for row in rows)
+        table.add_column(Text(column), justify="right" if numeric and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(format_value(value)) for value in row))
+    return table
 
 
 class _Screen(Console):

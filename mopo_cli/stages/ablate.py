@@ -86,14 +86,18 @@ def run_ablate(
 
 def _elsewhere(stage: Stage, hand_out: HandOut) -> Elsewhere:
     def train(left: dict[Cell, tuple[int, ...]]) -> dict[Cell, str]:
-        stacks = []
-        for cells in alike(list(left)):
-            longest = max((cell.settings for cell in cells), key=lambda settings: settings.h)
-            size = hand_out.stack_size(longest, dataset_path(stage.run))
-            stacks += [cells[i : i + size] for i in range(0, len(cells), size)]
-        settings = [[with_seeds(cell.settings, left[cell]) for cell in stack] for stack in stacks]
-        failures = hand_out.train(stage, settings)
-        return {cell: why for stack, why in zip(stacks, failures, strict=True) if why for cell in stack}
+        jobs = [job for cells in alike(list(left)) for job in _jobs({cell: left[cell] for cell in cells})]
+        settings = [[with_seeds(cell.settings, seeds) for cell, seeds in job] for job in jobs]
+        reasons = hand_out.train(stage, settings)
+        return {cell: why for job, why in zip(jobs, reasons, strict=True) if why for cell, _ in job}
+
+    def _jobs(cells: dict[Cell, tuple[int, ...]]) -> list[list[tuple[Cell, tuple[int, ...]]]]:
+        if hand_out.by_seed:
+            size = hand_out.resources.cpus
+            return [[(cell, seeds[i : i + size])] for cell, seeds in cells.items() for i in range(0, len(seeds), size)]
+        longest = max((cell.settings for cell in cells), key=lambda settings: settings.h)
+        size, pairs = hand_out.stack_size(longest, dataset_path(stage.run)), list(cells.items())
+        return [pairs[i : i + size] for i in range(0, len(pairs), size)]
 
     return train
 

@@ -1,6 +1,7 @@
 """Where settings come from (test_methods has all layers in one), and every fault told at once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_file_of_ones_own_is_learned_in_standard_deviations_unless_something_s
     stage: type[Settings], names: set[str], tmp_path: Path
 ) -> None:
     resolved, paper = resolve(stage, dataset="./my.csv", data_file=True), resolve(stage, dataset="hopper-medium")
-    by_data = {name for name, origin in resolved.origins.items() if origin == "data file"}
+    by_data = {name for name, origin in resolved.origins.items() if origin == "data file"} - SCHEDULE.keys()
     assert by_data == names and not set_by_user(resolved.origins)
     assert all(getattr(resolved.settings, name) == "standardised" for name in names)
     assert all(getattr(paper.settings, name) == "raw" for name in names)
@@ -48,6 +49,35 @@ def test_a_file_of_ones_own_is_learned_in_standard_deviations_unless_something_s
         for how in ({"flags": {name: "raw"}}, {"config_file": path}):
             said = resolve(stage, dataset="./my.csv", data_file=True, **how)
             assert getattr(said.settings, name) == "raw" and set_by_user(said.origins) == {name}
+
+
+SCHEDULE = {"actor_lr": 1e-4, "actor_schedule": "cosine", "alpha_lr": 1e-4}
+PAPERS = {"actor_lr": 3e-4, "actor_schedule": "constant", "alpha_lr": 3e-4}
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"dataset": "./my.csv", "data_file": True}, "data file"),
+        ({"dataset": "generate:HalfCheetah-v5:medium"}, "generated data"),
+        ({"dataset": "hopper-medium"}, None),
+        ({"dataset": "./my.csv", "data_file": True, "method": "mopo"}, None),
+        ({"dataset": "./my.csv", "data_file": True, "preset_name": "hopper-medium"}, None),
+        ({"dataset": "./my.csv", "data_file": True, "flags": {"algorithm": "td3-bc", "real_ratio": "1"}}, None),
+    ],
+)
+@pytest.mark.parametrize("stage", [TrainPolicy, Ablate])
+def test_data_that_no_paper_names_have_a_schedule_of_their_own(stage: Any, how: dict[str, Any], expected: Any) -> None:
+    if stage is Ablate and "method" in how:
+        how = {**how, "flags": {"method": "mopo,bc"}, "method": None}
+    if stage is Ablate and "algorithm" in how.get("flags", {}):
+        return
+    resolved = resolve(stage, **how)
+    assert {name: getattr(resolved.settings, name) for name in SCHEDULE} == (SCHEDULE if expected else PAPERS)
+    if expected:
+        assert {resolved.origins[name] for name in SCHEDULE} == {expected}
+        changed = resolve(stage, **{**how, "flags": {"actor_lr": "0.002"}})
+        assert (changed.settings.actor_lr, changed.settings.actor_schedule) == (0.002, "cosine")
 
 
 def test_an_ablation_takes_over_what_is_set_for_training(tmp_path: Path) -> None:

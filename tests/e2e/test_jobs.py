@@ -85,7 +85,7 @@ def test_a_plan_carried_out_and_collected_is_the_ablation(tiny_run: Path, other_
 
 
 def test_a_job_runs_in_any_folder_and_the_current_run_stays(tiny_run: Path, mopo: Any, tmp_path: Path) -> None:
-    assert mopo(f"{ABLATE} --run {tiny_run} --plan plan.txt --cells-per-job 3").code == 0
+    assert mopo(f"{ABLATE} --run {tiny_run} --plan plan.txt --cells-per-job 3 --seeds 2").code == 0
     stacks = [len(json.loads(Path(line.split()[1]).read_text())["settings"]) for line in lines()]
     assert sorted(stacks) == [1, 3]
     current = Path("runs/current").read_text()
@@ -241,3 +241,13 @@ def test_a_signal_while_others_train_stops_and_keeps_what_is_finished(
     assert mopo(f"{ABLATE} --run {tiny_run} --on local").code == 0
     assert len(engine.placed) == 3
     assert handing.PLANNED not in (tiny_run / "ablations/grid/table.json").read_text()
+
+
+def test_seeds_of_a_cell_may_be_jobs_of_their_own(tiny_run: Path, other_run: Path, mopo: Any) -> None:
+    study = f"{TWO} --seeds 3"
+    assert json.loads(mopo(f"{study} --run {tiny_run} --plan plan.txt --json").out)["jobs"] == 6
+    assert json.loads(mopo(f"{study} --run {tiny_run} --plan two.txt --cpus-per-job 2 --json").out)["jobs"] == 4
+    carry_out(mopo, lines())
+    assert mopo(f"{study} --run {tiny_run} --collect").code == 0
+    assert mopo(f"{study} --run {other_run}").code == 0
+    assert files(tiny_run / "ablations") == files(other_run / "ablations")

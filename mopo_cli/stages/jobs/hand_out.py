@@ -42,9 +42,9 @@ Result = TypeVar("Result")
 class HandOut:
     """Where jobs go: to an ``engine``, as lines of commands into the file ``plan``, or nowhere: what is there counts.
 
-    ``together`` is how many cells, or seeds of a single policy, make one job; None: what `stack_size` says. ``jobs``
-    are those that were written and not yet carried out, with what each makes; ``failures`` say why something was not
-    made, by run and its settings.
+    ``together`` is how many cells, or seeds of a single policy, make one job; None: a seed per CPU, or what
+    `stack_size` says. ``jobs`` are those that were written and not yet carried out, with what each makes; ``failures``
+    say why something was not made, by run and its settings.
     """
 
     engine: Engine | None = None
@@ -68,10 +68,15 @@ class HandOut:
                 return None
             self._carry_out(report)
 
+    @property
+    def by_seed(self) -> bool:
+        """Whether the seeds of a cell are jobs of their own, one for each CPU of a job; else a job has whole cells."""
+        return self.together is None and not self.resources.gpus
+
     def stack_size(self, settings: TrainPolicy, dataset: Path) -> int:
-        """How many cells like this one make a job: on CPUs one, on a GPU as many as half of its memory holds."""
-        if self.together or not self.resources.gpus:
-            return self.together or 1
+        """How many whole cells like this one make a job: on a GPU as many as half of its memory holds."""
+        if self.together:
+            return self.together
         return cells_that_fit(settings, dataset, self.resources.gpus * _gpu_bytes() / 2)
 
     def finished(self, stage: Stage) -> Finished:
@@ -102,7 +107,7 @@ class HandOut:
         self.jobs = {}
         self._carried_out.update(files)
         board = Board({file.stem: jobs[file][0] for file in files}, report)
-        with _noting_signals() as signals:
+        with _noting_signals() as signals, board.shown():
             self.engine.place(files, board, lambda: bool(signals))
         for name, why in board.failures().items():
             file = next(file for file in files if file.stem == name)
