@@ -100,7 +100,9 @@ def ablate(
     if result is None and hand_out is not None:
         return tell_plan(call.report, hand_out)
     assert result is not None
-    if rank:
+    if rank and result.get("failed"):
+        call.report.warn("The cells are ranked when all of them are there.")
+    elif rank:
         from mopo_cli.stages.analysis.rank import run_rank
 
         result["ranking"] = run_rank(context.run, settings, rank, options, call.report)

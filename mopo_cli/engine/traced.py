@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -23,7 +24,7 @@ CALLS = 30
 """Calls of one kind before it is traced, which takes as long as about ten of them."""
 
 _calls: dict[Any, int] = {}
-_traces: dict[Any, Callable[..., Any]] = {}
+_traces: dict[Any, Callable[..., Any] | None] = {}
 _tracing = threading.Lock()
 
 
@@ -31,7 +32,7 @@ def traced(function: Function) -> Function:
     """Mark a piece: a function of tensors, also in dicts, and constants, called with positional arguments alone.
 
     It returns tensors. It may change those that it is given, draws nothing, and what it does depends on their shapes
-    and the constants only. On a GPU it is nothing else than the function.
+    and the constants only. On a GPU, and where torch cannot trace it, it is nothing else than the function.
     """
 
     @wraps(function)
@@ -39,8 +40,9 @@ def traced(function: Function) -> Function:
         leaves: list[Tensor] = []
         form = tuple(_form(argument, leaves) for argument in arguments)
         key = function, form
-        if (trace := _traces.get(key)) is not None:
-            return _replay(trace, leaves)
+        if key in _traces:
+            trace = _traces[key]
+            return function(*arguments) if trace is None else _replay(trace, leaves)
         _calls[key] = _calls.get(key, 0) + 1
         # Torch no longer supports traces from Python 3.14 on.
         if (
@@ -54,21 +56,22 @@ def traced(function: Function) -> Function:
             _traces[key] = _trace(function, form, leaves)
         finally:
             _tracing.release()
-        return _replay(_traces[key], leaves)
+        return piece(*arguments)
 
     return cast(Function, piece)
 
 
-def _trace(function: Callable[..., Any], form: tuple[Any, ...], leaves: list[Tensor]) -> Callable[..., Any]:
+def _trace(function: Callable[..., Any], form: tuple[Any, ...], leaves: list[Tensor]) -> Callable[..., Any] | None:
     def of_leaves(*tensors: Tensor) -> Any:
         left = iter(tensors)
         return function(*(_filled(part, left) for part in form))
 
     copies = tuple(leaf.clone() for leaf in leaves)
-    with warnings.catch_warnings(), working_alone():
+    with warnings.catch_warnings(), working_alone(), suppress(RuntimeError):  # a call of oneDNN cannot be traced
         warnings.simplefilter("ignore")  # of sizes that become constants
         trace: Callable[..., Any] = torch.jit.trace(of_leaves, copies, check_trace=False)
-    return trace
+        return trace
+    return None
 
 
 def _replay(trace: Callable[..., Any], leaves: list[Tensor]) -> Any:

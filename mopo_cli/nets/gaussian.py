@@ -12,6 +12,7 @@ from torch import Tensor
 from mopo_cli.engine.fused import fused
 from mopo_cli.engine.parallel import spread, spread_evenly
 from mopo_cli.engine.traced import traced
+from mopo_cli.nets import libraries
 from mopo_cli.nets.layers import (
     Activation,
     add_rows,
@@ -23,6 +24,7 @@ from mopo_cli.nets.layers import (
     weight_gradient,
     whole_chain_gradient,
 )
+from mopo_cli.nets.libraries import Kind
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import DTYPES, Layout, Parameters, aligned, cast, chain, join, unit
 
@@ -123,9 +125,11 @@ def likelihood_gradient(networks: Parameters, x: Tensor, target: Tensor, into: P
     Scaled inputs x `[M, B, in]`, target `[M, B, D]`.
     """
 
+    to_onednn = libraries.to_onednn
+
     def work(u: int) -> tuple[Tensor, Tensor, Tensor]:
         grads = into.parts[u]
-        loss = _loss(networks.parts[u], networks.products, unit(x, u), unit(target, u), grads)
+        loss = _loss(networks.parts[u], networks.products, to_onednn, unit(x, u), unit(target, u), grads)
         return loss, grads["max_logvar"], grads["min_logvar"]
 
     results = spread_evenly(work, len(networks.parts))
@@ -134,7 +138,12 @@ def likelihood_gradient(networks: Parameters, x: Tensor, target: Tensor, into: P
 
 @traced
 def _loss(
-    params: dict[str, Tensor], products: Precision, x: Tensor, target: Tensor, grads: dict[str, Tensor]
+    params: dict[str, Tensor],
+    products: Precision,
+    _to_onednn: frozenset[Kind] | None,  # for it a trace is of the products that are in use
+    x: Tensor,
+    target: Tensor,
+    grads: dict[str, Tensor],
 ) -> Tensor:
     """The loss `[…]` of a unit; its slopes by all parameters go into `grads`."""
     inputs: list[Tensor] = [x]

@@ -75,9 +75,9 @@ def test_rollouts_there_are_the_rollouts_here(standardised: bool, scale: Tensor 
         assert one.ends() == two.ends() and torch.equal(one.start, two.start) and torch.equal(one.wild, two.wild)
         a, b = world.rows.split(one.rows), world.rows.split(two.rows)
         for name in ("observation", "next_observation"):
-            torch.testing.assert_close(STANDARD.apply(getattr(a, name)), getattr(b, name), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(STANDARD.apply(getattr(a, name)), getattr(b, name), rtol=5e-4, atol=1e-4)
         for name in ("action", "reward", "terminal", "uncertainty"):
-            torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=5e-4, atol=1e-4)
 
 
 def test_the_guard_measures_tiny_columns_in_their_own_noise() -> None:

@@ -10,8 +10,11 @@ from torch import Tensor
 from mopo_cli.engine import traced as module
 from mopo_cli.engine.parallel import spread, use_threads
 from mopo_cli.engine.traced import traced
+from mopo_cli.nets import libraries
 from mopo_cli.nets.gaussian import gaussian_layout, likelihood_gradient
+from mopo_cli.nets.libraries import Library, all_by
 from mopo_cli.nets.precision import Precision
+from mopo_cli.nets.products import can_use_onednn
 from mopo_cli.nets.stacked import Parameters
 
 
@@ -101,3 +104,36 @@ def test_the_models_gradient_is_the_same_when_traced(
     replayed = gradients(1, 3)
     assert module._traces
     assert all(torch.equal(a, b) for a, b in zip(eager, replayed, strict=True))
+
+
+def test_a_piece_that_cannot_be_traced_stays_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    @traced
+    def grown(x: Tensor) -> Tensor:
+        if torch._C._is_tracing():
+            raise RuntimeError("unsupported input list type")
+        return x + 1
+
+    traces_after(monkeypatch, 2)
+    assert [float(grown(torch.tensor([value]))) for value in (0.0, 1.0, 2.0, 3.0)] == [1.0, 2.0, 3.0, 4.0]
+    assert list(module._traces.values()) == [None]
+
+
+@pytest.mark.skipif(not can_use_onednn(torch.float32), reason="torch has no oneDNN here")
+def test_products_by_another_library_are_no_old_trace_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces_after(monkeypatch, 2)
+    layout = gaussian_layout(7, 5, 400, 2)
+    draw = torch.Generator().manual_seed(3)
+    networks = Parameters(layout, torch.randn(2, layout.size, generator=draw) / 10)
+    x, target = torch.randn(2, 64, 7, generator=draw), torch.randn(2, 64, 5, generator=draw)
+
+    def gradient(library: Library) -> Tensor:
+        libraries.use(all_by(library))
+        into = Parameters(layout, torch.zeros_like(networks.flat))
+        likelihood_gradient(networks, x, target, into)
+        return into.flat
+
+    both: tuple[Library, Library] = ("mkl", "onednn")
+    once = [gradient(library) for library in both]
+    assert not torch.equal(*once)
+    for _ in range(3):
+        assert all(torch.equal(a, gradient(library)) for a, library in zip(once, both, strict=True))
