@@ -3,17 +3,7 @@
 from typing import Annotated, Any
 
 from mopo_cli.cli.context import Context, open_context
-from mopo_cli.cli.elsewhere import (
-    CellsPerJob,
-    Collect,
-    CpusPerJob,
-    GpusPerJob,
-    On,
-    PlanFile,
-    Slurm,
-    open_hand_out,
-    tell_plan,
-)
+from mopo_cli.cli.elsewhere import OPTIONS, make_or_plan, open_hand_out
 from mopo_cli.cli.methods import ablate_by_model
 from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.ablation import check_grid, grid, method_cells
@@ -54,7 +44,7 @@ Rank = Annotated[
 ]
 
 
-@command(Ablate)
+@command(Ablate, more=OPTIONS)
 def ablate(
     call: Call,
     rank: Rank = None,
@@ -62,16 +52,9 @@ def ablate(
     datasets: Datasets = None,
     only: Only = None,
     env: Env = None,
-    on: On = None,
-    cpus_per_job: CpusPerJob = None,
-    gpus_per_job: GpusPerJob = None,
-    cells_per_job: CellsPerJob = None,
-    slurm: Slurm = None,
-    plan: PlanFile = None,
-    collect: Collect = False,
 ) -> None:
     """Compare methods, penalties or values of any setting, or make a paper's table; here or on a cluster."""
-    hand_out = open_hand_out(on, cpus_per_job, gpus_per_job, cells_per_job, slurm, plan, collect)
+    hand_out = open_hand_out(call)
     if table is not None:
         from mopo_cli.cli.paper_table import paper_table
 
@@ -96,10 +79,8 @@ def ablate(
     def make() -> dict[str, Any]:
         return ablate_by_model(context, settings, cells, options, call.report, hand_out)
 
-    result = make() if hand_out is None else hand_out.make(make, call.report)
-    if result is None and hand_out is not None:
-        return tell_plan(call.report, hand_out)
-    assert result is not None
+    if (result := make_or_plan(call, hand_out, make)) is None:
+        return None
     if rank and result.get("failed"):
         call.report.warn("The cells are ranked when all of them are there.")
     elif rank:

@@ -1,9 +1,10 @@
 """The options that hand a study out to other machines: `--on`, `--plan`, `--collect` and what a job gets."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-from mopo_cli.cli.options import plain_option
+from mopo_cli.cli.options import Call, flag
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 
@@ -12,54 +13,45 @@ if TYPE_CHECKING:
     from mopo_cli.stages.jobs.hand_out import HandOut
 
 _PANEL = "Other machines"
+_CELLS = "cells, or seeds of one policy, in a job (default: a seed per CPU; on a GPU what fits)"
+_SBATCH = "an option of sbatch, e.g. partition=gpu; may be repeated"
 _ENGINES = ("local", "slurm", "ray", "ray://HOST:PORT")
 
-On = Annotated[str | None, plain_option("--on", f"who trains: {', '.join(_ENGINES)}", "ENGINE", _PANEL)]
-PlanFile = Annotated[Path | None, plain_option("--plan", "only write a list of commands, one per job", "FILE", _PANEL)]
-Collect = Annotated[bool, plain_option("--collect", "only take over what jobs have finished", "", _PANEL)]
-CpusPerJob = Annotated[int | None, plain_option("--cpus-per-job", "CPUs of a job (default 1)", "INT", _PANEL, True)]
-GpusPerJob = Annotated[
-    float | None, plain_option("--gpus-per-job", "GPUs of a job, or a share of one (default 0)", "NUMBER", _PANEL, True)
-]
-CellsPerJob = Annotated[
-    int | None,
-    plain_option(
-        "--cells-per-job",
-        "cells, or seeds of one policy, in a job (default: a seed per CPU; on a GPU what fits)",
-        "INT",
-        _PANEL,
-        True,
+OPTIONS = (
+    flag("on", str | None, f"who trains: {', '.join(_ENGINES)}", "ENGINE", panel=_PANEL),
+    flag("plan", Path | None, "only write a list of commands, one per job", "FILE", panel=_PANEL),
+    flag("collect", bool, "only take over what jobs have finished", default=False, panel=_PANEL),
+    flag("cpus_per_job", int | None, "CPUs of a job (default 1)", "INT", panel=_PANEL, hidden=True),
+    flag(
+        "gpus_per_job",
+        float | None,
+        "GPUs of a job, or a share of one (default 0)",
+        "NUMBER",
+        panel=_PANEL,
+        hidden=True,
     ),
-]
-Slurm = Annotated[
-    list[str] | None,
-    plain_option("--slurm", "an option of sbatch, e.g. partition=gpu; may be repeated", "KEY=VALUE", _PANEL, True),
-]
+    flag("cells_per_job", int | None, _CELLS, "INT", panel=_PANEL, hidden=True),
+    flag("slurm", list[str] | None, _SBATCH, "KEY=VALUE", panel=_PANEL, hidden=True),
+)
 
 
-def open_hand_out(
-    on: str | None,
-    cpus: int | None,
-    gpus: float | None,
-    cells: int | None,
-    slurm: list[str] | None,
-    plan: Path | None = None,
-    collect: bool = False,
-) -> "HandOut | None":
-    """Where the command line sends jobs; None: all is trained in this process.
+def open_hand_out(call: Call) -> "HandOut | None":
+    """Where a command with `OPTIONS` sends jobs; None: all is trained in this process.
 
     UsageError for options that exclude each other, SettingsError where an engine's package is not installed.
     """
-    ways = [flag for flag, given in (("--on", on), ("--plan", plan), ("--collect", collect)) if given]
+    on, plan, collect, slurm = (call.more[name] for name in ("on", "plan", "collect", "slurm"))
+    ways = [name for name, given in (("--on", on), ("--plan", plan), ("--collect", collect)) if given]
     if len(ways) > 1:
         raise UsageError(f"Use either {ways[0]} or {ways[1]}.", hint="mopo ablate --help")
+    cpus, gpus, cells = (call.more[f"{what}_per_job"] for what in ("cpus", "gpus", "cells"))
     of_jobs = {"--cpus-per-job": cpus, "--gpus-per-job": gpus, "--cells-per-job": cells}
-    stray = [flag for flag, value in of_jobs.items() if value is not None]
+    stray = [name for name, value in of_jobs.items() if value is not None]
     if stray and not (on or plan):
         raise UsageError(f"{stray[0]} needs --on ENGINE or --plan FILE.", hint="mopo ablate --help")
-    for flag, value in of_jobs.items():
-        if value is not None and (value < 0 or (value == 0 and flag != "--gpus-per-job")):
-            raise UsageError(f"{flag} must be more than 0, not {value:g}.")
+    for name, value in of_jobs.items():
+        if value is not None and (value < 0 or (value == 0 and name != "--gpus-per-job")):
+            raise UsageError(f"{name} must be more than 0, not {value:g}.")
     if slurm and on != "slurm":
         raise UsageError("--slurm needs --on slurm.", hint="mopo ablate --help")
     if not ways:
@@ -70,6 +62,14 @@ def open_hand_out(
     resources = Resources(cpus or 1, gpus or 0.0)
     engine = _engine(on, resources, slurm or []) if on else None
     return HandOut(engine, plan, cells, resources)
+
+
+def make_or_plan(call: Call, hand_out: "HandOut | None", make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """The result of ``make``, stages that may hand out jobs; None where these are only planned, which is told."""
+    result = make() if hand_out is None else hand_out.make(make, call.report)
+    if result is None and hand_out is not None:
+        tell_plan(call.report, hand_out)
+    return result
 
 
 def _engine(on: str, resources: "Resources", slurm: list[str]) -> "Engine":

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -74,6 +74,8 @@ class Call:
     log: tuple[str, ...] = ()
     force: bool = False
     allow_mismatch: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
+    """The values of a command's `more` options."""
 
 
 def plain_option(flag: str, help: str, metavar: str = "", panel: str | None = None, hidden: bool = False) -> Any:
@@ -84,10 +86,17 @@ def plain_option(flag: str, help: str, metavar: str = "", panel: str | None = No
     return typer.Option(flag, help=help, metavar=metavar, show_default=False, rich_help_panel=panel, hidden=hidden)
 
 
-def _flag(
-    name: str, kind: Any, help: str, metavar: str = "", default: Any = None, panel: str | None = _EXECUTION
+def flag(
+    name: str,
+    kind: Any,
+    help: str,
+    metavar: str = "",
+    default: Any = None,
+    panel: str | None = _EXECUTION,
+    hidden: bool = False,
 ) -> inspect.Parameter:
-    annotation = Annotated[kind, plain_option("--" + name.replace("_", "-"), help, metavar, panel)]
+    """A `plain_option` as a parameter."""
+    annotation = Annotated[kind, plain_option("--" + name.replace("_", "-"), help, metavar, panel, hidden)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -104,19 +113,19 @@ _HELP_ALL = "all settings; or mopo presets settings [METHOD]"
 EXECUTION: dict[str, inspect.Parameter] = {
     parameter.name: parameter
     for parameter in (
-        _flag("run", Path | None, _RUN_HELP, "PATH"),
-        _flag("dataset", str | None, "data set whose run to use", "NAME"),
-        _flag("preset", str | None, "preset of settings (default: the data set's)", "NAME"),
-        _flag("method", str | None, "method of a paper (mopo presets methods)", "NAME"),
-        _flag("config", Path | None, "YAML file of settings: overrides the preset", "FILE"),
-        _flag("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
-        _flag("threads", int | None, "CPU threads (default: chosen by torch)", "INT"),
-        _flag("engine", str, _ENGINE_HELP, "ENGINE", "auto"),
-        _flag("products", str, _PRODUCTS_HELP, "LIBRARY", "auto"),
-        _flag("log", list[str] | None, _LOG_HELP, "A,B,..."),
-        _flag("force", bool, "redo the stage even if it is up to date", default=False),
-        _flag("allow_mismatch", bool, "use inputs made from other data (warns)", default=False),
-        _flag("json", bool, "print only one JSON object on stdout", default=False),
+        flag("run", Path | None, _RUN_HELP, "PATH"),
+        flag("dataset", str | None, "data set whose run to use", "NAME"),
+        flag("preset", str | None, "preset of settings (default: the data set's)", "NAME"),
+        flag("method", str | None, "method of a paper (mopo presets methods)", "NAME"),
+        flag("config", Path | None, "YAML file of settings: overrides the preset", "FILE"),
+        flag("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
+        flag("threads", int | None, "CPU threads (default: chosen by torch)", "INT"),
+        flag("engine", str, _ENGINE_HELP, "ENGINE", "auto"),
+        flag("products", str, _PRODUCTS_HELP, "LIBRARY", "auto"),
+        flag("log", list[str] | None, _LOG_HELP, "A,B,..."),
+        flag("force", bool, "redo the stage even if it is up to date", default=False),
+        flag("allow_mismatch", bool, "use inputs made from other data (warns)", default=False),
+        flag("json", bool, "print only one JSON object on stdout", default=False),
     )
 }
 
@@ -131,18 +140,23 @@ def show(value: Any) -> str:
 
 
 def command(
-    stage: type[Settings] | None = None, *, only: tuple[str, ...] = (), without: tuple[str, ...] = ()
+    stage: type[Settings] | None = None,
+    *,
+    only: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    more: tuple[inspect.Parameter, ...] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a function of a ``Call`` the signature Typer reads: an option per setting of ``stage``.
 
-    ``only`` names the settings to offer, empty for all; ``without`` the execution options to leave out. The
-    function's own parameters but the first (its ``Call``) come before them.
+    ``only`` names the settings to offer, empty for all; ``without`` the execution options to leave out; ``more`` are
+    options that several commands share, whose values are in `Call.more`. The function's own parameters but the first
+    (its ``Call``) come before them.
     """
     names = in_order(only or (stage.model_fields if stage else ()))
     settings = [_setting_option(stage, name) for name in names if stage]
     renamed = {old: name for old, name in RENAMED.get(stage_name(stage), {}).items() if name in names} if stage else {}
     settings += [option(old, "", "", hidden=True) for old in renamed]
-    help_all = [_flag("help_all", bool, _HELP_ALL, default=False, panel=None)]
+    help_all = [flag("help_all", bool, _HELP_ALL, default=False, panel=None)]
     execution = [parameter for name, parameter in EXECUTION.items() if name not in {*without, *names}]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -150,14 +164,15 @@ def command(
 
         def invoke(help_all: bool = False, **values: Any) -> None:
             arguments = {parameter.name: values.pop(parameter.name) for parameter in extra}
-            call = _call(values, {*values} - {*EXECUTION} | {*names})
+            shared = {parameter.name: values.pop(parameter.name) for parameter in more}
+            call = replace(_call(values, {*values} - {*EXECUTION} | {*names}), more=shared)
             _rename(call, renamed)
             if stage:
                 check_flags(stage, call.flags)
             function(call, **arguments)
 
         has_hidden = any(place(name)[1] for name in names)
-        parameters = [*extra, *(help_all if has_hidden else []), *settings, *execution]
+        parameters = [*extra, *more, *(help_all if has_hidden else []), *settings, *execution]
         signature = inspect.Signature(
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )

@@ -4,17 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mopo_cli.cli.context import open_context
-from mopo_cli.cli.elsewhere import (
-    CellsPerJob,
-    Collect,
-    CpusPerJob,
-    GpusPerJob,
-    On,
-    PlanFile,
-    Slurm,
-    open_hand_out,
-    tell_plan,
-)
+from mopo_cli.cli.elsewhere import OPTIONS, make_or_plan, open_hand_out
 from mopo_cli.cli.methods import refuse_other_model
 from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.schema import Evaluate, Rollout, SelectElites, TrainModel, TrainPolicy
@@ -120,16 +110,9 @@ def rollout(call: Call, diagnose: Diagnose = False, map: Map = False) -> None:
     call.report.result(result)
 
 
-@command(TrainPolicy)
+@command(TrainPolicy, more=OPTIONS)
 def train_policy(
     call: Call,
-    on: On = None,
-    cpus_per_job: CpusPerJob = None,
-    gpus_per_job: GpusPerJob = None,
-    cells_per_job: CellsPerJob = None,
-    slurm: Slurm = None,
-    plan: PlanFile = None,
-    collect: Collect = False,
 ) -> None:
     """Train a policy on real and model data, with the reward lowered by lam * uncertainty.
 
@@ -139,7 +122,7 @@ def train_policy(
     from mopo_cli.stages.common.published_policies import raise_if_diverged, raise_if_failed
     from mopo_cli.stages.train_policy import run_train_policy
 
-    hand_out = open_hand_out(on, cpus_per_job, gpus_per_job, cells_per_job, slurm, plan, collect)
+    hand_out = open_hand_out(call)
     context = open_context(call)
     settings, options = context.settle(TrainPolicy, call.flags)
     if settings.needs_model:
@@ -150,10 +133,8 @@ def train_policy(
     def make() -> dict[str, Any]:
         return run_train_policy(context.run, settings, options, call.report, hand_out)
 
-    result = make() if hand_out is None else hand_out.make(make, call.report)
-    if result is None and hand_out is not None:
-        return tell_plan(call.report, hand_out)
-    assert result is not None
+    if (result := make_or_plan(call, hand_out, make)) is None:
+        return
     call.report.result(result)
     raise_if_diverged(result, settings.all_seeds())
     raise_if_failed(result)

@@ -251,3 +251,30 @@ def test_seeds_of_a_cell_may_be_jobs_of_their_own(tiny_run: Path, other_run: Pat
     assert mopo(f"{study} --run {tiny_run} --collect").code == 0
     assert mopo(f"{study} --run {other_run}").code == 0
     assert files(tiny_run / "ablations") == files(other_run / "ablations")
+
+
+@pytest.mark.parametrize("command", [TWO, TRAIN])
+def test_a_job_that_ends_without_results_is_not_handed_out_for_ever(
+    tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    class Idle(Here):
+        def place(self, files: Sequence[Path], board: Board, should_stop: Callable[[], bool]) -> None:
+            assert not self.placed, "a second time"
+            self.placed += [file.stem for file in files]
+            for file in files:
+                board.change(file.stem, "done")
+
+    on(monkeypatch, Idle(mopo))
+    outcome = mopo(f"{command} --run {tiny_run} --on local")
+    assert outcome.code == 7 and "its job ended, but what it was to make is not there" in outcome.err
+
+
+def test_a_damaged_policy_of_a_job_is_no_seed_of_the_policy(
+    tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mopo(f"{TRAIN} --run {tiny_run} --plan plan.txt")
+    carry_out(mopo, lines())
+    damaged = next(tiny_run.glob("jobs/*/ablations/job/cells/*/seed-1/policy.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    assert mopo(f"{TRAIN} --run {tiny_run} --collect").code == 0
+    assert {path.name for path in (tiny_run / "policies/three").iterdir()} == {"seed-0", "seed-2"}

@@ -11,11 +11,16 @@ from mopo_cli.errors import STOP_SIGNALS, Stopped
 from mopo_cli.store.run import RunFolder, remember_run
 
 
-class Stoppable(Protocol):
-    """A stage at work in a run; ``signal`` is the number of the signal that came, 0 if none did."""
+class Signalled(Protocol):
+    """What signals stop; ``signal`` is the number of the one that came, 0 if none did."""
+
+    signal: int
+
+
+class Stoppable(Signalled, Protocol):
+    """A stage at work in a run."""
 
     run: RunFolder
-    signal: int
 
 
 @contextmanager
@@ -31,7 +36,7 @@ def stopped_by_signals(stage: Stoppable) -> Iterator[None]:
 
 
 @contextmanager
-def catch_signals(stage: Stoppable) -> Iterator[None]:
+def catch_signals(stage: Signalled) -> Iterator[None]:
     """Within it the first of `STOP_SIGNALS` is noted in the stage and the second exits at once."""
     # Only the main thread may install handlers; elsewhere the caller's stay in force.
     if threading.current_thread() is not threading.main_thread():

@@ -4,19 +4,16 @@ A stage writes the jobs of what it lacks and ends. Then they are carried out, al
 the stage is called again it takes over what they made, and may write jobs that need that.
 """
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 
 from mopo_cli.config.schema import SelectElites, TrainPolicy
-from mopo_cli.errors import STOP_SIGNALS, Stopped
+from mopo_cli.errors import Stopped
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import Engine, Resources
 from mopo_cli.report.console import Report
@@ -24,6 +21,7 @@ from mopo_cli.stages.ablation.reuse import what_trains
 from mopo_cli.stages.common.memory import cells_that_fit
 from mopo_cli.stages.common.open_world import policy_roles
 from mopo_cli.stages.common.published_policies import NOT_YET
+from mopo_cli.stages.common.signals import catch_signals
 from mopo_cli.stages.jobs.finished import Finished, discard_jobs, finished_by_jobs, is_finished
 from mopo_cli.stages.jobs.job import Job, absolute, read_job, write_job
 from mopo_cli.stages.runner import Options, Stage
@@ -32,6 +30,9 @@ from mopo_cli.store.lineage import read_lineage
 
 PLANNED = "planned"
 """Why a cell is not there whose job has just been written."""
+
+UNFIT = "its job ended, but what it was to make is not there, or was changed since"
+"""Why a cell is not there whose job was carried out."""
 
 _LEAST_GPU = 16e9
 
@@ -53,6 +54,7 @@ class HandOut:
     resources: Resources = field(default_factory=Resources)
     jobs: dict[Path, tuple[str, list[tuple[Path, str]]]] = field(default_factory=dict)
     failures: dict[tuple[Path, str], str] = field(default_factory=dict)
+    signal: int = 0
     _carried_out: set[Path] = field(default_factory=set)
 
     def make(self, work: Callable[[], Result], report: Report) -> Result | None:
@@ -107,15 +109,15 @@ class HandOut:
         self.jobs = {}
         self._carried_out.update(files)
         board = Board({file.stem: jobs[file][0] for file in files}, report)
-        with _noting_signals() as signals, board.shown():
-            self.engine.place(files, board, lambda: bool(signals))
+        with catch_signals(self), board.shown():
+            self.engine.place(files, board, lambda: bool(self.signal))
         for name, why in board.failures().items():
             file = next(file for file in files if file.stem == name)
             # A job of which seeds diverged has failed, and yet all of it is there: the table tells the seeds.
             if not is_finished(file, read_job(file)):
                 self.failures |= dict.fromkeys(jobs[file][1], why)
-        if signals:
-            raise Stopped(signals[0], self.engine.jobs_go_on)
+        if self.signal:
+            raise Stopped(self.signal, self.engine.jobs_go_on)
 
     def write_plan(self) -> dict[str, Any]:
         """Write the commands of all jobs to the file of the plan, one per line; returns the result object."""
@@ -126,9 +128,13 @@ class HandOut:
     def _write(self, job: Job, stage: Stage, what: str, makes: list[tuple[Path, str]]) -> str:
         if self.engine is None and self.plan is None:
             return NOT_YET
+        file = write_job(job, stage.run)
+        if file in self._carried_out:
+            return UNFIT
         if stage.options.force:
             discard_jobs(stage.run, [job.name])
-        self.jobs[write_job(job, stage.run)] = what, makes
+            write_job(job, stage.run)
+        self.jobs[file] = what, makes
         return PLANNED
 
 
@@ -161,21 +167,3 @@ def _of_model(stage: Stage, elites: SelectElites, resources: Resources) -> Job:
 def _execution(options: Options, resources: Resources) -> dict[str, Any]:
     threads = options.threads or resources.cpus
     return {"device": options.device, "threads": threads, "engine": options.engine, "products": options.products}
-
-
-@contextmanager
-def _noting_signals() -> Iterator[list[int]]:
-    """The stop signals that came within the block; the second ends the process at once."""
-    signals: list[int] = []
-
-    def note(signum: int, _frame: FrameType | None) -> None:
-        if signals:
-            raise SystemExit(128 + signum)
-        signals.append(signum)
-
-    before = {signum: signal.signal(signum, note) for signum in STOP_SIGNALS}
-    try:
-        yield signals
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.errors import SettingsError
-from mopo_cli.stages.ablation.reuse import Held, same_policy
+from mopo_cli.stages.ablation.reuse import Held, hold, same_policy
 from mopo_cli.stages.common.joining import REPLACE
 from mopo_cli.stages.common.policy_training import Training
 from mopo_cli.stages.common.published_policies import nothing_made, returns_of
@@ -48,7 +48,7 @@ def train_by_jobs(stage: Training, hand_out: HandOut) -> dict[str, Any]:
 def _by_seed(stage: Training, policies: Sequence[Held]) -> dict[int, Held]:
     now, inputs = stage.wanted.model_dump(), hashes(stage.inputs)
     fits = [one for one in policies if one.inputs == inputs and same_policy(one.settings, now, of_seed=True)]
-    return {one.seed: one for one in fits if one.seed in stage.plan.train}
+    return {one.seed: one for one in fits if one.seed in stage.plan.train and hold(one.folder, one.files)}
 
 
 def _publish(stage: Training, held: dict[int, Held], lost: list[int], failed: dict[str, str]) -> dict[str, Any]:
