@@ -17,7 +17,9 @@ from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.clone import log_density
 from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, Question, fqe_values, logged_returns
 from mopo_cli.evaluation.model_values import Place, Record, Tail, policy_values, replayed_values
+from mopo_cli.evaluation.support import support_of
 from mopo_cli.evaluation.verdict import (
+    MOST_OUTSIDE,
     Estimate,
     Word,
     by_episodes,
@@ -96,11 +98,13 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     floor = by_episodes(_numpy(_returns(judge, judge.log)))
     calibration = {name: _calibrated(judge, name) for name in SLICES}
     struck = [e for e in ESTIMATORS if any(not checks[e]["agrees"] for checks in calibration.values())]
-    estimates = {name: _estimates(judge, name) for name in judge.policies}
+    support = support_of(judge.log)
+    outside = {name: support.outside(act) for name, act in judge.policies.items()}
+    estimates = {name: _estimates(judge, name) | {"outside": outside[name]} for name in judge.policies}
     words: dict[str, Word] = {}
     for seed in seeds:
         usable = {e: _estimate(estimates[f"seed {seed}"][e]) for e in ESTIMATORS if e not in struck}
-        words[seed] = word(floor, usable)
+        words[seed] = word(floor, usable, outside[f"seed {seed}"])
     undiscounted = [float(part.sum()) for part in np.split(_numpy(judge.log.reward), _numpy(judge.log.first)[1:])]
     return {
         "gamma": judge.gamma,
@@ -233,4 +237,6 @@ def sentence(result: Mapping[str, Any]) -> str:
     values = f"{min(bounds):.4g} to {max(bounds):.4g} by {' and '.join(_NAMES[e] for e in usable)}"
     what = result["verdict"]
     begin = {"better": "Better than", "worse": "Worse than"}.get(what, "Not shown to be better than")
-    return f"{begin} the logged behaviour: discounted return {values}, {logged}."
+    outside = max(each["outside"] for each in result["seeds"].values())
+    unlike = f"; {outside:.0%} of its actions are unlike the log's in similar states" if outside > MOST_OUTSIDE else ""
+    return f"{begin} the logged behaviour: discounted return {values}, {logged}{unlike}."

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
 Word = Literal["better", "not shown to be better", "worse"]
+MOST_OUTSIDE = 0.2
+"""The share of a policy's actions that may be unlike any in the log: of what these lead to, nothing is measured."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,15 @@ def _around(value: float, deviation: float, freedom: int) -> Estimate:
     return Estimate(float(value), float(value - half), float(value + half))
 
 
-def word(floor: Estimate, estimates: Mapping[str, Estimate]) -> Word:
+def word(floor: Estimate, estimates: Mapping[str, Estimate], outside: float) -> Word:
     """What the estimates of a policy, by estimator, say of it beside the logged behaviour.
 
-    All must agree: "better" where each one's lower bound is above the upper one of `floor`, "worse" where each one's
-    upper bound is below the lower one. Without an estimate nothing is shown.
+    All must agree: "better" where each one's lower bound is above the upper one of `floor`, and no more than
+    `MOST_OUTSIDE` of its actions are outside of the log; "worse" where each one's upper bound is below the lower one.
+    Without an estimate nothing is shown.
     """
-    if estimates and all(estimate.low > floor.high for estimate in estimates.values()):
+    inside = outside <= MOST_OUTSIDE
+    if inside and estimates and all(estimate.low > floor.high for estimate in estimates.values()):
         return "better"
     if estimates and all(estimate.high < floor.low for estimate in estimates.values()):
         return "worse"

@@ -21,7 +21,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
             "mopo train-model --judge-share 0.2"
         )
     floor = result["floor"]["discounted"]
-    rows: list[tuple[Any, ...]] = [("logged behaviour", _interval(floor), None, None, None, None)]
+    rows: list[tuple[Any, ...]] = [("logged behaviour", _interval(floor), *(None,) * 5)]
     rows += [_row("its clone", result["clone"])]
     rows += [_row(f"policy, seed {seed}", each) for seed, each in result["seeds"].items()]
     struck = result["struck_out"]
@@ -33,6 +33,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
             "WIS",
             "DR",
             "episodes",
+            "unlike",
         ),
         rows,
     )
@@ -48,6 +49,9 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
         report.say(
             "WIS and DR mean nothing here: the policy acts too differently from the log (effective episodes < 10)."
         )
+    report.say(
+        "unlike: the share of its actions that are farther than usual from all that the log did in similar states."
+    )
     cut = max(each["model"]["cut"] for each in result["seeds"].values())
     report.say(f"In the model up to {cut:.0%} of the episodes left the data; fitted Q says the rest.")
 
@@ -55,7 +59,14 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
 def _row(name: str, each: Mapping[str, Any]) -> tuple[Any, ...]:
     weighted = each["weighted"]
     numbers = (format_number(weighted[key]) for key in ("importance", "doubly_robust"))
-    return name, _interval(each["fqe"]), _interval(each["model"]), *numbers, f"{weighted['effective']:.1f}"
+    return (
+        name,
+        _interval(each["fqe"]),
+        _interval(each["model"]),
+        *numbers,
+        f"{weighted['effective']:.1f}",
+        f"{each['outside']:.0%}",
+    )
 
 
 def _interval(estimate: Mapping[str, float]) -> str:

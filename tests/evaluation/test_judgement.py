@@ -56,6 +56,9 @@ def test_the_sentence_has_the_numbers_of_the_estimators_that_count(
     verdict: str, struck: list[str], begins: str
 ) -> None:
     floor = {"discounted": {"value": 0.5, "low": 0.25, "high": 0.75}}
-    seed = {"fqe": {"value": 0, "low": -1, "high": 1}, "model": {"value": 2, "low": 1, "high": 4}}
+    seed = {"fqe": {"value": 0, "low": -1, "high": 1}, "model": {"value": 2, "low": 1, "high": 4}, "outside": 0.1}
     said = sentence({"floor": floor, "seeds": {"0": seed}, "struck_out": struck, "verdict": verdict})
-    assert said.startswith(begins) and "0.5 (0.25 to 0.75)" in said
+    assert said.startswith(begins) and "0.5 (0.25 to 0.75)" in said and "unlike" not in said
+    seeds = {"0": seed, "1": seed | {"outside": 0.345}}
+    said = sentence({"floor": floor, "seeds": seeds, "struck_out": struck, "verdict": verdict})
+    assert len(struck) == 2 or said.endswith("; 34% of its actions are unlike the log's in similar states.")

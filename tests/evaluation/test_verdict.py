@@ -53,16 +53,22 @@ intervals = st.tuples(st.floats(-5, 5), st.floats(0, 3)).map(lambda of: Estimate
 
 @given(intervals, intervals, intervals)
 def test_a_verdict_is_what_all_estimators_say(floor: Estimate, fqe: Estimate, model: Estimate) -> None:
-    said = word(floor, {"fqe": fqe, "model": model})
+    said = word(floor, {"fqe": fqe, "model": model}, 0.0)
     assert (said == "better") == (min(fqe.low, model.low) > floor.high)
     assert (said == "worse") == (max(fqe.high, model.high) < floor.low)
     mirrored = [Estimate(-one.value, -one.high, -one.low) for one in (floor, fqe, model)]
     opposite = {"better": "worse", "worse": "better"}
-    assert word(mirrored[0], {"fqe": mirrored[1], "model": mirrored[2]}) == opposite.get(said, said)
+    assert word(mirrored[0], {"fqe": mirrored[1], "model": mirrored[2]}, 0.0) == opposite.get(said, said)
+
+
+@pytest.mark.parametrize(("outside", "said"), [(0.2, "better"), (0.21, "not shown to be better")])
+def test_a_policy_that_does_what_the_log_does_not_is_not_called_better(outside: float, said: str) -> None:
+    assert word(Estimate(0, -1, 1), {"fqe": Estimate(3, 2, 4)}, outside) == said
+    assert word(Estimate(0, -1, 1), {"fqe": Estimate(-3, -4, -2)}, outside) == "worse"
 
 
 def test_nothing_is_shown_without_an_estimator_or_where_seeds_differ() -> None:
-    assert word(Estimate(0, -1, 1), {}) == "not shown to be better"
+    assert word(Estimate(0, -1, 1), {}, 0.0) == "not shown to be better"
     assert word_of_all(["better", "better"]) == "better"
     assert word_of_all(["better", "worse"]) == word_of_all([]) == "not shown to be better"
 

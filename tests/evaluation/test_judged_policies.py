@@ -1,0 +1,93 @@
+"""A judge of policies whose returns are a closed form: intervals, verdicts, and a model that is wrong off the data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mopo_cli.dynamics.branched_rollouts import RolloutOptions
+from mopo_cli.dynamics.fit import FitSettings, fitted, start_fit
+from mopo_cli.dynamics.split import Examples
+from mopo_cli.dynamics.training import advance
+from mopo_cli.evaluation.clone import clone_of
+from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
+from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions
+from mopo_cli.evaluation.model_values import Place, data_quantile
+
+GAMMA, SPREAD, NOISE = 0.95, 0.5, 0.05
+EPISODES, STEPS = 30, 25
+MODEL = FitSettings(5, 32, 2, 128, 3e-3, (1e-5, 1e-5, 1e-5), 0.2, 1000, 5, 0.01, 20, target_scale="standardised")
+FQE = FqeSettings(critics=5, hidden=32, batch_size=128, first_steps=100, steps=700)
+POLICIES = {"clone of the log": 0.0, "better": 0.25, "worse": -0.3, "outside": 1.0}
+"""Each takes the same action always. The log has actions from -0.5 to 0.5."""
+
+
+def log_of(rng: np.random.Generator) -> Log:
+    """x' = 0.9 x + 0.02 a + noise in two dimensions, with actions at random; the reward is a - x.x."""
+    rows: list[tuple[Any, ...]] = []
+    for episode in range(EPISODES):
+        x = SPREAD * rng.normal(size=2)
+        for _ in range(STEPS):
+            action = rng.uniform(-0.5, 0.5, 1)
+            following = 0.9 * x + 0.02 * action + NOISE * rng.normal(size=2)
+            rows.append((x, action, action[0] - x @ x, following, episode))
+            x = following
+    observation, action, reward, following, episodes = (np.array(column) for column in zip(*rows, strict=True))
+    single = [torch.from_numpy(column).float() for column in (observation, action, reward)]
+    return Log(*single, torch.zeros(len(rows)), torch.from_numpy(following).float(), torch.from_numpy(episodes))
+
+
+def value_of(action: float) -> float:
+    """The discounted return for ever: the mean of x goes to a / 5, its variance to that of the noise."""
+    t = np.arange(2_000)
+    mean, variance = action / 5 * (1 - 0.9**t), SPREAD**2 * 0.81**t + NOISE**2 * (1 - 0.81**t) / (1 - 0.81)
+    return float(GAMMA**t @ (action - 2 * (mean**2 + variance)))
+
+
+def constant(action: float) -> Callable[[Tensor], Tensor]:
+    return lambda observation: observation.new_full((len(observation), 1), action)
+
+
+@pytest.fixture(scope="module")
+def judged() -> Any:
+    rng = np.random.default_rng(0)
+    log, others = log_of(rng), log_of(rng)
+    policies = {f"seed {name}": constant(action) for name, action in POLICIES.items()}
+    policies[CLONE] = clone_of(others.observation, others.action, steps=500).greedy
+    fit = start_fit(Examples.of(log.observation, log.action, log.reward, log.next_observation), MODEL, (0,))
+    while not fit.done:
+        advance(fit, 50)
+    ensemble, options = fitted(fit, 0), RolloutOptions()
+    fqe = start_fqe(log, questions(log, policies, GAMMA), FQE, GAMMA)
+    advance_fqe(fqe, FQE.all_steps)
+
+    def never(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
+        return torch.zeros(len(observation), dtype=torch.bool)
+
+    limit = data_quantile(ensemble, log.observation, log.action, options)
+    place = Place(ensemble, never, options, limit, GAMMA)
+    return judgement(Judge(log, others, fqe, policies, place, 100), list(POLICIES))
+
+
+@pytest.mark.parametrize("name", ["clone of the log", "better", "worse"])
+@pytest.mark.parametrize("estimator", ["fqe", "model"])
+def test_intervals_hold_the_closed_form(judged: Any, name: str, estimator: str) -> None:
+    estimate = judged["seeds"][name][estimator]
+    assert estimate["low"] <= value_of(POLICIES[name]) <= estimate["high"]
+    assert estimate["high"] - estimate["low"] < 0.5 * (value_of(0.25) - value_of(-0.3)), "an interval that says little"
+
+
+def test_verdicts_are_right_and_no_more(judged: Any) -> None:
+    words = {name: judged["seeds"][name]["verdict"] for name in POLICIES}
+    assert words["better"] == "better" and words["worse"] == "worse"
+    assert words["clone of the log"] == "not shown to be better"
+
+
+def test_a_policy_that_exploits_what_the_model_has_not_seen_is_not_called_better(judged: Any) -> None:
+    """The model thinks that a reward of the action goes on beyond the data: off them anything may be true."""
+    outside = judged["seeds"]["outside"]
+    assert outside["model"]["value"] > judged["floor"]["discounted"]["high"], "nothing to exploit"
+    assert outside["verdict"] == "not shown to be better"
