@@ -49,4 +49,5 @@ def _nearby(states: Tensor, logged: Tensor, some: Tensor) -> Tensor:
 
 def _distance(similar: Tensor, action: Tensor) -> Tensor:
     """How far each action `[n, act_dim]` is from the nearest of those `[n, similar, act_dim]`."""
-    return (similar - action[:, None]).norm(dim=-1).amin(dim=1)
+    nearest: Tensor = (similar - action[:, None]).norm(dim=-1).amin(dim=1)
+    return nearest

@@ -58,6 +58,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
 
 def _row(name: str, each: Mapping[str, Any]) -> tuple[Any, ...]:
     weighted = each["weighted"]
+    unlike = f"{each['outside']:.0%}" if "outside" in each else None  # judged by an earlier version
     numbers = (format_number(weighted[key]) for key in ("importance", "doubly_robust"))
     return (
         name,
@@ -65,7 +66,7 @@ def _row(name: str, each: Mapping[str, Any]) -> tuple[Any, ...]:
         _interval(each["model"]),
         *numbers,
         f"{weighted['effective']:.1f}",
-        f"{each['outside']:.0%}",
+        unlike,
     )
 
 

@@ -35,9 +35,9 @@ def log_of(rng: np.random.Generator) -> Log:
             following = 0.9 * x + 0.02 * action + NOISE * rng.normal(size=2)
             rows.append((x, action, action[0] - x @ x, following, episode))
             x = following
-    observation, action, reward, following, episodes = (np.array(column) for column in zip(*rows, strict=True))
-    single = [torch.from_numpy(column).float() for column in (observation, action, reward)]
-    return Log(*single, torch.zeros(len(rows)), torch.from_numpy(following).float(), torch.from_numpy(episodes))
+    columns: list[Tensor] = [torch.from_numpy(np.array(column)) for column in zip(*rows, strict=True)]
+    observation, action, reward, following = (column.float() for column in columns[:4])
+    return Log(observation, action, reward, torch.zeros(len(rows)), following, columns[4])
 
 
 def value_of(action: float) -> float:

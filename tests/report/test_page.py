@@ -26,6 +26,7 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
         "fqe": interval,
         "model": interval | {"cut": 0.5},
         "weighted": {"importance": 1.0, "doubly_robust": 2.0, "effective": 1.5, "means_something": False},
+        "outside": 0.25,
         "verdict": NASTY,
     }
     checks = {"return": interval, "fqe": interval | {"agrees": True}, "model": interval | {"agrees": False}}
