@@ -36,8 +36,8 @@ def log_of(rng: np.random.Generator) -> Log:
             rows.append((x, action, action[0] - x @ x, following, episode))
             x = following
     columns: list[Tensor] = [torch.from_numpy(np.array(column)) for column in zip(*rows, strict=True)]
-    observation, action, reward, following = (column.float() for column in columns[:4])
-    return Log(observation, action, reward, torch.zeros(len(rows)), following, columns[4])
+    observation, action, reward, next_observation = (column.float() for column in columns[:4])
+    return Log(observation, action, reward, torch.zeros(len(rows)), next_observation, columns[4])
 
 
 def value_of(action: float) -> float:
