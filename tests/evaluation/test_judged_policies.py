@@ -31,9 +31,9 @@ def log_of(rng: np.random.Generator) -> Log:
     for episode in range(EPISODES):
         x = SPREAD * rng.normal(size=2)
         for _ in range(STEPS):
-            action = rng.uniform(-0.5, 0.5, 1)
-            following = 0.9 * x + 0.02 * action + NOISE * rng.normal(size=2)
-            rows.append((x, action, action[0] - x @ x, following, episode))
+            a = rng.uniform(-0.5, 0.5, 1)
+            following = 0.9 * x + 0.02 * a + NOISE * rng.normal(size=2)
+            rows.append((x, a, a[0] - x @ x, following, episode))
             x = following
     columns: list[Tensor] = [torch.from_numpy(np.array(column)) for column in zip(*rows, strict=True)]
     observation, action, reward, next_observation = (column.float() for column in columns[:4])
