@@ -23,6 +23,7 @@ class Evidence:
     model_return: float = nan
     uncertainty: float = nan
     action_distance: float = nan
+    outside: float = nan
     fqe: float = nan
 
 
@@ -71,6 +72,11 @@ _OFFLINE = {
         "mean squared distance of its actions from the data's, in states of the data: how far it goes from them",
         False,
         lambda evidence: evidence.action_distance,
+    ),
+    "unlike": Criterion(
+        "share of its actions that are unlike the log's in similar states: how often the log says nothing of it",
+        False,
+        lambda evidence: evidence.outside,
     ),
     "q": Criterion(
         "mean Q of its last epoch, of its own critics, batches and penalty: how well it thinks of itself",

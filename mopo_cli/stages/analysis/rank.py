@@ -12,6 +12,7 @@ from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.fitted_q import FqeSettings, Question, advance_fqe, start_fqe, start_values
 from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
+from mopo_cli.evaluation.support import support_of
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
@@ -225,6 +226,7 @@ def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Gather:
     """
     data, names = opened.data, opened.world.how.uncertainties
     start, weights = draw_starts(data, _SEED), penalty_weights(PENALTY, common_lam(settings), names)
+    support = support_of(log_of(data))
     drawn = torch.randint(len(data.observation), (_ROWS,), generator=stream(_SEED, "rank/rows")).to(start.device)
 
     def evidence(folder: Path, seed: int) -> Evidence:
@@ -237,6 +239,7 @@ def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Gather:
             float(returns.discounted.reward.mean()),
             float(returns.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(returns.length.sum()), 1),
             float(distance.double().square().mean()),
+            support.outside(actor.greedy),
         )
 
     return evidence
