@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from importlib.util import find_spec
 from logging import CRITICAL
 from pathlib import Path
@@ -22,7 +22,7 @@ from mopo_cli.placing.engine import Resources
 _PACKAGE = Path(__file__).parents[1]
 _CLIENT = "ray://"
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 20.0
-_LOOK_SECONDS, _LOST_SECONDS = 3.0, 15.0
+_LOOK_SECONDS, _LOST_SECONDS, _JOIN_SECONDS = 3.0, 15.0, 120.0
 _TOKEN = "RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token, where it has one"
 _START = "ray start --head on that machine; ray:// takes the port of Ray's client server, 10001"
 
@@ -158,7 +158,9 @@ def _join(ray: Any, address: str | None) -> None:
     # Workers get this very version; on a cluster of this process they have it.
     shipped = {"py_modules": [str(_PACKAGE)]}
     if address is not None:
-        ray.init(address, runtime_env=shipped, **quiet)
+        # Where the cluster is lost meanwhile, Ray's client would go on trying for ever.
+        with _at_most(_JOIN_SECONDS) if address.startswith(_CLIENT) else nullcontext():
+            ray.init(address, runtime_env=shipped, **quiet)
         return
     try:
         ray.init("auto", runtime_env=shipped, **quiet)
@@ -177,6 +179,25 @@ def _handlers_kept() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """ConnectionError where the block takes longer; in the main thread alone, of a system that has alarms."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def end(signum: int, frame: object) -> None:
+        raise ConnectionError("client connection timeout")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _check_reachable(address: str) -> None:

@@ -1,6 +1,7 @@
 """What goes wrong with a cluster of Ray, without one: each fault is told in a sentence, and other nodes take over."""
 
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,3 +177,14 @@ def test_what_ray_status_says_of_a_cluster(printed: str, message: str, monkeypat
 def test_an_address_of_another_service_is_refused() -> None:
     with pytest.raises(SettingsError, match="no address of a cluster"):
         ray_cluster._check_reachable("http://head:8265")
+
+
+def test_joining_does_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: Any, **__: Any) -> None:
+        time.sleep(9)
+
+    monkeypatch.setattr(ray_cluster, "_JOIN_SECONDS", 0.1)
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match="timeout"):
+        ray_cluster._join(SimpleNamespace(init=init), "ray://head:10001")
+    assert time.monotonic() - began < 5
