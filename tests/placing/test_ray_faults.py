@@ -76,6 +76,7 @@ class Cluster:
 
         def begin(task: Task, keeper: Any) -> int:
             node = next(name for name in self.names if name not in excluded[4:-1].split(","))
+            assert len(self.began) < 20
             self.began.append((task.name, node))
             self.outcomes.append(self.end(node, task.attempt))
             return len(self.outcomes) - 1
