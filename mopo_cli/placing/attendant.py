@@ -1,7 +1,7 @@
 """A process that carries out one `mopo job` after another, so that imports are paid once; it ends with its stdin.
 
 It reads lines of JSON, each the job's file, the folder to carry it out in and the file of what it says, and answers
-each with the exit code. Before the first it says what it lacks.
+each with the exit code. Before the first it says why it cannot.
 """
 
 import json
@@ -22,6 +22,7 @@ _COMMAND = """\
 from mopo_cli.placing.attendant import attend
 
 def load():
+    import mujoco, platformdirs, typer  # which a job would miss only later
     import mopo_cli.stages.jobs.carry_out
     from mopo_cli.__main__ import main
     from mopo_cli.nets import libraries
@@ -57,7 +58,9 @@ class Attendant:
             start_new_session=True,
         )
         answer = self._answer()
-        self.missing: str | None = answer["missing"] if answer else "mopo"
+        self.unfit: str = answer["unfit"] if answer else ""
+        if answer is None and self.process.wait() > 0:  # else it was killed, which is no fault of what is installed
+            self.unfit = "mopo cannot be imported there"
 
     def order(self, folder: Path) -> None:
         """Have it carry out the job in a folder."""
@@ -91,17 +94,20 @@ class Attendant:
 def attend(load: Callable[[], Callable[[Sequence[str]], int]]) -> None:
     """Answer stdin until it ends, also in the middle of a job, with all processes of this one's group.
 
-    ``load`` imports what jobs need and returns what runs a command line. The first answer is ``missing``: the module
-    that cannot be imported, or null.
+    ``load`` imports what jobs need and returns what runs a command line. The first answer is ``unfit``: why that cannot
+    be imported, or nothing.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     try:
         run = load()
-    except ImportError as error:
-        _answer(answers, {"missing": error.name or str(error)})
+    except ModuleNotFoundError as error:
+        _answer(answers, {"unfit": f"the package {error.name} is not installed there"})
         return
-    _answer(answers, {"missing": None})
+    except (ImportError, OSError) as error:  # of a library that a package is made of
+        _answer(answers, {"unfit": f"mopo cannot be imported there: {error}"})
+        return
+    _answer(answers, {"unfit": ""})
     orders: SimpleQueue[dict[str, str]] = SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     while True:

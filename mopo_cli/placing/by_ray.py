@@ -1,7 +1,6 @@
 """`--on ray`: jobs as tasks of a Ray cluster, whose results and checkpoints come back into the run's folder."""
 
 import shutil
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,9 +12,18 @@ import numpy as np
 
 from mopo_cli.errors import InputError, MopoError
 from mopo_cli.placing.board import Board
-from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, first_line
+from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, first_line, killed
 from mopo_cli.placing.parcels import kept, unpack
-from mopo_cli.placing.ray_cluster import check_ray, check_resources, joined, sentence
+from mopo_cli.placing.ray_cluster import (
+    Head,
+    check_ray,
+    check_resources,
+    fitting_nodes,
+    is_loss,
+    joined,
+    lost,
+    sentence,
+)
 from mopo_cli.placing.ray_keeper import Keeper, News
 from mopo_cli.placing.ray_node import Outcome, Task, carry_out
 from mopo_cli.store.atomic import read_json
@@ -24,6 +32,7 @@ from mopo_cli.store.files import check_file
 _POLL_SECONDS = 1.0
 _STOP_SECONDS = 15.0
 _IDLE_SECONDS = 300.0
+_NODE = "ray.io/node-id"  # a label that Ray gives each node
 _UNFIT = "mend that node or take it out; the same command goes on"
 
 
@@ -44,7 +53,7 @@ class Ray(Engine):
             try:
                 _Study(ray, self.resources, files, board).carry_out(should_stop)
             except (ray.exceptions.RayError, ConnectionError) as error:
-                raise sentence(error, self.address or "ray") from error
+                raise (lost(self.address) if is_loss(ray, error) else sentence(error, self.address)) from error
 
 
 @dataclass
@@ -70,6 +79,8 @@ class _Study:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._keeper = ray.remote(num_cpus=0, scheduling_strategy=here)(Keeper).remote()
         self._remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(carry_out)
+        self._unfit: dict[str, str] = {}
+        self._head = Head(ray)
 
     def carry_out(self, should_stop: Callable[[], bool]) -> None:
         """Carry all out. Once it is to stop, or the cluster turns out to be unfit, what runs saves first."""
@@ -78,6 +89,7 @@ class _Study:
         try:
             while self._tasks and not should_stop():
                 self._turn()
+                self._head.check()
                 self._check_nodes()
         except MopoError:
             self._stop()
@@ -92,7 +104,8 @@ class _Study:
         job = read_json(file)
         inputs = {one["sha256"]: self._content(one) for one in job["inputs"].values()}
         task = Task(name, attempts.begun, job, inputs, kept(file.with_suffix("")))
-        self._tasks[self._remote.remote(task, self._keeper)] = name
+        elsewhere = {_NODE: f"!in({','.join(self._unfit)})"} if self._unfit else None
+        self._tasks[self._remote.options(label_selector=elsewhere).remote(task, self._keeper)] = name
 
     def _content(self, file: dict[str, str]) -> Any:
         """An input in the cluster's store, into which it is put once."""
@@ -127,9 +140,12 @@ class _Study:
         except self._ray.exceptions.RayError as error:
             self._again(name, _loss(self._ray, error))
             return
-        if outcome.unfit:
-            raise InputError(f"The worker {outcome.where} cannot carry out jobs: {outcome.unfit}.", _UNFIT)
-        if outcome.results is not None:
+        if outcome.unfit and not self._stopping:
+            self._unfit[outcome.node] = f"The worker {outcome.where} cannot carry out jobs: {outcome.unfit}."
+            self._check_fit()
+            self._board.change(name, "waiting", outcome.where, why=self._unfit[outcome.node])
+            self._begin(name)
+        elif outcome.results is not None:
             folder = self._files[name].with_suffix("")
             unpack(outcome.results, folder)
             shutil.rmtree(folder / ".state", ignore_errors=True)
@@ -138,6 +154,11 @@ class _Study:
             self._board.change(name, "failed", outcome.where, why=first_line(outcome.text))
         else:
             self._again(name, _end(outcome))
+
+    def _check_fit(self) -> None:
+        """InputError where all nodes that have the resources turned out to be unfit."""
+        if self._unfit and self._unfit.keys() >= fitting_nodes(self._ray, self._resources):
+            raise InputError(list(self._unfit.values())[-1], _UNFIT)
 
     def _again(self, name: str, why: str) -> None:
         if self._stopping:
@@ -152,11 +173,12 @@ class _Study:
         self._begin(name)
 
     def _check_nodes(self) -> None:
-        """SettingsError where nothing has run for minutes and no node of the cluster could run a job."""
+        """MopoError where nothing has run for minutes and no node of the cluster could run a job."""
         if self._board.count("running"):
             self._idle_since = time.monotonic()
         elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
             check_resources(self._ray, self._resources)
+            self._check_fit()
             self._idle_since = time.monotonic()
 
     def _stop(self) -> None:
@@ -175,15 +197,15 @@ def _loss(ray: Any, error: Exception) -> str:
     """Why a task ended without an outcome. MopoError where all tasks would."""
     kinds = ray.exceptions
     if isinstance(error, kinds.OutOfMemoryError):
-        return "its node had not enough memory"
+        return "its node had not enough memory: fewer --cells-per-job need less"
     if isinstance(error, kinds.NodeDiedError | kinds.WorkerCrashedError | kinds.ObjectLostError):
         return "its node was lost"
     if isinstance(error, kinds.RuntimeEnvSetupError) or "No module named" in str(error):
-        raise sentence(error, "ray")
+        raise sentence(error, None)
     return f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
 
 
 def _end(outcome: Outcome) -> str:
     if outcome.code < 0:
-        return f"its process was ended by {signal.Signals(-outcome.code).name}"
+        return killed(-outcome.code)
     return first_line(outcome.text)

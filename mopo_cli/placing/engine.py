@@ -1,6 +1,7 @@
 """What every engine does: carries out `mopo job FILE` somewhere, and brings the results to the folder beside FILE."""
 
 import json
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ def first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), None)
     return told or (lines[-1] if lines else "it ended without a word")
+
+
+def killed(signum: int) -> str:
+    """What to say of a job whose process a signal ended."""
+    memory = ", perhaps for lack of memory: fewer --cells-per-job need less" if signum == signal.SIGKILL else ""
+    return f"its process was killed by {signal.Signals(signum).name}{memory}"
 
 
 def _last_line(path: Path) -> Mapping[str, Any] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mopo_cli.errors import SettingsError
-from mopo_cli.placing.engine import Resources, first_line
+from mopo_cli.placing.engine import Resources, first_line, killed
 from mopo_cli.placing.submitted import OF_TERMINALS, Work, lock_file, read_state
 from mopo_cli.store.documents import SubmissionDocument
 from mopo_cli.store.lock import take_lock
@@ -93,7 +93,7 @@ class Local:
 
     def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
         """See `Queue`."""
-        return last_words(batch, record) or "its process was killed", False
+        return last_words(batch, record) or killed(signal.SIGKILL), False
 
 
 def slots(resources: Resources) -> list[str]:

@@ -1,6 +1,7 @@
 """What a worker of Ray does: brings a job's inputs onto its node and has a process of its own carry the job out."""
 
 import atexit
+import errno
 import json
 import os
 import shutil
@@ -13,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.errors import MopoError
+from mopo_cli.errors import InputError, MopoError
 from mopo_cli.placing.attendant import VISIBLE, Attendant
 from mopo_cli.placing.parcels import Parcel
 
 _POLL_SECONDS = 1.0
 _TAIL_BYTES = 65536
 _PREFIX, _LOCK = "mopo-job-", "worker.lock"
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "The disk is full", "The disk quota is used up")
 
 
 @dataclass
@@ -37,10 +39,11 @@ class Task:
 class Outcome:
     """How a job ended: its exit code (negative: by a signal), what it said last and, if it finished, its results.
 
-    ``unfit`` says why this node can carry out no job at all.
+    ``unfit`` says why this ``node`` can carry out no job at all.
     """
 
     where: str
+    node: str
     code: int = 1
     text: str = ""
     results: Parcel | None = None
@@ -51,29 +54,32 @@ def carry_out(task: Task, keeper: Any) -> Outcome:
     """Carry out a job on this node, telling the keeper how far it is and leaving there what it is to go on from."""
     import ray
 
+    from mopo_cli.placing.engine import first_line
     from mopo_cli.placing.parcels import results, unpack
 
-    where = ray.util.get_node_ip_address()
+    where, node = ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id()
     if _get(keeper.tell.remote(task.name, task.attempt, where, None, None)):
-        return Outcome(where, 128 + signal.SIGTERM)
+        return Outcome(where, node, 128 + signal.SIGTERM)
     try:
         folder, lock = _folder()
     except (OSError, MopoError) as error:
-        return Outcome(where, unfit=_no_room(error))
+        return Outcome(where, node, unfit=_no_room(error))
     try:
         try:
             document = task.job | {"inputs": _bring(task.job["inputs"], task.inputs)}
             (folder / "job.json").write_text(json.dumps(document), encoding="utf-8")
             unpack(task.kept, folder / "run")
         except (OSError, MopoError) as error:
-            return Outcome(where, unfit=_no_room(error))
+            return Outcome(where, node, unfit=_no_room(error))
         attendant = _attendant()
-        if attendant.missing:
-            return Outcome(where, unfit=f"the package {attendant.missing} is not installed there")
+        if attendant.unfit:
+            return Outcome(where, node, unfit=attendant.unfit)
         code = _watch(attendant, folder, task, keeper, where)
         log = folder / "log"
         text = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace") if log.is_file() else ""
-        return Outcome(where, code, text, results(folder / "run", task.job["stage"]))
+        if code == InputError.exit_code and any(said in text for said in _FULL):
+            return Outcome(where, node, unfit=first_line(text).rstrip("."))
+        return Outcome(where, node, code, text, results(folder / "run", task.job["stage"]))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
@@ -102,7 +108,7 @@ _aside = ThreadPoolExecutor(1)
 def _attendant() -> Attendant:
     """The one of this worker, which sees the devices that the present job is given."""
     for one in list(_attendants):
-        if one.process.poll() is not None or one.visible != os.environ.get(VISIBLE) or one.missing:
+        if one.process.poll() is not None or one.visible != os.environ.get(VISIBLE) or one.unfit:
             _dismiss(one)
     if not _attendants:
         _attendants.append(Attendant())
@@ -176,4 +182,6 @@ def _get(reference: Any) -> Any:
 
 
 def _no_room(error: Exception) -> str:
-    return f"nothing can be written there ({error.strerror or error})" if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return f"nothing can be written there ({error.strerror or error})"
+    return str(error).rstrip(".")

@@ -92,6 +92,8 @@ class Slurm:
         state = SlurmJob(batch, record["id"]).get_info("force").get("State", "")
         if state.startswith("CANCELLED"):
             return "it was cancelled in Slurm", True
+        if state == "OUT_OF_MEMORY":
+            return f"Slurm says {state}: --slurm mem=SIZE gives a job more", False
         words = last_words(batch, record)
         return (f"Slurm says {state}" if state and state != "COMPLETED" else words or "it left the queue"), False
 

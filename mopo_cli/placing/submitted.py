@@ -19,7 +19,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from mopo_cli.errors import MopoError
-from mopo_cli.placing.engine import ATTEMPTS, first_line
+from mopo_cli.placing.engine import ATTEMPTS, first_line, killed
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import SubmissionDocument, WorkDocument, read_document
 
@@ -119,7 +119,7 @@ class Work:
 
     def _why(self, code: int) -> str:
         if code < 0:
-            return f"it was killed by {signal.Signals(-code).name}"
+            return killed(-code)
         return first_line(self._stderr.read_text(encoding="utf-8", errors="replace"))
 
     def _tell(self, state: Literal["running", "stopped", "requeued", "ended"], code: int = 0, why: str = "") -> None:

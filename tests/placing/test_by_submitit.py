@@ -156,6 +156,15 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Board, Scripted]]:
     return place
 
 
+def test_a_job_that_was_killed_may_have_lacked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", tmp_path / "mopo")
+    (tmp_path / "mopo").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "mopo").chmod(0o755)
+    work = Work(tmp_path / "one.json", tmp_path)
+    why = work._why(work._carry_out([]))
+    assert why == "its process was killed by SIGKILL, perhaps for lack of memory: fewer --cells-per-job need less"
+
+
 def test_what_fails_is_tried_again_as_long_as_that_may_help(scripted: Any) -> None:
     fails, saves = (1, False), (1, True)
     board, script = scripted(

@@ -1,0 +1,191 @@
+"""What goes wrong with a cluster of Ray, without one: each fault is told in a sentence, and other nodes take over."""
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mopo_cli.errors import InputError, NetworkError, SettingsError
+from mopo_cli.placing import attendant, by_ray, ray_cluster
+from mopo_cli.placing.attendant import Attendant
+from mopo_cli.placing.board import Board
+from mopo_cli.placing.engine import Resources
+from mopo_cli.placing.ray_node import Outcome, Task
+from mopo_cli.report.console import Report
+from mopo_cli.store.atomic import write_json
+
+FULL = "The folder /tmp/mopo-inputs-0 cannot be written: No space left on device"
+LOADS = "from mopo_cli.placing.attendant import attend\ndef load():\n    {}\nattend(load)"
+
+
+@pytest.mark.parametrize(
+    ("command", "unfit"),
+    [
+        (LOADS.format("import absent.part"), "the package absent is not installed there"),
+        (
+            LOADS.format("raise OSError('libx.so: no file')"),
+            "mopo cannot be imported there: libx.so: no file",
+        ),
+        ("import absent", "mopo cannot be imported there"),
+    ],
+)
+def test_a_worker_that_lacks_something_says_what(command: str, unfit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attendant, "_COMMAND", command)
+    one = Attendant()
+    one.end()
+    assert one.unfit == unfit
+
+
+def test_a_worker_that_was_killed_lacks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(attendant, "_COMMAND", "import os; os.kill(os.getpid(), 9)")
+    one = Attendant()
+    assert one.unfit == ""
+    one.order(tmp_path)
+    assert one.code(9) == -9
+    one.end()
+
+
+class Cluster:
+    """Stands for Ray: nodes take the jobs, each the first that is not excluded, and end them as ``end`` says."""
+
+    def __init__(self, nodes: int, end: Callable[[str, int], Outcome]) -> None:
+        self.names, self.end = [f"n{number}" for number in range(nodes)], end
+        self.exceptions = SimpleNamespace(RayError=ConnectionError)
+        self.util = SimpleNamespace(client=SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: True)))
+        self.began: list[tuple[str, str]] = []
+        self.outcomes: list[Outcome] = []
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "0" * 56)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1}} for name in self.names]
+
+    def remote(self, **_: Any) -> Callable[[Any], Any]:
+        empty = SimpleNamespace(remote=dict)
+        keeper = SimpleNamespace(take=empty, stop=empty)
+        return lambda what: SimpleNamespace(remote=lambda: keeper, options=self._options)
+
+    def _options(self, label_selector: dict[str, str] | None) -> Any:
+        excluded = (label_selector or {}).get("ray.io/node-id", "!in()")
+        assert excluded.startswith("!in(")
+
+        def begin(task: Task, keeper: Any) -> int:
+            node = next(name for name in self.names if name not in excluded[4:-1].split(","))
+            assert len(self.began) < 20
+            self.began.append((task.name, node))
+            self.outcomes.append(self.end(node, task.attempt))
+            return len(self.outcomes) - 1
+
+        return SimpleNamespace(remote=begin)
+
+    def wait(self, tasks: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return tasks[:1], tasks[1:]
+
+    def get(self, given: Any) -> Any:
+        return self.outcomes[given] if isinstance(given, int) else given
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Callable[[Cluster], Board]:
+    """Carries out two jobs on a cluster."""
+    pytest.importorskip("ray")
+
+    def carry_out(cluster: Cluster) -> Board:
+        files = [tmp_path / "a.json", tmp_path / "b.json"]
+        for file in files:
+            write_json(file, {"inputs": {}})
+        board = Board({"a": "a", "b": "b"}, Report())
+        by_ray._Study(cluster, Resources(), files, board).carry_out(lambda: False)
+        return board
+
+    return carry_out
+
+
+def test_a_node_with_a_full_disk_is_told_once_and_gets_no_more(study: Any, capsys: Any) -> None:
+    def end(node: str, attempt: int) -> Outcome:
+        return Outcome("here", node, unfit=FULL) if node == "n0" else Outcome("here", node, 0, results={})
+
+    cluster = Cluster(2, end)
+    assert study(cluster).count("done") == 2
+    assert cluster.began == [("a", "n0"), ("b", "n0"), ("a", "n1"), ("b", "n1")], "both were handed out at first"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"waiting  a on here: The worker here cannot carry out jobs: {FULL}."
+
+
+def test_without_a_node_that_is_fit_the_study_ends(study: Any) -> None:
+    with pytest.raises(InputError, match=rf"^The worker here cannot carry out jobs: {FULL}\.$"):
+        study(Cluster(2, lambda node, attempt: Outcome("here", node, unfit=FULL)))
+
+
+def test_a_job_that_is_killed_again_and_again_is_marked(study: Any) -> None:
+    cluster = Cluster(1, lambda node, attempt: Outcome("here", node, -9))
+    why = study(cluster).failures()["a"]
+    assert why.startswith("its process was killed by SIGKILL, perhaps for lack of memory")
+    assert len(cluster.began) == 6, "three attempts each"
+
+
+def test_a_head_that_is_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    ray = Cluster(1, lambda node, attempt: Outcome("", ""))
+    ray.util.client.ray.is_connected = lambda: False
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address=address))
+    monkeypatch.setattr(ray_cluster, "_LOST_SECONDS", 0.0)
+    head = ray_cluster.Head(ray)
+    head.check()
+    listener.close()
+    with pytest.raises(NetworkError, match=f"^The cluster {address} was lost"):
+        head.check()
+
+
+def test_other_versions_are_told_once() -> None:
+    utils = pytest.importorskip("ray._private.utils")
+    with pytest.raises(RuntimeError) as raised:
+        utils.check_version_info({"ray_version": "2.61.0", "python_version": "3.10.1"}, "node 10.0.0.1:7")
+    ray, python = utils.compute_version_info()[:2]
+    said = ray_cluster.sentence(raised.value, "head:6379")
+    assert said.exit_code == 4
+    assert said.message == (
+        "The cluster head:6379 has other versions of Ray or Python than this machine: "
+        f"Ray 2.61.0 and Python 3.10.1 there, Ray {ray} and Python {python} here."
+    )
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [
+        (
+            "RuntimeError: Ray version mismatch: cluster has Ray version 2.59.0 but local Ray version is 2.60.0",
+            "than this machine: Ray 2.59.0 there, Ray 2.60.0 here.",
+        ),
+        ("AuthenticationError: InvalidAuthToken: Authentication token is missing or incorrect.", "wants its token."),
+        ("RuntimeError: else", "No cluster of Ray answers at 127.0.0.1:"),
+    ],
+)
+def test_what_ray_status_says_of_a_cluster(printed: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimpleNamespace(returncode=1, stderr=printed.encode())
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: answer)
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises((NetworkError, InputError)) as raised:
+        ray_cluster._check_reachable(f"127.0.0.1:{listener.getsockname()[1]}")
+    assert message in str(raised.value)
+
+
+def test_an_address_of_another_service_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no address of a cluster"):
+        ray_cluster._check_reachable("http://head:8265")
+
+
+def test_joining_does_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: Any, **__: Any) -> None:
+        time.sleep(9)
+
+    monkeypatch.setattr(ray_cluster, "_JOIN_SECONDS", 0.1)
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match="timeout"):
+        ray_cluster._join(SimpleNamespace(init=init), "ray://head:10001")
+    assert time.monotonic() - began < 5
