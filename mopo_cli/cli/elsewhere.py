@@ -56,6 +56,11 @@ def open_hand_out(call: Call) -> "HandOut | None":
         raise UsageError("--slurm needs --on slurm.", hint="mopo ablate --help")
     if not ways:
         return None
+    if call.log:
+        raise UsageError(
+            f"Jobs elsewhere have no --log, so it does not go with {ways[0]}.",
+            hint=f"when they are done: mopo export-logs RUN --to {call.log[0]}",
+        )
     from mopo_cli.placing.engine import Resources
     from mopo_cli.stages.jobs.hand_out import HandOut
 

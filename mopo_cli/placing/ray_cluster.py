@@ -46,20 +46,18 @@ def joined(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    # Ray's client has threads that end where a connection is lost, which is told here.
-    threading.excepthook = lambda _: None
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address not in (None, "auto", "local"):
         _check_reachable(address)
     try:
-        with warnings.catch_warnings(), _handlers_kept():
+        with warnings.catch_warnings(), _handlers_kept(), _quiet_threads():
             warnings.simplefilter("ignore")
             _join(ray, address)
     except Exception as error:
         ray.shutdown()
         raise sentence(error, address) from error
     # It prints what befalls the cluster to stdout, which is for the result alone.
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), _quiet_threads():
         try:
             yield ray
         finally:
@@ -179,6 +177,17 @@ def _handlers_kept() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Of Ray's client, whose threads end with a traceback where the connection is lost, which is told otherwise."""
+    before = threading.excepthook
+    threading.excepthook = lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

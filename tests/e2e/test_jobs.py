@@ -213,6 +213,7 @@ def test_a_job_that_cannot_be_carried_out_says_why(tiny_run: Path, mopo: Any, re
     [
         ("--on local --plan plan.txt", "Use either --on or --plan."),
         ("--plan plan.txt --collect", "Use either --plan or --collect."),
+        ("--plan plan.txt --log tensorboard", "Jobs elsewhere have no --log, so it does not go with --plan."),
         ("--cpus-per-job 2", "--cpus-per-job needs --on ENGINE or --plan FILE."),
         ("--on local --cpus-per-job 0", "--cpus-per-job must be more than 0"),
         ("--on local --slurm partition=gpu", "--slurm needs --on slurm."),

@@ -30,6 +30,7 @@ CRITERIA = {
     "model-return": "highest",
     "uncertainty": "lowest",
     "action-distance": "lowest",
+    "unlike": "lowest",
     "q": "highest",
 }
 

@@ -78,12 +78,13 @@ def test_offline_judges_by_the_penalised_return_first_and_each_criterion_reads_i
     criteria = RANKINGS["offline"].criteria
     assert RANKINGS["offline"].metric is None
     assert next(iter(criteria)) == "penalised-return"
-    known = Evidence({"q": 5.0, "alpha": 6.0}, 1.0, 2.0, 3.0, 4.0)
+    known = Evidence({"q": 5.0, "alpha": 6.0}, 1.0, 2.0, 3.0, 4.0, 0.5)
     assert {name: (c.value(known), c.highest) for name, c in criteria.items()} == {
         "penalised-return": (1.0, True),
         "model-return": (2.0, True),
         "uncertainty": (3.0, False),
         "action-distance": (4.0, False),
+        "unlike": (0.5, False),
         "q": (5.0, True),
     }
     assert criteria["q"].value(Evidence({"actor_loss": 5.0})) is None

@@ -15,7 +15,7 @@ def entry(name: str, last: float | None, diverged: tuple[int, ...] = (), here: b
 
 
 def scores(*penalised: float | None, q: tuple[float | None, ...] | None = None) -> Scores:
-    rest = {"model-return": 1.0, "uncertainty": 1.0, "action-distance": 1.0}
+    rest = {"model-return": 1.0, "uncertainty": 1.0, "action-distance": 1.0, "unlike": 0.0}
     qs = q or (0.0,) * len(penalised)
     return {str(s): {"penalised-return": p, **rest, "q": qs[s]} for s, p in enumerate(penalised)}
 
