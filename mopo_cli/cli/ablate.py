@@ -38,7 +38,8 @@ Rank = Annotated[
     str | None,
     plain_option(
         "--rank",
-        "rank cells without the environment: ope (by the log), offline (by data and model) or combo (its regulariser)",
+        "rank cells without the environment: ope (by the log; by itself where the data name no environment), offline "
+        "(by data and model) or combo (its regulariser)",
         "RANKING",
     ),
 ]
@@ -71,6 +72,7 @@ def ablate(
     context = open_context(call)
     settings, options = context.settle(Ablate, call.flags)
     cells = _cells(context, settings, options.origins)
+    rank = rank or _default_ranking(context, cells)
     ranks_by_model = rank is not None and _ranks_by_model(rank, cells)
     if ranks_by_model or any(cell.needs_model for cell in cells):
         context.needs("train-model", "model")
@@ -90,6 +92,16 @@ def ablate(
     call.report.result(result)
     raise_if_diverged(result)
     raise_if_failed(result)
+
+
+def _default_ranking(context: Context, cells: tuple[TrainPolicy, ...]) -> str | None:
+    """Without an environment only a ranking can compare cells; it lets them act in the model."""
+    from mopo_cli.data.transition_files import read_dataset_info
+    from mopo_cli.stages.common.inputs import dataset_path
+
+    if not any(cell.needs_model for cell in cells):
+        return None
+    return None if read_dataset_info(dataset_path(context.run)).env_id else "ope"
 
 
 def _ranks_by_model(rank: str, cells: tuple[TrainPolicy, ...]) -> bool:

@@ -19,6 +19,7 @@ from mopo_cli.evaluation import judgement
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings
 from mopo_cli.stages.analysis import judge as module
+from mopo_cli.stages.analysis import rank
 
 TINY = """\
 train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [1e-5, 1e-5], max-epochs: 2}
@@ -170,6 +171,17 @@ def test_judging_that_is_stopped_and_killed_ends_with_the_same_bytes(
     assert taken == ["advance_fqe"], "what was done is not done again"
     name = "evaluations/p-ope.json"
     assert (trained / name).read_bytes() == Path("whole", name).read_bytes() and unfinished(trained) == []
+
+
+def test_without_an_environment_ablate_ranks(trained: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank, "FQE", FqeSettings(critics=2, hidden=16, batch_size=16, first_steps=10, steps=20))
+    ablate = "ablate --run run --config tiny.yaml --threads 1 --lam 1 --h 2 --seeds 1 --json"
+    ranking = json.loads(mopo(ablate).out)["ranking"]
+    values = [cell["values"]["fqe"] for cell in ranking["cells"]]
+    assert values == sorted(values, reverse=True) and ranking["criteria"]["fqe"]["spearman"] is None
+    assert {cell["cell"] for cell in ranking["cells"]} == {"mopo_max-var_lam1_h2", "mopo_none_h2"}
+    assert "ranking" not in json.loads(mopo(f"{ablate} --method bc").out), "there is no model to act in"
+    assert json.loads(mopo(f"{ablate} --rank offline").out)["ranking"]["rank"] == "offline"
 
 
 def test_where_the_policy_has_seen_everything_it_is_said(trained: Path, mopo: Any) -> None:
