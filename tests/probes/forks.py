@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from conftest import Outcome
@@ -17,15 +18,20 @@ from conftest import Outcome
 from mopo_cli.__main__ import main
 from mopo_cli.engine import parallel
 from mopo_cli.errors import STOP_SIGNALS
+from mopo_cli.nets import libraries
 
 Process = subprocess.Popen[str]
+
+# What commands import as they go is imported once.
+for _name in ("mopo_cli.cli.app", "mopo_cli.stages.fetch_data", "matplotlib.figure", "gymnasium", "mujoco"):
+    import_module(_name)
 
 
 def forked(work: Callable[[], Any], pass_fds: Sequence[int] = (), **options: Any) -> Process:
     """A process, as of `Popen`, that does some work and ends with the exit code that it returns.
 
-    It has the files that `Popen` would give it, the signal handlers of a fresh interpreter, and all that is patched
-    here. It is nothing for what depends on how an interpreter starts.
+    It has the files that `Popen` would give it, signal handlers, threads and products as a fresh interpreter has them,
+    and all that is patched here. It is nothing for what depends on how an interpreter starts.
     """
 
     def instead_of_a_program() -> None:
@@ -82,3 +88,4 @@ def _be_fresh(kept: Sequence[int]) -> None:
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     parallel._workers.clear()  # the threads stayed behind
+    libraries.use(None)
