@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
-ABLATE = "ablate --config tiny.yaml --run runs/tiny --threads 1 --penalty max-var,none --h 2 --eval-every 8"
+ABLATE = "ablate --config tiny.yaml --run runs/tiny --threads 1 --penalty max-var,none --h 2 --eval-every 0"
 FILES = ("policy.safetensors", "metrics.jsonl", "cell.json", "table.json")
 DRIVER = """\
 import sys
