@@ -14,7 +14,7 @@ TINY = """
 train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [0.1, 0.1], batch-size: 8}
 train-policy: {hidden: 16, batch-size: 8, rollout-batch: 50, h: 2, steps-per-epoch: 10, rollout-every: 10}
 """
-QUICK = "--rows 1000 --seconds 0.02 --config tiny.yaml --preset generate-InvertedPendulum-v5-random"
+QUICK = "--rows 1000 --seconds 0.1 --config tiny.yaml --preset generate-InvertedPendulum-v5-random"
 
 
 @pytest.fixture(autouse=True)

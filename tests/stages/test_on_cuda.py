@@ -106,7 +106,7 @@ def test_the_benchmark(cuda: FakeCuda, mopo: Any, monkeypatch: Any) -> None:
         "train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [0.1, 0.1], batch-size: 8}\n"
         "train-policy: {hidden: 16, batch-size: 8, rollout-batch: 20, h: 2, steps-per-epoch: 5, rollout-every: 5}\n"
     )
-    result = done(mopo, "bench --preset generate-InvertedPendulum-v5-random --rows 1000 --seconds 0.01 --seeds 2")
+    result = done(mopo, "bench --preset generate-InvertedPendulum-v5-random --rows 1000 --seconds 0.1 --seeds 2")
     assert result["device"] == "cuda:0" and result["engine"] == "cudagraph"
     assert all(rate["per_second"] > 0 and not rate.get("note") for rate in result["rates"].values())
     assert {"rollouts in tf32", "policy updates in bf16, 2 seeds"} <= result["rates"].keys()
