@@ -28,7 +28,7 @@ def start(child: Any, folder: Path, **how: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(processes: Any) -> dict[str, Any]:
+def uninterrupted() -> dict[str, Any]:
     return {}
 
 

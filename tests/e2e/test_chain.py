@@ -1,18 +1,18 @@
 """The README's commands as one types them, tiny: what they print, what they leave, and what a second run does."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
 import torch
+from probes.forks import ended, forked
 
+from mopo_cli.__main__ import main
 from mopo_cli.dynamics.penalties import UNCERTAINTIES
 
 DATASET = "generate:InvertedPendulum-v5:random"
@@ -20,14 +20,6 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 STAGES = ("fetch-data", "train-model", "select-elites", "rollout", "train-policy", "evaluate", "ablate")
 RUN = "runs/generate-InvertedPendulum-v5-random"
 POLICY = "mopo_max-var_lam1_h5"
-TINY_MOPO = """\
-set -euo pipefail
-mopo() {
-    local small="--config tiny.yaml --json"
-    [ "$1" = fetch-data ] || small+=" --threads 1"
-    command mopo "$@" $small > "$1.out" 2> "$1.err"
-}
-"""
 
 
 def readme_block(language: str, word: str) -> str:
@@ -44,15 +36,29 @@ def readme_stages() -> list[str]:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
-    """A folder in which the README's seven stages have been run, tiny, by a shell."""
+    """A folder in which the README's seven stages have been run, tiny, each by a process."""
     folder = tmp_path_factory.mktemp("chain")
     shutil.copy(finished_run / "tiny.yaml", folder)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "MOPO_HOME": str(folder / "cache")}
-    environment.pop("MOPO_RUN", None)
-    script = TINY_MOPO + "\n".join(readme_stages())
-    subprocess.run(["bash", "-c", script], cwd=folder, env=environment, check=True, timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOPO_HOME", str(folder / "cache"))
+        patch.delenv("MOPO_RUN", raising=False)
+        for command in readme_stages():
+            run_tiny(folder, as_a_shell_reads(command))
     return folder
+
+
+def as_a_shell_reads(command: str) -> list[str]:
+    """The words that `mopo` is given."""
+    script = f'mopo() {{ printf "%s\\0" "$@"; }}; {command}'
+    done = subprocess.run(["bash", "-euc", script], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.split("\0")[:-1]
+
+
+def run_tiny(folder: Path, words: list[str]) -> None:
+    stage = words[0]
+    words += ["--config", "tiny.yaml", "--json"] + ["--threads", "1"] * (stage != "fetch-data")
+    with (folder / f"{stage}.out").open("w") as out, (folder / f"{stage}.err").open("w") as err:
+        assert ended(forked(lambda: main(words), cwd=folder, stdout=out, stderr=err)).code == 0
 
 
 @pytest.fixture

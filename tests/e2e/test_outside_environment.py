@@ -9,24 +9,37 @@ from typing import Any
 
 import numpy as np
 from conftest import TINY
+from probes.forks import Process, ended, forked
 from probes.outside import tank_module
 
+from mopo_cli.__main__ import main
 from mopo_cli.data.transition_files import read_dataset
 
 COMMAND = (
     "import sys; from mopo_cli.__main__ import main; sys.exit(main())"  # as installed: not in the working directory
 )
+PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 def mopo_in(folder: Path, *words: str) -> Any:
+    """What a command says whose process knows nothing of the module."""
+    return told(forked(lambda: main([*words, "--json"]), cwd=folder, **PIPES))
+
+
+def fresh_mopo_in(folder: Path, *words: str) -> Any:
+    """As `mopo_in`, by an interpreter that starts."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-c", COMMAND, *words, "--json"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return told(subprocess.Popen(command, cwd=folder, env=environment, text=True, **PIPES))
 
 
-def test_from_a_file_to_an_evaluation_in_a_fresh_process(tmp_path: Path) -> None:
+def told(process: Process) -> Any:
+    outcome = ended(process)
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def test_from_a_file_to_an_evaluation_in_fresh_processes(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     rng = np.random.default_rng(0)
     states = rng.normal(size=(81, 6)).astype("f4")
@@ -54,7 +67,7 @@ def test_from_a_file_to_an_evaluation_in_a_fresh_process(tmp_path: Path) -> None
         tiny = ("--run", "run", "--config", "tiny.yaml", "--threads", "1")
         for stage in ("train-model", "select-elites"):
             mopo_in(tmp_path, stage, *tiny)
-        mopo_in(tmp_path, "train-policy", *tiny)
+        fresh_mopo_in(tmp_path, "train-policy", *tiny)  # and the process beside it that plays
         evaluated = mopo_in(tmp_path, "evaluate", *tiny)
     assert evaluated["environment"] == "tank_env:DictTank-v0"
     # Ten steps at distance |x - 3|, x between 0 and 3: made with the level that was given.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from probes.forks import Process, forked_mopo
 from probes.runs import stop_at, unfinished
 
 from mopo_cli.engine.parallel import can_fork
@@ -225,31 +226,25 @@ def test_longer_training_multiplies_by_the_same_library(
     assert record["versions"]["products"] == "onednn"
 
 
-PAUSED = """\
-import sys
-from mopo_cli.stages import runner
-look = runner.Stage.should_stop
-def should_stop(stage):
-    if not getattr(stage, "paused", False):
-        stage.paused = True
-        print("training", flush=True)
-        sys.stdin.readline()
-    return look(stage)
-runner.Stage.should_stop = should_stop
-from mopo_cli.stages.common import policy_training as training
-from mopo_cli.stages.runner import Stage
-training._PUBLISH_SECONDS = float(sys.argv.pop(1))
-from mopo_cli.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @contextmanager
-def paused(flags: str, patience: float = 100) -> Iterator["subprocess.Popen[str]"]:
+def paused(flags: str, patience: float = 100) -> Iterator[Process]:
     """A process that trains and waits for a line in the middle of it."""
-    command = [sys.executable, "-c", PAUSED, str(patience), *TRAIN.split(), *flags.split()]
+
+    def should_stop(stage: Any) -> bool:
+        if not getattr(stage, "paused", False):
+            stage.paused = True
+            print("training")
+            sys.stdin.readline()
+        return look(stage)
+
+    look = Stage.should_stop
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, text=True, **pipes) as process:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "should_stop", should_stop)
+        patch.setattr(training, "_PUBLISH_SECONDS", patience)
+        patch.setattr(training, "_BEGIN_SECONDS", 60.0)
+        started = forked_mopo(f"{TRAIN} {flags}", **pipes)
+    with started as process:
         try:
             assert process.stdout and process.stdout.readline() == "training\n"
             yield process

@@ -52,8 +52,16 @@ def test_a_step_is_few_launches(name: str, most: int, monkeypatch: pytest.Monkey
     assert 0.8 * most < counted(name, monkeypatch) <= most
 
 
+@pytest.fixture(scope="module")
+def compared() -> set[Any]:
+    """The chains, and the kinds of arguments that they are compiled for, that are known to compute what they should."""
+    return set()
+
+
 @pytest.mark.parametrize("name", [*ALGORITHMS, "fit"])
-def test_fused_steps_are_the_steps_but_for_rounding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_steps_are_the_steps_but_for_rounding(
+    name: str, monkeypatch: pytest.MonkeyPatch, compared: set[Any]
+) -> None:
     """As the compiler's plainest backend computes what it has traced of each chain, all of it at once."""
     chains: dict[Any, tuple[Callable[..., Any], list[Any]]] = {}
 
@@ -69,7 +77,9 @@ def test_fused_steps_are_the_steps_but_for_rounding(name: str, monkeypatch: pyte
     assert replayed.engine.doubt is None and len(chains) >= 4 and not is_fusing()
     one, other = (loop.flat if name == "fit" else loop.agent.actor.flat for loop in (plain, replayed))
     assert 0 < (one - other).abs().max() < 1e-3
-    for function, arguments in chains.values():
+    for key in chains.keys() - compared:
+        compared.add(key)
+        function, arguments = chains[key]
         torch._dynamo.reset()
         again = [_copy(argument) for argument in arguments]
         result = function(*arguments)

@@ -1,7 +1,9 @@
 """Runs whose files are missing, damaged, changed or of another run: each is refused, and nothing on disk changes."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from probes.forks import forked, forked_mopo
 from probes.runs import record_anew, unfinished
 
 from mopo_cli.stages.common import policy_training as training
+from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import read_json, sha256_file, write_json
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
+from mopo_cli.store.lock import run_lock
 
 POLICY = "policies/mopo_max-var_lam1_h2/seed-0/policy.safetensors"
 TRAIN = "train-policy --config tiny.yaml --threads 1 --name new"
@@ -184,22 +189,22 @@ def test_a_seed_that_the_model_does_not_have(tiny_run: Path, mopo: Any, refuses:
     refuses(f"{ROLLOUT} --seed 1", 4, "none for seed 1")
 
 
-STOP = """\
-import os, signal, sys
-from mopo_cli.stages import runner
-look = runner.Stage.should_stop
-def should_stop(stage):
-    os.kill(os.getpid(), signal.SIGTERM)
-    return look(stage)
-runner.Stage.should_stop = should_stop
-from mopo_cli.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
+def stopped(line: str) -> bool:
+    """Whether a process that gets SIGTERM as soon as it looks for signals has ended by it."""
+
+    def should_stop(stage: Stage) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return look(stage)
+
+    look = Stage.should_stop
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "should_stop", should_stop)
+        process = forked_mopo(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_a_checkpoint_that_cannot_be_used(tiny_run: Path, mopo: Any, refuses: Any) -> None:
-    stopped = subprocess.run([sys.executable, "-c", STOP, *TRAIN.split()], capture_output=True)
-    assert stopped.returncode == 143
+    assert stopped(TRAIN)
     refuses(f"{TRAIN} --gamma 0.5", 3, "gamma 0.99 -> 0.5")
     (checkpoint,) = (tiny_run / ".state").rglob("checkpoint.safetensors")
     whole = checkpoint.read_bytes()
@@ -216,8 +221,7 @@ def test_a_checkpoint_that_cannot_be_used(tiny_run: Path, mopo: Any, refuses: An
 
 @pytest.mark.parametrize("command", [TRAIN, "train-model --config tiny.yaml --max-epochs 3"])
 def test_a_checkpoint_whose_tensors_have_other_shapes(tiny_run: Path, refuses: Any, command: str) -> None:
-    stopped = subprocess.run([sys.executable, "-c", STOP, *command.split()], capture_output=True)
-    assert stopped.returncode == 143
+    assert stopped(command)
     (checkpoint,) = (tiny_run / ".state").rglob("checkpoint.safetensors")
     tensors, meta = load_tensors(checkpoint)
     for name, tensor in tensors.items():
@@ -225,22 +229,17 @@ def test_a_checkpoint_whose_tensors_have_other_shapes(tiny_run: Path, refuses: A
         refuses(command, 5, "checkpoint.safetensors")
 
 
-HOLD = """\
-import sys
-from pathlib import Path
-from mopo_cli.store.lock import run_lock
-with run_lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+def hold(run: Path) -> None:
+    with run_lock(run):
+        print("held")
+        sys.stdin.read()
 
 
 def test_a_run_that_another_process_works_in(
     tiny_run: Path, refuses: Any, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_BEGIN_SECONDS", 0.0)
-    command = [sys.executable, "-c", HOLD, str(tiny_run)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with forked(lambda: hold(tiny_run), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout and holder.stdout.readline() == "held\n"
         refuses(TRAIN, 6, str(tiny_run))
         assert mopo("show runs/tiny").code == 0

@@ -1,14 +1,13 @@
 """A disk that is full at any moment of any stage: the run is as it was or as it should be, nothing between."""
 
-import os
 import resource
 import shutil
-import traceback
+import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import DATASET
+from probes.forks import ended, forked
 
 from mopo_cli.__main__ import main
 from mopo_cli.store.atomic import read_json, sha256_file
@@ -30,22 +29,13 @@ LIMITS = (0, 300, 3_000, 12_000, 60_000)
 
 def limited(line: str, limit: int) -> tuple[int, str]:
     """Exit code of a command in a process whose files may have so many bytes, and what it told."""
-    reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
-        os.dup2(writer, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def work() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        code = 1
-        try:
-            code = main(line.split())
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(code)
-    os.close(writer)
-    with open(reader) as pipe:
-        told = pipe.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
+        return main(line.split())
+
+    outcome = ended(forked(work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    return outcome.code, outcome.err
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -58,10 +48,9 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("stage", LINES)
-def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: str, limit: int, capfd: Any) -> None:
+def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: str, limit: int) -> None:
     before = tree(tiny_run)
-    with capfd.disabled():
-        code, told = limited(LINES[stage], limit)
+    code, told = limited(LINES[stage], limit)
     assert code in (0, 4), told
     assert "Traceback" not in told and told.count("Error: ") == (code == 4), told
     if code == 0:
@@ -77,11 +66,10 @@ def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: s
 
 
 @pytest.mark.parametrize("line", [LINES["train-policy"], LINES["train-model"]])
-def test_a_disk_that_fills_up_while_metrics_are_logged(tiny_run: Path, line: str, capfd: Any) -> None:
+def test_a_disk_that_fills_up_while_metrics_are_logged(tiny_run: Path, line: str) -> None:
     before = tree(tiny_run)
     longer = f"{line.replace('epochs 1', 'epochs 40')} --force"
-    with capfd.disabled():
-        code, told = limited(longer, 3_000)
+    code, told = limited(longer, 3_000)
     assert code == 4 and told.count("Error: ") == 1 and "Traceback" not in told
     assert "/live/" in told and "File too large" in told
     assert tree(tiny_run) == before

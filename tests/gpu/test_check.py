@@ -18,17 +18,15 @@ from gpu import check, steps
 from gpu.check import BUDGETS, Check, Failed, main, run_step
 from gpu.parity import difference
 from gpu.profiles import occupancy, summary
-
-TESTS = Path(__file__).parents[1]
+from probes.forks import ended, forked
 
 
 def test_every_step_runs_and_says_what_it_finds(tmp_path: Path) -> None:
     output = tmp_path / "check.json"
-    command = [sys.executable, "-m", "gpu", "--device", "cpu", "--quick", "--output", str(output)]
-    path = {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
-    done = subprocess.run(command, env=os.environ | path, capture_output=True, text=True)
+    words = ["--device", "cpu", "--quick", "--output", str(output)]
+    done = ended(forked(lambda: main(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE), 300)
     document = json.loads(output.read_text())
-    assert done.returncode == 0 and document["ok"] and document["quick"], done.stdout
+    assert done.code == 0 and document["ok"] and document["quick"], done.out
     assert document["about"]["torch"] == torch.__version__
     found = document["steps"]
     assert list(found) == list(BUDGETS) and all(step["status"] == "ok" for step in found.values())
@@ -50,6 +48,12 @@ def test_every_step_runs_and_says_what_it_finds(tmp_path: Path) -> None:
     assert found["resume"] | {"seconds": 0} == {
         **{"status": "ok", "seconds": 0, "checkpoints": 1, "resumed": True, "differences": [0.0, 0.0]}
     }
+
+
+def test_it_is_started_as_a_module() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-m", "gpu", "--help"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "--quick" in done.stdout
 
 
 def of(folder: Path, seconds: float = 60.0) -> Check:

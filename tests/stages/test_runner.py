@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from probes.forks import Process, forked
 
-from mopo_cli.errors import STOP_SIGNALS, CorruptError, InputError, SettingsError, Stopped
+from mopo_cli.errors import STOP_SIGNALS, CorruptError, InputError, MopoError, SettingsError, Stopped
+from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import check_lineage
 from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
@@ -297,23 +300,13 @@ def test_the_handlers_from_before_come_back(run: RunFolder) -> None:
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
-WORKER = """
-import sys, time
-from pathlib import Path
-import torch
-from mopo_cli.errors import MopoError, Stopped
-from mopo_cli.report.console import Report
-from mopo_cli.stages.runner import Options, stage_envelope
-from mopo_cli.store.run import RunFolder
-
-deaf = sys.argv[1] == "deaf"
-try:
+def work(deaf: bool) -> None:
+    """A stage that takes twenty seconds, and tells that it works and, where it is deaf to signals, that one came."""
     inputs = {"dataset": Path("dataset.h5")}
-    run = RunFolder(Path("runs/demo"))
-    with stage_envelope(run, "train-model", {}, inputs, Options(), Report()) as stage:
+    with stage_envelope(RunFolder(Path("runs/demo")), "train-model", {}, inputs, Options(), Report()) as stage:
         resumed = stage.load_state()
         step = resumed[1]["step"] if resumed else 0
-        print("working", step, flush=True)
+        print("working", step)
         while step < 2000:
             time.sleep(0.01)
             step += 1
@@ -321,20 +314,22 @@ try:
                 stage.save_state({}, {"step": step})
                 raise Stopped(stage.signal)
             if deaf and stage.signal:
-                print("heard", flush=True)
-except MopoError as error:
-    print(error.message, error.hint, file=sys.stderr)
-    raise SystemExit(error.exit_code)
-"""
+                print("heard")
 
 
-def start(mode: str = "hearing") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(deaf: bool = False) -> Process:
+    def in_a_process() -> int:
+        try:
+            work(deaf)
+        except MopoError as error:
+            print(error.message, error.hint, file=sys.stderr)
+            return error.exit_code
+        return 0
+
+    return forked(in_a_process, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def line(process: subprocess.Popen[str]) -> str:
+def line(process: Process) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -356,7 +351,7 @@ def test_a_signal_saves_exits_and_the_next_start_goes_on(signum: int, code: int,
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_the_second_signal_quits_at_once(signum: int, code: int) -> None:
-    with start("deaf") as process:
+    with start(deaf=True) as process:
         assert line(process) == "working 0"
         process.send_signal(signum)
         assert line(process) == "heard"

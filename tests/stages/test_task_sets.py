@@ -8,18 +8,22 @@ import pytest
 
 import mopo_cli.stages.fetch_data as stage
 from mopo_cli.config.schema_data import FetchData
+from mopo_cli.data.recipes import Recipe
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.published import published
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common import train_behaviour
 from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import RunFolder
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder, and behaviours that are judged by one episode."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_behaviour, "RECIPE", Recipe(episodes=1))
 
 
 def fetch(dataset: str, steps: int = 300, **settings: Any) -> tuple[Transitions, DatasetInfo]:

@@ -1,4 +1,4 @@
-"""Termination rules against the real environments' `terminated`, 20,000 steps of each: half noise, half a controller.
+"""Termination rules against the real environments' `terminated`, 6,000 steps of each: half noise, half a controller.
 
 The rule sees what a dataset holds: the next observation in float32.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mopo_cli.evaluation.play import open_environments
 from mopo_cli.tasks.termination import TERMINATION_RULES, termination_for_env
 
-STEPS = 10_000  # of each kind of actions
+STEPS = 3000  # of each kind of actions: enough to notice bounds that are off by a hundredth
 Floats = NDArray[Any]
 
 
@@ -80,7 +80,7 @@ def test_the_rule_agrees_with_the_simulator(env_id: str, ends: bool) -> None:
     found, terminated, _ = compare(env_id)
     rows = np.flatnonzero(found != terminated)
     assert not len(rows), f"{env_id}: the rule disagrees in {len(rows)} of {len(found):,} steps, first in {rows[:5]}"
-    assert (terminated.sum() > 200) if ends else not terminated.any()
+    assert (terminated.sum() > STEPS / 50) if ends else not terminated.any()
     assert (~terminated).sum() > STEPS
 
 
@@ -99,6 +99,6 @@ def test_the_double_pendulum_ends_by_the_tip_of_its_present_state() -> None:
     assert not wrong, f"the rule disagrees with the tip of the state it is given in {wrong} of {len(found):,} steps"
     rows = np.flatnonzero(found != terminated)
     message = f"the rule disagrees with the simulator in {len(rows)} of {len(found):,} steps"
-    assert len(rows) <= 4, message
+    assert len(rows) <= 2, message
     assert np.abs(tip[rows] - 1).max(initial=0) < 2e-3, f"{message}, with the tip at {tip[rows]}"
-    assert terminated.sum() > 200
+    assert terminated.sum() > STEPS / 50
