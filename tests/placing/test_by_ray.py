@@ -29,7 +29,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster of two nodes of one CPU, and a head without; what workers write is in the folder of `TMPDIR`."""
+    """A cluster of three nodes of one CPU, and a head without; what workers write is in the folder of `TMPDIR`."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("workers")))
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        cluster.each = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        cluster.each = [cluster.add_node(num_cpus=1) for _ in range(3)]
         cluster.workers = os.environ["TMPDIR"]
         yield cluster
         cluster.shutdown()
@@ -85,11 +85,11 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
 ) -> None:
     shutil.copytree("runs", "local/runs")
     shutil.copy("tiny.yaml", "local/tiny.yaml")
-    line = f"{ABLATE} --lam 1,2,3 --epochs 16"
+    line = f"{ABLATE} --lam 1,2,3,4,5 --epochs 16"
     told = Path("told.txt")
     driver = start(f"{line} --on ray", told)
     saved = "jobs/*/.state/ablate/job/checkpoint.safetensors"
-    assert until(lambda: len([*tiny_run.glob(saved)]) == 2 or driver.poll() is not None, 120)
+    assert until(lambda: len([*tiny_run.glob(saved)]) == 3 or driver.poll() is not None, 120)
     cluster.remove_node(cluster.each[0], allow_graceful=False)
     cluster.add_node(num_cpus=1)
     assert until(lambda: "its node was lost" in told.read_text() or driver.poll() is not None, 60)
@@ -100,15 +100,15 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
     driver.communicate()
     assert until(lambda: not jobs_at_work(cluster), 30)
     finished = len([*tiny_run.glob("jobs/*/run.json")])
-    assert 0 < finished < 4
+    assert 0 < finished < 6
     again = start(f"{line} --on ray --json", told)
     out, _ = again.communicate()
     assert again.returncode == 0, told.read_text()
     assert len(out.splitlines()) == 1
-    assert told.read_text().count('"state": "done"') == 4 - finished
+    assert told.read_text().count('"state": "done"') == 6 - finished
     monkeypatch.chdir("local")
     assert mopo(line).code == 0
-    assert len(published(tiny_run)) == 4 * 3 + 1
+    assert len(published(tiny_run)) == 6 * 3 + 1
     assert published(tiny_run) == published(".." / tiny_run)
 
 
