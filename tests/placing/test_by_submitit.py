@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
