@@ -16,7 +16,7 @@ from torch import Tensor
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.clone import log_density
 from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, Question, fqe_values, logged_returns
-from mopo_cli.evaluation.model_values import Place, Record, Tail, policy_values, replayed_values
+from mopo_cli.evaluation.model_values import ModelValues, Place, Record, Tail, policy_values, replayed_values
 from mopo_cli.evaluation.support import support_of
 from mopo_cli.evaluation.verdict import (
     MOST_OUTSIDE,
@@ -148,7 +148,7 @@ def _estimates(judge: Judge, name: str) -> dict[str, Any]:
     weighted = _weighted(judge, name)
     return {
         "fqe": asdict(by_stack(values)),
-        "model": asdict(model) | {"cut": sum(each.cut for each in imagined) / len(imagined)},
+        "model": asdict(model) | _cut(imagined),
         "weighted": weighted | {"means_something": weighted["effective"] >= _ENOUGH},
     }
 
@@ -175,9 +175,13 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     return {
         "return": asdict(truth),
         "fqe": asdict(fqe) | {"agrees": fqe.overlaps(truth)},
-        "model": asdict(model)
-        | {"agrees": model.overlaps(actual), "cut": sum(each.cut for each in imagined) / len(imagined)},
+        "model": asdict(model) | {"agrees": model.overlaps(actual)} | _cut(imagined),
     }
+
+
+def _cut(imagined: Sequence[ModelValues]) -> dict[str, float]:
+    """Which shares of episodes and steps were cut, in the mean of the networks."""
+    return {name: sum(getattr(each, name) for each in imagined) / len(imagined) for name in ("cut", "cut_steps")}
 
 
 def _record(log: Log, episodes: Tensor, rest: Tensor) -> Record:

@@ -22,10 +22,11 @@ Tail = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ModelValues:
-    """Discounted returns `[n]` f8 of episodes, and the share of them that left the data and were cut there."""
+    """Discounted returns `[n]` f8 of episodes; the shares of episodes and of steps that left the data and were cut."""
 
     value: Tensor
     cut: float
+    cut_steps: float
 
 
 def data_quantile(
@@ -58,18 +59,18 @@ def policy_values(
     and `tail` says what it and all that follows is worth; also at the horizon.
     """
     value = torch.zeros(len(start), dtype=torch.float64, device=start.device)
-    pending, cut = torch.ones_like(value, dtype=torch.bool), 0
+    pending, cut, steps = torch.ones_like(value, dtype=torch.bool), 0, 0
     observation, length = start.clone(), torch.zeros_like(pending, dtype=torch.int64)
     for t, (step, origin, outside) in enumerate(_steps(place, network, start, act, horizon, generator)):
         _add(value, place.gamma**t, step, origin, outside, tail)
-        cut += int(outside.sum())
+        cut, steps = cut + int(outside.sum()), steps + len(origin)
         pending[origin[step.terminal > 0]] = False
         observation[origin], length[origin] = step.next_observation, t + 1
     rest = torch.nonzero(pending)[:, 0]
     if len(rest):
         ends = observation[rest]
         value[rest] += place.gamma ** length[rest].double() * tail(ends, act(ends))
-    return ModelValues(value, cut / len(start))
+    return ModelValues(value, cut / len(start), cut / steps)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Record:
 def replayed_values(place: Place, network: int, record: Record, tail: Tail, generator: torch.Generator) -> ModelValues:
     """As `policy_values`, with the actions of a record: what its steps return in one network, and no more."""
     value = torch.zeros(len(record.start), dtype=torch.float64, device=record.start.device)
-    alive, t, cut = torch.arange(len(value), device=value.device), 0, 0
+    alive, t, cut, steps = torch.arange(len(value), device=value.device), 0, 0, 0
 
     def logged(_: Tensor) -> Tensor:
         return record.action[alive, t]
@@ -100,9 +101,9 @@ def replayed_values(place: Place, network: int, record: Record, tail: Tail, gene
         _add(value, place.gamma**t, part, origin[within], outside[within], tail)
         left = origin[outside & within]
         value[left] -= place.gamma ** record.length[left].double() * record.rest[left]
-        cut += len(left)
+        cut, steps = cut + len(left), steps + int(within.sum())
         alive, t = origin[step.terminal == 0], t + 1
-    return ModelValues(value, cut / len(value))
+    return ModelValues(value, cut / len(value), cut / steps)
 
 
 def _add(value: Tensor, discount: float, step: Transition, origin: Tensor, outside: Tensor, tail: Tail) -> None:

@@ -20,6 +20,9 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
             "The policy has seen the judge's episodes, so the verdict is too kind. Keep some from it: "
             "mopo train-model --judge-share 0.2"
         )
+    if "outside" not in result["clone"]:
+        report.say("It was judged by an earlier version of mopo: mopo evaluate --ope judges it anew.")
+        return
     floor = result["floor"]["discounted"]
     rows: list[tuple[Any, ...]] = [("logged behaviour", _interval(floor), *(None,) * 5)]
     rows += [_row("its clone", result["clone"])]
@@ -52,13 +55,15 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
     report.say(
         "unlike: the share of its actions that are farther than usual from all that the log did in similar states."
     )
-    cut = max(each["model"]["cut"] for each in result["seeds"].values())
-    report.say(f"In the model up to {cut:.0%} of the episodes left the data; fitted Q says the rest.")
+    cut, steps = (max(each["model"][key] for each in result["seeds"].values()) for key in ("cut", "cut_steps"))
+    report.say(
+        f"In the model up to {cut:.0%} of the episodes ({steps:.1%} of the steps) left the data: "
+        "fitted Q says the rest."
+    )
 
 
 def _row(name: str, each: Mapping[str, Any]) -> tuple[Any, ...]:
     weighted = each["weighted"]
-    unlike = f"{each['outside']:.0%}" if "outside" in each else None  # judged by an earlier version
     numbers = (format_number(weighted[key]) for key in ("importance", "doubly_robust"))
     return (
         name,
@@ -66,7 +71,7 @@ def _row(name: str, each: Mapping[str, Any]) -> tuple[Any, ...]:
         _interval(each["model"]),
         *numbers,
         f"{weighted['effective']:.1f}",
-        unlike,
+        f"{each['outside']:.0%}",
     )
 
 

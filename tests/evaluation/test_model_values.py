@@ -57,15 +57,26 @@ def test_what_leaves_the_data_is_cut_before_the_step() -> None:
     """All steps are as uncertain, so that nothing is made, or everything."""
     uncertain = data_quantile(place().ensemble, START, torch.zeros(2, 1), RolloutOptions())
     cut = policy_values(place(uncertain / 2), 0, START, still, tail, 50, torch.Generator())
-    assert cut.value.tolist() == pytest.approx([0.0, 3000.0]) and cut.cut == 1
+    assert cut.value.tolist() == pytest.approx([0.0, 3000.0]) and (cut.cut, cut.cut_steps) == (1, 1)
     made = policy_values(place(uncertain * 2), 0, START, still, tail, 50, torch.Generator())
-    assert made.cut == 0
+    assert (made.cut, made.cut_steps) == (0, 0)
 
 
 def test_a_state_that_is_none_is_cut_too() -> None:
     """The guard: a step of 200 leaves every plausible range at once."""
     values = policy_values(place(step=200.0), 0, START, still, tail, 50, torch.Generator())
-    assert values.value.tolist() == pytest.approx([0.0, 3000.0]) and values.cut == 1
+    assert values.value.tolist() == pytest.approx([0.0, 3000.0]) and (values.cut, values.cut_steps) == (1, 1)
+
+
+def test_the_share_of_steps_is_of_those_that_were_begun() -> None:
+    """The first start leaves the plausible range in its fourth step, the second in its third; both are then cut."""
+
+    def act(observation: Tensor) -> Tensor:
+        return torch.where(observation[:, :1] > 4, 500.0, 0.0)
+
+    starts = torch.tensor([[2.0], [3.0]])
+    values = policy_values(place(), 0, starts, act, tail, 50, torch.Generator())
+    assert (values.cut, values.cut_steps) == (1, 2 / 7)
 
 
 def test_a_record_is_replayed_by_its_actions_and_ends_with_them() -> None:

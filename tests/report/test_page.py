@@ -24,7 +24,7 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
     interval = {"value": 2.5, "low": 1.0, "high": 4.0}
     estimates = {
         "fqe": interval,
-        "model": interval | {"cut": 0.5},
+        "model": interval | {"cut": 0.5, "cut_steps": 0.02},
         "weighted": {"importance": 1.0, "doubly_robust": 2.0, "effective": 1.5, "means_something": False},
         "outside": 0.25,
         "verdict": NASTY,

@@ -92,7 +92,12 @@ def test_a_policy_sees_the_observations_in_the_users_units(tmp_path: Path) -> No
 def test_the_verdict_of_the_log_is_on_the_page(tiny_run: Path, mopo: Any) -> None:
     interval = {"value": 2.5, "low": 1.25, "high": 4.75}
     weighted = {"importance": 1.0, "doubly_robust": 2.0, "effective": 50.5, "means_something": True}
-    estimates = {"fqe": interval, "model": interval | {"cut": 0.0}, "weighted": weighted}
+    estimates = {
+        "fqe": interval,
+        "model": interval | {"cut": 0.0, "cut_steps": 0.0},
+        "weighted": weighted,
+        "outside": 0.05,
+    }
     judgement = {
         **{"policy": NAME, "transitions": 10, "episodes": 2, "unseen": True, "gamma": 0.9, "sentence": "It is better."},
         **{"floor": {"discounted": interval}, "clone": estimates, "seeds": {"0": estimates}, "struck_out": []},
