@@ -1,7 +1,7 @@
 """What a judge says of policies, beside logged behaviour: several estimators, each checked on what the log knows.
 
 Every estimator also judges behaviour whose return is in the log: all of the other episodes, their worse and their
-better third. One whose interval misses a return that is known is struck out, for all policies.
+third. One that misses such a return has wider intervals by as much; if that is much, it is struck out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, Question, fqe_value
 from mopo_cli.evaluation.model_values import ModelValues, Place, Record, Tail, policy_values, replayed_values
 from mopo_cli.evaluation.support import support_of
 from mopo_cli.evaluation.verdict import (
+    MOST_MISSED,
     MOST_OUTSIDE,
     Estimate,
     Word,
@@ -97,10 +98,12 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     """The floor, the estimates of the clone and of every seed, what the estimators are worth, and the verdict."""
     floor = by_episodes(_numpy(_returns(judge, judge.log)))
     calibration = {name: _calibrated(judge, name) for name in SLICES}
-    struck = [e for e in ESTIMATORS if any(not checks[e]["agrees"] for checks in calibration.values())]
+    misses = {e: max(checks[e]["misses_by"] for checks in calibration.values()) for e in ESTIMATORS}
+    allowed = MOST_MISSED * (calibration[BETTER]["return"]["value"] - calibration[WORSE]["return"]["value"])
+    struck = [e for e in ESTIMATORS if misses[e] > allowed]
     support = support_of(judge.log)
     outside = {name: support.outside(act) for name, act in judge.policies.items()}
-    estimates = {name: _estimates(judge, name) | {"outside": outside[name]} for name in judge.policies}
+    estimates = {name: _estimates(judge, name, misses) | {"outside": outside[name]} for name in judge.policies}
     words: dict[str, Word] = {}
     for seed in seeds:
         usable = {e: _estimate(estimates[f"seed {seed}"][e]) for e in ESTIMATORS if e not in struck}
@@ -114,6 +117,7 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
         "clone": estimates[CLONE],
         "seeds": {seed: estimates[f"seed {seed}"] | {"verdict": words[seed]} for seed in seeds},
         "calibration": calibration,
+        "allowed": allowed,
         "struck_out": struck,
         "verdict": word_of_all(list(words.values())),
     }
@@ -135,7 +139,8 @@ def _after(judge: Judge, log: Log, name: str) -> Tensor:
     return judge.replicates(name, last, judge.policies[CLONE](last)) * (1 - log.terminal[log.last].double())
 
 
-def _estimates(judge: Judge, name: str) -> dict[str, Any]:
+def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str, Any]:
+    """What the estimators say of a policy, with intervals wider by what each misses known returns by."""
     act, log = judge.policies[name], judge.log
     start = log.observation[log.first]
     values = _numpy(judge.replicates(name, start, act(start)))
@@ -147,8 +152,8 @@ def _estimates(judge: Judge, name: str) -> dict[str, Any]:
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     weighted = _weighted(judge, name)
     return {
-        "fqe": asdict(by_stack(values)),
-        "model": asdict(model) | _cut(imagined),
+        "fqe": asdict(by_stack(values).widened(misses["fqe"])),
+        "model": asdict(model.widened(misses["model"])) | _cut(imagined),
         "weighted": weighted | {"means_something": weighted["effective"] >= _ENOUGH},
     }
 
@@ -174,8 +179,8 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     truth, actual = by_episodes(_numpy(returns[episodes])), by_episodes(_numpy(returns[episodes][some]))
     return {
         "return": asdict(truth),
-        "fqe": asdict(fqe) | {"agrees": fqe.overlaps(truth)},
-        "model": asdict(model) | {"agrees": model.overlaps(actual)} | _cut(imagined),
+        "fqe": asdict(fqe) | {"misses_by": fqe.gap(truth)},
+        "model": asdict(model) | {"misses_by": model.gap(actual)} | _cut(imagined),
     }
 
 

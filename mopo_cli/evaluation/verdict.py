@@ -12,6 +12,8 @@ from scipy.stats import t
 Word = Literal["better", "not shown to be better", "worse"]
 MOST_OUTSIDE = 0.2
 """The share of a policy's actions that may be unlike any in the log: of what these lead to, nothing is measured."""
+MOST_MISSED = 0.05
+"""How much an estimator may miss what is in the log by, as a share of what its worse and better thirds differ by."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,13 @@ class Estimate:
     low: float
     high: float
 
-    def overlaps(self, other: "Estimate") -> bool:
-        """Whether the intervals have a number in common."""
-        return self.low <= other.high and other.low <= self.high
+    def gap(self, other: "Estimate") -> float:
+        """How far the intervals are apart, 0 where they have a number in common."""
+        return max(self.low - other.high, other.low - self.high, 0.0)
+
+    def widened(self, by: float) -> "Estimate":
+        """The same value with so much more on either side."""
+        return Estimate(self.value, self.low - by, self.high + by)
 
 
 def by_replicates(replicates: ArrayLike) -> Estimate:

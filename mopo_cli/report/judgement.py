@@ -20,7 +20,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
             "The policy has seen the judge's episodes, so the verdict is too kind. Keep some from it: "
             "mopo train-model --judge-share 0.2"
         )
-    if "outside" not in result["clone"]:
+    if "allowed" not in result:
         report.say("It was judged by an earlier version of mopo: mopo evaluate --ope judges it anew.")
         return
     floor = result["floor"]["discounted"]
@@ -44,7 +44,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
         "What the estimators say of behaviour whose return is in the log",
         ("behaviour", "return", *(_NAMES[e] for e in ("fqe", "model"))),
         [
-            (name, _interval(each["return"]), *(_checked(each[e]) for e in ("fqe", "model")))
+            (name, _interval(each["return"]), *(_checked(each[e], result["allowed"]) for e in ("fqe", "model")))
             for name, each in result["calibration"].items()
         ],
     )
@@ -79,5 +79,8 @@ def _interval(estimate: Mapping[str, float]) -> str:
     return f"{format_number(estimate['value'])} ({format_number(estimate['low'])} to {format_number(estimate['high'])})"
 
 
-def _checked(each: Mapping[str, Any]) -> str:
-    return _interval(each) + ("" if each["agrees"] else " misses it")
+def _checked(each: Mapping[str, Any], allowed: float) -> str:
+    if not each["misses_by"]:
+        return _interval(each)
+    much = "" if each["misses_by"] <= allowed else ", too much"
+    return f"{_interval(each)}, misses it by {format_number(each['misses_by'])}{much}"

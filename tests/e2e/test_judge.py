@@ -145,7 +145,7 @@ def test_an_estimator_that_misses_what_the_log_knows_has_no_say(
 
         def calibrated(*of: Any, struck: str = struck) -> dict[str, Any]:
             checks = check(*of)
-            return checks | {name: checks[name] | {"agrees": name != struck} for name in ("fqe", "model")}
+            return checks | {name: checks[name] | {"misses_by": 1e9 * (name == struck)} for name in ("fqe", "model")}
 
         monkeypatch.setattr(judgement, "_calibrated", calibrated)
         result = json.loads(mopo(f"{JUDGE} --force").out)["ope"]

@@ -12,6 +12,7 @@ from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.fit import FitSettings, fitted, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
+from mopo_cli.evaluation import judgement as module
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions
@@ -52,7 +53,7 @@ def constant(action: float) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.fixture(scope="module")
-def judged() -> Any:
+def judge() -> Judge:
     rng = np.random.default_rng(0)
     log, others = log_of(rng), log_of(rng)
     policies = {f"seed {name}": constant(action) for name, action in POLICIES.items()}
@@ -69,7 +70,12 @@ def judged() -> Any:
 
     limit = data_quantile(ensemble, log.observation, log.action, options)
     place = Place(ensemble, never, options, limit, GAMMA)
-    return judgement(Judge(log, others, fqe, policies, place, 100), list(POLICIES))
+    return Judge(log, others, fqe, policies, place, 100)
+
+
+@pytest.fixture(scope="module")
+def judged(judge: Judge) -> Any:
+    return judgement(judge, list(POLICIES))
 
 
 @pytest.mark.parametrize("name", ["clone of the log", "better", "worse"])
@@ -91,3 +97,26 @@ def test_a_policy_that_exploits_what_the_model_has_not_seen_is_not_called_better
     outside = judged["seeds"]["outside"]
     assert outside["model"]["value"] > judged["floor"]["discounted"]["high"], "nothing to exploit"
     assert outside["verdict"] == "not shown to be better"
+
+
+@pytest.mark.parametrize(("share", "struck"), [(0.9, []), (1.1, ["fqe"])])
+def test_what_misses_the_log_a_little_has_wider_intervals_and_much_has_no_say(
+    judge: Judge, judged: Any, monkeypatch: pytest.MonkeyPatch, share: float, struck: list[str]
+) -> None:
+    """The allowance is a twentieth of what the better and the worse third returned, apart."""
+    known = judged["calibration"]
+    thirds = known["better third"]["return"]["value"] - known["worse third"]["return"]["value"]
+    assert judged["struck_out"] == [] and judged["allowed"] == pytest.approx(0.05 * thirds)
+    off, before = share * judged["allowed"], max(checks["fqe"]["misses_by"] for checks in known.values())
+
+    def calibrated(_: Judge, name: str) -> Any:
+        return known[name] | {"fqe": known[name]["fqe"] | {"misses_by": off if name == "worse third" else 0.0}}
+
+    monkeypatch.setattr(module, "_calibrated", calibrated)
+    again = judgement(judge, list(POLICIES))
+    assert again["struck_out"] == struck
+    for name in POLICIES:
+        one, other = judged["seeds"][name]["fqe"], again["seeds"][name]["fqe"]
+        assert other["value"] == one["value"]
+        assert other["high"] - one["high"] == pytest.approx(off - before)
+        assert one["low"] - other["low"] == pytest.approx(off - before)

@@ -61,6 +61,14 @@ def test_a_verdict_is_what_all_estimators_say(floor: Estimate, fqe: Estimate, mo
     assert word(mirrored[0], {"fqe": mirrored[1], "model": mirrored[2]}, 0.0) == opposite.get(said, said)
 
 
+@given(intervals, intervals, st.floats(0, 5))
+def test_an_interval_that_is_widened_by_the_gap_touches_the_other(one: Estimate, other: Estimate, more: float) -> None:
+    gap = one.gap(other)
+    assert gap == other.gap(one) >= 0
+    assert one.widened(gap + 1e-9).gap(other) == 0
+    assert one.widened(gap + more).gap(other) <= 1e-9 and (gap == 0 or one.widened(gap / 2).gap(other) > 0)
+
+
 @pytest.mark.parametrize(("outside", "said"), [(0.2, "better"), (0.21, "not shown to be better")])
 def test_a_policy_that_does_what_the_log_does_not_is_not_called_better(outside: float, said: str) -> None:
     assert word(Estimate(0, -1, 1), {"fqe": Estimate(3, 2, 4)}, outside) == said

@@ -102,6 +102,7 @@ def test_the_verdict_of_the_log_is_on_the_page(tiny_run: Path, mopo: Any) -> Non
         **{"policy": NAME, "transitions": 10, "episodes": 2, "unseen": True, "gamma": 0.9, "sentence": "It is better."},
         **{"floor": {"discounted": interval}, "clone": estimates, "seeds": {"0": estimates}, "struck_out": []},
         "calibration": {},
+        "allowed": 1.0,
     }
     write_json(tiny_run / f"evaluations/{NAME}-ope.json", judgement)
     document = read_json(tiny_run / "run.json")

@@ -22,7 +22,7 @@ from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, advance_fqe, fqe_checkpoint, restore_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
 from mopo_cli.evaluation.model_values import Place, data_quantile
-from mopo_cli.evaluation.verdict import MOST_OUTSIDE
+from mopo_cli.evaluation.verdict import MOST_MISSED, MOST_OUTSIDE
 from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
 from mopo_cli.stages.analysis.model_returns import longest_episode
@@ -64,7 +64,7 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     training, policies = recorded_training(record.settings), files_by_seed(run, record, "policy")
     model = _model_settings(run)
     inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
-    recorded = {"fqe": asdict(FQE), "model": model.model_dump(), "most_outside": MOST_OUTSIDE}
+    recorded = {"fqe": asdict(FQE), "model": model.model_dump(), "limits": [MOST_OUTSIDE, MOST_MISSED]}
     with stage_envelope(run, f"evaluate/{name}/ope", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
