@@ -1,7 +1,7 @@
 """What a judge says of policies, beside logged behaviour: several estimators, each checked on what the log knows.
 
 Every estimator also judges behaviour whose return is in the log: all of the other episodes, their worse and their
-third. One that misses such a return has wider intervals by as much; if that is much, it is struck out.
+better third. One that misses such a return has wider intervals by as much; if that is much, it is struck out.
 """
 
 from collections.abc import Mapping, Sequence

@@ -25,6 +25,7 @@ class Evidence:
     action_distance: float = nan
     outside: float = nan
     fqe: float = nan
+    fqe_deviation: float = nan
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,16 @@ _COMBO = {
     )
 }
 _FQE = {
+    "fqe-low": Criterion(
+        "fqe less one standard deviation of its critics: what the log promises at least",
+        True,
+        lambda evidence: evidence.fqe - evidence.fqe_deviation,
+    ),
     "fqe": Criterion(
         "discounted return by fitted Q evaluation, where the data's episodes start: what the log says of it",
         True,
         lambda evidence: evidence.fqe,
-    )
+    ),
 }
 RANKINGS = {"offline": Ranking(_OFFLINE), "ope": Ranking(_FQE | _OFFLINE), "combo": Ranking(_COMBO, "regulariser")}
 """The ways to rank, by name.

@@ -193,8 +193,8 @@ def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(
     outcome = mopo(f"{ABLATE} --rank ope --json")
     assert outcome.code == 0, outcome.err
     result = json.loads((table(here) / "ranking-ope.json").read_text())
-    assert set(result["criteria"]) == {"fqe", *CRITERIA}
-    values = [cell["values"]["fqe"] for cell in result["cells"]]
+    assert set(result["criteria"]) == {"fqe", "fqe-low", *CRITERIA}
+    values = [cell["values"]["fqe-low"] for cell in result["cells"]]
     assert values == sorted(values, reverse=True) and len({*values}) == 5
     data, info = read_dataset(next(Path("cache/datasets").rglob("dataset.h5")))
     log = Log(
@@ -211,7 +211,9 @@ def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(
     fqe = start_fqe(log, [question], tiny, 0.99)
     advance_fqe(fqe, tiny.all_steps)
     cell = next(cell for cell in result["cells"] if cell["cell"] == "bc")
-    assert cell["per_seed"]["1"]["fqe"] == pytest.approx(float(start_values(fqe, actor.greedy, 0).mean()))
+    of_critics = start_values(fqe, actor.greedy, 0).numpy()
+    assert cell["per_seed"]["1"]["fqe"] == pytest.approx(of_critics.mean())
+    assert cell["per_seed"]["1"]["fqe-low"] == pytest.approx(of_critics.mean() - of_critics.std(ddof=1))
 
 
 @pytest.mark.parametrize("value", ["online", "combo,offline", ""])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mopo_cli.config.schema import Ablate, Imagination
+from mopo_cli.data.held_out import judge_rows
 from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.fitted_q import FqeSettings, Question, advance_fqe, start_fqe, start_values
@@ -16,8 +17,8 @@ from mopo_cli.evaluation.support import support_of
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.common.held_out import log_of
-from mopo_cli.stages.common.inputs import Data, dataset_path, open_device
+from mopo_cli.stages.common.held_out import kept, log_of
+from mopo_cli.stages.common.inputs import Data, dataset_path, open_data, open_device
 from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
 from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.stages.runner import Options, Stage, stage_envelope
@@ -27,7 +28,7 @@ from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 
 PENALTY = "max-var"
-FQE = FqeSettings(critics=2)
+FQE = FqeSettings()
 _BLOCK = 50  # gradient steps of critics between two looks at the signals
 _SEED = 0  # of the start states and of the rows that actions are compared in
 _ROWS = 10_000  # rows of the data in which actions are compared
@@ -89,7 +90,8 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
                 about["horizon"] = longest_episode(opened.data)
                 gather = model_judge(opened, settings, about["horizon"])
                 if ranking == "ope":
-                    gather = _with_fitted_q(stage, opened.data, entries, settings.gamma, gather)
+                    judged = _judged(opened, world["dataset"])
+                    gather = _with_fitted_q(stage, judged, entries, settings.gamma, gather)
                 scores = _score_all(stage, ranking, entries, gather)
         else:
             scores = _score_all(
@@ -198,6 +200,14 @@ Gather = Callable[[Path, int], Evidence]
 """Gives the evidence on the policy of a seed whose files lie in a folder."""
 
 
+def _judged(opened: OpenWorld, dataset: Path) -> Data:
+    """The episodes that neither model nor policies have seen, where some were kept for this; else all."""
+    if not opened.judge_share:
+        return opened.data
+    data = open_data(dataset, opened.data.reward.device)
+    return kept(data, judge_rows(data.transitions, opened.judge_share))
+
+
 def _with_fitted_q(stage: Stage, data: Data, entries: list[Entry], gamma: float, gather: Gather) -> Gather:
     """As ``gather``, with what critics of the policies say, trained for all of them at once."""
     log, device = log_of(data), data.reward.device
@@ -212,11 +222,13 @@ def _with_fitted_q(stage: Stage, data: Data, entries: list[Entry], gamma: float,
             before = fqe.step
             advance_fqe(fqe, _BLOCK)
             count(fqe.step - before)
-    values = {
-        folder: float(start_values(fqe, act, p).mean())
-        for p, (folder, act) in enumerate(zip(folders, acts, strict=True))
-    }
-    return lambda folder, seed: replace(gather(folder, seed), fqe=values[folder])
+    values = {folder: start_values(fqe, act, p) for p, (folder, act) in enumerate(zip(folders, acts, strict=True))}
+
+    def with_fqe(folder: Path, seed: int) -> Evidence:
+        of_critics = values[folder]
+        return replace(gather(folder, seed), fqe=float(of_critics.mean()), fqe_deviation=float(of_critics.std()))
+
+    return with_fqe
 
 
 def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Gather:
