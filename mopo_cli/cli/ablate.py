@@ -72,7 +72,6 @@ def ablate(
     context = open_context(call)
     settings, options = context.settle(Ablate, call.flags)
     cells = _cells(context, settings, options.origins)
-    rank = rank or _default_ranking(context, cells)
     ranks_by_model = rank is not None and _ranks_by_model(rank, cells)
     if ranks_by_model or any(cell.needs_model for cell in cells):
         context.needs("train-model", "model")
@@ -83,6 +82,7 @@ def ablate(
 
     if (result := make_or_plan(call, hand_out, make)) is None:
         return None
+    rank = rank or _default_ranking(context, cells, result)
     if rank and result.get("failed"):
         call.report.warn("The cells are ranked when all of them are there.")
     elif rank:
@@ -94,12 +94,13 @@ def ablate(
     raise_if_failed(result)
 
 
-def _default_ranking(context: Context, cells: tuple[TrainPolicy, ...]) -> str | None:
+def _default_ranking(context: Context, cells: tuple[TrainPolicy, ...], result: dict[str, Any]) -> str | None:
     """Without an environment only a ranking can compare cells; it lets them act in the model."""
     from mopo_cli.data.transition_files import read_dataset_info
     from mopo_cli.stages.common.inputs import dataset_path
 
-    if not any(cell.needs_model for cell in cells):
+    made = result.get("cells", [])
+    if not made or any(cell["last"] for cell in made) or not any(cell.needs_model for cell in cells):
         return None
     return None if read_dataset_info(dataset_path(context.run)).env_id else "ope"
 
