@@ -78,11 +78,12 @@ def ended(process: Process, seconds: float = 120) -> Outcome:
 
 def _be_fresh(kept: Sequence[int]) -> None:
     gc.enable()
-    # Also the descriptor from which `Popen` is waiting to hear that a program was started.
-    begin = 3
-    for descriptor in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
-        os.closerange(begin, descriptor)
-        begin = descriptor + 1
+    # Also the descriptor from which `Popen` is waiting to hear that a program was started. They lead nowhere but are
+    # not closed: at the next fork libraries look after theirs.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor > 2 and descriptor not in kept and descriptor != nowhere:
+            os.dup2(nowhere, descriptor, inheritable=False)
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         setattr(sys, name, open(number, mode, buffering=1, closefd=False, encoding="utf-8"))  # noqa: SIM115
     for signum in STOP_SIGNALS:

@@ -88,8 +88,8 @@ def test_when_one_process_dies_training_plays_itself(
     if not busy:
         assert [played.result() for played in first] == [wanted(seed) for seed in range(3)]
     until_there_are(2, beside)
-    beside.players[0].process.kill()
-    beside.players[0].process.wait()
+    beside.players[-1].process.kill()  # the first to be given work
+    beside.players[-1].process.wait()
     later = [beside.play(actor(seed), seed + 7) for seed in range(3, 6)]
     assert [played.result() for played in (*first, *later)] == [wanted(seed) for seed in range(6)]
     assert beside.players == [] and beside.processes == 0
