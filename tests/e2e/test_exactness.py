@@ -92,7 +92,7 @@ def test_killed_at_random_moments_and_started_again_it_ends_with_the_same_bytes(
     folder = start(finished_run, tmp_path / "killed")
     chance = random.Random(stage)
     went_on = epochs = 0
-    for _ in range(4):
+    for _ in range(3):
         ended = child(folder, line, fatal=chance.randint(moments // 8, moments // 4))
         assert ended.code == -signal.SIGKILL
         epochs += live_epochs(folder, tmp_path / "whole")
