@@ -59,8 +59,8 @@ def bench(
     from mopo_cli.bench.run_time import check_room
     from mopo_cli.engine.parallel import thread_count
     from mopo_cli.stages.common.inputs import open_device, open_recorder
+    from mopo_cli.stages.common.options import Options
     from mopo_cli.stages.common.watch import free_processes
-    from mopo_cli.stages.runner import Options
     from mopo_cli.store.lineage import tool_versions
 
     before = _earlier(compare)

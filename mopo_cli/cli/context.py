@@ -20,7 +20,7 @@ from mopo_cli.store.lineage import StageRecord, read_lineage
 from mopo_cli.store.run import RunFolder, dataset_slug, resolve_run
 
 if TYPE_CHECKING:
-    from mopo_cli.stages.runner import Options
+    from mopo_cli.stages.common.options import Options
 
 S = TypeVar("S", bound=Settings)
 
@@ -139,7 +139,7 @@ def settle(
 
 def execution(call: Call, origins: dict[str, str]) -> "Options":
     """How to execute a stage whose settings come from ``origins``."""
-    from mopo_cli.stages.runner import Options
+    from mopo_cli.stages.common.options import Options
 
     not_shared = ("origins", "save_seconds")
     shared = {field.name: getattr(call, field.name) for field in fields(Options) if field.name not in not_shared}

@@ -15,8 +15,8 @@ from mopo_cli.store.lineage import read_lineage, record_stage
 from mopo_cli.store.run import RunFolder
 
 if TYPE_CHECKING:
+    from mopo_cli.stages.common.options import Options
     from mopo_cli.stages.jobs.hand_out import HandOut
-    from mopo_cli.stages.runner import Options
 
 Demands = dict[str, dict[str, Any]]
 

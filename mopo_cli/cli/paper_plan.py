@@ -24,7 +24,7 @@ from mopo_cli.store.run import dataset_slug, named_run
 
 if TYPE_CHECKING:
     from mopo_cli.stages.ablation.paper_table import Part
-    from mopo_cli.stages.runner import Options
+    from mopo_cli.stages.common.options import Options
 
 # Seeds have a remark of their own, and names change no result.
 _NOT_COMPARED = ("seeds", "seed_list", "name", "dataset", "env")

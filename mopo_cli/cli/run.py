@@ -19,7 +19,7 @@ from mopo_cli.report import Report
 from mopo_cli.store.run import RunFolder, dataset_slug, named_run
 
 if TYPE_CHECKING:
-    from mopo_cli.stages.runner import Options
+    from mopo_cli.stages.common.options import Options
 
 EXAMPLES = (
     "mopo run quickstart",

@@ -18,10 +18,11 @@ from mopo_cli.stages.ablation.reuse import wall_seconds
 from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, alike, missing_cells, train_cells, with_seeds
 from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.open_world import policy_inputs
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.published_policies import nothing_made
 from mopo_cli.stages.jobs.finished import discard_collected
 from mopo_cli.stages.jobs.hand_out import PLANNED, HandOut
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_text
 from mopo_cli.store.documents import TableDocument, read_document
 from mopo_cli.store.run import RunFolder

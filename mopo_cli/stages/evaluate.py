@@ -24,8 +24,9 @@ from mopo_cli.report.tables import Rows, format_mean_std, write_csv
 from mopo_cli.stages.common.inputs import check_dimensions, check_lineage, dataset_path, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import environment_bytes
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import EPOCH, read_lines
 from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage

@@ -25,7 +25,8 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, doubts, summarise, validate
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.report.console import Report
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.lineage import describe_files, hashes

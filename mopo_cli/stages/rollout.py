@@ -32,9 +32,10 @@ from mopo_cli.stages.common.inputs import (
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import rollout_bytes
 from mopo_cli.stages.common.open_world import data_rule, rollout_options, steps_taken
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import open_policy, open_ratio
 from mopo_cli.stages.common.user_units import for_stored
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
 
 _PART = 10_000  # start states branched at once, so that memory does not grow with --batch

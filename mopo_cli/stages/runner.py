@@ -1,24 +1,21 @@
-"""The envelope every stage runs in: lock, input hashes, "up to date", signals, resume state, lineage."""
+"""The envelope every stage runs in: lock, input hashes, "up to date", signals, lineage."""
 
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mopo_cli.errors import CorruptError, InputError, SettingsError, Stopped
-from mopo_cli.nets import libraries
+from mopo_cli.errors import InputError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common.same_settings import changed_settings, listed, setting_defaults
+from mopo_cli.stages.common.attempt import Attempt
+from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.common.same_settings import setting_defaults
 from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
-from mopo_cli.store.atomic import discard_leftovers, plain
-from mopo_cli.store.documents import Files, checked
-from mopo_cli.store.headers import CheckpointHeader
+from mopo_cli.store.atomic import discard_leftovers
 from mopo_cli.store.lineage import (
     StageRecord,
     check_recorded,
@@ -29,14 +26,7 @@ from mopo_cli.store.lineage import (
     tool_versions,
 )
 from mopo_cli.store.lock import run_lock
-from mopo_cli.store.publication import Publication
 from mopo_cli.store.run import RunFolder, refuse_links, remember_run
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-AFRESH = "--force starts again from the beginning"
-"""What helps where a checkpoint cannot be used."""
 
 _MADE_BY = {
     "dataset": "mopo fetch-data --dataset NAME",
@@ -47,50 +37,13 @@ _MADE_BY = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to execute a stage; none of it is part of what the stage computes.
-
-    ``log`` names the sinks that get the metrics besides metrics.jsonl (`report.metrics.SINKS`).
-    ``origins`` says where each setting's value came from (default, preset NAME, a file, flag), for run.json.
-    ``save_seconds`` is the time between checkpoints of policies in training; None: as usual.
-    """
-
-    device: str = "auto"
-    threads: int | None = None
-    engine: str = "auto"
-    products: str = "auto"
-    log: tuple[str, ...] = ()
-    force: bool = False
-    allow_mismatch: bool = False
-    origins: dict[str, str] = field(default_factory=dict)
-    save_seconds: float | None = None
-
-
 @dataclass
-class Stage:
-    """One stage at work, from `stage_envelope`. ``inputs`` holds path and sha256 by role.
+class Stage(Attempt):
+    """One stage at work, from `stage_envelope`."""
 
-    ``part`` names the piece of the stage that this process does, where several may be at work on it.
-    """
-
-    run: RunFolder
-    key: str
-    settings: dict[str, Any]
-    inputs: Files
-    options: Options
-    report: Report
     up_to_date: bool = False
     signal: int = 0
-    part: str = ""
-    out: Publication = field(init=False)
-    """What the stage makes: write each file to ``out.stage(path)``; `finish` publishes them as one."""
-    _started: float = field(default_factory=time.monotonic)
     _announced: bool = False
-    _resumed: bool = False
-
-    def __post_init__(self) -> None:
-        self.out = Publication(self.state_folder / "staged")
 
     def result(self) -> dict[str, Any]:
         """The result object of the finished stage, as --json prints it."""
@@ -125,59 +78,6 @@ class Stage:
 
             yield count
 
-    def save_state(self, tensors: "dict[str, Tensor]", meta: dict[str, Any]) -> None:
-        """Publish the resume checkpoint; ``meta`` is JSON."""
-        from mopo_cli.store.checkpoint import save_tensors
-
-        envelope = {
-            "settings": plain(self.settings),
-            "inputs": self.inputs,
-            "wall_seconds": time.monotonic() - self._started,
-            "products": libraries.in_use(),
-            "meta": meta,
-        }
-        save_tensors(self.state_file, tensors, envelope)
-
-    def load_state(self, device: str = "cpu") -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
-        """The tensors and meta of an interrupted attempt, or None; --force discards them.
-
-        SettingsError or InputError when it was started with other settings or inputs, CorruptError when it is
-        damaged.
-        """
-        # A stage of several parts loads it for each; from the second on this process may have written it.
-        first, self._resumed = not self._resumed, True
-        if self.options.force:
-            self._remove_state()
-        if not self.state_file.exists():
-            return None
-        from mopo_cli.store.checkpoint import load_tensors
-
-        try:
-            tensors, saved = load_tensors(self.state_file, device)
-        except CorruptError as error:
-            raise CorruptError(error.message, hint=AFRESH) from error
-        saved = checked(self.state_file, CheckpointHeader, saved, hint=AFRESH)
-        self._check_same(saved)
-        if first:
-            self._started -= saved["wall_seconds"]
-        return tensors, saved["meta"]
-
-    @property
-    def begun_file(self) -> Path:
-        """What the stage goes on from, if it is there."""
-        return self.state_file
-
-    def resume_products(self) -> None:
-        """Multiply by the libraries of what the stage goes on from (see `common.chosen_products`)."""
-        if self.options.force or not self.begun_file.is_file():
-            return
-        from mopo_cli.stages.common.chosen_products import resume_products
-        from mopo_cli.store.checkpoint import read_meta
-
-        meta = read_meta(self.begun_file)
-        if meta is not None:  # else `load_state` says what is wrong
-            resume_products(meta.get("products"), self.options.products, self.key, self.report)
-
     def finish(self, outputs: dict[str, Path], extra: dict[str, Any]) -> dict[str, Any]:
         """Publish what was staged and the stage's record as one, drop the resume state and return `result`.
 
@@ -195,7 +95,7 @@ class Stage:
         with self.alone():
             record_stage(self.run, self.key, self.joined(record), self.out.stage(self.run.lineage))
             self.out.commit()
-            self._remove_state()
+            self.remove_state()
         remember_run(self.run)
         return self.result()
 
@@ -206,50 +106,6 @@ class Stage:
     def joined(self, record: StageRecord) -> StageRecord:
         """The record to write, with what the one before it has that stays: nothing."""
         return record
-
-    @property
-    def state_folder(self) -> Path:
-        """The folder of what this process keeps while it works."""
-        return self.run.state("/".join(filter(None, (self.key, self.part))))
-
-    @property
-    def state_file(self) -> Path:
-        """The resume checkpoint."""
-        return self.state_folder / "checkpoint.safetensors"
-
-    @property
-    def live(self) -> Path:
-        """The folder of what grows while the stage runs; it stays as long as the checkpoint does."""
-        return self.state_folder / "live"
-
-    def _check_same(self, saved: dict[str, Any]) -> None:
-        changed = changed_settings(self.key, saved["settings"], self.settings)
-        if changed:
-            raise SettingsError(
-                f"The unfinished {self.key} in {self.run.root} was started with other settings: {listed(changed)}.",
-                hint="use the old settings to continue it, or --force to start again",
-            )
-        for role in sorted({*saved["inputs"], *self.inputs}):
-            old, new = (files[role]["sha256"] if role in files else None for files in (saved["inputs"], self.inputs))
-            if old != new:
-                raise InputError(f"The {role} changed after {self.key} was interrupted: sha256 {old} -> {new}.", AFRESH)
-
-    def discard(self) -> None:
-        """Drop what was staged and not published; a checkpoint stays, and what is live beside it."""
-        self.out.discard()
-        if not self.state_file.exists():
-            self._remove_state()
-
-    def _remove_state(self) -> None:
-        folder = self.state_folder
-        for path in folder.glob("*"):
-            if not path.is_dir():
-                path.unlink(missing_ok=True)
-            elif not any(path.rglob(self.state_file.name)):  # what goes on from there is a stage of its own
-                shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):  # other stages' states keep the folders above
-            for place in filter(Path.exists, takewhile(self.run.root.__ne__, (folder, *folder.parents))):
-                place.rmdir()
 
 
 @contextmanager
@@ -285,7 +141,7 @@ def stage_envelope(
             and complete(stage)
         )
         if stage.up_to_date:
-            stage._remove_state()  # a process that was killed right after it wrote the record left it
+            stage.remove_state()  # a process that was killed right after it wrote the record left it
             report.say(f"{key} is up to date")
             remember_run(run)
         else:

@@ -9,7 +9,8 @@ from mopo_cli.dynamics.elites import rank
 from mopo_cli.errors import SettingsError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import open_tensors
-from mopo_cli.stages.runner import Options, stage_envelope
+from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.runner import stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder
 

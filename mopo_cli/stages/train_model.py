@@ -16,6 +16,7 @@ from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
 from mopo_cli.stages.common.alarms import model_alarm, rescale_hint
+from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.held_out import share_of, without_judge
 from mopo_cli.stages.common.inputs import (
     Data,
@@ -29,8 +30,9 @@ from mopo_cli.stages.common.inputs import (
 )
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.user_units import offset_of
-from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
 from mopo_cli.store.documents import checked

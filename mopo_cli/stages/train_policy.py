@@ -14,12 +14,12 @@ from mopo_cli.stages.common.finished import Earlier, load_states, stage_states
 from mopo_cli.stages.common.inputs import open_device
 from mopo_cli.stages.common.memory import check_policies
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policy_stack import Trained, save_training, train_stack
 from mopo_cli.stages.common.policy_training import Training, training_envelope
 from mopo_cli.stages.common.published_policies import returns_of, stage_member
 from mopo_cli.stages.jobs.hand_out import HandOut
 from mopo_cli.stages.jobs.seeds import train_by_jobs
-from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import RunFolder
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mopo_cli.__main__ import main
 from mopo_cli.report import Report
-from mopo_cli.stages.runner import Options
+from mopo_cli.stages.common.options import Options
 from mopo_cli.store.lineage import StageRecord, describe_files, record_stage
 from mopo_cli.store.run import RunFolder, remember_run
 

@@ -15,7 +15,8 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common import open_world as module
 from mopo_cli.stages.common.open_world import open_world, policy_inputs
-from mopo_cli.stages.runner import Options, stage_envelope
+from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.runner import stage_envelope
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.run import RunFolder
 

@@ -14,8 +14,8 @@ from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.errors import CorruptError, DivergedError, InputError, LockedError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.fetch_data import run_fetch_data
-from mopo_cli.stages.runner import Options
 from mopo_cli.store.run import RunFolder
 
 POLE = "generate:InvertedPendulum-v5"

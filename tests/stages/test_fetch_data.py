@@ -17,7 +17,7 @@ from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.errors import LockedError, Stopped
 from mopo_cli.report.console import Report
-from mopo_cli.stages.runner import Options
+from mopo_cli.stages.common.options import Options
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder

@@ -8,7 +8,7 @@ import torch
 from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.errors import UsageError
 from mopo_cli.stages.common.inputs import open_device, open_recorder
-from mopo_cli.stages.runner import Options
+from mopo_cli.stages.common.options import Options
 
 
 def test_steps_are_recorded_on_a_gpu_unless_told_otherwise() -> None:

@@ -16,7 +16,7 @@ from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.bench import measure, timing, workloads
 from mopo_cli.errors import UsageError
 from mopo_cli.stages.common.inputs import open_device, open_recorder
-from mopo_cli.stages.runner import Options
+from mopo_cli.stages.common.options import Options
 
 SMALL = "--config tiny.yaml --threads 1 --json"
 SHORT = "--epochs 1 --steps-per-epoch 10 --rollout-every 10 --rollout-batch 50 --eval-episodes 1"

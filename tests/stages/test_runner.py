@@ -18,8 +18,9 @@ from probes.forks import Process, forked
 from mopo_cli.errors import STOP_SIGNALS, CorruptError, InputError, MopoError, SettingsError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import check_lineage
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.same_settings import changed_settings
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder, resolve_run
 

@@ -15,7 +15,7 @@ from mopo_cli.errors import InputError
 from mopo_cli.evaluation.published import published
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common import train_behaviour
-from mopo_cli.stages.runner import Options
+from mopo_cli.stages.common.options import Options
 from mopo_cli.store.run import RunFolder
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mopo_cli.config.schema import TrainModel
 from mopo_cli.report.console import Report
-from mopo_cli.stages.runner import Options
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.train_model import run_train_model
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.run import RunFolder

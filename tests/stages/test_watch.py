@@ -28,9 +28,9 @@ from mopo_cli.nets.products import can_use_onednn, possible
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common import watch as watching
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.common.watch import Game, Outcome, Watch, free_processes, open_watch
-from mopo_cli.stages.runner import Options
 
 ENV = "InvertedPendulum-v5"
 LAYOUT = mlp_layout((4, 8, 2))

@@ -31,8 +31,9 @@ from mopo_cli.report.console import Report
 from mopo_cli.report.plots_rollouts import departure_plot
 from mopo_cli.report.tables import write_csv
 from mopo_cli.stages.common.inputs import dataset_path
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.rollout_rows import Columns, draw_rows, uncertainties_of
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder
 

@@ -26,12 +26,14 @@ from mopo_cli.evaluation.verdict import MOST_MISSED, MOST_OUTSIDE
 from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
 from mopo_cli.stages.analysis.model_returns import longest_episode
+from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.held_out import judge_share_of, kept, log_of
 from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_data, open_device
 from mopo_cli.stages.common.open_world import data_rule, rollout_options
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.user_units import for_stored
 from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
-from mopo_cli.stages.runner import AFRESH, Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.stages.train_model import fit_settings, learnable
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.lineage import read_lineage

@@ -8,8 +8,9 @@ from mopo_cli.data.measured import Measured, read_measured
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import dataset_path
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.evaluate import files_by_seed, policies_to_evaluate, show_evaluation, summarise, write_evaluation
-from mopo_cli.stages.runner import Options, stage_envelope
+from mopo_cli.stages.runner import stage_envelope
 from mopo_cli.store.run import RunFolder
 
 

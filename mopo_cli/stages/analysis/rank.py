@@ -20,8 +20,9 @@ from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_r
 from mopo_cli.stages.common.held_out import kept, log_of
 from mopo_cli.stages.common.inputs import Data, dataset_path, open_data, open_device
 from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import open_policy
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import plain, write_json
 from mopo_cli.store.documents import EPOCH, TableDocument, read_document, read_lines
 from mopo_cli.store.lineage import read_lineage

@@ -21,10 +21,11 @@ from mopo_cli.report.tables import format_number, write_csv
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
 from mopo_cli.stages.common.inputs import check_made_from, dataset_path, open_device
 from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.common.user_units import for_stored
 from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder
 

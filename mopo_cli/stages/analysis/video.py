@@ -21,9 +21,10 @@ from mopo_cli.evaluation.video import ffmpeg, labelled, open_video
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_number
 from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import discard_leftovers, publish
 from mopo_cli.store.run import RunFolder
 

@@ -16,8 +16,9 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_action
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, warn_of
-from mopo_cli.stages.runner import Options, Stage
+from mopo_cli.stages.runner import Stage
 from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.termination import termination_rule

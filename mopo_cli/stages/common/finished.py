@@ -13,9 +13,10 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.nets import libraries
 from mopo_cli.stages.ablation.reuse import wall_seconds
+from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.inputs import described
 from mopo_cli.stages.common.same_settings import NOT_OF_A_SEED, other_training
-from mopo_cli.stages.runner import AFRESH, Stage
+from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import plain
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import checked

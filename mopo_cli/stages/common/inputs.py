@@ -27,7 +27,8 @@ from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.chosen_products import use_products
-from mopo_cli.stages.runner import Options, Stage
+from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import Elites, checked, read_document
 from mopo_cli.store.headers import HEADERS

@@ -20,8 +20,8 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages.common.memory_estimates import Needed, environment_bytes, policy_bytes
 from mopo_cli.stages.common.open_world import OpenWorld, uncertainty_names
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.watch import free_processes
-from mopo_cli.stages.runner import Options
 from mopo_cli.store.machine_memory import free_memory
 
 S = TypeVar("S", bound=Settings)

@@ -23,6 +23,7 @@ from mopo_cli.nets.scales import Standard
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
+from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.epochs import Epoch, columns, row
 from mopo_cli.stages.common.finished import Earlier, finished_folder
 from mopo_cli.stages.common.inputs import check_precision, described, open_recorder, tell_doubt
@@ -32,7 +33,7 @@ from mopo_cli.stages.common.open_world import OpenWorld
 from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
-from mopo_cli.stages.runner import AFRESH, Stage
+from mopo_cli.stages.runner import Stage
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import Progress
 

@@ -16,11 +16,13 @@ from typing import Any
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError, LockedError, SettingsError, Stopped
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.finished import discard_states, state_path
 from mopo_cli.stages.common.joining import REPLACE, Plan, joined, named, plan_training, recorded_seeds
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.same_settings import listed, other_training
 from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
-from mopo_cli.stages.runner import AFRESH, Options, Stage, check_present
+from mopo_cli.stages.runner import Stage, check_present
 from mopo_cli.store.atomic import discard_leftovers, write_json
 from mopo_cli.store.checkpoint import read_meta
 from mopo_cli.store.documents import read_document

@@ -23,8 +23,8 @@ from mopo_cli.evaluation.play import Environment, close_environments, evaluate_r
 from mopo_cli.nets import libraries
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import cpu_threads
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
-from mopo_cli.stages.runner import Options
 
 # A member in training keeps about so many threads busy: two critics and an actor.
 _THREADS_OF_MEMBER = 3

@@ -11,8 +11,9 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.ablation.train_cells import Cell, missing_cells, train_cells
 from mopo_cli.stages.common.inputs import open_device
 from mopo_cli.stages.common.open_world import policy_inputs
+from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.jobs.job import KEY, TABLE, Job, policy_settings
-from mopo_cli.stages.runner import Options, Stage, stage_envelope
+from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.stages.select_elites import run_select_elites
 from mopo_cli.stages.train_model import run_train_model
 from mopo_cli.store.atomic import publish, sha256_file
