@@ -138,6 +138,8 @@ def _meaning(text: str, address: str | None) -> MopoError | None:
             f"A worker lacks the package {module[1]}, which mopo needs.",
             hint="install mopo with its packages on every node",
         )
+    if "low on memory" in text:
+        return SettingsError("A node of the cluster has too little memory.", hint="fewer --cells-per-job need less")
     if "uthentication token" in text:
         return NetworkError(f"{_named(address)} wants its token.", _TOKEN)
     if "Failed to reconnect" in text:

@@ -356,10 +356,23 @@ def test_the_second_signal_quits_at_once(signum: int, code: int) -> None:
         assert line(process) == "working 0"
         process.send_signal(signum)
         assert line(process) == "heard"
+        time.sleep(0.4)
         process.send_signal(signum)
         process.communicate(timeout=5)
     assert process.returncode == code
     assert not Path("runs").exists()
+
+
+def test_a_signal_that_comes_twice_as_of_timeout_is_one(run: RunFolder) -> None:
+    """`timeout` signals the command, and at once all of its process group; the handler has run in between."""
+    with start(deaf=True) as process:
+        assert line(process) == "working 0"
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "heard"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        assert line(process) == "heard" and process.poll() is None
+        process.kill()
 
 
 def test_a_second_process_on_the_run_is_locked_out() -> None:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +10,9 @@ from typing import Protocol
 
 from mopo_cli.errors import STOP_SIGNALS, Stopped
 from mopo_cli.store.run import RunFolder, remember_run
+
+# `timeout` signals the command and then all of its process group, the command again.
+_TOGETHER_SECONDS = 0.3
 
 
 class Signalled(Protocol):
@@ -37,16 +41,20 @@ def stopped_by_signals(stage: Stoppable) -> Iterator[None]:
 
 @contextmanager
 def catch_signals(stage: Signalled) -> Iterator[None]:
-    """Within it the first of `STOP_SIGNALS` is noted in the stage and the second exits at once."""
+    """Within it the first of `STOP_SIGNALS` is noted in the stage, and another one, later, exits at once."""
     # Only the main thread may install handlers; elsewhere the caller's stay in force.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    came = 0.0
+
     def note(signum: int, _frame: FrameType | None) -> None:
-        if stage.signal:
+        nonlocal came
+        if not stage.signal:
+            stage.signal, came = signum, time.monotonic()
+        elif time.monotonic() - came > _TOGETHER_SECONDS:
             raise SystemExit(128 + signum)
-        stage.signal = signum
 
     before = {signum: signal.signal(signum, note) for signum in STOP_SIGNALS}
     try:
