@@ -166,6 +166,9 @@ def _join(ray: Any, address: str | None) -> None:
         ray.init("auto", runtime_env=shipped, **quiet)
     except ConnectionError:
         ray.shutdown()
+        # Ray's monitor knows nothing of the processes that train and would end its own, also the keeper; the system
+        # ends the largest, a job.
+        os.environ["RAY_memory_monitor_refresh_ms"] = "0"
         ray.init("local", include_dashboard=False, **quiet)
 
 
