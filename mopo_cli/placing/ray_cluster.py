@@ -168,7 +168,7 @@ def _join(ray: Any, address: str | None) -> None:
         ray.shutdown()
         # Ray's monitor knows nothing of the processes that train and would end its own, also the keeper; the system
         # ends the largest, a job.
-        os.environ["RAY_memory_monitor_refresh_ms"] = "0"
+        os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray tells capitals apart)
         ray.init("local", include_dashboard=False, **quiet)
 
 
