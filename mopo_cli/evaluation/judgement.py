@@ -223,7 +223,7 @@ def _estimate(each: Mapping[str, float]) -> Estimate:
 
 
 def _drawn(count: int, what: str) -> Tensor:
-    return torch.randint(count, (min(count, EPISODES),), generator=stream(0, f"judge/{what}"))
+    return torch.randperm(count, generator=stream(0, f"judge/{what}"))[:EPISODES]
 
 
 def _noise(judge: Judge, network: int) -> torch.Generator:

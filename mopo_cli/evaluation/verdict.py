@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
+from scipy.stats import norm, t
 
 Word = Literal["better", "not shown to be better", "worse"]
 MOST_OUTSIDE = 0.2
@@ -52,11 +52,21 @@ def by_stack(values: ArrayLike) -> Estimate:
 
 
 def by_episodes(returns: ArrayLike, n: int = 2000, seed: int = 0) -> Estimate:
-    """Of returns of episodes `[E]`: their mean, and the percentile interval of `n` bootstraps of the episodes."""
+    """Of returns of episodes `[E]`: their mean, and the percentile interval of `n` bootstraps of the episodes.
+
+    Percentiles of few episodes are too close together. So they are taken further out, and no bound is nearer than
+    Student's. Source: the expanded percentile interval of Hesterberg 2015, "What Teachers Should Know about the
+    Bootstrap".
+    """
     values = np.asarray(returns, np.float64)
-    drawn = np.random.default_rng(seed).integers(len(values), size=(n, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
+    count = len(values)
+    if count == 1:
+        return _around(values[0], inf, 0)
+    drawn = np.random.default_rng(seed).integers(count, size=(n, count))
+    student = _around(values.mean(), values.std(ddof=1) / sqrt(count), count - 1)
+    tail = 100 * norm.cdf(sqrt(count / (count - 1)) * t.ppf(0.025, count - 1))
+    low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
+    return Estimate(student.value, min(float(low), student.low), max(float(high), student.high))
 
 
 def _around(value: float, deviation: float, freedom: int) -> Estimate:

@@ -32,6 +32,26 @@ def test_one_replicate_says_nothing_of_its_spread() -> None:
     assert (estimate.value, estimate.low, estimate.high) == (3.0, -math.inf, math.inf)
 
 
+@pytest.mark.parametrize("count", [2, 5, 10, 30])
+@pytest.mark.parametrize("kind", ["normal", "exponential"])
+def test_few_episodes_make_wide_intervals(kind: str, count: int) -> None:
+    """Of two episodes a bootstrap's percentiles would hold the mean in half of the samples."""
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(400):
+        estimate = by_episodes(rng.normal(5, 2, count) if kind == "normal" else rng.exponential(5, count), n=400)
+        covered += estimate.low <= 5 <= estimate.high
+    assert (0.92 if kind == "normal" else 0.86) <= covered / 400 <= 0.98
+
+
+def test_an_interval_of_skewed_returns_reaches_further_to_their_side() -> None:
+    estimate = by_episodes(np.random.default_rng(0).exponential(5, 30))
+    assert estimate.high - estimate.value > 1.1 * (estimate.value - estimate.low)
+
+
+def test_one_episode_bounds_nothing() -> None:
+    assert by_episodes([3.0]) == Estimate(3.0, -math.inf, math.inf)
+
+
 @pytest.mark.parametrize("kind", ["replicates", "episodes", "stack"])
 def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
     """Of 400 samples with mean 5: replicates vary as the data do, episodes are exponential, networks err together."""
