@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _PANEL = "Other machines"
 _CELLS = "cells, or seeds of one policy, in a job (default: a seed per CPU; on a GPU what fits)"
+_CPUS = "CPUs of a job (default 1; on a GPU its share of this machine's)"
 _SBATCH = "an option of sbatch, e.g. partition=gpu; may be repeated"
 _ENGINES = ("local", "slurm", "ray", "ray://HOST:PORT")
 
@@ -21,11 +22,11 @@ OPTIONS = (
     flag("on", str | None, f"who trains: {', '.join(_ENGINES)}", "ENGINE", panel=_PANEL),
     flag("plan", Path | None, "only write a list of commands, one per job", "FILE", panel=_PANEL),
     flag("collect", bool, "only take over what jobs have finished", default=False, panel=_PANEL),
-    flag("cpus_per_job", int | None, "CPUs of a job (default 1)", "INT", panel=_PANEL, hidden=True),
+    flag("cpus_per_job", int | None, _CPUS, "INT", panel=_PANEL, hidden=True),
     flag(
         "gpus_per_job",
         float | None,
-        "GPUs of a job, or a share of one (default 0)",
+        "GPUs of a job, or a share of one (default: 1 if this machine has a GPU)",
         "NUMBER",
         panel=_PANEL,
         hidden=True,
@@ -61,10 +62,10 @@ def open_hand_out(call: Call) -> "HandOut | None":
             f"Jobs elsewhere have no --log, so it does not go with {ways[0]}.",
             hint=f"when they are done: mopo export-logs RUN --to {call.log[0]}",
         )
-    from mopo_cli.placing.engine import Resources
+    from mopo_cli.placing.resources import usual_resources
     from mopo_cli.stages.jobs.hand_out import HandOut
 
-    resources = Resources(cpus or 1, gpus or 0.0)
+    resources = usual_resources(cpus, gpus, call.device)
     engine = _engine(on, resources, slurm or []) if on else None
     return HandOut(engine, plan, cells, resources)
 

@@ -72,6 +72,11 @@ class Board:
         elif time.monotonic() - self._told > _HEARTBEAT_SECONDS:
             self.tell_progress()
 
+    def note(self, text: str) -> None:
+        """Say something about the study as a whole."""
+        if not self._is_table:
+            self._report.say(text)
+
     def tell_progress(self) -> None:
         """Say how many jobs are in which state, and how far those are that run."""
         self._told = time.monotonic()

@@ -50,6 +50,8 @@ class Ray(Engine):
         """See `Engine.place`. SettingsError where no node has the resources, NetworkError where the cluster is lost."""
         with joined(self.address) as ray:
             check_resources(ray, self.resources)
+            if not self.resources.gpus and ray.cluster_resources().get("GPU"):
+                board.note("The cluster has GPUs, which these jobs do not use: --gpus-per-job 1 gives each job one.")
             try:
                 _Study(ray, self.resources, files, board).carry_out(should_stop)
             except (ray.exceptions.RayError, ConnectionError) as error:
@@ -105,7 +107,11 @@ class _Study:
         inputs = {one["sha256"]: self._content(one) for one in job["inputs"].values()}
         task = Task(name, attempts.begun, job, inputs, kept(file.with_suffix("")))
         elsewhere = {_NODE: f"!in({','.join(self._unfit)})"} if self._unfit else None
-        self._tasks[self._remote.options(label_selector=elsewhere).remote(task, self._keeper)] = name
+        memory = job.get("memory", 0)
+        # What no node has room for is none the less begun, and says so itself.
+        rooms = [node.get("memory", 0) for node in fitting_nodes(self._ray, self._resources).values()]
+        options = {"label_selector": elsewhere, "memory": memory if memory <= max(rooms, default=0) else 0}
+        self._tasks[self._remote.options(**options).remote(task, self._keeper)] = name
 
     def _content(self, file: dict[str, str]) -> Any:
         """An input in the cluster's store, into which it is put once."""
@@ -157,7 +163,7 @@ class _Study:
 
     def _check_fit(self) -> None:
         """InputError where all nodes that have the resources turned out to be unfit."""
-        if self._unfit and self._unfit.keys() >= fitting_nodes(self._ray, self._resources):
+        if self._unfit and self._unfit.keys() >= fitting_nodes(self._ray, self._resources).keys():
             raise InputError(list(self._unfit.values())[-1], _UNFIT)
 
     def _again(self, name: str, why: str) -> None:

@@ -26,7 +26,7 @@ from mopo_cli.placing.submitted import (
     record_file,
     write_record,
 )
-from mopo_cli.store.atomic import cannot_write, make_folder
+from mopo_cli.store.atomic import cannot_write, make_folder, read_json
 from mopo_cli.store.documents import SubmissionDocument
 
 _FOLDER = ".submitit"
@@ -70,11 +70,12 @@ class Submitit(Engine):
 
         logging.getLogger("submitit").setLevel(logging.CRITICAL + 1)
         open_jobs = [_Open(file, self._still_there(file)) for file in files]
+        memory = [read_json(file).get("memory", 0) for file in files]
         while open_jobs:
             for job in open_jobs:
                 self._look(job, board)
             open_jobs = [job for job in open_jobs if board.lines[job.name].state not in ("done", "failed")]
-            self._submit_waiting(open_jobs)
+            self._submit_waiting(open_jobs, memory)
             if not open_jobs or should_stop():
                 break
             time.sleep(self._queue.poll_seconds)
@@ -124,9 +125,9 @@ class Submitit(Engine):
         job.failures = 1 if saved > job.saved else job.failures + 1
         board.change(job.name, "failed" if final or job.failures >= ATTEMPTS else "waiting", why=why)
 
-    def _submit_waiting(self, jobs: Sequence[_Open]) -> None:
-        """Submit what is not submitted, as far as there is room."""
-        room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None])
+    def _submit_waiting(self, jobs: Sequence[_Open], memory: Sequence[int]) -> None:
+        """Submit what is not submitted, as far as there is room for jobs with so much memory each."""
+        room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None], memory)
         waiting = [job for job in jobs if job.record is None]
         while waiting and room:
             beside = [job for job in waiting if job.file.parent == waiting[0].file.parent]
@@ -143,7 +144,7 @@ class Submitit(Engine):
                     engine=self._on, id=identity, batch=batch.name, devices=devices, at=time.time()
                 )
                 write_record(job.file, job.record)
-            room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None])
+            room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None], memory)
 
 
 @contextmanager

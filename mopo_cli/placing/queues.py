@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 from mopo_cli.errors import SettingsError
 from mopo_cli.placing.engine import Resources, first_line, killed
+from mopo_cli.placing.resources import cpu_count, gpu_names
 from mopo_cli.placing.submitted import OF_TERMINALS, Work, lock_file, read_state
 from mopo_cli.store.documents import SubmissionDocument
 from mopo_cli.store.lock import take_lock
+from mopo_cli.store.machine_memory import free_memory
 
 _STARTS_SECONDS = 120.0
 FOREVER = 10**6
@@ -27,8 +29,11 @@ class Queue(Protocol):
     largest: int
     poll_seconds: float
 
-    def room(self, in_use: Sequence[str | None]) -> list[str | None]:
-        """The CUDA devices of each further job that may be submitted while those with these devices are there."""
+    def room(self, in_use: Sequence[str | None], memory: Sequence[int]) -> list[str | None]:
+        """The CUDA devices of each further job that may be submitted while those with these devices are there.
+
+        ``memory`` are the bytes that each of all jobs takes, 0 where that does not matter.
+        """
 
     def submit(self, works: Sequence[Work]) -> list[str]:
         """Submit jobs together; returns their ids. They are not disturbed by signals to this process."""
@@ -44,22 +49,26 @@ class Queue(Protocol):
 
 
 class Local:
-    """Processes of this machine, as many at once as its CPUs and GPUs are enough for."""
+    """Processes of this machine, as many at once as its CPUs, GPUs and memory are enough for."""
 
     largest = 1
     poll_seconds = 0.5
 
     def __init__(self, resources: Resources) -> None:
         self._slots = slots(resources)
+        self._memory = free_memory()  # before any of them has begun
         self._started: dict[str, Any] = {}
 
-    def room(self, in_use: Sequence[str | None]) -> list[str | None]:
-        """See `Queue`."""
+    def room(self, in_use: Sequence[str | None], memory: Sequence[int]) -> list[str | None]:
+        """See `Queue`. A job that cannot fit is none the less submitted, and says so itself."""
         free: list[str | None] = list(self._slots)
         for devices in in_use:
             with suppress(ValueError):
                 free.remove(devices)
-        return free
+        if self._memory is None:
+            return free
+        largest = max((size for size in memory if size <= self._memory), default=0)
+        return free[: max(0, self._memory // largest - len(in_use))] if largest else free
 
     def submit(self, works: Sequence[Work]) -> list[str]:
         """See `Queue`."""
@@ -98,11 +107,10 @@ class Local:
 
 def slots(resources: Resources) -> list[str]:
     """The CUDA devices of each job that fits on this machine at once; "" for none. SettingsError where none fits."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = max(1, cores // resources.cpus)
+    most = max(1, cpu_count() // resources.cpus)
     if not resources.gpus:
         return [""] * most
-    devices = _devices()
+    devices = gpu_names()
     if resources.gpus < 1:
         places = [device for _ in range(int(1 / resources.gpus + 1e-9)) for device in devices]
     else:
@@ -140,14 +148,6 @@ def _without_streams() -> Iterator[None]:
             os.dup2(copy, stream)
             os.close(copy)
         os.close(nothing)
-
-
-def _devices() -> list[str]:
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name.strip()]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def last_words(batch: Path, record: SubmissionDocument) -> str:

@@ -110,9 +110,10 @@ def _answers(address: str) -> bool:
     return False
 
 
-def fitting_nodes(ray: Any, wanted: Resources) -> set[str]:
-    """The ids of the nodes of the cluster that have what a job is to get."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"] and _fits(node["Resources"], wanted)}
+def fitting_nodes(ray: Any, wanted: Resources) -> dict[str, dict[str, float]]:
+    """The nodes of the cluster that have what a job is to get, by their ids, with all that they have."""
+    present = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    return {name: has for name, has in present.items() if _fits(has, wanted)}
 
 
 def sentence(error: Exception, address: str | None) -> MopoError:

@@ -51,8 +51,8 @@ class Slurm:
         self._queued: dict[str, str] | None = None
         self._absent: dict[str, float] = {}
 
-    def room(self, in_use: Sequence[str | None]) -> list[str | None]:
-        """See `Queue`."""
+    def room(self, in_use: Sequence[str | None], memory: Sequence[int]) -> list[str | None]:
+        """See `Queue`. Slurm decides what begins."""
         return [None] * self.largest
 
     def submit(self, works: Sequence[Work]) -> list[str]:

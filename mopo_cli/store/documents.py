@@ -183,6 +183,7 @@ class JobDocument(TypedDict):
     inputs: Files
     fetched: StageEntry
     execution: JobExecution
+    memory: NotRequired[Annotated[int, Field(ge=0)]]
 
 
 @typed

@@ -97,6 +97,25 @@ def test_a_job_runs_in_any_folder_and_the_current_run_stays(tiny_run: Path, mopo
     assert again.code == 0 and json.loads(again.out)["up_to_date"]
 
 
+def test_a_job_tells_the_memory_that_it_takes(tiny_run: Path, mopo: Any) -> None:
+    """Most of it are pools: per seed, so many rollouts of h steps, kept for so many epochs, in float32.
+
+    A row has observation, action, reward, next observation, terminal and the uncertainty, of an inverted pendulum.
+    """
+    memory = []
+    for batch, seeds in ((10_000, 1), (60_000, 1), (60_000, 2)):
+        more = f"--rollout-batch {batch} --pool-epochs 4 --seeds {seeds} --cells-per-job 1"
+        assert mopo(f"{TWO.replace('max-var,none', 'max-var')} --run {tiny_run} --plan plan.txt {more}").code == 0
+        memory.append(json.loads(Path(lines()[0].split()[1]).read_text())["memory"])
+    row = 4 * (4 + 1 + 1 + 4 + 1 + 1)
+    pool = 50_000 * 1 * 4 * row
+    assert memory[0] > 2e8, "Python and torch"
+    assert pool <= memory[1] - memory[0] <= 2 * pool + 5e6
+    assert 60_000 * 4 * row <= memory[2] - memory[1] <= 2 * 60_000 * 4 * row
+    assert mopo(f"{TWO} --run {tiny_run} --plan plan.txt --gpus-per-job 1").code == 0
+    assert json.loads(Path(lines()[0].split()[1]).read_text())["memory"] == 0
+
+
 def test_a_part_is_collected_with_a_word_on_the_rest_and_only_that_is_planned_again(tiny_run: Path, mopo: Any) -> None:
     nothing = mopo(f"{ABLATE} --run {tiny_run} --collect")
     assert nothing.code == 4 and "None of the jobs has finished yet" in nothing.err

@@ -19,6 +19,7 @@ from mopo_cli.placing.board import Board
 from mopo_cli.placing.by_submitit import Submitit
 from mopo_cli.placing.engine import Resources, epochs
 from mopo_cli.placing.queues import Local, slots
+from mopo_cli.placing.resources import usual_resources
 from mopo_cli.placing.slurm import Slurm, sbatch_parameters
 from mopo_cli.placing.submitted import Work, job_folder, last_saved, read_record, read_state, record_file
 from mopo_cli.report import Report
@@ -124,7 +125,7 @@ class Scripted:
         self.ends, self.places, self.largest = ends, room, largest
         self.submissions: list[list[str]] = []
 
-    def room(self, in_use: Sequence[str | None]) -> list[str | None]:
+    def room(self, in_use: Sequence[str | None], memory: Sequence[int]) -> list[str | None]:
         return [None] * (self.places - len(in_use))
 
     def submit(self, works: Sequence[Work]) -> list[str]:
@@ -143,6 +144,13 @@ class Scripted:
         return not batch.exists()
 
 
+def job_files(folder: Path, *names: str) -> list[Path]:
+    files = [folder / "jobs" / f"{name}.json" for name in names]
+    for file in files:
+        write_json(file, {})
+    return files
+
+
 @pytest.fixture
 def scripted(tmp_path: Path) -> Callable[..., tuple[Board, Scripted]]:
     """Places jobs on a scripted queue."""
@@ -151,7 +159,7 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Board, Scripted]]:
         engine = Submitit("local", Resources(), {})
         engine._queue = script = Scripted(ends, **queue)  # type: ignore[assignment]
         board = Board({name: name for name in ends}, Report())
-        engine.place([tmp_path / "jobs" / f"{name}.json" for name in ends], board, lambda: False)
+        engine.place(job_files(tmp_path, *ends), board, lambda: False)
         return board, script
 
     return place
@@ -192,9 +200,57 @@ def test_this_machine_takes_as_many_as_its_cpus_and_gpus(monkeypatch: pytest.Mon
     assert slots(Resources(4, 1.0)) == ["2", "5"]
     assert slots(Resources(1, 2.0)) == ["2,5"]
     assert slots(Resources(1, 0.5)) == ["2", "5", "7", "2", "5", "7"]
-    assert Local(Resources(1, 0.5)).room(["5", "2", "5"]) == ["7", "2", "7"]
+    assert Local(Resources(1, 0.5)).room(["5", "2", "5"], [0]) == ["7", "2", "7"]
     with pytest.raises(SettingsError, match="has 3 GPUs"):
         slots(Resources(1, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("memory", "in_use", "room"),
+    [
+        ([2, 3, 2], 0, 3),
+        ([2, 3, 2], 2, 1),
+        ([2, 3, 2], 4, 0),
+        ([2, 30, 2], 1, 4),
+        ([30], 0, 8),
+        ([0], 0, 8),
+        ([], 0, 8),
+    ],
+)
+def test_this_machine_takes_as_many_as_its_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, memory: list[int], in_use: int, room: int
+) -> None:
+    """Of 11 GB; a job that does not fit at all says so itself and counts for nothing."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("mopo_cli.placing.queues.free_memory", lambda: 11 * 10**9)
+    local = Local(Resources())
+    assert local.room([""] * in_use, [size * 10**9 for size in memory]) == [""] * room
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "gets"),
+    [
+        ((None, None), "auto", (5, 1.0)),
+        ((None, None), "cpu", (1, 0.0)),
+        ((None, 0.5), "cuda", (2, 0.5)),
+        ((None, 2.0), "auto", (8, 2.0)),
+        ((None, 0.0), "auto", (1, 0.0)),
+        ((3, None), "auto", (3, 1.0)),
+    ],
+)
+def test_a_job_gets_a_gpu_where_there_is_one_and_its_share_of_the_cpus(
+    monkeypatch: pytest.MonkeyPatch, asked: tuple[int | None, float | None], device: str, gets: tuple[int, float]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    assert usual_resources(*asked, device) == Resources(*gets)
+
+
+def test_without_a_gpu_here_a_job_has_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On other machines there may be one, where a device is named."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert usual_resources(None, None, "auto") == Resources(1, 0.0)
+    assert usual_resources(None, None, "cuda") == Resources(1, 1.0)
 
 
 @pytest.fixture
@@ -230,7 +286,7 @@ def on_cluster(
     tmp_path: Path, options: dict[str, str], resources: Resources, looks: int = 1
 ) -> tuple[Board, list[Path]]:
     """Place two jobs with Slurm; stopped after so many looks."""
-    files = [tmp_path / "jobs" / f"{name}.json" for name in ("one", "two")]
+    files = job_files(tmp_path, "one", "two")
     board = Board({file.stem: file.stem for file in files}, Report())
     stops = iter([False] * (looks - 1) + [True])
     Submitit("slurm", resources, options).place(files, board, lambda: next(stops))
@@ -312,10 +368,11 @@ def test_without_slurm_nothing_is_begun(refuses: Any, tiny_run: Path, monkeypatc
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "jobs").write_text("a file")
+    files = job_files(tmp_path, "one")
+    (tmp_path / "jobs/.submitit").write_text("a file")
     board = Board({"one": "one"}, Report())
     with pytest.raises(InputError, match="cannot be written"):
-        Submitit("local", Resources(), {}).place([tmp_path / "jobs/one.json"], board, lambda: False)
+        Submitit("local", Resources(), {}).place(files, board, lambda: False)
 
 
 def test_a_folder_that_a_job_removes_meanwhile_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,19 +58,21 @@ class Cluster:
         self.util = SimpleNamespace(client=SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: True)))
         self.began: list[tuple[str, str]] = []
         self.outcomes: list[Outcome] = []
+        self.memory: list[int] = []
 
     def get_runtime_context(self) -> Any:
         return SimpleNamespace(get_node_id=lambda: "0" * 56)
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1}} for name in self.names]
+        return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1, "memory": 2e9}} for name in self.names]
 
     def remote(self, **_: Any) -> Callable[[Any], Any]:
         empty = SimpleNamespace(remote=dict)
         keeper = SimpleNamespace(take=empty, stop=empty)
         return lambda what: SimpleNamespace(remote=lambda: keeper, options=self._options)
 
-    def _options(self, label_selector: dict[str, str] | None) -> Any:
+    def _options(self, label_selector: dict[str, str] | None, memory: int) -> Any:
+        self.memory.append(memory)
         excluded = (label_selector or {}).get("ray.io/node-id", "!in()")
         assert excluded.startswith("!in(")
 
@@ -91,14 +93,14 @@ class Cluster:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Callable[[Cluster], Board]:
-    """Carries out two jobs on a cluster."""
+def study(tmp_path: Path) -> Callable[..., Board]:
+    """Carries out two jobs on a cluster, which take so much memory."""
     pytest.importorskip("ray")
 
-    def carry_out(cluster: Cluster) -> Board:
+    def carry_out(cluster: Cluster, memory: tuple[int, int] = (0, 0)) -> Board:
         files = [tmp_path / "a.json", tmp_path / "b.json"]
-        for file in files:
-            write_json(file, {"inputs": {}})
+        for file, size in zip(files, memory, strict=True):
+            write_json(file, {"inputs": {}, "memory": size})
         board = Board({"a": "a", "b": "b"}, Report())
         by_ray._Study(cluster, Resources(), files, board).carry_out(lambda: False)
         return board
@@ -115,6 +117,13 @@ def test_a_node_with_a_full_disk_is_told_once_and_gets_no_more(study: Any, capsy
     assert cluster.began == [("a", "n0"), ("b", "n0"), ("a", "n1"), ("b", "n1")], "both were handed out at first"
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"waiting  a on here: The worker here cannot carry out jobs: {FULL}."
+
+
+def test_jobs_get_the_memory_that_they_take_and_what_no_node_has_is_not_waited_for(study: Any) -> None:
+    """A node has 2 GB. A job that takes more is begun, and refuses by itself, so that the others are made."""
+    cluster = Cluster(1, lambda node, attempt: Outcome("here", node, 0, results={}))
+    study(cluster, (1_500_000_000, 3_000_000_000))
+    assert cluster.memory == [1_500_000_000, 0]
 
 
 def test_without_a_node_that_is_fit_the_study_ends(study: Any) -> None:

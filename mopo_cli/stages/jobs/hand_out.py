@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from mopo_cli.config.schema import SelectElites, TrainPolicy
+from mopo_cli.config.schema import SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import Stopped
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import Engine, Resources
 from mopo_cli.report.console import Report
 from mopo_cli.stages.ablation.reuse import what_trains
+from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.memory import cells_that_fit
 from mopo_cli.stages.common.open_world import policy_roles
 from mopo_cli.stages.common.options import Options
@@ -25,6 +26,7 @@ from mopo_cli.stages.common.published_policies import NOT_YET
 from mopo_cli.stages.common.signals import catch_signals
 from mopo_cli.stages.jobs.finished import Finished, discard_jobs, finished_by_jobs, is_finished
 from mopo_cli.stages.jobs.job import Job, absolute, read_job, write_job
+from mopo_cli.stages.jobs.needs import model_memory, policies_memory
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import plain, write_text
 from mopo_cli.store.lineage import read_lineage
@@ -155,14 +157,17 @@ def _of_policies(stage: Stage, stack: Sequence[TrainPolicy], resources: Resource
     settings = [one.model_dump(mode="json") for one in stack]
     fetched = read_lineage(stage.run)["fetch-data"]
     inputs = absolute(stage.inputs, stage.run, list(roles))
-    return Job("train-policy", settings, inputs, fetched, _execution(stage.options, resources))
+    execution = _execution(stage.options, resources)
+    memory = 0 if resources.gpus else policies_memory(stack, dataset_path(stage.run), execution["threads"])
+    return Job("train-policy", settings, inputs, fetched, execution, memory)
 
 
 def _of_model(stage: Stage, elites: SelectElites, resources: Resources) -> Job:
     settings = [plain(stage.settings), elites.model_dump(mode="json")]
     fetched = read_lineage(stage.run)["fetch-data"]
     inputs = absolute(stage.inputs, stage.run, ["dataset"])
-    return Job("train-model", settings, inputs, fetched, _execution(stage.options, resources))
+    memory = 0 if resources.gpus else model_memory(TrainModel(**settings[0]), dataset_path(stage.run))
+    return Job("train-model", settings, inputs, fetched, _execution(stage.options, resources), memory)
 
 
 def _execution(options: Options, resources: Resources) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Job:
     """What to train: the settings of each cell, or of train-model and select-elites.
 
     ``inputs`` are by role, with absolute paths. ``fetched`` is the record of fetch-data, ``execution`` the options that
-    are the same everywhere.
+    are the same everywhere. ``memory`` is what its process takes by the estimate, in bytes; 0 on a GPU.
     """
 
     stage: Kind
@@ -39,6 +39,7 @@ class Job:
     inputs: Files
     fetched: StageRecord
     execution: dict[str, Any]
+    memory: int = 0
 
     @property
     def name(self) -> str:
@@ -79,7 +80,12 @@ def read_job(path: Path) -> Job:
     content = checked(path, JobDocument, document)
     fetched = {name: content["fetched"][name] for name in StageRecord.__dataclass_fields__}
     return Job(
-        content["stage"], content["settings"], content["inputs"], StageRecord(**fetched), dict(content["execution"])
+        content["stage"],
+        content["settings"],
+        content["inputs"],
+        StageRecord(**fetched),
+        dict(content["execution"]),
+        content.get("memory", 0),
     )
 
 
