@@ -15,7 +15,7 @@ from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.report import Report
 from mopo_cli.report.console import format_value
-from mopo_cli.report.dataset import recipe_text, statistics_text, wrap
+from mopo_cli.report.dataset import recipe_text, statistics_text, with_names, wrap
 from mopo_cli.report.tables import columns
 from mopo_cli.store.documents import CachedDataset, read_document
 from mopo_cli.store.files import expand
@@ -44,19 +44,21 @@ def show(
         raise UsageError(f"--plot {plot} must end in .png.")
     report = Report("json" if json else "human")
     described = describe(find(path, report))
-    picture = None
+    picture = shown = None
     if dataset := open_dataset(described):
+        from mopo_cli.data.ranges import column_names
         from mopo_cli.data.statistics import dataset_statistics
         from mopo_cli.data.validate import doubts
 
         described["about"].setdefault("source", dataset[1].source)  # what was done to a foreign file to read it
         picture = dataset_statistics(*dataset)
+        shown = with_names(picture, column_names(*dataset))
         for warning in (check.warning for check in doubts(*dataset) if check.warning):
             report.warn(warning)
     if plot is not None:
-        _draw(plot, described, picture)
+        _draw(plot, described, shown)
         report.say(f"Drawn: {plot}")
-    report.result(described | ({"portrait": asdict(picture)} if picture else {}), _text(described, picture))
+    report.result(described | ({"portrait": asdict(picture)} if picture else {}), _text(described, shown))
 
 
 def _draw(plot: Path, described: dict[str, Any], picture: "DatasetStatistics | None") -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.report.console import format_value
@@ -20,6 +21,27 @@ _MOST_NAMES = 12
 # Beyond that many times the range of the middle 98 %, a column's ends are far from its rest.
 _FAR = 10
 _RELATIONS = {"equal": "equals", "negated": "is the negative of", "correlated": "is linear in"}
+
+
+def with_names(statistics: DatasetStatistics, names: Mapping[str, Sequence[str]]) -> DatasetStatistics:
+    """The statistics with the columns' names of the data in place of ``obs[0]`` …, see `data.ranges.column_names`."""
+    by_place = {
+        f"{short}[{d}]": name
+        for short, kind in (("obs", "observation"), ("action", "action"))
+        for d, name in enumerate(names.get(kind, ()))
+    }
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, str):
+            return by_place.get(value, value)
+        if isinstance(value, list):
+            return [renamed(each) for each in value]
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{each.name: renamed(getattr(value, each.name)) for each in fields(value)})
+        return value
+
+    shown: DatasetStatistics = renamed(statistics)
+    return shown
 
 
 def statistics_text(statistics: DatasetStatistics) -> str:

@@ -12,20 +12,28 @@ from mopo_cli.store.atomic import write_text
 def show_ranking(result: dict[str, Any], report: Report) -> None:
     """Print the cells in their order, what each criterion is worth, how they were judged, and what is chosen."""
     cells, criteria = _tables(result)
-    report.table(f"{result['table']}: cells by {next(iter(result['criteria']))}, the best first", *cells)
+    report.table(f"{result['table']}: cells by {_criteria(result)[0]}, the best first", *cells)
     report.table("What each criterion is worth", *criteria)
     for note in _notes(result):
         report.say(note)
 
 
+def _criteria(result: dict[str, Any]) -> list[str]:
+    """The names of the criteria, that which orders the cells first; a file has them by the alphabet."""
+    names = list(result["criteria"])
+    first = result.get("by", names[0])
+    return [first, *(name for name in names if name != first)]
+
+
 def write_ranking(markdown: Path, csv: Path, result: dict[str, Any], returns: dict[str, dict[str, Any]]) -> None:
     """Publish both files; the CSV has a row per cell and seed. ``returns`` are a seed's true ones, by cell and seed."""
+    names = _criteria(result)
     rows = [
-        (cell["cell"], int(seed), returns[cell["cell"]][seed].get("last"), *values.values())
+        (cell["cell"], int(seed), returns[cell["cell"]][seed].get("last"), *(values[name] for name in names))
         for cell in result["cells"]
         for seed, values in cell["per_seed"].items()
     ]
-    write_csv(csv, ("cell", "seed", "return_last", *result["criteria"]), rows)
+    write_csv(csv, ("cell", "seed", "return_last", *names), rows)
     tables = (markdown_table(*table) for table in _tables(result))
     notes = "\n".join(_notes(result)) + "\n"
     write_text(markdown, "\n".join([f"# {result['dataset']}: {result['table']}\n", *tables, notes]))
@@ -33,16 +41,23 @@ def write_ranking(markdown: Path, csv: Path, result: dict[str, Any], returns: di
 
 def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
     """The cells in their order, and what each criterion is worth."""
+    names = _criteria(result)
     cells = [
-        (cell["rank"], f"{cell['cell']}{_mark(result, cell)}", *cell["values"].values(), cell["return"])
-        for cell in result["cells"]
+        (
+            each["rank"],
+            f"{each['cell']}{_mark(result, each)}",
+            *(each["values"][name] for name in names),
+            each["return"],
+        )
+        for each in result["cells"]
     ]
+    worths = [(name, result["criteria"][name]) for name in names]
     criteria = [
         (name, worth["best"], worth["spearman"], worth["chooses"], worth["regret"], worth["meaning"])
-        for name, worth in result["criteria"].items()
+        for name, worth in worths
     ]
     return [
-        (("rank", "cell", *result["criteria"], "true return"), cells),
+        (("rank", "cell", *names, "true return"), cells),
         (("criterion", "best is", "Spearman", "chooses", "regret", "what it is"), criteria),
     ]
 
@@ -63,7 +78,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
             notes.append("* trained in another model, whose errors it may have learned to exploit; this one's differ.")
     else:
         notes.append("Judged by the last epoch in the logs of each seed, without simulator or model.")
-        first = next(iter(result["criteria"]))
+        first = _criteria(result)[0]
         if silent := [cell["cell"] for cell in result["cells"] if cell["values"][first] is None]:
             notes.append(f"Last, as they have no {first} of every seed: {', '.join(silent)}.")
     if lost := [cell["cell"] for cell in result["cells"] if cell["diverged"]]:

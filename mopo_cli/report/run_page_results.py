@@ -92,19 +92,24 @@ def ablation_blocks(contents: Contents) -> list[str]:
     rankings = contents.of("ablate", "rank")
     for name, document in contents.of("ablate").items():
         cells = document["cells"]
-        columns = ("cell", "epochs", "seeds", "last", "last 10", "IQM (last 10)", "95 % of it", "diverged seeds")
-        blocks += [heading(name), *contents.stale(f"ablate/{name}")]
-        blocks.append(
-            table("Returns by cell; ± is the standard deviation over seeds", columns, [_cell(c) for c in cells])
-        )
-        rows = [(f"{label} (reference)", v, v, v) for label, v in document.get("references", {}).items()]
-        rows += [(c["cell"], c["iqm"], *c["iqm_interval"]) for c in cells if c.get("iqm_interval")]
-        blocks += _drawn("IQM with its 95 % interval", rows, "return")
+        blocks += [heading(name), *contents.stale(f"ablate/{name}"), *_cells(cells)]
+        measured = [(c["cell"], c["iqm"], *c["iqm_interval"]) for c in cells if c.get("iqm_interval")]
+        references = [(f"{label} (reference)", v, v, v) for label, v in document.get("references", {}).items()]
+        blocks += _drawn("IQM with its 95 % interval", [*references, *measured], "return") if measured else []
         for key in (key for key in rankings if key.split("/")[0] == name):
             shown = Collected()
             show_ranking(rankings[key], shown)
             blocks += [*contents.stale(f"ablate/{key}"), *shown.blocks]
     return blocks
+
+
+def _cells(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of an ablation's cells, without returns where no environment told any."""
+    if not any(cell.get("last") for cell in cells):
+        rows = [(c["cell"], c["epochs"], len(c["returns"]), ", ".join(map(str, c["diverged"])) or None) for c in cells]
+        return [table("Cells", ("cell", "epochs", "seeds", "diverged seeds"), rows)]
+    columns = ("cell", "epochs", "seeds", "last", "last 10", "IQM (last 10)", "95 % of it", "diverged seeds")
+    return [table("Returns by cell; ± is the standard deviation over seeds", columns, [_cell(c) for c in cells])]
 
 
 def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:

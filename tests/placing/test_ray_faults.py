@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,6 +125,21 @@ def test_jobs_get_the_memory_that_they_take_and_what_no_node_has_is_not_waited_f
     cluster = Cluster(1, lambda node, attempt: Outcome("here", node, 0, results={}))
     study(cluster, (1_500_000_000, 3_000_000_000))
     assert cluster.memory == [1_500_000_000, 0]
+
+
+@pytest.mark.parametrize(("gpus", "told"), [(0.0, 1), (1.0, 0)])
+def test_gpus_that_no_job_uses_are_told(gpus: float, told: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("ray")
+    has = {"CPU": 8, "GPU": 2}
+    cluster = SimpleNamespace(
+        nodes=lambda: [{"NodeID": "n", "Alive": True, "Resources": has}],
+        cluster_resources=lambda: has,
+        exceptions=SimpleNamespace(RayError=ConnectionError),
+    )
+    monkeypatch.setattr(by_ray, "joined", lambda _: nullcontext(cluster))
+    monkeypatch.setattr(by_ray, "_Study", lambda *_: SimpleNamespace(carry_out=lambda _: None))
+    by_ray.Ray(None, Resources(1, gpus)).place([], Board({}, Report()), lambda: False)
+    assert capsys.readouterr().err.count("The cluster has GPUs, which these jobs do not use") == told
 
 
 def test_without_a_node_that_is_fit_the_study_ends(study: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mopo_cli.data.statistics import DatasetStatistics, dataset_statistics
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.report.dataset import recipe_text, statistics_text, wrap
+from mopo_cli.report.dataset import recipe_text, statistics_text, with_names, wrap
 
 
 def known(obs_dim: int = 3, act_dim: int = 1, episodes: int = 4) -> DatasetStatistics:
@@ -50,6 +50,17 @@ def test_it_says_what_the_data_are_like() -> None:
         assert piece in text, piece
     assert words(text, "action[0]")[-8:] == ["at", "low", "0", "%,", "at", "high", "25", "%"]
     assert words(text, "obs[0]")[1:] == ["5", "5", "5", "5", "5", "0", "constant"]
+
+
+def test_columns_are_called_what_the_data_call_them() -> None:
+    statistics = with_names(known(), {"observation": ["flow", "temp", "temp2"], "action": ["valve"]})
+    text = statistics_text(statistics)
+    for piece in ("constant dimensions (1): flow", "duplicated dimensions (1): temp2 equals temp"):
+        assert piece in text, piece
+    assert words(text, "flow")[1:] == ["5", "5", "5", "5", "5", "0", "constant"]
+    assert words(text, "valve")[-8:] == ["at", "low", "0", "%,", "at", "high", "25", "%"]
+    assert "obs[" not in text and "action[" not in text
+    assert with_names(known(), {}) == known()
 
 
 def test_bars_are_as_long_as_their_counts() -> None:

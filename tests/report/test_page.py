@@ -78,6 +78,7 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
         NASTY,
         {key: record() for key in documents} | {"fetch-data": record(dataset_id=NASTY, env_id=None)},
         None,
+        ["position", NASTY],
         documents,
         {name: {0: lines, 1: lines} for name in names},
         dict.fromkeys(names, actions),
@@ -116,6 +117,35 @@ def test_a_run_has_only_the_sections_of_what_is_there() -> None:
     ]
     some = Contents("r", every.records, documents={"evaluate/a": every.documents["evaluate/a"]})
     assert run_page(some)[1] == ["How good each policy is", "How it was made"]
+
+
+def test_targets_are_called_what_the_data_call_them() -> None:
+    dimensions = [
+        {"target": f"change of observation {d}", "explained_variance": 0.5, "rmse": 1, "std": 2} for d in (0, 1)
+    ]
+    model = {"dimensions": dimensions, "holdout_mse": {}, "holdout_nll": {}}
+    contents = Contents("r", {"train-model": record()}, observed=["flow"], documents={"train-model": model})
+    text = checked(run_page(contents)[0]).text
+    assert "change of flow" in text and "change of observation 1" in text and "change of observation 0" not in text
+
+
+def test_an_ablation_without_returns_shows_its_order_and_no_empty_columns() -> None:
+    """A file has criteria by the alphabet: which of them orders the cells is written beside them."""
+    cells = [{"cell": name, "epochs": 2, "returns": {"0": {}}, "diverged": [], "last": None} for name in "ab"]
+    worth = {"best": "highest", "spearman": None, "chooses": "b", "regret": None, "meaning": "m"}
+    ranked = [
+        {
+            **{"cell": name, "rank": rank, "return": None, "diverged": [], "trained_in_this_model": True},
+            "values": values,
+        }
+        for rank, name, values in ((1, "b", {"action": 9.5, "fqe": 2.5}), (2, "a", {"action": 1.5, "fqe": 0.5}))
+    ]
+    ranking = {"table": "t", "by": "fqe", "criteria": {"action": worth, "fqe": worth}, "cells": ranked, "compared": 0}
+    documents = {"ablate/t": {"cells": cells, "references": {"data": 1.0}}, "ablate/t/rank": ranking | {"chosen": None}}
+    text = checked(run_page(Contents("r", dict.fromkeys(documents, record()), documents=documents))[0]).text
+    assert "t: cells by fqe, the best first" in text and "by action" not in text
+    assert text.index("2.5") < text.index("9.5") < text.index("0.5") < text.index("1.5"), "the first column orders them"
+    assert "IQM" not in text and "last 10" not in text
 
 
 def test_returns_measured_elsewhere_scores_and_published_numbers_are_told() -> None:

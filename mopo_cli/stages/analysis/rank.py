@@ -174,6 +174,7 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
     ]
     best = entries[order[0]] if means[first][order[0]] is not None else None
     return {
+        "by": first,
         "criteria": worth,
         "compared": sum(value is not None for value in truth),
         "cells": cells,
