@@ -131,9 +131,11 @@ def test_targets_are_called_what_the_data_call_them() -> None:
 
 def test_an_ablation_without_returns_shows_its_order_and_no_empty_columns() -> None:
     """A file has criteria by the alphabet: which of them orders the cells is written beside them."""
-    cells = [{"cell": name, "epochs": 2, "returns": {"0": {}}, "diverged": [], "last": None} for name in "ab"]
+    cells: list[dict[str, Any]] = [
+        {"cell": name, "epochs": 2, "returns": {"0": {}}, "diverged": [], "last": None} for name in "ab"
+    ]
     worth = {"best": "highest", "spearman": None, "chooses": "b", "regret": None, "meaning": "m"}
-    ranked = [
+    ranked: list[dict[str, Any]] = [
         {
             **{"cell": name, "rank": rank, "return": None, "diverged": [], "trained_in_this_model": True},
             "values": values,
