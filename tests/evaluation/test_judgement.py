@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mopo_cli.evaluation.fitted_q import Log, logged_returns
-from mopo_cli.evaluation.judgement import ALL, BETTER, WORSE, questions, sentence, slices
+from mopo_cli.evaluation.judgement import ALL, BETTER, EPISODES, WORSE, _drawn, questions, sentence, slices
 
 LENGTHS = (3, 2, 1, 2, 3, 4)
 
@@ -62,3 +62,10 @@ def test_the_sentence_has_the_numbers_of_the_estimators_that_count(
     seeds = {"0": seed, "1": seed | {"outside": 0.345}}
     said = sentence({"floor": floor, "seeds": seeds, "struck_out": struck, "verdict": verdict})
     assert len(struck) == 2 or said.endswith("; 34% of its actions are unlike the log's in similar states.")
+
+
+@pytest.mark.parametrize(("count", "some"), [(30, 30), (80, EPISODES)])
+def test_no_start_counts_twice(count: int, some: int) -> None:
+    """Else the spread of few starts would be divided by more of them than there are."""
+    drawn = _drawn(count, "starts").tolist()
+    assert len(set(drawn)) == len(drawn) == some and set(drawn) <= set(range(count))
