@@ -17,7 +17,7 @@ from mopo_cli.data.held_out import judge_rows
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.evaluation import judgement
 from mopo_cli.evaluation.clone import clone_of
-from mopo_cli.evaluation.fitted_q import FqeSettings
+from mopo_cli.evaluation.fitted_q import FqeSettings, FqeState, Log, start_fqe
 from mopo_cli.stages.analysis import judge as module
 from mopo_cli.stages.analysis import rank
 
@@ -176,7 +176,17 @@ def test_judging_that_is_stopped_and_killed_ends_with_the_same_bytes(
 def test_without_an_environment_ablate_ranks(trained: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank, "FQE", FqeSettings(critics=2, hidden=16, batch_size=16, first_steps=10, steps=20))
     ablate = "ablate --run run --config tiny.yaml --threads 1 --lam 1 --h 2 --seeds 1 --json"
+    logs: list[Log] = []
+
+    def noted(log: Log, *rest: Any) -> FqeState:
+        logs.append(log)
+        return start_fqe(log, *rest)
+
+    monkeypatch.setattr(rank, "start_fqe", noted)
     ranking = json.loads(mopo(ablate).out)["ranking"]
+    data, _ = read_dataset(next((trained.parent / "cache").rglob("dataset.h5")))
+    kept = data.rewards[judge_rows(data, 0.2)]
+    assert np.array_equal(logs[0].reward.numpy(), kept), "critics of the judge's episodes alone"
     values = [cell["values"]["fqe-low"] for cell in ranking["cells"]]
     assert values == sorted(values, reverse=True) and ranking["criteria"]["fqe"]["spearman"] is None
     assert {cell["cell"] for cell in ranking["cells"]} == {"mopo_max-var_lam1_h2", "mopo_none_h2"}
