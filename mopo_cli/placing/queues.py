@@ -150,8 +150,13 @@ def _without_streams() -> Iterator[None]:
         os.close(nothing)
 
 
+def log_of(batch: Path, record: SubmissionDocument) -> str:
+    """What the process around a job wrote to stderr, and the scheduler with it."""
+    path = batch / f"{record['id']}_0_log.err"
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
 def last_words(batch: Path, record: SubmissionDocument) -> str:
     """What the process around a job said, where the job could not be begun."""
-    path = batch / f"{record['id']}_0_log.err"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = log_of(batch, record)
     return first_line(text) if re.search(r"^[\w.]*(Error|Exception)\b", text, re.MULTILINE) else ""

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from mopo_cli.errors import SettingsError
 from mopo_cli.placing.engine import Resources
-from mopo_cli.placing.queues import FOREVER, last_words, undisturbed
+from mopo_cli.placing.queues import FOREVER, last_words, log_of, undisturbed
 from mopo_cli.placing.submitted import Work
 from mopo_cli.store.documents import SubmissionDocument
 
@@ -21,6 +22,7 @@ _ASK_SECONDS = 30.0
 _SETTLES_SECONDS = 60.0
 _LIMIT_MINUTES = 60
 _COUNTS = ("nodes", "ntasks_per_node", "array_parallelism", "signal_delay_s")
+_NO_MEMORY = re.compile(r"exceeded (job )?memory limit|oom[-_ ]kill", re.IGNORECASE)
 _SHELL = ("setup", "teardown", "srun_args")
 _TAKEN = ("array", "output", "error", "open_mode", "parsable", "wrap")
 
@@ -92,8 +94,9 @@ class Slurm:
         state = SlurmJob(batch, record["id"]).get_info("force").get("State", "")
         if state.startswith("CANCELLED"):
             return "it was cancelled in Slurm", True
-        if state == "OUT_OF_MEMORY":
-            return f"Slurm says {state}: --slurm mem=SIZE gives a job more", False
+        # With some settings of Slurm such a job only counts as failed.
+        if state == "OUT_OF_MEMORY" or _NO_MEMORY.search(log_of(batch, record)):
+            return "Slurm ended it for lack of memory: --slurm mem=SIZE gives a job more", False
         words = last_words(batch, record)
         return (f"Slurm says {state}" if state and state != "COMPLETED" else words or "it left the queue"), False
 

@@ -344,6 +344,32 @@ def test_slurm_says_why_a_job_is_gone(cluster: Path, tmp_path: Path) -> None:
     assert (cluster / "calls").read_text().count("sbatch") == 3, "what a person cancelled is not submitted again"
 
 
+@pytest.mark.parametrize(
+    ("job", "state", "log", "why"),
+    [
+        (501, "OUT_OF_MEMORY", "", "Slurm ended it for lack of memory: --slurm mem=SIZE gives a job more"),
+        (502, "FAILED", "slurmstepd-n1: error: Exceeded job memory limit", "Slurm ended it for lack of memory"),
+        (
+            503,
+            "FAILED",
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=9.0.",
+            "Slurm ended it for lack of memory",
+        ),
+        (504, "FAILED", "srun: error: n1: task 0: Killed", "Slurm says FAILED"),
+        (505, "COMPLETED", "ModuleNotFoundError: No module named 'x'", "ModuleNotFoundError: No module named 'x'"),
+    ],
+)
+def test_what_slurm_ended_for_lack_of_memory_is_told(
+    cluster: Path, tmp_path: Path, job: int, state: str, log: str, why: str
+) -> None:
+    """The numbers differ, as submitit remembers what became of each."""
+    (cluster / "accounts").write_text(f"JobID|State|NodeList\n{job}|{state}|a\n")
+    (tmp_path / f"{job}_0_log.err").write_text(log)
+    record: Any = {"engine": "slurm", "id": str(job), "batch": "b", "devices": None, "at": 1.0}
+    said, wanted = Slurm(Resources(), {}).obituary(tmp_path, record)
+    assert said.startswith(why) and not wanted
+
+
 def test_slurm_may_refuse(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cluster / "refusal").write_text("sbatch: unrecognized option '--flavour=x'\nTry \"sbatch --help\" for more\n")
     with pytest.raises(SettingsError, match=r"^sbatch refused the jobs: unrecognized option '--flavour=x'\.$"):
