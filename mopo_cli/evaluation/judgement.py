@@ -6,6 +6,7 @@ better third. One that misses such a return has wider intervals by as much; if t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -238,6 +239,8 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
 def sentence(result: Mapping[str, Any]) -> str:
     """The verdict with its numbers."""
     floor, low, high = (result["floor"]["discounted"][key] for key in ("value", "low", "high"))
+    if not isfinite(low):
+        return f"Not shown to be better than the logged behaviour: the judge has one episode only ({floor:.4g})."
     usable = [e for e in ESTIMATORS if e not in result["struck_out"]]
     logged = f"the logged behaviour's {floor:.4g} ({low:.4g} to {high:.4g})"
     if not usable:

@@ -1,6 +1,7 @@
 """How the judgement of policies without a simulator is shown."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from mopo_cli.report.console import Report
@@ -11,8 +12,9 @@ _NAMES = {"fqe": "fitted Q", "model": "in the judge's model"}
 
 def show_judgement(result: Mapping[str, Any], report: Report) -> None:
     """Prints the estimates, what the estimators are worth, and the verdict."""
+    episodes = result["episodes"]
     report.say(
-        f"The judge has {result['transitions']:,} transitions of {result['episodes']:,} episodes"
+        f"The judge has {result['transitions']:,} transitions of {episodes:,} episode{'' if episodes == 1 else 's'}"
         + (", which neither model nor policy has seen." if result["unseen"] else ".")
     )
     if not result["unseen"]:
@@ -49,9 +51,8 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
         ],
     )
     if all(not each["weighted"]["means_something"] for each in result["seeds"].values()):
-        report.say(
-            "WIS and DR mean nothing here: the policy acts too differently from the log (effective episodes < 10)."
-        )
+        why = "the judge has too few episodes" if episodes < 10 else "the policy acts too differently from the log"
+        report.say(f"WIS and DR mean nothing here: {why} (effective episodes < 10).")
     report.say(
         "unlike: the share of its actions that are farther than usual from all that the log did in similar states."
     )
@@ -75,8 +76,12 @@ def _row(name: str, each: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _interval(estimate: Mapping[str, float]) -> str:
-    return f"{format_number(estimate['value'])} ({format_number(estimate['low'])} to {format_number(estimate['high'])})"
+def _interval(estimate: Mapping[str, Any]) -> str:
+    """The value with its bounds. Those of a single episode are infinite, and None in what is read from a file."""
+    low, high = (estimate[key] for key in ("low", "high"))
+    within = None not in (low, high) and isfinite(low) and isfinite(high)
+    bounds = f"{format_number(low)} to {format_number(high)}" if within else "no interval"
+    return f"{format_number(estimate['value'])} ({bounds})"
 
 
 def _checked(each: Mapping[str, Any], allowed: float) -> str:

@@ -13,7 +13,7 @@ def show_ranking(result: dict[str, Any], report: Report) -> None:
     """Print the cells in their order, what each criterion is worth, how they were judged, and what is chosen."""
     cells, criteria = _tables(result)
     report.table(f"{result['table']}: cells by {_criteria(result)[0]}, the best first", *cells)
-    report.table("What each criterion is worth", *criteria)
+    report.table(f"What each criterion {'is worth' if result['compared'] else 'chooses'}", *criteria)
     for note in _notes(result):
         report.say(note)
 
@@ -40,7 +40,7 @@ def write_ranking(markdown: Path, csv: Path, result: dict[str, Any], returns: di
 
 
 def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-    """The cells in their order, and what each criterion is worth."""
+    """The cells in their order, and what each criterion is worth; no empty columns where no true return is known."""
     names = _criteria(result)
     cells = [
         (
@@ -56,6 +56,11 @@ def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[An
         (name, worth["best"], worth["spearman"], worth["chooses"], worth["regret"], worth["meaning"])
         for name, worth in worths
     ]
+    if not result["compared"]:
+        return [
+            (("rank", "cell", *names), [row[:-1] for row in cells]),
+            (("criterion", "best is", "chooses", "what it is"), [(row[0], row[1], row[3], row[5]) for row in criteria]),
+        ]
     return [
         (("rank", "cell", *names, "true return"), cells),
         (("criterion", "best is", "Spearman", "chooses", "regret", "what it is"), criteria),
@@ -83,7 +88,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
             notes.append(f"Last, as they have no {first} of every seed: {', '.join(silent)}.")
     if lost := [cell["cell"] for cell in result["cells"] if cell["diverged"]]:
         notes.append(f"Judged without the seeds that diverged: {', '.join(lost)}.")
-    if result["compared"] < LEAST:
+    if not result["compared"]:
+        notes.append("True returns are known of no cell, so nothing says here what each criterion is worth.")
+    elif result["compared"] < LEAST:
         notes.append(f"True returns are known of {result['compared']} cells: too few for a rank correlation.")
     else:
         notes.append(

@@ -1,5 +1,7 @@
 """What critics are asked, which episodes are good and bad ones, and what the verdict's sentence says."""
 
+from math import inf
+
 import pytest
 import torch
 
@@ -62,6 +64,14 @@ def test_the_sentence_has_the_numbers_of_the_estimators_that_count(
     seeds = {"0": seed, "1": seed | {"outside": 0.345}}
     said = sentence({"floor": floor, "seeds": seeds, "struck_out": struck, "verdict": verdict})
     assert len(struck) == 2 or said.endswith("; 34% of its actions are unlike the log's in similar states.")
+
+
+def test_the_sentence_of_one_episode_has_no_infinite_numbers() -> None:
+    everything = {"value": 0.5, "low": -inf, "high": inf}
+    seed = {"fqe": everything, "model": everything, "outside": 0.1}
+    result = {"floor": {"discounted": everything}, "seeds": {"0": seed}, "struck_out": []}
+    said = sentence(result | {"verdict": "not shown to be better"})
+    assert said == "Not shown to be better than the logged behaviour: the judge has one episode only (0.5)."
 
 
 @pytest.mark.parametrize(("count", "some"), [(30, 30), (80, EPISODES)])

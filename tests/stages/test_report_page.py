@@ -1,7 +1,9 @@
 """mopo report, from a run to a page, and what it refuses."""
 
 import json
+import re
 from copy import deepcopy
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +91,18 @@ def test_a_policy_sees_the_observations_in_the_users_units(tmp_path: Path) -> No
     assert (actions.logged == logged).all() and actions.names == ["action[0]"]
 
 
-def test_the_verdict_of_the_log_is_on_the_page(tiny_run: Path, mopo: Any) -> None:
-    interval = {"value": 2.5, "low": 1.25, "high": 4.75}
-    weighted = {"importance": 1.0, "doubly_robust": 2.0, "effective": 50.5, "means_something": True}
+@pytest.mark.parametrize(
+    ("episodes", "bounds", "shown"),
+    [
+        (20, (1.25, 4.75), ("2.5 (1.25 to 4.75)", "20 episodes, ", "the policy acts too differently")),
+        (1, (-inf, inf), ("2.5 (no interval)", "1 episode, ", "the judge has too few episodes")),
+    ],
+)
+def test_the_verdict_of_the_log_is_on_the_page(
+    tiny_run: Path, mopo: Any, episodes: int, bounds: tuple[float, float], shown: tuple[str, ...]
+) -> None:
+    interval = {"value": 2.5, "low": bounds[0], "high": bounds[1]}
+    weighted = {"importance": 1.0, "doubly_robust": 2.0, "effective": 1.5, "means_something": False}
     estimates = {
         "fqe": interval,
         "model": interval | {"cut": 0.0, "cut_steps": 0.0},
@@ -99,8 +110,9 @@ def test_the_verdict_of_the_log_is_on_the_page(tiny_run: Path, mopo: Any) -> Non
         "outside": 0.05,
     }
     judgement = {
-        **{"policy": NAME, "transitions": 10, "episodes": 2, "unseen": True, "gamma": 0.9, "sentence": "It is better."},
+        **{"policy": NAME, "transitions": 10, "episodes": episodes, "unseen": True, "gamma": 0.9},
         **{"floor": {"discounted": interval}, "clone": estimates, "seeds": {"0": estimates}, "struck_out": []},
+        "sentence": "It is better.",
         "calibration": {},
         "allowed": 1.0,
     }
@@ -113,7 +125,10 @@ def test_the_verdict_of_the_log_is_on_the_page(tiny_run: Path, mopo: Any) -> Non
     record_anew(tiny_run)
     assert mopo("report runs/tiny").code == 0
     page = checked((tiny_run / "report.html").read_text()).text
-    assert "It is better." in page and "2.5 (1.25 to 4.75)" in page and f"{NAME}: real returns" in page
+    assert all(text in page for text in ("It is better.", f"{NAME}: real returns", *shown))
+    assert not re.search(
+        r"\b(inf|None|nan)\b", page.partition("by the log alone")[2].partition("in the data's states")[0]
+    )
 
 
 def test_what_was_analysed_is_on_the_page(tiny_run: Path, mopo: Any) -> None:

@@ -143,7 +143,8 @@ def _prepare(
         stage.save_state(tensors, {"fit": fit_numbers, "fqe": fqe_numbers})
 
     keeping = _Keeping(stage, save)
-    stage.report.say(f"the judge's ensemble learns from {len(log.reward):,} transitions of {len(log.first):,} episodes")
+    episodes = f"{len(log.first):,} episode{'' if len(log.first) == 1 else 's'}"
+    stage.report.say(f"the judge's ensemble learns from {len(log.reward):,} transitions of {episodes}")
     while not fit.done:
         advance(fit, _BLOCK)
         keeping.look()
