@@ -39,6 +39,7 @@ ESTIMATORS = ("fqe", "model")
 """Those that the verdict is made of."""
 _NAMES = {"fqe": "fitted Q", "model": "the judge's model"}
 EPISODES = 50  # that are imagined per network and policy
+_ROUNDING = 1e-9
 _ENOUGH = 10  # effective episodes, below which importance weights mean nothing
 
 
@@ -243,6 +244,8 @@ def sentence(result: Mapping[str, Any]) -> str:
         return f"Not shown to be better than the logged behaviour: the judge has one episode only ({floor:.4g})."
     usable = [e for e in ESTIMATORS if e not in result["struck_out"]]
     logged = f"the logged behaviour's {floor:.4g} ({low:.4g} to {high:.4g})"
+    if not usable and high - low <= _ROUNDING * abs(floor):
+        return f"Not shown to be better than the logged behaviour: all of the judge's episodes return {floor:.4g}."
     if not usable:
         return f"Not shown to be better than the logged behaviour: no estimator agrees with the log ({logged})."
     bounds = [each[e][key] for each in result["seeds"].values() for e in usable for key in ("low", "high")]

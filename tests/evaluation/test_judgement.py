@@ -74,6 +74,15 @@ def test_the_sentence_of_one_episode_has_no_infinite_numbers() -> None:
     assert said == "Not shown to be better than the logged behaviour: the judge has one episode only (0.5)."
 
 
+def test_the_sentence_of_equal_episodes_says_that_they_are() -> None:
+    """There rounding alone strikes the estimators out."""
+    floor = {"value": 100.0, "low": 100.0 - 1e-14, "high": 100.0}
+    seed = {"fqe": floor, "model": floor, "outside": 0.1}
+    result = {"floor": {"discounted": floor}, "seeds": {"0": seed}, "struck_out": ["fqe", "model"]}
+    said = sentence(result | {"verdict": "not shown to be better"})
+    assert said == "Not shown to be better than the logged behaviour: all of the judge's episodes return 100."
+
+
 @pytest.mark.parametrize(("count", "some"), [(30, 30), (80, EPISODES)])
 def test_no_start_counts_twice(count: int, some: int) -> None:
     """Else the spread of few starts would be divided by more of them than there are."""
