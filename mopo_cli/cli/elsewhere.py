@@ -1,5 +1,6 @@
 """The options that hand a study out to other machines: `--on`, `--plan`, `--collect` and what a job gets."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ def open_hand_out(call: Call) -> "HandOut | None":
     if stray and not (on or plan):
         raise UsageError(f"{stray[0]} needs --on ENGINE or --plan FILE.", hint="mopo ablate --help")
     for name, value in of_jobs.items():
-        if value is not None and (value < 0 or (value == 0 and name != "--gpus-per-job")):
-            raise UsageError(f"{name} must be more than 0, not {value:g}.")
+        if value is not None and not (0 < value < math.inf or (value == 0 and name == "--gpus-per-job")):
+            raise UsageError(f"{name} must be more than 0 and finite, not {value:g}.")
     if slurm and on != "slurm":
         raise UsageError("--slurm needs --on slurm.", hint="mopo ablate --help")
     if not ways:

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Ray(Engine):
 
     address: str | None
     resources: Resources
+    _placed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         check_ray()
@@ -50,8 +51,9 @@ class Ray(Engine):
         """See `Engine.place`. SettingsError where no node has the resources, NetworkError where the cluster is lost."""
         with joined(self.address) as ray:
             check_resources(ray, self.resources)
-            if not self.resources.gpus and ray.cluster_resources().get("GPU"):
+            if not (self.resources.gpus or self._placed) and ray.cluster_resources().get("GPU"):
                 board.note("The cluster has GPUs, which these jobs do not use: --gpus-per-job 1 gives each job one.")
+            self._placed = True
             try:
                 _Study(ray, self.resources, files, board).carry_out(should_stop)
             except (ray.exceptions.RayError, ConnectionError) as error:
@@ -109,7 +111,8 @@ class _Study:
         elsewhere = {_NODE: f"!in({','.join(self._unfit)})"} if self._unfit else None
         memory = job.get("memory", 0)
         # What no node has room for is none the less begun, and says so itself.
-        rooms = [node.get("memory", 0) for node in fitting_nodes(self._ray, self._resources).values()]
+        nodes = fitting_nodes(self._ray, self._resources)
+        rooms = [has.get("memory", 0) for node, has in nodes.items() if node not in self._unfit]
         options = {"label_selector": elsewhere, "memory": memory if memory <= max(rooms, default=0) else 0}
         self._tasks[self._remote.options(**options).remote(task, self._keeper)] = name
 

@@ -56,7 +56,8 @@ class Local:
 
     def __init__(self, resources: Resources) -> None:
         self._slots = slots(resources)
-        self._memory = free_memory()  # before any of them has begun
+        self._memory = free_memory()
+        self._is_whole = False  # whether none of them took any of it then
         self._started: dict[str, Any] = {}
 
     def room(self, in_use: Sequence[str | None], memory: Sequence[int]) -> list[str | None]:
@@ -65,9 +66,12 @@ class Local:
         for devices in in_use:
             with suppress(ValueError):
                 free.remove(devices)
+        if not in_use:
+            self._memory, self._is_whole = free_memory(), True
         if self._memory is None:
             return free
-        largest = max((size for size in memory if size <= self._memory), default=0)
+        # Beside jobs that an earlier command began it is not known which could never fit: that is seen once they end.
+        largest = max((size for size in memory if size <= self._memory or not self._is_whole), default=0)
         return free[: max(0, self._memory // largest - len(in_use))] if largest else free
 
     def submit(self, works: Sequence[Work]) -> list[str]:
@@ -112,7 +116,7 @@ def slots(resources: Resources) -> list[str]:
         return [""] * most
     devices = gpu_names()
     if resources.gpus < 1:
-        places = [device for _ in range(int(1 / resources.gpus + 1e-9)) for device in devices]
+        places = [device for _ in range(min(most, int(1 / resources.gpus + 1e-9))) for device in devices]
     else:
         each = math.ceil(resources.gpus)
         places = [",".join(devices[i : i + each]) for i in range(0, len(devices) - each + 1, each)]

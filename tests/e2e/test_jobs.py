@@ -235,6 +235,8 @@ def test_a_job_that_cannot_be_carried_out_says_why(tiny_run: Path, mopo: Any, re
         ("--plan plan.txt --log tensorboard", "Jobs elsewhere have no --log, so it does not go with --plan."),
         ("--cpus-per-job 2", "--cpus-per-job needs --on ENGINE or --plan FILE."),
         ("--on local --cpus-per-job 0", "--cpus-per-job must be more than 0"),
+        ("--on local --gpus-per-job nan", "--gpus-per-job must be more than 0 and finite, not nan"),
+        ("--plan plan.txt --gpus-per-job inf", "--gpus-per-job must be more than 0 and finite, not inf"),
         ("--on local --slurm partition=gpu", "--slurm needs --on slurm."),
         ("--on slurm --slurm gpu", "--slurm takes KEY=VALUE, not 'gpu'."),
         ("--on kubernetes", "--on must be one of local, slurm, ray, ray://HOST:PORT, not 'kubernetes'."),

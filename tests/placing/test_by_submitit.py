@@ -193,6 +193,7 @@ def test_no_more_are_submitted_than_there_is_room_for(scripted: Any) -> None:
 
 def test_this_machine_takes_as_many_as_its_cpus_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     assert slots(Resources(2)) == [""] * 4
     assert slots(Resources(9)) == [""]
@@ -200,6 +201,7 @@ def test_this_machine_takes_as_many_as_its_cpus_and_gpus(monkeypatch: pytest.Mon
     assert slots(Resources(4, 1.0)) == ["2", "5"]
     assert slots(Resources(1, 2.0)) == ["2,5"]
     assert slots(Resources(1, 0.5)) == ["2", "5", "7", "2", "5", "7"]
+    assert slots(Resources(1, 1e-12)) == ["2", "5", "7", "2", "5", "7", "2", "5"]
     assert Local(Resources(1, 0.5)).room(["5", "2", "5"], [0]) == ["7", "2", "7"]
     with pytest.raises(SettingsError, match="has 3 GPUs"):
         slots(Resources(1, 4.0))
@@ -223,8 +225,23 @@ def test_this_machine_takes_as_many_as_its_memory_holds(
     """Of 11 GB; a job that does not fit at all says so itself and counts for nothing."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr("mopo_cli.placing.queues.free_memory", lambda: 11 * 10**9)
-    local = Local(Resources())
-    assert local.room([""] * in_use, [size * 10**9 for size in memory]) == [""] * room
+    local, sizes = Local(Resources()), [size * 10**9 for size in memory]
+    local.room([], sizes)
+    assert local.room([""] * in_use, sizes) == [""] * room
+
+
+def test_beside_jobs_of_an_earlier_command_none_begins_that_would_fit_once_they_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 11 GB a job of 6 GB that was at work already has taken 6: another is to wait for it, not to be refused."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    free = [5 * 10**9]
+    monkeypatch.setattr("mopo_cli.placing.queues.free_memory", lambda: free[0])
+    local, sizes = Local(Resources()), [6 * 10**9, 10**9, 30 * 10**9]
+    assert local.room([""], sizes) == []
+    free[0] = 11 * 10**9
+    assert local.room([], sizes) == [""]
+    assert local.room([""], sizes) == []
 
 
 @pytest.mark.parametrize(
@@ -242,13 +259,16 @@ def test_a_job_gets_a_gpu_where_there_is_one_and_its_share_of_the_cpus(
     monkeypatch: pytest.MonkeyPatch, asked: tuple[int | None, float | None], device: str, gets: tuple[int, float]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     assert usual_resources(*asked, device) == Resources(*gets)
 
 
-def test_without_a_gpu_here_a_job_has_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On other machines there may be one, where a device is named."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+@pytest.mark.parametrize("visible", ["", "-1", "0,1"])
+def test_without_a_gpu_here_a_job_has_one_cpu(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    """Whatever is said to be visible. On other machines there may be one, where a device is named."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert usual_resources(None, None, "auto") == Resources(1, 0.0)
     assert usual_resources(None, None, "cuda") == Resources(1, 1.0)
 

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,8 +53,8 @@ def test_a_worker_that_was_killed_lacks_nothing(monkeypatch: pytest.MonkeyPatch,
 class Cluster:
     """Stands for Ray: nodes take the jobs, each the first that is not excluded, and end them as ``end`` says."""
 
-    def __init__(self, nodes: int, end: Callable[[str, int], Outcome]) -> None:
-        self.names, self.end = [f"n{number}" for number in range(nodes)], end
+    def __init__(self, nodes: int, end: Callable[[str, int], Outcome], has: Sequence[float] = (2e9, 2e9)) -> None:
+        self.names, self.end, self.has = [f"n{number}" for number in range(nodes)], end, has
         self.exceptions = SimpleNamespace(RayError=ConnectionError)
         self.util = SimpleNamespace(client=SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: True)))
         self.began: list[tuple[str, str]] = []
@@ -65,7 +65,8 @@ class Cluster:
         return SimpleNamespace(get_node_id=lambda: "0" * 56)
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1, "memory": 2e9}} for name in self.names]
+        each = zip(self.names, self.has, strict=False)
+        return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1, "memory": memory}} for name, memory in each]
 
     def remote(self, **_: Any) -> Callable[[Any], Any]:
         empty = SimpleNamespace(remote=dict)
@@ -127,6 +128,15 @@ def test_jobs_get_the_memory_that_they_take_and_what_no_node_has_is_not_waited_f
     assert cluster.memory == [1_500_000_000, 0]
 
 
+def test_a_job_does_not_wait_for_the_memory_of_a_node_that_gets_no_more(study: Any) -> None:
+    def end(node: str, attempt: int) -> Outcome:
+        return Outcome("here", node, unfit=FULL) if node == "n0" else Outcome("here", node, 0, results={})
+
+    cluster = Cluster(2, end, has=(4e9, 2e9))
+    study(cluster, (3_000_000_000, 1_500_000_000))
+    assert cluster.memory == [3_000_000_000, 1_500_000_000, 0, 1_500_000_000]
+
+
 @pytest.mark.parametrize(("gpus", "told"), [(0.0, 1), (1.0, 0)])
 def test_gpus_that_no_job_uses_are_told(gpus: float, told: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     pytest.importorskip("ray")
@@ -138,7 +148,9 @@ def test_gpus_that_no_job_uses_are_told(gpus: float, told: int, monkeypatch: pyt
     )
     monkeypatch.setattr(by_ray, "joined", lambda _: nullcontext(cluster))
     monkeypatch.setattr(by_ray, "_Study", lambda *_: SimpleNamespace(carry_out=lambda _: None))
-    by_ray.Ray(None, Resources(1, gpus)).place([], Board({}, Report()), lambda: False)
+    engine = by_ray.Ray(None, Resources(1, gpus))
+    for _ in ("models", "cells"):
+        engine.place([], Board({}, Report()), lambda: False)
     assert capsys.readouterr().err.count("The cluster has GPUs, which these jobs do not use") == told
 
 
