@@ -189,6 +189,10 @@ class _Study:
             check_resources(self._ray, self._resources)
             self._check_fit()
             self._idle_since = time.monotonic()
+            # What waits may be waiting for a node, or its memory, that is there no more.
+            for task in list(self._tasks):
+                self._ray.cancel(task)
+                self._begin(self._tasks.pop(task))
 
     def _stop(self) -> None:
         """Have what runs save, and take what it keeps."""

@@ -116,6 +116,23 @@ def test_a_job_tells_the_memory_that_it_takes(tiny_run: Path, mopo: Any) -> None
     assert json.loads(Path(lines()[0].split()[1]).read_text())["memory"] == 0
 
 
+@pytest.mark.parametrize(("asked", "given"), [("cuda:1", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")])
+def test_a_job_counts_the_gpus_that_it_is_given(
+    tiny_run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch, asked: str, given: str
+) -> None:
+    devices = []
+
+    def refuse(file: Path) -> bool:
+        devices.append(json.loads(file.read_text())["execution"]["device"])
+        return True
+
+    on(monkeypatch, Here(mopo, refuse))
+    assert mopo(f"{TWO} --run {tiny_run} --on local --cells-per-job 2 --device {asked}").code == 7
+    assert devices == [given]
+    assert mopo(f"{TWO} --run {tiny_run} --plan plan.txt --cells-per-job 2 --device {asked}").code == 0
+    assert json.loads(Path(lines()[0].split()[1]).read_text())["execution"]["device"] == asked
+
+
 def test_a_part_is_collected_with_a_word_on_the_rest_and_only_that_is_planned_again(tiny_run: Path, mopo: Any) -> None:
     nothing = mopo(f"{ABLATE} --run {tiny_run} --collect")
     assert nothing.code == 4 and "None of the jobs has finished yet" in nothing.err

@@ -137,6 +137,24 @@ def test_a_job_does_not_wait_for_the_memory_of_a_node_that_gets_no_more(study: A
     assert cluster.memory == [3_000_000_000, 1_500_000_000, 0, 1_500_000_000]
 
 
+def test_what_waits_for_a_node_that_is_gone_is_handed_out_again(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of 3 GB waits for the node that has 4. Without it, it is begun anyway, and says itself what it lacks."""
+    monkeypatch.setattr(by_ray, "_IDLE_SECONDS", 0.0)
+    cluster = Cluster(2, lambda node, attempt: Outcome("here", node, 0, results={}), has=(4e9, 2e9))
+    cancelled: list[int] = []
+
+    def wait(tasks: list[int], **_: Any) -> tuple[list[int], list[int]]:
+        if 0 in tasks:
+            cluster.names.remove("n0")
+            cluster.has = (2e9,)
+            return [], tasks
+        return tasks[:1], tasks[1:]
+
+    cluster.wait, cluster.cancel = wait, cancelled.append  # type: ignore[method-assign, attr-defined]
+    assert study(cluster, (3_000_000_000, 1_500_000_000)).count("done") == 2
+    assert cancelled[:2] == [0, 1] and cluster.memory[:4] == [3_000_000_000, 1_500_000_000, 0, 1_500_000_000]
+
+
 @pytest.mark.parametrize(("gpus", "told"), [(0.0, 1), (1.0, 0)])
 def test_gpus_that_no_job_uses_are_told(gpus: float, told: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     pytest.importorskip("ray")

@@ -5,7 +5,7 @@ the stage is called again it takes over what they made, and may write jobs that 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
@@ -131,6 +131,8 @@ class HandOut:
     def _write(self, job: Job, stage: Stage, what: str, makes: list[tuple[Path, str]]) -> str:
         if self.engine is None and self.plan is None:
             return NOT_YET
+        if self.engine is not None:  # a job sees the GPUs alone that an engine gives it, which it counts from 0
+            job = replace(job, execution=job.execution | {"device": stage.options.device.partition(":")[0]})
         file = write_job(job, stage.run)
         if file in self._carried_out:
             return UNFIT

@@ -12,8 +12,8 @@ from mopo_cli.engine.rows import Rows
 from mopo_cli.stages.common.memory_estimates import model_bytes, policy_bytes
 from mopo_cli.stages.common.open_world import uncertainty_names
 
-_PROCESS = 300_000_000
-"""Measured: Python, torch and mopo, before there are data."""
+_PROCESS = 400_000_000
+"""Measured: Python, torch and mopo before there are data, and the process that plays episodes meanwhile."""
 _CPU = torch.device("cpu")
 
 
