@@ -73,9 +73,8 @@ class Board:
             self.tell_progress()
 
     def note(self, text: str) -> None:
-        """Say something about the study as a whole."""
-        if not self._is_table:
-            self._report.say(text)
+        """Say something about the study as a whole; beside a table it stands above it."""
+        self._report.say(text)
 
     def tell_progress(self) -> None:
         """Say how many jobs are in which state, and how far those are that run."""

@@ -37,9 +37,7 @@ def _introduction(contents: Contents) -> list[str]:
 def _sections(contents: Contents) -> list[Section]:
     return [
         Section("What was logged", _dataset(contents)),
-        Section(
-            "What the model predicts well and badly", _model(contents.documents.get("train-model"), contents.observed)
-        ),
+        Section("What the model predicts well and badly", _model(contents.documents.get("train-model"))),
         Section("Where the model is unsure, and where it errs", _diagnoses(contents)),
         Section("How training went", training_section(contents.curves, _references(contents))),
         Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
@@ -81,19 +79,14 @@ def _columns(columns: Sequence[Column]) -> str:
     return table(f"Dimensions{more}", ("", "min", "1 %", "median", "99 %", "max", "mean", "std"), rows)
 
 
-def _model(model: Mapping[str, Any] | None, observed: Sequence[str]) -> list[str]:
+def _model(model: Mapping[str, Any] | None) -> list[str]:
     if model is None:
         return []
     blocks = []
-    names = {f"change of observation {d}": f"change of {name}" for d, name in enumerate(observed)}
     if dimensions := model.get("dimensions"):
         # A target that does not vary has no explained variance.
         ordered = sorted(dimensions, key=lambda d: -1e300 if (e := d["explained_variance"]) is None else e)
-        explained = [
-            (names.get(d["target"], d["target"]), value)
-            for d in ordered
-            if (value := d["explained_variance"]) is not None
-        ]
+        explained = [(d["target"], value) for d in ordered if (value := d["explained_variance"]) is not None]
         if explained:
             (worst, low), (best, high) = explained[0], explained[-1]
             blocks.append(
@@ -102,10 +95,7 @@ def _model(model: Mapping[str, Any] | None, observed: Sequence[str]) -> list[str
                     f"the variance) and {worst} worst ({percent(low)}). 0 % is no better than to predict the mean."
                 )
             )
-        rows = [
-            (names.get(d["target"], d["target"]), d["explained_variance"], d["rmse"], d["std"])
-            for d in ordered[:_MOST_ROWS]
-        ]
+        rows = [(d["target"], d["explained_variance"], d["rmse"], d["std"]) for d in ordered[:_MOST_ROWS]]
         more = f", the worst {_MOST_ROWS} of {len(ordered)}" if len(ordered) > _MOST_ROWS else ""
         columns = ("target", "explained variance", "root mean squared error", "standard deviation in the data")
         blocks.append(table(f"Held-out transitions by target, the worst first{more}", columns, rows))

@@ -34,15 +34,13 @@ class Actions:
 class Contents:
     """What a page is made of: the records of run.json by stage, and what is there of the files that they name.
 
-    ``observed`` are the names of an observation's numbers, where the data name them. ``documents`` are the JSON files
-    by the stage that wrote them; ``curves`` the epochs of every seed and ``actions`` what the policies do, both by the
-    policy's name; ``missing`` says what could not be read, a sentence each.
+    ``documents`` are the JSON files by the stage that wrote them; ``curves`` the epochs of every seed and ``actions``
+    what the policies do, both by the policy's name; ``missing`` says what could not be read, a sentence each.
     """
 
     name: str
     records: Mapping[str, StageRecord]
     statistics: DatasetStatistics | None = None
-    observed: Sequence[str] = ()
     documents: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     actions: Mapping[str, Actions] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """train-model: fit the dynamics ensembles to the dataset and publish them with a report of what they predict badly."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -187,7 +188,7 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
         meta["target_scale"] = settings.target_scale
     if share:
         meta["judge_share"] = share
-    dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0))
+    dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0), data.info.names.get("obs", []))
     outputs = {"model": run.model, "description": run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), tensors, meta)
     write_json(stage.out.stage(outputs["description"]), {**meta, "dimensions": dimensions})
@@ -204,10 +205,12 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
     return stage.finish(outputs, extra)
 
 
-def _dimension_report(fit: FitState, errors: torch.Tensor) -> list[dict[str, Any]]:
+def _dimension_report(fit: FitState, errors: torch.Tensor, observed: Sequence[str]) -> list[dict[str, Any]]:
+    """How well each target is predicted, called by the names of an observation's numbers where there are some."""
     variance = fit.data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
-    names = [f"change of observation {d}" for d in range(fit.data.frame)] + ["reward"]
-    rows = zip(names, errors.tolist(), variance.tolist(), strict=True)
+    frame = fit.data.frame
+    of = observed[:frame] if len(observed) >= frame else [f"observation {d}" for d in range(frame)]
+    rows = zip([*(f"change of {name}" for name in of), "reward"], errors.tolist(), variance.tolist(), strict=True)
     return [
         {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}
         for name, error, var in rows

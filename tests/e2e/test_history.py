@@ -41,7 +41,7 @@ def test_positions_alone_are_predicted_with_a_history(tmp_path: Path, mopo: Any,
         assert (said in fetched.err) == (history == 3)
         assert mopo(f"{MODEL} {run}").code == 0
         model = json.loads(Path(f"h{history}/model/model.json").read_text())
-        assert [d["target"] for d in model["dimensions"]] == ["change of observation 0", "reward"]
+        assert [d["target"] for d in model["dimensions"]] == ["change of position", "reward"]
         assert model.get("history", 1) == history
         explained[history] = model["dimensions"][0]["explained_variance"]
     assert explained[1] < 0.6 and explained[3] > 0.95

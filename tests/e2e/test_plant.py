@@ -15,7 +15,7 @@ from mopo_cli import load_policy
 from mopo_cli.data.transition_files import read_dataset, read_rollouts
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings
-from mopo_cli.stages.analysis import judge
+from mopo_cli.stages.analysis import judge, rank
 
 MAP = "obs=temp+pressure,action=valve_*,reward=yield,episode=batch,terminal=failed"
 LIMIT = 75.0
@@ -83,14 +83,19 @@ def test_from_a_csv_file_to_a_policy_its_verdict_and_its_use(
     assert {path.name for path in Path("runs/plant/evaluations").iterdir()} == {f"{skipped['policy']}-ope.json"}
 
 
-def test_a_grid_without_an_environment_is_trained_all_the_same(plant: int, mopo: Any) -> None:
+def test_a_grid_without_an_environment_is_trained_and_ranked_all_the_same(
+    plant: int, mopo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank, "FQE", FqeSettings(critics=2, hidden=8, batch_size=16, first_steps=10, steps=10))
     assert mopo(f"fetch-data --dataset plant.csv --columns {MAP}").code == 0
     small = "--config tiny.yaml --threads 1 --json"
     for stage in ("train-model", "select-elites"):
         assert mopo(f"{stage} --config tiny.yaml --json").code == 0
     outcome = mopo(f"ablate --penalty max-var,none --epochs 1 {small}")
     assert outcome.code == 0, outcome.err
-    cells = json.loads(outcome.out)["cells"]
+    result = json.loads(outcome.out)
+    cells = result["cells"]
+    assert result["ranking"]["rank"] == "ope" and len(result["ranking"]["cells"]) == 2
     assert len(cells) == 2 and all(cell["last"] is None and not cell["diverged"] for cell in cells)
     assert Path("runs/plant").joinpath("ablations").is_dir()
 

@@ -78,7 +78,6 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
         NASTY,
         {key: record() for key in documents} | {"fetch-data": record(dataset_id=NASTY, env_id=None)},
         None,
-        ["position", NASTY],
         documents,
         {name: {0: lines, 1: lines} for name in names},
         dict.fromkeys(names, actions),
@@ -117,16 +116,6 @@ def test_a_run_has_only_the_sections_of_what_is_there() -> None:
     ]
     some = Contents("r", every.records, documents={"evaluate/a": every.documents["evaluate/a"]})
     assert run_page(some)[1] == ["How good each policy is", "How it was made"]
-
-
-def test_targets_are_called_what_the_data_call_them() -> None:
-    dimensions = [
-        {"target": f"change of observation {d}", "explained_variance": 0.5, "rmse": 1, "std": 2} for d in (0, 1)
-    ]
-    model = {"dimensions": dimensions, "holdout_mse": {}, "holdout_nll": {}}
-    contents = Contents("r", {"train-model": record()}, observed=["flow"], documents={"train-model": model})
-    text = checked(run_page(contents)[0]).text
-    assert "change of flow" in text and "change of observation 1" in text and "change of observation 0" not in text
 
 
 def test_an_ablation_without_returns_shows_its_order_and_no_empty_columns() -> None:

@@ -78,12 +78,11 @@ def _contents(run: RunFolder, records: Mapping[str, StageRecord]) -> Contents:
     missing = [f"Not shown, as it is gone: {path}." for place, path in wanted.items() if place not in files]
     check_recorded(run, describe_files(run, {" ".join(place): path for place, path in files.items()}))
     documents = {key: read_json(path) for (key, role), path in files.items() if _is_document(key, role)}
-    statistics, names, actions = None, dict[str, list[str]](), dict[str, Actions]()
+    statistics, actions = None, dict[str, Actions]()
     if dataset := files.get(("fetch-data", "dataset")):
         transitions, info = read_dataset(dataset)
         newest = newest_frames(transitions, info)
-        names = column_names(*newest)
-        statistics = with_names(dataset_statistics(*newest), names)
+        statistics = with_names(dataset_statistics(*newest), column_names(*newest))
         sha256 = records["fetch-data"].outputs["dataset"]["sha256"]
         for name, policies in _by_policy(files, "policy").items():
             made_from = records[f"train-policy/{name}"].inputs.get("dataset")
@@ -91,8 +90,7 @@ def _contents(run: RunFolder, records: Mapping[str, StageRecord]) -> Contents:
                 actions[name] = actions_in_data(policies, transitions, info)
             else:
                 missing.append(f"What {name} does is not shown, as it was trained on other data.")
-    observed = names.get("observation", [])
-    return Contents(folder_name(run.root), records, statistics, observed, documents, _curves(files), actions, missing)
+    return Contents(folder_name(run.root), records, statistics, documents, _curves(files), actions, missing)
 
 
 def _places(records: Mapping[str, StageRecord]) -> Iterator[tuple[str, str]]:
