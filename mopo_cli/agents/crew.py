@@ -105,12 +105,12 @@ class Crew:
             remember(loop, Past(indices[0], torch.from_numpy(np.concatenate(rolling)), list(positions), rows))
 
 
-def crew_size(members: int, device: torch.device, oracle: bool = False) -> int:
-    """How many processes should train so many members; 0: this one alone.
+def crew_size(members: int, device: torch.device, oracle: bool = False, threads: int | None = None) -> int:
+    """How many processes should train so many members, with as many threads as this one or so many; 0: one alone.
 
     A simulator's threads cannot be forked, so members with the oracle penalty stay in this process.
     """
-    processes = min(thread_count(), members)
+    processes = min(threads or thread_count(), members)
     return processes if processes > 1 and can_fork() and device.type == "cpu" and not oracle else 0
 
 

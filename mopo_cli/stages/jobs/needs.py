@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from mopo_cli.agents.crew import crew_size
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.data.transition_files import dataset_shape
 from mopo_cli.dynamics.penalties import ORACLE
@@ -23,7 +24,7 @@ def policies_memory(stack: Sequence[TrainPolicy], dataset: Path, threads: int) -
     longest = max(stack, key=lambda settings: settings.h)
     rows = Rows(obs_dim, act_dim, len(uncertainty_names(longest, [longest.penalty])))
     members = sum(settings.seed_count for settings in stack)
-    processes = min(threads, members) if min(threads, members) > 1 and longest.penalty != ORACLE else 0
+    processes = crew_size(members, _CPU, longest.penalty == ORACLE, threads)
     needed = policy_bytes(longest, rows, transitions, _CPU, processes, longest.h, members)
     return _PROCESS + sum(needed.values())
 
