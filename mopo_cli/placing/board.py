@@ -36,7 +36,7 @@ class Board:
     def __init__(self, what: Mapping[str, str], report: Report) -> None:
         self.lines = {name: Line(text) for name, text in what.items()}
         self._report = report
-        self._told = time.monotonic()
+        self._last_said = time.monotonic()
         self._is_table = False
 
     @contextmanager
@@ -69,7 +69,7 @@ class Board:
         line.why = why or line.why
         if state != before or why:
             self._tell(name)
-        elif time.monotonic() - self._told > _HEARTBEAT_SECONDS:
+        elif time.monotonic() - self._last_said > _HEARTBEAT_SECONDS:
             self.tell_progress()
 
     def note(self, text: str) -> None:
@@ -78,7 +78,7 @@ class Board:
 
     def tell_progress(self) -> None:
         """Say how many jobs are in which state, and how far those are that run."""
-        self._told = time.monotonic()
+        self._last_said = time.monotonic()
         for name, line in self.lines.items():
             if line.state == "running":
                 self._tell(name)

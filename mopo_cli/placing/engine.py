@@ -51,8 +51,8 @@ def epochs(folder: Path) -> tuple[int, float | None] | None:
 def first_line(text: str) -> str:
     """What a failed `mopo job` says: its error's sentence, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), None)
-    return told or (lines[-1] if lines else "it ended without a word")
+    error = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), None)
+    return error or (lines[-1] if lines else "it ended without a word")
 
 
 def killed(signum: int) -> str:

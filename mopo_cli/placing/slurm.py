@@ -155,5 +155,5 @@ def _outside_of_jobs() -> Iterator[None]:
 def _refusal(text: str) -> str:
     """The sentence in which sbatch says what is wrong."""
     lines = [line for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("sbatch: ")] or lines or ["it did not say why"]
-    return told[-1].removeprefix("sbatch: ").removeprefix("error: ").removeprefix("fatal: ").rstrip(".") + "."
+    said = [line for line in lines if line.startswith("sbatch: ")] or lines or ["it did not say why"]
+    return said[-1].removeprefix("sbatch: ").removeprefix("error: ").removeprefix("fatal: ").rstrip(".") + "."

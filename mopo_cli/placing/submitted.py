@@ -123,8 +123,8 @@ class Work:
         return first_line(self._stderr.read_text(encoding="utf-8", errors="replace"))
 
     def _tell(self, state: Literal["running", "stopped", "requeued", "ended"], code: int = 0, why: str = "") -> None:
-        told = {"state": state, "code": code, "why": why, "host": socket.gethostname(), "pid": os.getpid()}
-        write_json(_state_file(self.batch, self.file), {**told, "at": time.time()})
+        document = {"state": state, "code": code, "why": why, "host": socket.gethostname(), "pid": os.getpid()}
+        write_json(_state_file(self.batch, self.file), {**document, "at": time.time()})
 
 
 def _warned(came: list[int]) -> bool:

@@ -57,10 +57,12 @@ class Here:
         self.mopo, self.refuse = mopo, refuse
         self.placed: list[str] = []
         self.stages: list[str] = []
+        self.shown: list[str] = []
 
     def place(self, files: Sequence[Path], board: Board, should_stop: Callable[[], bool]) -> None:
         for file in files:
             self.placed.append(file.stem)
+            self.shown.append(board.lines[file.stem].what)
             self.stages.append(json.loads(file.read_text())["stage"])
             board.change(file.stem, "running", "here")
             code = 1 if self.refuse(file) else self.mopo(f"job {file}").code
@@ -209,6 +211,9 @@ def test_a_table_has_its_models_trained_by_jobs_before_the_cells_that_need_them(
     command = f"ablate --table mopo-3 --datasets {sets} --only MOPO,MBPO --config tiny.yaml --threads 1 --seeds 1"
     engine = on(monkeypatch, Here(mopo))
     assert mopo(f"{command} --run papers --on local").code == 0
+    runs = [f"generate-{name}-random" for name in ("InvertedPendulum-v5", "Pendulum-v1")]
+    jobs = ("model", "mopo_lam1_h2 (seed 0)", "mbpo_h2 (seed 0)")
+    assert sorted(engine.shown) == sorted(f"{job} of {run}" for job in jobs for run in runs)
     assert engine.stages == ["train-model"] * 2 + ["train-policy"] * 4
     assert mopo(f"{command} --run alone").code == 0
     mine, theirs = (json.loads(Path(root, "mopo-3.json").read_text())["lines"] for root in ("papers", "alone"))

@@ -4,7 +4,7 @@ A stage writes the jobs of what it lacks and ends. Then they are carried out, al
 the stage is called again it takes over what they made, and may write jobs that need that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -104,14 +104,14 @@ class HandOut:
         makes = stage.run.root, stage.key
         if makes in self.failures:
             return self.failures[makes]
-        return self._write(_of_model(stage, elites, self.resources), stage, f"model of {stage.run.root.name}", [makes])
+        return self._write(_of_model(stage, elites, self.resources), stage, "model", [makes])
 
     def _carry_out(self, report: Report) -> None:
         assert self.engine is not None
         files, jobs = list(self.jobs), self.jobs
         self.jobs = {}
         self._carried_out.update(files)
-        board = Board({file.stem: jobs[file][0] for file in files}, report)
+        board = Board(_descriptions({file: jobs[file][0] for file in files}), report)
         with catch_signals(self), board.shown():
             self.engine.place(files, board, lambda: bool(self.signal))
         for name, why in board.failures().items():
@@ -141,6 +141,12 @@ class HandOut:
             write_job(job, stage.run)
         self.jobs[file] = what, makes
         return PLANNED
+
+
+def _descriptions(jobs: Mapping[Path, str]) -> dict[str, str]:
+    """What each job trains, by its name; with the run that it belongs to where there are several, as in a table."""
+    several = len({file.parents[1] for file in jobs}) > 1
+    return {file.stem: f"{what} of {file.parents[1].name}" if several else what for file, what in jobs.items()}
 
 
 def _gpu_bytes() -> float:
