@@ -59,17 +59,15 @@ def bench(
     from mopo_cli.bench.run_time import check_room
     from mopo_cli.engine.parallel import thread_count
     from mopo_cli.stages.common.inputs import open_device, open_recorder
-    from mopo_cli.stages.common.options import Options
     from mopo_cli.stages.common.watch import free_processes
     from mopo_cli.store.lineage import tool_versions
 
     before = _earlier(compare)
     task, preset = _task(call, rows, methods)
-    options = Options(device=call.device, threads=call.threads, engine=call.engine, products=call.products)
-    device = open_device(options)
+    device = open_device(call.options)
     check_room(task, seeds, device)
-    record, threads = open_recorder(options, device), thread_count()
-    engine = "eager" if record is None else "compile" if call.engine == "compile" else "cudagraph"
+    record, threads = open_recorder(call.options, device), thread_count()
+    engine = "eager" if record is None else "compile" if call.options.engine == "compile" else "cudagraph"
     about = {
         "preset": preset,
         "device": str(device),
@@ -82,7 +80,7 @@ def bench(
         _check_alike(compare, before, about)
     products = _products(call)
     size = crew_size(seeds, device)
-    processes = free_processes(options, device, seeds, size)
+    processes = free_processes(call.options, device, seeds, size)
     rates, projection = _measure(task, seeds, device, seconds, record, processes, call.report)
     result: dict[str, Any] = {
         **about,
@@ -161,7 +159,7 @@ def _products(call: Call) -> dict[str, Any] | None:
     choice = in_use()
     if choice is None:
         return None
-    speeds: Any = measured_here().speeds if call.products == AUTO else {}
+    speeds: Any = measured_here().speeds if call.options.products == AUTO else {}
     rows = [(kind, *(speeds.get(kind, {}).get(name) for name in LIBRARIES), chosen) for kind, chosen in choice.items()]
     title = "Products: billion operations a second on one thread, measured once on this machine"
     call.report.table(title if speeds else "Products", ("kind", *LIBRARIES, "by"), rows)

@@ -1,9 +1,9 @@
 """What a stage needs of the command line: the run, its data set, the settings and their origins."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mopo_cli.cli.options import Call
 from mopo_cli.config.fields import DATA_FILE, Settings
@@ -15,12 +15,10 @@ from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.report import Report
+from mopo_cli.stages.common.options import Options
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.lineage import StageRecord, read_lineage
 from mopo_cli.store.run import RunFolder, dataset_slug, resolve_run
-
-if TYPE_CHECKING:
-    from mopo_cli.stages.common.options import Options
 
 S = TypeVar("S", bound=Settings)
 
@@ -34,7 +32,7 @@ class Context:
     dataset: str | None
     preset: str | None
 
-    def settle(self, stage: type[S], flags: Mapping[str, Any] | None = None) -> "tuple[S, Options]":
+    def settle(self, stage: type[S], flags: Mapping[str, Any] | None = None) -> tuple[S, Options]:
         """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
         return settle(self.call, stage, self.dataset, self.preset, flags, self.call.method, self.has_data_file)
 
@@ -69,7 +67,7 @@ class Context:
             return
         else:
             settings = FetchData(**record.settings)
-            options = execution(self.call, record.extra.get("origins", {}))
+            options = replace(self.call.options, origins=record.extra.get("origins", {}))
         run_fetch_data(self.run, settings, options, self._without_hints())
 
     def select_elites_if_missing(self, method: str | None = None) -> None:
@@ -123,7 +121,7 @@ def settle(
     flags: Mapping[str, Any] | None = None,
     method: str | None = None,
     data_file: bool = False,
-) -> "tuple[S, Options]":
+) -> tuple[S, Options]:
     """A stage's settings, and the options that carry their origins. Raises what ``resolve`` raises."""
     resolved = resolve(
         stage,
@@ -134,16 +132,7 @@ def settle(
         method=method,
         data_file=data_file,
     )
-    return resolved.settings, execution(call, resolved.origins)
-
-
-def execution(call: Call, origins: dict[str, str]) -> "Options":
-    """How to execute a stage whose settings come from ``origins``."""
-    from mopo_cli.stages.common.options import Options
-
-    not_shared = ("origins", "save_seconds")
-    shared = {field.name: getattr(call, field.name) for field in fields(Options) if field.name not in not_shared}
-    return Options(**shared, origins=origins)
+    return resolved.settings, replace(call.options, origins=resolved.origins)
 
 
 def fetched(run: RunFolder) -> StageRecord | None:

@@ -58,15 +58,15 @@ def open_hand_out(call: Call) -> "HandOut | None":
         raise UsageError("--slurm needs --on slurm.", hint="mopo ablate --help")
     if not ways:
         return None
-    if call.log:
+    if call.options.log:
         raise UsageError(
             f"Jobs elsewhere have no --log, so it does not go with {ways[0]}.",
-            hint=f"when they are done: mopo export-logs RUN --to {call.log[0]}",
+            hint=f"when they are done: mopo export-logs RUN --to {call.options.log[0]}",
         )
     from mopo_cli.placing.resources import usual_resources
     from mopo_cli.stages.jobs.hand_out import HandOut
 
-    resources = usual_resources(cpus, gpus, call.device)
+    resources = usual_resources(cpus, gpus, call.options.device)
     engine = _engine(on, resources, slurm or []) if on else None
     return HandOut(engine, plan, cells, resources)
 

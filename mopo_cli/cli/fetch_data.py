@@ -79,7 +79,7 @@ def _check(call: Call, settings: FetchData) -> None:
     from mopo_cli.stages.common.check_data import run_check_data
     from mopo_cli.stages.fetch_data import explain_command
 
-    if call.force:
+    if call.options.force:
         raise UsageError("--check writes nothing: leave out --force.")
     result = run_check_data(settings, call.report)
     failed = sum(check["fault"] is not None for check in result["checks"])
@@ -120,7 +120,7 @@ def _explain(call: Call, settings: FetchData) -> None:
 
 def _list(call: Call, pattern: str | None, remote: bool) -> None:
     """List the known data sets that match ``pattern``; ``remote`` asks Minari's server too."""
-    if call.flags or call.run or call.preset or call.config or call.force:
+    if call.flags or call.run or call.preset or call.config or call.options.force:
         raise UsageError("--list allows only PATTERN, --remote and --json.")
     from mopo_cli.data.registry import KINDS, catalogue
 

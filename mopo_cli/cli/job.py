@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from mopo_cli.cli.context import execution
 from mopo_cli.cli.options import Call, command
 from mopo_cli.store.run import named_run, never_current
 
@@ -29,6 +28,6 @@ def job(call: Call, file: File) -> None:
     description = read_job(file)
     run = named_run(call.run or job_folder(file))
     with never_current(run):
-        result = run_job(description, run, execution(call, {}), call.report)
+        result = run_job(description, run, call.options, call.report)
     call.report.result(result)
     raise_if_diverged(result)

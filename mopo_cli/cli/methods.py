@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mopo_cli.cli.context import Context, execution
+from mopo_cli.cli.context import Context
 from mopo_cli.config.ablation import method_demands
 from mopo_cli.config.schema import Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError
@@ -57,7 +57,7 @@ def variant(
     run = context.run.variant(re.sub(r"[^A-Za-z0-9.+-]+", "-", "_".join(words)))
     report.say(f"Model of {run.root}: {', '.join(words)}")
     _share_data(context.run, run)
-    options = replace(execution(context.call, {}), force=False)
+    options = replace(context.call.options, force=False)
     model = TrainModel(**{**_recorded(context, "train-model"), **demands.get("train-model", {})})
     asked = demands.get("select-elites", {})
     by_hand = {"networks": None} if asked else {}  # elites named by hand are those of the run's own model

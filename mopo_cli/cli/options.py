@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -16,11 +16,13 @@ from mopo_cli.errors import UsageError
 from mopo_cli.nets.libraries import LIBRARIES
 from mopo_cli.report import Report
 from mopo_cli.report.metrics import SINKS, check_sinks
+from mopo_cli.stages.common.options import Options
 from mopo_cli.store.documents import RENAMED
 
 _MOST_THREADS = 4096  # more than any machine has CPUs for
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "A,B,...", dict: "NAME=A,B", dict[str, Any]: "JSON"}
+_OPTIONS = {field.name for field in fields(Options)}
 _CHOICE = "CHOICE"
 _WIDEST_METAVAR = 18  # wider ones leave too little room for the help text
 
@@ -58,7 +60,7 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class Call:
-    """One parsed command line: ``flags`` are the settings in it, as text or texts; the rest says how to execute."""
+    """One parsed command line: ``flags`` are the settings in it, as text or texts, ``options`` how to execute."""
 
     report: Report
     flags: dict[str, Any] = field(default_factory=dict)
@@ -67,13 +69,7 @@ class Call:
     preset: str | None = None
     method: str | None = None
     config: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    engine: str = "auto"
-    products: str = "auto"
-    log: tuple[str, ...] = ()
-    force: bool = False
-    allow_mismatch: bool = False
+    options: Options = field(default_factory=Options)
     more: dict[str, Any] = field(default_factory=dict)
     """The values of a command's `more` options."""
 
@@ -265,4 +261,5 @@ def _call(values: dict[str, Any], settings: set[str]) -> Call:
         execution["log"] = tuple(dict.fromkeys(",".join(log).split(",")))
         check_sinks("--log", execution["log"])
     report = Report("json" if values.get("json") else "human")
-    return Call(report=report, flags=flags, **execution)
+    options = Options(**{name: execution.pop(name) for name in _OPTIONS & {*execution}})
+    return Call(report=report, flags=flags, options=options, **execution)

@@ -12,6 +12,7 @@ from mopo_cli.config.presets import names_of
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import SettingsError
 from mopo_cli.report import Report
+from mopo_cli.stages.common.options import Options
 
 
 def plan(table: str, dataset: str, flags: dict[str, str] | None = None, **call: Any) -> Plan:
@@ -156,7 +157,7 @@ def test_a_table_as_in_the_paper_has_no_such_remark() -> None:
 
 
 def test_force_is_about_the_cells() -> None:
-    made = plan("mopo-1", "hopper-medium-v0", force=True)
+    made = plan("mopo-1", "hopper-medium-v0", options=Options(force=True))
     assert made.ablation[1].force and not (made.fetch[1].force or made.model[1].force or made.elites[1].force)
 
 
