@@ -24,6 +24,7 @@ from mopo_cli.evaluation.verdict import (
     MOST_OUTSIDE,
     Estimate,
     Word,
+    by_critics,
     by_episodes,
     by_importance,
     by_replicates,
@@ -154,7 +155,7 @@ def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     weighted = _weighted(judge, name)
     return {
-        "fqe": asdict(by_stack(values).widened(misses["fqe"])),
+        "fqe": asdict(by_critics(values).widened(misses["fqe"])),
         "model": asdict(model.widened(misses["model"])) | _cut(imagined),
         "weighted": weighted | {"means_something": weighted["effective"] >= _ENOUGH},
     }

@@ -42,13 +42,33 @@ def by_replicates(replicates: ArrayLike) -> Estimate:
 def by_stack(values: ArrayLike) -> Estimate:
     """Of values `[K, starts]`, by K networks from the same starts: the spread of both counts.
 
-    All networks may be wrong in one way, so their spread is not divided by the root of their number.
+    All networks may be wrong in one way, so their spread is not divided by the root of their number. Degrees of
+    freedom are those of a sum of two variances (Welch 1947; Satterthwaite 1946).
     """
     table = np.asarray(values, np.float64)
+    of_networks, of_starts = _spreads(table)
+    networks, starts = (count - 1 for count in table.shape)
+    if not (networks and starts):
+        return _around(table.mean(), sqrt(of_networks + of_starts), max(networks, 1))
+    both = of_networks**2 / networks + of_starts**2 / starts
+    return _around(table.mean(), sqrt(of_networks + of_starts), (of_networks + of_starts) ** 2 / both if both else 1)
+
+
+def by_critics(values: ArrayLike) -> Estimate:
+    """As `by_stack`, with the degrees of freedom of K networks alone.
+
+    Critics learn from what they say themselves: what they all have wrong by it is in neither spread, and the wider
+    interval holds it.
+    """
+    table = np.asarray(values, np.float64)
+    return _around(table.mean(), sqrt(sum(_spreads(table))), max(len(table), 2) - 1)
+
+
+def _spreads(table: NDArray[np.float64]) -> tuple[float, float]:
+    """Variances of `[K, starts]`: of a network's mean, and of the mean over the starts."""
     networks, starts = table.shape
-    of_networks = table.mean(axis=1).var(ddof=1) if networks > 1 else 0.0
-    of_starts = table.mean(axis=0).var(ddof=1) / starts if starts > 1 else inf
-    return _around(table.mean(), sqrt(of_networks + of_starts), max(networks, 2) - 1)
+    of_networks = float(table.mean(axis=1).var(ddof=1)) if networks > 1 else 0.0
+    return of_networks, float(table.mean(axis=0).var(ddof=1)) / starts if starts > 1 else inf
 
 
 def by_episodes(returns: ArrayLike, n: int = 2000, seed: int = 0) -> Estimate:

@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mopo_cli.evaluation.verdict import (
     Estimate,
+    by_critics,
     by_episodes,
     by_importance,
     by_replicates,
@@ -72,6 +74,28 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
             estimate = by_stack(values)
         covered += estimate.low <= 5 <= estimate.high
     assert 0.9 <= covered / 400 <= 0.995
+
+
+@pytest.mark.parametrize("share", [0.01, 1.0, 100.0])
+def test_two_spreads_have_the_degrees_of_freedom_of_welch_s_test(share: float) -> None:
+    """Networks and starts add up, so that their means are two independent samples; scipy compares such."""
+    rng = np.random.default_rng(3)
+    networks, starts = share * rng.normal(0, 0.3, 5), rng.normal(0, 1, 30)
+    welch = scipy.stats.ttest_ind(math.sqrt(5) * networks, starts, equal_var=False)
+    half = scipy.stats.t.ppf(0.975, welch.df) * math.sqrt(networks.var(ddof=1) + starts.var(ddof=1) / 30)
+    estimate, wider = by_stack(networks[:, None] + starts), by_critics(networks[:, None] + starts)
+    assert estimate.high - estimate.value == pytest.approx(half) == estimate.value - estimate.low
+    assert wider.value == estimate.value
+    assert (wider.high - wider.value) / half == pytest.approx(2.7764 / scipy.stats.t.ppf(0.975, welch.df), rel=1e-4)
+
+
+def test_one_network_or_start_is_no_spread() -> None:
+    """A network alone counts as two would, of one start nothing is said; what never differs has no width."""
+    starts = np.arange(5.0)
+    for of in (by_stack, by_critics):
+        assert of([starts]).high - 2 == pytest.approx(12.706 * starts.std(ddof=1) / math.sqrt(5), rel=1e-4)
+        assert of(starts[:, None]).high == math.inf
+        assert of(np.full((3, 4), 7.0)) == Estimate(7.0, 7.0, 7.0)
 
 
 intervals = st.tuples(st.floats(-5, 5), st.floats(0, 3)).map(lambda of: Estimate(of[0], of[0] - of[1], of[0] + of[1]))
