@@ -95,6 +95,9 @@ def test_what_cannot_be_exported_is_refused(tiny_run: Path, mopo: Any, refuses: 
     assert mopo("export --to numpy").code == 0
     refuses("export --to numpy", 4, f"{EXPORTED} is there already")
     assert mopo("export --to numpy --force").code == 0
+    Path("folder.npz").mkdir()
+    for force in ("", " --force"):
+        refuses(f"export --to numpy -o folder.npz{force}", 4, "folder.npz is a folder, not a file.")
     shutil.rmtree(tiny_run / "policies" / NAME / "seed-0")
     refuses("export --to numpy --force", 4, "does not exist")
 

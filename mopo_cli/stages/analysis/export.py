@@ -69,6 +69,8 @@ def run_export(
     files = describe_files(run, {"dataset": dataset, **{f"policy/{seed}": path for seed, path in chosen.files.items()}})
     check_recorded(run, files)
     places = _places(run, chosen, kind, output, ensemble)
+    if folders := [path for path in places if path.is_dir()]:
+        raise InputError(f"{folders[0]} is a folder, not a file.", hint="-o FILE takes another place")
     if there := [path for path in places if path.exists() and not force]:
         raise InputError(f"{there[0]} is there already.", hint="--force writes over it, -o FILE takes another place")
     data = _open_data(dataset, files["dataset"]["sha256"])
