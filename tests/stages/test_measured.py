@@ -114,6 +114,7 @@ def test_some_of_the_seeds_and_lengths(plant: Path, mopo: Any) -> None:
     ("line", "code", "says"),
     [
         (LINE, 4, "The returns measured.csv does not exist."),
+        ("evaluate --returns runs", 4, "The returns runs cannot be read: it is a folder, not a file."),
         ("evaluate --returns bad.csv", 4, "bad.csv: column seed, row 0: '4' is no seed of the policy"),
         (f"{LINE} --video a.mp4", 2, "--returns only reads a file: leave out --video."),
         (f"{LINE} --bound", 2, "--returns only reads a file: leave out --bound."),
