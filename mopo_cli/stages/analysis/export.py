@@ -159,7 +159,7 @@ def _open_policy(path: Path, data: Data) -> tuple[Weights, Act]:
     if (made_from := header["inputs"]["dataset"]) != (present := data.header["dataset_sha256"]):
         raise InputError(
             f"The policy {path} was made from other data: sha256 {made_from}, not {present}.",
-            hint="--run PATH names the run that the policy belongs to",
+            hint="mopo train-policy makes it from these data; --run PATH names another run",
         )
     check_dimensions(f"the policy {path}", header, data.transitions, data.info, "mopo train-policy")
     actor, _ = open_policy(path, torch.device("cpu"))
