@@ -39,7 +39,7 @@ def test_tasks_without_a_score_are_compared_by_return(capsys: pytest.CaptureFixt
 
 
 def test_returns_far_below_one_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    small = {"dataset_return_mean": 0.0009, "dataset_return_max": 0.0021, "return_iqm": 0.00123}
+    small: dict[str, Any] = {"dataset_return_mean": 0.0009, "dataset_return_max": 0.0021, "return_iqm": 0.00123}
     small |= {"return_mean": 0.00123, "return_std": 0.0001, "return_iqm_95": [0.0011, 0.0013]}
     text = shown(evaluated("mine") | small | {"return_per_seed": {"0": 0.00123}, "seeds": [0], "episodes": 1}, capsys)
     assert "1 seed x 1 episode\n" in text
