@@ -33,6 +33,7 @@ from mopo_cli.store.documents import EPOCH, read_lines
 from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
 from mopo_cli.store.run import RunFolder
 
+AFTER_DIVERGING = "mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr"
 _PREFIX = "train-policy/"
 
 
@@ -121,7 +122,7 @@ def policies_to_evaluate(run: RunFolder, name: str | None) -> tuple[str, StageRe
     if not policies:
         raise InputError(
             f"The policy {name} has nothing to evaluate: all its seeds diverged in training.",
-            hint="mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr",
+            hint=AFTER_DIVERGING,
         )
     return name, record, policies
 

@@ -102,6 +102,14 @@ def test_what_cannot_be_exported_is_refused(tiny_run: Path, mopo: Any, refuses: 
     refuses("export --to numpy --force", 4, "does not exist")
 
 
+def test_what_diverged_is_not_just_trained_again(tiny_run: Path, refuses: Any) -> None:
+    run = read_json(tiny_run / "run.json")
+    run["stages"][f"train-policy/{NAME}"]["outputs"] = {}
+    write_json(tiny_run / "run.json", run)
+    said = f"The policy {NAME} has no files: all its seeds diverged.\nTry: mopo train-policy with a larger --lam"
+    refuses("export --to numpy", 4, said)
+
+
 def test_a_policy_of_other_data_or_another_content_is_refused(tiny_run: Path, refuses: Any) -> None:
     tensors, meta = load_tensors(POLICY)
     save_tensors(Path("other.safetensors"), tensors, meta | {"inputs": {"dataset": "0" * 64}})

@@ -23,6 +23,7 @@ from mopo_cli.policy.weights import Weights, joined
 from mopo_cli.stages.common.inputs import check_dimensions, dataset_path
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
 from mopo_cli.stages.common.user_units import offset_of
+from mopo_cli.stages.evaluate import AFTER_DIVERGING
 from mopo_cli.store.atomic import publish
 from mopo_cli.store.documents import CELL, read_document
 from mopo_cli.store.lineage import check_recorded, describe_files, read_lineage, stored_path
@@ -105,7 +106,7 @@ def _chosen(run: RunFolder, policy: str | None) -> Chosen:
             hint=f"mopo export {min(trained)}, or the path of a policy.safetensors",
         )
     if not trained[name]:
-        raise InputError(f"The policy {name} has no files: all its seeds diverged.", hint="mopo train-policy --force")
+        raise InputError(f"The policy {name} has no files: all its seeds diverged.", hint=AFTER_DIVERGING)
     return Chosen(name, trained[name], read_lineage(run)[f"train-policy/{name}"].settings)
 
 
