@@ -41,4 +41,6 @@ def export_logs(
     result = export_metrics(folder, to, output or folder.logs(to))
     report = Report("json" if json else "human")
     curves = result["epochs"]
-    report.result(result, f"{len(curves)} curves, {sum(curves.values())} epochs in all: {result['where']}")
+    counts = {"curve": len(curves), "epoch": sum(curves.values())}
+    said = ", ".join(f"{count:,} {what}{'' if count == 1 else 's'}" for what, count in counts.items())
+    report.result(result, f"{said} in all: {result['where']}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.policy.weights import Floats, offset_of
+from mopo_cli.policy.weights import Floats, numbers, offset_of
 from mopo_cli.store.arrays import load_arrays
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.documents import Elites, checked, read_document
@@ -45,7 +45,7 @@ class Model:
 
         InputError for other widths. Networks are exact only near their data: see the deviations.
         """
-        observations, actions = np.asarray(observation, np.float64), np.asarray(action, np.float64)
+        observations, actions = (numbers(values, f"The model {self.path} takes") for values in (observation, action))
         widths = int(self.about["obs_dim"]), int(self.about["act_dim"])
         lead = observations.shape[:-1]
         if (observations.shape, actions.shape) != ((*lead, widths[0]), (*lead, widths[1])) or len(lead) > 1:

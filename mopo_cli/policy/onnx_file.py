@@ -92,7 +92,9 @@ def read_onnx(path: Path) -> tuple[Callable[[NDArray[np.float64]], NDArray[Any]]
     kind = np.float64 if kinds.get("observation") == "tensor(double)" else np.float32
 
     def act(observation: NDArray[np.float64]) -> NDArray[Any]:
-        actions: NDArray[Any] = session.run(["action"], {"observation": observation.astype(kind)})[0]
+        with np.errstate(over="ignore"):
+            stored = observation.astype(kind)
+        actions: NDArray[Any] = session.run(["action"], {"observation": stored})[0]
         return actions
 
     return act, dict(session.get_modelmeta().custom_metadata_map)

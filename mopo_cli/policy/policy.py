@@ -10,14 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from mopo_cli.data.history import frame_width, steps_text
 from mopo_cli.errors import InputError
-from mopo_cli.policy.weights import offset_of
+from mopo_cli.policy.weights import numbers, offset_of
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
     """A trained policy: `action = policy(observation)`, both in the units of the data.
 
-    Actions are the policy's mean actions, and lie within the bounds of actions; nothing is drawn at random.
+    Actions are the policy's mean actions, and lie within the bounds of actions; nothing is drawn at random. An
+    observation with NaN, an infinite number or one that is too large for float32 has NaN for its actions.
     Observations are as the data have them: scaling and offsets are part of the policy. Where the data were fetched with
     --history, an observation is the last steps side by side, the newest first: `stack` makes it.
 
@@ -48,7 +49,8 @@ class Policy:
         # As the data have them: a number that float32 rounds is not outside for that.
         offset, of_data = offset_of(self.about), self.about["observation_range"]
         low, high = ((np.array(of_data[name]) - offset).astype(np.float32) for name in ("min", "max"))
-        stored = (rows - offset).astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is outside
+            stored = (rows - offset).astype(np.float32)
         inside: NDArray[np.bool_] = (stored >= low) & (stored <= high)
         return inside[0] if one else inside
 
@@ -61,8 +63,8 @@ class Policy:
         """
         steps, act_dim = self.history, self.act_dim
         frame = frame_width(self.obs_dim, act_dim, steps)
-        frames = np.asarray(observations, np.float64)
-        taken = np.asarray(actions, np.float64).reshape(-1, act_dim)
+        frames, given = (numbers(values, f"The policy {self.path} takes") for values in (observations, actions))
+        taken = given.reshape(-1, act_dim)
         if frames.ndim != 2 or frames.shape[1] != frame or not min(steps, len(frames)) - 1 <= len(taken):
             raise InputError(
                 f"The policy takes the last {steps_text(steps)}: observations [t + 1, {frame}] and actions [t, "
@@ -101,7 +103,7 @@ class Policy:
         return {name: list(entries) for name, entries in self.about.get("columns", {}).items()}
 
     def _rows(self, observation: ArrayLike) -> tuple[NDArray[np.float64], bool]:
-        rows = np.asarray(observation, np.float64)
+        rows = numbers(observation, f"The policy {self.path} takes")
         if rows.ndim not in (1, 2) or rows.shape[-1] != self.obs_dim:
             raise InputError(
                 f"The policy {self.path} takes observations [{self.obs_dim}] or [N, {self.obs_dim}], not "

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from mopo_cli.errors import CorruptError
+from mopo_cli.errors import CorruptError, InputError
 
 Floats = NDArray[np.floating[Any]]
 
@@ -26,8 +26,12 @@ class Weights:
     high: Floats
     offset: NDArray[np.float64]
 
+    @np.errstate(over="ignore", invalid="ignore")
     def act(self, observation: NDArray[Any]) -> Floats:
-        """Actions `[N, A]` in the bounds, of the weights' type, for observations `[N, O]` in the data's units."""
+        """Actions `[N, A]` in the bounds, of the weights' type, for observations `[N, O]` in the data's units.
+
+        NaN where a number is NaN or infinite, or too large for float32 to compute with; numpy gives no warning then.
+        """
         x: Floats = (observation - self.offset).astype(np.float32)
         *hidden, (weight, bias) = self.layers
         for inner, inner_bias in hidden:
@@ -73,6 +77,14 @@ def weights_of(path: Path, arrays: dict[str, NDArray[Any]], header: dict[str, An
     layers[-1] = weight[..., : header["act_dim"]].copy(), bias[..., : header["act_dim"]].copy()
     low, high = (np.array(header[name], np.float32) for name in ("action_low", "action_high"))
     return Weights(tuple(layers), low, high, offset_of(header))
+
+
+def numbers(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    """What a user gives, in f8; InputError, begun by ``what``, where these are no numbers or rows of other lengths."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} numbers, in rows of one length.") from error
 
 
 def offset_of(header: dict[str, Any]) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ def _introduction(contents: Contents) -> list[str]:
     fetched = contents.records.get("fetch-data")
     about = fetched.extra if fetched else {}
     said = f"Data set: {about.get('dataset_id', 'none yet')}. Environment: {about.get('env_id') or 'none'}."
-    stages = ", ".join(sorted({key.split("/")[0] for key in contents.records})) or "none"
+    stages = ", ".join(dict.fromkeys(key.split("/")[0] for key in contents.records)) or "none"
     return [paragraph(f"{said} Finished stages: {stages}."), *(note(text) for text in contents.missing)]
 
 
@@ -161,5 +161,5 @@ def _records(contents: Contents) -> list[str]:
 def _setting(value: Any) -> str:
     """A setting as one writes it, every digit of a number."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return short if float(short := f"{value:g}") == value else str(value)
     return "none" if value is None else format_value(value) if isinstance(value, list | dict) else str(value)

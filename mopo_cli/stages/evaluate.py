@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.environment_history import with_history
+from mopo_cli.data.held_out import LEAST_TO_JUDGE
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_lengths, episode_returns
 from mopo_cli.errors import InputError
@@ -20,7 +21,7 @@ from mopo_cli.evaluation.published import published, published_factor
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
-from mopo_cli.report.tables import Rows, format_mean_std, write_csv
+from mopo_cli.report.tables import Rows, decimals, format_mean_std, write_csv
 from mopo_cli.stages.common.inputs import check_dimensions, check_lineage, dataset_path, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import environment_bytes
@@ -32,6 +33,7 @@ from mopo_cli.store.documents import EPOCH, read_lines
 from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
 from mopo_cli.store.run import RunFolder
 
+AFTER_DIVERGING = "mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr"
 _PREFIX = "train-policy/"
 
 
@@ -82,8 +84,13 @@ def open_own_policy(
 
 
 def _skip(stage: Stage, name: str, info: DatasetInfo, episodes: int) -> dict[str, Any]:
+    few = (
+        f" and has too few episodes to judge it by ({episodes} of {LEAST_TO_JUDGE})"
+        if episodes < LEAST_TO_JUDGE
+        else ""
+    )
     reason = (
-        f"{info.dataset_id} names no environment to play the policy in; if there is one: "
+        f"{info.dataset_id} names no environment to play the policy in{few}; if there is one: "
         "mopo fetch-data --dataset FILE --env ENV-ID"
     )
     stage.report.say(reason)
@@ -115,7 +122,7 @@ def policies_to_evaluate(run: RunFolder, name: str | None) -> tuple[str, StageRe
     if not policies:
         raise InputError(
             f"The policy {name} has nothing to evaluate: all its seeds diverged in training.",
-            hint="mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr",
+            hint=AFTER_DIVERGING,
         )
     return name, record, policies
 
@@ -165,14 +172,17 @@ def summarise(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions
 
 def show_evaluation(result: dict[str, Any], report: Report) -> None:
     """Print what `summarise` gives, of the ``policy`` in it, and of which ``source`` it is if not of play here."""
-    seeds = f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''} x {result['episodes']} episodes"
+    counts = {"seed": len(result["seeds"]), "episode": result["episodes"]}
+    played = " x ".join(f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items())
     low, high = result["return_iqm_95"]
+    largest = max(abs(result[key]) for key in ("dataset_return_mean", "dataset_return_max", "return_mean"))
+    digits = decimals(largest) if 0 < largest < 1 else 1
     rows = [
-        ("behaviour in the data, mean episode", f"{result['dataset_return_mean']:.1f}"),
-        ("behaviour in the data, best episode", f"{result['dataset_return_max']:.1f}"),
-        *((f"policy, seed {seed}", f"{value:.1f}") for seed, value in result["return_per_seed"].items()),
-        ("policy, mean over seeds", format_mean_std(result["return_mean"], result["return_std"])),
-        ("policy, IQM (95 % interval)", f"{result['return_iqm']:.1f} ({low:.1f} to {high:.1f})"),
+        ("behaviour in the data, mean episode", f"{result['dataset_return_mean']:.{digits}f}"),
+        ("behaviour in the data, best episode", f"{result['dataset_return_max']:.{digits}f}"),
+        *((f"policy, seed {seed}", f"{value:.{digits}f}") for seed, value in result["return_per_seed"].items()),
+        ("policy, mean over seeds", format_mean_std(result["return_mean"], result["return_std"], digits)),
+        ("policy, IQM (95 % interval)", f"{result['return_iqm']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"),
     ]
     if "score_mean" in result:
         rows.append(("normalised score of the data", f"{result['dataset_score_mean']:.1f}"))
@@ -184,7 +194,7 @@ def show_evaluation(result: dict[str, Any], report: Report) -> None:
         policy = format_mean_std(factor * result["return_mean"], factor * result["return_std"])
         rows.append((f"policy, mean over seeds{unit}", policy))
     where = f"as measured in {result['source']['file']}" if "source" in result else f"in {result['environment']}"
-    report.table(f"{result['policy']} {where}, {seeds}", ("", "return"), rows)
+    report.table(f"{result['policy']} {where}, {played}", ("", "return"), rows)
     # Results on other versions of the data are not comparable; they are in the JSON only, unless there are no others.
     shown = [p for p in result["published"] if p["version"] == result["published"][0]["version"]]
     if shown:

@@ -16,6 +16,7 @@ from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.same_settings import setting_defaults
 from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
 from mopo_cli.store.atomic import discard_leftovers
+from mopo_cli.store.files import check_file
 from mopo_cli.store.lineage import (
     StageRecord,
     check_recorded,
@@ -153,6 +154,7 @@ def stage_envelope(
 def check_present(inputs: dict[str, Path]) -> None:
     """InputError for an input that is not there, by role, with the command that makes it."""
     for role, path in inputs.items():
-        if not path.is_file():
-            kind = role.split("/")[0]
+        kind = role.split("/")[0]
+        if not path.exists():
             raise InputError(f"The {kind} {path} does not exist.", hint=_MADE_BY.get(kind, ""))
+        check_file(path, f"The {kind} ")

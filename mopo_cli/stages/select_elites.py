@@ -49,5 +49,8 @@ def _choose(settings: SelectElites, errors: list[float]) -> list[int]:
             )
         return list(settings.networks)
     if settings.n > networks:
-        raise SettingsError(f"--n {settings.n} asks for more elites than the model's {networks} networks.")
+        raise SettingsError(
+            f"--n {settings.n} asks for more elites than the model's {networks} networks.",
+            hint=f"mopo select-elites --n {networks}",
+        )
     return rank(errors)[: settings.n]

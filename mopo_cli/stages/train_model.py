@@ -198,7 +198,7 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
         ("target", "RMSE", "std of target", "explained variance"),
         [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
     )
-    if (alarm := model_alarm(dimensions)) is not None:
+    if (alarm := model_alarm(dimensions, settings.target_scale)) is not None:
         stage.report.warn(alarm)
     stage.report.hint("mopo select-elites")
     extra = {"epochs": fit.epoch, "holdout_mse": mse, "holdout_nll": nll, "seeds": list(fit.seeds)}

@@ -101,4 +101,4 @@ def _show(result: dict[str, Any], report: Report) -> None:
     ]
     if rows:
         report.table("Trained policies", ("seed", "return (last)", "return (last 10)", "file"), rows)
-        report.hint("mopo evaluate --episodes 10")
+        report.hint("mopo evaluate")

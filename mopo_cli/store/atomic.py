@@ -31,8 +31,11 @@ def publish(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path`` (created if need be) that replaces it on clean exit.
 
     The temporary file exists, is empty and ends as ``path`` does. On an error it is removed and ``path``
-    stays as it was; a reader never sees half a file. InputError when the folder cannot be written or is full.
+    stays as it was; a reader never sees half a file. InputError when the folder cannot be written or is full, or
+    ``path`` is a folder itself.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file.")
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{_TEMPORARY}{path.suffix}")
     try:
@@ -137,7 +140,7 @@ def _read_text(path: Path) -> str:
 
 def cannot_write(folder: Path, error: OSError) -> InputError:
     """What to tell of a folder in which nothing can be written."""
-    return InputError(
-        f"The folder {folder} cannot be written: {error.strerror}.",
-        hint="free some space there, or use another run folder: --run PATH",
-    )
+    if file := next((place for place in (folder, *folder.parents) if place.is_file()), None):
+        return InputError(f"{file} is a file, not a folder.", hint="use another folder")
+    before = "free some space there, or " if error.errno in _FULL else ""
+    return InputError(f"The folder {folder} cannot be written: {error.strerror}.", hint=f"{before}use another folder")

@@ -1,11 +1,13 @@
 """run.json: how each finished stage was made, from what, and the hashes of both."""
 
+import json
 import platform
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mopo_cli import __version__
@@ -92,11 +94,24 @@ def check_recorded(run: RunFolder, files: Files) -> None:
     present = {file["path"]: file["sha256"] for file in files.values()}
     for key, path, digest in _written(run, present):
         if present[path] != digest:
+            again = fetch_again(run) if key == "fetch-data" else f"mopo {key.split('/')[0]} --force"
             raise CorruptError(
                 f"{run.root / path} is not what {key} wrote (sha256 {present[path]}, recorded {digest}): "
                 "it was damaged or changed later.",
-                hint=f"restore the file, or make it again: mopo {key.split('/')[0]} --force",
+                hint=f"restore the file, or make it again: {again}",
             )
+
+
+def fetch_again(run: RunFolder) -> str:
+    """The command that makes the run's data set anew, with all settings that are not defaults."""
+    record = read_lineage(run)["fetch-data"]
+    chosen = {name for name, origin in record.extra.get("origins", {}).items() if origin != "default"}
+    flags = [
+        f"--{name.replace('_', '-')} {quote(json.dumps(value) if isinstance(value, dict) else str(value))}"
+        for name, value in record.settings.items()
+        if name in chosen and value is not None
+    ]
+    return " ".join(["mopo fetch-data", *flags, f"--run {quote(str(run.root))} --force"])
 
 
 def _written(run: RunFolder, paths: Collection[str]) -> Iterator[tuple[str, str, str]]:

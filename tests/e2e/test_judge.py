@@ -211,7 +211,8 @@ def test_too_few_episodes_are_not_judged(trained: Path, mopo: Any) -> None:
         assert mopo(line.replace("plant.h5", "long.h5").replace("--run run", "--run long")).code == 0
     line = "evaluate --run long --threads 1"
     alone = mopo(line)
-    assert alone.code == 0 and alone.out.startswith("long.h5 names no environment to play the policy in")
+    said = "long.h5 names no environment to play the policy in and has too few episodes to judge it by (1 of 4); "
+    assert alone.code == 0 and alone.out.startswith(said)
     refused = mopo(f"{line} --ope")
     assert refused.code == 4 and "long.h5 has 1 episode, a judge needs 4." in refused.err
 

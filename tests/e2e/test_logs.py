@@ -1,6 +1,7 @@
 """--log and export-logs on whole trainings: each epoch once, whatever stops them, and the same bytes as without."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,10 @@ def test_export_logs_sends_the_model_and_all_policies(tiny_run: Path, mopo: Any,
     sinks.clear()
     assert mopo("export-logs runs/tiny --to memory -o elsewhere").out.endswith("in memory\n")
     assert {sink.folder for sink in sinks} == {Path("elsewhere")}
+    for folder in ("policies", "ablations", "variants"):
+        shutil.rmtree(tiny_run / folder)
+    logged = epochs["train-model/model"]
+    assert mopo("export-logs runs/tiny --to memory").out == f"1 curve, {logged} epochs in all: in memory\n"
 
 
 def test_export_logs_refuses_what_it_cannot_send(

@@ -160,6 +160,8 @@ def test_what_diverged_is_told_on_stdout_too(tiny_run: Path, mopo: Any) -> None:
     outcome = mopo(f"ablate {rates} --method bc,mopo --name lost")
     assert outcome.code == 7 and "diverged" in outcome.err
     assert json.loads(outcome.out)["diverged"]
+    outcome = mopo(f"ablate {rates} --method mopo --name all --rank ope")
+    assert outcome.code == 7 and json.loads(outcome.out)["ranking"]["chosen"] is None
     outcome = mopo(f"train-policy {rates} --method mopo --name lost")
     assert outcome.code == 7 and json.loads(outcome.out)["diverged"] == ["seed 0"]
 

@@ -84,7 +84,7 @@ def test_a_settings_file_that_cannot_be_read(tiny_run: Path, refuses: Any, conte
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("select-elites --n 4", "3 networks"), ("select-elites --networks 0,3", "0 to 2")],
+    [("select-elites --n 4", "3 networks.\nTry: mopo select-elites --n 3"), ("select-elites --networks 0,3", "0 to 2")],
 )
 def test_more_elites_than_networks(tiny_run: Path, refuses: Any, line: str, said: str) -> None:
     refuses(line, 3, said)

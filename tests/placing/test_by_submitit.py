@@ -417,7 +417,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     files = job_files(tmp_path, "one")
     (tmp_path / "jobs/.submitit").write_text("a file")
     board = Board({"one": "one"}, Report())
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"\.submitit is a file, not a folder\."):
         Submitit("local", Resources(), {}).place(files, board, lambda: False)
 
 

@@ -88,6 +88,8 @@ def test_what_does_not_fit_is_refused_in_one_sentence(path: Path) -> None:
     model_file(path, {0: make_ensemble(), 2: make_ensemble(1)})
     with pytest.raises(InputError, match=r"takes observations \[N, 4\] and actions \[N, 2\], not \[50, 4\] and \[2\]"):
         load_model(path).predict(OBSERVATIONS, ACTIONS[0])
+    with pytest.raises(InputError, match=r"takes numbers, in rows of one length\."):
+        load_model(path).predict([["a"] * 4], ACTIONS[:1])
     with pytest.raises(InputError, match="has ensembles for the seeds 0, 2, none for seed 1"):
         load_model(path, seed=1)
     for meta, error, said in (

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from mopo_cli.data.history import stack_history
 from mopo_cli.data.ranges import observation_range
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.policy.files import read_weights, write_npz
+from mopo_cli.policy.onnx_file import read_onnx, write_onnx
 
 CLOCK = 1.7e9
 
@@ -89,6 +91,35 @@ def test_one_observation_gives_one_action_within_the_bounds(path: Path) -> None:
     for wrong in ([1.0, 2.0], [[[1.0, 2.0, 3.0]]], 1.0):
         with pytest.raises(InputError, match=r"takes observations \[3\] or \[N, 3\], not \["):
             policy(wrong)
+
+
+def write_onnx_file(path: Path, policy: Path) -> Path:
+    write_onnx(path, read_weights(policy)[0], {"mopo": "{}"})
+    return path
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300, 3e38])
+def test_what_cannot_be_computed_with_is_nan_and_outside_without_a_warning(path: Path, wrong: float) -> None:
+    policy_file(path, make_actor(), observation_range=RANGE)
+    policy, usual = load_policy(path), [0.0, 0.0, 1.5]
+    rows = np.array([usual, [wrong, -wrong, wrong]])
+    actions = policy(rows)
+    np.testing.assert_array_equal(actions[0], policy([usual])[0])
+    assert np.isnan(actions[1]).all() and not policy.inside(rows)[1].any() and policy.inside(rows)[0].all()
+    if find_spec("onnx") and find_spec("onnxruntime"):
+        act, _ = read_onnx(write_onnx_file(path.with_suffix(".onnx"), path))
+        assert np.isnan(act(rows)[1]).all() and not np.isnan(act(rows)[0]).any()
+
+
+@pytest.mark.parametrize("wrong", [["a", "b", "c"], [[1.0, 2.0, 3.0], [1.0, 2.0]], [1j, 0.0, 0.0], {"clock": 1.0}])
+def test_what_is_no_number_is_refused_in_one_sentence(path: Path, wrong: Any) -> None:
+    policy_file(path, make_actor(), observation_range=RANGE)
+    policy, usual = load_policy(path), [[0.0, 0.0, 1.5]]
+    said = re.escape(f"The policy {path} takes numbers, in rows of one length.")
+    for call in (policy, policy.inside, lambda o: policy.stack(o, []), lambda a: policy.stack(usual, a)):
+        with pytest.raises(InputError, match=said):
+            call(wrong)
 
 
 def test_what_is_outside_the_data_is_said(path: Path) -> None:

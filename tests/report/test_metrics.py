@@ -95,5 +95,5 @@ def test_a_file_that_is_gone_or_cannot_be_written_is_an_input_error(tmp_path: Pa
     with pytest.raises(InputError, match="cannot be written"):
         log.stage_files("seed-0", Publication(tmp_path / "staged"), tmp_path / "policies")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"), opened(tmp_path / "file", ["seed-0"]):
+    with pytest.raises(InputError, match=r"file is a file, not a folder\."), opened(tmp_path / "file", ["seed-0"]):
         pass

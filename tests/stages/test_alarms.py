@@ -27,10 +27,12 @@ def dimensions(*explained: float | None) -> list[dict[str, Any]]:
     ],
 )
 def test_a_model_that_explains_nothing_of_most_targets_is_told(explained: Any, said: str | None) -> None:
-    alarm = model_alarm(dimensions(*explained))
-    assert (alarm is None) == (said is None)
-    if alarm and said:
-        assert alarm.startswith(said) and "no better than their mean change" in alarm and "rescale" in alarm
+    for scale, helps in (("raw", "rescale columns"), ("standardised", "train longer (--max-epochs, --patience)")):
+        alarm = model_alarm(dimensions(*explained), scale)
+        assert (alarm is None) == (said is None)
+        if alarm and said:
+            assert alarm.startswith(said) and "no better than their mean change" in alarm
+            assert f"What usually helps: {helps}" in alarm
 
 
 @pytest.mark.parametrize(

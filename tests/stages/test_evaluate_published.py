@@ -1,5 +1,6 @@
 """evaluate beside published numbers: scores for D4RL's sets, returns for the tasks that have no score."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,15 @@ def test_tasks_without_a_score_are_compared_by_return(capsys: pytest.CaptureFixt
     text = shown(result, capsys)
     assert "Published returns" in text and "4016.6 ± 144.0" in text
     assert "published unit" not in text
+
+
+def test_returns_far_below_one_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    small: dict[str, Any] = {"dataset_return_mean": 0.0009, "dataset_return_max": 0.0021, "return_iqm": 0.00123}
+    small |= {"return_mean": 0.00123, "return_std": 0.0001, "return_iqm_95": [0.0011, 0.0013]}
+    text = shown(evaluated("mine") | small | {"return_per_seed": {"0": 0.00123}, "seeds": [0], "episodes": 1}, capsys)
+    assert "1 seed x 1 episode\n" in text
+    numbers = re.findall(r"\d\.\d+(?: ± \d\.\d+| \(.*?\))?", text)
+    assert numbers == ["0.00090", "0.00210", "0.00123", "0.00123 ± 0.00010", "0.00123 (0.00110 to 0.00130)"]
 
 
 def test_d4rl_sets_are_compared_by_score_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,8 +95,19 @@ def test_what_cannot_be_exported_is_refused(tiny_run: Path, mopo: Any, refuses: 
     assert mopo("export --to numpy").code == 0
     refuses("export --to numpy", 4, f"{EXPORTED} is there already")
     assert mopo("export --to numpy --force").code == 0
+    Path("folder.npz").mkdir()
+    for force in ("", " --force"):
+        refuses(f"export --to numpy -o folder.npz{force}", 4, "folder.npz is a folder, not a file.")
     shutil.rmtree(tiny_run / "policies" / NAME / "seed-0")
     refuses("export --to numpy --force", 4, "does not exist")
+
+
+def test_what_diverged_is_not_just_trained_again(tiny_run: Path, refuses: Any) -> None:
+    run = read_json(tiny_run / "run.json")
+    run["stages"][f"train-policy/{NAME}"]["outputs"] = {}
+    write_json(tiny_run / "run.json", run)
+    said = f"The policy {NAME} has no files: all its seeds diverged.\nTry: mopo train-policy with a larger --lam"
+    refuses("export --to numpy", 4, said)
 
 
 def test_a_policy_of_other_data_or_another_content_is_refused(tiny_run: Path, refuses: Any) -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import scipy.stats
 from conftest import TINY
 from probes.runs import run_in
+
+from mopo_cli.__main__ import main
 
 NAME = "mopo_max-var_lam1_h2"
 LINE = "evaluate --returns measured.csv"
@@ -37,6 +40,12 @@ def plant(plant_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(plant_run, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     return Path("runs/plant")
+
+
+def dataset_of(run: Path) -> dict[str, str]:
+    """Path and sha256 of the run's data set."""
+    file: dict[str, str] = json.loads((run / "run.json").read_text())["stages"]["fetch-data"]["outputs"]["dataset"]
+    return file
 
 
 def write_returns(returns: Any, path: str = "measured.csv") -> None:
@@ -100,6 +109,22 @@ def test_played_returns_measured_again_are_the_same_evaluation(tiny_run: Path, m
     assert "is up to date" not in mopo(LINE).err
 
 
+@pytest.mark.parametrize("fault", ["gone", "changed"])
+def test_the_command_that_is_suggested_brings_the_data_back(plant: Path, mopo: Any, fault: str) -> None:
+    dataset = Path(dataset_of(plant)["path"])
+    before = dataset.read_bytes()
+    try:
+        dataset.unlink() if fault == "gone" else dataset.write_bytes(before + b"x")
+        refused = mopo("export --to numpy")
+        assert refused.code == (4 if fault == "gone" else 5)
+        suggested = refused.err[refused.err.index("mopo fetch-data") :]
+        assert main(shlex.split(suggested)[1:]) == 0
+    finally:
+        dataset.write_bytes(before)
+    assert dataset_of(plant)["sha256"] == hashlib.sha256(before).hexdigest()
+    assert Path(dataset_of(plant)["path"]).read_bytes() == before and mopo("export --to numpy").code == 0
+
+
 def test_some_of_the_seeds_and_lengths(plant: Path, mopo: Any) -> None:
     Path("measured.csv").write_text("length,return,seed\n9,1.5,1\n8,2.5,1\n")
     outcome = mopo(f"{LINE} --json")
@@ -114,6 +139,7 @@ def test_some_of_the_seeds_and_lengths(plant: Path, mopo: Any) -> None:
     ("line", "code", "says"),
     [
         (LINE, 4, "The returns measured.csv does not exist."),
+        ("evaluate --returns runs", 4, "The returns runs cannot be read: it is a folder, not a file."),
         ("evaluate --returns bad.csv", 4, "bad.csv: column seed, row 0: '4' is no seed of the policy"),
         (f"{LINE} --video a.mp4", 2, "--returns only reads a file: leave out --video."),
         (f"{LINE} --bound", 2, "--returns only reads a file: leave out --bound."),

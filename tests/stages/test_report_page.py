@@ -18,9 +18,12 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.report.console import format_value
+from mopo_cli.report.run_page import run_page
+from mopo_cli.report.run_page_contents import Contents
 from mopo_cli.stages.analysis.report_page import actions_in_data
 from mopo_cli.stages.common.policies import greedy_policy, open_policy, save_policy
 from mopo_cli.store.atomic import read_json, write_json
+from mopo_cli.store.lineage import StageRecord
 
 NAME = "mopo_max-var_lam1_h2"
 SECTIONS = [
@@ -161,6 +164,15 @@ def test_a_file_that_is_gone_is_left_out_and_one_that_changed_is_refused(
     assert "What was logged" not in page and "How good each policy is" in page
     (tiny_run / "model/model.json").write_text("{}")
     refuses("report runs/tiny", 5, "model.json is not what train-model wrote")
+
+
+def test_stages_are_in_the_order_of_their_end_and_settings_have_every_digit() -> None:
+    record = StageRecord({"critic_lr": 0.000123456789, "actor_lr": 1e-4, "lam": 20.0}, {}, {}, {}, 1.0, "")
+    stages = ("fetch-data", "train-policy/p", "evaluate/p", "ablate/q", "train-policy/r")
+    page, _ = run_page(Contents("run", dict.fromkeys(stages, record)))
+    seen = [word.strip() for word in checked(page).words]
+    assert {"0.000123456789", "0.0001", "20"} <= {*seen}
+    assert "Finished stages: fetch-data, train-policy, evaluate, ablate." in page
 
 
 def test_only_its_pages_are_overwritten(tiny_run: Path, mopo: Any, refuses: Any) -> None:

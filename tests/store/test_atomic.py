@@ -46,9 +46,12 @@ def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path, error: Except
     path = tmp_path / "a.json"
     path.write_text("old")
     match = str(tmp_path) if told is InputError else "mine"
-    with pytest.raises(told, match=match), publish(path) as temporary:
+    with pytest.raises(told, match=match) as caught, publish(path) as temporary:
         temporary.write_text("half")
         raise error
+    assert getattr(caught.value, "hint", "") == (
+        "free some space there, or use another folder" if match != "mine" else ""
+    )
     assert path.read_text() == "old"
     assert files(tmp_path) == ["a.json"]
 
@@ -94,8 +97,11 @@ def test_file_and_folder_reach_the_disk_around_the_rename(tmp_path: Path, monkey
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     blocker = tmp_path / "blocker"
     blocker.write_text("a file where a folder should be")
-    with pytest.raises(InputError, match="blocker"), publish(blocker / "sub" / "a.json"):
-        pytest.fail("the body must not run")
+    for folder in (blocker / "sub", blocker):
+        with pytest.raises(InputError) as caught, publish(folder / "a.json"):
+            pytest.fail("the body must not run")
+        assert caught.value.message == f"{blocker} is a file, not a folder."
+        assert caught.value.hint == "use another folder"
     assert files(tmp_path) == ["blocker"]
 
 
@@ -108,8 +114,8 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_the_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.json").mkdir()
-    with pytest.raises(InputError), publish(tmp_path / "a.json"):
-        pass
+    with pytest.raises(InputError, match=r"a\.json is a folder, not a file\."), publish(tmp_path / "a.json"):
+        pytest.fail("the body must not run")
     assert files(tmp_path) == ["a.json"]
 
 

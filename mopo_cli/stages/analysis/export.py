@@ -23,6 +23,7 @@ from mopo_cli.policy.weights import Weights, joined
 from mopo_cli.stages.common.inputs import check_dimensions, dataset_path
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
 from mopo_cli.stages.common.user_units import offset_of
+from mopo_cli.stages.evaluate import AFTER_DIVERGING
 from mopo_cli.store.atomic import publish
 from mopo_cli.store.documents import CELL, read_document
 from mopo_cli.store.lineage import check_recorded, describe_files, read_lineage, stored_path
@@ -69,6 +70,8 @@ def run_export(
     files = describe_files(run, {"dataset": dataset, **{f"policy/{seed}": path for seed, path in chosen.files.items()}})
     check_recorded(run, files)
     places = _places(run, chosen, kind, output, ensemble)
+    if folders := [path for path in places if path.is_dir()]:
+        raise InputError(f"{folders[0]} is a folder, not a file.", hint="-o FILE takes another place")
     if there := [path for path in places if path.exists() and not force]:
         raise InputError(f"{there[0]} is there already.", hint="--force writes over it, -o FILE takes another place")
     data = _open_data(dataset, files["dataset"]["sha256"])
@@ -103,7 +106,7 @@ def _chosen(run: RunFolder, policy: str | None) -> Chosen:
             hint=f"mopo export {min(trained)}, or the path of a policy.safetensors",
         )
     if not trained[name]:
-        raise InputError(f"The policy {name} has no files: all its seeds diverged.", hint="mopo train-policy --force")
+        raise InputError(f"The policy {name} has no files: all its seeds diverged.", hint=AFTER_DIVERGING)
     return Chosen(name, trained[name], read_lineage(run)[f"train-policy/{name}"].settings)
 
 
@@ -157,7 +160,7 @@ def _open_policy(path: Path, data: Data) -> tuple[Weights, Act]:
     if (made_from := header["inputs"]["dataset"]) != (present := data.header["dataset_sha256"]):
         raise InputError(
             f"The policy {path} was made from other data: sha256 {made_from}, not {present}.",
-            hint="--run PATH names the run that the policy belongs to",
+            hint="mopo train-policy makes it from these data; --run PATH names another run",
         )
     check_dimensions(f"the policy {path}", header, data.transitions, data.info, "mopo train-policy")
     actor, _ = open_policy(path, torch.device("cpu"))

@@ -214,6 +214,8 @@ def _with_fitted_q(stage: Stage, data: Data, entries: list[Entry], gamma: float,
     """As ``gather``, with what critics of the policies say, trained for all of them at once."""
     log, device = log_of(data), data.reward.device
     folders = [entry.folder / f"seed-{seed}" for entry in entries for seed in entry.record["returns"]]
+    if not folders:  # all seeds of all cells diverged
+        return gather
     acts = [open_policy(folder / "policy.safetensors", device)[0].greedy for folder in folders]
     everywhere = torch.ones_like(log.terminal, dtype=torch.bool)
     names = ["/".join(folder.parts[-2:]) for folder in folders]

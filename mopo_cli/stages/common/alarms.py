@@ -27,19 +27,20 @@ _ADVICE = {
 }
 
 
-def model_alarm(dimensions: Sequence[Mapping[str, Any]]) -> str | None:
+def model_alarm(dimensions: Sequence[Mapping[str, Any]], scale: str) -> str | None:
     """The warning for a model that explains nothing of most targets that vary at all; None where it is better.
 
-    ``dimensions`` have the std and explained_variance of each, as in model.json.
+    ``dimensions`` have the std and explained_variance of each, as in model.json; ``scale`` is the target_scale.
     """
     varying = [d for d in dimensions if d["std"] > 0]
     useless = [d for d in varying if not d["explained_variance"] > 0]
     if 2 * len(useless) <= len(varying):
         return None
+    helps = "rescale columns whose units are far apart" if scale == "raw" else "train longer (--max-epochs, --patience)"
     return (
         f"For {len(useless)} of {len(varying)} targets the model predicts no better than their mean change (explained "
-        "variance 0 or below): rollouts and policies made with it mean nothing. What usually helps: rescale columns "
-        "whose units are far apart, or bring more data."
+        f"variance 0 or below): rollouts and policies made with it mean nothing. What usually helps: {helps}, or bring "
+        "more data."
     )
 
 
