@@ -1,6 +1,6 @@
 """A deterministic clone of logged behaviour: what a policy must beat (NeoRL, Qin et al. 2021), and a density of it."""
 
-from math import log, pi
+import math
 
 import torch
 from torch import Tensor
@@ -9,30 +9,49 @@ from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithms.bc import BcSettings, start_bc, update
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
+from mopo_cli.evaluation.fitted_q import Log
 from mopo_cli.nets.scales import standard_units
 
 _SETTINGS = BcSettings(hidden=128, layers=2, actor_lr=1e-3, log_std_min=-5.0, log_std_max=2.0)
 _BATCH = 256
+_CHECKED, _PATIENCE = 50, 1_000  # steps between looks at what is held out, and without anything better
 _LEAST_DEVIATION = 0.02  # of actions in [-1, 1]: a log that is deterministic has no density
 
 
-def clone_of(observation: Tensor, action: Tensor, steps: int = 5_000, seed: int = 0) -> Actor:
-    """The mean action of the log by least squares: `[N, obs_dim]`, `[N, act_dim]` in [-1, 1]."""
-    scale = standard_units(observation)
-    scaled, device = scale.apply(observation), observation.device
-    bc = start_bc(observation.shape[1], action.shape[1], _SETTINGS, [seed], device)
+def clone_of(log: Log, steps: int = 5_000, seed: int = 0) -> Actor:
+    """The mean action of a log by least squares, from the step at which a tenth of the episodes, held out, fits best.
+
+    Of a log of one episode nothing is held out.
+    """
+    held = _held_out(log, seed)
+    seen = torch.nonzero(~held)[:, 0] if bool((~held).any()) else torch.nonzero(held)[:, 0]
+    scale = standard_units(log.observation[seen])
+    scaled, device = scale.apply(log.observation), log.observation.device
+    bc = start_bc(log.observation.shape[1], log.action.shape[1], _SETTINGS, [seed], device)
     generator = stream(seed, "clone/batch")
-    nothing = observation.new_empty(1, _BATCH, 0)
-    for _ in range(steps):
-        rows = torch.randint(len(action), (1, _BATCH), generator=generator).to(device)
-        batch = Transition(scaled[rows], action[rows], nothing, nothing, nothing, nothing)
-        update(bc, batch, Draws(()))
-    flat = scale.folded(bc.actor.layout, bc.actor.flat)
-    return Actor(flat, bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
+    nothing = scaled.new_empty(1, _BATCH, 0)
+    best, least, since = bc.actor.flat.clone(), math.inf, 0
+    for step in range(1, steps + 1):
+        rows = seen[torch.randint(len(seen), (1, _BATCH), generator=generator).to(device)]
+        update(bc, Transition(scaled[rows], log.action[rows], nothing, nothing, nothing, nothing), Draws(()))
+        if step % _CHECKED == 0 or step == steps:
+            actor = Actor(bc.actor.flat, bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
+            error = float((actor.greedy(scaled[held]) - log.action[held]).double().square().mean())
+            best, least, since = (bc.actor.flat.clone(), error, step) if error < least else (best, least, since)
+            if step - since >= _PATIENCE:
+                break
+    return Actor(scale.folded(bc.actor.layout, best), bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
+
+
+def _held_out(log: Log, seed: int) -> Tensor:
+    """The rows `[N]` of a tenth of the episodes, drawn at random, at least of one."""
+    episodes = len(log.first)
+    chosen = torch.randperm(episodes, generator=stream(seed, "clone/held"))[: max(1, round(episodes / 10))]
+    return torch.isin(log.episode, chosen.to(log.episode.device))
 
 
 def log_density(mean: Tensor, action: Tensor, deviation: Tensor) -> Tensor:
     """log N(action; mean, deviation) `[N]` f8, of `[N, act_dim]` twice and `[act_dim]`."""
     std = deviation.double().clamp(min=_LEAST_DEVIATION)
     score = (action.double() - mean.double()) / std
-    return (-0.5 * score.square() - std.log() - 0.5 * log(2 * pi)).sum(dim=-1)
+    return (-0.5 * score.square() - std.log() - 0.5 * math.log(2 * math.pi)).sum(dim=-1)

@@ -100,10 +100,13 @@ def slices(returns: Tensor) -> dict[str, Tensor]:
 def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     """The floor, the estimates of the clone and of every seed, what the estimators are worth, and the verdict."""
     floor = by_episodes(_numpy(_returns(judge, judge.log)))
+    recorded = float(_recorded_returns(judge.log, judge.gamma).mean())
     calibration = {name: _calibrated(judge, name) for name in SLICES}
     misses = {e: max(checks[e]["misses_by"] for checks in calibration.values()) for e in ESTIMATORS}
     allowed = MOST_MISSED * (calibration[BETTER]["return"]["value"] - calibration[WORSE]["return"]["value"])
-    struck = [e for e in ESTIMATORS if misses[e] > allowed]
+    # Of returns that are all equal, or of a single episode, no estimator is known to be right.
+    checked = allowed > _ROUNDING * abs(floor.value) and isfinite(calibration[ALL]["return"]["low"])
+    struck = [e for e in ESTIMATORS if misses[e] > allowed or not checked]
     support = support_of(judge.log)
     outside = {name: support.outside(act) for name, act in judge.policies.items()}
     estimates = {name: _estimates(judge, name, misses) | {"outside": outside[name]} for name in judge.policies}
@@ -116,7 +119,7 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
         "gamma": judge.gamma,
         "episodes": len(judge.log.first),
         "transitions": len(judge.log.reward),
-        "floor": {"discounted": asdict(floor), "undiscounted": asdict(by_episodes(undiscounted))},
+        "floor": {"discounted": asdict(floor), "recorded": recorded, "undiscounted": asdict(by_episodes(undiscounted))},
         "clone": estimates[CLONE],
         "seeds": {seed: estimates[f"seed {seed}"] | {"verdict": words[seed]} for seed in seeds},
         "calibration": calibration,
@@ -244,13 +247,16 @@ def sentence(result: Mapping[str, Any]) -> str:
     if not isfinite(low):
         return f"Not shown to be better than the logged behaviour: the judge has one episode only ({floor:.4g})."
     usable = [e for e in ESTIMATORS if e not in result["struck_out"]]
-    logged = f"the logged behaviour's {floor:.4g} ({low:.4g} to {high:.4g})"
+    if not usable and not isfinite(result["calibration"][ALL]["return"]["low"]):
+        return "Not shown to be better than the logged behaviour: beside the judge's episodes there is one only."
     if not usable and high - low <= _ROUNDING * abs(floor):
         return f"Not shown to be better than the logged behaviour: all of the judge's episodes return {floor:.4g}."
     if not usable:
-        return f"Not shown to be better than the logged behaviour: no estimator agrees with the log ({logged})."
+        logged = f"{floor:.4g} ({low:.4g} to {high:.4g})"
+        return f"Not shown to be better than the logged behaviour, {logged}: no estimator agrees with the log."
     bounds = [each[e][key] for each in result["seeds"].values() for e in usable for key in ("low", "high")]
     values = f"{min(bounds):.4g} to {max(bounds):.4g} by {' and '.join(_NAMES[e] for e in usable)}"
+    logged = f"the logged behaviour's {floor:.4g} ({low:.4g} to {high:.4g})"
     what = result["verdict"]
     begin = {"better": "Better than", "worse": "Worse than"}.get(what, "Not shown to be better than")
     outside = max(each["outside"] for each in result["seeds"].values())

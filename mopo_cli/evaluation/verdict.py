@@ -12,6 +12,7 @@ from scipy.stats import norm, t
 Word = Literal["better", "not shown to be better", "worse"]
 MOST_OUTSIDE = 0.2
 """The share of a policy's actions that may be unlike any in the log: of what these lead to, nothing is measured."""
+_ROUNDING = 1e-9
 MOST_MISSED = 0.05
 """How much an estimator may miss what is in the log by, as a share of what its worse and better thirds differ by."""
 
@@ -25,8 +26,9 @@ class Estimate:
     high: float
 
     def gap(self, other: "Estimate") -> float:
-        """How far the intervals are apart, 0 where they have a number in common."""
-        return max(self.low - other.high, other.low - self.high, 0.0)
+        """How far the intervals are apart, 0 where they have a number in common but for rounding."""
+        apart = max(self.low - other.high, other.low - self.high, 0.0)
+        return apart if apart > _ROUNDING * abs(self.value) else 0.0
 
     def widened(self, by: float) -> "Estimate":
         """The same value with so much more on either side."""

@@ -7,6 +7,7 @@ from typing import Any
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_number
 
+_ROUNDING = 1e-9
 _NAMES = {"fqe": "fitted Q", "model": "in the judge's model"}
 
 
@@ -26,6 +27,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
         report.say("It was judged by an earlier version of mopo: mopo evaluate --ope judges it anew.")
         return
     floor = result["floor"]["discounted"]
+    recorded = result["floor"].get("recorded", floor["value"])
     rows: list[tuple[Any, ...]] = [("logged behaviour", _interval(floor), *(None,) * 5)]
     rows += [_row("its clone", result["clone"])]
     rows += [_row(f"policy, seed {seed}", each) for seed, each in result["seeds"].items()]
@@ -42,6 +44,11 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
         ),
         rows,
     )
+    if abs(floor["value"] - recorded) > _ROUNDING * abs(floor["value"]):
+        report.say(
+            f"Of the logged behaviour's {format_number(floor['value'])}, {format_number(recorded)} is in the "
+            "log. The rest is what critics expect after the ends of its records."
+        )
     report.table(
         "What the estimators say of behaviour whose return is in the log",
         ("behaviour", "return", *(_NAMES[e] for e in ("fqe", "model"))),

@@ -1,6 +1,7 @@
 """A judge of policies whose returns are a closed form: intervals, verdicts, and a model that is wrong off the data."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mopo_cli.dynamics.training import advance
 from mopo_cli.evaluation import judgement as module
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
-from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions
+from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
 from mopo_cli.evaluation.model_values import Place, data_quantile
 
 GAMMA, SPREAD, NOISE = 0.95, 0.5, 0.05
@@ -57,7 +58,7 @@ def judge() -> Judge:
     rng = np.random.default_rng(0)
     log, others = log_of(rng), log_of(rng)
     policies = {f"seed {name}": constant(action) for name, action in POLICIES.items()}
-    policies[CLONE] = clone_of(others.observation, others.action, steps=500).greedy
+    policies[CLONE] = clone_of(others, steps=500).greedy
     fit = start_fit(Examples.of(log.observation, log.action, log.reward, log.next_observation), MODEL, (0,))
     while not fit.done:
         advance(fit, 50)
@@ -120,3 +121,26 @@ def test_what_misses_the_log_a_little_has_wider_intervals_and_much_has_no_say(
         assert other["value"] == one["value"]
         assert other["high"] - one["high"] == pytest.approx(off - before)
         assert one["low"] - other["low"] == pytest.approx(off - before)
+
+
+def part_of(log: Log, episodes: int) -> Log:
+    """The first episodes of a log."""
+    rows = log.episode < episodes
+    return Log(**{column.name: getattr(log, column.name)[rows] for column in fields(Log)})
+
+
+def test_an_estimator_that_nothing_checks_has_no_say(judge: Judge) -> None:
+    """One other episode has a return, but not how far such returns vary: an estimator cannot miss it."""
+    result = judgement(replace(judge, others=part_of(judge.others, 1)), list(POLICIES))
+    assert result["struck_out"] == ["fqe", "model"] and result["verdict"] == "not shown to be better"
+    assert {each["verdict"] for each in result["seeds"].values()} == {"not shown to be better"}
+    assert sentence(result).endswith("beside the judge's episodes there is one only.")
+    assert judgement(replace(judge, others=part_of(judge.others, 2)), list(POLICIES))["struck_out"] == []
+
+
+def test_how_much_of_the_floor_is_in_the_log_is_kept(judge: Judge, judged: Any) -> None:
+    rewards = judge.log.reward.double().numpy().reshape(EPISODES, STEPS)
+    assert judged["floor"]["recorded"] == pytest.approx((rewards @ GAMMA ** np.arange(STEPS)).mean())
+    assert abs(judged["floor"]["recorded"] - judged["floor"]["discounted"]["value"]) > 0.1, (
+        "records end before the task"
+    )

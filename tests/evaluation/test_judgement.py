@@ -11,6 +11,9 @@ from mopo_cli.evaluation.judgement import ALL, BETTER, EPISODES, WORSE, _drawn, 
 LENGTHS = (3, 2, 1, 2, 3, 4)
 
 
+CHECKED = {ALL: {"return": {"value": 0.5, "low": 0.25, "high": 0.75}}}
+
+
 def log() -> Log:
     """Episodes of these lengths; the second and the last end by a terminal. Actions are the rows' numbers."""
     count = sum(LENGTHS)
@@ -51,7 +54,11 @@ def test_slices_are_thirds_by_return(episodes: int, third: int) -> None:
     [
         ("better", [], "Better than the logged behaviour: discounted return -1 to 4 by fitted Q and the judge's model"),
         ("worse", ["fqe"], "Worse than the logged behaviour: discounted return 1 to 4 by the judge's model"),
-        ("not shown to be better", ["fqe", "model"], "Not shown to be better than the logged behaviour: no estimator"),
+        (
+            "not shown to be better",
+            ["fqe", "model"],
+            "Not shown to be better than the logged behaviour, 0.5 (0.25 to 0.75): no",
+        ),
     ],
 )
 def test_the_sentence_has_the_numbers_of_the_estimators_that_count(
@@ -59,10 +66,11 @@ def test_the_sentence_has_the_numbers_of_the_estimators_that_count(
 ) -> None:
     floor = {"discounted": {"value": 0.5, "low": 0.25, "high": 0.75}}
     seed = {"fqe": {"value": 0, "low": -1, "high": 1}, "model": {"value": 2, "low": 1, "high": 4}, "outside": 0.1}
-    said = sentence({"floor": floor, "seeds": {"0": seed}, "struck_out": struck, "verdict": verdict})
+    result = {"floor": floor, "calibration": CHECKED, "struck_out": struck, "verdict": verdict}
+    said = sentence(result | {"seeds": {"0": seed}})
     assert said.startswith(begins) and "0.5 (0.25 to 0.75)" in said and "unlike" not in said
     seeds = {"0": seed, "1": seed | {"outside": 0.345}}
-    said = sentence({"floor": floor, "seeds": seeds, "struck_out": struck, "verdict": verdict})
+    said = sentence(result | {"seeds": seeds})
     assert len(struck) == 2 or said.endswith("; 34% of its actions are unlike the log's in similar states.")
 
 
@@ -75,11 +83,11 @@ def test_the_sentence_of_one_episode_has_no_infinite_numbers() -> None:
 
 
 def test_the_sentence_of_equal_episodes_says_that_they_are() -> None:
-    """There rounding alone strikes the estimators out."""
+    """There nothing tells whether an estimator is right."""
     floor = {"value": 100.0, "low": 100.0 - 1e-14, "high": 100.0}
     seed = {"fqe": floor, "model": floor, "outside": 0.1}
     result = {"floor": {"discounted": floor}, "seeds": {"0": seed}, "struck_out": ["fqe", "model"]}
-    said = sentence(result | {"verdict": "not shown to be better"})
+    said = sentence(result | {"calibration": CHECKED, "verdict": "not shown to be better"})
     assert said == "Not shown to be better than the logged behaviour: all of the judge's episodes return 100."
 
 

@@ -98,6 +98,11 @@ def test_one_network_or_start_is_no_spread() -> None:
         assert of(np.full((3, 4), 7.0)) == Estimate(7.0, 7.0, 7.0)
 
 
+def test_intervals_that_rounding_alone_sets_apart_agree() -> None:
+    assert Estimate(7.0, 7.0, 7.0).gap(Estimate(7.0, 7.0 + 1e-14, 7.0 + 1e-14)) == 0
+    assert Estimate(7.0, 7.0, 7.0).gap(Estimate(8.0, 7.5, 8.5)) == 0.5
+
+
 intervals = st.tuples(st.floats(-5, 5), st.floats(0, 3)).map(lambda of: Estimate(of[0], of[0] - of[1], of[0] + of[1]))
 
 

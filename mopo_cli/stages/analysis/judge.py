@@ -123,7 +123,7 @@ def _prepare(
 ) -> Judge:
     """Train what the judge needs, going on from the checkpoint if there is one."""
     log, others = log_of(sides.judge), log_of(sides.others)
-    clone = clone_of(others.observation, others.action)
+    clone = clone_of(others)
     policies: dict[str, Callable[[Tensor], Tensor]] = {f"seed {seed}": actor.greedy for seed, actor in actors.items()}
     policies[CLONE] = clone.greedy
     fit = start_fit(learnable(sides.judge, stage.report), fit_settings(model), (0,))
