@@ -38,7 +38,8 @@ PLAIN = Reading()
 def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> tuple[FileColumns, Columns, list[str]]:
     """The columns that the map names, or that have the usual names; UnusableData telling all that is amiss."""
     notes = [log.note] if log.note else []
-    wanted = column_map.columns or conventional(log.names)
+    here = [*log.names, *log.lacking]
+    wanted = column_map.columns or conventional(here)
     if column_map.columns and not log.is_table:
         for name in chain(*wanted.values()):
             if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
@@ -46,8 +47,9 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
     if not column_map.columns and wanted.get("timeouts") == (_D3RLPY_ENDS,):
         notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
     absent = "is missing" if log.is_table else "is missing (or a link, which is not followed)"
-    of, checks = resolve(wanted, log.names, where, absent, in_groups=not log.is_table)
+    of, checks = resolve(wanted, here, where, absent, in_groups=not log.is_table)
     sources = of.sources
+    checks += [_lacking(where, name, log.lacking[name]) for name in chain(*sources.values()) if name in log.lacking]
     if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
         sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
     plain = not (column_map.columns or log.is_table or log.episode)
@@ -65,6 +67,11 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
     if not any(len(column) if column.ndim else 1 for column in raw.values()):
         raise InputError(f"{where} has no rows.")
     return of, raw, [*notes, *log.remarks]
+
+
+def _lacking(where: str, name: str, part: str) -> Check:
+    fault = f"{where}: {part} has no column {name}, but others have. Add it there, or say which to read with --columns."
+    return Check(name, "present", fault)
 
 
 def _advised(check: Check, sources: Sources) -> Check:

@@ -183,7 +183,7 @@ def test_equal_labels_in_two_files_are_two_episodes(tmp_path: Path) -> None:
     ("second", "message"),
     [
         ({"actions": np.zeros((4, 3), np.float32)}, r"b\.npz: column actions has \[3\] a row, but \[2\] in a\.npz"),
-        ({"rewards": None}, "column rewards is missing"),
+        ({"rewards": None}, r"b\.npz has no column rewards, but others have"),
     ],
 )
 def test_files_that_do_not_go_together_are_refused(tmp_path: Path, second: Episode, message: str) -> None:
