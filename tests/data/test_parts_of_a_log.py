@@ -1,11 +1,16 @@
 """Logs in parts, files or groups, of which one lacks what others have, or is called otherwise."""
 
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
-from data.test_layouts import load
+from data.test_layouts import Episode, episodes, joined, load
 
+from mopo_cli.data.local import load_local
+from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.transitions import COLUMNS
 from mopo_cli.errors import InputError
 
 
@@ -53,3 +58,87 @@ def test_an_unused_column_may_be_in_some_files_only(tmp_path: Path) -> None:
     data, _ = load(path)
     np.testing.assert_array_equal(data.observations[3:6, 0], np.float32([1.1, 1.2, 1.4]))
     assert data.terminals.sum() == 3
+
+
+def groups(folder: Path, names: list[str], without: dict[str, str] | None = None) -> Path:
+    """A group for each name, in this order; `without` says of a group what it lacks."""
+    with h5py.File(folder / "log.h5", "w") as file:
+        for name, episode in zip(names, episodes(), strict=False):
+            for column in COLUMNS:
+                if (without or {}).get(name) != column:
+                    file[f"{name}/{column}"] = episode[column]
+    return folder / "log.h5"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["run{}.0", "episode_{}_v2", "{}_ep", "2024-03-01_{:02d}-00-00", "subject{}/trial_0", "x/{}/y"]
+)
+def test_groups_are_read_wherever_their_number_is(tmp_path: Path, pattern: str) -> None:
+    data, source = load(groups(tmp_path, [pattern.format(i) for i in range(12)]))
+    for column, expected in joined(episodes()).items():
+        np.testing.assert_array_equal(getattr(data, column), expected, err_msg=column)
+    assert "12 groups " in source
+
+
+def test_groups_of_several_names_are_all_read(tmp_path: Path) -> None:
+    names = ["train/demo_0", "train/demo_2", "train/demo_10", "valid/demo_0", "valid/demo_1"]
+    data, source = load(groups(tmp_path, names))
+    np.testing.assert_array_equal(data.observations, joined(episodes()[:5])["observations"])
+    assert "5 groups train/demo_*, valid/demo_*, one per episode;" in source
+    data, _ = load(groups(tmp_path, ["a3f", "b7c", "cde"]))
+    np.testing.assert_array_equal(data.observations, joined(episodes()[:3])["observations"])
+
+
+@pytest.mark.parametrize("lacks", ["actions", "observations", "rewards", "terminals", "timeouts"])
+def test_a_group_that_lacks_a_column_is_named(tmp_path: Path, lacks: str) -> None:
+    path = groups(tmp_path, ["demo_0", "demo_1", "demo_2"], {"demo_1": lacks})
+    with pytest.raises(InputError, match=f"demo_1 has no column {lacks}, but others have"):
+        load(path)
+
+
+@pytest.mark.parametrize("lacks", ["actions_1", "rewards_1", "terminated_1"])
+def test_an_array_that_lacks_among_numbered_ones_is_named(tmp_path: Path, lacks: str) -> None:
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        for i, episode in enumerate(episodes()[:3]):
+            columns: dict[str, Any] = {name: episode[name] for name in ("observations", "actions", "rewards")}
+            for name, values in (columns | {"terminated": episode["terminals"][-1]}).items():
+                if f"{name}_{i}" != lacks:
+                    file[f"{name}_{i}"] = values
+    with pytest.raises(InputError, match=f"episode 1 has no column {lacks[:-2]}, but others have"):
+        load(tmp_path / "log.h5")
+
+
+def test_groups_of_other_widths_are_named(tmp_path: Path) -> None:
+    path = groups(tmp_path, ["demo_0", "demo_1"], {"demo_1": "actions"})
+    with h5py.File(path, "a") as file:
+        file["demo_1/actions"] = np.zeros((9, 3), np.float32)
+    with pytest.raises(InputError, match=r"demo_1/actions has \[3\] a row, but demo_0/actions has \[2\]\."):
+        load(path)
+
+
+def some_columns(folder: Path, names: dict[str, str]) -> tuple[Path, Episode]:
+    with h5py.File(folder / "log.h5", "w") as file:
+        for i, episode in enumerate(episodes()):
+            for ours, name in names.items():
+                file[f"data/run_{i}/{name}"] = episode[ours]
+    return folder / "log.h5", joined(episodes())
+
+
+def test_groups_whose_columns_have_other_names(tmp_path: Path) -> None:
+    path, expected = some_columns(
+        tmp_path, {"observations": "state", "next_observations": "after", "actions": "u", "rewards": "r"}
+    )
+    data, _ = load(path, "obs=state,next_obs=after,action=u,reward=r")
+    np.testing.assert_array_equal(data.next_observations, expected["next_observations"])
+    np.testing.assert_array_equal(data.rewards, expected["rewards"])
+    assert (data.timeouts == expected["terminals"] | expected["timeouts"]).all()
+
+
+def test_groups_without_rewards_have_those_that_are_given(tmp_path: Path) -> None:
+    path, expected = some_columns(
+        tmp_path, {"observations": "obs", "next_observations": "next_obs", "actions": "actions"}
+    )
+    data, _ = load_local([path], None, ["0"], Reading(without_rewards=True))
+    np.testing.assert_array_equal(data.actions, expected["actions"])
+    with pytest.raises(InputError, match=r"column rewards is missing; the file holds actions, next_obs, obs \(12 grou"):
+        load(path)
