@@ -56,7 +56,7 @@ def test_an_unused_column_may_be_in_some_files_only(tmp_path: Path) -> None:
     path = tables(tmp_path, "obs_1,reward,obs_0,action_0,terminal,episode")
     (path / "w2.csv").write_text((path / "w2.csv").read_text().replace("episode", "episode,note").replace(",4", ",4,9"))
     data, _ = load(path)
-    np.testing.assert_array_equal(data.observations[3:6, 0], np.float32([1.1, 1.2, 1.4]))
+    np.testing.assert_array_equal(data.observations[3:6, 0], np.array([1.1, 1.2, 1.4], np.float32))
     assert data.terminals.sum() == 3
 
 
@@ -142,3 +142,16 @@ def test_groups_without_rewards_have_those_that_are_given(tmp_path: Path) -> Non
     np.testing.assert_array_equal(data.actions, expected["actions"])
     with pytest.raises(InputError, match=r"column rewards is missing; the file holds actions, next_obs, obs \(12 grou"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["rewards", "terminals"])
+@pytest.mark.parametrize("columns", [None, "obs=observations,action=actions,reward=rewards,terminal=terminals"])
+def test_a_step_is_not_taken_from_the_row_before_it(tmp_path: Path, name: str, columns: str | None) -> None:
+    """As logs have them that begin with the reward 0 of a reset."""
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        for i, episode in enumerate(episodes()):
+            more = {"observations": np.zeros((1, 3), np.float32), name: np.zeros(1, episode[name].dtype)}
+            for column in ("observations", "actions", "rewards", "terminals"):
+                file[f"{i}/{column}"] = np.concatenate([more.get(column, episode[column][:0]), episode[column]])
+    with pytest.raises(InputError, match=f"column {name} has one row more than there are steps in an episode"):
+        load(tmp_path / "log.h5", columns)
