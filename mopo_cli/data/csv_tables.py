@@ -3,7 +3,7 @@
 import csv as plain_csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +70,14 @@ def open_csv(path: Path) -> Log:
     """
     file = _examine(path)
     heading = file.positions or _heading(file)
+    names = _names(heading)
     remarks: list[str] = []
 
     def read(wanted: Wanted) -> Columns:
-        return _read(file, heading, wanted, remarks)
+        places = once_each(path, names, wanted.names)
+        return _read(file, heading, {name: heading[names.index(name)] for name in places}, wanted, remarks)
 
-    return Log([name.strip() for name in heading], read, is_table=True, note=file.note, remarks=remarks)
+    return Log(names, read, is_table=True, note=file.note, remarks=remarks)
 
 
 def _heading(file: _Csv) -> list[str]:
@@ -85,11 +87,17 @@ def _heading(file: _Csv) -> list[str]:
         return [str(name) for name in reader.schema.names]
 
 
-def _read(file: _Csv, heading: list[str], wanted: Wanted, remarks: list[str]) -> Columns:
+def _names(heading: list[str]) -> list[str]:
+    """The names in a heading, also where it is a comment, as numpy.savetxt writes it: # obs_0,obs_1."""
+    first, *others = (name.strip() for name in heading)
+    return [re.sub(r"^#\s*(?=\S+$)", "", first), *others]
+
+
+def _read(file: _Csv, heading: list[str], written: Mapping[str, str], wanted: Wanted, remarks: list[str]) -> Columns:
+    """What is wanted of the columns that are ``written`` so in the heading, by name."""
     import pyarrow as pa
     from pyarrow import csv
 
-    written = once_each(file.path, heading, wanted.names)
     # As text, so that a cell that will not do can be shown.
     convert = csv.ConvertOptions(
         include_columns=list(written.values()),

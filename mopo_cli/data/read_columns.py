@@ -91,8 +91,8 @@ def _lacking(where: str, name: str, part: str) -> Check:
 
 def _longer(where: str, name: str, ours: str) -> Check:
     fault = (
-        f"{where}: column {in_full(name, ours)} has one row more than there are steps in an episode, and nothing says to "
-        "which steps its rows belong: leave out the first of them or the last."
+        f"{where}: column {in_full(name, ours)} has one row more than there are steps in an episode, and nothing "
+        "says to which steps its rows belong: leave out the first of them or the last."
     )
     return Check(name, "number of rows", fault)
 

@@ -63,6 +63,19 @@ def test_a_first_row_of_numbers_is_data(tmp_path: Path, content: str, names: lis
     assert open_log([write(tmp_path, content)]).names == names
 
 
+@pytest.mark.parametrize("mark", ["# ", "#", " # "])
+def test_a_heading_may_be_a_comment(tmp_path: Path, mark: str) -> None:
+    rows = "0,1,0.1,1\n0,2,-0.2,1\n0,3,0.3,1\n1,4,0.4,1\n1,5,0.5,1\n"
+    data, _ = load(write(tmp_path, f"{mark}episode,obs_0,action_0,reward\n{rows}"))
+    assert data.observations[:, 0].tolist() == [1, 2, 4] and data.timeouts.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["#", "# of steps", "a#b"])
+def test_a_name_may_hold_a_number_sign(tmp_path: Path, name: str) -> None:
+    log = open_log([write(tmp_path, f"{name},#2\n3,4\n")])
+    assert log.names == [name, "#2"] and log.read(Wanted([name, "#2"]))[name].tolist() == [3]
+
+
 def test_names_in_a_tsv_may_hold_commas(tmp_path: Path) -> None:
     content = "Temp, dry, in C\tFlow, in l\n1\t2\n"
     assert open_log([write(tmp_path, content, "my.tsv")]).names == ["Temp, dry, in C", "Flow, in l"]
