@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHOWN = 60
+_MINUS = "\u2212"
 TEXT = "no text"
 """What is looked at where no cell of a column is a number."""
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 _TIME = r"(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:.*)?)"
+_WITH_UNIT = rf"[$€£]\s*{NUMBER}|{NUMBER}\s*[%‰°$€£]\S*|{NUMBER}\s+\S+"
 REPAIR = "Remove or repair this episode"
 EMPTY = "Remove or repair this episode, or say with --missing what to do with rows that lack a value"
 NOTHING = ("", "nan", "na", "n/a", "null", "none")
+_NO_UNITS = "Delete this row if it holds units, else repair its episode"
 NO_COMMAS = "Write numbers with a decimal point and without thousands separators"
 TIMES = "2024-03-01 06:00 or 01.03.2024 06:00"
 NO_TIMES = "give a number, or leave the column out"
@@ -124,12 +127,17 @@ def _no_number(column: Any, row: int) -> BadCell:
     shown = f"({cell[:_SHOWN]!r} in row {row})"
     if re.fullmatch(_TIME, cell):
         return BadCell(row, holds=f"time stamps {shown}: {NO_TIMES}")
+    if _MINUS in cell and re.fullmatch(NUMBER, cell.replace(_MINUS, "-")):
+        return BadCell(row, f"{cell!r} has the minus sign U+2212", "Write it as the hyphen -")
     if "," not in cell and not pc.any(pc.match_substring_regex(_words_as_numbers(column), f"^{NUMBER}$")).as_py():
+        if re.fullmatch(_WITH_UNIT, cell):
+            return BadCell(row, holds=f"numbers with a unit {shown}: write the numbers alone")
         return BadCell(row, holds=f"text {shown}, not numbers", kind=TEXT)
     if cell.lower() in NOTHING:
         return BadCell(row, f"{cell!r} is not a number", EMPTY)
     grouped = re.fullmatch(r"[+-]?\d[\d.]*,[\d.,]+", cell) is not None
-    return BadCell(row, f"{cell[:_SHOWN]!r} is not a number", NO_COMMAS if grouped else REPAIR)
+    mend = NO_COMMAS if grouped else _NO_UNITS if row == 0 else REPAIR
+    return BadCell(row, f"{cell[:_SHOWN]!r} is not a number", mend)
 
 
 def _words_as_numbers(column: Any) -> Any:

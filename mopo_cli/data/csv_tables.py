@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mopo_cli.store.columns import check_room
 
 _SEPARATORS = ",;\t"  # in doubt the first
 _HEADING_BYTES = 1 << 20
+_SHOWN = 60
 _WORDS = ("true", "false", "nan", "inf", "-inf")
 
 
@@ -142,7 +144,15 @@ def _examine(path: Path) -> _Csv:
         separator = "\t" if is_tsv else max(_SEPARATORS, key=first_line.count)
     with arrow_errors(path, "CSV", InputError):
         # Not only the first line, as a quoted name may go on in the next one.
-        row = next(plain_csv.reader(io.StringIO(start, newline=""), delimiter=separator), [])
+        rows = list(islice(filter(None, plain_csv.reader(io.StringIO(start, newline=""), delimiter=separator)), 2))
+        row, second = [*rows, [], []][:2]
+    if len(row) == 1 or len(row) < len(second):
+        below = f", but the next has {len(second)}" if len(row) < len(second) else ""
+        raise InputError(
+            f"{path.name}: the first line ({first_line.strip()[:_SHOWN]!r}) has {len(row)} "
+            f"cell{'s' * (len(row) > 1)}{below}. It must be the heading, as long as the other lines, with commas, "
+            "semicolons or tabs between the cells."
+        )
     refuse_many(path, len(row))
     notes = [f"read as {encoding.upper() if encoding != 'cp1252' else encoding}"] if encoding != UTF8 else []
     positions = [str(i) for i in range(len(row))]
