@@ -63,15 +63,24 @@ def words_of(column: Any) -> NDArray[np.str_]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_duration(column.type):  # it has no cast to text
+        column = column.cast(pa.int64())
     return np.array(pc.fill_null(pc.utf8_trim_whitespace(column.cast(pa.string())), "").to_pylist(), np.str_)
 
 
 def times_of(column: Any) -> NDArray[np.float64]:
-    """A column of numbers, or of points of time in seconds since 1970, as float64 `[N]`; BadCell for any other cell."""
+    """A column of numbers, of durations in seconds, or of points of time in seconds since 1970, as float64 `[N]`.
+
+    BadCell for any other cell.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     text = pc.utf8_trim_whitespace(column.cast(pa.string())) if is_text(column.type) else column
+    if pa.types.is_time(text.type):
+        raise BadCell(0, holds=f"times of day ({text[0]} in row 0): write the date as well, as in {TIMES}")
+    if pa.types.is_duration(text.type):
+        text = text.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.timestamp("us"))
     moment = text if pa.types.is_temporal(text.type) else None
     if is_text(text.type) and _cast(_words_as_numbers(text), pa.float64()) is None:
         moment = _moments(text)
@@ -91,8 +100,10 @@ def _moments(text: Any) -> Any | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if (moments := _cast(text, pa.timestamp("us"))) is not None:
-        return moments
+    # "us" alone is of text without a zone; with a zone, points of time are those of UTC.
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ns")):
+        if (moments := _cast(text, kind)) is not None:
+            return moments
     for format_ in ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y"):
         moments = pc.strptime(text, format=format_, unit="us", error_is_null=True)
         if moments.null_count == text.null_count:
@@ -167,7 +178,7 @@ def codes(column: Any) -> NDArray[np.int64]:
     empty = column.is_null(nan_is_null=True)
     if is_text(column.type):
         words = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
-        empty = pc.or_kleene(empty, pc.is_in(words, value_set=pa.array(["", "nan"])))
+        empty = pc.or_kleene(empty, pc.is_in(words, value_set=pa.array(NOTHING)))
     refuse_empty(empty)
     encoded = column.dictionary_encode().unify_dictionaries()
     parts = [np.asarray(part.indices) for part in encoded.chunks]

@@ -1,5 +1,6 @@
 """The plain layouts: a row per step, under a heading (CSV, Parquet) or in arrays (HDF5, NPZ)."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ def _time(path: Path, name: str, row: int, cell: str) -> float:
     except ValueError:
         pass
     try:
-        moment = np.array(cell, "datetime64[us]")
+        with warnings.catch_warnings(action="ignore"):  # of a zone, which makes it UTC
+            moment = np.array(cell, "datetime64[us]")
     except ValueError:
         moment = np.array("NaT", "datetime64[us]")
     if np.isnat(moment):  # an empty cell, too
