@@ -231,8 +231,17 @@ def sequences_of(column: Any) -> list[NDArray[Any]]:
 
 
 def _matrix(column: Any, missing: bool) -> NDArray[Any]:
-    """Lists of one length as `[N, width]`."""
-    lengths, cells = _unpacked(column)
+    """Lists of one length as `[N, width]`; with ``missing`` those that are not there are NaN."""
+    if missing and column.null_count:
+        there = np.flatnonzero(column.is_valid())
+        try:
+            values = _matrix(column.drop_null(), missing)
+        except BadCell as bad:
+            raise BadCell(int(there[bad.row]), bad.problem) from bad
+        whole = np.full((len(column), values.shape[1]), np.nan)
+        whole[there] = values
+        return whole
+    lengths, cells = _unpacked(column, EMPTY)
     others = np.flatnonzero(lengths != lengths[:1])
     if len(others):
         row = int(others[0])
@@ -244,12 +253,12 @@ def _matrix(column: Any, missing: bool) -> NDArray[Any]:
         raise BadCell(bad.row // width, bad.problem) from bad
 
 
-def _unpacked(column: Any) -> tuple[NDArray[np.int64], Any]:
+def _unpacked(column: Any, mend: str = REPAIR) -> tuple[NDArray[np.int64], Any]:
     """The lengths of a column's lists `[N]`, and the cells of all, one after another."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    refuse_empty(column.is_null())
+    refuse_empty(column.is_null(), mend)
     lengths = np.asarray(pc.list_value_length(column)).astype(np.int64)
     if len(empty := np.flatnonzero(lengths == 0)):
         raise BadCell(int(empty[0]), "the list is empty")
