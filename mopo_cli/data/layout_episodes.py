@@ -1,7 +1,6 @@
 """Layouts of HDF5 and NPZ files that hold their episodes apart, and what makes rows of them.
 
-Groups (`data/demo_0/obs/x`, as robomimic), numbered arrays (`observations_0`, as d3rlpy 2.x), and arrays padded to
-the longest episode (`[episodes, steps, width]`).
+Groups (`data/demo_0/obs/x`, as robomimic), and numbered arrays (`observations_0`, as d3rlpy 2.x).
 """
 
 import re
@@ -25,8 +24,7 @@ EPISODE = "(episode)"
 """The column of the episodes' numbers, which these layouts make."""
 _NEXT = " (next row)"
 _SHOWN = 3
-_LENGTHS = ("lengths", "length", "episode_lengths", "episode_length", "traj_lengths", "seq_lens", "seq_len")
-_MASKS = ("mask", "masks", "valid", "valids", "padding_mask", "attention_mask")
+
 
 Shape = tuple[int, ...]
 
@@ -128,43 +126,8 @@ def _log_of_members(arrays: Arrays, members: dict[str, dict[str, Place]], about:
     return replace(log_of(arrays, episodes, about), lacking={name: part for name, part in lacking.items() if part})
 
 
-def _open_padded(path: Path) -> Log | None:
-    """A file whose actions are `[episodes, steps, width]`."""
-    if (arrays := open_arrays(path)) is None:
-        return None
-    shapes = arrays.shapes()
-    if not _is_log(shapes) or len(shape := shapes[conventional(list(shapes))["actions"][0]]) != 3:
-        return None
-    count, longest = shape[:2]
-    lengths, how = _lengths(arrays, shapes, count, longest)
-    rooms = ((count,), (count, longest), (count, longest + 1))
-    rows = {name: shape[1:] for name, shape in shapes.items() if shape[:2] in rooms}
-    episodes = [
-        Episode(int(steps), longest, {name: Place(name, shape, i) for name, shape in rows.items()})
-        for i, steps in enumerate(lengths)
-    ]
-    return log_of(arrays, episodes, f"{count} episodes padded to {longest} steps, {how}")
-
-
 def _is_log(names: Collection[str]) -> bool:
     return conventional(list(names)).keys() >= {"observations", "actions", "rewards"}
-
-
-def _lengths(arrays: Arrays, shapes: dict[str, Shape], count: int, longest: int) -> tuple[NDArray[np.int64], str]:
-    """The steps of every episode `[count]`, and what says so. InputError where they are no lengths."""
-    for name in _LENGTHS:
-        if shapes.get(name) in ((count,), (count, 1)):
-            lengths = arrays.read([name])[name].reshape(count).astype(np.int64)
-            if not ((lengths >= 1) & (lengths <= longest)).all():
-                raise InputError(f"{arrays.path.name}: {name} must hold numbers from 1 to {longest}.")
-            return lengths, f"their lengths in {name}"
-    for name in _MASKS:
-        if shapes.get(name) in ((count, longest), (count, longest, 1)):
-            mask = arrays.read([name])[name].reshape(count, longest) != 0
-            if not (mask[:, 0].all() and (mask[:, :-1] >= mask[:, 1:]).all()):
-                raise InputError(f"{arrays.path.name}: {name} must be 1 for the steps of an episode and 0 after them.")
-            return mask.sum(axis=1), f"their steps marked in {name}"
-    return np.full(count, longest), "all of this length, as no array gives their lengths"
 
 
 class Reader(Protocol):
@@ -179,6 +142,8 @@ class Reader(Protocol):
 def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
     """The rows of all episodes, one after another, whose columns lie at their places in arrays."""
     names = list(episodes[0].places)
+    usual = conventional(names)
+    flags = {name for ours in ("terminals", "timeouts") for name in usual.get(ours, ())}
     longer = [name for name in names if all(episode.has_one_more(name) for episode in episodes)]
 
     def read(wanted: Wanted) -> Columns:
@@ -190,7 +155,7 @@ def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
         columns: Columns = {}
         for name, some in places.items():
             parts = [
-                _rows(arrays.path, name, raw[place.array], place, episode, name in text)
+                _rows(arrays.path, name, raw[place.array], place, episode, name in text, name in flags)
                 for place, episode in zip(some, episodes, strict=True)
             ]
             _check_widths(arrays.path, some, parts)
@@ -210,7 +175,9 @@ def _check_widths(path: Path, places: Sequence[Place], parts: Sequence[NDArray[A
             raise InputError(f"{path.name}: {place.array} has {shapes}.")
 
 
-def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, is_text: bool) -> NDArray[Any]:
+def _rows(
+    path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, is_text: bool, is_flag: bool
+) -> NDArray[Any]:
     """A column of one episode, `[steps]` or `[steps, width]`.
 
     What is there once per episode is the same in all its rows; but a flag is about its last row.
@@ -218,7 +185,8 @@ def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Epi
     values, steps = array if place.index is None else array[place.index], episode.steps
     if values.ndim == 0 or (len(values) == 1 and steps > 1):
         once = np.full(steps, values.reshape(-1)[0])
-        return once if is_text or values.dtype.kind != "b" else once & (np.arange(steps) == steps - 1)
+        is_flag = not is_text and (is_flag or values.dtype.kind == "b")
+        return np.where(np.arange(steps) == steps - 1, once, 0) if is_flag else once
     first = int(name.endswith(_NEXT))
     if len(values) not in (episode.room, episode.room + 1):
         rows = f"{len(values)} rows, but the actions beside it have {episode.room}"
@@ -234,4 +202,3 @@ NUMBERED = Layout(
     "HDF5 or NPZ with numbered arrays per episode, as d3rlpy's observations_0",
     _open_numbered,
 )
-PADDED = Layout("HDF5 or NPZ with arrays [episodes, steps, width] padded to the longest episode", _open_padded)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mopo_cli.data import layout_episodes, layout_json, layout_lists, layout_rows
+from mopo_cli.data import layout_episodes, layout_json, layout_lists, layout_padded, layout_rows
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.errors import InputError
 
@@ -15,7 +15,7 @@ from mopo_cli.errors import InputError
 LAYOUTS: dict[str, Layout] = {
     "groups": layout_episodes.GROUPS,
     "numbered": layout_episodes.NUMBERED,
-    "padded": layout_episodes.PADDED,
+    "padded": layout_padded.PADDED,
     "rllib": layout_json.RLLIB,
     "lists": layout_lists.LISTS,
     "lines": layout_json.LINES,

@@ -9,6 +9,7 @@ import pytest
 from data.test_layouts import Episode, episodes, joined, load
 
 from mopo_cli.data.local import load_local
+from mopo_cli.data.missing import Remedy
 from mopo_cli.data.read_columns import Reading
 from mopo_cli.data.transitions import COLUMNS
 from mopo_cli.errors import InputError
@@ -155,3 +156,60 @@ def test_a_step_is_not_taken_from_the_row_before_it(tmp_path: Path, name: str, c
                 file[f"{i}/{column}"] = np.concatenate([more.get(column, episode[column][:0]), episode[column]])
     with pytest.raises(InputError, match=f"column {name} has one row more than there are steps in an episode"):
         load(tmp_path / "log.h5", columns)
+
+
+def padded(folder: Path, filler: float, **more: Any) -> Path:
+    """All but the longest of the episodes end in steps of this filler."""
+    columns: dict[str, Any] = {}
+    for name in ("observations", "next_observations", "actions", "rewards"):
+        parts = [episode[name] for episode in episodes()]
+        blank = np.full((len(parts), max(map(len, parts)), *parts[0].shape[1:]), filler, np.float32)
+        for part, whole in zip(parts, blank, strict=True):
+            whole[: len(part)] = part
+        columns[name] = blank
+    np.savez(folder / "padded.npz", allow_pickle=False, **(columns | more))
+    return folder / "padded.npz"
+
+
+@pytest.mark.parametrize("missing", ["refuse", "fill-forward", "drop-rows"])
+def test_steps_of_nan_at_the_end_are_padding(tmp_path: Path, missing: Remedy) -> None:
+    path = padded(tmp_path, np.nan)
+    data, _ = load_local([path], None, ["0"], Reading(missing=missing))
+    expected = joined(episodes())
+    np.testing.assert_array_equal(data.observations, expected["observations"])
+    np.testing.assert_array_equal(data.timeouts, expected["terminals"] | expected["timeouts"])
+
+
+def test_steps_of_nothing_but_zeros_are_not_taken_for_steps(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"last steps of 10 of 12 episodes \(the first: episode 0\) are 0 in .* add len"
+    ):
+        load(padded(tmp_path, 0.0))
+    data, _ = load(padded(tmp_path, 0.0, lengths=[len(episode["actions"]) for episode in episodes()]))
+    np.testing.assert_array_equal(data.observations, joined(episodes())["observations"])
+
+
+@pytest.mark.parametrize("kind", [bool, int, np.float32, np.uint8])
+def test_a_flag_of_an_episode_is_about_its_last_row(tmp_path: Path, kind: Any) -> None:
+    some, expected = episodes(), joined(episodes())
+    lengths = [len(episode["actions"]) for episode in some]
+    flags = np.array([episode["terminals"][-1] for episode in some], kind)
+    data, _ = load(padded(tmp_path, 0.0, lengths=lengths, terminals=flags))
+    np.testing.assert_array_equal(data.terminals, expected["terminals"])
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        for i, episode in enumerate(some):
+            for name in ("observations", "next_observations", "actions", "rewards"):
+                file[f"{name}_{i}"] = episode[name]
+            file[f"terminated_{i}"] = flags[i]
+    np.testing.assert_array_equal(load(tmp_path / "log.h5")[0].terminals, expected["terminals"])
+
+
+def test_padded_episodes_without_rewards_have_those_that_are_given(tmp_path: Path) -> None:
+    path = padded(tmp_path, np.nan)
+    with np.load(path) as stored:
+        columns = {name: stored[name] for name in stored if name != "rewards"}
+    np.savez(path, allow_pickle=False, **columns)
+    data, _ = load_local([path], None, ["0"], Reading(without_rewards=True))
+    np.testing.assert_array_equal(data.actions, joined(episodes())["actions"])
+    with pytest.raises(InputError, match="column rewards is missing"):
+        load(path)
