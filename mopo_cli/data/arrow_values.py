@@ -89,6 +89,8 @@ def times_of(column: Any) -> NDArray[np.float64]:
         refuse_empty(pc.equal(text, ""))
         raise BadCell(row, f"{text[row].as_py()[:_SHOWN]!r} is not a time such as {TIMES}")
     if moment is None:
+        # No remedy of --missing tells where a row without a step belongs.
+        refuse_empty(pc.or_kleene(text.is_null(), pc.equal(text, "")) if is_text(text.type) else text.is_null())
         return numbers_of(column).astype(np.float64)
     refuse_empty(moment.is_null())
     exact = moment.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
