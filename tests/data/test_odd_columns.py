@@ -108,3 +108,33 @@ def test_a_shape_that_is_no_column_is_named(tmp_path: Path, shape: tuple[int, ..
         file["odd"] = np.zeros(shape)
     with pytest.raises(InputError, match=r"column odd has shape \(.*\), not \[rows\] or \[rows, 1\]\."):
         load(tmp_path / "my.h5", f"{used},action=a,reward=r")
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 3, 4], [7]])
+def test_a_log_of_single_rows_says_what_lacks(tmp_path: Path, labels: list[int]) -> None:
+    with pytest.raises(InputError, match="no row is followed by another of its episode, so no next state is known"):
+        load(table(tmp_path, e=labels), "obs=x,action=a,reward=r,episode=e")
+
+
+def test_a_log_of_which_every_row_lacks_a_value_says_so(tmp_path: Path) -> None:
+    path = table(tmp_path, x=["", 2, ""], y=[1, "", 3])
+    with pytest.raises(InputError, match="no row is left, as each lacks a value"):
+        load_local([path], None, ["0"], Reading("obs=x+y,action=a,reward=r", missing="drop-rows"))
+
+
+def test_an_empty_step_is_not_said_to_have_a_remedy(tmp_path: Path) -> None:
+    said = r"column t, row 1: the cell is empty \(1 in this column\)\. Remove or repair this episode\.$"
+    with pytest.raises(InputError, match=said):
+        load_local([table(tmp_path, t=[1, "", 3])], None, ["0"], Reading(BY_TIME, missing="drop-rows"))
+
+
+def test_arrays_of_matlab_have_their_dimensions_as_there(tmp_path: Path) -> None:
+    states, actions = np.arange(12.0).reshape(6, 2), np.linspace(-0.9, 0.9, 6)[:, None]
+    columns = {"observations": states, "actions": actions, "rewards": np.ones((6, 1)), "terminals": np.zeros((6, 1))}
+    with h5py.File(tmp_path / "log.mat", "w") as file:
+        for name, values in columns.items():
+            file[name] = values.T  # as MATLAB writes what is [6, 2] there
+            file[name].attrs["MATLAB_class"] = np.bytes_("double")
+    data, _ = load(tmp_path / "log.mat")
+    np.testing.assert_array_equal(data.observations, states[:5])
+    np.testing.assert_array_equal(data.next_observations, states[1:])
