@@ -146,12 +146,10 @@ def _examine(path: Path) -> _Csv:
         # Not only the first line, as a quoted name may go on in the next one.
         rows = list(islice(filter(None, plain_csv.reader(io.StringIO(start, newline=""), delimiter=separator)), 2))
         row, second = [*rows, [], []][:2]
-    if len(row) == 1 or len(row) < len(second):
-        below = f", but the next has {len(second)}" if len(row) < len(second) else ""
+    if len(row) < len(second):
         raise InputError(
-            f"{path.name}: the first line ({first_line.strip()[:_SHOWN]!r}) has {len(row)} "
-            f"cell{'s' * (len(row) > 1)}{below}. It must be the heading, as long as the other lines, with commas, "
-            "semicolons or tabs between the cells."
+            f"{path.name}: the first line ({first_line.strip()[:_SHOWN]!r}) has {len(row)} cell{'s' * (len(row) > 1)}, "
+            f"but the next has {len(second)}. It must be the heading, as long as the other lines."
         )
     refuse_many(path, len(row))
     notes = [f"read as {encoding.upper() if encoding != 'cp1252' else encoding}"] if encoding != UTF8 else []

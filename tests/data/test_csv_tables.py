@@ -1,6 +1,7 @@
 """CSV as people have it: without heading, in other encodings, with decimal commas, with text among the numbers."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -69,13 +70,19 @@ def test_a_first_row_of_numbers_is_data(tmp_path: Path, content: str, names: lis
         ("# my log\n# of 2024, mine\nx,a,r\n1,2,3\n", r"\('# my log'\) has 1 cell, but the next has 2\."),
         ("sep=;\nx;a;r\n1;2;3\n", r"\('sep=;'\) has 2 cells, but the next has 3\."),
         ("x,a,r\n1,2,3,\n", r"\('x,a,r'\) has 3 cells, but the next has 4\."),
-        ("x|a|r\n1|2|3\n", r"\('x\|a\|r'\) has 1 cell\."),
-        ("0.5 1.5 2e-3\n0.5 1.5 2e-3\n", r"\('0\.5 1\.5 2e-3'\) has 1 cell\."),
     ],
 )
 def test_a_first_line_that_is_no_heading_is_named(tmp_path: Path, content: str, said: str) -> None:
     with pytest.raises(InputError, match=rf"my\.csv: the first line {said} It must be the heading, as long as"):
         open_log([write(tmp_path, content)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("x|a|r", "1|2|3"), ("0.5 1.5 2e-3", "0.5 1.5 2e-3"), ("# mine", "# log")]
+)
+def test_a_file_of_one_column_is_no_log(tmp_path: Path, first: str, second: str) -> None:
+    with pytest.raises(InputError, match=rf"my\.csv has only one column \('{re.escape(first)}'\), and a log has more"):
+        open_log([write(tmp_path, f"{first}\n{second}\n")])
 
 
 @pytest.mark.parametrize("mark", ["# ", "#", " # "])
