@@ -140,8 +140,8 @@ def _open_table(path: Path) -> Log | None:
     log = open_csv(path)
     if len(log.names) == 1:
         raise InputError(
-            f"{path.name} has only one column ({log.names[0][:_SHOWN]!r}), and a log has more: write commas, semicolons "
-            "or tabs between the cells."
+            f"{path.name} has only one column ({log.names[0][:_SHOWN]!r}), and a log has more: write commas, "
+            "semicolons or tabs between the cells."
         )
     return log
 
