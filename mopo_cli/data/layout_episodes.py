@@ -24,6 +24,7 @@ EPISODE = "(episode)"
 """The column of the episodes' numbers, which these layouts make."""
 _NEXT = " (next row)"
 _SHOWN = 3
+_NEEDED = {"observations", "actions", "rewards"}
 
 
 Shape = tuple[int, ...]
@@ -78,7 +79,7 @@ def _usual_groups(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Place]]:
             continue
         usual = conventional(list(places)).keys()
         # One that is numbered as the others are and lacks a column must not be passed over.
-        if _is_log(places) or (usual & {"observations", "actions"} and re.search(r"\d", group)):
+        if usual >= _NEEDED or (usual & {"observations", "actions"} and re.search(r"\d", group)):
             groups[group] = places
     return groups if any(re.search(r"\d", group) for group in groups) else {}
 
@@ -127,7 +128,7 @@ def _log_of_members(arrays: Arrays, members: dict[str, dict[str, Place]], about:
 
 
 def _is_log(names: Collection[str]) -> bool:
-    return conventional(list(names)).keys() >= {"observations", "actions", "rewards"}
+    return conventional(list(names)).keys() >= _NEEDED
 
 
 class Reader(Protocol):
