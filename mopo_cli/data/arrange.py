@@ -96,22 +96,34 @@ def _together(labels: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _expand(where: str, rows: Rows, name: str) -> Check:
-    rows.raw[name], rows.dimensions[name], check = one_hot(rows.raw[name], name, where)
+    words, check = _vector(where, name, rows.raw[name], len(rows.numbers))
+    if not check.fault:
+        rows.raw[name], rows.dimensions[name], check = one_hot(words, name, where)
     return check
 
 
+def _vector(where: str, name: str, column: NDArray[Any], rows: int) -> tuple[NDArray[Any], Check]:
+    """A column as `[N]`, and whether it is one number or text per row."""
+    if column.shape in ((rows,), (rows, 1)):
+        return column.reshape(rows), Check(name, "shape")
+    fault = f"{where}: column {name} has shape {column.shape}, not [rows] or [rows, 1]."
+    return column, Check(name, "shape", fault)
+
+
 def _lengths(where: str, raw: Columns) -> list[Check]:
-    first = next(iter(raw))
+    first = next(name for name, column in raw.items() if column.ndim)
     count = len(raw[first])
     return [
         Check(name, "number of rows", f"{where}: column {name} has {len(column)} rows, but {first} has {count}.")
         for name, column in raw.items()
-        if len(column) != count
+        if column.ndim and len(column) != count
     ]
 
 
 def _sort(where: str, rows: Rows, name: str) -> list[Check]:
-    step = rows.raw[name].reshape(len(rows.raw[name])).astype(np.float64)
+    column, check = _vector(where, name, rows.raw[name], len(rows.numbers))
+    require([check])
+    step = column.astype(np.float64)
     if not np.isfinite(step).all():
         row = int(np.flatnonzero(~np.isfinite(step))[0])
         require([Check(name, "steps", f"{where}: column {name} holds no number in row {row}.", row)])

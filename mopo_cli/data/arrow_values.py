@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHOWN = 60
+_MINUS = "\u2212"
 TEXT = "no text"
 """What is looked at where no cell of a column is a number."""
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 _TIME = r"(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:.*)?)"
+_WITH_UNIT = rf"[$€£]\s*{NUMBER}|{NUMBER}\s*[%‰°$€£]\S*|{NUMBER}\s+\S+"
 REPAIR = "Remove or repair this episode"
 EMPTY = "Remove or repair this episode, or say with --missing what to do with rows that lack a value"
 NOTHING = ("", "nan", "na", "n/a", "null", "none")
+_NO_UNITS = "Delete this row if it holds units, else repair its episode"
 NO_COMMAS = "Write numbers with a decimal point and without thousands separators"
 TIMES = "2024-03-01 06:00 or 01.03.2024 06:00"
 NO_TIMES = "give a number, or leave the column out"
@@ -60,15 +63,24 @@ def words_of(column: Any) -> NDArray[np.str_]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_duration(column.type):  # it has no cast to text
+        column = column.cast(pa.int64())
     return np.array(pc.fill_null(pc.utf8_trim_whitespace(column.cast(pa.string())), "").to_pylist(), np.str_)
 
 
 def times_of(column: Any) -> NDArray[np.float64]:
-    """A column of numbers, or of points of time in seconds since 1970, as float64 `[N]`; BadCell for any other cell."""
+    """A column of numbers, of durations in seconds, or of points of time in seconds since 1970, as float64 `[N]`.
+
+    BadCell for any other cell.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     text = pc.utf8_trim_whitespace(column.cast(pa.string())) if is_text(column.type) else column
+    if pa.types.is_time(text.type):
+        raise BadCell(0, holds=f"times of day ({text[0]} in row 0): write the date as well, as in {TIMES}")
+    if pa.types.is_duration(text.type):
+        text = text.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.timestamp("us"))
     moment = text if pa.types.is_temporal(text.type) else None
     if is_text(text.type) and _cast(_words_as_numbers(text), pa.float64()) is None:
         moment = _moments(text)
@@ -77,6 +89,8 @@ def times_of(column: Any) -> NDArray[np.float64]:
         refuse_empty(pc.equal(text, ""))
         raise BadCell(row, f"{text[row].as_py()[:_SHOWN]!r} is not a time such as {TIMES}")
     if moment is None:
+        # No remedy of --missing tells where a row without a step belongs.
+        refuse_empty(pc.or_kleene(text.is_null(), pc.equal(text, "")) if is_text(text.type) else text.is_null())
         return numbers_of(column).astype(np.float64)
     refuse_empty(moment.is_null())
     exact = moment.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
@@ -88,8 +102,10 @@ def _moments(text: Any) -> Any | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if (moments := _cast(text, pa.timestamp("us"))) is not None:
-        return moments
+    # "us" alone is of text without a zone; with a zone, points of time are those of UTC.
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ns")):
+        if (moments := _cast(text, kind)) is not None:
+            return moments
     for format_ in ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y"):
         moments = pc.strptime(text, format=format_, unit="us", error_is_null=True)
         if moments.null_count == text.null_count:
@@ -124,12 +140,17 @@ def _no_number(column: Any, row: int) -> BadCell:
     shown = f"({cell[:_SHOWN]!r} in row {row})"
     if re.fullmatch(_TIME, cell):
         return BadCell(row, holds=f"time stamps {shown}: {NO_TIMES}")
+    if _MINUS in cell and re.fullmatch(NUMBER, cell.replace(_MINUS, "-")):
+        return BadCell(row, f"{cell!r} has the minus sign U+2212", "Write it as the hyphen -")
     if "," not in cell and not pc.any(pc.match_substring_regex(_words_as_numbers(column), f"^{NUMBER}$")).as_py():
+        if re.fullmatch(_WITH_UNIT, cell):
+            return BadCell(row, holds=f"numbers with a unit {shown}: write the numbers alone")
         return BadCell(row, holds=f"text {shown}, not numbers", kind=TEXT)
     if cell.lower() in NOTHING:
         return BadCell(row, f"{cell!r} is not a number", EMPTY)
     grouped = re.fullmatch(r"[+-]?\d[\d.]*,[\d.,]+", cell) is not None
-    return BadCell(row, f"{cell[:_SHOWN]!r} is not a number", NO_COMMAS if grouped else REPAIR)
+    mend = NO_COMMAS if grouped else _NO_UNITS if row == 0 else REPAIR
+    return BadCell(row, f"{cell[:_SHOWN]!r} is not a number", mend)
 
 
 def _words_as_numbers(column: Any) -> Any:
@@ -159,7 +180,7 @@ def codes(column: Any) -> NDArray[np.int64]:
     empty = column.is_null(nan_is_null=True)
     if is_text(column.type):
         words = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
-        empty = pc.or_kleene(empty, pc.is_in(words, value_set=pa.array(["", "nan"])))
+        empty = pc.or_kleene(empty, pc.is_in(words, value_set=pa.array(NOTHING)))
     refuse_empty(empty)
     encoded = column.dictionary_encode().unify_dictionaries()
     parts = [np.asarray(part.indices) for part in encoded.chunks]
@@ -212,8 +233,17 @@ def sequences_of(column: Any) -> list[NDArray[Any]]:
 
 
 def _matrix(column: Any, missing: bool) -> NDArray[Any]:
-    """Lists of one length as `[N, width]`."""
-    lengths, cells = _unpacked(column)
+    """Lists of one length as `[N, width]`; with ``missing`` those that are not there are NaN."""
+    if missing and column.null_count:
+        there = np.flatnonzero(column.is_valid())
+        try:
+            values = _matrix(column.drop_null(), missing)
+        except BadCell as bad:
+            raise BadCell(int(there[bad.row]), bad.problem) from bad
+        whole = np.full((len(column), values.shape[1]), np.nan)
+        whole[there] = values
+        return whole
+    lengths, cells = _unpacked(column, EMPTY)
     others = np.flatnonzero(lengths != lengths[:1])
     if len(others):
         row = int(others[0])
@@ -225,12 +255,12 @@ def _matrix(column: Any, missing: bool) -> NDArray[Any]:
         raise BadCell(bad.row // width, bad.problem) from bad
 
 
-def _unpacked(column: Any) -> tuple[NDArray[np.int64], Any]:
+def _unpacked(column: Any, mend: str = REPAIR) -> tuple[NDArray[np.int64], Any]:
     """The lengths of a column's lists `[N]`, and the cells of all, one after another."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    refuse_empty(column.is_null())
+    refuse_empty(column.is_null(), mend)
     lengths = np.asarray(pc.list_value_length(column)).astype(np.int64)
     if len(empty := np.flatnonzero(lengths == 0)):
         raise BadCell(int(empty[0]), "the list is empty")

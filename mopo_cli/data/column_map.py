@@ -39,6 +39,7 @@ SHOWN = 20
 _MOST_NAMES = 50_000
 _LARGEST = 3.4e38  # a float32
 EXAMPLE = '--columns "obs=temp+pressure,action=valve,reward=yield,episode=batch"'
+_IN_YAML = "; names that hold a comma or a plus are given in a YAML file, --columns map.yaml"
 
 Sources = dict[str, tuple[str, ...]]
 """Our name of a column -> the file's columns it is made of, in order."""
@@ -78,7 +79,7 @@ def parse_column_map(text: str | None) -> ColumnMap:
 def _item(part: str) -> tuple[str, list[str]]:
     name, equals, value = part.partition("=")
     if not equals or not name.strip() or not value.strip():
-        raise UsageError(f"--columns: {part.strip()!r} must be written NAME=COLUMN+COLUMN...", EXAMPLE)
+        raise UsageError(f"--columns: {part.strip()!r} must be written NAME=COLUMN+COLUMN...{_IN_YAML}", EXAMPLE)
     return name.strip(), [column.strip() for column in value.split("+")]
 
 
@@ -96,7 +97,7 @@ def _columns(items: list[tuple[str, list[str]]], where: str) -> Sources:
         if ours in columns:
             raise UsageError(f"{where} gives {ours} twice.", EXAMPLE)
         if not names or not all(names):
-            raise UsageError(f"{where} gives {name} an empty column name.", EXAMPLE)
+            raise UsageError(f"{where} gives {name} an empty column name{_IN_YAML}.", EXAMPLE)
         check_number(ours, names, where)
         columns[ours] = tuple(names)
     return columns

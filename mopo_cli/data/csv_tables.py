@@ -3,9 +3,10 @@
 import csv as plain_csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mopo_cli.store.columns import check_room
 
 _SEPARATORS = ",;\t"  # in doubt the first
 _HEADING_BYTES = 1 << 20
+_SHOWN = 60
 _WORDS = ("true", "false", "nan", "inf", "-inf")
 
 
@@ -70,12 +72,14 @@ def open_csv(path: Path) -> Log:
     """
     file = _examine(path)
     heading = file.positions or _heading(file)
+    names = _names(heading)
     remarks: list[str] = []
 
     def read(wanted: Wanted) -> Columns:
-        return _read(file, heading, wanted, remarks)
+        places = once_each(path, names, wanted.names)
+        return _read(file, heading, {name: heading[names.index(name)] for name in places}, wanted, remarks)
 
-    return Log([name.strip() for name in heading], read, is_table=True, note=file.note, remarks=remarks)
+    return Log(names, read, is_table=True, note=file.note, remarks=remarks)
 
 
 def _heading(file: _Csv) -> list[str]:
@@ -85,11 +89,17 @@ def _heading(file: _Csv) -> list[str]:
         return [str(name) for name in reader.schema.names]
 
 
-def _read(file: _Csv, heading: list[str], wanted: Wanted, remarks: list[str]) -> Columns:
+def _names(heading: list[str]) -> list[str]:
+    """The names in a heading, also where it is a comment, as numpy.savetxt writes it: # obs_0,obs_1."""
+    first, *others = (name.strip() for name in heading)
+    return [re.sub(r"^#\s*(?=\S+$)", "", first), *others]
+
+
+def _read(file: _Csv, heading: list[str], written: Mapping[str, str], wanted: Wanted, remarks: list[str]) -> Columns:
+    """What is wanted of the columns that are ``written`` so in the heading, by name."""
     import pyarrow as pa
     from pyarrow import csv
 
-    written = once_each(file.path, heading, wanted.names)
     # As text, so that a cell that will not do can be shown.
     convert = csv.ConvertOptions(
         include_columns=list(written.values()),
@@ -134,7 +144,13 @@ def _examine(path: Path) -> _Csv:
         separator = "\t" if is_tsv else max(_SEPARATORS, key=first_line.count)
     with arrow_errors(path, "CSV", InputError):
         # Not only the first line, as a quoted name may go on in the next one.
-        row = next(plain_csv.reader(io.StringIO(start, newline=""), delimiter=separator), [])
+        rows = list(islice(filter(None, plain_csv.reader(io.StringIO(start, newline=""), delimiter=separator)), 2))
+        row, second = [*rows, [], []][:2]
+    if len(row) < len(second):
+        raise InputError(
+            f"{path.name}: the first line ({first_line.strip()[:_SHOWN]!r}) has {len(row)} cell{'s' * (len(row) > 1)}, "
+            f"but the next has {len(second)}. It must be the heading, as long as the other lines."
+        )
     refuse_many(path, len(row))
     notes = [f"read as {encoding.upper() if encoding != 'cp1252' else encoding}"] if encoding != UTF8 else []
     positions = [str(i) for i in range(len(row))]

@@ -34,6 +34,8 @@ def guess_next(
     settled, checks = settle_ends(rewards, terminals, timeouts, stated, is_marked, where)
     checks.append(check_jumps(observations, settled | timeouts, where, cut))
     transitions, notes = shift(observations, actions, rewards, settled, timeouts)
+    if not len(transitions):
+        checks.append(_nothing_left(where, len(rewards)))
     added = int(settled.sum() - terminals.sum())
     if added:
         notes.append(f"{added} rows that end the record and hold outcomes kept as terminals")
@@ -105,6 +107,16 @@ def settle_ends(
         so = "so they are dropped. Give next_observations to keep them, or mark those in terminals that end the task."
         checks.append(_check(rewards, dropped, where, "that end the record", so))
     return terminals, checks or [Check("rewards", _WHAT)]
+
+
+def _nothing_left(where: str, rows: int) -> Check:
+    fault = f"{where}: no row is left, as each lacks a value."
+    if rows:
+        fault = (
+            f"{where}: no row is followed by another of its episode, so no next state is known. If episodes have more "
+            "than one row, another column tells them apart; else give next_observations."
+        )
+    return Check("next_observations", "rows", fault)
 
 
 def _are_outcomes(last: Floats, inside: Floats) -> bool:

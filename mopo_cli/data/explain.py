@@ -1,6 +1,6 @@
 """What a file of logs holds and what mopo takes its columns for: the answer to `mopo fetch-data --explain`."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mopo_cli.data.column_map import short_name
 from mopo_cli.data.layout import Log, Wanted
 from mopo_cli.data.layouts import LAYOUTS, open_log
-from mopo_cli.data.resolve_columns import conventional
+from mopo_cli.data.resolve_columns import conventional, numbered
 from mopo_cli.errors import MopoError
 
 _FIRST = 3
@@ -52,13 +52,21 @@ def explain(paths: Sequence[Path], layout: str | None = None) -> Explanation:
     about = LAYOUTS[log.layout].about
     understood = f"{about}; {log.note}" if log.note else about
     rows = max((count for count, _ in described), default=0)
-    return Explanation(log.layout, understood, rows, [column for _, column in described], suggested_map(log))
+    columns = [column for _, column in described]
+    # An image can be no column of ours.
+    flat = {column.name for column in columns if len(column.shape) < 2}
+    return Explanation(log.layout, understood, rows, columns, _suggested_map(log, flat))
 
 
-def suggested_map(log: Log) -> str:
-    """A map for --columns with what was understood, and a place to fill in for what was not."""
-    usual = {short_name(ours): "+".join(names) for ours, names in conventional(log.names).items()}
-    return ",".join(f"{name}={value}" for name, value in (_PLACES | usual).items())
+def _suggested_map(log: Log, flat: Container[str]) -> str:
+    """A map for --columns with what was understood of flat columns, and a place to fill in for what was not."""
+    parts = dict(_PLACES)
+    for ours, names in conventional(log.names).items():
+        short = short_name(ours)
+        there = names if all(name in log.names for name in names) else numbered(short, log.names)
+        if usable := [name for name in there if name in flat]:
+            parts[short] = "+".join(usable)
+    return ",".join(f"{name}={value}" for name, value in parts.items())
 
 
 def _column(log: Log, name: str, role: str) -> tuple[int, Column]:

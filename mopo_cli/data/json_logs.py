@@ -1,5 +1,6 @@
 """JSON lines that nobody vouches for: an object per line, read a line at a time."""
 
+import codecs
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ _LONGEST_LABEL = 1000
 _WHOLE = 2**53
 _HINT = "write one JSON object per line"
 _BATCH, _BATCHES = "SampleBatch", "MultiAgentBatch"
-_PACKED = "BCJNGG"  # the first bytes of an LZ4 frame, in base64
+_PACKED = "BCJNG"  # the first bytes of an LZ4 frame, in base64
+_OTHER_TEXT = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
 class Line:
-    """The object in a line: what is in an object inside it has a path for a name, ``obs/arm``."""
+    """The object in a line: what is in objects inside it has a path for a name, ``obs/arm``."""
 
     number: int
     bytes: int
@@ -44,6 +46,8 @@ def read_lines(path: Path) -> Iterator[Line]:
     names: set[str] = set()
     wanted = conventional([])
     for number, text in lines(path, _LONGEST):
+        if text.startswith(_OTHER_TEXT):
+            raise InputError(f"{path.name} is UTF-16, but JSON is read as UTF-8: save it as UTF-8.")
         line = _line(path, number, text)
         if not names:
             names, wanted = set(line.values), conventional(list(line.values))
@@ -147,6 +151,14 @@ def _first_text(values: Any) -> str | None:
     return values[:60] if isinstance(values, str) else None
 
 
+def _flat(document: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{group}{name}/")
+        else:
+            yield group + name, value
+
+
 def _line(path: Path, number: int, text: bytes) -> Line:
     where = f"{path.name}: line {number}"
     try:
@@ -165,11 +177,10 @@ def _line(path: Path, number: int, text: bytes) -> Line:
         if not isinstance(policies, dict) or len(policies) != 1:
             raise InputError(f"{where} holds batches of several policies: write those of one.")
         document = next(iter(policies.values()))
-    values: dict[str, Any] = {}
-    for name, value in document.items() if isinstance(document, dict) else ():
-        values |= (
-            {f"{name}/{part}": inner for part, inner in value.items()} if isinstance(value, dict) else {name: value}
-        )
+    try:
+        values = dict(_flat(document)) if isinstance(document, dict) else {}
+    except RecursionError as error:
+        raise InputError(f"{where} is nested too deeply.", hint=_HINT) from error
     if not values:
         raise InputError(f"{where} holds an empty object.", hint=_HINT)
     return Line(number, len(text), values, kind in (_BATCH, _BATCHES))

@@ -43,7 +43,8 @@ class Wanted:
 class Log:
     """Columns of N rows, each a step, in the order they were logged.
 
-    - `names` are those of all columns, `read(wanted)` returns some: raises UnusableData (an InputError) with
+    - `names` are those of all columns, `lacking` names those that only a part of the log has, and a part that has not;
+    - `read(wanted)` returns some columns: raises UnusableData (an InputError) with
       the first bad cell of every column that has one, InputError for what else cannot be read, CorruptError for a
       damaged file;
     - `layout` is the name of the layout it is in;
@@ -58,6 +59,7 @@ class Log:
 
     names: list[str]
     read: Callable[[Wanted], Columns]
+    lacking: dict[str, str] = field(default_factory=dict)
     layout: str = ""
     is_table: bool = False
     episode: str | None = None

@@ -1,13 +1,13 @@
 """Layouts of HDF5 and NPZ files that hold their episodes apart, and what makes rows of them.
 
-Groups (`data/demo_0/obs/x`, as robomimic), numbered arrays (`observations_0`, as d3rlpy 2.x), and arrays padded to
-the longest episode (`[episodes, steps, width]`).
+Groups (`data/demo_0/obs/x`, as robomimic), and numbered arrays (`observations_0`, as d3rlpy 2.x).
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.data.layout_rows import Arrays, open_arrays, typed
+from mopo_cli.data.log_files import by_number
 from mopo_cli.data.resolve_columns import conventional
 from mopo_cli.errors import InputError
 
 EPISODE = "(episode)"
 """The column of the episodes' numbers, which these layouts make."""
 _NEXT = " (next row)"
-_LENGTHS = ("lengths", "length", "episode_lengths", "episode_length", "traj_lengths", "seq_lens", "seq_len")
-_MASKS = ("mask", "masks", "valid", "valids", "padding_mask", "attention_mask")
+_SHOWN = 3
+_NEEDED = {"observations", "actions", "rewards"}
+
 
 Shape = tuple[int, ...]
-Split = Callable[[str], tuple[str, int, str] | None]
-"""The name of an array -> the family of episodes that it belongs to, the number of its episode, and its column."""
 
 
 @dataclass(frozen=True)
@@ -52,80 +52,83 @@ class Episode:
         return self.places[name].shape[:1] == (self.room + 1,)
 
 
-def _split_group(name: str) -> tuple[str, int, str] | None:
-    match = re.fullmatch(r"((?:[^/]*/)*?[^/]*?)(\d+)/(.+)", name)
-    return None if match is None else (match[1], int(match[2]), match[3])
-
-
-def _split_number(name: str) -> tuple[str, int, str] | None:
-    match = re.fullmatch(r"(.+)_(\d+)", name)
-    return None if match is None else ("", int(match[2]), match[1])
-
-
-def _open_family(path: Path, split: Split, about: str) -> Log | None:
-    """The largest family of episodes in a file that is not one log as it stands."""
+def _open_groups(path: Path) -> Log | None:
+    """Groups that hold an episode each, by the numbers in their names, in a file that is not one log as it stands."""
     if (arrays := open_arrays(path)) is None:
         return None
     shapes = arrays.shapes()
-    families: dict[str, dict[int, dict[str, Place]]] = defaultdict(lambda: defaultdict(dict))
+    if _is_log(shapes) or not (groups := _usual_groups(shapes) or _like_groups(shapes)):
+        return None
+    names = sorted(groups, key=by_number)
+    kinds = list(dict.fromkeys(re.sub(r"\d+", "*", name) for name in names))
+    about = f"{len(names)} groups {', '.join(kinds[:_SHOWN])}{', ...' if len(kinds) > _SHOWN else ''}, one per episode"
+    return _log_of_members(arrays, {name: groups[name] for name in names}, about)
+
+
+def _usual_groups(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Place]]:
+    """The outermost groups with columns of the usual names; none where no name has a number, as in train and test."""
+    inside: dict[str, dict[str, Place]] = defaultdict(dict)
     for name, shape in shapes.items():
-        if (parts := split(name)) is not None:
-            family, number, column = parts
-            families[family][number][column] = Place(name, shape)
-    if not families or _is_log(shapes):
-        return None
-    family = max(families, key=lambda each: len(families[each]))
-    members = [families[family][number] for number in sorted(families[family])]
-    common = [name for name in members[0] if all(name in places for places in members)]
-    if not _is_log(common):
-        return None
-    action, reward = (conventional(common)[ours][0] for ours in ("actions", "rewards"))
-    if not all(places[action].shape and places[reward].shape for places in members):
-        return None
-    episodes = [
-        Episode(places[action].shape[0], places[action].shape[0], {name: places[name] for name in common})
-        for places in members
-    ]
-    return log_of(arrays, episodes, about.format(count=len(episodes), family=family))
+        parts = name.split("/")
+        for i in range(1, len(parts)):
+            inside["/".join(parts[:i])]["/".join(parts[i:])] = Place(name, shape)
+    groups: dict[str, dict[str, Place]] = {}
+    for group, places in sorted(inside.items()):
+        above = group.split("/")
+        if any("/".join(above[:i]) in groups for i in range(1, len(above))):
+            continue
+        usual = conventional(list(places)).keys()
+        # One that is numbered as the others are and lacks a column must not be passed over.
+        if usual >= _NEEDED or (usual & {"observations", "actions"} and re.search(r"\d", group)):
+            groups[group] = places
+    return groups if any(re.search(r"\d", group) for group in groups) else {}
 
 
-def _open_padded(path: Path) -> Log | None:
-    """A file whose actions are `[episodes, steps, width]`."""
+def _like_groups(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Place]]:
+    """The numbered groups in a file that has nothing else, if there are several with the same columns."""
+    groups: dict[str, dict[str, Place]] = defaultdict(dict)
+    for name, shape in shapes.items():
+        if (match := re.fullmatch(r"((?:[^/]*/)*?[^/]*?\d)/(.+)", name)) is None:
+            return {}
+        groups[match[1]][match[2]] = Place(name, shape)
+    are_like = len(groups) > 1 and len({tuple(places) for places in groups.values()}) == 1
+    return groups if are_like else {}
+
+
+def _open_numbered(path: Path) -> Log | None:
+    """Arrays whose names end in the number of their episode, in a file that is not one log as it stands."""
     if (arrays := open_arrays(path)) is None:
         return None
     shapes = arrays.shapes()
-    if not _is_log(shapes) or len(shape := shapes[conventional(list(shapes))["actions"][0]]) != 3:
+    numbered: dict[int, dict[str, Place]] = defaultdict(dict)
+    for name, shape in shapes.items():
+        if (match := re.fullmatch(r"(.+)_(\d+)", name)) is not None:
+            numbered[int(match[2])][match[1]] = Place(name, shape)
+    whole = sum(_is_log(places) for places in numbered.values())
+    if _is_log(shapes) or 2 * whole <= len(numbered):
         return None
-    count, longest = shape[:2]
-    lengths, how = _lengths(arrays, shapes, count, longest)
-    rooms = ((count,), (count, longest), (count, longest + 1))
-    rows = {name: shape[1:] for name, shape in shapes.items() if shape[:2] in rooms}
-    episodes = [
-        Episode(int(steps), longest, {name: Place(name, shape, i) for name, shape in rows.items()})
-        for i, steps in enumerate(lengths)
-    ]
-    return log_of(arrays, episodes, f"{count} episodes padded to {longest} steps, {how}")
+    members = {f"episode {number}": numbered[number] for number in sorted(numbered)}
+    return _log_of_members(arrays, members, f"numbered arrays, {len(members)} of each, one per episode")
+
+
+def _log_of_members(arrays: Arrays, members: dict[str, dict[str, Place]], about: str) -> Log | None:
+    """The log of episodes, by name, with the places of their columns; None where one has no steps' actions."""
+    names = list(dict.fromkeys(chain(*members.values())))
+    lacking = {name: next((each for each in members if name not in members[each]), "") for name in names}
+    common = [name for name in names if not lacking[name]]
+    actions = conventional(common).get("actions", ())
+    if not common or not all(places[name].shape for places in members.values() for name in actions):
+        return None
+    episodes = []
+    for places in members.values():
+        lengths = [places[name].shape[0] for name in actions or common if places[name].shape]
+        steps = Counter(lengths).most_common(1)[0][0] if lengths else 1
+        episodes.append(Episode(steps, steps, {name: places[name] for name in common}))
+    return replace(log_of(arrays, episodes, about), lacking={name: part for name, part in lacking.items() if part})
 
 
 def _is_log(names: Collection[str]) -> bool:
-    return conventional(list(names)).keys() >= {"observations", "actions", "rewards"}
-
-
-def _lengths(arrays: Arrays, shapes: dict[str, Shape], count: int, longest: int) -> tuple[NDArray[np.int64], str]:
-    """The steps of every episode `[count]`, and what says so. InputError where they are no lengths."""
-    for name in _LENGTHS:
-        if shapes.get(name) in ((count,), (count, 1)):
-            lengths = arrays.read([name])[name].reshape(count).astype(np.int64)
-            if not ((lengths >= 1) & (lengths <= longest)).all():
-                raise InputError(f"{arrays.path.name}: {name} must hold numbers from 1 to {longest}.")
-            return lengths, f"their lengths in {name}"
-    for name in _MASKS:
-        if shapes.get(name) in ((count, longest), (count, longest, 1)):
-            mask = arrays.read([name])[name].reshape(count, longest) != 0
-            if not (mask[:, 0].all() and (mask[:, :-1] >= mask[:, 1:]).all()):
-                raise InputError(f"{arrays.path.name}: {name} must be 1 for the steps of an episode and 0 after them.")
-            return mask.sum(axis=1), f"their steps marked in {name}"
-    return np.full(count, longest), "all of this length, as no array gives their lengths"
+    return conventional(list(names)).keys() >= _NEEDED
 
 
 class Reader(Protocol):
@@ -140,6 +143,8 @@ class Reader(Protocol):
 def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
     """The rows of all episodes, one after another, whose columns lie at their places in arrays."""
     names = list(episodes[0].places)
+    usual = conventional(names)
+    flags = {name for ours in ("terminals", "timeouts") for name in usual.get(ours, ())}
     longer = [name for name in names if all(episode.has_one_more(name) for episode in episodes)]
 
     def read(wanted: Wanted) -> Columns:
@@ -148,16 +153,14 @@ def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
         text = set(wanted.text)
         is_text = {place.array: name in text for name, some in places.items() for place in some}
         raw = arrays.read(list(is_text), [array for array in is_text if is_text[array]])
-        columns = {
-            name: np.concatenate(
-                [
-                    _rows(arrays.path, name, raw[place.array], place, episode, name in text)
-                    for place, episode in zip(some, episodes, strict=True)
-                ]
-            )
-            for name, some in places.items()
-        }
-        columns = {name: typed(arrays.path, name, column, wanted) for name, column in columns.items()}
+        columns: Columns = {}
+        for name, some in places.items():
+            parts = [
+                _rows(arrays.path, name, raw[place.array], place, episode, name in text, name in flags)
+                for place, episode in zip(some, episodes, strict=True)
+            ]
+            _check_widths(arrays.path, some, parts)
+            columns[name] = typed(arrays.path, name, np.concatenate(parts), wanted)
         if EPISODE in wanted.labels:
             columns[EPISODE] = np.repeat(np.arange(len(episodes)), [episode.steps for episode in episodes])
         return columns
@@ -166,7 +169,16 @@ def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
     return Log(names, read, episode=EPISODE, following=following, note=note)
 
 
-def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, is_text: bool) -> NDArray[Any]:
+def _check_widths(path: Path, places: Sequence[Place], parts: Sequence[NDArray[Any]]) -> None:
+    for place, part in zip(places, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            shapes = f"{list(part.shape[1:])} a row, but {places[0].array} has {list(parts[0].shape[1:])}"
+            raise InputError(f"{path.name}: {place.array} has {shapes}.")
+
+
+def _rows(
+    path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, is_text: bool, is_flag: bool
+) -> NDArray[Any]:
     """A column of one episode, `[steps]` or `[steps, width]`.
 
     What is there once per episode is the same in all its rows; but a flag is about its last row.
@@ -174,7 +186,8 @@ def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Epi
     values, steps = array if place.index is None else array[place.index], episode.steps
     if values.ndim == 0 or (len(values) == 1 and steps > 1):
         once = np.full(steps, values.reshape(-1)[0])
-        return once if is_text or values.dtype.kind != "b" else once & (np.arange(steps) == steps - 1)
+        is_flag = not is_text and (is_flag or values.dtype.kind == "b")
+        return np.where(np.arange(steps) == steps - 1, once, 0) if is_flag else once
     first = int(name.endswith(_NEXT))
     if len(values) not in (episode.room, episode.room + 1):
         rows = f"{len(values)} rows, but the actions beside it have {episode.room}"
@@ -184,10 +197,9 @@ def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Epi
 
 GROUPS = Layout(
     "HDF5 with one group per episode, as robomimic's data/demo_0",
-    lambda path: _open_family(path, _split_group, "{count} groups {family}*, one per episode"),
+    _open_groups,
 )
 NUMBERED = Layout(
     "HDF5 or NPZ with numbered arrays per episode, as d3rlpy's observations_0",
-    lambda path: _open_family(path, _split_number, "numbered arrays, {count} of each, one per episode"),
+    _open_numbered,
 )
-PADDED = Layout("HDF5 or NPZ with arrays [episodes, steps, width] padded to the longest episode", _open_padded)

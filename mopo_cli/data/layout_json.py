@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.json_logs import Cells, Line, depth, first_line, read_lines
+from mopo_cli.data.json_logs import Cells, Line, first_line, read_lines
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.data.layout_rows import typed
 from mopo_cli.errors import InputError
@@ -24,8 +24,8 @@ def is_json(path: Path) -> bool:
 
 
 def names_of(line: Line) -> list[str]:
-    """The names of what may be columns in a line: numbers, text, lists of them, and what is missing there."""
-    return [name for name, value in line.values.items() if value is None or depth(value) is not None]
+    """The names of the columns in a line; what is no number, text or list of them is refused when it is read."""
+    return list(line.values)
 
 
 def _open_rllib(path: Path) -> Log | None:
@@ -50,9 +50,12 @@ def _open_lines(path: Path) -> Log | None:
 
     def read(wanted: Wanted) -> Columns:
         cells, parts = Cells(path, wanted.text, wanted.missing), defaultdict(list)
+        lengths: dict[str, int] = {}
         for some in _groups(path):
             for name in wanted.names:
                 values = [cells.value(line, name) for line in some]
+                if wanted.missing:
+                    values = _filled(values, some, name, lengths)
                 parts[name].append(_steps(cells, name, values, some))
         return _columns(path, parts, wanted)
 
@@ -75,6 +78,18 @@ def _groups(path: Path) -> Iterator[list[Line]]:
             some, held = [], 0
     if some:
         yield some
+
+
+def _filled(values: list[Any], some: list[Line], name: str, lengths: dict[str, int]) -> list[Any]:
+    """Values of which a list that is missing is one of NaN, as long as the others; ``lengths`` are those by name."""
+    length = next((len(value) for value in values if isinstance(value, list)), lengths.get(name))
+    if length is None:
+        return values
+    lengths[name] = length
+    return [
+        [float("nan")] * length if line.values.get(name) is None else value
+        for value, line in zip(values, some, strict=True)
+    ]
 
 
 def _steps(cells: Cells, name: str, values: list[Any], some: list[Line]) -> NDArray[Any]:

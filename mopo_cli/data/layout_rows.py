@@ -1,5 +1,6 @@
 """The plain layouts: a row per step, under a heading (CSV, Parquet) or in arrays (HDF5, NPZ)."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from mopo_cli.store.files import check_file
 from mopo_cli.store.run import DATA_FILES, JSON_LINES, TEXT_TABLES, data_ending
 
 PARQUET = ".parquet"
+_SHOWN = 60
 _OTHERS = (*TEXT_TABLES, *JSON_LINES, PARQUET)
 
 
@@ -89,7 +91,8 @@ def _time(path: Path, name: str, row: int, cell: str) -> float:
     except ValueError:
         pass
     try:
-        moment = np.array(cell, "datetime64[us]")
+        with warnings.catch_warnings(action="ignore"):  # of a zone, which makes it UTC
+            moment = np.array(cell, "datetime64[us]")
     except ValueError:
         moment = np.array("NaT", "datetime64[us]")
     if np.isnat(moment):  # an empty cell, too
@@ -132,7 +135,15 @@ def _open_table(path: Path) -> Log | None:
     ending = data_ending(path.name)
     if ending == PARQUET:
         return open_parquet(path)
-    return open_csv(path) if ending in TEXT_TABLES else None
+    if ending not in TEXT_TABLES:
+        return None
+    log = open_csv(path)
+    if len(log.names) == 1:
+        raise InputError(
+            f"{path.name} has only one column ({log.names[0][:_SHOWN]!r}), and a log has more: write commas, "
+            "semicolons or tabs between the cells."
+        )
+    return log
 
 
 ROWS = Layout("HDF5 or NPZ with one array per column, a row per step", _open_rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mopo_cli.data import layout_episodes, layout_json, layout_lists, layout_rows
+from mopo_cli.data import layout_episodes, layout_json, layout_lists, layout_padded, layout_rows
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.errors import InputError
 
@@ -15,7 +15,7 @@ from mopo_cli.errors import InputError
 LAYOUTS: dict[str, Layout] = {
     "groups": layout_episodes.GROUPS,
     "numbered": layout_episodes.NUMBERED,
-    "padded": layout_episodes.PADDED,
+    "padded": layout_padded.PADDED,
     "rllib": layout_json.RLLIB,
     "lists": layout_lists.LISTS,
     "lines": layout_json.LINES,
@@ -50,7 +50,7 @@ def _joined(paths: Sequence[Path], logs: list[Log]) -> Log:
     for path, log in zip(paths, logs, strict=True):
         if (log.layout, log.following) != (first.layout, first.following):
             raise InputError(f"{path.name} is laid out otherwise than {paths[0].name}.", hint="fetch them one by one")
-    names = _common(paths, logs)
+    names, lacking = _common(paths, logs)
     remarks: list[str] = []
 
     def read(wanted: Wanted) -> Columns:
@@ -62,12 +62,16 @@ def _joined(paths: Sequence[Path], logs: list[Log]) -> Log:
     understood = list(dict.fromkeys(log.note for log in logs if log.note))
     shown = understood if len(understood) <= _SHOWN else [understood[0], "..."]
     note = "; ".join((f"{len(paths)} files, {paths[0].name} to {paths[-1].name}", *shown))
-    return replace(first, names=names, read=read, part=FILE, note=note, remarks=remarks)
+    return replace(first, names=names, read=read, lacking=lacking, part=FILE, note=note, remarks=remarks)
 
 
-def _common(paths: Sequence[Path], logs: list[Log]) -> list[str]:
-    """The names of the columns that all files have; InputError where a file has none in common with those before."""
+def _common(paths: Sequence[Path], logs: list[Log]) -> tuple[list[str], dict[str, str]]:
+    """The names of the columns that all files have, and of each other one a file that lacks it.
+
+    InputError where a file has none in common with those before.
+    """
     names = logs[0].names
+    lacking = {name: lack for log in logs for name, lack in log.lacking.items()}
     for path, log in zip(paths, logs, strict=True):
         here = set(log.names)
         common = [name for name in names if name in here]
@@ -77,8 +81,11 @@ def _common(paths: Sequence[Path], logs: list[Log]) -> list[str]:
                 f"{path.name} has no column of {paths[0].name}: {columns}, not {others}.",
                 hint="give all files the same heading, or none",
             )
+        lacking |= {name: path.name for name in names if name not in here}
         names = common
-    return names
+    for log in logs[1:]:
+        lacking |= {name: paths[0].name for name in log.names if name not in names and name not in lacking}
+    return names, lacking
 
 
 def _stacked(paths: Sequence[Path], parts: list[Columns], wanted: Wanted) -> Columns:

@@ -1,6 +1,7 @@
 """The files that a name of logs stands for."""
 
 import re
+import shlex
 from pathlib import Path
 
 from mopo_cli.errors import InputError
@@ -21,16 +22,27 @@ def log_files(path: Path) -> list[Path]:
         # JSON beside other files describes them.
         files = [file for file in files if not file.name.lower().endswith(JSON_LINES)] or files
     else:
-        files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if "*" in path.name else []
+        files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if is_pattern(path) else []
+        # As in a shell, a star does not stand for hidden files.
+        files = [file for file in files if file.name[0] != "." or path.name[0] == "."]
     files = [file for file in files if file.is_file()]
     if not files:
         what, hint = f"The dataset file {path} does not exist or is not a file.", _EXAMPLE
+        if is_pattern(path):
+            what = f"No file matches the pattern {path}."
         if path.is_dir():
             what = f"The folder {path} holds no file of logs ({', '.join(DATA_FILES)})."
+            if any(each.is_dir() for each in path.iterdir()):
+                hint = f"mopo fetch-data --dataset {shlex.quote(f'{path}/**/*.csv')}   # files in its folders"
         elif "," in str(path):
             hint = "mopo fetch-data --dataset './logs/*.csv'   # several files"
         raise InputError(what, hint)
     return sorted(files, key=lambda file: by_number(str(file)))
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path, or a folder in it, is written with the signs of a pattern."""
+    return any(sign in str(path) for sign in "*?[")
 
 
 def by_number(name: str) -> list[tuple[int, str]]:

@@ -10,10 +10,19 @@ from mopo_cli.data.checks import Check, UnusableData, require
 from mopo_cli.data.column_map import ColumnMap, Sources
 from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.missing import Remedy
-from mopo_cli.data.resolve_columns import FileColumns, conventional, in_words, list_once, missing_target, resolve
+from mopo_cli.data.resolve_columns import (
+    FileColumns,
+    conventional,
+    in_full,
+    in_words,
+    list_once,
+    missing_target,
+    resolve,
+)
 from mopo_cli.errors import InputError
 
 _NEEDED = ("observations", "actions", "rewards")
+_OF_A_STEP = ("actions", "rewards", "terminals", "timeouts", "next_observations")
 _D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
@@ -38,7 +47,8 @@ PLAIN = Reading()
 def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> tuple[FileColumns, Columns, list[str]]:
     """The columns that the map names, or that have the usual names; UnusableData telling all that is amiss."""
     notes = [log.note] if log.note else []
-    wanted = column_map.columns or conventional(log.names)
+    here = [*log.names, *log.lacking]
+    wanted = column_map.columns or conventional(here)
     if column_map.columns and not log.is_table:
         for name in chain(*wanted.values()):
             if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
@@ -46,8 +56,15 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
     if not column_map.columns and wanted.get("timeouts") == (_D3RLPY_ENDS,):
         notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
     absent = "is missing" if log.is_table else "is missing (or a link, which is not followed)"
-    of, checks = resolve(wanted, log.names, where, absent, in_groups=not log.is_table)
+    of, checks = resolve(wanted, here, where, absent, in_groups=not log.is_table)
     sources = of.sources
+    checks += [_lacking(where, name, log.lacking[name]) for name in chain(*sources.values()) if name in log.lacking]
+    checks += [
+        _longer(where, name, ours)
+        for ours, names in sources.items()
+        for name in names
+        if ours in _OF_A_STEP and name in log.following
+    ]
     if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
         sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
     plain = not (column_map.columns or log.is_table or log.episode)
@@ -65,6 +82,19 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
     if not any(len(column) if column.ndim else 1 for column in raw.values()):
         raise InputError(f"{where} has no rows.")
     return of, raw, [*notes, *log.remarks]
+
+
+def _lacking(where: str, name: str, part: str) -> Check:
+    fault = f"{where}: {part} has no column {name}, but others have. Add it there, or say which to read with --columns."
+    return Check(name, "present", fault)
+
+
+def _longer(where: str, name: str, ours: str) -> Check:
+    fault = (
+        f"{where}: column {in_full(name, ours)} has one row more than there are steps in an episode, and nothing "
+        "says to which steps its rows belong: leave out the first of them or the last."
+    )
+    return Check(name, "number of rows", fault)
 
 
 def _advised(check: Check, sources: Sources) -> Check:

@@ -86,15 +86,23 @@ def conventional(here: Sequence[str]) -> Sources:
         columns = tuple(name for name in usual if name in names)[:1]
         if not columns and ours in WIDE:
             short = short_name(ours)
-            columns = _numbered(short, here) or tuple(name for name in here if name.startswith(f"{short}/"))
+            columns = _without_gap(short, here) or tuple(name for name in here if name.startswith(f"{short}/"))
         if columns:
             wanted[ours] = columns
     return wanted
 
 
-def _numbered(short: str, here: Sequence[str]) -> tuple[str, ...]:
-    count = sum(re.fullmatch(rf"{short}_\d{{1,6}}", name) is not None for name in here)
-    return tuple(f"{short}_{i}" for i in range(count))  # where one lacks, it is asked for
+def numbered(short: str, here: Sequence[str]) -> tuple[str, ...]:
+    """The columns obs_0, obs_1, ..., also written obs_00, by their numbers."""
+    numbers = {name: int(match[1]) for name in here if (match := re.fullmatch(rf"{short}_(\d{{1,6}})", name))}
+    return tuple(sorted(numbers, key=numbers.__getitem__))
+
+
+def _without_gap(short: str, here: Sequence[str]) -> tuple[str, ...]:
+    names = numbered(short, here)
+    numbers = [int(name.rpartition("_")[2]) for name in names]
+    # Where one lacks, it is asked for.
+    return names if numbers == [*range(len(names))] else tuple(f"{short}_{i}" for i in range(len(names)))
 
 
 def in_words(columns: FileColumns) -> str:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from mopo_cli.config.schema_data import FetchData
-from mopo_cli.data.log_files import log_files
+from mopo_cli.data.log_files import is_pattern, log_files
 from mopo_cli.data.source import Dataset, DatasetName, Source, Work
 from mopo_cli.errors import UsageError
 from mopo_cli.store.files import expand
@@ -15,7 +15,8 @@ def _parse(name: str) -> DatasetName | None:
     if not name.lower().endswith(DATA_FILES) and "/" not in name and os.sep not in name:
         return None
     path = expand(name)
-    return DatasetName("local", folder_name(path.parent if "*" in path.name else path), path=path)
+    plain = next((each for each in (path, *path.parents) if not is_pattern(each) or each.exists()), path)
+    return DatasetName("local", folder_name(plain), path=path)
 
 
 def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:

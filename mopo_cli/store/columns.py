@@ -80,23 +80,25 @@ def column_names(file: h5py.File) -> list[str]:
 def read_columns(file: h5py.File, names: Iterable[str], text: Container[str] = ()) -> dict[str, NDArray[Any]]:
     """Read whole columns of numbers as they are stored; those in ``text`` may be text of fixed length.
 
+    Those that MATLAB saved have their dimensions in the order that they have there.
+
     Raises InputError for one that is missing, is no column of numbers, lies outside the file (a link, a
     virtual dataset, external storage), or is declared larger than the file can hold.
     """
     columns = {name: _column(file, name, "fiubS" if name in text else "fiub") for name in names}
     check_declared(Path(file.filename), sum(map(_bytes, columns.values())))
-    return {name: column[()] for name, column in columns.items()}
+    return {name: column[()].T if _is_matlab(column) else column[()] for name, column in columns.items()}
 
 
 def column_shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
     """The shapes of all columns that `read_columns` may read, by name."""
     columns = ((name, file[name]) for name in column_names(file))
-    return {name: tuple(each.shape) for name, each in columns if each.shape is not None and each.dtype.kind in "fiubS"}
+    return {name: _shape(each) for name, each in columns if each.shape is not None and each.dtype.kind in "fiubS"}
 
 
 def column_shape(file: h5py.File, name: str) -> tuple[int, ...]:
     """The shape of a column of numbers, which is not read; raises what `read_columns` does."""
-    return tuple(_column(file, name, "fiub").shape)
+    return _shape(_column(file, name, "fiub"))
 
 
 def check_declared(path: Path, declared: int) -> None:
@@ -135,6 +137,15 @@ def _column(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
     if column.is_virtual or column.external:
         raise InputError(f"{where} stores its numbers outside the file, which is not supported.")
     return column
+
+
+def _shape(column: h5py.Dataset) -> tuple[int, ...]:
+    return tuple(column.shape[::-1] if _is_matlab(column) else column.shape)
+
+
+def _is_matlab(column: h5py.Dataset) -> bool:
+    """Whether MATLAB saved it, which stores the dimensions of an array in reverse order."""
+    return "MATLAB_class" in column.attrs
 
 
 def _bytes(column: h5py.Dataset) -> int:

@@ -258,7 +258,10 @@ def _all(join: Callable[[Tensor, Tensor], Tensor], parts: list[Evaluate]) -> Eva
     return lambda variables: reduce(join, (part(variables) for part in parts))
 
 
-_HINT = "comparisons and sums of obs[0], action[0], names of columns, numbers and abs(...), joined by and, or, not"
+_HINT = (
+    'comparisons and sums of obs[0], action[0], names of columns, obs["any name"], numbers and abs(...), '
+    "joined by and, or, not"
+)
 
 
 def refuse(text: str, what: str, part: str, place: int, problem: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """CSV as people have it: without heading, in other encodings, with decimal commas, with text among the numbers."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,38 @@ def test_a_file_without_heading_and_without_a_map_is_refused_with_its_positions(
 )
 def test_a_first_row_of_numbers_is_data(tmp_path: Path, content: str, names: list[str]) -> None:
     assert open_log([write(tmp_path, content)]).names == names
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("# my log\n# of 2024, mine\nx,a,r\n1,2,3\n", r"\('# my log'\) has 1 cell, but the next has 2\."),
+        ("sep=;\nx;a;r\n1;2;3\n", r"\('sep=;'\) has 2 cells, but the next has 3\."),
+        ("x,a,r\n1,2,3,\n", r"\('x,a,r'\) has 3 cells, but the next has 4\."),
+    ],
+)
+def test_a_first_line_that_is_no_heading_is_named(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(InputError, match=rf"my\.csv: the first line {said} It must be the heading, as long as"):
+        open_log([write(tmp_path, content)])
+
+
+@pytest.mark.parametrize(("first", "second"), [("x|a|r", "1|2|3"), ("0.5 1.5 2e-3", "0.5 1.5 2e-3")])
+def test_a_file_of_one_column_is_no_log(tmp_path: Path, first: str, second: str) -> None:
+    with pytest.raises(InputError, match=rf"my\.csv has only one column \('{re.escape(first)}'\), and a log has more"):
+        open_log([write(tmp_path, f"{first}\n{second}\n")])
+
+
+@pytest.mark.parametrize("mark", ["# ", "#", " # "])
+def test_a_heading_may_be_a_comment(tmp_path: Path, mark: str) -> None:
+    rows = "0,1,0.1,1\n0,2,-0.2,1\n0,3,0.3,1\n1,4,0.4,1\n1,5,0.5,1\n"
+    data, _ = load(write(tmp_path, f"{mark}episode,obs_0,action_0,reward\n{rows}"))
+    assert data.observations[:, 0].tolist() == [1, 2, 4] and data.timeouts.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["#", "# of steps", "a#b"])
+def test_a_name_may_hold_a_number_sign(tmp_path: Path, name: str) -> None:
+    log = open_log([write(tmp_path, f"{name},#2\n3,4\n")])
+    assert log.names == [name, "#2"] and log.read(Wanted([name, "#2"]))[name].tolist() == [3]
 
 
 def test_names_in_a_tsv_may_hold_commas(tmp_path: Path) -> None:
@@ -172,7 +205,7 @@ def test_commas_that_may_mean_two_things_are_refused(tmp_path: Path, columns: li
             "F,M",
             "column x holds text ('F' in row 0), not numbers; categories: one column per value, --columns obs=x:on",
         ),
-        ("€ 3.5,€ 4", "column x holds text ('€ 3.5' in row 0), not numbers; categories"),
+        ("€ 3.5,€ 4", "column x holds numbers with a unit ('€ 3.5' in row 0): write the numbers alone."),
         (
             "2130-01-01 00:00:00,x",
             "column x holds time stamps ('2130-01-01 00:00:00' in row 0): give a number, or leave",
@@ -189,3 +222,22 @@ def test_columns_that_are_no_numbers(tmp_path: Path, column: str, message: str) 
     with pytest.raises(InputError) as caught:
         load(path, "obs=r,action=a,reward=x")
     assert "onehot" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("first", "cell", "said"),
+    [
+        ("4%", "5%", r" holds numbers with a unit \('4%' in row 0\): write the numbers alone\."),
+        ("$0.5", "$5", r" holds numbers with a unit \('\$0\.5' in row 0\): write the numbers alone\."),
+        ("1 bar", "2 bar", r" holds numbers with a unit \('1 bar' in row 0\): write the numbers alone\."),
+        ("m/s", "5", r", row 0: 'm/s' is not a number\. Delete this row if it holds units, else repair its episode\."),
+        ("5", "x", r", row 1: 'x' is not a number\. Remove or repair this episode\."),
+        ("5", "\u22125", r", row 1: '\u22125' has the minus sign U\+2212\. Write it as the hyphen -\."),
+        ("\u22125", "\u22126", r", row 0: '\u22125' has the minus sign U\+2212\. Write it as the hyphen -\."),
+        ("5th", "6th", r" holds text \('5th' in row 0\), not numbers; categories: one column per value"),
+    ],
+)
+def test_what_is_said_of_a_cell_that_is_no_number(tmp_path: Path, first: str, cell: str, said: str) -> None:
+    rows = f"{first},0.1,1\n{cell},0.2,1\n"
+    with pytest.raises(InputError, match=f"^my.csv: column x{said}"):
+        load(write(tmp_path, f"x,a,r\n{rows}"), "obs=x,action=a,reward=r")

@@ -10,6 +10,7 @@ from conftest import Mopo
 from mopo_cli.data.explain import explain
 from mopo_cli.data.local import load_local
 from mopo_cli.data.read_columns import Reading
+from mopo_cli.errors import InputError
 
 
 def test_a_table_with_names_of_its_own(tmp_path: Path) -> None:
@@ -40,6 +41,37 @@ def test_the_suggested_map_reads_the_file_as_without_a_map(tmp_path: Path) -> No
     plain, mapped = (load_local([path], None, ["0"], Reading(text))[0] for text in (None, about.column_map))
     np.testing.assert_array_equal(plain.observations, mapped.observations)
     assert mapped.obs_dim == 3 and mapped.timeouts.sum() == 3
+
+
+def test_images_are_not_in_the_suggested_map(tmp_path: Path) -> None:
+    path, draw = tmp_path / "demos.h5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for i in range(3):
+            file[f"demo_{i}/obs/arm"], file[f"demo_{i}/obs/view"] = draw.normal(size=(5, 2)), np.zeros((5, 8, 8, 3))
+            file[f"demo_{i}/actions"], file[f"demo_{i}/rewards"] = draw.uniform(-1, 1, (5, 2)), draw.normal(size=5)
+    about = explain([path])
+    assert about.column_map == "obs=obs/arm,action=actions,reward=rewards"
+    assert load_local([path], None, ["0"], Reading(about.column_map))[0].obs_dim == 2
+
+
+@pytest.mark.parametrize("form", ["obs_{}", "obs_{:02}"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbered_columns_are_read_in_order_and_as_the_map_says(tmp_path: Path, form: str, first: int) -> None:
+    path, states = tmp_path / "my.csv", np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    names = [form.format(first + i) for i in range(12)]
+    order = sorted(range(12), key=names.__getitem__)
+    lines = [",".join([*(repr(float(row[i])) for i in order), f"0.{k}", "1"]) for k, row in enumerate(states)]
+    path.write_text("\n".join([",".join([*(names[i] for i in order), "action_0", "reward"]), *lines, ""]))
+    about = explain([path])
+    assert about.column_map == f"obs={'+'.join(names)},action=action_0,reward=reward"
+    np.testing.assert_array_equal(
+        load_local([path], None, ["0"], Reading(about.column_map))[0].observations, states[:4]
+    )
+    if first:  # perhaps obs_0 was lost
+        with pytest.raises(InputError, match="column obs_0 is missing"):
+            load_local([path], None, ["0"])
+    else:
+        np.testing.assert_array_equal(load_local([path], None, ["0"])[0].observations, states[:4])
 
 
 @pytest.mark.parametrize("command", ["--check", "--run r"])

@@ -104,3 +104,42 @@ def test_json_beside_other_files_is_not_read(tmp_path: Path) -> None:
     assert log_files(tmp_path) == [tmp_path / "t.csv"]
     (tmp_path / "t.csv").unlink()
     assert log_files(tmp_path) == [tmp_path / "about.json"]
+
+
+def steps(folder: Path, *some: Episode) -> Path:
+    (folder / "my.jsonl").write_text("".join(line(reward=float(i), **step) for i, step in enumerate(some)))
+    return folder / "my.jsonl"
+
+
+def test_observations_in_objects_inside_objects_are_all_read(tmp_path: Path) -> None:
+    obs = [{"arm": {"pos": i, "joint": {"v": [i + 0.5, -i]}}, "t": 7 * i} for i in range(4)]
+    data, source = load(steps(tmp_path, *({"obs": each, "action": [0.5 - i]} for i, each in enumerate(obs))))
+    assert "observations = obs/arm/pos + obs/arm/joint/v + obs/t;" in source
+    assert data.observations.tolist() == [[0, 0.5, 0, 0], [1, 1.5, -1, 7], [2, 2.5, -2, 14]]
+
+
+@pytest.mark.parametrize("odd", [[{"x": 1}], [[{"x": 1}]]])
+def test_an_observation_that_is_no_number_is_not_left_out(tmp_path: Path, odd: Any) -> None:
+    path = steps(tmp_path, *({"obs": {"x": i, "objects": odd}, "action": [0.5 - i]} for i in range(4)))
+    with pytest.raises(InputError, match="obs/objects"):
+        load(path)
+
+
+def test_a_vector_that_lacks_is_a_missing_value(tmp_path: Path) -> None:
+    path = steps(tmp_path, *({"obs": None if i in (0, 2) else [i, 9], "action": [0.5 - i]} for i in range(5)))
+    data, _ = load_local([path], None, ["0"], Reading(missing="drop-rows"))
+    assert data.observations.tolist() == [[1, 9], [3, 9]] and data.rewards.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("flags", [b"\x40", b"\x48", b"\x64", b"\x7d"])
+def test_packed_columns_are_known_by_any_lz4_frame(tmp_path: Path, flags: bytes) -> None:
+    packed = base64.b64encode(b"\x04\x22\x4d\x18" + flags + b"\x40\xa7" * 9).decode()
+    path = steps(tmp_path, {"obs": packed}, {"obs": packed})
+    with pytest.raises(InputError, match="line 1: obs is packed: write it with compress_columns"):
+        load(path)
+
+
+def test_utf16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "my.jsonl").write_bytes((line() + line()).encode("utf-16"))
+    with pytest.raises(InputError, match=r"my\.jsonl is UTF-16, but JSON is read as UTF-8"):
+        load(tmp_path / "my.jsonl")

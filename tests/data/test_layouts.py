@@ -183,7 +183,7 @@ def test_equal_labels_in_two_files_are_two_episodes(tmp_path: Path) -> None:
     ("second", "message"),
     [
         ({"actions": np.zeros((4, 3), np.float32)}, r"b\.npz: column actions has \[3\] a row, but \[2\] in a\.npz"),
-        ({"rewards": None}, "column rewards is missing"),
+        ({"rewards": None}, r"b\.npz has no column rewards, but others have"),
     ],
 )
 def test_files_that_do_not_go_together_are_refused(tmp_path: Path, second: Episode, message: str) -> None:
@@ -224,5 +224,31 @@ def test_the_files_of_a_folder_are_read_in_the_order_of_their_numbers(tmp_path: 
     with pytest.raises(InputError, match=r"holds no file of logs \(\.h5, "):
         (tmp_path / "empty").mkdir()
         log_files(tmp_path / "empty")
-    with pytest.raises(InputError, match="does not exist or is not a file"):
+    with pytest.raises(InputError, match=r"No file matches the pattern .*other_\*\.csv\."):
         log_files(tmp_path / "other_*.csv")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*/log.csv", ["run_2/log.csv", "run_10/log.csv"]),
+        ("**/*.csv", ["run_2/log.csv", "run_10/log.csv"]),
+        ("run_?/*.csv", ["run_2/log.csv"]),
+        ("run_[0-9][0-9]/log.csv", ["run_10/log.csv"]),
+        ("run_2/.*.csv", ["run_2/._log.csv"]),
+        ("odd[1].csv", ["odd[1].csv"]),
+    ],
+)
+def test_the_files_of_a_pattern(tmp_path: Path, pattern: str, names: list[str]) -> None:
+    for folder in ("run_10", "run_2"):
+        (tmp_path / folder).mkdir()
+        for name in ("log.csv", "._log.csv"):
+            (tmp_path / folder / name).touch()
+    (tmp_path / "odd[1].csv").touch()
+    wanted = [tmp_path / name for name in names]
+    assert [path for path in log_files(tmp_path / pattern) if "[" not in path.name or "[" in pattern] == wanted
+    with pytest.raises(InputError) as caught:
+        (tmp_path / "above").mkdir()
+        (tmp_path / "above" / "run").mkdir()
+        log_files(tmp_path / "above")
+    assert caught.value.hint == f"mopo fetch-data --dataset '{tmp_path}/above/**/*.csv'   # files in its folders"

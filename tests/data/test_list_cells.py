@@ -10,6 +10,8 @@ from pyarrow import parquet
 
 from mopo_cli.data.layout import Wanted
 from mopo_cli.data.layouts import open_log
+from mopo_cli.data.local import load_local
+from mopo_cli.data.read_columns import Reading
 from mopo_cli.errors import InputError, MopoError
 
 
@@ -69,3 +71,22 @@ def test_damage_of_lists_is_told_and_ends_no_process(tmp_path: Path, rows: list[
             told += 1
             assert "my.parquet" in error.message
     assert told > 100
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.large_list(pa.float64())])
+def test_a_list_that_lacks_is_a_missing_value(tmp_path: Path, kind: Any) -> None:
+    vectors = pa.array([None, [1, 9], None, [3, None], [4, 9], [5, 9]], kind)
+    columns = {"observation.state": vectors, "action": [0.5, -0.5, 0.4, 0.3, 0.2, 0.1], "next.reward": [*range(6)]}
+    parquet.write_table(pa.table(columns), tmp_path / "my.parquet")
+    with pytest.raises(InputError, match=r"row 0: the cell is empty \(2 in this column\)\. .* say with --missing"):
+        load(tmp_path / "my.parquet")
+    data, _ = load_local([tmp_path / "my.parquet"], None, ["0"], Reading(missing="drop-rows"))
+    assert data.observations.tolist() == [[1, 9], [4, 9]] and data.rewards.tolist() == [1, 4]
+    data, _ = load_local([tmp_path / "my.parquet"], None, ["0"], Reading(missing="fill-forward"))
+    assert data.observations.tolist() == [[1, 9], [1, 9], [3, 9], [4, 9]]
+
+
+def test_a_list_of_another_length_is_named_behind_lists_that_lack(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"x": [None, [1.0, 2.0], None, [3.0]]}), tmp_path / "my.parquet")
+    with pytest.raises(InputError, match=r"row 3: the list has 1 numbers, but the first has 2\."):
+        open_log([tmp_path / "my.parquet"]).read(Wanted(["x"], missing=True))
