@@ -68,7 +68,7 @@ def imports(module: str) -> Iterator[str]:
                 yield inner if inner in MODULES else node.module
 
 
-def own(module: str) -> set[str]:
+def imports_of(module: str) -> set[str]:
     return {name for name in imports(module) if name.split(".")[0] == "mopo_cli"}
 
 
@@ -88,7 +88,7 @@ def test_every_room_has_its_floor() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module: str) -> None:
-    for name in own(module):
+    for name in imports_of(module):
         assert name in MODULES, f"{module} imports {name}, which is not there"
         assert FLOORS[room(name)] <= FLOORS[room(module)], f"{module} imports {name}"
         if room(module) in PURE:
@@ -96,7 +96,7 @@ def test_imports_run_one_way(module: str) -> None:
 
 
 def test_no_module_imports_itself_in_the_end() -> None:
-    graph = {module: own(module) for module in MODULES}
+    graph = {module: imports_of(module) for module in MODULES}
     while leaves := {module for module, names in graph.items() if not names & graph.keys()}:
         graph = {module: names for module, names in graph.items() if module not in leaves}
     assert not graph, f"a circle among {sorted(graph)}"

@@ -76,16 +76,16 @@ def test_the_gradient_is_autograd_s_of_the_textbook_also_where_the_log_std_is_ou
     mean, raw, noise = (normal(2, 60, dims, name=name) for name in ("m", "s", "noise"))
     raw[:, 0], raw[:, 1] = LOW, HIGH  # at its bounds it still follows
     by_action, by_log_prob = normal(60, dims, name="a"), normal(60, 1, name="l")
-    found = squash_gradient(squash(outputs(mean, raw), noise, LOW, HIGH), index, by_action, by_log_prob)
+    result = squash_gradient(squash(outputs(mean, raw), noise, LOW, HIGH), index, by_action, by_log_prob)
     m, s = mean[index].requires_grad_(), raw[index].requires_grad_()
     base = Normal(m, s.clamp(LOW, HIGH).exp())
     x = m + base.scale * noise[index]
     log_prob = (base.log_prob(x) - torch.log(1 - x.tanh() ** 2)).sum(dim=-1, keepdim=True)
     loss = (by_action * x.tanh()).sum() + (by_log_prob * log_prob).sum()
     expected = torch.cat(torch.autograd.grad(loss, (m, s)), dim=-1)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
     outside = (raw[index] < LOW) | (raw[index] > HIGH)
-    assert (found[:, dims:] == 0).equal(outside) and 10 < outside.sum() < 60 * dims - 10
+    assert (result[:, dims:] == 0).equal(outside) and 10 < outside.sum() < 60 * dims - 10
 
 
 def test_the_slope_of_the_log_probability_stays_finite_far_out() -> None:

@@ -50,8 +50,8 @@ def split(world: World) -> Transition:
     return world.rows.split(world.real)
 
 
-def make(members: int = 2, own: AwrSettings = SETTINGS, world: World | None = None) -> Awr:
-    return start_awr(split(world or make_world()), own, list(range(members)), "cpu")
+def make(members: int = 2, settings: AwrSettings = SETTINGS, world: World | None = None) -> Awr:
+    return start_awr(split(world or make_world()), settings, list(range(members)), "cpu")
 
 
 def value_of(awr: Awr, m: int, observation: Tensor) -> Tensor:
@@ -82,13 +82,13 @@ def test_the_states_after_an_end_are_never_looked_at() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_the_weights_are_min_of_exp_of_standardised_advantages_and_the_bound(temperature: float) -> None:
-    own = replace(SETTINGS, awr_temperature=temperature)
+    settings = replace(SETTINGS, awr_temperature=temperature)
     advantage = 50 * normal(400, name="advantage") + 7
     exact = advantage.double().numpy()
     wanted = np.exp((exact - exact.mean()) / (exact.std() + 1e-5) / temperature)
     assert 0.02 < (wanted > 2.0).mean() < 0.5
-    np.testing.assert_allclose(weights(advantage, own), np.minimum(wanted, 2.0), rtol=1e-5)
-    assert torch.equal(weights(torch.zeros(5), own), torch.ones(5))
+    np.testing.assert_allclose(weights(advantage, settings), np.minimum(wanted, 2.0), rtol=1e-5)
+    assert torch.equal(weights(torch.zeros(5), settings), torch.ones(5))
 
 
 def test_a_refresh_weighs_all_rows_by_the_present_v_of_each_member() -> None:
@@ -136,12 +136,12 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_the_policy_is_the_weighted_mean_of_the_actions(temperature: float) -> None:
     """Half the actions are worth 1, half 0: standardised advantages are 1 and -1, their mean 0.6 tanh(1 / t)."""
-    own = replace(QUICK, awr_temperature=temperature, weight_max=100.0)
-    loop, states = train(two_ways(), own, ALGORITHM, 500, MEMBERS[:2], LONG), torch.tensor([[-1.0], [1.0]])
+    settings = replace(QUICK, awr_temperature=temperature, weight_max=100.0)
+    loop, states = train(two_ways(), settings, ALGORITHM, 500, MEMBERS[:2], LONG), torch.tensor([[-1.0], [1.0]])
     assert isinstance(loop.agent, Awr)
     for m in range(2):
-        found = loop.agent.policy(m).greedy(states)
-        torch.testing.assert_close(found, 0.6 * np.tanh(1 / temperature) * states, atol=0.03, rtol=0)
+        action = loop.agent.policy(m).greedy(states)
+        torch.testing.assert_close(action, 0.6 * np.tanh(1 / temperature) * states, atol=0.03, rtol=0)
         torch.testing.assert_close(value_of(loop.agent, m, states), torch.full((2,), 0.5).double(), atol=0.05, rtol=0)
 
 
@@ -150,8 +150,8 @@ def test_the_values_of_a_probe_are_learned(make_probe: Callable[[int], Probe]) -
     """Through an end that counts, and through time limits that do not."""
     probe = make_probe(1000)
     world = world_of(probe)
-    own = replace(QUICK, gamma=probe.gamma, critic_lr=1e-2)
-    loop = train(world, own, ALGORITHM, 800, MEMBERS[:2], LONG)
+    settings = replace(QUICK, gamma=probe.gamma, critic_lr=1e-2)
+    loop = train(world, settings, ALGORITHM, 800, MEMBERS[:2], LONG)
     assert isinstance(loop.agent, Awr)
     wanted = probe.q_value(probe.dataset["observations"], probe.dataset["actions"])
     for m in range(2):

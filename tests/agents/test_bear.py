@@ -53,26 +53,26 @@ def noise(members: int = 2) -> Draws:
     return draws(range(members), "test/bear", 0, "cpu")
 
 
-def plain_mmd(own: Tensor, other: Tensor, kernel: str, sigma: float) -> Tensor:
+def plain_mmd(one: Tensor, other: Tensor, kernel: str, sigma: float) -> Tensor:
     """The root of the squared MMD of samples `[n, dim]`, by its definition."""
 
     def mean(xs: Tensor, ys: Tensor) -> Tensor:
         sizes = [((x - y).abs() if kernel == "laplacian" else (x - y) ** 2).sum() for x in xs for y in ys]
         return torch.stack([torch.exp(-size / (2 * sigma)) for size in sizes]).mean()
 
-    return torch.sqrt(mean(own, own) + mean(other, other) - 2 * mean(own, other) + 1e-6)
+    return torch.sqrt(mean(one, one) + mean(other, other) - 2 * mean(one, other) + 1e-6)
 
 
 class Plain:
     """One member and its noise in float64, by the textbook."""
 
     def __init__(self, bear: Bear, batch: Any, m: int) -> None:
-        self.b, own = doubles(batch, m), noise()
+        self.b, draw = doubles(batch, m), noise()
         rows = len(self.b.reward)
-        self.coding = own.normal(1, rows, LATENT)[0, m].double()
-        self.ahead = own.normal(10, rows, ACT)[:, m].double()
-        self.latent = own.normal(4, rows, LATENT)[:, m].double().clamp(-0.5, 0.5)
-        self.present = own.normal(4, rows, ACT)[:, m].double()
+        self.coding = draw.normal(1, rows, LATENT)[0, m].double()
+        self.ahead = draw.normal(10, rows, ACT)[:, m].double()
+        self.latent = draw.normal(4, rows, LATENT)[:, m].double().clamp(-0.5, 0.5)
+        self.present = draw.normal(4, rows, ACT)[:, m].double()
         self.actor = leaves(bear.actor.layout, bear.actor.flat, m)
         self.encoder = leaves(bear.vae.encoder.layout, bear.vae.encoder.flat, m)
         self.decoder = leaves(bear.vae.decoder.layout, bear.vae.decoder.flat, m)
@@ -102,9 +102,9 @@ class Plain:
 
     def mmd(self, kernel: str, decoder: Layer) -> Tensor:
         """Of every row; the behaviour is sampled by the decoder that has just learned."""
-        own = torch.stack([self.raw(self.b.observation, z) for z in self.present], dim=1)
+        samples = torch.stack([self.raw(self.b.observation, z) for z in self.present], dim=1)
         usual = torch.stack([perceptron(decoder, self.b.observation, z) for z in self.latent], dim=1)
-        return torch.stack([plain_mmd(*pair, kernel, 0.7) for pair in zip(own, usual.detach(), strict=True)])
+        return torch.stack([plain_mmd(*pair, kernel, 0.7) for pair in zip(samples, usual.detach(), strict=True)])
 
 
 @pytest.mark.parametrize("kernel", ["laplacian", "gaussian"])
@@ -124,8 +124,8 @@ def test_one_update_by_the_textbook(kernel: Any, follow: bool) -> None:
         backup = plain.backup().detach()
         q = plain.values(plain.critics, plain.b.observation, plain.b.action)
         for i, critic in enumerate(plain.critics):
-            own = perceptron(critic, plain.b.observation, plain.b.action)[:, 0]
-            half = 0.5 * ((own - backup) ** 2).mean()
+            predicted = perceptron(critic, plain.b.observation, plain.b.action)[:, 0]
+            half = 0.5 * ((predicted - backup) ** 2).mean()
             assert_gradient(bear.critic.layout, bear.critic.adam.grad, 2 * m + i, half, critic)
         assert info["critic_loss"][m].item() == pytest.approx(((q - backup) ** 2).mean().item(), rel=1e-5)
         assert info["q"][m].item() == pytest.approx(q.mean().item(), rel=1e-4)

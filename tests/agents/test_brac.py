@@ -60,19 +60,19 @@ def gaussian(params: Layer, observation: Tensor) -> Distribution:
     return Independent(Normal(mean, log_std.clamp(*BOUNDS).exp()), 1)
 
 
-def plain_mmd(own: Tensor, other: Tensor) -> Tensor:
+def plain_mmd(one: Tensor, other: Tensor) -> Tensor:
     """Squared, of samples `[n, dim]`, with a laplacian kernel as wide as 20: by its definition."""
 
     def mean(xs: Tensor, ys: Tensor) -> Tensor:
         return torch.stack([torch.exp(-(x - y).abs().sum() / 20) for x in xs for y in ys]).mean()
 
-    return mean(own, own) + mean(other, other) - 2 * mean(own, other)
+    return mean(one, one) + mean(other, other) - 2 * mean(one, other)
 
 
-def plain_divergence(settings: BracSettings, own: Distribution, other: Distribution, z: Sequence[Tensor]) -> Tensor:
+def plain_divergence(settings: BracSettings, one: Distribution, other: Distribution, z: Sequence[Tensor]) -> Tensor:
     if settings.divergence == "kl":
-        return kl_divergence(own, other)
-    actions = (torch.tanh(each.mean + each.stddev * drawn) for each, drawn in zip((own, other), z, strict=True))
+        return kl_divergence(one, other)
+    actions = (torch.tanh(each.mean + each.stddev * drawn) for each, drawn in zip((one, other), z, strict=True))
     pairs = zip(*(action.transpose(0, 1) for action in actions), strict=True)
     return torch.stack([plain_mmd(*pair) for pair in pairs])
 
@@ -85,10 +85,10 @@ def test_one_update_by_the_textbook(settings: BracSettings, value_penalty: bool,
     before = {name: tensors(brac)[name].clone() for name in ("actor", "critic", "target", "behaviour")}
     info = update(brac, batch, noise(), value_penalty=value_penalty, follow_critics=follow)
     for m in range(2):
-        b, own = doubles(batch, m), noise()
-        first = own.normal(2, 11, ACT)[:, m].double()
+        b, draw = doubles(batch, m), noise()
+        first = draw.normal(2, 11, ACT)[:, m].double()
         # At s' first, where the next value is penalised there: the policy's noise, then the behaviour's.
-        present, ahead = (own.normal(8, 11, ACT)[:, m].double().split(4) for _ in range(2))
+        present, ahead = (draw.normal(8, 11, ACT)[:, m].double().split(4) for _ in range(2))
         present, ahead = (ahead, present) if value_penalty else (present, ahead)
         actor = leaves(brac.actor.layout, before["actor"], m)
         usual = leaves(brac.actor.layout, before["behaviour"], m)

@@ -34,12 +34,14 @@ def test_a_step_of_the_loop_is_the_update_at_the_states_of_rho(where: Any, rows:
     settings = ComboSettings(**vars(SAC), actions=3, rho=where)
     (plain, _, _), agents = make_batch(2), [make_sac(2, settings) for _ in range(2)]
     batch = Batch(**vars(plain), real=12, index=torch.zeros(2, 12))
-    told = step(agents[0], batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
-    own = draws((0, 1), "test/noise", 0, "cpu")
-    noise, uniform = own.normal(2, 37, 4, 2), own.uniform(37 - rows.start, 3, 2)
+    metrics = step(agents[0], batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    draw = draws((0, 1), "test/noise", 0, "cpu")
+    noise, uniform = draw.normal(2, 37, 4, 2), draw.uniform(37 - rows.start, 3, 2)
     assert (uniform.abs() <= 1).all() and uniform.min() < -0.9 and uniform.max() > 0.9
     expected = cql.update(agents[1], batch, noise, uniform, rows, 0.5)
-    assert told.keys() == set(ALGORITHM.metrics) and all(torch.equal(told[name], expected[name]) for name in told)
+    assert metrics.keys() == set(ALGORITHM.metrics) and all(
+        torch.equal(metrics[name], expected[name]) for name in metrics
+    )
     for name in ("actor", "critic", "target", "log_alpha"):
         assert torch.equal(tensors(agents[0])[name], tensors(agents[1])[name]), name
 

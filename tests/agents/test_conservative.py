@@ -37,11 +37,11 @@ def by_hand(values: np.ndarray, lse: Lse) -> float:
 @pytest.mark.parametrize("count", [1, 4, 10])
 def test_the_log_sum_exp_and_its_slope_by_hand(lse: Lse, count: int) -> None:
     value = 2 * normal(2, 3, 5, 3 * count, name="v")
-    found, slope = soft_maximum(value, lse), soft_maximum_slope(value, lse)
-    assert found.shape == (2, 3, 5) and slope.shape == value.shape
+    result, slope = soft_maximum(value, lse), soft_maximum_slope(value, lse)
+    assert result.shape == (2, 3, 5) and slope.shape == value.shape
     values, step = value.double().numpy(), 1e-5
     for at in np.ndindex(2, 3, 5):
-        assert found[at].item() == pytest.approx(by_hand(values[at], lse), rel=1e-5)
+        assert result[at].item() == pytest.approx(by_hand(values[at], lse), rel=1e-5)
         for k in range(3 * count):
             nudge = step * np.eye(3 * count)[k]
             rise = (by_hand(values[at] + nudge, lse) - by_hand(values[at] - nudge, lse)) / (2 * step)
@@ -57,9 +57,9 @@ def test_properties_of_the_log_sum_exp(values: list[float], shift: float) -> Non
     greatest: dict[Lse, float] = {"full": max(values), "paired": paired}
     for lse, most in greatest.items():
         length = 6 if lse == "full" else 3
-        found = soft_maximum(value, lse)
-        assert most - 1e-9 <= found.item() <= most + np.log(length) + 1e-9
-        torch.testing.assert_close(soft_maximum(value + shift, lse), found + shift)
+        result = soft_maximum(value, lse)
+        assert most - 1e-9 <= result.item() <= most + np.log(length) + 1e-9
+        torch.testing.assert_close(soft_maximum(value + shift, lse), result + shift)
         slope = soft_maximum_slope(value, lse)
         assert (slope >= 0).all() and slope.sum().item() == pytest.approx(1)
 
@@ -90,29 +90,29 @@ def sampled(states: int, count: int, members: int = 2, act_dim: int = ACT) -> tu
 def test_what_is_proposed_and_how_rare_it_is() -> None:
     sac, count = make_sac(), 4
     state, said, noise, uniform = sampled(7, count)
-    found = propose(sac.settings, state, said, noise, uniform)
-    assert found.action.shape == (2, 7, 3 * count, ACT) and found.rarity.shape == (2, 7, 3 * count)
-    assert torch.equal(found.action[:, :, :count], uniform) and torch.equal(found.state, state)
-    torch.testing.assert_close(found.rarity[:, :, :count], torch.full((2, 7, count), np.log(2.0**ACT)))
+    result = propose(sac.settings, state, said, noise, uniform)
+    assert result.action.shape == (2, 7, 3 * count, ACT) and result.rarity.shape == (2, 7, 3 * count)
+    assert torch.equal(result.action[:, :, :count], uniform) and torch.equal(result.state, state)
+    torch.testing.assert_close(result.rarity[:, :, :count], torch.full((2, 7, count), np.log(2.0**ACT)))
     for kind in (0, 1):  # of the next state, of the state
         mean, log_std = said[kind].double().chunk(2, dim=-1)
         policy = TransformedDistribution(
             Normal(mean[:, :, None], log_std.clamp(SETTINGS.log_std_min, SETTINGS.log_std_max).exp()[:, :, None]),
             [TanhTransform()],
         )
-        own = slice((kind + 1) * count, (kind + 2) * count)
+        rows = slice((kind + 1) * count, (kind + 2) * count)
         expected = torch.tanh(policy.base_dist.mean + policy.base_dist.stddev * noise[kind])
-        torch.testing.assert_close(found.action[:, :, own].double(), expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(result.action[:, :, rows].double(), expected, atol=1e-6, rtol=1e-5)
         log_prob = policy.log_prob(expected).sum(dim=-1)
-        torch.testing.assert_close(found.rarity[:, :, own].double(), -log_prob, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(result.rarity[:, :, rows].double(), -log_prob, atol=2e-5, rtol=1e-4)
 
 
 def test_each_kind_estimates_the_integral_of_exp_q_over_the_actions() -> None:
     """For Q = c · a it is the product of (e^c - e^-c) / c, whoever drew the actions."""
     count, slope = 20_000, torch.tensor([1.3, -0.6])
     state, said, noise, uniform = sampled(1, count, members=1)
-    found = propose(make_sac(1).settings, state, said, noise, uniform)
-    value = (found.action @ slope + found.rarity)[0, 0].double()
+    result = propose(make_sac(1).settings, state, said, noise, uniform)
+    value = (result.action @ slope + result.rarity)[0, 0].double()
     expected = np.prod([(np.exp(c) - np.exp(-c)) / c for c in (1.3, -0.6)])
     for kind in value.view(3, count):
         assert kind.exp().mean().item() == pytest.approx(expected, rel=0.03)

@@ -128,11 +128,11 @@ def test_stopped_at_any_moment_all_stand_at_the_same_step_and_go_on_elsewhere(na
 
 def test_steps_are_told_as_they_are_taken() -> None:
     loop, world = start("sac", schedule=BLOCKS, members=THREE)
-    told: list[float] = []
+    progress: list[float] = []
     with open_crew(loop, world, learner_of(loop)) as crew:
         assert crew is not None
-        crew.advance(never, told.append)
-    assert sum(told) == pytest.approx(12) and len(told) >= 9
+        crew.advance(never, progress.append)
+    assert sum(progress) == pytest.approx(12) and len(progress) >= 9
 
 
 def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:

@@ -30,21 +30,21 @@ def objective(tau: Array, f: Array, nu: float, gamma: float = GAMMA, norm: float
 
 def slope(function: Callable[[Array], float], at: Array) -> Array:
     """Central differences; exact for a quadratic but for rounding."""
-    found = np.zeros_like(at)
+    result = np.zeros_like(at)
     for place in np.ndindex(at.shape):
         step = np.zeros_like(at)
         step[place] = 1e-3
-        found[place] = (function(at + step) - function(at - step)) / 2e-3
-    return found
+        result[place] = (function(at + step) - function(at - step)) / 2e-3
+    return result
 
 
 @pytest.mark.parametrize(("gamma", "norm"), [(0.9, 0.3), (0.5, 2.0), (0.0, 0.0)])
 def test_the_objective_and_its_gradients_by_numpy(gamma: float, norm: float) -> None:
     tau, f, nu = (normal(*s, name=n).double() for s, n in (((2, 5), "tau"), ((2, 3, 5), "f"), ((2, 1), "nu")))
-    found = saddle(tau, f, nu, gamma, norm)
+    result = saddle(tau, f, nu, gamma, norm)
     for k in range(2):
         t, g, n = tau[k].numpy(), f[k].numpy(), nu[k].numpy()
-        assert found.value[k].item() == pytest.approx(objective(t, g, n[0], gamma, norm), rel=1e-9)
+        assert result.value[k].item() == pytest.approx(objective(t, g, n[0], gamma, norm), rel=1e-9)
         expected = Saddle(
             torch.zeros(()),
             torch.from_numpy(slope(lambda x: objective(x, g, n[0], gamma, norm), t)),  # noqa: B023
@@ -52,15 +52,15 @@ def test_the_objective_and_its_gradients_by_numpy(gamma: float, norm: float) -> 
             torch.from_numpy(slope(lambda x: objective(t, g, x[0], gamma, norm), n)),  # noqa: B023
         )
         for name in ("by_tau", "by_f", "by_nu"):
-            torch.testing.assert_close(getattr(found, name)[k], getattr(expected, name), atol=1e-9, rtol=1e-7)
+            torch.testing.assert_close(getattr(result, name)[k], getattr(expected, name), atol=1e-9, rtol=1e-7)
 
 
 def make_dice(seeds: list[int], networks: int = 2, inputs: int = 5) -> Dice:
     """Pairs some way into training: no bias is 0, no nu is."""
     dice = start_dice(inputs, networks, seeds, "cpu")
     for name in ("tau", "f", "nu"):
-        for k, own in enumerate(tensors(dice)[name]):
-            own += 0.1 * normal(len(own), name=f"{name}/{seeds[k // networks]}/{k % networks}")
+        for k, tensor in enumerate(tensors(dice)[name]):
+            tensor += 0.1 * normal(len(tensor), name=f"{name}/{seeds[k // networks]}/{k % networks}")
     return dice
 
 
@@ -145,12 +145,12 @@ def test_the_true_ratio_is_the_saddle_point() -> None:
     f, nu = torch.zeros(2, 3, len(rows)).double(), torch.zeros(2, 1).double()
 
     def slopes(ratios: Array) -> tuple[float, float]:
-        found = saddle(torch.from_numpy(ratios[:, rows[:, 0]]), f, nu, DISCOUNT, 1.0)
+        result = saddle(torch.from_numpy(ratios[:, rows[:, 0]]), f, nu, DISCOUNT, 1.0)
         by_cell = np.zeros((2, 8))
         for k, (place, asked) in product(range(2), enumerate((rows[:, 0], rows[:, 1], None))):
-            np.add.at(by_cell[k], rows[:, 2 + k] if asked is None else asked, found.by_f[k, place].numpy())
-        assert found.by_tau.abs().max() == 0
-        return np.abs(by_cell).max(), float(found.by_nu.abs().max())
+            np.add.at(by_cell[k], rows[:, 2 + k] if asked is None else asked, result.by_f[k, place].numpy())
+        assert result.by_tau.abs().max() == 0
+        return np.abs(by_cell).max(), float(result.by_nu.abs().max())
 
     assert max(slopes(true)) < 1e-12
     assert slopes(true[::-1].copy())[0] > 0.01 and slopes(1.1 * true)[1] > 0.05
@@ -175,11 +175,11 @@ def learned() -> tuple[Array, Array]:
 
 
 def test_the_ratio_of_a_small_process_is_learned() -> None:
-    true, (found, last) = true_ratios(), learned()
-    np.testing.assert_allclose(found, true, rtol=0.05)
+    true, (result, last) = true_ratios(), learned()
+    np.testing.assert_allclose(result, true, rtol=0.05)
     assert np.abs(last / true - 1).max() < 0.4
     # By the policy's visits weighted, so by the data's counts, the ratio is 1.
-    np.testing.assert_allclose((found * COUNTS.ravel()).sum(axis=1) / COUNTS.sum(), 1, rtol=0.02)
+    np.testing.assert_allclose((result * COUNTS.ravel()).sum(axis=1) / COUNTS.sum(), 1, rtol=0.02)
 
 
 def test_a_seed_starts_with_the_same_pairs_wherever_it_stands() -> None:
@@ -210,12 +210,12 @@ def test_a_row_s_ratio_is_that_of_the_network_which_drew_it() -> None:
     observation, action = normal(40, 3, name="s"), normal(40, 2, name="a")
     network = 2 * (torch.arange(40) % 3)
     network[network == 0] = 2  # one draws nothing
-    found = ratio(observation, action, network)
+    result = ratio(observation, action, network)
     x = (torch.cat([observation, action], dim=1).double() - mean) / std
     for place, k in ((0, 4), (2, 2)):
         params = {name: view[place].double() for name, view in dice.tau.layout.views(dice.tau.flat).items()}
         torch.testing.assert_close(
-            found[network == k], perceptron(params, x[network == k])[:, 0].float(), rtol=1e-4, atol=1e-5
+            result[network == k], perceptron(params, x[network == k])[:, 0].float(), rtol=1e-4, atol=1e-5
         )
     torch.testing.assert_close(standardise(observation, action, mean, std), x.float())
     assert ratio(observation[:0], action[:0], network[:0]).shape == (0,)

@@ -67,7 +67,7 @@ def test_kl_is_zero_of_a_policy_from_itself_and_positive_else(act_dim: int, seed
     assert (further > 0).all()
 
 
-def by_loops(own: np.ndarray, other: np.ndarray, kernel: Kernel, width: float) -> float:
+def by_loops(one: np.ndarray, other: np.ndarray, kernel: Kernel, width: float) -> float:
     """The squared MMD of samples `[n, dim]` and `[m, dim]`, by its definition."""
 
     def mean(xs: np.ndarray, ys: np.ndarray) -> float:
@@ -78,46 +78,46 @@ def by_loops(own: np.ndarray, other: np.ndarray, kernel: Kernel, width: float) -
                 total += np.exp(-size / width)
         return float(total / (len(xs) * len(ys)))
 
-    return mean(own, own) + mean(other, other) - 2 * mean(own, other)
+    return mean(one, one) + mean(other, other) - 2 * mean(one, other)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("n", "m", "dim"), [(4, 4, 3), (3, 5, 1), (1, 1, 2)])
 def test_mmd_is_that_of_plain_loops(kernel: Kernel, n: int, m: int, dim: int) -> None:
-    own, other = normal(n, 2, 5, dim, name="own"), 1 + 2 * normal(m, 2, 5, dim, name="other")
-    value, _ = squared_mmd(own, other, kernel, 3.0)
+    one, other = normal(n, 2, 5, dim, name="own"), 1 + 2 * normal(m, 2, 5, dim, name="other")
+    value, _ = squared_mmd(one, other, kernel, 3.0)
     assert value.shape == (2, 5)
     for s in range(2):
         for b in range(5):
-            expected = by_loops(own[:, s, b].numpy(), other[:, s, b].numpy(), kernel, 3.0)
+            expected = by_loops(one[:, s, b].numpy(), other[:, s, b].numpy(), kernel, 3.0)
             assert value[s, b].item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("n", "m", "dim"), [(4, 4, 3), (3, 5, 1), (1, 2, 2)])
 def test_the_gradient_of_mmd_is_that_of_autograd(kernel: Kernel, n: int, m: int, dim: int) -> None:
-    own, other = normal(n, 2, 5, dim, name="own").requires_grad_(), normal(m, 2, 5, dim, name="other")
+    one, other = normal(n, 2, 5, dim, name="own").requires_grad_(), normal(m, 2, 5, dim, name="other")
     weight = normal(2, 5, name="w")
     total = torch.zeros(2, 5, dtype=torch.float64)
-    for xs, ys, factor in ((own, own, 1 / n**2), (other, other, 1 / m**2), (own, other, -2 / (n * m))):
+    for xs, ys, factor in ((one, one, 1 / n**2), (other, other, 1 / m**2), (one, other, -2 / (n * m))):
         apart = xs[:, None] - ys
         size = apart.abs() if kernel == "laplacian" else apart**2
         total = total + factor * torch.exp(-size.sum(dim=-1) / 3.0).sum(dim=(0, 1))
-    (expected,) = torch.autograd.grad((total * weight).sum(), own)
+    (expected,) = torch.autograd.grad((total * weight).sum(), one)
     with torch.no_grad():
-        _, by_own = squared_mmd(own, other, kernel, 3.0)
+        _, by_own = squared_mmd(one, other, kernel, 3.0)
     torch.testing.assert_close(by_own * weight[..., None], expected)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_mmd_of_close_samples_is_not_rounded_away(kernel: Kernel) -> None:
     """With the kernel as wide as BEAR has it, samples that differ by little: the kernel's values round to one."""
-    own, other = (1e-3 * normal(4, 50, 3, name=name) for name in ("own", "other"))
-    exact, _ = squared_mmd(own, other, kernel, 40.0)
-    value, _ = squared_mmd(own.float(), other.float(), kernel, 40.0)
+    one, other = (1e-3 * normal(4, 50, 3, name=name) for name in ("own", "other"))
+    exact, _ = squared_mmd(one, other, kernel, 40.0)
+    value, _ = squared_mmd(one.float(), other.float(), kernel, 40.0)
     assert exact.max() < 1e-3 and (exact > 0).all()
     torch.testing.assert_close(value, exact.float(), rtol=2e-3, atol=1e-12)
-    same, by_own = squared_mmd(own, own, kernel, 40.0)
+    same, by_own = squared_mmd(one, one, kernel, 40.0)
     assert same.abs().max() < 1e-15 and by_own.abs().max() < 1e-15
 
 
@@ -125,12 +125,12 @@ def test_mmd_of_close_samples_is_not_rounded_away(kernel: Kernel) -> None:
 @pytest.mark.parametrize("rows", [1, 7, 64])
 def test_a_member_has_its_own_divergence_bit_for_bit(rows: int, dim: int) -> None:
     out, other = (normal(5, rows, 2 * dim, name=name).float() for name in "pq")
-    own, usual = (normal(4, 5, rows, dim, name=name).float() for name in "pq")
-    whole = (*kl_divergence(out, other, *BOUNDS), *squared_mmd(own, usual, "laplacian", 20.0))
+    first, usual = (normal(4, 5, rows, dim, name=name).float() for name in "pq")
+    whole = (*kl_divergence(out, other, *BOUNDS), *squared_mmd(first, usual, "laplacian", 20.0))
     for m in range(5):
         one = slice(m, m + 1)
         kl = kl_divergence(out[one].clone(), other[one].clone(), *BOUNDS)
-        value, by_own = squared_mmd(own[:, one].clone(), usual[:, one].clone(), "laplacian", 20.0)
+        value, by_own = squared_mmd(first[:, one].clone(), usual[:, one].clone(), "laplacian", 20.0)
         for part, full in zip((*kl, value), whole[:3], strict=True):
             assert torch.equal(part[0], full[m])
         assert torch.equal(by_own[:, 0], whole[3][:, m])

@@ -68,21 +68,21 @@ def test_the_ratio_s_cost_is_taken_off_the_model_s_rewards_alone_and_sac_learns_
     agents, world, batch = (start_drop(make_world(), MEMBERS[:2], settings) for _ in range(2)), make_world(), None
     one, other = agents
     batch = make_batch(2)
-    told = update(one, batch, noise((0, 5)), 0.5)
+    metrics = update(one, batch, noise((0, 5)), 0.5)
     ratio, reward = batch.uncertainty[..., COLUMN].double().numpy(), batch.reward.double().numpy().copy()
     reward[:, 6:] -= 0.7 * FORMS[form](ratio[:, 6:])
     learned = torch.from_numpy(reward).float()
     expected = sac.update(other, batch, learned, noise((0, 5)).normal(2, 24, ACT), 0.5)
     for name in ("actor", "critic", "log_alpha"):
         torch.testing.assert_close(tensors(one)[name], tensors(other)[name], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(told["critic_loss"], expected["critic_loss"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["critic_loss"], expected["critic_loss"], rtol=1e-5, atol=1e-6)
     levels = np.quantile(ratio[:, 6:], (0.1, 0.5, 0.9), axis=1)
     for level, values in zip((10, 50, 90), levels, strict=True):
-        np.testing.assert_allclose(told[f"ratio_p{level}"], values, rtol=1e-5)
+        np.testing.assert_allclose(metrics[f"ratio_p{level}"], values, rtol=1e-5)
     outside = ((ratio[:, 6:] < 0.05) | (ratio[:, 6:] > 4)).mean(axis=1)
     assert (outside > 0.2).all() and (outside < 0.9).all()
-    np.testing.assert_allclose(told["clipped"], outside if form == "log" else 0 * outside, rtol=1e-6)
-    assert set(told) == set(ALGORITHM.metrics) and world.how.uncertainties[COLUMN] == "ratio"
+    np.testing.assert_allclose(metrics["clipped"], outside if form == "log" else 0 * outside, rtol=1e-6)
+    assert set(metrics) == set(ALGORITHM.metrics) and world.how.uncertainties[COLUMN] == "ratio"
 
 
 def test_eta_0_is_sac_and_a_penalty_beside_it_stays() -> None:
@@ -150,8 +150,8 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
 
 
 def test_what_is_told_of_the_ratios_is_the_mean_over_the_latest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = iter([1.0, 2.0, 6.0, 5.0, 5.0, 8.0])
-    monkeypatch.setattr(drop, "step_dice", lambda *_: torch.full((2,), next(told)))
+    values = iter([1.0, 2.0, 6.0, 5.0, 5.0, 8.0])
+    monkeypatch.setattr(drop, "step_dice", lambda *_: torch.full((2,), next(values)))
     agents = start_drop(make_world(), MEMBERS[:1], replace(SETTINGS, dice_steps=3))
     for mean in (3.0, 6.0):
         drop.refresh(agents, noise((0,)), lambda step, draws: step(draws))
@@ -172,13 +172,13 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     real = rows.pack(state, action, nothing, nothing, state, nothing[:, None])
     world = World(rows, real, state, never, (both,), how=RolloutOptions(("ratio",)))
     agents = start_drop(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
-    found = []
+    results = []
     for i in range(5):
         drop.refresh(agents, noise((0,), i), lambda step, draws: step(draws))
         ratio = agents.ratio(0, ALGORITHM.rolling(agents))
-        found.append([ratio(state, action, torch.full((2000,), k)) for k in (0, 1)])
+        results.append([ratio(state, action, torch.full((2000,), k)) for k in (0, 1)])
         assert agents.objective.isfinite().all() and (agents.objective != 0).all()
-    up, down = (torch.stack(of_network[1:]).mean(dim=0) for of_network in zip(*found, strict=True))
+    up, down = (torch.stack(of_network[1:]).mean(dim=0) for of_network in zip(*results, strict=True))
     high, low = state[:, 0] > 0.5, state[:, 0] < -0.5
     assert up[high].mean() > 2 * up[low].mean() > 0 and down[low].mean() > 2 * down[high].mean() > 0
     assert 0.5 < up.mean() < 1.5 and 0.5 < down.mean() < 1.5

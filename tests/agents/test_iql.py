@@ -99,10 +99,10 @@ def test_the_likelihood_and_its_gradient() -> None:
     out = normal(50, 6, name="out").double().requires_grad_()
     action = torch.tanh(2 * normal(50, 3, name="a").double())
     action[:5] = 1.0
-    found, gradient = log_likelihood(out.detach(), action, *BOUNDS)
+    result, gradient = log_likelihood(out.detach(), action, *BOUNDS)
     mean, log_std = out.chunk(2, dim=1)
     wanted = torch.distributions.Normal(torch.tanh(mean), log_std.clamp(*BOUNDS).exp()).log_prob(action).sum(dim=1)
-    torch.testing.assert_close(found, wanted.detach())
+    torch.testing.assert_close(result, wanted.detach())
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sum(), out)[0])
     assert 0.2 < (gradient[:, 3:] == 0).double().mean() < 0.95
 
@@ -138,8 +138,8 @@ def test_v_is_the_expectile_of_what_the_data_s_actions_are_worth(share: float) -
     rewards = world.rows.split(world.real)
     for i, state in enumerate((-1.0, 1.0)):
         paid = rewards.reward[rewards.observation[:, 0] == state].numpy()
-        found = values(loop.agent, STATES)[:, i]  # type: ignore[arg-type]
-        assert (found - expectile(paid, share)).abs().max() < 0.04
+        result = values(loop.agent, STATES)[:, i]  # type: ignore[arg-type]
+        assert (result - expectile(paid, share)).abs().max() < 0.04
         assert share == 0.5 or expectile(paid, share) > paid.mean() + 0.08
 
 

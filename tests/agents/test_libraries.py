@@ -39,11 +39,11 @@ def test_both_libraries_take_the_same_step(step: Callable[[Library], tuple[dict[
     (one, lr), (other, _) = (step(library) for library in LIBRARIES)
     assert one.keys() == other.keys()
     assert any(not torch.equal(one[name], other[name]) for name in one), "both were made by one library"
-    for name, found in one.items():
-        if not found.isfinite().all():  # no hold-out error yet
-            assert torch.equal(found, other[name])
+    for name, result in one.items():
+        if not result.isfinite().all():  # no hold-out error yet
+            assert torch.equal(result, other[name])
             continue
-        difference, size = (found - other[name]).abs().float(), other[name].abs().float()
+        difference, size = (result - other[name]).abs().float(), other[name].abs().float()
         # Adam's first step is the gradient's sign times the learning rate, and a sign may turn where it is nearly zero.
         assert bool((difference <= 2.01 * lr + 1e-5 * size).all()), name
         assert float(difference.mean()) <= 1e-5 * float(size.mean()) + 1e-9, name

@@ -46,10 +46,10 @@ def make_mobile(members: int = 2, settings: MobileSettings = SETTINGS, *models: 
 
 
 def perceptron(layout: Layout, flat: Tensor, index: int, x: Array) -> Array:
-    own = {name: view[index].double().numpy() for name, view in layout.views(flat).items()}
+    params = {name: view[index].double().numpy() for name, view in layout.views(flat).items()}
     for i in range(2):
-        x = np.maximum(x @ own[f"w{i}"] + own[f"b{i}"], 0)
-    return x @ own["w2"] + own["b2"]
+        x = np.maximum(x @ params[f"w{i}"] + params[f"b{i}"], 0)
+    return x @ params["w2"] + params["b2"]
 
 
 def by_hand(sac: Sac, m: int, ensemble: Ensemble, observation: Array, action: Array, noise: Array) -> Array:
@@ -58,10 +58,10 @@ def by_hand(sac: Sac, m: int, ensemble: Ensemble, observation: Array, action: Ar
     for k, member in enumerate(ensemble.elites):
         mean, std = predictions(ensemble, member, observation, action)
         drawn = []
-        for own in noise[k]:
-            following = observation + mean[:, :OBS] + std[:, :OBS] * own[:, :OBS]
+        for draw in noise[k]:
+            following = observation + mean[:, :OBS] + std[:, :OBS] * draw[:, :OBS]
             centre, log_std = np.split(perceptron(sac.actor.layout, sac.actor.flat, m, following), 2, axis=1)
-            acted = np.tanh(centre + np.exp(np.clip(log_std, SAC.log_std_min, SAC.log_std_max)) * own[:, OBS:])
+            acted = np.tanh(centre + np.exp(np.clip(log_std, SAC.log_std_min, SAC.log_std_max)) * draw[:, OBS:])
             asked = np.hstack([following, acted])
             twins = [perceptron(sac.critic.layout, sac.critic.target.flat, 2 * m + i, asked)[:, 0] for i in (0, 1)]
             drawn.append(np.minimum(*twins))
@@ -77,12 +77,12 @@ def test_the_inconsistency_by_hand(monkeypatch: pytest.MonkeyPatch, rows: int, s
     mobile, models = make_mobile(3), make_world(ALGORITHM).ensembles
     observation, action = normal(3, rows, OBS, name="s"), torch.tanh(normal(3, rows, ACT, name="a"))
     noise = normal(3, len(ELITES), samples, rows, OBS + ACT, name="n")
-    found = inconsistency(mobile, observation, action, noise)
-    assert found.shape == (3, rows)
+    result = inconsistency(mobile, observation, action, noise)
+    assert result.shape == (3, rows)
     for m in range(3):
         expected = by_hand(mobile, m, models[m % 2], *numbers(observation[m], action[m], noise[m]))
-        np.testing.assert_allclose(found[m], expected, rtol=2e-4, atol=1e-6)
-    assert found.min() > 0
+        np.testing.assert_allclose(result[m], expected, rtol=2e-4, atol=1e-6)
+    assert result.min() > 0
 
 
 def ask(mobile: Mobile, rows: int = 50, samples: int = 10) -> Tensor:
@@ -101,11 +101,11 @@ def constant(offsets: list[float], std: float, elites: tuple[int, ...]) -> Ensem
 
 def test_networks_that_say_the_same_are_consistent_and_inconsistent_as_far_as_they_differ() -> None:
     """A policy without noise, critics smooth in the state: half the distance is half the inconsistency."""
-    quiet, found = replace(SETTINGS, log_std_min=-20.0, log_std_max=-15.0), []
+    quiet, result = replace(SETTINGS, log_std_min=-20.0, log_std_max=-15.0), []
     for apart in (0.0, 0.005, 0.01, 0.1, 1.0):
-        found.append(ask(make_mobile(1, quiet, constant([0.0, -apart, apart], 1e-7, (0, 1, 2)))).mean().item())
-    assert 0 <= found[0] < 1e-6 < 1e-4 < found[1] and found == sorted(found)
-    assert found[2] == pytest.approx(2 * found[1], rel=0.05) and found[4] > 50 * found[2]
+        result.append(ask(make_mobile(1, quiet, constant([0.0, -apart, apart], 1e-7, (0, 1, 2)))).mean().item())
+    assert 0 <= result[0] < 1e-6 < 1e-4 < result[1] and result == sorted(result)
+    assert result[2] == pytest.approx(2 * result[1], rel=0.05) and result[4] > 50 * result[2]
 
 
 def test_only_elites_count_and_a_single_one_is_consistent() -> None:
@@ -136,9 +136,9 @@ def test_linear_gaussian_models_and_linear_values_in_closed_form(samples: int, s
     slope = torch.tensor([1.5, -0.5, 0.8, 0.1, 0.0, 0.0])
     mobile = make_mobile(1, SETTINGS, constant(offsets.tolist(), max(std, 1e-7), (0, 1, 2, 3)))
     linear_values(mobile, slope)
-    found = ask(mobile, rows=4000 if std else 30, samples=samples).square().mean().item()
+    result = ask(mobile, rows=4000 if std else 30, samples=samples).square().mean().item()
     values, noise = 1.5 * offsets.double().numpy(), (slope.double() ** 2).sum().item() * std**2 / samples
-    assert found == pytest.approx(values.var(ddof=1) + noise, rel=0.05 if std else 1e-4)
+    assert result == pytest.approx(values.var(ddof=1) + noise, rel=0.05 if std else 1e-4)
     assert abs(values.var() / values.var(ddof=1) - 1) > 0.2, "the denominator makes a difference"
 
 
@@ -148,8 +148,8 @@ def make_rows(members: int = 2, real: int = 9) -> Batch:
 
 
 def same_noise(real: int = 9) -> tuple[Tensor, Tensor]:
-    own = draws((0, 1), "test/noise", 0, "cpu")
-    return own.normal(1, len(ELITES), 3, 37 - real, OBS + ACT)[0], own.normal(2, 37, ACT)
+    noise = draws((0, 1), "test/noise", 0, "cpu")
+    return noise.normal(1, len(ELITES), 3, 37 - real, OBS + ACT)[0], noise.normal(2, 37, ACT)
 
 
 @pytest.mark.parametrize("real", [0, 9, 36])
@@ -158,13 +158,13 @@ def test_sac_learns_from_the_lowered_reward_and_from_nothing_else(real: int) -> 
     batch, mobile, other = make_rows(real=real), make_mobile(settings=PLAIN), make_sac(2, PLAIN)
     penalty_noise, noise = same_noise(real)
     u = inconsistency(mobile, batch.observation[:, real:], batch.action[:, real:], penalty_noise)
-    told = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    metrics = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = torch.cat([batch.reward[:, :real], batch.reward[:, real:] - 0.7 * u], dim=1)
     plain = update_sac(other, batch, reward, noise, 0.5)
     for name in ("actor", "critic", "target", "log_alpha"):
         assert torch.equal(tensors(mobile)[name], tensors(other)[name]), name
-    assert all(torch.equal(told[name], value) for name, value in plain.items())
-    assert torch.equal(told["inconsistency"], u.mean(dim=1)) and set(told) == set(ALGORITHM.metrics)
+    assert all(torch.equal(metrics[name], value) for name, value in plain.items())
+    assert torch.equal(metrics["inconsistency"], u.mean(dim=1)) and set(metrics) == set(ALGORITHM.metrics)
 
 
 @pytest.mark.parametrize("backup", ["soft", "deterministic"])
@@ -175,17 +175,17 @@ def test_the_target_by_hand(backup: Literal["soft", "deterministic"], floor: Lit
     batch, mobile, models = make_rows(), make_mobile(settings=settings), make_world(ALGORITHM).ensembles
     sac, alphas = make_sac(2, settings), mobile.alpha[:, 0].tolist()
     penalty_noise, noise = same_noise()
-    told = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
+    metrics = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
     clipped = 0
     for m in range(2):
         observation, action, following = numbers(batch.observation[m], batch.action[m], batch.next_observation[m])
-        reward, terminal, own = numbers(batch.reward[m], batch.terminal[m], noise[0, m])
+        reward, terminal, draw = numbers(batch.reward[m], batch.terminal[m], noise[0, m])
         drawn = penalty_noise[m].double().numpy()
         reward[9:] -= 0.7 * by_hand(sac, m, models[m], observation[9:], action[9:], drawn)
         mean, log_std = np.split(perceptron(sac.actor.layout, sac.actor.flat, m, following), 2, axis=1)
         std = np.exp(np.clip(log_std, SAC.log_std_min, SAC.log_std_max))
-        x = mean + std * own
-        density = np.exp(-0.5 * own**2) / (std * np.sqrt(2 * np.pi)) * np.cosh(x) ** 2
+        x = mean + std * draw
+        density = np.exp(-0.5 * draw**2) / (std * np.sqrt(2 * np.pi)) * np.cosh(x) ** 2
         asked = np.hstack([following, np.tanh(x)])
         value = np.min(
             [perceptron(sac.critic.layout, sac.critic.target.flat, 2 * m + i, asked)[:, 0] for i in (0, 1)], axis=0
@@ -196,7 +196,7 @@ def test_the_target_by_hand(backup: Literal["soft", "deterministic"], floor: Lit
         target = np.maximum(target, 0) if floor == "zero" else target
         present = np.hstack([observation, action])
         q = np.array([perceptron(sac.critic.layout, sac.critic.flat, 2 * m + i, present)[:, 0] for i in (0, 1)])
-        assert told["critic_loss"][m].item() == pytest.approx(((q - target) ** 2).mean(), rel=1e-4)
+        assert metrics["critic_loss"][m].item() == pytest.approx(((q - target) ** 2).mean(), rel=1e-4)
     assert clipped > 5, "the floor matters"
 
 
@@ -311,6 +311,6 @@ def test_values_below_0_are_learned_where_returns_are_negative() -> None:
 def test_it_asks_the_model_itself() -> None:
     assert ALGORITHM.learns_from == "model" and ALGORITHM.uncertainties == ()
     mobile = begin(make_world(ALGORITHM), MEMBERS, SETTINGS)
-    own = [make_ensemble(member.model) for member in MEMBERS]
-    for elites, ensemble in zip(mobile.elites, own, strict=True):
+    ensembles = [make_ensemble(member.model) for member in MEMBERS]
+    for elites, ensemble in zip(mobile.elites, ensembles, strict=True):
         assert torch.equal(elites.flat, ensemble.flat[list(ELITES)]) and elites.elites == (0, 1, 2)

@@ -68,7 +68,7 @@ def test_the_threshold_is_of_the_largest_discrepancy_on_the_data(
     forms = {"all": PenaltyForm(), "elites": PenaltyForm(elites_only=True), "scaled": PenaltyForm(scale=scale)}
     world = make_world(ALGORITHM)
     models = tuple(replace(ensemble, elites=(1, 2)) for ensemble in world.ensembles)
-    found = begin(
+    result = begin(
         replace(world, ensembles=models, how=replace(HOW, form=forms[form])), MEMBERS, SETTINGS
     ).halt.threshold
     real = world.rows.split(world.real)
@@ -77,10 +77,10 @@ def test_the_threshold_is_of_the_largest_discrepancy_on_the_data(
     for m, member in enumerate(MEMBERS):
         asked = models[member.model], observation, action
         most = {who: disagreement(*asked, who, units) for who in ((1, 2), (0, 1, 2, 3))}
-        own = most[(1, 2) if form == "elites" else (0, 1, 2, 3)]
-        assert found[m].item() == pytest.approx(own.max() / 1.6, rel=1e-5) and own.argmax() not in (0, 299)
+        chosen = most[(1, 2) if form == "elites" else (0, 1, 2, 3)]
+        assert result[m].item() == pytest.approx(chosen.max() / 1.6, rel=1e-5) and chosen.argmax() not in (0, 299)
         assert most[1, 2].max() < 0.95 * most[0, 1, 2, 3].max()
-    assert found[0] == found[2] != found[1]
+    assert result[0] == result[2] != result[1]
 
 
 @pytest.mark.parametrize("where", [0, 70, 199])
@@ -136,7 +136,7 @@ def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
     batch, lowest = make_rows(2), -3.5
     morel = Morel(**vars(make_sac(2, SETTINGS)), halt=Halt(torch.tensor([2.0, 49.0]), 3, torch.tensor(lowest - 7)))
     other = make_sac(2, SETTINGS)
-    told = update(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    metrics = update(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = batch.reward.clone()
     for i in range(9, 37):
         for m, kinds in ((0, (2, 3)), (1, (3,))):
@@ -145,10 +145,10 @@ def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
     plain = update_sac(other, batch, reward, draws((0, 1), "test/noise", 0, "cpu").normal(2, 37, ACT), 0.5)
     for name in ("actor", "critic", "target", "log_alpha"):
         assert torch.equal(tensors(morel)[name], tensors(other)[name]), name
-    assert all(torch.equal(told[name], value) for name, value in plain.items())
-    assert told["halted"].tolist() == pytest.approx([14 / 28, 7 / 28])
-    assert told["threshold"].tolist() == [2.0, 49.0]
-    assert set(told) == set(ALGORITHM.metrics)
+    assert all(torch.equal(metrics[name], value) for name, value in plain.items())
+    assert metrics["halted"].tolist() == pytest.approx([14 / 28, 7 / 28])
+    assert metrics["threshold"].tolist() == [2.0, 49.0]
+    assert set(metrics) == set(ALGORITHM.metrics)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9])
@@ -175,8 +175,8 @@ def test_halting_is_no_way_out_of_negative_returns() -> None:
     """All rewards are -1, so that going on for ever is worth -1 / (1 - gamma): paid once, halting would be better."""
     world = make_world(ALGORITHM)
     world.real[:, OBS + ACT] = -1.0
-    own = replace(SETTINGS, gamma=0.99, halt_penalty=50.0)
-    absorbing, once = (begin(world, MEMBERS, replace(own, halt_value=value)) for value in ("absorbing", "once"))
+    settings = replace(SETTINGS, gamma=0.99, halt_penalty=50.0)
+    absorbing, once = (begin(world, MEMBERS, replace(settings, halt_value=value)) for value in ("absorbing", "once"))
     assert absorbing.halt.reward.item() < -1 / (1 - 0.99) < once.halt.reward.item()
 
 

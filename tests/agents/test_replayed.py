@@ -63,9 +63,9 @@ def test_every_algorithm_can_be_trained_in_bfloat16(name: str) -> None:
     (full, means), (reduced, others) = trained(name), trained(name, record, precision="bf16")
     assert reduced.engine.doubt is None
     assert_same(trained(name, precision="bf16")[0], reduced)
-    own, other = loop_state(reduced)[0], loop_state(full)[0]
-    assert all(tensor.dtype == other[key].dtype for key, tensor in own.items())
-    off = (own["actor"] - other["actor"]).norm()
+    one, other = loop_state(reduced)[0], loop_state(full)[0]
+    assert all(tensor.dtype == other[key].dtype for key, tensor in one.items())
+    off = (one["actor"] - other["actor"]).norm()
     assert 0 < off < 0.1 * other["actor"].norm()
     for key, mean in means.items():
         torch.testing.assert_close(mean, others[key], rtol=0.2, atol=0.2)

@@ -41,26 +41,26 @@ def test_lambda_returns_of_many_rows_are_those_of_a_slow_loop(length: int) -> No
     last[length - 1 :: length] = True
     kept = reward.clone(), next_value.clone(), last.clone()
     assert launches(partial(lambda_returns, reward, next_value, last, 0.99, 0.95)) < 250
-    found = lambda_returns(reward, next_value, last, 0.99, 0.95)
+    result = lambda_returns(reward, next_value, last, 0.99, 0.95)
     assert torch.equal(kept[0], reward) and torch.equal(kept[1], next_value) and torch.equal(kept[2], last)
     after, wanted, rows = 0.0, np.zeros(count), torch.stack([reward, next_value, last.float()], dim=1).tolist()
     for t, (r, v, end) in reversed(list(enumerate(rows))):
         after = r + 0.99 * (v if end else 0.05 * v + 0.95 * after)
         wanted[t] = after
-    np.testing.assert_allclose(found, wanted, atol=2e-4)
+    np.testing.assert_allclose(result, wanted, atol=2e-4)
 
 
 def test_episodes_end_where_they_were_cut_and_where_the_task_ended() -> None:
     """The time limit's rows name the state they led to, and the next row begins elsewhere."""
     ends, world = np.cumsum(LENGTHS) - 1, make_world(LENGTHS)
     logged = world.rows.split(world.real)
-    found = last_steps(logged)
-    assert found.nonzero()[:, 0].tolist() == ends.tolist()
+    result = last_steps(logged)
+    assert result.nonzero()[:, 0].tolist() == ends.tolist()
     sums = [part.sum() for part in np.split(logged.reward.double().numpy(), ends[:-1] + 1)]
-    np.testing.assert_allclose(episode_returns(logged.reward, found), sums, rtol=1e-12)
+    np.testing.assert_allclose(episode_returns(logged.reward, result), sums, rtol=1e-12)
     assert last_steps(Transition(*(column[:1] for column in vars(logged).values()))).tolist() == [True]
     # Where it ends as the task does, the row that follows may be anything.
     same = replace(logged, next_observation=logged.observation.roll(-1, dims=0))
     assert last_steps(same).nonzero()[:, 0].tolist() == sorted({*ends[1::2], ends[-1]})
     rounded = replace(logged, next_observation=logged.next_observation * (1 + 2e-7))
-    assert torch.equal(last_steps(rounded), found), "another last bit is no other state"
+    assert torch.equal(last_steps(rounded), result), "another last bit is no other state"

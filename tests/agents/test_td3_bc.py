@@ -156,8 +156,8 @@ def test_the_published_policy_is_the_learned_one_for_observations_as_they_are(hi
         for flat, given in ((td3.actor.flat, None), (other, other)):
             state = (observation.double() - STANDARD.mean.double()) / STANDARD.divisor.double()
             wanted = plain_action(leaves(td3.actor.layout, flat, m), state)
-            found = td3.policy(m, given).greedy(observation)
-            torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=2e-5)
+            action = td3.policy(m, given).greedy(observation)
+            torch.testing.assert_close(action, wanted.float(), rtol=1e-4, atol=2e-5)
     assert torch.equal(td3.actor.flat, kept) and td3.policy(0).flat.shape == (1, td3.actor.layout.size)
     assert (td3.policy(0).log_std_min, td3.policy(0).log_std_max) == (-3.0, 1.0)
 
@@ -177,5 +177,5 @@ def test_the_policy_leaves_the_data_s_actions_as_far_as_the_balance_says() -> No
         settings = replace(SETTINGS, hidden=32, actor_lr=3e-3, critic_lr=5e-3, bc_alpha=alpha)
         loop = train(world, settings, ALGORITHM, 700, MEMBERS[:2], LONG)
         for m in range(2):
-            found = loop.agent.policy(m).greedy(states)
-            torch.testing.assert_close(found, wanted * states.double(), atol=0.06, rtol=0, check_dtype=False)
+            result = loop.agent.policy(m).greedy(states)
+            torch.testing.assert_close(result, wanted * states.double(), atol=0.06, rtol=0, check_dtype=False)

@@ -27,11 +27,11 @@ from mopo_cli.stages.common.inputs import can_multiply, check_precision
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_linear_pointwise")
 
 
-def told() -> bool:
+def is_allowed() -> bool:
     return bool(torch.backends.cuda.matmul.allow_tf32)
 
 
-class Told(TorchDispatchMode):
+class Allowed(TorchDispatchMode):
     """Of every matrix product, whether TensorFloat-32 was allowed."""
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class Told(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func._schema.name.split("::")[1] in PRODUCTS:
-            self.of.append(told())
+            self.of.append(is_allowed())
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def watching() -> Iterator[list[bool]]:
-    assert not told()
-    with Told() as mode:
+    assert not is_allowed()
+    with Allowed() as mode:
         yield mode.of
-    assert not told()
+    assert not is_allowed()
 
 
 def test_it_is_allowed_for_as_long_as_is_said() -> None:
@@ -57,14 +57,14 @@ def test_it_is_allowed_for_as_long_as_is_said() -> None:
         torch.backends.cuda.matmul.allow_tf32 = allowed
         try:
             with rounding("tf32"):
-                assert told()
+                assert is_allowed()
                 with rounding("fp32"):
-                    assert not told()
+                    assert not is_allowed()
                 with pytest.raises(KeyError), rounding("bf16"):
-                    assert not told()
+                    assert not is_allowed()
                     raise KeyError
-                assert told()
-            assert told() == allowed
+                assert is_allowed()
+            assert is_allowed() == allowed
         finally:
             torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -134,7 +134,7 @@ def test_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     for precision in ("fp32", "bf16"):
         check_precision("--update-precision", precision, cpu)
     for capability, able in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, result=capability: result)
         assert can_multiply("tf32", gpu) == able
 
 
@@ -148,14 +148,14 @@ def test_the_command_says_so(stage: str, tiny_run: Any, mopo: Any) -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_it_is_near_float32_and_graphs_replay_it() -> None:
-    found = {}
+    results = {}
     for precision in ("fp32", "tf32"):
         for recorder in (None, cuda_graph):
             loop, world = start("sac", recorder, device="cuda", precision=precision)
             for _ in range(3):
                 advance(loop, world)
             assert loop.engine.doubt is None
-            found[precision, recorder is None] = loop_state(loop)[0]["actor"]
-    off = (found["tf32", True] - found["fp32", True]).norm() / found["fp32", True].norm()
+            results[precision, recorder is None] = loop_state(loop)[0]["actor"]
+    off = (results["tf32", True] - results["fp32", True]).norm() / results["fp32", True].norm()
     assert 0 < off < 0.05
-    torch.testing.assert_close(found["tf32", True], found["tf32", False], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(results["tf32", True], results["tf32", False], rtol=1e-3, atol=1e-4)

@@ -26,13 +26,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_measures_projects_and_compares(mopo: Any) -> None:
     measured = mopo(f"bench {QUICK} --seeds 2 --output before.json --json")
     assert measured.code == 0
-    told = json.loads(measured.out)
-    assert told == json.loads(Path("before.json").read_text())
-    updates = told["rates"]["policy updates, 2 seeds"]
+    result = json.loads(measured.out)
+    assert result == json.loads(Path("before.json").read_text())
+    updates = result["rates"]["policy updates, 2 seeds"]
     assert updates["per_second"] > 0 and updates["iqr"] >= 0 and updates["ceiling_iqr"] >= 0
     assert updates["share"] == pytest.approx(updates["per_second"] / updates["ceiling"])
-    assert told["products"]["choice"] == usual() and told["versions"]["products"] == named(usual())
-    assert told["projection"]["total_seconds"] == pytest.approx(sum(told["projection"]["seconds"].values()))
+    assert result["products"]["choice"] == usual() and result["versions"]["products"] == named(usual())
+    assert result["projection"]["total_seconds"] == pytest.approx(sum(result["projection"]["seconds"].values()))
     assert sorted(path.name for path in Path().iterdir()) == ["before.json", "tiny.yaml"], "no run, no data"
     again = mopo(f"bench {QUICK} --seeds 2 --compare before.json --products mkl")
     assert again.code == 0 and "Then and now" in again.err and "ratio" in again.err

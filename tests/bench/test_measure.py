@@ -70,8 +70,8 @@ def test_what_comes_before_policy_updates_is_measured_by_phases_and_projected() 
     brac = trained_by("brac-p", behaviour_steps=40, warmup_steps=25)
     task = Task(Shapes(4, 1, 1000), None, {}, MODEL, brac)
     rates = {rate.name: rate for rate in measure(task, 2, CPU, 0.05)}
-    found = project(task, 2, list(rates.values()), episode=200)
-    assert found.seconds["warm-up"] == pytest.approx(2 * 65 / rates["warm-up"].per_second)
+    projection = project(task, 2, list(rates.values()), episode=200)
+    assert projection.seconds["warm-up"] == pytest.approx(2 * 65 / rates["warm-up"].per_second)
     assert rates["warm-up"].ceiling is None
 
 
@@ -79,11 +79,11 @@ def test_what_comes_before_policy_updates_is_measured_by_phases_and_projected() 
 def test_several_seeds_are_measured_as_they_are_trained(
     use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, own = [], Crew.advance
+    taken, original = [], Crew.advance
 
     def noted(crew: Crew, *given: Any) -> Any:
         before = crew.loop.step
-        means = own(crew, *given)
+        means = original(crew, *given)
         taken.append((len(crew.helpers.each), before, crew.loop.step))
         return means
 
@@ -138,17 +138,17 @@ def test_a_run_projected_by_hand() -> None:
     speeds = {"model training": 1000, "rollouts": 100, "rollouts in bf16": 200, "policy updates": 10, "evaluation": 50}
     rates = [Rate(name, "", value) for name, value in speeds.items()]
     rates.append(Rate("policy updates, 3 seeds", "", 20))
-    found = project(task, 3, rates, episode=200)
-    assert found.seconds == {
+    projection = project(task, 3, rates, episode=200)
+    assert projection.seconds == {
         f"model training, {MODEL_EPOCHS} epochs": (2000 - 400) * 2 * MODEL_EPOCHS / 1000,
         "rollouts": 3 * 15 * 50 * 2 / 100,  # 300 steps, a rollout every 20
         "policy updates": 3 * 300 / 20,
         "evaluation": 3 * 30 * 4 * 200 / 50,
     }
     row = 4 * (4 + 1 + 1 + 1 + 4 + 1)  # with the one uncertainty that the penalty uses
-    assert found.bytes == {"data": 2 * 2000 * row, "pools": 3 * 50 * 2 * 5 * row, "a rollout step": 4 * 50 * row}
+    assert projection.bytes == {"data": 2 * 2000 * row, "pools": 3 * 50 * 2 * 5 * row, "a rollout step": 4 * 50 * row}
     assert project(task, 1, rates, episode=200).seconds["policy updates"] == 30
-    meanwhile = found.seconds["rollouts"] + found.seconds["policy updates"]
+    meanwhile = projection.seconds["rollouts"] + projection.seconds["policy updates"]
     for processes in (1, 1000):
-        left = max(found.seconds["evaluation"] / processes - meanwhile, 0)
-        assert project(task, 3, rates, 200, processes).seconds == {**found.seconds, "evaluation": left}
+        left = max(projection.seconds["evaluation"] / processes - meanwhile, 0)
+        assert project(task, 3, rates, 200, processes).seconds == {**projection.seconds, "evaluation": left}

@@ -43,7 +43,7 @@ def soft_actor_critic() -> int:
     )
 
 
-def own(name: str, **settings: object) -> TrainPolicy:
+def policy_of(name: str, **settings: object) -> TrainPolicy:
     kind = with_algorithm(TrainPolicy, name)
     return kind(**POLICY.model_dump() | {"real_ratio": 1.0, "penalty": "none", "algorithm": name} | settings)
 
@@ -57,10 +57,10 @@ def test_of_an_update(members: int) -> None:
 
 def test_of_other_updates() -> None:
     cloning = forward(*ACTOR) + backward(*ACTOR)
-    assert update_flops(MODEL, own("bc"), *DIMS) == 64 * cloning
-    assert update_flops(MODEL, own("awr"), *DIMS) == 64 * (cloning + forward(*VALUE) + backward(*VALUE))
+    assert update_flops(MODEL, policy_of("bc"), *DIMS) == 64 * cloning
+    assert update_flops(MODEL, policy_of("awr"), *DIMS) == 64 * (cloning + forward(*VALUE) + backward(*VALUE))
     sampled = 3 * 5 * 2 * (forward(*CRITIC) + backward(*CRITIC))
-    assert update_flops(MODEL, own("cql", actions=5), *DIMS) == 64 * (soft_actor_critic() + sampled)
+    assert update_flops(MODEL, policy_of("cql", actions=5), *DIMS) == 64 * (soft_actor_critic() + sampled)
 
 
 @pytest.mark.parametrize("delay", [1, 2, 3])
@@ -68,14 +68,14 @@ def test_where_only_some_steps_have_an_actor_s_it_is_their_mean(delay: int) -> N
     always = forward(*ACTOR) + 4 * forward(*CRITIC) + 2 * backward(*CRITIC)
     delayed = forward(*ACTOR) + backward(*ACTOR) + forward(*CRITIC) + slope(*CRITIC, inputs=DIMS[1])
     expected = 64 * (always + delayed / delay)
-    assert update_flops(MODEL, own("td3-bc", policy_delay=delay), *DIMS) == pytest.approx(expected, rel=1e-12)
+    assert update_flops(MODEL, policy_of("td3-bc", policy_delay=delay), *DIMS) == pytest.approx(expected, rel=1e-12)
 
 
 def test_of_model_rows_of_which_elites_imagine_more() -> None:
     network = forward(13, 48, 48) + 2 * forward(48, 10)
     each = network + 2 * (forward(*ACTOR) + 2 * forward(*CRITIC))  # of the samples' policy and target critics
-    found = update_flops(MODEL, own("mobile", real_ratio=0.25, mobile_samples=2), *DIMS)
-    assert found == 64 * soft_actor_critic() + 48 * MODEL.networks * each
+    result = update_flops(MODEL, policy_of("mobile", real_ratio=0.25, mobile_samples=2), *DIMS)
+    assert result == 64 * soft_actor_critic() + 48 * MODEL.networks * each
 
 
 def test_threads_that_share_the_work_out_are_counted_too(use_threads: Callable[[int], None]) -> None:
@@ -85,19 +85,19 @@ def test_threads_that_share_the_work_out_are_counted_too(use_threads: Callable[[
 
 def test_of_what_comes_before_a_rollout() -> None:
     for name, settings in (("drop", {"real_ratio": 0.05, "dice_steps": 3}), ("awr", {})):
-        policy = own(name, **settings)
-        found = refresh_flops(MODEL, policy, *DIMS, SHAPES.rows)
-        assert found == counted(refreshes(policy, SHAPES, 1, CPU, MODEL)[0]) > 0
-        assert 2 * found == counted(refreshes(policy, SHAPES, 2, CPU, MODEL)[0])
+        policy = policy_of(name, **settings)
+        result = refresh_flops(MODEL, policy, *DIMS, SHAPES.rows)
+        assert result == counted(refreshes(policy, SHAPES, 1, CPU, MODEL)[0]) > 0
+        assert 2 * result == counted(refreshes(policy, SHAPES, 2, CPU, MODEL)[0])
     # V of all rows and of the state after the last one; folding the scale into its bias takes a product more.
-    assert found == (SHAPES.rows + 1) * forward(*VALUE) + 2 * 9 * 40
+    assert result == (SHAPES.rows + 1) * forward(*VALUE) + 2 * 9 * 40
     assert refresh_flops(MODEL, POLICY, *DIMS, SHAPES.rows) == 0
 
 
 def test_of_a_generated_transition() -> None:
-    found = imagined_flops(MODEL, POLICY, *DIMS)
-    assert found == forward(*ACTOR) + MODEL.networks * (forward(13, 48, 48) + 2 * forward(48, 10))
-    assert counted(rollouts(MODEL, POLICY, SHAPES, CPU)) == POLICY.rollout_batch * POLICY.h * found
+    result = imagined_flops(MODEL, POLICY, *DIMS)
+    assert result == forward(*ACTOR) + MODEL.networks * (forward(13, 48, 48) + 2 * forward(48, 10))
+    assert counted(rollouts(MODEL, POLICY, SHAPES, CPU)) == POLICY.rollout_batch * POLICY.h * result
 
 
 def test_of_a_model_step_and_every_call_takes_as_many(monkeypatch: pytest.MonkeyPatch) -> None:

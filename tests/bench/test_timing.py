@@ -38,8 +38,8 @@ def call(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> Call:
 
 
 def test_the_median_leaves_out_the_warm_up_and_outliers(call: Call) -> None:
-    found = seconds_of(call("a", [100.0, 1.0, 2.0, 50.0, 3.0, 4.0]), 0.5, CPU)
-    assert found == Seconds(3.0, 2.0) and found.spread == pytest.approx(2 / 3)
+    result = seconds_of(call("a", [100.0, 1.0, 2.0, 50.0, 3.0, 4.0]), 0.5, CPU)
+    assert result == Seconds(3.0, 2.0) and result.spread == pytest.approx(2 / 3)
 
 
 def test_what_is_steady_is_repeated_until_the_budget_is_spent(call: Call, calls: list[str]) -> None:
@@ -52,15 +52,15 @@ def test_what_is_not_steady_gets_three_times_as_long(
     call: Call, calls: list[str], takes: tuple[float, float], turns: int
 ) -> None:
     """Half a second and sometimes more: within 10 % or not."""
-    found = seconds_of(call("a", chain.from_iterable(repeat(takes))), 10.0, CPU)
+    result = seconds_of(call("a", chain.from_iterable(repeat(takes))), 10.0, CPU)
     assert len(calls) - 1 == pytest.approx(turns, abs=1)
-    assert (found.spread < 0.1) == (turns == 20)
+    assert (result.spread < 0.1) == (turns == 20)
 
 
 def test_what_becomes_steady_is_repeated_until_then(call: Call, calls: list[str]) -> None:
     restless = [1.0, *(1.0, 2.0) * 3]
-    found = seconds_of(call("a", chain(restless, repeat(1.0))), 6.0, CPU)
-    assert len(calls) == 1 + 13 and found == Seconds(1.0)
+    result = seconds_of(call("a", chain(restless, repeat(1.0))), 6.0, CPU)
+    assert len(calls) == 1 + 13 and result == Seconds(1.0)
 
 
 def test_two_are_called_by_turns_and_the_other_for_a_quarter_of_the_time(call: Call, calls: list[str]) -> None:

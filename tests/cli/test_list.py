@@ -44,9 +44,9 @@ def test_programs_get_one_object(mopo: Any) -> None:
     assert mopo("fetch-data --dataset generate:Pendulum-v1:random --transitions 60 --json").code == 0
     outcome = mopo("fetch-data --list pendulum --json")
     assert (outcome.code, outcome.err) == (0, "")
-    found = json.loads(outcome.out)["datasets"]
-    assert [entry["kind"] for entry in found] == ["fetched", *["generate"] * 3]
-    fetched = found[0]
+    result = json.loads(outcome.out)["datasets"]
+    assert [entry["kind"] for entry in result] == ["fetched", *["generate"] * 3]
+    fetched = result[0]
     assert (
         Path(fetched["path"]).is_file() and fetched["here"] and fetched["bytes"] == Path(fetched["path"]).stat().st_size
     )

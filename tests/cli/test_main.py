@@ -150,8 +150,8 @@ def test_a_bug_is_told_where_no_file_can_be_written(shell: Any, monkeypatch: pyt
 
     monkeypatch.setattr("tempfile.NamedTemporaryFile", nowhere)
     assert shell("fetch-data --dataset hopper-medium") == 1
-    told = "ZeroDivisionError; its traceback could not be written (No usable temporary directory found)."
-    assert told in shell.err and "MOPO_DEBUG=1" in shell.err
+    expected = "ZeroDivisionError; its traceback could not be written (No usable temporary directory found)."
+    assert expected in shell.err and "MOPO_DEBUG=1" in shell.err
 
 
 INTERRUPTED_IMPORT = """\

@@ -120,8 +120,8 @@ def test_the_method_is_remembered_and_shown(modelled: Any) -> None:
     assert modelled(f"show {RUN.root}") == 0
     lines = [line.split() for line in modelled.out.splitlines()]
     assert ["method", "mbpo", "flag"] in lines and ["penalty", "none", "method", "mbpo"] in lines
-    told = modelled("train-policy --method mopo-v1 --lam 3")
-    assert told == 4  # the model has no spectral norm
+    code = modelled("train-policy --method mopo-v1 --lam 3")
+    assert code == 4  # the model has no spectral norm
 
 
 def test_ablate_has_a_cell_per_method_with_its_own_settings(modelled: Any) -> None:
@@ -156,8 +156,10 @@ def test_ablate_trains_each_other_model_once_in_a_variant_of_the_run(modelled: A
     assert (models[single.root].networks, models[single.root].spectral_norm) == (1, "none")
     assert (models[spectral.root].networks, models[spectral.root].spectral_norm) == (7, "per-network")
     # The very data of the run, and the run stays the one that commands work on.
-    own = {file["path"] for run in (RUN, spectral, single) for file in read_lineage(run)["fetch-data"].outputs.values()}
-    assert len({(RUN.root / path).resolve() for path in own}) == 1
+    paths = {
+        file["path"] for run in (RUN, spectral, single) for file in read_lineage(run)["fetch-data"].outputs.values()
+    }
+    assert len({(RUN.root / path).resolve() for path in paths}) == 1
     assert Path("runs/current").read_text() == "hopper-medium-replay\n"
 
 

@@ -25,22 +25,22 @@ def cells(table: str, dataset: str, flags: dict[str, str] | None = None, **call:
 
 
 def test_a_cell_has_the_papers_settings_on_its_data_set() -> None:
-    found = cells("mopo-1", "walker2d-random-v0")
-    assert list(found) == ["MOPO", "MBPO", "SAC", "BC", "BEAR", "BRAC-v"]
-    assert [(c.penalty, c.lam, c.h) for c in (found["MOPO"], found["MBPO"])] == [("max-var", 1, 1), ("none", 1, 5)]
-    assert {c.all_seeds() for c in found.values()} == {tuple(range(6))}
-    assert {c.epochs * c.steps_per_epoch for c in found.values()} == {1_000_000}
-    assert {c.target_entropy for c in found.values()} == {-3}
-    assert (found["SAC"].real_ratio, found["SAC"].algorithm, found["BC"].algorithm) == (1, "sac", "bc")
+    result = cells("mopo-1", "walker2d-random-v0")
+    assert list(result) == ["MOPO", "MBPO", "SAC", "BC", "BEAR", "BRAC-v"]
+    assert [(c.penalty, c.lam, c.h) for c in (result["MOPO"], result["MBPO"])] == [("max-var", 1, 1), ("none", 1, 5)]
+    assert {c.all_seeds() for c in result.values()} == {tuple(range(6))}
+    assert {c.epochs * c.steps_per_epoch for c in result.values()} == {1_000_000}
+    assert {c.target_entropy for c in result.values()} == {-3}
+    assert (result["SAC"].real_ratio, result["SAC"].algorithm, result["BC"].algorithm) == (1, "sac", "bc")
 
 
 @pytest.mark.parametrize("name", ["combo-1", "combo-3", "drop-1"])
 def test_rows_of_the_relatives_are_the_methods_of_their_names(name: str) -> None:
     table = load_table(name)
     for dataset in table.datasets[::4]:
-        found = cells(name, dataset)
-        assert list(found) == [row.label for row in table.rows if row.method]
-        for label, cell in found.items():
+        result = cells(name, dataset)
+        assert list(result) == [row.label for row in table.rows if row.method]
+        for label, cell in result.items():
             assert cell.method == label.lower() and cell.all_seeds() == tuple(range(6))
             assert cell.algorithm == {"MOPO": "sac", "MBPO": "sac", "SAC-off": "sac"}.get(label, label.lower())
             assert cell.needs_model == (label in ("COMBO", "MOPO", "MOReL", "DROP", "MBPO"))
@@ -85,9 +85,9 @@ def test_the_out_of_distribution_tasks_roll_out_at_random() -> None:
 
 
 def test_the_first_versions_table_has_its_own_pair_and_seeds() -> None:
-    found = cells("mopo-3-v1", "hopper-medium-replay-v0")
-    assert (found["MOPO"].h, found["MOPO"].lam, len(found["MOPO"].all_seeds())) == (1, 5, 3)
-    assert found["MBPO"].h == 5
+    result = cells("mopo-3-v1", "hopper-medium-replay-v0")
+    assert (result["MOPO"].h, result["MOPO"].lam, len(result["MOPO"].all_seeds())) == (1, 5, 3)
+    assert result["MBPO"].h == 5
 
 
 def test_the_rows_of_a_search_are_what_they_are_called() -> None:
@@ -106,15 +106,15 @@ def test_real_data_in_the_batch_is_all_that_differs() -> None:
 @pytest.mark.parametrize("name", names_of("table"))
 def test_no_two_cells_of_a_data_set_have_the_same_name(name: str) -> None:
     for dataset in load_table(name).datasets:
-        found = [cell.policy_name() for cell in cells(name, dataset).values()]
-        assert len(set(found)) == len(found) > 0
+        result = [cell.policy_name() for cell in cells(name, dataset).values()]
+        assert len(set(result)) == len(result) > 0
 
 
 def test_flags_and_the_settings_file_beat_the_papers_settings(tmp_path: Path) -> None:
     flags = {"epochs": "7", "seed_list": "3,5", "lam": "0.5"}
-    found = cells("mopo-1", "walker2d-random-v0", flags)
-    assert {(c.epochs, c.all_seeds(), c.lam) for c in found.values()} == {(7, (3, 5), 0.5)}
-    assert (found["MOPO"].h, found["MBPO"].h) == (1, 5)  # what was not given stays the method's
+    result = cells("mopo-1", "walker2d-random-v0", flags)
+    assert {(c.epochs, c.all_seeds(), c.lam) for c in result.values()} == {(7, (3, 5), 0.5)}
+    assert (result["MOPO"].h, result["MBPO"].h) == (1, 5)  # what was not given stays the method's
     assert {c.h for c in cells("mopo-1", "walker2d-random-v0", {"h": "3"}).values()} == {3}
     file = tmp_path / "run.yaml"
     file.write_text("train-policy: {h: 2, seeds: 4, gamma: 0.9, real-ratio: 0.5}\ntrain-model: {networks: 3}\n")

@@ -90,8 +90,8 @@ def test_a_run_folder_lists_its_stages_with_settings_and_origins(shell: Any, run
 
 def test_json_holds_the_same(shell: Any, run: Path) -> None:
     assert shell(f"show {run} --json") == 0
-    found = json.loads(shell.out)
-    training = next(stage for stage in found["stages"] if stage["stage"].startswith("train-policy"))
+    result = json.loads(shell.out)
+    training = next(stage for stage in result["stages"] if stage["stage"].startswith("train-policy"))
     assert (training["settings"]["lam"], training["origins"]["lam"]) == (2.0, "mine.yaml")
 
 
@@ -164,7 +164,7 @@ def test_a_dataset_is_portrayed(shell: Any) -> None:
     assert shell("show data.h5") == 0
     assert shell.err == ""
     assert max(map(len, shell.out.splitlines())) <= 120
-    told = " ".join(shell.out.split())
+    text = " ".join(shell.out.split())
     for piece in (
         "data.h5: dataset",
         f"dataset_id: {GENERATED}",
@@ -177,8 +177,8 @@ def test_a_dataset_is_portrayed(shell: Any) -> None:
         "at low 0 %, at high 50 %",
         "coverage: distance",
     ):
-        assert piece in told, piece
-    assert "hidden" not in told and "█" in told
+        assert piece in text, piece
+    assert "hidden" not in text and "█" in text
 
 
 def test_json_holds_the_statistics_in_one_object(shell: Any) -> None:
@@ -186,14 +186,14 @@ def test_json_holds_the_statistics_in_one_object(shell: Any) -> None:
     write_dataset(Path("data.h5"), rows(observations=wide, next_observations=wide), INFO)
     assert shell("show data.h5 --json") == 0
     assert len(shell.out.splitlines()) == 1
-    found = json.loads(shell.out)
-    assert found["about"]["recipe"] == RECIPE and found["about"]["env_kwargs"] == {}
-    picture = found["portrait"]
+    result = json.loads(shell.out)
+    assert result["about"]["recipe"] == RECIPE and result["about"]["env_kwargs"] == {}
+    picture = result["portrait"]
     assert picture["summary"]["return_mean"] == 45
     assert [column["name"] for column in picture["observations"]] == [f"obs[{i}]" for i in range(40)]
     assert picture["saturation"][0]["at_high"] == 0.5
     assert picture["neighbours"]["references"] == 60
-    assert shell("show data.h5 --json") == 0 and json.loads(shell.out) == found
+    assert shell("show data.h5 --json") == 0 and json.loads(shell.out) == result
 
 
 def test_the_doubts_of_a_dataset_are_warnings(shell: Any) -> None:
@@ -201,9 +201,9 @@ def test_the_doubts_of_a_dataset_are_warnings(shell: Any) -> None:
     write_dataset(Path("data.h5"), rows(rewards=np.ones(60, np.float32)), info)
     for flag in ("", " --json"):
         assert shell(f"show data.h5{flag}") == 0
-        told = " ".join(shell.err.split())
-        assert "Warning: the valve never moves" in told and "column rewards is 1 in every row" in told
-        assert told.count("Warning") == 2 and ("valve" in shell.out) == bool(flag)
+        text = " ".join(shell.err.split())
+        assert "Warning: the valve never moves" in text and "column rewards is 1 in every row" in text
+        assert text.count("Warning") == 2 and ("valve" in shell.out) == bool(flag)
     Path("my.csv").write_text("obs_0,action_0,reward\n" + "\n".join(f"{i},{i % 3}.5,{i}" for i in range(30)) + "\n")
     assert shell("show my.csv") == 0
     assert "Nothing in my.csv marks where an episode ends" in " ".join(shell.err.split())
@@ -314,7 +314,7 @@ def foreign(**changes: Any) -> None:
 def test_a_file_in_d4rl_s_layout_is_portrayed_as_it_is_read(shell: Any) -> None:
     foreign(next_observations=None, timeouts=None, rewards=rows().rewards[:, None].astype("f8"))
     assert shell("show theirs.hdf5") == 0
-    told = " ".join(shell.out.split())
+    text = " ".join(shell.out.split())
     for piece in (
         "theirs.hdf5: HDF5 file of another program",
         "column rewards: 60 x 1 float64",
@@ -322,7 +322,7 @@ def test_a_file_in_d4rl_s_layout_is_portrayed_as_it_is_read(shell: Any) -> None:
         "in 2 episodes",
         "constant dimensions (1): obs[1]",
     ):
-        assert piece in told, piece
+        assert piece in text, piece
     assert shell("show theirs.hdf5 --plot theirs.png") == 0
     assert Path("theirs.png").exists()
 

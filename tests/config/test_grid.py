@@ -12,21 +12,21 @@ from mopo_cli.errors import UsageError
 
 
 def test_every_combination_is_a_cell_named_after_what_differs() -> None:
-    found = made("beta=0.5,1,5", "real-ratio=0.5,0.8", method="combo", dataset="hopper-medium")
-    assert found.names == [f"combo_h5_beta{b}_real-ratio{f}" for b in ("0.5", "1", "5") for f in ("0.5", "0.8")]
-    assert [(c.beta, c.real_ratio) for c in found.cells] == [(b, f) for b in (0.5, 1, 5) for f in (0.5, 0.8)]  # type: ignore[attr-defined]
+    result = made("beta=0.5,1,5", "real-ratio=0.5,0.8", method="combo", dataset="hopper-medium")
+    assert result.names == [f"combo_h5_beta{b}_real-ratio{f}" for b in ("0.5", "1", "5") for f in ("0.5", "0.8")]
+    assert [(c.beta, c.real_ratio) for c in result.cells] == [(b, f) for b in (0.5, 1, 5) for f in (0.5, 0.8)]  # type: ignore[attr-defined]
     plain = made(method="combo", dataset="hopper-medium").cells[0]
-    for cell in found.cells:
+    for cell in result.cells:
         same = cell.model_copy(update={"beta": plain.beta, "real_ratio": plain.real_ratio, "name": None})  # type: ignore[attr-defined]
         assert same == plain, "all else is the method's on this data set"
 
 
 def test_a_method_without_the_setting_has_one_cell() -> None:
-    found = made("beta=0.5,5", "critic-lr=1e-4,3e-4", method="combo,mopo,bc")
-    assert found.names[4:] == ["mopo_lam1_h5_critic-lr0.0001", "mopo_lam1_h5_critic-lr0.0003", "bc"]
-    assert [name.split("_")[0] for name in found.names] == ["combo"] * 4 + ["mopo"] * 2 + ["bc"]
-    assert [c.critic_lr for c in found.cells[4:6]] == [1e-4, 3e-4]
-    values = [axis_values(found.settings, cell) for cell in found.cells[3:]]
+    result = made("beta=0.5,5", "critic-lr=1e-4,3e-4", method="combo,mopo,bc")
+    assert result.names[4:] == ["mopo_lam1_h5_critic-lr0.0001", "mopo_lam1_h5_critic-lr0.0003", "bc"]
+    assert [name.split("_")[0] for name in result.names] == ["combo"] * 4 + ["mopo"] * 2 + ["bc"]
+    assert [c.critic_lr for c in result.cells[4:6]] == [1e-4, 3e-4]
+    values = [axis_values(result.settings, cell) for cell in result.cells[3:]]
     assert values == [
         {"beta": 5.0, "critic_lr": 3e-4},
         {"beta": None, "critic_lr": 1e-4},
@@ -37,40 +37,40 @@ def test_a_method_without_the_setting_has_one_cell() -> None:
 
 @pytest.mark.parametrize("axis", ["real-ratio=0.5,0.8", "rollout-batch=100,200", "penalty-scale=raw,standardised"])
 def test_what_is_about_model_rows_means_nothing_where_there_are_none(axis: str) -> None:
-    found = made(axis, method="mbpo,sac-off,bc")
-    assert [cell.method for cell in found.cells] == ["mbpo", "mbpo", "sac-off", "bc"]
-    assert {cell.real_ratio for cell in found.cells[2:]} == {1.0}, "a method stays what it is"
+    result = made(axis, method="mbpo,sac-off,bc")
+    assert [cell.method for cell in result.cells] == ["mbpo", "mbpo", "sac-off", "bc"]
+    assert {cell.real_ratio for cell in result.cells[2:]} == {1.0}, "a method stays what it is"
 
 
 def test_lam_and_h_cross_the_grid_where_they_mean_something() -> None:
-    found = made("tau=0.01,0.1", method="mopo,mbpo,sac-off", lam="0.5,2", h="1,3")
+    result = made("tau=0.01,0.1", method="mopo,mbpo,sac-off", lam="0.5,2", h="1,3")
     for method, lams, horizons in (("mopo", 2, 2), ("mbpo", 1, 2), ("sac-off", 1, 1)):
-        own = [cell for cell in found.cells if cell.method == method]
-        assert len(own) == 2 * lams * horizons
-        assert len({(c.tau, c.lam, c.h) for c in own}) == len(own)
-    assert len(set(found.names)) == len(found.names)
+        chosen = [cell for cell in result.cells if cell.method == method]
+        assert len(chosen) == 2 * lams * horizons
+        assert len({(c.tau, c.lam, c.h) for c in chosen}) == len(chosen)
+    assert len(set(result.names)) == len(result.names)
 
 
 def test_a_value_at_which_nothing_is_imagined_has_neither_lam_nor_h() -> None:
-    found = made("real-ratio=0.5,1", penalty="max-var,ens,none", lam="1,5", h="1,5")
-    assert [name for name in found.names if "ratio1" in name] == ["mopo_none_real-ratio1"]
-    assert sum(cell.real_ratio == 1 for cell in found.cells) == 1
-    assert sum(cell.real_ratio == 0.5 for cell in found.cells) == 2 * 2 * 2 + 2
+    result = made("real-ratio=0.5,1", penalty="max-var,ens,none", lam="1,5", h="1,5")
+    assert [name for name in result.names if "ratio1" in name] == ["mopo_none_real-ratio1"]
+    assert sum(cell.real_ratio == 1 for cell in result.cells) == 1
+    assert sum(cell.real_ratio == 0.5 for cell in result.cells) == 2 * 2 * 2 + 2
 
 
 def test_the_penalty_grid_crosses_every_other_setting() -> None:
-    found = made("hidden=16,32", "actor-schedule=constant,cosine", penalty="max-var,none", lam="1,5", epochs="7")
-    assert len(found.cells) == len(set(found.names)) == 2 * 2 * (2 + 1)
-    assert "mopo_max-var_lam5_h5_hidden16_actor-schedule-cosine" in found.names
-    assert {(c.hidden, c.actor_schedule, c.epochs) for c in found.cells} == {
+    result = made("hidden=16,32", "actor-schedule=constant,cosine", penalty="max-var,none", lam="1,5", epochs="7")
+    assert len(result.cells) == len(set(result.names)) == 2 * 2 * (2 + 1)
+    assert "mopo_max-var_lam5_h5_hidden16_actor-schedule-cosine" in result.names
+    assert {(c.hidden, c.actor_schedule, c.epochs) for c in result.cells} == {
         (hidden, schedule, 7) for hidden in (16, 32) for schedule in ("constant", "cosine")
     }
 
 
 def test_an_algorithm_by_name_has_its_own_settings() -> None:
-    found = made("beta=0.5,5", algorithm="combo", real_ratio="0.5", penalty="none")
-    assert found.names == ["combo_h5_beta0.5", "combo_h5_beta5"]
-    assert {(c.algorithm, c.penalty) for c in found.cells} == {("combo", "none")}
+    result = made("beta=0.5,5", algorithm="combo", real_ratio="0.5", penalty="none")
+    assert result.names == ["combo_h5_beta0.5", "combo_h5_beta5"]
+    assert {(c.algorithm, c.penalty) for c in result.cells} == {("combo", "none")}
     every = made(algorithm="combo", real_ratio="0.5", penalty="max-var,avg-var,none")
     assert every.names == ["combo_max-var_lam1_h5", "combo_avg-var_lam1_h5", "combo_h5"]
     learned = made("actor-lr=1e-3,1e-4", algorithm="bc", real_ratio="1")
@@ -79,9 +79,9 @@ def test_an_algorithm_by_name_has_its_own_settings() -> None:
 
 
 def test_none_is_a_value_where_a_setting_may_have_none() -> None:
-    found = made("target-entropy=none,-3", method="mopo")
-    assert [cell.target_entropy for cell in found.cells] == [None, -3]
-    assert [axis_values(found.settings, c)["target_entropy"] for c in found.cells] == ["none", -3]
+    result = made("target-entropy=none,-3", method="mopo")
+    assert [cell.target_entropy for cell in result.cells] == [None, -3]
+    assert [axis_values(result.settings, c)["target_entropy"] for c in result.cells] == ["none", -3]
 
 
 def test_a_single_value_is_in_the_name_too() -> None:
@@ -91,9 +91,9 @@ def test_a_single_value_is_in_the_name_too() -> None:
 def test_the_grid_may_stand_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("ablate:\n  method: mopo\n  grid: {tau: [0.1, 0.01], critic-lr: 0.001}\n  epochs: 3\n")
-    found = made(file=path)
-    assert found.names == ["mopo_lam1_h5_tau0.1_critic-lr0.001", "mopo_lam1_h5_tau0.01_critic-lr0.001"]
-    assert {cell.epochs for cell in found.cells} == {3}
+    result = made(file=path)
+    assert result.names == ["mopo_lam1_h5_tau0.1_critic-lr0.001", "mopo_lam1_h5_tau0.01_critic-lr0.001"]
+    assert {cell.epochs for cell in result.cells} == {3}
     path.write_text("train-policy: {tau: 0.5, name: mine}\n")
     assert [cell.tau for cell in made("tau=0.1,0.2", file=path, method="mopo").cells] == [0.1, 0.2]
     assert made(file=path, method="mopo,mbpo").names == ["mopo_lam1_h5", "mbpo_h5"], "one name is not for all cells"

@@ -278,8 +278,8 @@ def test_names_of_policies_tell_the_method() -> None:
 def test_what_a_method_asks_of_the_model(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("methods: {mopo-v1: {train-model: {hidden: 10}, train-policy: {lam: 3}}}\ntrain-model: {layers: 2}")
-    found = method_demands("mopo-v1", None, None, path)
-    assert found["train-model"] == {"spectral_norm": "per-network", "hidden": 10} and found["select-elites"] == {}
+    result = method_demands("mopo-v1", None, None, path)
+    assert result["train-model"] == {"spectral_norm": "per-network", "hidden": 10} and result["select-elites"] == {}
     assert "hidden" not in method_demands("mopo", None, None, path)["train-model"]
     demands = method_demands("mbpo-no-ens", None, "hopper-medium")
     assert demands == {"train-model": {"networks": 1, "spectral_norm": "none"}, "select-elites": {"n": 1}}
@@ -288,21 +288,21 @@ def test_what_a_method_asks_of_the_model(tmp_path: Path) -> None:
 
 
 def cells(dataset: str, line: dict[str, Any], file: Path | None = None) -> list[tuple[Any, ...]]:
-    found = made(dataset=dataset, file=file, **line).cells
-    return [(c.method, c.penalty, c.lam, c.h, c.epochs, c.all_seeds()) for c in found]
+    result = made(dataset=dataset, file=file, **line).cells
+    return [(c.method, c.penalty, c.lam, c.h, c.epochs, c.all_seeds()) for c in result]
 
 
 def test_cells_of_methods_have_their_own_settings_but_where_the_user_gave_others() -> None:
     line = {"method": "mopo,mopo-v1,mbpo,bc,mopo-kit", "epochs": "7", "seed_list": "2,4"}
-    own = cells("hopper-medium-replay", line)
-    assert [cell[:4] for cell in own] == [
+    changed = cells("hopper-medium-replay", line)
+    assert [cell[:4] for cell in changed] == [
         ("mopo", "max-var", 1, 5),
         ("mopo-v1", "max-var", 5, 1),
         ("mbpo", "none", 1, 5),
         ("bc", "none", 1, 5),
         ("mopo-kit", "max-var", 2.5, 5),
     ]
-    assert {cell[4:] for cell in own} == {(7, (2, 4))}
+    assert {cell[4:] for cell in changed} == {(7, (2, 4))}
     grid = cells("hopper-medium-replay", {**line, "lam": "0.5,2", "h": "1,3"})
     by_method = {name: [cell[2:4] for cell in grid if cell[0] == name] for name in ("mopo", "mopo-v1", "mbpo", "bc")}
     every = [(0.5, 1), (2, 1), (0.5, 3), (2, 3)]
@@ -319,8 +319,8 @@ def test_cells_of_methods_take_over_what_a_file_gives(
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     Path(name).write_text("ablate:\n  epochs: 3\n  lam: [0.5, 2]\n")
-    found = cells("hopper-medium-replay", {"method": "mopo,mbpo"}, Path(name))
-    assert [(cell[0], cell[2], cell[4]) for cell in found] == [("mopo", 0.5, 3), ("mopo", 2, 3), ("mbpo", 1, 3)]
+    result = cells("hopper-medium-replay", {"method": "mopo,mbpo"}, Path(name))
+    assert [(cell[0], cell[2], cell[4]) for cell in result] == [("mopo", 0.5, 3), ("mopo", 2, 3), ("mbpo", 1, 3)]
 
 
 def test_what_a_file_says_of_a_method_comes_before_what_it_says_of_all(tmp_path: Path) -> None:
@@ -328,13 +328,13 @@ def test_what_a_file_says_of_a_method_comes_before_what_it_says_of_all(tmp_path:
     path.write_text(
         "train-policy: {epochs: 3, lam: 2}\nmethods: {mopo: {train-policy: {epochs: 4}}}\nablate: {h: [2, 6]}\n"
     )
-    found = cells("hopper-medium-replay", {"method": "mopo,mopo-v1"}, path)
-    assert [(cell[0], *cell[2:5]) for cell in found] == [
+    result = cells("hopper-medium-replay", {"method": "mopo,mopo-v1"}, path)
+    assert [(cell[0], *cell[2:5]) for cell in result] == [
         *(("mopo", 2, 2, 4), ("mopo", 2, 6, 4)),
         *(("mopo-v1", 2, 2, 3), ("mopo-v1", 2, 6, 3)),
     ]
-    found = cells("hopper-medium-replay", {"method": "mopo,mopo-v1", "epochs": "9"}, path)
-    assert {cell[4] for cell in found} == {9}, "a flag is about all of them"
+    result = cells("hopper-medium-replay", {"method": "mopo,mopo-v1", "epochs": "9"}, path)
+    assert {cell[4] for cell in result} == {9}, "a flag is about all of them"
 
 
 @pytest.mark.parametrize("name", [*method_names(), *preset_names()])
@@ -366,8 +366,8 @@ def test_a_settings_file_must_not_change_what_a_method_is(tmp_path: Path) -> Non
 
 
 def test_the_share_of_data_is_a_choice_where_there_is_one() -> None:
-    found = made(method="combo", real_ratio="0.8").cells
-    assert [(cell.algorithm, cell.real_ratio) for cell in found] == [("combo", 0.8)]
+    result = made(method="combo", real_ratio="0.8").cells
+    assert [(cell.algorithm, cell.real_ratio) for cell in result] == [("combo", 0.8)]
 
 
 def test_cloning_takes_real_data_alone() -> None:

@@ -36,12 +36,12 @@ WHOLE = {
 def printed(name: str) -> Any:
     """(data set, row) -> the number in print, of every row on every data set of the table, also one of elsewhere."""
     table = load_table(name)
-    found = {
+    actual = {
         (family(dataset), row.label): in_print(dataset, table.paper, row.table or table.table, row.printed or row.label)
         for dataset in (*table.datasets, *table.elsewhere)
         for row in table.rows_for(family(dataset))
     }
-    return {key: result for key, result in found.items() if result}
+    return {key: result for key, result in actual.items() if result}
 
 
 def test_these_tables_ship() -> None:

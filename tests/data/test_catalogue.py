@@ -42,7 +42,7 @@ def test_every_name_is_one_that_fetch_data_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "matching"),
     [
         ("HOPPER-random", ["hopper-random-v0", "hopper-random-v2"]),
         (
@@ -58,10 +58,10 @@ def test_every_name_is_one_that_fetch_data_takes() -> None:
         ("no such thing", []),
     ],
 )
-def test_a_pattern_is_part_of_a_name_or_a_glob_for_all_of_it(pattern: str, found: list[str]) -> None:
+def test_a_pattern_is_part_of_a_name_or_a_glob_for_all_of_it(pattern: str, matching: list[str]) -> None:
     listed = names(pattern)
-    assert set(found) <= set(listed)
-    assert pattern.startswith("generate") or len(listed) == len(found)
+    assert set(matching) <= set(listed)
+    assert pattern.startswith("generate") or len(listed) == len(matching)
 
 
 def test_what_is_fetched_already_is_here() -> None:

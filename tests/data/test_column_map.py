@@ -66,17 +66,17 @@ def test_globs_are_filled_in_in_the_files_order() -> None:
 
 def test_every_missing_column_is_told_with_the_closest_and_what_there_is() -> None:
     _, faults = resolve(parse_column_map("obs=tempp+sensor_1,action=pump_*,reward=yeild").columns, HERE, "my.csv")
-    told = [check.fault for check in faults]
-    assert len(told) == 3 and all("the file holds time, temp, sensor_2" in fault for fault in told)
-    assert told[0].startswith("my.csv: column tempp is missing (did you mean 'temp'?)")
-    assert told[1].startswith("my.csv: column pump_* is missing")
-    assert "'yield'" in told[2]
+    texts = [check.fault for check in faults]
+    assert len(texts) == 3 and all("the file holds time, temp, sensor_2" in fault for fault in texts)
+    assert texts[0].startswith("my.csv: column tempp is missing (did you mean 'temp'?)")
+    assert texts[1].startswith("my.csv: column pump_* is missing")
+    assert "'yield'" in texts[2]
     _, (fault,) = resolve({"rewards": ("x",)}, [f"c{i}" for i in range(10_000)], "wide.csv")
     assert len(fault.fault) < 300
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("obs=temp+temp", "column temp for observations twice"),
         ("obs=temp,action=temp", "column temp for observations and actions"),
@@ -93,14 +93,14 @@ def test_every_missing_column_is_told_with_the_closest_and_what_there_is() -> No
         ("action_low=0", "'action_low'"),
     ],
 )
-def test_what_a_map_may_not_say(text: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told) as caught:
+def test_what_a_map_may_not_say(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         resolved(text)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "told"),
+    ("text", "error", "message"),
     [
         ("obs: [a", InputError, "not valid YAML"),
         ("obs: !!python/object/apply:os.system ['x']", InputError, "not valid YAML"),
@@ -120,8 +120,8 @@ def test_what_a_map_may_not_say(text: str, told: str) -> None:
         ("action_low: [true]\naction_high: [1]", UsageError, "action_low a list of numbers"),
     ],
 )
-def test_what_a_yaml_map_may_not_say(tmp_path: Path, text: str, error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_what_a_yaml_map_may_not_say(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         parse_column_map(yaml(tmp_path, text))
 
 
@@ -211,5 +211,5 @@ def test_a_star_stands_for_anything(pattern: str, name: str, fits: bool) -> None
 
 def test_what_the_file_holds_is_listed_once() -> None:
     _, faults = resolve(parse_column_map("obs=a,action=b,reward=c").columns, HERE, "my.csv")
-    told = [check.fault.count("the file holds") for check in list_once(faults, HERE)]
-    assert told == [1, 0, 0]
+    counts = [check.fault.count("the file holds") for check in list_once(faults, HERE)]
+    assert counts == [1, 0, 0]

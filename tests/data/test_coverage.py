@@ -34,9 +34,9 @@ def walk(n: int, dims: int, seed: int = 0) -> np.ndarray:
 def test_distances_are_those_a_loop_over_other_episodes_finds() -> None:
     columns = np.insert(walk(300, 4), 2, 7.0, axis=1) * [1, 100, 1, 1e-3, 1]  # a constant among columns of all scales
     ends = [0, 39, 40, 199, 299]
-    found = measure(log(columns, ends))
-    assert found is not None
-    assert (found.dimensions, found.references, len(found.distances)) == (4, 300, 300)
+    measured = measure(log(columns, ends))
+    assert measured is not None
+    assert (measured.dimensions, measured.references, len(measured.distances)) == (4, 300, 300)
 
     scaled = columns.astype(np.float32).astype(np.float64)[:, [0, 1, 3, 4]]
     scaled = (scaled - scaled.mean(axis=0)) / scaled.std(axis=0)
@@ -44,21 +44,23 @@ def test_distances_are_those_a_loop_over_other_episodes_finds() -> None:
     naive = [
         min(np.linalg.norm(scaled[i] - scaled[j]) for j in range(300) if episode[j] != episode[i]) for i in range(300)
     ]
-    np.testing.assert_allclose(found.distances, np.sort(naive), rtol=1e-9)
+    np.testing.assert_allclose(measured.distances, np.sort(naive), rtol=1e-9)
     tree = cKDTree(scaled).query(scaled, k=2)[0][:, 1]
-    assert np.median(tree) < 0.5 * np.median(found.distances), "the rows next to each other would have told otherwise"
+    assert np.median(tree) < 0.5 * np.median(measured.distances), (
+        "the rows next to each other would have told otherwise"
+    )
 
 
 def test_a_long_episode_is_compared_with_its_other_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STRETCH", 50)
     columns = walk(125, 3)
-    found = measure(log(columns, []))
-    assert found is not None
+    measured = measure(log(columns, []))
+    assert measured is not None
     scaled = columns.astype(np.float32).astype(np.float64)
     scaled = (scaled - scaled.mean(axis=0)) / scaled.std(axis=0)
     trees = [cKDTree(np.delete(scaled, np.s_[start : start + 50], axis=0)) for start in (0, 50, 100)]
     expected = np.sort([trees[i // 50].query(scaled[i])[0] for i in range(125)])
-    np.testing.assert_allclose(found.distances, expected, rtol=1e-9)
+    np.testing.assert_allclose(measured.distances, expected, rtol=1e-9)
 
 
 def test_what_cannot_be_compared_is_none() -> None:
@@ -68,9 +70,9 @@ def test_what_cannot_be_compared_is_none() -> None:
 
 def test_a_copy_elsewhere_is_at_no_distance_however_large_the_numbers() -> None:
     episode = walk(60, 12) + 1e4
-    found = measure(log(np.concatenate([episode, episode]), [59]))
-    assert found is not None
-    assert not found.distances.any()
+    measured = measure(log(np.concatenate([episode, episode]), [59]))
+    assert measured is not None
+    assert not measured.distances.any()
 
 
 def test_drawn_rows_are_seeded_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,8 +123,8 @@ def test_names_and_labels_in_every_encoding(tmp_path: Path, encoding: str) -> No
     assert log.names == ["Temp (°C)", "Größe"]
     rows = log.read(Wanted(["Temp (°C)"], ["Größe"]))
     assert rows["Temp (°C)"].tolist() == [1, 2] and rows["Größe"].tolist() == [0, 1]
-    told = {"cp1252": "read as cp1252", "latin-1": "read as cp1252", "utf-16": "read as UTF-16"}
-    assert log.note == told.get(encoding, "read as UTF-32" if encoding == "utf-32" else "")
+    notes = {"cp1252": "read as cp1252", "latin-1": "read as cp1252", "utf-16": "read as UTF-16"}
+    assert log.note == notes.get(encoding, "read as UTF-32" if encoding == "utf-32" else "")
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ def publish(path: Path, dataset_id: str, monkeypatch: pytest.MonkeyPatch) -> D4r
     """Let ``path`` be the published file of ``dataset_id``."""
     content = path.read_bytes()
     file = D4rlFile(dataset_id, table()[dataset_id].url, len(content), hashlib.sha256(content).hexdigest())
-    known = {**table(), dataset_id: file}
-    monkeypatch.setattr(d4rl_files, "table", lambda: known)
+    files = {**table(), dataset_id: file}
+    monkeypatch.setattr(d4rl_files, "table", lambda: files)
     return file
 
 
@@ -114,16 +114,16 @@ def expect_v0(episodes: list[Episode]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def check(found: Transitions, rows: list[tuple[Any, ...]]) -> None:
-    assert len(found) == len(rows)
+def check(transitions: Transitions, rows: list[tuple[Any, ...]]) -> None:
+    assert len(transitions) == len(rows)
     columns = [np.stack([np.asarray(row[i]) for row in rows]) for i in range(6)]
     names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
     for name, column in zip(names, columns, strict=True):
         dtype = np.bool_ if column.dtype == np.bool_ else np.float32
-        actual = getattr(found, name)
+        actual = getattr(transitions, name)
         assert actual.dtype == dtype, name
         assert np.array_equal(actual, column.astype(dtype)), name
-    assert not found.infos
+    assert not transitions.infos
 
 
 ENDS = [(5, True, False), (3, False, True), (1, True, False), (4, True, False), (2, False, True), (6, False, False)]
@@ -142,8 +142,8 @@ def test_v2_is_taken_as_it_is(load: Any, tmp_path: Path, wide: type, flags: type
         column = file["rewards"][()][:, None]
         del file["rewards"]
         file["rewards"] = column
-    found, info = load(path, "hopper-medium-v2")
-    check(found, expect_v2(episodes))
+    transitions, info = load(path, "hopper-medium-v2")
+    check(transitions, expect_v2(episodes))
     assert info.terminal_next_known
     assert info.source == (
         "D4RL hopper-medium-v2: http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5 "
@@ -159,8 +159,8 @@ def test_v2_is_taken_as_it_is(load: Any, tmp_path: Path, wide: type, flags: type
 @pytest.mark.parametrize("wide", [np.float32, np.float64])
 def test_v0_is_shifted_inside_episodes(load: Any, tmp_path: Path, last: tuple[int, bool, bool], wide: type) -> None:
     episodes = make([*ENDS[:-1], (1, False, True), last])
-    found, info = load(write(tmp_path / "x.hdf5", episodes, "v0", wide), "hopper-medium-replay-v0")
-    check(found, expect_v0(episodes))
+    transitions, info = load(write(tmp_path / "x.hdf5", episodes, "v0", wide), "hopper-medium-replay-v0")
+    check(transitions, expect_v0(episodes))
     assert not info.terminal_next_known
     assert (info.dataset_id, info.env_id) == ("hopper-medium-replay-v0", "Hopper-v4")
     assert "no next_observations column: taken from the next row, 4 rows" in info.source or last[1]
@@ -168,8 +168,8 @@ def test_v0_is_shifted_inside_episodes(load: Any, tmp_path: Path, last: tuple[in
 
 def test_v0_without_terminals_knows_all_it_holds(load: Any, tmp_path: Path) -> None:
     episodes = make([(5, False, True), (4, False, True)], obs=17, act=6)
-    found, info = load(write(tmp_path / "x.hdf5", episodes, "v0"), "halfcheetah-random-v0")
-    check(found, expect_v0(episodes))
+    transitions, info = load(write(tmp_path / "x.hdf5", episodes, "v0"), "halfcheetah-random-v0")
+    check(transitions, expect_v0(episodes))
     assert info.terminal_next_known and info.env_id == "HalfCheetah-v4"
 
 
@@ -184,8 +184,8 @@ def test_any_episodes(
     load: Any, tmp_path: Path, version: str, ended: list[tuple[int, bool, bool]], last: tuple[int, bool, bool]
 ) -> None:
     episodes = make([(9, True, False), *ended, last])
-    found, info = load(write(tmp_path / "x.hdf5", episodes, version), f"hopper-random-{version}")
-    check(found, expect_v2(episodes) if version == "v2" else expect_v0(episodes))
+    transitions, info = load(write(tmp_path / "x.hdf5", episodes, version), f"hopper-random-{version}")
+    check(transitions, expect_v2(episodes) if version == "v2" else expect_v0(episodes))
     assert info.terminal_next_known == (version == "v2")
 
 
@@ -197,9 +197,9 @@ def joined(tmp_path: Path, version: str, seams: int, length: int = 800) -> tuple
 
 def test_an_unmarked_seam_becomes_a_timeout(load: Any, tmp_path: Path) -> None:
     path, halves = joined(tmp_path, "v2", 1)
-    found, info = load(path, "hopper-medium-expert-v2")
+    transitions, info = load(path, "hopper-medium-expert-v2")
     halves[0].timeout = True
-    check(found, expect_v2(halves))
+    check(transitions, expect_v2(halves))
     assert "1 rows that the next row does not continue marked as timeouts, first row 799" in info.source
 
 
@@ -209,10 +209,10 @@ def test_many_seams_are_no_seams(load: Any, tmp_path: Path) -> None:
         load(path, "hopper-medium-expert-v2")
 
 
-@pytest.mark.parametrize(("dataset_id", "told"), [("hopper-medium-expert-v0", True), ("hopper-medium-v0", False)])
-def test_a_seam_that_cannot_be_seen_is_told(load: Any, tmp_path: Path, dataset_id: str, told: bool) -> None:
+@pytest.mark.parametrize(("dataset_id", "warned"), [("hopper-medium-expert-v0", True), ("hopper-medium-v0", False)])
+def test_a_seam_that_cannot_be_seen_is_told(load: Any, tmp_path: Path, dataset_id: str, warned: bool) -> None:
     path = write(tmp_path / "x.hdf5", make(ENDS), "v0")
-    assert ("where its halves meet" in load(path, dataset_id)[1].source) == told
+    assert ("where its halves meet" in load(path, dataset_id)[1].source) == warned
 
 
 def ant(tmp_path: Path, version: str, forces: float) -> tuple[Path, list[Episode]]:
@@ -226,10 +226,10 @@ def ant(tmp_path: Path, version: str, forces: float) -> tuple[Path, list[Episode
 @pytest.mark.parametrize("version", ["v0", "v2"])
 def test_ant_loses_contact_forces_that_are_zero(load: Any, tmp_path: Path, version: str) -> None:
     path, episodes = ant(tmp_path, version, forces=0)
-    found, info = load(path, f"ant-medium-{version}")
+    transitions, info = load(path, f"ant-medium-{version}")
     for e in episodes:
         e.states = e.states[:, :27]
-    check(found, expect_v2(episodes) if version == "v2" else expect_v0(episodes))
+    check(transitions, expect_v2(episodes) if version == "v2" else expect_v0(episodes))
     assert (info.env_id, info.env_kwargs, info.termination) == ("Ant-v4", {}, "ant")
     assert (info.reference_min, info.reference_max) == (-325.6, 3879.7)
     assert "84 contact forces, all zero, left out" in info.source
@@ -237,8 +237,8 @@ def test_ant_loses_contact_forces_that_are_zero(load: Any, tmp_path: Path, versi
 
 def test_ant_keeps_contact_forces_that_are_not(load: Any, tmp_path: Path) -> None:
     path, episodes = ant(tmp_path, "v2", forces=0.5)
-    found, info = load(path, "ant-medium-v2")
-    check(found, expect_v2(episodes))
+    transitions, info = load(path, "ant-medium-v2")
+    check(transitions, expect_v2(episodes))
     assert info.env_kwargs == {"use_contact_forces": True} and "contact" not in info.source
 
 

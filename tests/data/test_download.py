@@ -45,7 +45,7 @@ class Case:
     def __init__(self, folder: Path) -> None:
         self.target = folder / "deep" / "file.hdf5"
         self.part = partial_file(self.target)
-        self.told: list[int] = []
+        self.progress: list[int] = []
         self.troubles: list[str] = []
         self.slept: list[float] = []
 
@@ -56,7 +56,9 @@ class Case:
     def __call__(self, url: str, on_bytes: Callable[[int], None] | None = None, **patience: Any) -> None:
         remote = Remote(f"{url}/file.hdf5", SIZE, hashlib.sha256(CONTENT).hexdigest())
         patience = {"connect": 5, "silence": 5, "attempts": 3, "sleep": self.slept.append, **patience}
-        download(remote, self.target, MEND, on_bytes or self.told.append, self.troubles.append, Patience(**patience))
+        download(
+            remote, self.target, MEND, on_bytes or self.progress.append, self.troubles.append, Patience(**patience)
+        )
 
     def fails(self, web: Web, says: str, **patience: Any) -> None:
         """The download ends with one sentence that names the address, and the mend."""
@@ -87,7 +89,7 @@ def test_a_file_comes_whole_in_one_request(case: Case) -> None:
         case(web.url)
         assert web.asked == [("/file.hdf5", None)]
         case.check()
-        assert sum(case.told) == SIZE and not case.slept and not case.troubles
+        assert sum(case.progress) == SIZE and not case.slept and not case.troubles
         case(web.url)  # it is there
         assert len(web.asked) == 1
         case.target.write_bytes(OTHER)  # it is another
@@ -102,7 +104,7 @@ def test_what_breaks_off_once_is_gone_on_with(case: Case, ranges: bool, length: 
         case(web.url)
         assert web.ranges == [None, "bytes=5000-"]
     case.check()
-    assert sum(case.told) == SIZE and sum(case.slept) == 1
+    assert sum(case.progress) == SIZE and sum(case.slept) == 1
     assert len(case.troubles) == 1 and case.troubles[0].endswith(": trying again in 1 s.")
 
 
@@ -155,7 +157,7 @@ def test_any_row_of_mishaps_ends_with_the_file(
                 done = min(SIZE, (done if ranges else 0) + cut)
         assert web.ranges == expected
     case.check()
-    assert before + sum(case.told) == SIZE
+    assert before + sum(case.progress) == SIZE
 
 
 REFUSED: list[tuple[Answer, str, int]] = [
@@ -179,7 +181,7 @@ def test_what_is_clearly_not_the_file_is_asked_for_once(case: Case, answer: Answ
     with serving(answer) as web:
         case.fails(web, says)
         assert len(web.asked) == 1
-    assert case.left == ({"file.hdf5.part": kept} if kept else {}) and sum(case.told) == 0
+    assert case.left == ({"file.hdf5.part": kept} if kept else {}) and sum(case.progress) == 0
 
 
 def test_a_whole_partial_file_needs_no_server(case: Case) -> None:
@@ -246,7 +248,7 @@ def test_an_earlier_attempt_is_gone_on_from_or_thrown_away_once(case: Case, begu
         case(web.url)
         assert web.ranges == ranges
     case.check()
-    assert len(before) + sum(case.told) == SIZE and min(0, *case.told) == -discarded and not case.slept
+    assert len(before) + sum(case.progress) == SIZE and min(0, *case.progress) == -discarded and not case.slept
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])

@@ -42,11 +42,11 @@ def test_outcomes_end_the_task_and_are_kept(inside: float, failed: Bools) -> Non
 
 def test_what_is_kept_is_a_terminal_without_a_next_state() -> None:
     states = np.arange(ROWS, dtype=np.float32)[:, None]
-    found, notes, _ = guess_next(states, states, outcomes(), NONE, LAST, NONE, True, "my.csv")
-    assert len(found) == ROWS and np.array_equal(found.terminals, LAST) and not found.timeouts.any()
-    assert np.array_equal(found.next_observations[LAST], states[LAST])
-    assert np.array_equal(found.next_observations[~LAST], states[~LAST] + 1)
-    assert episode_returns(found).tolist() == [15, 15, -15, 15, 15, 15]
+    transitions, notes, _ = guess_next(states, states, outcomes(), NONE, LAST, NONE, True, "my.csv")
+    assert len(transitions) == ROWS and np.array_equal(transitions.terminals, LAST) and not transitions.timeouts.any()
+    assert np.array_equal(transitions.next_observations[LAST], states[LAST])
+    assert np.array_equal(transitions.next_observations[~LAST], states[~LAST] + 1)
+    assert episode_returns(transitions).tolist() == [15, 15, -15, 15, 15, 15]
     assert any(note.startswith("6 rows that end the record and hold outcomes kept as terminals") for note in notes)
 
 
@@ -89,13 +89,13 @@ def test_rows_that_end_the_record_are_dropped_and_terminals_stay() -> None:
     terminals = np.array([0, 0, 0, 0, 1, 0, 0, 0], np.bool_)
     timeouts = np.array([0, 0, 1, 0, 0, 0, 0, 0], np.bool_)
     actions = np.arange(8, dtype=np.float32)[:, None]
-    found, notes = shift(observations, actions, np.arange(8, dtype=np.float32), terminals, timeouts)
-    assert found.observations.ravel().tolist() == [0, 1, 10, 11, 20, 21]
-    assert found.next_observations.ravel().tolist() == [1, 2, 11, 11, 21, 22]
-    assert found.actions.ravel().tolist() == found.rewards.tolist() == [0, 1, 3, 4, 5, 6]
-    assert found.terminals.tolist() == [False, False, False, True, False, False]
-    assert found.timeouts.tolist() == [False, True, False, False, False, True]
-    assert episode_returns(found).tolist() == [0 + 1, 3 + 4, 5 + 6]
+    transitions, notes = shift(observations, actions, np.arange(8, dtype=np.float32), terminals, timeouts)
+    assert transitions.observations.ravel().tolist() == [0, 1, 10, 11, 20, 21]
+    assert transitions.next_observations.ravel().tolist() == [1, 2, 11, 11, 21, 22]
+    assert transitions.actions.ravel().tolist() == transitions.rewards.tolist() == [0, 1, 3, 4, 5, 6]
+    assert transitions.terminals.tolist() == [False, False, False, True, False, False]
+    assert transitions.timeouts.tolist() == [False, True, False, False, False, True]
+    assert episode_returns(transitions).tolist() == [0 + 1, 3 + 4, 5 + 6]
     assert notes[0].endswith("2 rows that end the record dropped and the rows before them marked as timeouts")
     assert notes[1].startswith("the states after its 1 terminals are unknown")
     assert notes[2] == f"the dropped rows held {100 * (2 + 7) / 28:.3g} % of all reward (sum of |r|)"
@@ -105,7 +105,7 @@ def test_rows_that_end_the_record_are_dropped_and_terminals_stay() -> None:
 @pytest.mark.parametrize("rows", [0, 1])
 def test_what_holds_no_next_state_leaves_nothing(rows: int) -> None:
     flags = np.zeros(rows, np.bool_)
-    found, _ = shift(
+    transitions, _ = shift(
         np.zeros((rows, 2), np.float32), np.zeros((rows, 1), np.float32), np.zeros(rows, np.float32), flags, flags
     )
-    assert len(found) == len(found.next_observations) == 0
+    assert len(transitions) == len(transitions.next_observations) == 0

@@ -54,9 +54,9 @@ def test_a_terminal_in_the_last_row_is_no_timeout() -> None:
 
 
 def test_progress_adds_up_and_may_stop_it() -> None:
-    told: list[int] = []
-    generate_random("InvertedPendulum-v5", 2500, 0, told.append)
-    assert sum(told) == 2500 and len(told) == 3
+    progress: list[int] = []
+    generate_random("InvertedPendulum-v5", 2500, 0, progress.append)
+    assert sum(progress) == 2500 and len(progress) == 3
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt

@@ -45,12 +45,12 @@ def test_unmarked_ends_are_counted() -> None:
     assert f"by {largest:.3g} standard deviations, where the median step is {median:.2g}" in check.warning
 
 
-@pytest.mark.parametrize(("moved", "told", "row"), [(-1, "a row too early", 59), (1, "a row too late", 59)])
+@pytest.mark.parametrize(("moved", "message", "row"), [(-1, "a row too early", 59), (1, "a row too late", 59)])
 @pytest.mark.parametrize("episodes", [2, 10])
-def test_ends_in_the_row_beside_are_refused(moved: int, told: str, row: int, episodes: int) -> None:
+def test_ends_in_the_row_beside_are_refused(moved: int, message: str, row: int, episodes: int) -> None:
     observations, ends = smooth(episodes)
     check = check_jumps(observations, np.roll(ends, moved), "my.csv")
-    assert told in check.fault and check.row == row and "Mark the last row of every episode" in check.fault
+    assert message in check.fault and check.row == row and "Mark the last row of every episode" in check.fault
 
 
 def test_a_crash_before_marked_ends_is_no_refusal() -> None:

@@ -62,15 +62,15 @@ def test_damage_of_lists_is_told_and_ends_no_process(tmp_path: Path, rows: list[
     reward = [0.5] * 9 if depth == 1 else [[0.5, 1.0]] * 9
     path = tmp_path / "my.parquet"
     parquet.write_table(pa.table({"obs": rows, "action": rows, "reward": reward}), path, row_group_size=5)
-    good, told = path.read_bytes(), 0
+    good, refused = path.read_bytes(), 0
     for place in range(len(good) // 2, len(good)):  # what is written about the columns comes last
         path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
         try:
             open_log([path]).read(Wanted(["obs", "action", "reward"], []))
         except MopoError as error:
-            told += 1
+            refused += 1
             assert "my.parquet" in error.message
-    assert told > 100
+    assert refused > 100
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.large_list(pa.float64())])

@@ -25,8 +25,8 @@ def logged() -> Transitions:
 
 
 def columns(logged: Transitions, **changes: Any) -> dict[str, Any]:
-    own = {name: getattr(logged, name) for name in COLUMNS}
-    return {name: value for name, value in {**own, **changes}.items() if value is not None}
+    arrays = {name: getattr(logged, name) for name in COLUMNS}
+    return {name: value for name, value in {**arrays, **changes}.items() if value is not None}
 
 
 def save(path: Path, data: dict[str, Any]) -> Path:
@@ -47,8 +47,8 @@ def same(a: Transitions, b: Transitions) -> bool:
 
 
 def test_a_whole_file_comes_back_unchanged(tmp_path: Path, logged: Transitions) -> None:
-    found, info = load(save(tmp_path / "my.h5", columns(logged)))
-    assert same(found, logged)
+    transitions, info = load(save(tmp_path / "my.h5", columns(logged)))
+    assert same(transitions, logged)
     assert (info.dataset_id, info.env_id, info.termination) == ("my.h5", "Hopper-v5", "hopper")
     assert info.source == f"file my.h5 sha256 {'0' * 64}"
     assert (info.action_low.tolist(), info.action_high.tolist()) == ([-1] * 3, [1] * 3)
@@ -66,9 +66,9 @@ def test_wide_rewards_doubles_and_number_flags(tmp_path: Path, logged: Transitio
         terminals=logged.terminals.astype(flag)[:, None],
         timeouts=logged.timeouts.astype(flag),
     )
-    found, _ = load(save(tmp_path / "my.h5", data))
-    assert same(found, logged)
-    assert {getattr(found, name).dtype.str for name in ("observations", "actions", "rewards")} == {"<f4"}
+    transitions, _ = load(save(tmp_path / "my.h5", data))
+    assert same(transitions, logged)
+    assert {getattr(transitions, name).dtype.str for name in ("observations", "actions", "rewards")} == {"<f4"}
 
 
 def test_further_columns_and_compression_do_no_harm(tmp_path: Path, logged: Transitions) -> None:
@@ -80,22 +80,22 @@ def test_further_columns_and_compression_do_no_harm(tmp_path: Path, logged: Tran
 
 
 def test_without_timeouts_none_are_assumed_and_said(tmp_path: Path, logged: Transitions) -> None:
-    found, info = load(save(tmp_path / "my.h5", columns(logged, timeouts=None)))
-    assert not found.timeouts.any()
+    transitions, info = load(save(tmp_path / "my.h5", columns(logged, timeouts=None)))
+    assert not transitions.timeouts.any()
     assert "no timeouts column: none assumed" in info.source
 
 
 def test_without_next_observations_no_state_crosses_an_episode(tmp_path: Path, logged: Transitions) -> None:
-    found, info = load(save(tmp_path / "my.h5", columns(logged, next_observations=None)))
+    transitions, info = load(save(tmp_path / "my.h5", columns(logged, next_observations=None)))
     kept = np.flatnonzero(~logged.timeouts)
-    known = ~logged.terminals[kept]
-    assert np.array_equal(found.observations, logged.observations[kept])
-    assert np.array_equal(found.next_observations[known], logged.next_observations[kept][known])
-    assert np.array_equal(found.next_observations[~known], logged.observations[kept][~known])
-    assert np.array_equal(found.actions, logged.actions[kept])
-    assert np.array_equal(found.rewards, logged.rewards[kept])
-    assert np.array_equal(found.terminals, logged.terminals[kept])
-    assert np.array_equal(found.timeouts, known & np.isin(kept + 1, np.flatnonzero(logged.timeouts)))
+    alive = ~logged.terminals[kept]
+    assert np.array_equal(transitions.observations, logged.observations[kept])
+    assert np.array_equal(transitions.next_observations[alive], logged.next_observations[kept][alive])
+    assert np.array_equal(transitions.next_observations[~alive], logged.observations[kept][~alive])
+    assert np.array_equal(transitions.actions, logged.actions[kept])
+    assert np.array_equal(transitions.rewards, logged.rewards[kept])
+    assert np.array_equal(transitions.terminals, logged.terminals[kept])
+    assert np.array_equal(transitions.timeouts, alive & np.isin(kept + 1, np.flatnonzero(logged.timeouts)))
     assert not info.terminal_next_known
     assert f"{logged.timeouts.sum()} rows that end the record dropped" in info.source
     assert f"the states after its {logged.terminals.sum()} terminals are unknown" in info.source
@@ -194,12 +194,12 @@ def test_ends_of_d3rlpy_are_timeouts_where_no_terminal_is(tmp_path: Path, logged
     ends = logged.terminals | logged.timeouts
     ends[100] |= True  # by time
     data = columns(logged, timeouts=None, next_observations=None, episode_terminals=ends.astype(np.float32)[:, None])
-    found, info = load(save(tmp_path / "v1.h5", data))
+    transitions, info = load(save(tmp_path / "v1.h5", data))
     by_time = ends & ~logged.terminals
     kept = ~by_time
-    assert np.array_equal(found.observations, logged.observations[kept])
-    assert np.array_equal(found.terminals, logged.terminals[kept])
-    assert np.flatnonzero(found.timeouts).tolist() == [99, len(found) - 1]
+    assert np.array_equal(transitions.observations, logged.observations[kept])
+    assert np.array_equal(transitions.terminals, logged.terminals[kept])
+    assert np.flatnonzero(transitions.timeouts).tolist() == [99, len(transitions) - 1]
     assert "timeouts = episode_terminals where no terminal is" in info.source
     assert info.doubts == ()
     whole, _ = load(save(tmp_path / "next.h5", columns(logged, timeouts=None, episode_terminals=ends)))

@@ -88,10 +88,10 @@ def test_ends_as_they_are_marked() -> None:
 def test_more_steps_than_are_told_of_at_once() -> None:
     logged = walk(3, 9000)
     write("toy-v0", buffers(logged))
-    told: list[int] = []
-    transitions, _ = load_minari("toy-v0", told.append)
+    progress: list[int] = []
+    transitions, _ = load_minari("toy-v0", progress.append)
     assert_equal(transitions, logged)
-    assert told == [18000, 9000]
+    assert progress == [18000, 9000]
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt
@@ -123,7 +123,7 @@ def test_the_source_names_the_makers_on_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "found"),
+    ("scores", "reference"),
     [
         ({"ref_min_score": -3.5, "ref_max_score": 100}, (-3.5, 100)),
         ({"ref_min_score": None, "ref_max_score": 100.0}, (None, None)),
@@ -134,11 +134,13 @@ def test_the_source_names_the_makers_on_one_line() -> None:
         ({}, (None, None)),
     ],
 )
-def test_reference_scores_are_the_sets_own(scores: dict[str, Any], found: tuple[float | None, float | None]) -> None:
+def test_reference_scores_are_the_sets_own(
+    scores: dict[str, Any], reference: tuple[float | None, float | None]
+) -> None:
     data = write("toy-v0", buffers(walk()))
     change_metadata(data, lambda m: m.update(scores))
     info = load_minari("toy-v0")[1]
-    assert (info.reference_min, info.reference_max) == found
+    assert (info.reference_min, info.reference_max) == reference
 
 
 def test_no_reference_is_borrowed_from_d4rl() -> None:
@@ -351,8 +353,8 @@ INFOS = {
 @pytest.mark.parametrize("case", INFOS)
 def test_velocities_that_the_environment_told(case: str) -> None:
     make, kept = INFOS[case]
-    told = [make(k, 5) for k in range(3)]
-    infos = [{"y": np.zeros(6)} | ({} if info is None else {"x_velocity": info}) for info in told]
+    episodes = [make(k, 5) for k in range(3)]
+    infos = [{"y": np.zeros(6)} | ({} if info is None else {"x_velocity": info}) for info in episodes]
     write("toy-v0", buffers(walk(), infos))
     transitions, info = load_minari("toy-v0")
     validate(transitions, info)

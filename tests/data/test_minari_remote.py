@@ -118,14 +118,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def test_a_set_is_downloaded_and_read(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[int] = []
-    download("toy/walk/random-v0", told.append)
+    progress: list[int] = []
+    download("toy/walk/random-v0", progress.append)
     transitions, info = load_minari("toy/walk/random-v0")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(hub.root))
     there, its = load_minari("toy/walk/random-v0")
     assert np.array_equal(transitions.observations, there.observations)
     assert info.source == its.source
-    assert sum(told) > (hub.root / "toy/walk/random-v0/data/main_data.hdf5").stat().st_size
+    assert sum(progress) > (hub.root / "toy/walk/random-v0/data/main_data.hdf5").stat().st_size
     assert capfd.readouterr() == ("", "")
 
 
@@ -136,9 +136,9 @@ def test_a_set_of_many_files_is_whole_when_it_is_downloaded(hub: Hub) -> None:
 
 
 def test_what_the_remote_has_is_listed(hub: Hub) -> None:
-    found = remote_sets()
-    assert sorted(found) == SETS
-    assert found["toy/walk/long-v0"]["total_steps"] == 2000
+    result = remote_sets()
+    assert sorted(result) == SETS
+    assert result["toy/walk/long-v0"]["total_steps"] == 2000
     assert not minari_root().exists()
 
 

@@ -85,10 +85,10 @@ def test_a_file_with_a_clock_keeps_its_minutes_and_says_so(tmp_path: Path) -> No
     assert (clock.min, clock.max) == (CLOCK[0], CLOCK[-2])
 
     write_dataset(tmp_path / "dataset.h5", t, info)
-    again, known = read_dataset(tmp_path / "dataset.h5")
+    again, stored = read_dataset(tmp_path / "dataset.h5")
     assert np.array_equal(again.observations, t.observations)
-    assert np.array_equal(known.observation_offset, info.observation_offset)  # type: ignore[arg-type]
-    plain, described = without_offset(again, known)
+    assert np.array_equal(stored.observation_offset, info.observation_offset)  # type: ignore[arg-type]
+    plain, described = without_offset(again, stored)
     assert described.observation_offset is None and described.doubts == tuple(
         check for check in info.doubts if "clock" not in check.column or "taken off" not in check.warning
     )

@@ -57,10 +57,10 @@ def goal(level: str, limit: int = 400, medium: float = -900.0, recipe: Recipe = 
 
 
 def make(level: str, trained: Bench, n: int = 301) -> Transitions:
-    told: list[int] = []
-    made = make_transitions(goal(level), trained.behaviour, trained.environment, trained.spaces, n, told.append)
+    progress: list[int] = []
+    made = make_transitions(goal(level), trained.behaviour, trained.environment, trained.spaces, n, progress.append)
     validate(made, trained.behaviour.info)
-    assert sum(told) == (0 if level.endswith("replay") else n)
+    assert sum(progress) == (0 if level.endswith("replay") else n)
     return made
 
 
@@ -219,9 +219,9 @@ def test_evaluations_come_often_at_first() -> None:
 @pytest.mark.parametrize("level", TRAINED)
 def test_policy_curve_and_recipe_survive_the_file(level: str, trained: Bench, tmp_path: Path) -> None:
     behaviour = trained.behaviour
-    told = describe(goal(level), behaviour, "Pendulum-v1", {"torch": "2"})
+    description = describe(goal(level), behaviour, "Pendulum-v1", {"torch": "2"})
     path = tmp_path / "dataset.h5"
-    write_dataset(path, make(level, trained), replace(behaviour.info, **told))
+    write_dataset(path, make(level, trained), replace(behaviour.info, **description))
     _, info = read_dataset(path)
     recipe = info.recipe
     assert recipe is not None

@@ -40,20 +40,20 @@ def rewards_of(env_id: str, kwargs: dict[str, Any], t: Transitions) -> np.ndarra
 )
 def test_a_jump_is_told_from_any_log_of_a_half_cheetah(env_id: str, kwargs: dict[str, Any]) -> None:
     logged, info = log(env_id, **kwargs)
-    found, told = relabel(logged, info, "halfcheetah-jump")
-    assert np.abs(found.rewards - rewards_of(JUMP, {}, logged)).max() < 1e-5
+    transitions, new_info = relabel(logged, info, "halfcheetah-jump")
+    assert np.abs(transitions.rewards - rewards_of(JUMP, {}, logged)).max() < 1e-5
     assert len(episode_ends(logged)) == 5 and np.ptp(logged.observations[episode_ends(logged)[:-1] + 1, 0]) > 0.01
-    assert np.abs(found.rewards - logged.rewards).max() > 1
-    assert (told.env_id, told.env_kwargs, told.termination) == (JUMP, SHORT, "halfcheetah")
-    validate(found, told)
+    assert np.abs(transitions.rewards - logged.rewards).max() > 1
+    assert (new_info.env_id, new_info.env_kwargs, new_info.termination) == (JUMP, SHORT, "halfcheetah")
+    validate(transitions, new_info)
 
 
 def test_speed_above_three_is_not_paid_for() -> None:
     logged, info = log("HalfCheetah-v5")
-    found, _ = relabel(replace(logged, rewards=logged.rewards + 3), info, "halfcheetah-jump")
+    transitions, _ = relabel(replace(logged, rewards=logged.rewards + 3), info, "halfcheetah-jump")
     speed = logged.infos["x_velocity"] + 3
     assert (speed > 3).sum() > 100 and (speed < 3).sum() > 100
-    lost = relabel(logged, info, "halfcheetah-jump")[0].rewards + 3 - found.rewards
+    lost = relabel(logged, info, "halfcheetah-jump")[0].rewards + 3 - transitions.rewards
     assert lost == pytest.approx(np.maximum(speed - 3, 0), abs=1e-5)
 
 
@@ -65,33 +65,33 @@ def test_speed_above_three_is_not_paid_for() -> None:
 def test_an_angle_is_told_from_the_velocities(env_id: str, kwargs: dict[str, Any], rule: str) -> None:
     degrees = {"ant-angle": 30.0, "ant-angle-60": 60.0}[rule]
     logged, info = log(env_id, 500, **kwargs)
-    found, told = relabel(logged, info, rule)
-    assert found.obs_dim == 27
-    assert np.array_equal(found.observations, logged.observations[:, :27])
-    assert np.abs(found.rewards - rewards_of(ANT, {"angle": degrees}, found)).max() < 1e-5
-    assert (told.env_id, told.env_kwargs, told.termination) == (ANT, {"angle": degrees} | SHORT, "ant")
-    assert "approximate" not in told.source
-    validate(found, told)
+    transitions, new_info = relabel(logged, info, rule)
+    assert transitions.obs_dim == 27
+    assert np.array_equal(transitions.observations, logged.observations[:, :27])
+    assert np.abs(transitions.rewards - rewards_of(ANT, {"angle": degrees}, transitions)).max() < 1e-5
+    assert (new_info.env_id, new_info.env_kwargs, new_info.termination) == (ANT, {"angle": degrees} | SHORT, "ant")
+    assert "approximate" not in new_info.source
+    validate(transitions, new_info)
 
 
 def test_without_velocities_those_at_the_end_of_the_step_do() -> None:
     logged, info = log("Ant-v5", 2000)
     exact, _ = relabel(logged, info, "ant-angle-45")
-    found, told = relabel(replace(logged, infos={}), info, "ant-angle-45")
-    error = found.rewards - exact.rewards
-    assert "approximate" in told.source
+    transitions, new_info = relabel(replace(logged, infos={}), info, "ant-angle-45")
+    error = transitions.rewards - exact.rewards
+    assert "approximate" in new_info.source
     assert 0.05 < np.abs(error).mean() < 0.3 and abs(error.mean()) < 0.05
-    assert np.corrcoef(found.rewards, exact.rewards)[0, 1] > 0.9
+    assert np.corrcoef(transitions.rewards, exact.rewards)[0, 1] > 0.9
 
 
 def test_what_is_known_of_the_set_follows() -> None:
     logged, info = log("HalfCheetah-v4", 20)
     info = replace(info, reference_min=-280.0, reference_max=12_000.0)
     recipe = {"steps": 20}
-    _, told = relabel(logged, replace(info, recipe=recipe), "halfcheetah-jump")
-    assert told.dataset_id == "generate:HalfCheetah-v4:random+halfcheetah-jump"
-    assert told.source.startswith(info.source) and told.source.endswith("by the rule halfcheetah-jump")
-    assert (told.reference_min, told.reference_max, told.recipe) == (None, None, recipe)
+    _, new_info = relabel(logged, replace(info, recipe=recipe), "halfcheetah-jump")
+    assert new_info.dataset_id == "generate:HalfCheetah-v4:random+halfcheetah-jump"
+    assert new_info.source.startswith(info.source) and new_info.source.endswith("by the rule halfcheetah-jump")
+    assert (new_info.reference_min, new_info.reference_max, new_info.recipe) == (None, None, recipe)
     # The task's own set keeps its name, under which its published numbers are found.
     _, named = relabel(logged, replace(info, dataset_id="halfcheetah-jump"), "halfcheetah-jump")
     assert named.dataset_id == "halfcheetah-jump"

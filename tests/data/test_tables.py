@@ -91,9 +91,9 @@ def text(tmp_path: Path) -> Callable[[str], Path]:
 
 def test_every_format_gives_the_same_transitions(tmp_path: Path) -> None:
     raw = plant()
-    found = {kind: load(write(tmp_path / f"my{kind}", raw)) for kind in (".h5", ".npz", ".csv", ".parquet")}
-    transitions, info = found[".csv"]
-    assert all(same(transitions, other) for other, _ in found.values())
+    rows = {kind: load(write(tmp_path / f"my{kind}", raw)) for kind in (".h5", ".npz", ".csv", ".parquet")}
+    transitions, info = rows[".csv"]
+    assert all(same(transitions, other) for other, _ in rows.values())
 
     last = np.arange(40) % 10 == 9
     kept = ~last | raw["failed"]  # a record's last row has no next state; a failure needs none
@@ -103,8 +103,8 @@ def test_every_format_gives_the_same_transitions(tmp_path: Path) -> None:
     assert np.array_equal(transitions.rewards, raw["yield"][kept])
     assert np.array_equal(transitions.terminals, raw["failed"][kept])
     following = np.roll(states, -1, axis=0)[kept]
-    known = ~transitions.terminals
-    assert np.array_equal(transitions.next_observations[known], following[known])
+    alive = ~transitions.terminals
+    assert np.array_equal(transitions.next_observations[alive], following[alive])
     assert np.flatnonzero(transitions.timeouts).tolist() == [8, 19 + 8, 28 + 8]
     assert not info.terminal_next_known
 
@@ -139,11 +139,11 @@ def test_arrays_are_joined_and_found_by_their_paths(tmp_path: Path, kind: str) -
         "end": np.repeat([7, 3, 9, 1], 10)[:, None],
     }
     path = write(tmp_path / f"my{kind}", arrays)
-    found, info = load(path, "obs=log/states,next_obs=log/next,action=valve+pump,reward=r,episode=end")
-    assert np.array_equal(found.observations, states)
-    assert np.array_equal(found.next_observations, np.roll(states, -1, axis=0))
-    assert np.array_equal(found.actions, np.stack([raw["valve"], raw["pump"]], axis=1))
-    assert np.flatnonzero(found.timeouts).tolist() == [9, 19, 29, 39]
+    transitions, info = load(path, "obs=log/states,next_obs=log/next,action=valve+pump,reward=r,episode=end")
+    assert np.array_equal(transitions.observations, states)
+    assert np.array_equal(transitions.next_observations, np.roll(states, -1, axis=0))
+    assert np.array_equal(transitions.actions, np.stack([raw["valve"], raw["pump"]], axis=1))
+    assert np.flatnonzero(transitions.timeouts).tolist() == [9, 19, 29, 39]
     assert info.terminal_next_known
     assert opened(path).names == (sorted(arrays) if kind == ".h5" else list(arrays))
 
@@ -169,10 +169,10 @@ def test_numbers_written_as_text_come_back(
     lines += [separator.join((f'"{separator} {end}"', f"{space}{x!r}", f"{n}{space}", str(f))) for x, n, f in rows]
     path.write_bytes((("\ufeff" if extra == "\ufeff" else "") + end.join(lines) + end).encode())
     assert opened(path).names == ["note", "x", "n", "flag"]
-    found = read_raw(path, ["flag", "x", "n"])
-    assert found["x"].tolist() == [x for x, _, _ in rows]
-    assert found["n"].tolist() == [n for _, n, _ in rows] and found["n"].dtype == np.int64
-    assert found["flag"].tolist() == [f for _, _, f in rows]
+    result = read_raw(path, ["flag", "x", "n"])
+    assert result["x"].tolist() == [x for x, _, _ in rows]
+    assert result["n"].tolist() == [n for _, n, _ in rows] and result["n"].dtype == np.int64
+    assert result["flag"].tolist() == [f for _, _, f in rows]
 
 
 @pytest.mark.parametrize("word", ["1", " 1 ", "+1", "1.0", "1e0", "1.", "True", "TRUE", "true"])
@@ -207,20 +207,20 @@ def test_the_bad_cells_of_all_columns_are_told_together(text: Callable[[str], Pa
     path = text("temp,flow,valve,yield\n1,x,0.5,1\n2,2,,1\n3,3,0.1,1\n")
     with pytest.raises(UnusableData) as caught:
         load_local([path], None, ["0"], Reading("obs=temp+flow+lvl,action=valve,reward=yield,episode=batch"))
-    told = [(check.column, check.row) for check in caught.value.checks if check.fault]
-    assert told == [("lvl (observations)", None), ("batch (episode)", None), ("flow", 0), ("valve", 1)]
+    places = [(check.column, check.row) for check in caught.value.checks if check.fault]
+    assert places == [("lvl (observations)", None), ("batch (episode)", None), ("flow", 0), ("valve", 1)]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "my.csv cannot be read as CSV"),
         ("x,y\n1,2,3\n", "has 2 cells, but the next has 3"),
         ("x,x,y\n1,2,3\n", "has two columns 'x'"),
     ],
 )
-def test_what_is_no_table(text: Callable[[str], Path], content: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_is_no_table(text: Callable[[str], Path], content: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_raw(text(content), ["x"])
 
 
@@ -242,10 +242,10 @@ def test_parquet_types(tmp_path: Path) -> None:
     }
     path = tmp_path / "my.parquet"
     pq.write_table(pa.table(table), path)
-    found = read_raw(path, ["half", "small", "flag", "money", "text", "words"], ["day"])
+    result = read_raw(path, ["half", "small", "flag", "money", "text", "words"], ["day"])
     expected = {"half": [1, 2, 3], "small": [1, 2, 3], "flag": [1, 0, 1], "money": [1.25] * 3, "text": [1, 2, 1.5]}
     for name, values in (expected | {"words": [4, 5, 4], "day": [0, 0, 1]}).items():
-        assert found[name].tolist() == values
+        assert result[name].tolist() == values
     assert read_raw(path, ["list"])["list"].tolist() == [[1.0]] * 3
     for name, mend in (("day", ": give a number, or leave the column out"), ("bytes", "")):
         with pytest.raises(InputError, match=rf"column {name} holds .*, not numbers{mend}\."):
@@ -280,8 +280,8 @@ def test_a_terminal_belongs_to_an_episodes_last_row(tmp_path: Path) -> None:
 
 def test_without_any_end_it_is_one_long_episode_and_that_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "my.csv", plant())
-    found, info = load(path, "obs=temp+flow,action=valve+pump,reward=yield")
-    assert len(found) == 39 and np.flatnonzero(found.timeouts).tolist() == [38]
+    transitions, info = load(path, "obs=temp+flow,action=valve+pump,reward=yield")
+    assert len(transitions) == 39 and np.flatnonzero(transitions.timeouts).tolist() == [38]
     assert "nothing marks where an episode ends: one long episode" in info.source
     assert "one long episode" not in load(path)[1].source
 
@@ -298,7 +298,7 @@ def test_a_map_must_name_what_cannot_be_done_without(tmp_path: Path, missing: st
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "told"),
+    ("column", "values", "message"),
     [
         ("failed", [0, 1, 2, 0], r"column failed \(terminals\) holds 2 in row 2, not 0 or 1"),
         ("yield", [0, 1, "nan", 0], r"column yield \(rewards\) holds NaN or infinity in row 2"),
@@ -306,9 +306,9 @@ def test_a_map_must_name_what_cannot_be_done_without(tmp_path: Path, missing: st
         ("temp", ["1e300", 1, 2, 0], r"column temp \(observations\) holds NaN or infinity in row 0"),
     ],
 )
-def test_values_are_told_by_the_files_own_names(tmp_path: Path, column: str, values: list[Any], told: str) -> None:
+def test_values_are_told_by_the_files_own_names(tmp_path: Path, column: str, values: list[Any], message: str) -> None:
     raw = plant(4) | {column: values}
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load(write(tmp_path / "my.csv", raw))
 
 
@@ -348,8 +348,8 @@ def test_discrete_actions_are_refused(tmp_path: Path, actions: Any, kind: str) -
 )
 def test_quantities_are_never_taken_for_choices(tmp_path: Path, actions: Any, kind: str) -> None:
     path = write(tmp_path / f"my{kind}", plant() | {"valve": np.asarray(actions)})
-    found, _ = load(path, "obs=temp+flow,action=valve,reward=yield,episode=batch")
-    assert found.actions[:3, 0].tolist() == [float(value) for value in actions[:3]]
+    transitions, _ = load(path, "obs=temp+flow,action=valve,reward=yield,episode=batch")
+    assert transitions.actions[:3, 0].tolist() == [float(value) for value in actions[:3]]
 
 
 def test_bounds_come_from_the_map_where_it_has_them(tmp_path: Path) -> None:
@@ -364,13 +364,13 @@ def test_bounds_come_from_the_map_where_it_has_them(tmp_path: Path) -> None:
     info = bounded("[0, -2.5]", "[4, 10]")
     assert (info.action_low.tolist(), info.action_high.tolist()) == ([0, -2.5], [4, 10])
     assert "action bounds from the column map" in info.source
-    for low, high, told in (
+    for low, high, bounds in (
         ("[0]", "[4]", "2 dimensions, but its bounds have the shapes"),
         ("[0, 7]", "[4, 1]", "must be finite"),
         ("[0, .nan]", "[4, 1]", "must be finite"),
         ("[0.5, 0]", "[4, 10]", "is outside the bounds .* first in row 0"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=bounds):
             bounded(low, high)
     with pytest.raises(UsageError, match="--env Hopper-v5 gives the action bounds"):
         load_local([path], "Hopper-v5", ["0"], Reading(str(tmp_path / "map.yaml")))
@@ -406,7 +406,7 @@ def member(shape: str, dtype: str = "<f8", content: bytes = b"", version: bytes 
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "told"),
+    ("content", "error", "message"),
     [
         (member("(1000000000000,)"), CorruptError, "too few bytes"),
         (member("(-1,)", content=bytes(80)), CorruptError, "too few bytes"),
@@ -420,10 +420,10 @@ def member(shape: str, dtype: str = "<f8", content: bytes = b"", version: bytes 
         (b"", CorruptError, "damaged"),
     ],
 )
-def test_members_that_are_no_arrays(tmp_path: Path, content: bytes, error: type[MopoError], told: str) -> None:
+def test_members_that_are_no_arrays(tmp_path: Path, content: bytes, error: type[MopoError], message: str) -> None:
     with zipfile.ZipFile(tmp_path / "my.npz", "w") as archive:
         archive.writestr("x.npy", content)
-    with pytest.raises(error, match=rf"my\.npz.*{told}"):
+    with pytest.raises(error, match=rf"my\.npz.*{message}"):
         read_raw(tmp_path / "my.npz", ["x"])
 
 
@@ -444,15 +444,15 @@ def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, kind: str) -> Non
 def test_damage_is_told(tmp_path: Path, kind: str) -> None:
     good = write(tmp_path / f"my{kind}", plant()).read_bytes()
     path = tmp_path / f"bad{kind}"
-    told = 0
+    refused = 0
     for damage in (*(good[:n] for n in range(0, len(good), 97)), *(_flipped(good, n) for n in range(0, len(good), 61))):
         path.write_bytes(damage)
         try:
             load(path)
         except MopoError as error:
-            told += 1
+            refused += 1
             assert f"bad{kind}" in error.message and error.exit_code in (4, 5)
-    assert told > len(good) / 97
+    assert refused > len(good) / 97
 
 
 def _flipped(content: bytes, place: int) -> bytes:

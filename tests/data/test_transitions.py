@@ -53,8 +53,8 @@ def test_sizes() -> None:
 def test_actions_map_linearly_between_bounds_and_one() -> None:
     low, high = np.array([-2, 0], np.float32), np.array([2, 10], np.float32)
     info = DatasetInfo("set", None, "made up", low, high, "none")
-    own = np.array([[-2, 0], [0, 5], [2, 10], [1, 2.5]], np.float32)
+    raw = np.array([[-2, 0], [0, 5], [2, 10], [1, 2.5]], np.float32)
     unit = np.array([[-1, -1], [0, 0], [1, 1], [0.5, -0.5]], np.float32)
-    assert normalise_actions(own, info).tolist() == unit.tolist()
-    assert denormalise_actions(unit, info).tolist() == own.tolist()
-    assert normalise_actions(own, info).dtype == denormalise_actions(unit, info).dtype == np.float32
+    assert normalise_actions(raw, info).tolist() == unit.tolist()
+    assert denormalise_actions(unit, info).tolist() == raw.tolist()
+    assert normalise_actions(raw, info).dtype == denormalise_actions(unit, info).dtype == np.float32

@@ -57,10 +57,12 @@ def test_an_action_that_never_changes_is_warned_of() -> None:
     assert "column actions[1] is 0.25 in every row (0 to 399)" in check.warning
 
 
-@pytest.mark.parametrize(("ends", "told"), [(True, "only the length of an episode"), (False, "nothing distinguishes")])
-def test_a_constant_reward_is_warned_of(ends: bool, told: str) -> None:
+@pytest.mark.parametrize(
+    ("ends", "message"), [(True, "only the length of an episode"), (False, "nothing distinguishes")]
+)
+def test_a_constant_reward_is_warned_of(ends: bool, message: str) -> None:
     (check,) = check_rewards(with_rewards(np.ones(9), ends), "my.h5")
-    assert not check.fault and "column rewards is 1 in every row" in check.warning and told in check.warning
+    assert not check.fault and "column rewards is 1 in every row" in check.warning and message in check.warning
 
 
 @pytest.mark.parametrize(("scale", "shift", "warned"), [(1, 0, False), (3e6, 0, True), (1, 2e6, True), (1e5, 0, False)])

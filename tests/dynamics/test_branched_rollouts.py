@@ -37,7 +37,7 @@ STD = torch.tensor([[0.1, 0.2, 0.3], [9.0, 9.0, 9.0], [0.3, 0.1, 0.2]])
 SCALE = torch.tensor([1.0, -2.0, 0.1]), torch.tensor([2.0, 0.5, 0.6])
 
 
-def known(elites: tuple[int, ...] = (0, 2)) -> Ensemble:
+def three_networks(elites: tuple[int, ...] = (0, 2)) -> Ensemble:
     return linear_ensemble(MAP.expand(3, -1, -1), OFFSET, STD, elites, *SCALE)
 
 
@@ -58,7 +58,7 @@ def roll(
 
 def test_the_helper_predicts_what_it_says() -> None:
     observation, action = states(9), states(9)[:, :1]
-    mean, std = known().predict(observation, action)
+    mean, std = three_networks().predict(observation, action)
     torch.testing.assert_close(mean, torch.cat([observation, action], dim=1) @ MAP + OFFSET[:, None])
     torch.testing.assert_close(std, STD[:, None].expand(-1, 9, -1))
 
@@ -74,7 +74,7 @@ def test_the_distribution_of_every_step_in_closed_form() -> None:
     move = MAP.double().numpy().copy()
     move[:2, :2] += np.eye(2)
     mean, covariance = np.array([1.5, -1.0]), np.zeros((2, 2))
-    for imagined in roll(known(), torch.tensor([1.5, -1.0]).repeat(count, 1), 3):
+    for imagined in roll(three_networks(), torch.tensor([1.5, -1.0]).repeat(count, 1), 3):
         joint = np.zeros((3, 3))
         joint[:2, :2], joint[2, 2] = covariance, 1 / 3  # actions are uniform in [-1, 1]
         expected_mean = np.append(mean, 0.0) @ move + offset.mean(axis=0)
@@ -99,9 +99,9 @@ def test_each_row_s_sample_is_from_the_network_it_names() -> None:
 
 
 def test_elites_are_drawn_uniformly_for_every_row_and_step_and_no_other_network() -> None:
-    counts = torch.bincount(roll(known((2, 0, 1)), torch.zeros(6000, 2), 1)[0].network)
+    counts = torch.bincount(roll(three_networks((2, 0, 1)), torch.zeros(6000, 2), 1)[0].network)
     assert (counts - 2000).abs().max() < 5 * np.sqrt(6000 * 2 / 9)
-    steps = torch.stack([i.network for i in roll(known((0, 2)), torch.zeros(6000, 2), 4)])
+    steps = torch.stack([i.network for i in roll(three_networks((0, 2)), torch.zeros(6000, 2), 4)])
     assert set(steps.unique().tolist()) == {0, 2}
     for a in range(4):
         for b in range(a):
@@ -109,7 +109,7 @@ def test_elites_are_drawn_uniformly_for_every_row_and_step_and_no_other_network(
 
 
 def test_the_stored_uncertainty_is_of_all_networks_at_the_stored_state_and_action() -> None:
-    ensemble = known()
+    ensemble = three_networks()
     for imagined in roll(ensemble, states(50), 2):
         rows = ROWS.split(imagined.rows)
         expected = uncertainties(*ensemble.predict(rows.observation, rows.action), names=RELEASED.uncertainties)
@@ -119,8 +119,8 @@ def test_the_stored_uncertainty_is_of_all_networks_at_the_stored_state_and_actio
 
 @pytest.mark.parametrize("names", [(), ("ens",), ("avg-var", "max-var")])
 def test_which_uncertainties_are_stored_changes_nothing_else(names: tuple[str, ...]) -> None:
-    some = roll(known(), states(50), 2, how=RolloutOptions(names))
-    for imagined, full in zip(some, roll(known(), states(50), 2), strict=True):
+    some = roll(three_networks(), states(50), 2, how=RolloutOptions(names))
+    for imagined, full in zip(some, roll(three_networks(), states(50), 2), strict=True):
         stored, every = Rows(2, 1, len(names)).split(imagined.rows), ROWS.split(full.rows)
         assert torch.equal(imagined.rows[:, : -len(names) or None], full.rows[:, :-3])
         for u, name in enumerate(names):
@@ -129,7 +129,7 @@ def test_which_uncertainties_are_stored_changes_nothing_else(names: tuple[str, .
 
 def test_finished_rows_are_stored_as_ended_and_go_no_further() -> None:
     """A peer's fault: it rolls on from states in which the episode has ended."""
-    ensemble = known()
+    ensemble = three_networks()
 
     def rule(_: Tensor, __: Tensor, next_observation: Tensor) -> Tensor:
         return next_observation[:, 0] > 0.4
@@ -154,7 +154,7 @@ def test_the_rule_sees_the_state_the_action_and_the_predicted_next_state() -> No
         seen.append(columns)
         return torch.zeros(len(columns[0]), dtype=torch.bool)
 
-    steps = roll(known(), states(20), 2, rule)
+    steps = roll(three_networks(), states(20), 2, rule)
     for imagined, columns in zip(steps, seen, strict=True):
         rows = ROWS.split(imagined.rows)
         for column, stored in zip(columns, (rows.observation, rows.action, rows.next_observation), strict=True):
@@ -162,14 +162,14 @@ def test_the_rule_sees_the_state_the_action_and_the_predicted_next_state() -> No
 
 
 def test_rows_stop_when_all_have_ended() -> None:
-    steps = roll(known(), torch.zeros(30, 2), 5, lambda s, a, n: torch.ones(len(n), dtype=torch.bool))
+    steps = roll(three_networks(), torch.zeros(30, 2), 5, lambda s, a, n: torch.ones(len(n), dtype=torch.bool))
     assert len(steps) == 1 and steps[0].terminated == 30 and len(steps[0].rows) == 30
-    assert roll(known(), torch.zeros(0, 2), 5) == []
+    assert roll(three_networks(), torch.zeros(0, 2), 5) == []
 
 
 @pytest.mark.parametrize("h", [1, 2, 7])
 def test_the_horizon_is_kept(h: int) -> None:
-    steps = roll(known(), torch.zeros(10, 2), h)
+    steps = roll(three_networks(), torch.zeros(10, 2), h)
     assert [(imagined.step, len(imagined.rows)) for imagined in steps] == [(t, 10) for t in range(h)]
     for before, after in pairwise(steps):
         assert torch.equal(ROWS.split(before.rows).next_observation, ROWS.split(after.rows).observation)
@@ -238,7 +238,7 @@ def test_an_infinite_prediction_is_dropped_not_guarded() -> None:
 
 def test_the_same_stream_gives_the_same_bytes_and_another_other_ones() -> None:
     start = states(50)
-    first, again, other = (roll(known(), start, 3, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (roll(three_networks(), start, 3, seed=seed) for seed in (1, 1, 2))
     for a, b, c in zip(first, again, other, strict=True):
         assert torch.equal(a.rows, b.rows) and torch.equal(a.network, b.network)
         assert not torch.equal(a.rows, c.rows)
@@ -246,7 +246,7 @@ def test_the_same_stream_gives_the_same_bytes_and_another_other_ones() -> None:
 
 def test_state_and_reward_are_one_sample() -> None:
     """Not the mean reward: across a thousand samples of one state, the reward's std is the network's."""
-    came = sample_step(known((0,)), torch.zeros(4000, 2), torch.zeros(4000, 1), stream(0, "test"))
+    came = sample_step(three_networks((0,)), torch.zeros(4000, 2), torch.zeros(4000, 1), stream(0, "test"))
     assert came.reward.std().item() == pytest.approx(0.3, rel=0.06)
     assert came.next_observation.std(dim=0).tolist() == pytest.approx([0.1, 0.2], rel=0.06)
 
@@ -261,7 +261,7 @@ def test_uniform_actions() -> None:
 
 def test_the_mean_reward_is_the_drawn_network_s_while_states_vary() -> None:
     """Everything else of the rollout stays as it was, bit for bit: no draw is saved."""
-    ensemble, start = known(), states(300)
+    ensemble, start = three_networks(), states(300)
     sampled, expected = roll(ensemble, start, 3), roll(ensemble, start, 3, how=RolloutOptions(reward_mean=True))
     for before, after in zip(sampled, expected, strict=True):
         old, new = ROWS.split(before.rows), ROWS.split(after.rows)
@@ -274,7 +274,7 @@ def test_the_mean_reward_is_the_drawn_network_s_while_states_vary() -> None:
 
 
 def test_the_uncertainties_are_stored_in_the_form_that_is_asked_for() -> None:
-    ensemble = known()
+    ensemble = three_networks()
     form = PenaltyForm(elites_only=True, scale=torch.tensor([0.5, 2.0, 4.0]), reward=False)
     for imagined in roll(ensemble, states(50), 2, how=RolloutOptions(form=form)):
         rows = ROWS.split(imagined.rows)
@@ -305,9 +305,9 @@ def oracle(observation: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
 def test_the_oracle_s_column_is_the_error_of_the_drawn_network_s_prediction(sample: bool) -> None:
     rows_of_four, start = Rows(2, 1, 4), states(400)
     how = RolloutOptions(FOUR, oracle=oracle, oracle_sample=sample)
-    plain = roll(known(), start, 3)
+    plain = roll(three_networks(), start, 3)
     unknown = 0
-    for imagined, before in zip(roll(known(), start, 3, how=how), plain, strict=True):
+    for imagined, before in zip(roll(three_networks(), start, 3, how=how), plain, strict=True):
         rows = rows_of_four.split(imagined.rows)
         state, action = rows.observation.double().numpy(), rows.action.double().numpy()
         network = imagined.network.numpy()
@@ -328,7 +328,7 @@ def test_the_oracle_s_column_is_the_error_of_the_drawn_network_s_prediction(samp
 
 def test_the_oracle_stands_in_with_max_var_in_the_form_that_is_asked_for() -> None:
     how = RolloutOptions(FOUR, PenaltyForm(elites_only=True), oracle=lambda s, a, n: torch.full((len(s),), torch.nan))
-    for imagined in roll(known(), states(40), 2, how=how):
+    for imagined in roll(three_networks(), states(40), 2, how=how):
         uncertainty = Rows(2, 1, 4).split(imagined.rows).uncertainty
         assert torch.equal(uncertainty[:, 3], uncertainty[:, 0]) and imagined.unknown == 40
         assert uncertainty[:, 0].max() < 1, "not that of the network which is no elite"
@@ -340,17 +340,17 @@ def test_rows_that_are_dropped_are_not_unknown() -> None:
 
     start = states(200)
     how = RolloutOptions(FOUR, oracle=oracle)
-    (only,) = branch(known(), never, start, policy, 1, stream(0, "test"), how)
+    (only,) = branch(three_networks(), never, start, policy, 1, stream(0, "test"), how)
     assert only.dropped == (start[:, 0] < -1).sum() > 0
     assert only.unknown == (start[:, 0] > 1).sum() > 0
 
 
 def test_without_an_oracle_its_column_is_zero_and_columns_come_in_the_order_asked_for() -> None:
-    without = roll(known(), states(30), 1, how=RolloutOptions(FOUR))[0]
+    without = roll(three_networks(), states(30), 1, how=RolloutOptions(FOUR))[0]
     assert (Rows(2, 1, 4).split(without.rows).uncertainty[:, 3] == 0).all() and without.unknown == 0
     how = RolloutOptions(("oracle", "ens"), oracle=oracle)
-    (only,) = roll(known(), states(30), 1, how=how)
-    (whole,) = roll(known(), states(30), 1, how=replace(how, uncertainties=FOUR))
+    (only,) = roll(three_networks(), states(30), 1, how=how)
+    (whole,) = roll(three_networks(), states(30), 1, how=replace(how, uncertainties=FOUR))
     assert torch.equal(only.rows[:, -2:], whole.rows[:, -4:][:, [3, 2]])
 
 
@@ -361,9 +361,9 @@ def test_without_an_oracle_its_column_is_zero_and_columns_come_in_the_order_aske
     ids=["released", "oracle"],
 )
 def test_the_size_of_a_chunk_changes_nothing(how: RolloutOptions, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = roll(known(), states(230), 3, how=how)
+    whole = roll(three_networks(), states(230), 3, how=how)
     monkeypatch.setattr(branched_rollouts, "_CPU_ROWS", size)
-    for expected, imagined in zip(whole, roll(known(), states(230), 3, how=how), strict=True):
+    for expected, imagined in zip(whole, roll(three_networks(), states(230), 3, how=how), strict=True):
         assert torch.equal(imagined.network, expected.network)
         torch.testing.assert_close(imagined.rows, expected.rows, atol=1e-4, rtol=1e-5)
         assert imagined.unknown == expected.unknown

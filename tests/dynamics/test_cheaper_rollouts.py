@@ -84,10 +84,10 @@ def test_in_bf16_only_the_hidden_products_are_rounded(ensemble: Ensemble, librar
     exact = ensemble.predict(observation, action)
     for k in range(4):
         wanted = by_hand(ensemble, k, torch.cat([observation, action], dim=1))
-        for found, full, expected in zip(coarse, exact, wanted, strict=True):
+        for result, full, expected in zip(coarse, exact, wanted, strict=True):
             # Now and then the order of a sum turns a rounding over; all of the rest is explained by the rounding.
             effect = (full[k] - expected).abs().mean()
-            assert effect > 1e-5 and (found[k] - expected).abs().mean() < 0.3 * effect
+            assert effect > 1e-5 and (result[k] - expected).abs().mean() < 0.3 * effect
 
 
 def test_a_coarse_step_is_a_step(ensemble: Ensemble) -> None:
@@ -106,6 +106,6 @@ def test_coarse_and_blind_together(ensemble: Ensemble) -> None:
     observation, action = rows(3000)
     both = RolloutOptions(uncertain=False, precision="bf16")
     coarse = sample_step(ensemble, observation, action, stream(3, "test/step"), COARSE)
-    found = sample_step(ensemble, observation, action, stream(3, "test/step"), both)
-    error = (found.mean - coarse.mean).abs()
+    result = sample_step(ensemble, observation, action, stream(3, "test/step"), both)
+    error = (result.mean - coarse.mean).abs()
     assert error.median() < 1e-5 and error.max() < 0.05

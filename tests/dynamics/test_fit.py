@@ -139,11 +139,11 @@ def scripted(
     """Train with hold-out errors [epoch][network] as told; returns the fit and its weights after every epoch."""
     weights: list[Tensor] = []
 
-    def told(fit: FitState, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    def errors_of(fit: FitState, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         weights.append(flat.clone())
         return torch.tensor(errors[len(weights) - 1])[:, None], torch.zeros(len(flat))
 
-    monkeypatch.setattr(module, "holdout_errors", told)
+    monkeypatch.setattr(module, "holdout_errors", errors_of)
     data = make_data(100)
     fit = start_fit(data, replace(settings, networks=len(errors[0])), (0,))
     train(fit)

@@ -65,7 +65,7 @@ def test_errors_and_snapshots_are_of_the_raw_weights_divided_exactly(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With errors as told: the first network is at its best in the first epoch, the others in the second."""
-    told = iter([[1.0, 1.0, 1.0], [2.0, 0.5, 0.5]])
+    values = iter([[1.0, 1.0, 1.0], [2.0, 0.5, 0.5]])
     seen: list[dict[str, np.ndarray]] = []
 
     def errors(fit: FitState, flat: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def test_errors_and_snapshots_are_of_the_raw_weights_divided_exactly(
             by = sigmas(weight, mode) if name in NORMALISED else np.ones(1)
             np.testing.assert_allclose(given[name], weight / by, rtol=1e-6)
         seen.append({name: array.copy() for name, array in given.items()})
-        return torch.tensor(next(told))[:, None], torch.zeros(3)
+        return torch.tensor(next(values))[:, None], torch.zeros(3)
 
     monkeypatch.setattr(module, "holdout_errors", errors)
     fit, _ = train(make_data(), replace(TINY, spectral_norm=mode, max_epochs=2), (0,))

@@ -27,7 +27,7 @@ OBS = STEPS * FRAME + (STEPS - 1) * ACT
 ROWS = Rows(OBS, ACT, 1)
 
 
-def known(std: float = 1e-9, scale: Tensor | None = None) -> Ensemble:
+def frames_ensemble(std: float = 1e-9, scale: Tensor | None = None) -> Ensemble:
     maps = 0.2 * torch.randn(1, OBS + ACT, FRAME + 1, generator=stream(0, "test/maps"))
     ensemble = linear_ensemble(maps, torch.zeros(1, FRAME + 1), torch.full((1, FRAME + 1), std), (0,), None, scale)
     return replace(ensemble, obs_dim=OBS)
@@ -57,7 +57,7 @@ def test_a_step_of_the_log_leads_to_its_next_observation(history: int) -> None:
 
 
 def test_a_rollout_is_that_of_the_linear_system() -> None:
-    ensemble = known()
+    ensemble = frames_ensemble()
     weights = ensemble.networks.parts[0]["w_mean"].numpy()
     map_ = weights[: OBS + ACT].astype("f8")  # the half for the positive part: see `linear_ensemble`
     how = replace(RELEASED, uncertainties=("max-var",))
@@ -80,7 +80,7 @@ def test_past_actions_that_the_data_hardly_vary_end_no_rollout() -> None:
     scale = torch.ones(OBS + ACT)
     scale[FRAME * STEPS : OBS] = 1e-6
     how = replace(RELEASED, uncertainties=("max-var",))
-    steps = list(branch(known(scale=scale), never, start(), policy, 3, stream(0, "test"), how))
+    steps = list(branch(frames_ensemble(scale=scale), never, start(), policy, 3, stream(0, "test"), how))
     assert len(steps) == 3 and not sum(step.guarded for step in steps)
 
 
@@ -89,7 +89,7 @@ def test_past_actions_that_the_data_hardly_vary_end_no_rollout() -> None:
 def test_rollouts_in_standard_units_are_the_same(standardised: bool, scale: Tensor | None) -> None:
     mean = torch.tensor([0.5, -3.0] * STEPS + [0.0] * 2, dtype=torch.float64)
     standard = Standard(mean, torch.tensor([0.2, 7.0] * STEPS + [1.0] * 2, dtype=torch.float64))
-    ensemble = known(0.3)
+    ensemble = frames_ensemble(0.3)
     if standardised:
         size = torch.tensor([0.2, 7.0, 1.0])
         ensemble = replace(ensemble, target_mean=0.1 * size, target_std=0.5 * size)

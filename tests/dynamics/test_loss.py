@@ -22,17 +22,17 @@ def plain_gradients(fit: FitState, flat: Tensor, inputs: Tensor, targets: Tensor
     weights = {name: v.requires_grad_() for name, v in views.items() if not name.endswith("_logvar") or name[0] in "wb"}
     loss = 0.01 * upper.sum() - 0.01 * lower.sum()
     for k in range(fit.settings.networks):
-        own = {name: weight[k] for name, weight in weights.items()}
+        params = {name: weight[k] for name, weight in weights.items()}
         x = inputs[k].double()
         for i in range(2):
-            x = x @ own[f"w{i}"] + own[f"b{i}"]
+            x = x @ params[f"w{i}"] + params[f"b{i}"]
             x = x * torch.sigmoid(x)
-        mean, raw = x @ own["w_mean"] + own["b_mean"], x @ own["w_logvar"] + own["b_logvar"]
+        mean, raw = x @ params["w_mean"] + params["b_mean"], x @ params["w_logvar"] + params["b_logvar"]
         below = upper - torch.logaddexp(upper - raw, torch.zeros(()).double())
         logvar = lower + torch.logaddexp(below - lower, torch.zeros(()).double())
         loss = loss + ((mean - targets[k]).square() / logvar.exp() + logvar).mean()
         for name, factor in (("w0", DECAY[0]), ("w1", DECAY[1]), ("w_mean", DECAY[2]), ("w_logvar", DECAY[2])):
-            loss = loss + 0.5 * factor * own[name].square().sum()
+            loss = loss + 0.5 * factor * params[name].square().sum()
     leaves = {**weights, "max_logvar": upper, "min_logvar": lower}
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 

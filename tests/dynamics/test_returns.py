@@ -33,7 +33,7 @@ STD = torch.tensor([[1e-9, 1e-9, 1e-9], [0.3, 0.4, 1.2], [0.1, 0.2, 0.2]])
 GAMMA = 0.9
 
 
-def known(std: Tensor = STD, elites: tuple[int, ...] = (0,)) -> Ensemble:
+def three_networks(std: Tensor = STD, elites: tuple[int, ...] = (0,)) -> Ensemble:
     return linear_ensemble(MAPS, OFFSET, std, elites)
 
 
@@ -48,7 +48,7 @@ def starts(count: int) -> Tensor:
 def returns(
     start: Tensor, horizon: int, rule: TerminationRule = never, gamma: float = GAMMA, policy: Any = linear_policy
 ) -> ModelReturns:
-    return model_returns(known(), rule, start, policy, horizon, gamma, stream(1, "test/returns"))
+    return model_returns(three_networks(), rule, start, policy, horizon, gamma, stream(1, "test/returns"))
 
 
 def by_hand(start: NDArray[np.float64], horizon: int, limit: float = np.inf) -> dict[str, NDArray[np.float64]]:
@@ -151,7 +151,7 @@ def test_a_rollout_that_breaks_off_leaves_the_others_their_own_sums() -> None:
 
 
 def _observations(start: Tensor, horizon: int) -> list[Tensor]:
-    steps = branch(known(), never, start, linear_policy, horizon, stream(1, "test/returns"))
+    steps = branch(three_networks(), never, start, linear_policy, horizon, stream(1, "test/returns"))
     return [Rows(2, 1, 3).split(imagined.rows).observation for imagined in steps]
 
 
@@ -193,8 +193,8 @@ def test_what_leaves_every_range_or_is_not_finite_earns_the_least_reward_to_the_
     assert (came.terminated, came.guarded, came.dropped) == (0.25, 0.25, 0.25)
     paid = min(0.0, least)
     steps = [[-2.0] * 6, [-2.0], [-2.0] * 2 + [paid] * 4, [-2.0] * 2 + [paid] * 4]
-    assert came.total.reward.tolist() == pytest.approx([sum(own) for own in steps], abs=1e-5)
-    worth = [sum(gamma**t * reward for t, reward in enumerate(own)) for own in steps]
+    assert came.total.reward.tolist() == pytest.approx([sum(rewards) for rewards in steps], abs=1e-5)
+    worth = [sum(gamma**t * reward for t, reward in enumerate(rewards)) for rewards in steps]
     assert came.discounted.reward.tolist() == pytest.approx(worth, abs=1e-5)
 
 
@@ -203,7 +203,7 @@ def test_the_mean_over_noise_and_elites_is_the_linear_system_s() -> None:
     count, elites = 20_000, (0, 2)
     std = torch.tensor([[0.3, 0.2, 0.5], [9.0, 9.0, 9.0], [0.1, 0.4, 0.2]])
     start = torch.tensor([0.4, -0.3]).repeat(count, 1)
-    came = model_returns(known(std, elites), never, start, linear_policy, 4, GAMMA, stream(2, "test"))
+    came = model_returns(three_networks(std, elites), never, start, linear_policy, 4, GAMMA, stream(2, "test"))
     maps, offset = (tensor[list(elites)].double().numpy().mean(axis=0) for tensor in (MAPS, OFFSET))
     state, expected = np.array([0.4, -0.3]), 0.0
     for t in range(4):
@@ -221,7 +221,7 @@ def test_the_reward_may_be_the_mean_and_the_oracle_s_ignorance_is_counted() -> N
     std = torch.tensor([[1e-9, 1e-9, 3.0], [0.3, 0.4, 1.2], [0.1, 0.2, 0.2]])
     how = RolloutOptions((*RELEASED.uncertainties, ORACLE), reward_mean=True, oracle=oracle)
     start = starts(50)
-    came = model_returns(known(std), never, start, linear_policy, 1, GAMMA, stream(3, "test"), how)
+    came = model_returns(three_networks(std), never, start, linear_policy, 1, GAMMA, stream(3, "test"), how)
     np.testing.assert_allclose(came.total.reward, by_hand(start.double().numpy(), 1)["total"][:, 0], rtol=1e-5)
     unknown = start[:, 0] <= 0
     assert came.unknown == pytest.approx(unknown.double().mean().item()) and 0 < came.unknown < 1
@@ -244,7 +244,9 @@ def test_a_reward_and_a_rule_that_count_steps_in_the_model() -> None:
     reward = expression_reward("10 * step + obs[0] - next_obs[1] + action[0]", ([-2.0], [2.0]))
     options = replace(RELEASED, reward=reward)
     layout, seen = Rows(2, 1, len(options.uncertainties)), 0
-    steps = branch(known(), expression_rule("step >= 5"), start, linear_policy, 9, stream(0, "t"), options, begun)
+    steps = branch(
+        three_networks(), expression_rule("step >= 5"), start, linear_policy, 9, stream(0, "t"), options, begun
+    )
     for imagined in steps:
         row = layout.split(imagined.rows)
         count = begun[imagined.start] + imagined.step + 1

@@ -167,25 +167,25 @@ def test_the_json_says_what_the_episodes_do(bound: Path) -> None:
     assert (result["starts"], result["horizon"], result["environment"]) == (STARTS, 1000, "InvertedPendulum-v5")
     held = 0
     for seed in (0, 1):
-        told = result["seeds"][str(seed)]
+        report = result["seeds"][str(seed)]
         for where, count in (("real", EPISODES), ("model", STARTS), ("penalised", STARTS)):
             rows = episodes[seed, where]
-            assert len(rows) == told[where]["episodes"] == count
-            assert told[where]["length"] == pytest.approx(rows[:, 2].mean())
+            assert len(rows) == report[where]["episodes"] == count
+            assert report[where]["length"] == pytest.approx(rows[:, 2].mean())
             for column, kind in enumerate(("discounted", "undiscounted")):
                 error = np.sqrt(((rows[:, column] - rows[:, column].mean()) ** 2).sum() / (count - 1) / count)
-                assert told[where][kind] == pytest.approx({"mean": rows[:, column].mean(), "standard_error": error})
-        real, penalised = (told[where]["discounted"] for where in ("real", "penalised"))
+                assert report[where][kind] == pytest.approx({"mean": rows[:, column].mean(), "standard_error": error})
+        real, penalised = (report[where]["discounted"] for where in ("real", "penalised"))
         gap = real["mean"] - penalised["mean"]
         error = (real["standard_error"] ** 2 + penalised["standard_error"] ** 2) ** 0.5
-        assert told["gap"] == pytest.approx({"mean": gap, "standard_error": error})
-        assert told["held"] == (gap >= 0)
+        assert report["gap"] == pytest.approx({"mean": gap, "standard_error": error})
+        assert report["held"] == (gap >= 0)
         held += gap >= 0
     assert (result["held"], result["compared"]) == (held, 2)
     for where in ("real", "model", "penalised"):
         means = [result["seeds"][str(seed)][where]["discounted"]["mean"] for seed in (0, 1)]
-        told = result["over_seeds"][where]["discounted"]
-        assert told == pytest.approx({"mean": sum(means) / 2, "std": abs(means[0] - means[1]) / 2})
+        report = result["over_seeds"][where]["discounted"]
+        assert report == pytest.approx({"mean": sum(means) / 2, "std": abs(means[0] - means[1]) / 2})
 
 
 def test_again_it_is_up_to_date_and_one_object_holds_both(here: Path, mopo: Any, contents: Any) -> None:
@@ -199,8 +199,8 @@ def test_again_it_is_up_to_date_and_one_object_holds_both(here: Path, mopo: Any,
 
 
 def test_people_are_shown_the_three_returns_and_the_verdict(here: Path, mopo: Any) -> None:
-    told = mopo(f"{BOUND} --force")
-    assert told.code == 0
+    done = mopo(f"{BOUND} --force")
+    assert done.code == 0
     for words in (
         "discounted by 0.9",
         "real eta_M",
@@ -209,15 +209,15 @@ def test_people_are_shown_the_three_returns_and_the_verdict(here: Path, mopo: An
         "(max-var, lam 2)",
         "undiscounted",
     ):
-        assert words in told.err, words
-    assert f"held for {written(here)[0]['held']} of 2" in told.err
-    assert "100 episodes per seed of at most 1,000 steps" in told.err
+        assert words in done.err, words
+    assert f"held for {written(here)[0]['held']} of 2" in done.err
+    assert "100 episodes per seed of at most 1,000 steps" in done.err
 
 
 def test_a_policy_without_a_penalty_has_one_model(here: Path, mopo: Any) -> None:
     assert mopo(f"train-policy {SMALL} --method bc --name b --force").code == 0
-    told = mopo(f"evaluate {SMALL} --policy b --bound")
-    assert told.code == 0 and "has no penalty" in told.err
+    done = mopo(f"evaluate {SMALL} --policy b --bound")
+    assert done.code == 0 and "has no penalty" in done.err
     result, episodes = written(here)
     assert result["penalty"] == "none"
     assert np.array_equal(episodes[0, "model"], episodes[0, "penalised"])
@@ -233,9 +233,9 @@ def test_without_an_environment_the_model_s_two_returns_are_told(here: Path, mop
     assert mopo(line).code == 0
     for stage in ("train-model", "select-elites", "train-policy --name b --force"):
         assert mopo(f"{stage} {SMALL}").code == 0
-    told = mopo(f"{BOUND} --json")
-    assert told.code == 0, told.err
-    assert json.loads(told.out)["skipped"]
+    done = mopo(f"{BOUND} --json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["skipped"]
     result, episodes = written(here)
     assert result["environment"] is result["held"] is None and result["compared"] == 0
     assert set(episodes) == {(0, "model"), (0, "penalised")}
@@ -243,9 +243,9 @@ def test_without_an_environment_the_model_s_two_returns_are_told(here: Path, mop
     assert result["seeds"]["0"]["gap"] is result["seeds"]["0"]["held"] is None
     longest = int(np.diff(np.flatnonzero(columns["terminals"] | columns["timeouts"]), prepend=-1).max())
     assert result["horizon"] == longest
-    told = mopo(f"{BOUND} --force")
-    assert "The return in the real environment cannot be had: the dataset names none." in told.err
-    assert "held for" not in told.err and told.out.startswith("logs.npz names no environment")
+    done = mopo(f"{BOUND} --force")
+    assert "The return in the real environment cannot be had: the dataset names none." in done.err
+    assert "held for" not in done.err and done.out.startswith("logs.npz names no environment")
 
 
 def test_a_run_without_a_model_is_told_to_train_one(tiny_run: Path, mopo: Any, refuses: Any) -> None:
@@ -270,8 +270,8 @@ def test_a_model_that_was_trained_anew_is_not_the_policy_s(here: Path, mopo: Any
 def test_the_oracle_penalty_is_the_model_s_true_error(here: Path, mopo: Any) -> None:
     """By it, r - lam u needs the simulator in the rollouts: what is taken off is lam times a distance, no std."""
     assert mopo(f"train-policy {SMALL} --name b --penalty oracle --lam {LAM} --gamma {GAMMA} --force").code == 0
-    told = mopo(BOUND)
-    assert told.code == 0 and "the oracle knows nothing" in told.err
+    done = mopo(BOUND)
+    assert done.code == 0 and "the oracle knows nothing" in done.err
     result, episodes = written(here)
     assert result["penalty"] == "oracle" and 0 <= result["rollouts"]["0"]["unknown"] <= 1
     taken_off = episodes[0, "model"][:, 1] - episodes[0, "penalised"][:, 1]

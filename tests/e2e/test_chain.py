@@ -127,12 +127,12 @@ def test_show_explains_everything_that_was_made(in_chain: Path, mopo: Any) -> No
         outcome = mopo(f"show {path}")
         assert outcome.code == 0 and outcome.err == "", path
         assert json.loads(mopo(f"show {path} --json").out)["kind"] in outcome.out
-    told = mopo(f"show {RUN}/policies/{POLICY}/seed-2/policy.safetensors").out
-    assert "seed: 2" in told and f"train-policy/{POLICY}: made" in told
-    settings = dict(line.split()[:2] for line in told.splitlines() if len(line.split()) == 3)
+    text = mopo(f"show {RUN}/policies/{POLICY}/seed-2/policy.safetensors").out
+    assert "seed: 2" in text and f"train-policy/{POLICY}: made" in text
+    settings = dict(line.split()[:2] for line in text.splitlines() if len(line.split()) == 3)
     assert settings["steps-per-epoch"] == "50"
     for setting, origin in (("lam", "flag"), ("epochs", "tiny.yaml"), ("gamma", "default")):
-        assert re.search(rf"^\s+{setting}\s+\S+\s+{origin}$", told, flags=re.MULTILINE)
+        assert re.search(rf"^\s+{setting}\s+\S+\s+{origin}$", text, flags=re.MULTILINE)
 
 
 def test_the_readmes_other_commands_work(in_chain: Path, mopo: Any) -> None:
@@ -140,8 +140,8 @@ def test_the_readmes_other_commands_work(in_chain: Path, mopo: Any) -> None:
         columns = {name: file[name][...] for name in file}
     exec(readme_block("python", "h5py"), columns)
     line = readme_block("sh", "my-logs.h5").removeprefix("mopo").replace("Hopper", "InvertedPendulum")
-    own = mopo(f"{line} --json")
-    assert own.code == 0 and json.loads(own.out)["transitions"] == 2000
+    done = mopo(f"{line} --json")
+    assert done.code == 0 and json.loads(done.out)["transitions"] == 2000
     assert Path("runs/current").read_text() == "my-logs\n"
     assert mopo(f"fetch-data --dataset {DATASET} --config tiny.yaml").code == 0
 
@@ -165,9 +165,9 @@ def test_run_does_all_stages_and_equals_them_one_by_one(
         "policies/mopo_max-var_lam1_h2/seed-0/policy.safetensors",
     ):
         assert (tmp_path / "whole" / name).read_bytes() == (finished_run / "runs/tiny" / name).read_bytes()
-    told = mopo(f"run {DATASET} --config {config} --threads 1 --run whole")
-    assert told.err.count("up to date") == 6
-    assert "policy learned from these data alone returns" in told.out
+    done = mopo(f"run {DATASET} --config {config} --threads 1 --run whole")
+    assert done.err.count("up to date") == 6
+    assert "policy learned from these data alone returns" in done.out
 
 
 def test_run_takes_a_preset_and_a_file_that_beats_it(

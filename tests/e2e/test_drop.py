@@ -53,9 +53,9 @@ def roll(name: str, more: str = "") -> str:
 
 def columns(path: Path) -> dict[str, Any]:
     with h5py.File(path) as file:
-        found: dict[str, Any] = {}
-        file.visititems(lambda name, node: found.update({name: node[()]}) if isinstance(node, h5py.Dataset) else None)
-        return found | {"ratio_sha256": file.attrs.get("ratio_sha256")}
+        results: dict[str, Any] = {}
+        file.visititems(lambda name, node: results.update({name: node[()]}) if isinstance(node, h5py.Dataset) else None)
+        return results | {"ratio_sha256": file.attrs.get("ratio_sha256")}
 
 
 def test_the_ratios_lie_beside_the_policy_and_belong_to_it(run: Path) -> None:
@@ -112,9 +112,9 @@ def test_rollouts_hold_the_ratio_of_the_network_that_drew_the_row(run: Path, mop
 def test_the_ratio_is_compared_with_the_true_error(run: Path, mopo: Any) -> None:
     done = mopo(roll("with", "--diagnose --json"))
     assert done.code == 0
-    told = json.loads(done.out)
-    assert "ratio" in told["diagnosis"]["uncertainties"]
-    quantiles = [row for row in told["quantiles"] if row["uncertainty"] == "ratio"]
+    result = json.loads(done.out)
+    assert "ratio" in result["diagnosis"]["uncertainties"]
+    quantiles = [row for row in result["quantiles"] if row["uncertainty"] == "ratio"]
     assert [row["step"] for row in quantiles] == [0, 1]
     values = columns(run / "rollouts/with.h5")
     first = values["uncertainty/ratio"][values["step"] == 0]

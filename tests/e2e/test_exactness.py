@@ -191,10 +191,10 @@ def test_one_of_these_processes_is_killed(
     monkeypatch.setattr(policy_stack, "_SAVE_SECONDS", 0.0)
     advance, epochs = Crew.advance, iter(range(100))
 
-    def then_one_is_lost(own: Crew, *given: Any) -> Any:
+    def then_one_is_lost(crew: Crew, *given: Any) -> Any:
         if next(epochs) == 2:
-            os.kill(own.helpers.each[1].process.pid, signal.SIGKILL)
-        return advance(own, *given)
+            os.kill(crew.helpers.each[1].process.pid, signal.SIGKILL)
+        return advance(crew, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Crew, "advance", then_one_is_lost)

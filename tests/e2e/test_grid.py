@@ -38,8 +38,8 @@ def run(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def table(run: Path, name: str = "rates") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((run / f"ablations/{name}/table.json").read_text())["cells"]
-    return found
+    result: list[dict[str, Any]] = json.loads((run / f"ablations/{name}/table.json").read_text())["cells"]
+    return result
 
 
 def test_the_table_has_a_column_per_axis(run: Path) -> None:
@@ -61,10 +61,10 @@ def test_the_table_has_a_column_per_axis(run: Path) -> None:
 
 def test_a_cell_is_the_policy_that_these_settings_train_alone(run: Path, mopo: Any) -> None:
     assert mopo(f"train-policy {LINE} --method sac-off --critic-lr 1e-2 --seed-list 1").code == 0
-    own = run / "policies/sac-off/seed-1"
+    folder = run / "policies/sac-off/seed-1"
     same, other = (run / f"ablations/rates/cells/{name}/seed-1" for name in CELLS[1::-1])
     for name in ("policy.safetensors", "metrics.jsonl"):
-        assert (own / name).read_bytes() == (same / name).read_bytes() != (other / name).read_bytes()
+        assert (folder / name).read_bytes() == (same / name).read_bytes() != (other / name).read_bytes()
 
 
 def test_a_second_run_changes_nothing_and_a_wider_grid_trains_what_is_new(
@@ -86,12 +86,12 @@ def test_a_second_run_changes_nothing_and_a_wider_grid_trains_what_is_new(
 
 
 def ranking(run: Path, name: str = "rule") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / f"ablations/{name}/ranking-combo.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((run / f"ablations/{name}/ranking-combo.json").read_text())
+    return result
 
 
 def test_combo_s_rule_chooses_the_lowest_regulariser_of_the_last_epoch(run: Path) -> None:
-    told = ranking(run)
+    result = ranking(run)
     logged = {
         cell: [
             json.loads((run / f"ablations/rule/cells/{cell}/seed-{seed}/metrics.jsonl").read_text().splitlines()[-1])
@@ -101,27 +101,27 @@ def test_combo_s_rule_chooses_the_lowest_regulariser_of_the_last_epoch(run: Path
     }
     means = {cell: np.mean([one["regulariser"] for one in logged[cell]]) for cell in BETAS}
     order = sorted(BETAS, key=lambda cell: means[cell])
-    assert [cell["cell"] for cell in told["cells"]] == [*order, "mbpo_h2_layers1"]
-    assert [cell["rank"] for cell in told["cells"]] == [1, 2, 3, 4]
-    for cell in told["cells"][:3]:
+    assert [cell["cell"] for cell in result["cells"]] == [*order, "mbpo_h2_layers1"]
+    assert [cell["rank"] for cell in result["cells"]] == [1, 2, 3, 4]
+    for cell in result["cells"][:3]:
         assert cell["values"] == {"regulariser": pytest.approx(means[cell["cell"]])}
         assert [cell["per_seed"][str(seed)]["regulariser"] for seed in (0, 1)] == [
             one["regulariser"] for one in logged[cell["cell"]]
         ]
-    assert told["cells"][3]["values"] == {"regulariser": None}, "mbpo logs none"
+    assert result["cells"][3]["values"] == {"regulariser": None}, "mbpo logs none"
     assert means["combo_h2_beta50_layers1"] < means["combo_h2_beta0_layers1"], "what beta weighs, it lowers"
     settings = {"method": "combo", "h": 2, "beta": BETAS[order[0]], "layers": 1}
-    assert told["chosen"] == {"cell": order[0], "settings": settings}
-    assert not {"penalty", "lam", "starts", "horizon"} & set(told), "nothing of the model is asked"
+    assert result["chosen"] == {"cell": order[0], "settings": settings}
+    assert not {"penalty", "lam", "starts", "horizon"} & set(result), "nothing of the model is asked"
 
 
 def test_where_true_returns_are_known_the_rule_is_compared_with_them(run: Path) -> None:
-    told = ranking(run)
+    result = ranking(run)
     truth = {record["cell"]: record["last"][0] for record in table(run, "rule")}
-    assert {cell["cell"]: cell["return"] for cell in told["cells"]} == truth and told["compared"] == 4
-    values = {cell["cell"]: cell["values"]["regulariser"] for cell in told["cells"][:3]}
-    worth = told["criteria"]["regulariser"]
-    assert (worth["best"], worth["chooses"]) == ("lowest", told["chosen"]["cell"])
+    assert {cell["cell"]: cell["return"] for cell in result["cells"]} == truth and result["compared"] == 4
+    values = {cell["cell"]: cell["values"]["regulariser"] for cell in result["cells"][:3]}
+    worth = result["criteria"]["regulariser"]
+    assert (worth["best"], worth["chooses"]) == ("lowest", result["chosen"]["cell"])
     true = [truth[cell] for cell in values]
     expected = spearmanr([-value for value in values.values()], true).statistic if len(set(true)) > 1 else None
     assert worth["spearman"] == (expected and pytest.approx(expected))
@@ -133,16 +133,16 @@ def test_no_simulator_and_no_model_is_needed_and_the_choice_is_told_in_a_line(
 ) -> None:
     monkeypatch.setattr(rank, "open_world", None)
     line = f"{COMBO.replace('rule', 'blind')} --eval-every 0 --rank combo"
-    told = mopo(f"{line} --json")
-    assert told.code == 0 and told.err == ""
-    found = json.loads(told.out)["ranking"]
-    assert found["compared"] == 0 and all(cell["return"] is None for cell in found["cells"])
-    assert found["criteria"]["regulariser"]["spearman"] is found["criteria"]["regulariser"]["regret"] is None
-    assert found["chosen"] == ranking(run, "blind")["chosen"] == ranking(run)["chosen"], "evaluation changes nothing"
+    done = mopo(f"{line} --json")
+    assert done.code == 0 and done.err == ""
+    result = json.loads(done.out)["ranking"]
+    assert result["compared"] == 0 and all(cell["return"] is None for cell in result["cells"])
+    assert result["criteria"]["regulariser"]["spearman"] is result["criteria"]["regulariser"]["regret"] is None
+    assert result["chosen"] == ranking(run, "blind")["chosen"] == ranking(run)["chosen"], "evaluation changes nothing"
     (run / "ablations/blind/ranking-combo.md").unlink()
     again = mopo(line)
     assert again.code == 0 and "Training" not in again.err
-    chosen = found["chosen"]
+    chosen = result["chosen"]
     flags = f"--method combo --h 2 --beta {chosen['settings']['beta']:g} --layers 1"
     (said,) = [text for text in again.err.splitlines() if text.startswith("Chosen: ")]
     assert said == f"Chosen: {chosen['cell']} ({flags})"

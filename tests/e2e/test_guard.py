@@ -117,8 +117,8 @@ def test_branches_that_all_end_at_once_are_warned_of(do: Any, monkeypatch: pytes
     guard_where(monkeypatch, -1e9)
     done = do(line)
     assert done.code == 0, done.err
-    told = " ".join(done.err.split())
-    assert told.count("Warning: 100% of the branches end in their first step (100% by the guard)") == 1
+    text = " ".join(done.err.split())
+    assert text.count("Warning: 100% of the branches end in their first step (100% by the guard)") == 1
 
 
 MOBILE = "train-policy --algorithm mobile --penalty none --mobile-samples 2 --name mobile --epochs 1 --eval-every 0"

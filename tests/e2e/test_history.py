@@ -34,8 +34,8 @@ def test_positions_alone_are_predicted_with_a_history(tmp_path: Path, mopo: Any,
     for history in (1, 3):
         run = f"--run h{history}"
         columns = "obs=position,action=push,reward=reward,episode=episode"
-        told = "--termination abs(position)>50 --reward -abs(next_obs[0]) "
-        fetched = mopo(f"fetch-data --dataset ./springs.csv --columns {columns} {told} --history {history} {run}")
+        rules = "--termination abs(position)>50 --reward -abs(next_obs[0]) "
+        fetched = mopo(f"fetch-data --dataset ./springs.csv --columns {columns} {rules} --history {history} {run}")
         assert fetched.code == 0, fetched.err
         said = "Observations are of 3 steps (--history): 5 numbers each, the 1 newest first."
         assert (said in fetched.err) == (history == 3)

@@ -123,30 +123,30 @@ def table(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_methods_of_two_models_are_in_one_table(table: Path, mopo: Any) -> None:
-    found = json.loads((table / "ablations/t/table.json").read_text())["cells"]
-    assert [cell["cell"] for cell in found] == [CELLS[0], "mbpo-no-ens_h2", *CELLS[1:]]
-    assert [cell["method"] for cell in found] == METHODS.split(",")
-    assert [cell["penalty"] for cell in found] == ["max-var", "none", "none", "none", "none"]
-    assert [cell["lam"] for cell in found] == [1, None, None, None, None]
-    assert [cell["h"] for cell in found] == [2, 2, None, 2, 2]
-    assert all(set(cell["returns"]) == {"0", "1"} and cell["diverged"] == [] for cell in found)
+    result = json.loads((table / "ablations/t/table.json").read_text())["cells"]
+    assert [cell["cell"] for cell in result] == [CELLS[0], "mbpo-no-ens_h2", *CELLS[1:]]
+    assert [cell["method"] for cell in result] == METHODS.split(",")
+    assert [cell["penalty"] for cell in result] == ["max-var", "none", "none", "none", "none"]
+    assert [cell["lam"] for cell in result] == [1, None, None, None, None]
+    assert [cell["h"] for cell in result] == [2, 2, None, 2, 2]
+    assert all(set(cell["returns"]) == {"0", "1"} and cell["diverged"] == [] for cell in result)
     markdown = (table / "ablations/t/table.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in markdown if line.startswith("| m") or line.startswith("| b")][
         -5:
     ] == METHODS.split(",")
     csv = (table / "ablations/t/table.csv").read_text().splitlines()
     assert len(csv) == 1 + 5 * 2
-    assert found[3]["returns"] == found[4]["returns"] != found[0]["returns"]
+    assert result[3]["returns"] == result[4]["returns"] != result[0]["returns"]
 
 
 def test_the_other_model_is_made_once_from_the_same_data(table: Path) -> None:
     assert sorted(path.name for path in (table / "variants").iterdir()) == [SINGLE.name]
-    own, other = records(table), records(table / SINGLE)
+    one, other = records(table), records(table / SINGLE)
     tensors, meta = load_tensors(table / SINGLE / "model/ensemble.safetensors", "cpu")
     assert meta["networks"] == 1 and {len(tensor) for name, tensor in tensors.items() if "/w" in name} == {1}
     assert json.loads((table / SINGLE / "elites.json").read_text())["elites"] == {"0": [0]}
-    assert other["fetch-data"]["outputs"]["dataset"]["sha256"] == own["fetch-data"]["outputs"]["dataset"]["sha256"]
-    settings = own["train-model"]["settings"]
+    assert other["fetch-data"]["outputs"]["dataset"]["sha256"] == one["fetch-data"]["outputs"]["dataset"]["sha256"]
+    settings = one["train-model"]["settings"]
     assert other["train-model"]["settings"] == {**settings, "networks": 1} != settings
     assert load_tensors(table / "model/ensemble.safetensors", "cpu")[1]["networks"] == 3, "the run's own stays"
     assert Path("runs/current").read_text() == "tiny\n"
@@ -224,8 +224,8 @@ def test_a_stop_in_the_other_model_leaves_the_current_run_as_it_was(
     done = mopo(line)
     assert done.code == 0 and "train-model goes on at" in done.err
     assert sorted(path.name for path in (tiny_run / "variants").iterdir()) == [SINGLE.name, "spectral-norm-per-network"]
-    found = json.loads((tiny_run / "ablations/t/table.json").read_text())["cells"]
-    assert [cell["cell"] for cell in found] == ["mbpo-no-ens_h2", "mopo-v1_lam1_h2"], "none is the run's own"
+    result = json.loads((tiny_run / "ablations/t/table.json").read_text())["cells"]
+    assert [cell["cell"] for cell in result] == ["mbpo-no-ens_h2", "mopo-v1_lam1_h2"], "none is the run's own"
 
 
 def test_the_simulator_s_penalty_trains_beside_the_others(tiny_run: Path, mopo: Any) -> None:
@@ -233,9 +233,9 @@ def test_the_simulator_s_penalty_trains_beside_the_others(tiny_run: Path, mopo: 
     done = mopo(f"ablate {line} --name t --method mopo,mopo-true-pen,mbpo")
     assert done.code == 0, done.err
     assert "mopo_lam1_h2, mopo-true-pen_lam1_h2, mbpo_h2: 3 policies as one stack" in done.err
-    found = {cell["cell"]: cell for cell in json.loads((tiny_run / "ablations/t/table.json").read_text())["cells"]}
-    assert found["mopo-true-pen_lam1_h2"]["unknown"] == 0, "this task's states are all known"
-    assert "unknown" not in found["mopo_lam1_h2"]
+    result = {cell["cell"]: cell for cell in json.loads((tiny_run / "ablations/t/table.json").read_text())["cells"]}
+    assert result["mopo-true-pen_lam1_h2"]["unknown"] == 0, "this task's states are all known"
+    assert "unknown" not in result["mopo_lam1_h2"]
     assert mopo(f"train-policy {line} --method mopo").code == 0
     cells = tiny_run / "ablations/t/cells"
     beside, _ = load_tensors(cells / "mopo_lam1_h2/seed-4/policy.safetensors", "cpu")

@@ -23,17 +23,17 @@ PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 def mopo_in(folder: Path, *words: str) -> Any:
     """What a command says whose process knows nothing of the module."""
-    return told(forked(lambda: main([*words, "--json"]), cwd=folder, **PIPES))
+    return answer(forked(lambda: main([*words, "--json"]), cwd=folder, **PIPES))
 
 
 def fresh_mopo_in(folder: Path, *words: str) -> Any:
     """As `mopo_in`, by an interpreter that starts."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-c", COMMAND, *words, "--json"]
-    return told(subprocess.Popen(command, cwd=folder, env=environment, text=True, **PIPES))
+    return answer(subprocess.Popen(command, cwd=folder, env=environment, text=True, **PIPES))
 
 
-def told(process: Process) -> Any:
+def answer(process: Process) -> Any:
     outcome = ended(process)
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)

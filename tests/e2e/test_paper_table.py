@@ -46,45 +46,45 @@ def in_table(table: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def found(in_table: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def table_lines(in_table: Path) -> dict[tuple[str, str], dict[str, Any]]:
     document = json.loads((ROOT / "mopo-3.json").read_text())
     return {(line["data_set"], line["row"]): line for line in document["lines"]}
 
 
-def test_every_row_of_every_data_set_has_a_line(found: dict[Any, Any]) -> None:
-    assert list(found) == [(name, label) for name in (POLE, PENDULUM, ABSENT) for label in LABELS]
+def test_every_row_of_every_data_set_has_a_line(table_lines: dict[Any, Any]) -> None:
+    assert list(table_lines) == [(name, label) for name in (POLE, PENDULUM, ABSENT) for label in LABELS]
 
 
-def test_what_was_had_has_the_seeds_returns_of_the_ablations(found: dict[Any, Any]) -> None:
-    had = {key for key, line in found.items() if line["last"]}
-    assert had == {key for key in found if key[0] != ABSENT} - {(PENDULUM, "MOPO, true pen.")}
+def test_what_was_had_has_the_seeds_returns_of_the_ablations(table_lines: dict[Any, Any]) -> None:
+    had = {key for key, line in table_lines.items() if line["last"]}
+    assert had == {key for key in table_lines if key[0] != ABSENT} - {(PENDULUM, "MOPO, true pen.")}
     for name in (POLE, PENDULUM):
         run = ROOT / name.replace(":", "-")
         ablation = json.loads((run / "ablations/mopo-3/table.json").read_text())
         returns = {record["method"]: record["returns"] for record in ablation["cells"]}
         for label in LABELS[:4]:
-            line = found[name, label]
+            line = table_lines[name, label]
             assert line["returns"] == returns[line["method"]]
             last = [value["last"] for value in line["returns"].values()]
             assert len(last) == 2 and line["last"] == pytest.approx([np.mean(last), np.std(last)])
 
 
-def test_a_method_with_another_model_is_trained_with_that_one(found: dict[Any, Any]) -> None:
+def test_a_method_with_another_model_is_trained_with_that_one(table_lines: dict[Any, Any]) -> None:
     for name in (POLE, PENDULUM):
         run = ROOT / name.replace(":", "-")
         assert len(list(run.glob("variants/*/model/model.json"))) == 1
         (single,) = run.glob("variants/*/ablations/mopo-3/cells/*")
         assert single.name == "mbpo-no-ens_h2"
-    assert found[POLE, "MBPO, no ens."]["policies"] != found[POLE, "MBPO"]["policies"]
-    assert found[POLE, "MOPO, no pen."]["policies"] == found[POLE, "MBPO"]["policies"]
+    assert table_lines[POLE, "MBPO, no ens."]["policies"] != table_lines[POLE, "MBPO"]["policies"]
+    assert table_lines[POLE, "MOPO, no pen."]["policies"] == table_lines[POLE, "MBPO"]["policies"]
 
 
-def test_what_could_not_be_had_says_why(found: dict[Any, Any]) -> None:
+def test_what_could_not_be_had_says_why(table_lines: dict[Any, Any]) -> None:
     for label in LABELS:
-        line = found[ABSENT, label]
+        line = table_lines[ABSENT, label]
         assert line["last"] is None and "404" in line["missing"] and line["missing"] in line["notes"]
-    assert "true dynamics" in found[PENDULUM, "MOPO, true pen."]["missing"]
-    assert found[POLE, "MOPO, true pen."]["missing"] is None
+    assert "true dynamics" in table_lines[PENDULUM, "MOPO, true pen."]["missing"]
+    assert table_lines[POLE, "MOPO, true pen."]["missing"] is None
     assert not (ROOT / ABSENT).exists()
 
 
@@ -103,11 +103,13 @@ def test_the_table_says_in_what_it_is_smaller(in_table: Path) -> None:
     assert all(f"- {remark}\n" in markdown for remark in remarks) and "| 2 x 2* " in markdown
 
 
-def test_the_csv_has_every_seed_and_every_gap(found: dict[Any, Any]) -> None:
+def test_the_csv_has_every_seed_and_every_gap(table_lines: dict[Any, Any]) -> None:
     rows = list(csv.DictReader((ROOT / "mopo-3.csv").open()))
-    assert [(r["data_set"], r["row"], r["seed"]) for r in rows] == [(*key, seed) for key in found for seed in "01"]
+    assert [(r["data_set"], r["row"], r["seed"]) for r in rows] == [
+        (*key, seed) for key in table_lines for seed in "01"
+    ]
     for row in rows:
-        line = found[row["data_set"], row["row"]]
+        line = table_lines[row["data_set"], row["row"]]
         if line["missing"]:
             assert (row["last"], row["missing"]) == ("", line["missing"])
         else:

@@ -57,8 +57,8 @@ def table(run: Path) -> Path:
 
 
 def ranking(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((table(run) / "ranking.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((table(run) / "ranking.json").read_text())
+    return result
 
 
 def folder(run: Path, cell: str, seed: int) -> Path:
@@ -69,26 +69,26 @@ def folder(run: Path, cell: str, seed: int) -> Path:
 
 
 def test_cells_come_in_the_order_of_the_first_criterion(ranked: Path) -> None:
-    told = ranking(ranked / "runs/tiny")
-    assert {cell["cell"] for cell in told["cells"]} == CELLS
-    values = [cell["values"]["penalised-return"] for cell in told["cells"]]
+    result = ranking(ranked / "runs/tiny")
+    assert {cell["cell"] for cell in result["cells"]} == CELLS
+    values = [cell["values"]["penalised-return"] for cell in result["cells"]]
     assert values == sorted(values, reverse=True) and len(set(values)) > 2
-    assert [cell["rank"] for cell in told["cells"]] == [1, 2, 3, 4, 5]
-    assert {name: worth["best"] for name, worth in told["criteria"].items()} == CRITERIA
-    assert (told["penalty"], told["lam"], told["starts"], told["horizon"]) == ("max-var", 1.0, 100, 1000)
-    assert [c["cell"] for c in told["cells"] if not c["trained_in_this_model"]] == ["mbpo-no-ens_h2"]
+    assert [cell["rank"] for cell in result["cells"]] == [1, 2, 3, 4, 5]
+    assert {name: worth["best"] for name, worth in result["criteria"].items()} == CRITERIA
+    assert (result["penalty"], result["lam"], result["starts"], result["horizon"]) == ("max-var", 1.0, 100, 1000)
+    assert [c["cell"] for c in result["cells"] if not c["trained_in_this_model"]] == ["mbpo-no-ens_h2"]
 
 
 def test_true_returns_and_the_rank_correlation_by_scipy(ranked: Path) -> None:
     run = ranked / "runs/tiny"
-    told = ranking(run)
+    result = ranking(run)
     true = {cell["cell"]: cell["last"][0] for cell in json.loads((table(run) / "table.json").read_text())["cells"]}
-    assert {cell["cell"]: cell["return"] for cell in told["cells"]} == true and told["compared"] == 5
+    assert {cell["cell"]: cell["return"] for cell in result["cells"]} == true and result["compared"] == 5
     for name, best in CRITERIA.items():
-        values = {c["cell"]: c["values"][name] for c in told["cells"] if c["values"][name] is not None}
+        values = {c["cell"]: c["values"][name] for c in result["cells"] if c["values"][name] is not None}
         assert set(values) == (CELLS - {"bc"} if name == "q" else CELLS)
         sign = 1 if best == "highest" else -1
-        worth = told["criteria"][name]
+        worth = result["criteria"][name]
         expected = spearmanr([sign * v for v in values.values()], [true[cell] for cell in values]).statistic
         assert worth["spearman"] == pytest.approx(expected)
         chosen = max(values, key=lambda cell: sign * values[cell])
@@ -102,11 +102,11 @@ def test_the_csv_has_every_seed_and_a_cell_is_their_mean(ranked: Path) -> None:
     assert [row["cell"] for row in rows[::2]] == [cell["cell"] for cell in ranking(run)["cells"]]
     assert [row["seed"] for row in rows] == ["0", "1"] * 5
     for cell in ranking(run)["cells"]:
-        own = [row for row in rows if row["cell"] == cell["cell"]]
-        assert cell["return"] == pytest.approx(np.mean([float(row["return_last"]) for row in own]))
+        lines = [row for row in rows if row["cell"] == cell["cell"]]
+        assert cell["return"] == pytest.approx(np.mean([float(row["return_last"]) for row in lines]))
         for name, value in cell["values"].items():
-            assert cell["per_seed"]["1"][name] == (float(own[1][name]) if own[1][name] else None)
-            assert value == (pytest.approx(np.mean([float(row[name]) for row in own])) if own[0][name] else None)
+            assert cell["per_seed"]["1"][name] == (float(lines[1][name]) if lines[1][name] else None)
+            assert value == (pytest.approx(np.mean([float(row[name]) for row in lines])) if lines[0][name] else None)
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
@@ -115,17 +115,17 @@ def test_q_is_the_last_of_the_log_and_the_distance_that_of_the_policy_file(ranke
     dataset = json.loads((run / "run.json").read_text())["stages"]["fetch-data"]["outputs"]["dataset"]["path"]
     data, _ = read_dataset(Path(dataset))
     rows = torch.randint(len(data), (10_000,), generator=stream(0, "rank/rows")).numpy()
-    told = next(each for each in ranking(run)["cells"] if each["cell"] == cell)
+    result = next(each for each in ranking(run)["cells"] if each["cell"] == cell)
     for seed in (0, 1):
         log = (folder(run, cell, seed) / "metrics.jsonl").read_text().splitlines()
-        assert told["per_seed"][str(seed)]["q"] == json.loads(log[-1]).get("q")
+        assert result["per_seed"][str(seed)]["q"] == json.loads(log[-1]).get("q")
         tensors, _ = load_tensors(folder(run, cell, seed) / "policy.safetensors")
         x = data.observations[rows]
         for layer in (0, 1):
             x = np.maximum(x @ tensors[f"w{layer}"][0].numpy() + tensors[f"b{layer}"][0].numpy(), 0)
         actions = np.tanh(x @ tensors["w2"][0].numpy() + tensors["b2"][0].numpy())[:, :1]
         expected = ((actions - data.actions[rows] / 3) ** 2).mean()
-        assert told["per_seed"][str(seed)]["action-distance"] == pytest.approx(expected, rel=1e-5)
+        assert result["per_seed"][str(seed)]["action-distance"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_model_s_returns_are_those_of_evaluate_bound(here: Path, mopo: Any) -> None:
@@ -151,9 +151,9 @@ def test_a_finished_ablation_is_only_ranked_and_a_ranked_one_left_alone(here: Pa
     first = {kind: (table(here) / f"ranking.{kind}").read_bytes() for kind in ("json", "csv", "md")}
     for kind in first:
         (table(here) / f"ranking.{kind}").unlink()
-    told = mopo(f"{ABLATE} --rank offline")
-    assert told.code == 0 and "Training" not in told.err and "five is up to date" in told.err
-    assert "* trained in another model" in told.err and "penalised-return" in told.err
+    done = mopo(f"{ABLATE} --rank offline")
+    assert done.code == 0 and "Training" not in done.err and "five is up to date" in done.err
+    assert "* trained in another model" in done.err and "penalised-return" in done.err
     assert {kind: (table(here) / f"ranking.{kind}").read_bytes() for kind in first} == first
     assert first["md"].count(b"\n| ") == 2 * 2 + len(CELLS) + len(CRITERIA)
 
@@ -178,11 +178,11 @@ def test_without_an_environment_cells_are_ranked_and_nothing_is_compared(here: P
     assert mopo(f"fetch-data --dataset logs.npz --config tiny.yaml --run {here}").code == 0
     for stage in ("train-model", "select-elites"):
         assert mopo(f"{stage} {SMALL}").code == 0
-    told = mopo(f"ablate {SMALL} --method mopo,bc,sac-off --name five --epochs 1 --rank offline")
-    assert told.code == 0 and "True returns are known of no cell" in told.err
-    found = ranking(here)
-    assert len(found["cells"]) == 3 and all(cell["return"] is None for cell in found["cells"])
-    assert all(w["spearman"] is w["regret"] is None and w["chooses"] for w in found["criteria"].values())
+    done = mopo(f"ablate {SMALL} --method mopo,bc,sac-off --name five --epochs 1 --rank offline")
+    assert done.code == 0 and "True returns are known of no cell" in done.err
+    result = ranking(here)
+    assert len(result["cells"]) == 3 and all(cell["return"] is None for cell in result["cells"])
+    assert all(w["spearman"] is w["regret"] is None and w["chooses"] for w in result["criteria"].values())
 
 
 def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(

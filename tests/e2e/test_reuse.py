@@ -148,8 +148,8 @@ def test_what_a_file_says_of_one_method_makes_the_table_out_of_date(tiny_run: Pa
         Path("mine.yaml").write_text(f"{Path('tiny.yaml').read_text()}\n{of_method}")
         outcome = mopo("ablate --config mine.yaml --threads 1 --method bc --name rates --json")
         assert outcome.code == 0
-        found = json.loads(outcome.out)
-        return found["up_to_date"], found["cells"][0]["policies"]["0"]
+        result = json.loads(outcome.out)
+        return result["up_to_date"], result["cells"][0]["policies"]["0"]
 
     (first, slow), (second, fast), (third, same) = ablate(0.001), ablate(0.01), ablate(0.01)
     assert (first, second, third) == (False, False, True) and slow != fast == same
@@ -176,8 +176,8 @@ def test_the_time_of_every_attempt_is_counted_and_a_stack_shares_it(
     save_tensors(checkpoint, tensors, saved)
     assert mopo(INTERRUPTED).code == 0
     for seed in (0, 1):
-        told = json.loads((tiny_run / f"policies/p/seed-{seed}/timing.json").read_text())
-        assert 1000 < told["wall_seconds"] < 1050
+        result = json.loads((tiny_run / f"policies/p/seed-{seed}/timing.json").read_text())
+        assert 1000 < result["wall_seconds"] < 1050
 
 
 def interrupt(run: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> Path:

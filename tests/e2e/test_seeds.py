@@ -38,10 +38,10 @@ def made(name: str = "p", folder: Path = Path("runs/tiny")) -> dict[str, bytes]:
     places = (folder / f"policies/{name}", folder / f".state/train-policy/{name}")
     files = {path for place in places for path in place.rglob("*") if path.is_file() and path.name != "timing.json"}
     record = json.loads((folder / "run.json").read_text())["stages"][f"train-policy/{name}"]
-    told = {key: value for key, value in record.items() if key not in TIMES}
-    told["settings"] = {key: value for key, value in told["settings"].items() if key not in ("seeds", "seed_list")}
-    told["extra"] = {key: value for key, value in told["extra"].items() if key != "origins"}
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files} | {"record": json.dumps(told).encode()}
+    rest = {key: value for key, value in record.items() if key not in TIMES}
+    rest["settings"] = {key: value for key, value in rest["settings"].items() if key not in ("seeds", "seed_list")}
+    rest["extra"] = {key: value for key, value in rest["extra"].items() if key != "origins"}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files} | {"record": json.dumps(rest).encode()}
 
 
 def seeds_of(result: str) -> list[int]:
@@ -271,8 +271,8 @@ def test_processes_train_side_by_side_and_join(tiny_run: Path, mopo: Any, whole:
 
 def test_a_run_that_is_held_while_policies_are_published_is_waited_for(tiny_run: Path, mopo: Any, whole: Any) -> None:
     with paused("--seeds 3", patience=0) as process, run_lock(tiny_run):
-        _, told = process.communicate("go on\n", timeout=60)
-    assert process.returncode == 6 and "Another mopo process is working in runs/tiny" in told
+        _, text = process.communicate("go on\n", timeout=60)
+    assert process.returncode == 6 and "Another mopo process is working in runs/tiny" in text
     again = mopo(f"{TRAIN} --seeds 3")
     assert again.code == 0 and "goes on at gradient step 100" in again.err, "all is trained"
     assert made() == whole("--seeds 3")
@@ -291,8 +291,8 @@ def test_an_input_that_changes_meanwhile_is_noticed(tiny_run: Path, mopo: Any, r
     before = (tiny_run / "elites.json").read_bytes(), (tiny_run / "run.json").read_bytes()
     with paused("") as process:
         assert mopo("select-elites --n 1").code == 0
-        _, told = process.communicate("go on\n", timeout=60)
-    assert process.returncode == 4 and "The elites changed while train-policy/p was trained" in told
+        _, text = process.communicate("go on\n", timeout=60)
+    assert process.returncode == 4 and "The elites changed while train-policy/p was trained" in text
     refuses(TRAIN, 4, "The elites changed after train-policy/p was interrupted")
     assert not (tiny_run / "policies/p").exists()
     for name, content in zip(("elites.json", "run.json"), before, strict=True):

@@ -37,8 +37,8 @@ def log(path: Path, si: bool) -> NDArray[np.float64]:
             valve = draw.uniform(0, 1)
             state = np.array([seconds, flow, count])
             states.append(state * UNITS + OFFSETS)
-            told = state * UNITS + OFFSETS if si else state
-            numbers = ",".join(f"{number:.12g}" for number in told)
+            logged = state * UNITS + OFFSETS if si else state
+            numbers = ",".join(f"{number:.12g}" for number in logged)
             rows.append(f"{batch},{numbers},{valve:.6f},{-abs(flow - 3):.6f}")
             seconds, flow, count = seconds + 60, flow + valve - 0.5 + 0.1 * draw.normal(), count + 0.2 * valve
     path.write_text("\n".join(rows) + "\n")
@@ -92,8 +92,8 @@ def test_si_units_are_learned_as_well_as_any_and_the_policy_reacts(states: NDArr
 
     # A rollout file in the user's units serves as data for a policy, and a policy makes one.
     assert mopo("rollout --run si --h 2 --batch 200 --threads 1").code == 0
-    told = mopo(f"{POLICY} --run si --name file --rollouts si/rollouts/uniform_h2.h5")
-    assert told.code == 0 and "The penalty is in standard deviations of the model's targets" in told.err
+    done = mopo(f"{POLICY} --run si --name file --rollouts si/rollouts/uniform_h2.h5")
+    assert done.code == 0 and "The penalty is in standard deviations of the model's targets" in done.err
     assert mopo(f"rollout --run si --name own --h 1 --batch 200 --actions {file} --threads 1").code == 0
 
 

@@ -208,10 +208,10 @@ def test_within_work_spread_computes_alone() -> None:
         barrier.wait(PATIENCE)
         return get_ident(), spread(lambda j: (get_ident(), 10 * i + j), 4)
 
-    found = within_patience(lambda: spread(outer, 6))
-    for i, (thread, pieces) in enumerate(found):
+    result = within_patience(lambda: spread(outer, 6))
+    for i, (thread, pieces) in enumerate(result):
         assert pieces == [(thread, 10 * i + j) for j in range(4)]
-    assert len({thread for thread, _ in found}) == 3
+    assert len({thread for thread, _ in result}) == 3
 
 
 def test_another_thread_computes_alone_while_the_helpers_are_busy() -> None:
@@ -228,8 +228,8 @@ def test_another_thread_computes_alone_while_the_helpers_are_busy() -> None:
     first.start()
     started.wait(PATIENCE)
     try:
-        own = within_patience(lambda: [get_ident(), *spread(lambda _: get_ident(), 9)])
-        assert len(set(own)) == 1
+        threads = within_patience(lambda: [get_ident(), *spread(lambda _: get_ident(), 9)])
+        assert len(set(threads)) == 1
         assert set(spread(lambda _: get_ident(), 9)) == {get_ident()}
     finally:
         release.set()
@@ -266,8 +266,8 @@ def test_what_is_left_over_evenly_may_use_all_threads_itself() -> None:
         side_by_side.wait(PATIENCE)
         return set(spread(lambda _: get_ident(), 3))
 
-    found = within_patience(lambda: spread_evenly(work, 7))
-    assert all(len(used) == 1 for used in found[:6]) and len(set.union(*found[:6])) == len(found[6]) == 3
+    result = within_patience(lambda: spread_evenly(work, 7))
+    assert all(len(used) == 1 for used in result[:6]) and len(set.union(*result[:6])) == len(result[6]) == 3
     assert begun[-1] == 6, "only when the others are done"
     assert within_patience(lambda: spread_evenly(lambda _: len(set(everyone(3))), 1)) == [3]
     pair = Barrier(2)

@@ -50,38 +50,38 @@ def test_distances_rank_rows_as_a_gaussian_s_density_does(width: int) -> None:
 def left(n: int = 4000) -> Any:
     """Distances of data and of rollouts that leave them step by step; an uncertainty that knows and one that errs."""
     draw = np.random.default_rng(1)
-    own, step = draw.exponential(size=25 * n), np.arange(n) % 4
+    data_distance, step = draw.exponential(size=25 * n), np.arange(n) % 4
     distance = draw.exponential(size=n) * (1 + step)
-    return own, distance, {"knows": distance**3, "errs": -distance, "same": np.ones(n)}, step
+    return data_distance, distance, {"knows": distance**3, "errs": -distance, "same": np.ones(n)}, step
 
 
 def test_the_share_outside_grows_as_rollouts_leave() -> None:
-    own, distance, uncertainties, step = left()
-    found = departure(distance, own, uncertainties, step)
+    data_distance, distance, uncertainties, step = left()
+    result = departure(distance, data_distance, uncertainties, step)
     # Of an exponential, 1 % lies beyond ln 100; of one s times as wide, 100 ^ (-1 / s) of it.
-    for place, here in enumerate(found.steps):
+    for place, here in enumerate(result.steps):
         mine = distance[step == place]
         assert (here.step, here.rows, here.distance) == (place + 1, 1000, pytest.approx(np.median(mine)))
         assert here.outside == pytest.approx(100 ** (-1 / (place + 1)), abs=0.03)
         assert here.spearman == pytest.approx({"knows": 1, "errs": -1, "same": np.nan}, nan_ok=True)
-        turned = departure(distance, own, {"turns": distance * (-1) ** step}, step)
+        turned = departure(distance, data_distance, {"turns": distance * (-1) ** step}, step)
         assert turned.steps[place].spearman["turns"] == pytest.approx((-1) ** place)
-    assert found.outside == pytest.approx(np.mean([here.outside for here in found.steps]))
-    assert (found.rows, found.distance, found.data_distance) == (4000, np.median(distance), np.median(own))
-    assert found.spearman == pytest.approx({"knows": 1, "errs": -1, "same": np.nan}, nan_ok=True)
-    json.dumps(asdict(found))
+    assert result.outside == pytest.approx(np.mean([here.outside for here in result.steps]))
+    assert (result.rows, result.distance, result.data_distance) == (4000, np.median(distance), np.median(data_distance))
+    assert result.spearman == pytest.approx({"knows": 1, "errs": -1, "same": np.nan}, nan_ok=True)
+    json.dumps(asdict(result))
 
 
 def test_regions_are_those_of_the_data() -> None:
-    own, distance, uncertainties, step = left()
-    regions = departure(distance, own, uncertainties, step).regions
+    data_distance, distance, uncertainties, step = left()
+    regions = departure(distance, data_distance, uncertainties, step).regions
     edges = [*(k / 10 for k in range(10)), 0.99, 1]
     assert [(r.low, r.high) for r in regions] == list(itertools.pairwise(edges))
     assert sum(r.rows for r in regions) == 4000 and sum(r.share for r in regions) == pytest.approx(1)
     order = np.argsort(np.argsort(distance))
     for r in regions:
-        low = np.quantile(own, r.low) if r.low else -1
-        high = np.quantile(own, r.high) if r.high < 1 else np.inf
+        low = np.quantile(data_distance, r.low) if r.low else -1
+        high = np.quantile(data_distance, r.high) if r.high < 1 else np.inf
         here = (distance > low) & (distance <= high)
         assert r.rows == here.sum() and r.share == pytest.approx(here.mean())
         assert r.mean == pytest.approx(
@@ -93,16 +93,16 @@ def test_regions_are_those_of_the_data() -> None:
 
 def test_rollouts_that_are_like_the_data_are_in_all_regions_alike() -> None:
     draw = np.random.default_rng(0)
-    found = departure(draw.normal(size=20000), draw.normal(size=20000), {}, np.zeros(20000))
-    assert found.outside == pytest.approx(0.01, abs=0.003)
-    assert [r.share for r in found.regions] == pytest.approx([*[0.1] * 9, 0.09, 0.01], abs=0.01)
+    result = departure(draw.normal(size=20000), draw.normal(size=20000), {}, np.zeros(20000))
+    assert result.outside == pytest.approx(0.01, abs=0.003)
+    assert [r.share for r in result.regions] == pytest.approx([*[0.1] * 9, 0.09, 0.01], abs=0.01)
 
 
 def test_a_region_without_rows_has_no_mean() -> None:
-    found = departure([0.0, 0.0], np.arange(100.0), {"a": [1.0, 2.0]}, [0, 0])
-    assert found.regions[0].mean == {"a": 1.5}
-    assert np.isnan(found.regions[-1].mean["a"]) and np.isnan(found.regions[-1].rank["a"])
-    assert [r.rows for r in found.regions] == [2, *[0] * 10]
+    result = departure([0.0, 0.0], np.arange(100.0), {"a": [1.0, 2.0]}, [0, 0])
+    assert result.regions[0].mean == {"a": 1.5}
+    assert np.isnan(result.regions[-1].mean["a"]) and np.isnan(result.regions[-1].rank["a"])
+    assert [r.rows for r in result.regions] == [2, *[0] * 10]
 
 
 def test_a_map_s_density_is_the_gaussian_s() -> None:

@@ -26,10 +26,10 @@ def sample(n: int = 2000, ties: bool = False) -> Any:
 @pytest.mark.parametrize("ties", [False, True])
 def test_regression_and_correlations_are_scipys(ties: bool) -> None:
     u, error = sample(ties=ties)
-    found, expected = relation(u, error), scipy.stats.linregress(u.astype("f8"), error.astype("f8"))
-    assert (found.slope, found.intercept) == pytest.approx((expected.slope, expected.intercept))
-    assert found.pearson == pytest.approx(expected.rvalue)
-    assert found.spearman == pytest.approx(scipy.stats.spearmanr(u, error).statistic)
+    result, expected = relation(u, error), scipy.stats.linregress(u.astype("f8"), error.astype("f8"))
+    assert (result.slope, result.intercept) == pytest.approx((expected.slope, expected.intercept))
+    assert result.pearson == pytest.approx(expected.rvalue)
+    assert result.spearman == pytest.approx(scipy.stats.spearmanr(u, error).statistic)
 
 
 def test_an_exact_line_and_an_exact_order() -> None:
@@ -42,11 +42,11 @@ def test_an_exact_line_and_an_exact_order() -> None:
 def test_the_calibration_is_by_tenths_of_the_uncertainty() -> None:
     u, error = sample()
     order = np.argsort(u)
-    for found, rows in zip(relation(u, error).calibration, order.reshape(10, 200), strict=True):
+    for result, rows in zip(relation(u, error).calibration, order.reshape(10, 200), strict=True):
         low, high = np.percentile(error[rows].astype("f8"), [10, 90])
-        assert found.rows == 200
-        assert (found.uncertainty, found.error) == pytest.approx((u[rows].mean(), error[rows].mean()), rel=1e-5)
-        assert (found.error_p10, found.error_p90) == pytest.approx((low, high), rel=1e-5)
+        assert result.rows == 200
+        assert (result.uncertainty, result.error) == pytest.approx((u[rows].mean(), error[rows].mean()), rel=1e-5)
+        assert (result.error_p10, result.error_p90) == pytest.approx((low, high), rel=1e-5)
 
 
 def test_rows_of_one_uncertainty_are_in_one_bin() -> None:
@@ -71,11 +71,11 @@ def test_bins_hold_every_row_once_in_order(rows: list[Any]) -> None:
     [([2, 2, 2], [1, 2, 6], np.nan), ([1, 2, 3], [4, 4, 4], 0.0), ([1], [1], np.nan), ([], [], np.nan)],
 )
 def test_nothing_goes_with_what_does_not_vary(u: Any, error: Any, slope: Any) -> None:
-    found = relation(u, error)
-    assert np.isnan([found.pearson, found.spearman]).all()
-    assert np.isnan(found.intercept) == np.isnan(slope)
-    assert found.slope == pytest.approx(slope, nan_ok=True)
-    assert sum(b.rows for b in found.calibration) == len(u)
+    result = relation(u, error)
+    assert np.isnan([result.pearson, result.spearman]).all()
+    assert np.isnan(result.intercept) == np.isnan(slope)
+    assert result.slope == pytest.approx(slope, nan_ok=True)
+    assert sum(b.rows for b in result.calibration) == len(u)
 
 
 def test_the_error_by_step() -> None:
@@ -93,16 +93,16 @@ def test_rows_without_a_true_error_are_counted_and_left_out() -> None:
     lost = error.copy()
     lost[::10], lost[50] = np.nan, np.inf
     kept = np.isfinite(lost)
-    found = diagnose({"a": u, "b": -u}, lost, step)
-    assert (found.rows, found.unknown) == (int(kept.sum()), int((~kept).sum()))
-    assert list(found.uncertainties) == ["a", "b"]
-    assert found.uncertainties["a"] == relation(u[kept], error[kept])
-    assert found.uncertainties["b"].pearson == pytest.approx(-found.uncertainties["a"].pearson)
-    assert found.steps == error_by_step(step[kept], error[kept])
-    json.dumps(asdict(found), allow_nan=False)
+    diagnosis = diagnose({"a": u, "b": -u}, lost, step)
+    assert (diagnosis.rows, diagnosis.unknown) == (int(kept.sum()), int((~kept).sum()))
+    assert list(diagnosis.uncertainties) == ["a", "b"]
+    assert diagnosis.uncertainties["a"] == relation(u[kept], error[kept])
+    assert diagnosis.uncertainties["b"].pearson == pytest.approx(-diagnosis.uncertainties["a"].pearson)
+    assert diagnosis.steps == error_by_step(step[kept], error[kept])
+    json.dumps(asdict(diagnosis), allow_nan=False)
 
 
 def test_no_row_at_all() -> None:
-    found = diagnose({"a": np.ones(3)}, np.full(3, np.nan), np.zeros(3))
-    assert (found.rows, found.unknown, found.steps) == (0, 3, [])
-    assert found.uncertainties["a"].calibration == []
+    diagnosis = diagnose({"a": np.ones(3)}, np.full(3, np.nan), np.zeros(3))
+    assert (diagnosis.rows, diagnosis.unknown, diagnosis.steps) == (0, 3, [])
+    assert diagnosis.uncertainties["a"].calibration == []

@@ -105,13 +105,15 @@ def test_what_misses_the_log_a_little_has_wider_intervals_and_much_has_no_say(
     judge: Judge, judged: Any, monkeypatch: pytest.MonkeyPatch, share: float, struck: list[str]
 ) -> None:
     """The allowance is a twentieth of what the better and the worse third returned, apart."""
-    known = judged["calibration"]
-    thirds = known["better third"]["return"]["value"] - known["worse third"]["return"]["value"]
+    calibration = judged["calibration"]
+    thirds = calibration["better third"]["return"]["value"] - calibration["worse third"]["return"]["value"]
     assert judged["struck_out"] == [] and judged["allowed"] == pytest.approx(0.05 * thirds)
-    off, before = share * judged["allowed"], max(checks["fqe"]["misses_by"] for checks in known.values())
+    off, before = share * judged["allowed"], max(checks["fqe"]["misses_by"] for checks in calibration.values())
 
     def calibrated(_: Judge, name: str) -> Any:
-        return known[name] | {"fqe": known[name]["fqe"] | {"misses_by": off if name == "worse third" else 0.0}}
+        return calibration[name] | {
+            "fqe": calibration[name]["fqe"] | {"misses_by": off if name == "worse third" else 0.0}
+        }
 
     monkeypatch.setattr(module, "_calibrated", calibrated)
     again = judgement(judge, list(POLICIES))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mopo_cli.evaluation.ranking import RANKINGS, Criterion, Evidence, best_first, rank_correlation, regret
 
-HIGH = Criterion("high", True, lambda known: known.model_return)
-LOW = Criterion("low", False, lambda known: known.model_return)
+HIGH = Criterion("high", True, lambda evidence: evidence.model_return)
+LOW = Criterion("low", False, lambda evidence: evidence.model_return)
 distinct = st.lists(st.integers(-1000, 1000), min_size=3, max_size=12, unique=True)
 
 
@@ -78,8 +78,8 @@ def test_offline_judges_by_the_penalised_return_first_and_each_criterion_reads_i
     criteria = RANKINGS["offline"].criteria
     assert RANKINGS["offline"].metric is None
     assert next(iter(criteria)) == "penalised-return"
-    known = Evidence({"q": 5.0, "alpha": 6.0}, 1.0, 2.0, 3.0, 4.0, 0.5)
-    assert {name: (c.value(known), c.highest) for name, c in criteria.items()} == {
+    evidence = Evidence({"q": 5.0, "alpha": 6.0}, 1.0, 2.0, 3.0, 4.0, 0.5)
+    assert {name: (c.value(evidence), c.highest) for name, c in criteria.items()} == {
         "penalised-return": (1.0, True),
         "model-return": (2.0, True),
         "uncertainty": (3.0, False),

@@ -100,11 +100,11 @@ def wait(pid: int, seconds: float) -> int | None:
 
 def at_work(place: Path) -> set[int]:
     """The processes whose working directory is the place."""
-    found = set()
+    results = set()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            found |= {int(entry.name)} if os.readlink(entry / "cwd") == str(place) else set()
-    return found
+            results |= {int(entry.name)} if os.readlink(entry / "cwd") == str(place) else set()
+    return results
 
 
 def attempt(site: Site, line: str, chance: random.Random, moment: float, signum: int, helper: bool) -> Any:

@@ -98,10 +98,10 @@ ODD: list[Any] = [
 
 def run(line: str) -> tuple[int, str]:
     """Exit code and what a command told, in this process."""
-    told, out = io.StringIO(), io.StringIO()
-    with redirect_stderr(told), redirect_stdout(out):
+    errors, out = io.StringIO(), io.StringIO()
+    with redirect_stderr(errors), redirect_stdout(out):
         code = mopo(line.split())
-    return code, told.getvalue()
+    return code, errors.getvalue()
 
 
 def stop_after(looks: int, line: str) -> None:
@@ -119,10 +119,10 @@ def stop_after(looks: int, line: str) -> None:
 
     Stage.should_stop = should_stop  # type: ignore[method-assign]
     try:
-        code, told = run(line)
+        code, output = run(line)
     finally:
         Stage.should_stop = look  # type: ignore[method-assign]
-    assert code == 143, told
+    assert code == 143, output
 
 
 def write_own_logs() -> None:
@@ -148,11 +148,11 @@ def prepare() -> dict[str, Path]:
     write_own_logs()
     for stage in STAGES:
         data = f" --dataset {DATASET}" if stage == "fetch-data" else " --threads 1"
-        code, told = run(f"{stage} --run runs/tiny --config tiny.yaml{data}")
-        assert code == 0, told
+        code, output = run(f"{stage} --run runs/tiny --config tiny.yaml{data}")
+        assert code == 0, output
     for line in (f"ablate {ABLATE}", f"rollout {TINY_STEPS}", f"fetch-data {BEHAVIOUR} 300"):
-        code, told = run(line)
-        assert code == 0, told
+        code, output = run(line)
+        assert code == 0, output
     (RUN.parent / "current").write_text("tiny\n")
     stop_after(2, f"train-policy {STOPPED}")
     stop_after(2, f"train-model {TINY_STEPS} --max-epochs 3 --force")
@@ -231,23 +231,23 @@ def outcome(line: str, limit: int) -> tuple[str, str]:
     if (child := os.fork()) == 0:
         os.setsid()
         signal.alarm(limit)
-        code, told = 1, "no answer"
+        code, output = 1, "no answer"
         try:
-            code, told = run(line)
+            code, output = run(line)
         finally:
-            os.write(writer, f"{code}\n{told[-60_000:]}".encode(errors="replace"))
+            os.write(writer, f"{code}\n{output[-60_000:]}".encode(errors="replace"))
             os._exit(0)
     os.close(writer)
     with open(reader, errors="replace") as pipe:
-        code_text, _, told = pipe.read().partition("\n")
+        code_text, _, output = pipe.read().partition("\n")
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        return ("hang" if os.WTERMSIG(status) == signal.SIGALRM else f"signal {os.WTERMSIG(status)}"), told
+        return ("hang" if os.WTERMSIG(status) == signal.SIGALRM else f"signal {os.WTERMSIG(status)}"), output
     code = int(code_text)
-    errors = sum(text.startswith("Error: ") for text in told.splitlines())
-    if code == 1 or "Traceback" in told:
-        return "traceback", told
-    return ("done" if code == 0 else "refused" if 2 <= code <= 5 and errors == 1 else f"exit {code}"), told
+    errors = sum(text.startswith("Error: ") for text in output.splitlines())
+    if code == 1 or "Traceback" in output:
+        return "traceback", output
+    return ("done" if code == 0 else "refused" if 2 <= code <= 5 and errors == 1 else f"exit {code}"), output
 
 
 def restore(kept: Path) -> None:
@@ -295,14 +295,14 @@ def mutations(options: Any) -> int:
         line = template.format(path=path)
         for word, meant in (("ABLATE", ABLATE), ("STOPPED", STOPPED), ("BEHAVIOUR", BEHAVIOUR)):
             line = line.replace(word, meant)
-        came, told = outcome(line, options.limit)
+        came, output = outcome(line, options.limit)
         if came == "done" and changed and way != "edited and recorded" and is_used(name, line):
             came = "accepted"
         counts.setdefault(name, Counter())[came] += 1
         if came not in ("done", "refused"):
             faults += 1
             shutil.copy(path, work / f"wrong-{turn}{path.suffix}")
-            print(f"{work}/wrong-{turn}: {name} {way}: {came}: {line}\n{told[-600:]}", flush=True)
+            print(f"{work}/wrong-{turn}: {name} {way}: {came}: {line}\n{output[-600:]}", flush=True)
         restore(work / "kept")
         path.write_bytes(before)
     for name, words in counts.items():

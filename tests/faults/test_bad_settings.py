@@ -136,8 +136,8 @@ LOGGED = "fetch-data --run runs/new --dataset generate:InvertedPendulum-v5"
     ],
 )
 def test_what_would_not_fit_into_memory(tiny_run: Path, refuses: Any, bounded: None, line: str, said: str) -> None:
-    own = "" if line.startswith("fetch-data") else " --config tiny.yaml --force --threads 1"
-    refuses(f"{line}{own} --device cpu" if "evaluate" not in line else f"{line}{own}", 3, said)
+    more = "" if line.startswith("fetch-data") else " --config tiny.yaml --force --threads 1"
+    refuses(f"{line}{more} --device cpu" if "evaluate" not in line else f"{line}{more}", 3, said)
 
 
 def test_a_grid_that_nobody_could_train(tiny_run: Path, refuses: Any) -> None:

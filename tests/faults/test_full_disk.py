@@ -50,9 +50,9 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize("stage", LINES)
 def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: str, limit: int) -> None:
     before = tree(tiny_run)
-    code, told = limited(LINES[stage], limit)
-    assert code in (0, 4), told
-    assert "Traceback" not in told and told.count("Error: ") == (code == 4), told
+    code, output = limited(LINES[stage], limit)
+    assert code in (0, 4), output
+    assert "Traceback" not in output and output.count("Error: ") == (code == 4), output
     if code == 0:
         for record in read_json(tiny_run / "run.json")["stages"].values():
             for file in record["outputs"].values():
@@ -69,8 +69,8 @@ def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: s
 def test_a_disk_that_fills_up_while_metrics_are_logged(tiny_run: Path, line: str) -> None:
     before = tree(tiny_run)
     longer = f"{line.replace('epochs 1', 'epochs 40')} --force"
-    code, told = limited(longer, 3_000)
-    assert code == 4 and told.count("Error: ") == 1 and "Traceback" not in told
-    assert "/live/" in told and "File too large" in told
+    code, output = limited(longer, 3_000)
+    assert code == 4 and output.count("Error: ") == 1 and "Traceback" not in output
+    assert "/live/" in output and "File too large" in output
     assert tree(tiny_run) == before
     assert main(longer.split()) == 0

@@ -43,7 +43,7 @@ class Check:
     folder: Path
     seconds: float = 0.0
     name: str = ""
-    found: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -53,8 +53,8 @@ class Check:
 
     def note(self, **values: Any) -> None:
         """Keep what the step has found, also if it is ended later."""
-        self.found |= values
-        write(self.result, self.found)
+        self.figures |= values
+        write(self.result, self.figures)
 
     @property
     def result(self) -> Path:
@@ -139,12 +139,12 @@ def run_step(step: Step, check: Check) -> dict[str, Any]:
         if code is None:
             os.kill(pid, signal.SIGKILL)  # where it has no group of its own yet
             os.waitpid(pid, 0)
-    found = json.loads(check.result.read_text()) if check.result.exists() else {}
+    result = json.loads(check.result.read_text()) if check.result.exists() else {}
     status = "timeout" if code is None else "failed" if code else "ok"
     if status != "ok":
-        found.setdefault("why", "its time was up" if code is None else f"it ended with {code}")
-        found["log"] = check.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
-    return {"status": status, "seconds": round(time.monotonic() - started, 1), **found}
+        result.setdefault("why", "its time was up" if code is None else f"it ended with {code}")
+        result["log"] = check.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+    return {"status": status, "seconds": round(time.monotonic() - started, 1), **result}
 
 
 def about(check: Check) -> None:

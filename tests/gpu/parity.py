@@ -33,23 +33,23 @@ def parity(check: Check) -> None:
     use_threads(1)
     steps, names = (16, ["sac", "drop"]) if check.quick else (200, list(NAMES))
     wrong: list[str] = []
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     left = check.left
     for precision in _PRECISIONS:
         spent, left = left - check.left, check.left
         if spent > left or not can_multiply(precision, torch.device(check.device)):
             continue
-        found[precision] = {}
+        results[precision] = {}
         for name in ["train-model", *names]:
             train = partial(_fitted, check) if name == "train-model" else partial(_trained, check, name)
             (eager, _), (again, _) = train(precision, steps, None), train(precision, steps, None)
             recorded, engine = train(precision, steps, recorder_of(check))
             off, floor = difference(recorded, eager), difference(again, eager)
-            found[precision][name] = {"difference": off, "eager_twice": floor, "doubt": engine.doubt}
+            results[precision][name] = {"difference": off, "eager_twice": floor, "doubt": engine.doubt}
             if engine.doubt is not None or not off <= ALIKE + 10 * floor:
                 wrong.append(f"{name} in {precision}: {engine.doubt or f'differs by {off:.2g}'}")
-            check.note(steps=steps, precisions=found)
-    check.note(largest=max(each["difference"] for of in found.values() for each in of.values()))
+            check.note(steps=steps, precisions=results)
+    check.note(largest=max(each["difference"] for of in results.values() for each in of.values()))
     if wrong:
         raise Failed("; ".join(wrong))
 

@@ -117,7 +117,7 @@ def memory(check: Check) -> None:
         line = f"--method {method} --seeds {seeds} --name {method}-{seeds} {schedule}"
         estimate = policy_bytes(some, rows, shapes.rows, device, 0, some.h, seeds)
         needed.append((f"train-policy, {method}, {seeds} seeds", line, estimate))
-    found, wrong = {}, []
+    result, wrong = {}, []
     for name, line, estimate in needed:
         gc.collect()
         if check.device == "cuda":
@@ -127,8 +127,8 @@ def memory(check: Check) -> None:
         if name == "train-model":
             run_mopo(check, f"select-elites --run runs/hopper --config {sizes_file(check)} --force")
         peak, total = _peak_bytes(check), sum(estimate.values())
-        found[name] = {"peak_bytes": peak, "estimate_bytes": total, "share": total / peak, "parts": estimate}
-        check.note(memory=found)
+        result[name] = {"peak_bytes": peak, "estimate_bytes": total, "share": total / peak, "parts": estimate}
+        check.note(memory=result)
         if check.device == "cuda" and not _LOW <= total / peak <= _HIGH:
             wrong.append(f"{name}: the estimate is {total / peak:.2f} of what is taken")
     if wrong:

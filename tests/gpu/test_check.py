@@ -28,24 +28,24 @@ def test_every_step_runs_and_says_what_it_finds(tmp_path: Path) -> None:
     document = json.loads(output.read_text())
     assert done.code == 0 and document["ok"] and document["quick"], done.out
     assert document["about"]["torch"] == torch.__version__
-    found = document["steps"]
-    assert list(found) == list(BUDGETS) and all(step["status"] == "ok" for step in found.values())
-    assert found["tests"]["tests"] == found["tests"]["skipped"] == 1
-    for of in found["parity"]["precisions"].values():
+    result = document["steps"]
+    assert list(result) == list(BUDGETS) and all(step["status"] == "ok" for step in result.values())
+    assert result["tests"]["tests"] == result["tests"]["skipped"] == 1
+    for of in result["parity"]["precisions"].values():
         assert {"train-model", "sac", "drop"} == of.keys()
         assert all(each == {"difference": 0.0, "eager_twice": 0.0, "doubt": None} for each in of.values())
-    assert found["parity"]["precisions"].keys() == {"fp32", "bf16"} and found["parity"]["largest"] == 0
-    assert found["quickstart"]["evaluation"]["return_mean"] > 0
-    assert found["bench"]["seeds"]["2"]["rates"]["policy updates, 2 seeds"] > 0
-    profiles = found["hopper"]["profiles"]
+    assert result["parity"]["precisions"].keys() == {"fp32", "bf16"} and result["parity"]["largest"] == 0
+    assert result["quickstart"]["evaluation"]["return_mean"] > 0
+    assert result["bench"]["seeds"]["2"]["rates"]["policy updates, 2 seeds"] > 0
+    profiles = result["hopper"]["profiles"]
     assert profiles.keys() == {f"train-{what}, {how}" for what in ("model", "policy") for how in ("recorded", "eager")}
     for each in profiles.values():
         assert each["launches_per_update"] > 50 and 0 < each["busy_share"] <= 1 and each["doubt"] is None
         assert 0 <= each["gap_median_us"] <= each["gap_90_percent_us"] <= each["gap_longest_us"]
-    assert found["hopper"]["train-policy_seconds"] > 0 and not found["hopper"]["full_epochs"]
-    assert list(found["memory"]["memory"])[:2] == ["train-model", "train-policy, mopo, 1 seeds"]
-    assert all(each["peak_bytes"] > each["estimate_bytes"] > 0 for each in found["memory"]["memory"].values())
-    assert found["resume"] | {"seconds": 0} == {
+    assert result["hopper"]["train-policy_seconds"] > 0 and not result["hopper"]["full_epochs"]
+    assert list(result["memory"]["memory"])[:2] == ["train-model", "train-policy, mopo, 1 seeds"]
+    assert all(each["peak_bytes"] > each["estimate_bytes"] > 0 for each in result["memory"]["memory"].values())
+    assert result["resume"] | {"seconds": 0} == {
         **{"status": "ok", "seconds": 0, "checkpoints": 1, "resumed": True, "differences": [0.0, 0.0]}
     }
 
@@ -159,8 +159,8 @@ def test_without_a_gpu_it_says_so_in_one_sentence(tmp_path: Path, capfd: pytest.
 
 
 def test_gaps_and_the_busy_share_are_those_of_what_runs_at_once() -> None:
-    found = occupancy([(10, 20), (0, 4), (12, 15), (30, 40), (20, 24)])
-    assert found == pytest.approx(
+    result = occupancy([(10, 20), (0, 4), (12, 15), (30, 40), (20, 24)])
+    assert result == pytest.approx(
         {"busy_share": 28 / 40, "gap_median_us": 3.0, "gap_90_percent_us": 6.0, "gap_longest_us": 6.0}
     )
     assert occupancy([(3, 5)])["busy_share"] == 1 and set(occupancy([]).values()) == {None}
@@ -179,9 +179,9 @@ def test_a_gpu_s_launches_and_kernels_are_counted() -> None:
         event("Memcpy DtoD", "CUDA", 18, 20),
         event("mopo", "CUDA", 0, 100, is_user_annotation=True),
     ]
-    found = summary(events, 2, cuda=True)
-    assert (found["launches_per_update"], found["kernels_per_update"]) == (1.5, 1.0)
-    assert (found["busy_share"], found["gap_longest_us"]) == (0.6, 4.0)
+    result = summary(events, 2, cuda=True)
+    assert (result["launches_per_update"], result["kernels_per_update"]) == (1.5, 1.0)
+    assert (result["busy_share"], result["gap_longest_us"]) == (0.6, 4.0)
 
 
 def test_the_difference_is_the_largest_and_what_is_no_number_is_infinite() -> None:

@@ -28,7 +28,7 @@ def test_adam_against_torch(decayed: bool) -> None:
     theirs = flat.double().requires_grad_()
     optimiser = torch.optim.Adam([theirs], lr=3e-3)
     grads = normal(300, 3, 50, name="gradients") * torch.logspace(-6, 2, 50)
-    found, adam = stepped(flat, grads, decay, 3e-3)
+    result, adam = stepped(flat, grads, decay, 3e-3)
     for grad in grads:
         loss = (theirs * grad.double()).sum()
         if decay is not None:
@@ -36,8 +36,8 @@ def test_adam_against_torch(decayed: bool) -> None:
         (theirs.grad,) = torch.autograd.grad(loss, theirs)
         optimiser.step()
     assert adam.steps == 300
-    torch.testing.assert_close(found.double(), theirs.detach(), atol=3e-5, rtol=0)
-    assert (found - flat).abs().mean() > 1e-2
+    torch.testing.assert_close(result.double(), theirs.detach(), atol=3e-5, rtol=0)
+    assert (result - flat).abs().mean() > 1e-2
 
 
 def test_each_step_is_of_the_parameters_it_is_given() -> None:
@@ -54,13 +54,13 @@ def test_each_step_is_of_the_parameters_it_is_given() -> None:
 def test_two_steps_by_hand() -> None:
     """Kingma & Ba 2015, algorithm 1, in numpy."""
     flat, grads, decay = normal(2, 7), normal(2, 2, 7, name="g"), torch.linspace(0, 1, 7)
-    found, adam = stepped(flat, grads, decay, 0.1)
+    result, adam = stepped(flat, grads, decay, 0.1)
     w, first, second = flat.double().numpy(), 0.0, 0.0
     for t, raw in enumerate(grads.double().numpy(), 1):
         g = raw + decay.double().numpy() * w
         first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
         w = w - 0.1 * first / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
-    np.testing.assert_allclose(found, w, atol=1e-6)
+    np.testing.assert_allclose(result, w, atol=1e-6)
     np.testing.assert_allclose(adam.first, first, atol=1e-6)
     np.testing.assert_allclose(adam.second, second, rtol=1e-4)
 
@@ -75,8 +75,8 @@ def test_a_stack_is_stepped_as_each_member_alone_with_any_number_of_threads(
     decay = torch.linspace(0.1, 1, size) if decayed else None
     stacked, adam = stepped(start, grads, decay)
     for m in range(members):
-        alone, own = stepped(start[m : m + 1], grads[:, m : m + 1], decay)
-        for one, all_ in ((alone, stacked), (own.first, adam.first), (own.second, adam.second)):
+        alone, adam_alone = stepped(start[m : m + 1], grads[:, m : m + 1], decay)
+        for one, all_ in ((alone, stacked), (adam_alone.first, adam.first), (adam_alone.second, adam.second)):
             assert torch.equal(one[0], all_[m]), m
     for count in (2, 3):
         use_threads(count)
@@ -107,8 +107,8 @@ def test_what_is_not_a_number_stays_in_its_member() -> None:
     grads = normal(5, 3, 20, name="g")
     expected, _ = stepped(normal(3, 20), grads)
     grads[2, 1, 4] = torch.nan
-    found, _ = stepped(normal(3, 20), grads)
-    assert found[1, 4].isnan() and torch.equal(found[[0, 2]], expected[[0, 2]])
+    result, _ = stepped(normal(3, 20), grads)
+    assert result[1, 4].isnan() and torch.equal(result[[0, 2]], expected[[0, 2]])
 
 
 def test_restored_it_goes_on_as_if_never_stopped() -> None:

@@ -78,10 +78,10 @@ def test_against_numpy_with_the_same_roundings(sizes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("sizes", SIZES)
 def test_it_is_near_the_full_numbers_and_not_the_same(sizes: tuple[int, ...]) -> None:
     of, x = networks(2, sizes), normal(2, 256, sizes[0], name="x")
-    found = everything(of, x, torch.ones(2, 256, sizes[-1]))
+    result = everything(of, x, torch.ones(2, 256, sizes[-1]))
     full = everything(replace(of, products="fp32"), x, torch.ones(2, 256, sizes[-1]))
     # A slope jumps where rounding moves a unit across 0, one by the parameters averages that over the rows.
-    for one, other, most in zip(found, full, (0.01, 0.03, 0.1), strict=True):
+    for one, other, most in zip(result, full, (0.01, 0.03, 0.1), strict=True):
         assert 0 < (one - other).norm() < most * other.norm()
 
 
@@ -98,19 +98,19 @@ def test_a_network_of_a_stack_is_bit_for_bit_the_same_alone(threads: int, use_th
     of, x, grad = networks(3, SIZES[1]), normal(3, 50, 9, name="x"), normal(3, 50, 4, name="g")
     stacked = everything(of, x, grad)
     for m in range(3):
-        own = slice(m, m + 1)
-        alone = everything(Parameters(of.layout, of.flat[own].clone(), "bf16"), x[own].clone(), grad[own].clone())
-        assert all(torch.equal(one, whole[own]) for one, whole in zip(alone, stacked, strict=True))
+        rows = slice(m, m + 1)
+        alone = everything(Parameters(of.layout, of.flat[rows].clone(), "bf16"), x[rows].clone(), grad[rows].clone())
+        assert all(torch.equal(one, whole[rows]) for one, whole in zip(alone, stacked, strict=True))
 
 
 def test_blocks_of_rows_are_reduced_as_well() -> None:
     of, x = networks(2, SIZES[0]), normal(2, 60, 5, name="x")
     blocks = [(part.contiguous(),) for part in x.split(20, dim=1)]
-    found = Parameters(of.layout, torch.zeros_like(of.flat))
-    values = differentiate_terms(of, [Term(inputs, (), torch.ones_like) for inputs in blocks], found)
+    result = Parameters(of.layout, torch.zeros_like(of.flat))
+    values = differentiate_terms(of, [Term(inputs, (), torch.ones_like) for inputs in blocks], result)
     out, by_flat, _ = everything(of, x, torch.ones(2, 60, 1))
     torch.testing.assert_close(torch.cat(values, dim=1), out, rtol=0.01, atol=0.01)
-    assert (found.flat - by_flat).norm() < 0.01 * by_flat.norm()
+    assert (result.flat - by_flat).norm() < 0.01 * by_flat.norm()
     full = everything(replace(of, products="fp32"), x, torch.ones(2, 60, 1))
     assert not torch.equal(torch.cat(values, dim=1), full[0])
 
@@ -120,12 +120,12 @@ def test_the_dynamics_likelihood(layers: int) -> None:
     layout = gaussian_layout(5, 4, 40, layers)
     flat = initial(layout, [stream(k, "test/model") for k in range(2)], truncated_normal, zeros)
     x, target = normal(2, 300, 5, name="x"), normal(2, 300, 4, name="t")
-    found = {}
+    results = {}
     for precision in ("bf16", "fp32"):
         into = Parameters(layout, torch.zeros_like(flat))
         networks = Parameters(layout, flat, precision)
-        found[precision] = likelihood_gradient(networks, x, target, into).loss, into.flat
-    for one, other in zip(*found.values(), strict=True):
+        results[precision] = likelihood_gradient(networks, x, target, into).loss, into.flat
+    for one, other in zip(*results.values(), strict=True):
         assert one.dtype == torch.float32
         assert torch.equal(one, other) if layers == 1 else 0 < (one - other).norm() < 0.02 * other.norm()
 

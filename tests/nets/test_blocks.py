@@ -64,11 +64,11 @@ def test_alone_as_in_a_stack_bit_for_bit_on_any_number_of_threads(use_threads: C
     of, blocks = networks(6), asked(3)
     values, gradient = learn(of, blocks)
     for m in range(3):
-        own = slice(2 * m, 2 * m + 2)
-        alone = Parameters(of.layout, of.flat[own].clone())
+        rows = slice(2 * m, 2 * m + 2)
+        alone = Parameters(of.layout, of.flat[rows].clone())
         their_values, theirs = learn(alone, [(s[m : m + 1].clone(), a[m : m + 1].clone()) for s, a in blocks])
-        assert torch.equal(theirs, gradient[own])
-        assert all(torch.equal(one, all_of[own]) for one, all_of in zip(their_values, values, strict=True))
+        assert torch.equal(theirs, gradient[rows])
+        assert all(torch.equal(one, all_of[rows]) for one, all_of in zip(their_values, values, strict=True))
     for threads in (2, 3):
         use_threads(threads)
         again, same = learn(of, blocks)

@@ -39,9 +39,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Choice, float], Callab
 def test_each_kind_has_the_library_that_is_faster(machine: Callable[..., Callable[[], float]], kind: Kind) -> None:
     wanted: Choice = {**all_by("mkl"), kind: "onednn"}
     before = libraries.in_use()
-    found = fastest(machine(wanted, 2.0), time.perf_counter)
-    assert found.choice == wanted and libraries.in_use() == before
-    assert found.speeds[kind] == pytest.approx({"onednn": 1000.0, "mkl": 500.0})
+    result = fastest(machine(wanted, 2.0), time.perf_counter)
+    assert result.choice == wanted and libraries.in_use() == before
+    assert result.speeds[kind] == pytest.approx({"onednn": 1000.0, "mkl": 500.0})
 
 
 def test_of_nearly_equal_ones_it_is_mkl(machine: Callable[..., Callable[[], float]]) -> None:
@@ -78,8 +78,8 @@ def test_where_onednn_is_not_all_is_mkl_s(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "_SURE", 0.0)
     monkeypatch.setattr(module, "_SIZES", dict.fromkeys(module._SIZES, ((20, 20, 20),)))
     monkeypatch.setattr(products, "_by_onednn", lambda left, right, *_: left @ right)
-    found = fastest(itertools.count().__next__, time.perf_counter)
-    assert found.choice == {kind: "onednn" if kind.startswith("float32") else "mkl" for kind in KINDS}
+    result = fastest(itertools.count().__next__, time.perf_counter)
+    assert result.choice == {kind: "onednn" if kind.startswith("float32") else "mkl" for kind in KINDS}
 
 
 def test_the_products_that_are_measured_are_of_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,11 +75,11 @@ def autograd(networks: Parameters, x: Tensor, target: Tensor) -> tuple[Tensor, T
 def learned(networks: Parameters, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """What `likelihood_gradient` gives: losses, gradient."""
     into = Parameters(networks.layout, torch.zeros_like(networks.flat))
-    found = likelihood_gradient(networks, x, target, into)
+    result = likelihood_gradient(networks, x, target, into)
     views = networks.layout.views(into.flat)
-    for slope, view in ((found.by_max, views["max_logvar"]), (found.by_min, views["min_logvar"])):
+    for slope, view in ((result.by_max, views["max_logvar"]), (result.by_min, views["min_logvar"])):
         assert torch.allclose(slope, view, rtol=0, atol=0, equal_nan=True)
-    return found.loss, into.flat
+    return result.loss, into.flat
 
 
 @pytest.mark.parametrize(("hidden", "layers", "outputs"), [(9, 3, 4), (33, 1, 1), (16, 4, 18)])
@@ -229,8 +229,8 @@ def test_a_network_is_bit_for_bit_the_same_alone_and_on_any_number_of_threads(
 
     def everything(members: slice) -> list[Tensor]:
         some = Parameters(networks.layout, networks.flat[members].clone())
-        own = x[members].clone(), target[members].clone()
-        return [*learned(some, *own), *gaussians(some, x[0])]
+        part = x[members].clone(), target[members].clone()
+        return [*learned(some, *part), *gaussians(some, x[0])]
 
     expected = everything(slice(None))
     assert all(torch.equal(a, b) for a, b in zip(learned(networks, x, target), expected, strict=False))
@@ -282,8 +282,8 @@ def test_what_is_not_a_number_stays_in_its_network() -> None:
     networks, x, target = drawn(), normal(3, 16, 5), normal(3, 16, 4, name="targets")
     expected = learned(networks, x, target)
     networks.parts[1]["w1"][2, 3] = torch.nan
-    found = learned(networks, x, target)
-    for now, before in zip(found, expected, strict=True):
+    result = learned(networks, x, target)
+    for now, before in zip(result, expected, strict=True):
         assert torch.equal(now[[0, 2]], before[[0, 2]]) and now[1].isnan().any()
 
 

@@ -68,9 +68,9 @@ def test_values_against_numpy_by_hand() -> None:
     flat = layout.pack(
         {"w0": torch.tensor([w0]), "b0": torch.tensor([b0]), "w1": torch.tensor([w1]), "b1": torch.tensor([b1])}
     )
-    (found,) = evaluate((Parameters(layout, flat), (torch.tensor([[[1.0, 1.0], [-4.0, 1.0]]]),)))
+    (result,) = evaluate((Parameters(layout, flat), (torch.tensor([[[1.0, 1.0], [-4.0, 1.0]]]),)))
     # Row 1: hidden 3.5 and -1.5 -> 0; row 2: -1.5 -> 0 and 3.5.
-    assert found.out.flatten().tolist() == [3 * 3.5 + 0.25, -2 * 3.5 + 0.25]
+    assert result.out.flatten().tolist() == [3 * 3.5 + 0.25, -2 * 3.5 + 0.25]
 
 
 def test_consecutive_networks_look_at_the_same_inputs_put_next_to_one_another() -> None:
@@ -103,9 +103,9 @@ def test_stacks_side_by_side_are_each_as_by_themselves(use_threads: Callable[[in
     ]
     for count in (1, 3):
         use_threads(count)
-        found = evaluate(*asked)
-        assert len(found) == 3
-        for together, (of, inputs) in zip(found, asked, strict=True):
+        result = evaluate(*asked)
+        assert len(result) == 3
+        for together, (of, inputs) in zip(result, asked, strict=True):
             assert together.networks is of
             (alone,) = evaluate((of, inputs))
             assert torch.equal(together.out, alone.out)
@@ -118,9 +118,9 @@ def test_stacks_side_by_side_are_each_as_by_themselves(use_threads: Callable[[in
 def test_forward_and_collect_are_evaluate_in_two_steps() -> None:
     of, x, grad = networks(4, (5, 8, 2)), normal(2, 9, 5, name="i"), normal(4, 9, 2, name="g")
     (expected,) = evaluate((of, (x,)))
-    found = collect(of, [forward(of, u, (x,)) for u in range(4)])
-    assert torch.equal(found.out, expected.out) and found.networks is of
-    assert torch.equal(input_slope(found, grad, 0), input_slope(expected, grad, 0))
+    result = collect(of, [forward(of, u, (x,)) for u in range(4)])
+    assert torch.equal(result.out, expected.out) and result.networks is of
+    assert torch.equal(input_slope(result, grad, 0), input_slope(expected, grad, 0))
 
 
 def everything(of: Parameters, x: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
@@ -142,11 +142,11 @@ def test_a_member_is_bit_for_bit_the_same_alone_and_on_any_number_of_threads(
     x, grad = (rows[..., 1:4], rows[..., 5 : sizes[0] + 2]), normal(6, batch, sizes[-1], name="g")
     expected = everything(of, x, grad)
     for m in range(3):
-        own = slice(2 * m, 2 * m + 2)
-        alone = Parameters(of.layout, of.flat[own].clone())
+        span = slice(2 * m, 2 * m + 2)
+        alone = Parameters(of.layout, of.flat[span].clone())
         columns = tuple(part[m : m + 1].clone() for part in x)
-        for single, stack in zip(everything(alone, columns, grad[own].clone()), expected, strict=True):
-            assert torch.equal(single, stack[own])
+        for single, stack in zip(everything(alone, columns, grad[span].clone()), expected, strict=True):
+            assert torch.equal(single, stack[span])
     for count in (2, 3):
         use_threads(count)
         for _ in range(5):
@@ -163,9 +163,9 @@ def test_a_unit_that_is_off_has_no_slope_not_even_at_zero() -> None:
     (evaluated,) = evaluate((of, (x,)))
     into = Parameters(of.layout, torch.full_like(of.flat, 7.0))
     differentiate(evaluated, 0, grad, into)
-    found = into.parts[0]
-    assert (found["w0"][:, 1] == 0).all() and (found["w0"][:, [0, 2, 3]] > 0).all()
-    assert (found["w1"][1] == 0).all() and found["b0"][0, 1] == 0
+    result = into.parts[0]
+    assert (result["w0"][:, 1] == 0).all() and (result["w0"][:, [0, 2, 3]] > 0).all()
+    assert (result["w1"][1] == 0).all() and result["b0"][0, 1] == 0
     slope = input_slope(evaluated, grad, 0)
     of.parts[0]["w1"][1] = 100.0  # of the unit that is off
     assert torch.equal(input_slope(evaluated, grad, 0), slope)
@@ -174,13 +174,13 @@ def test_a_unit_that_is_off_has_no_slope_not_even_at_zero() -> None:
 @pytest.mark.parametrize("rows", [0, 1, 37, 1024, 1025, 2500])
 def test_predict_gives_every_row_its_value(rows: int, use_threads: Callable[[int], None]) -> None:
     of, x = networks(1, (5, 20, 3)), normal(rows + 1, 5, name="i")[1:]
-    found = predict(of, x)
-    assert found.shape == (rows, 3)
+    result = predict(of, x)
+    assert result.shape == (rows, 3)
     expected = plain(of.layout, of.flat.double(), x.double()[None])[0]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
     for count in (2, 3):
         use_threads(count)
-        assert torch.equal(predict(of, x), found)
+        assert torch.equal(predict(of, x), result)
 
 
 def test_a_row_s_prediction_is_the_same_in_any_tensor() -> None:

@@ -56,8 +56,8 @@ def test_of_coarser_numbers_and_of_finer_ones(shape: tuple[int, int, int]) -> No
     product_into(out, left.bfloat16(), right.bfloat16())
     assert (coarse.dtype, out.dtype) == (torch.bfloat16, torch.float32)
     scale = 1 + np.abs(fine.numpy()).max()
-    for found in (coarse.float(), out):
-        np.testing.assert_allclose(found / scale, fine / scale, atol=0.02)
+    for result in (coarse.float(), out):
+        np.testing.assert_allclose(result / scale, fine / scale, atol=0.02)
 
 
 @pytest.mark.usefixtures("library")
@@ -67,12 +67,12 @@ def test_silu_of_a_product(shape: tuple[int, int, int], dtype: torch.dtype) -> N
     """In bfloat16 right to half of its last digit, or, where the product itself is rounded, to that digit."""
     rows, inner, columns = shape
     left, right, bias = (draw(*size).to(dtype) for size in ((rows, inner), (inner, columns), (1, columns)))
-    found = product_silu(left, right / inner**0.5, bias)
+    result = product_silu(left, right / inner**0.5, bias)
     exact = left.double() @ (right / inner**0.5).double() + bias.double()
     wanted = exact * torch.sigmoid(exact)
-    assert found.dtype == dtype and found.shape == (rows, columns)
+    assert result.dtype == dtype and result.shape == (rows, columns)
     digit = 1e-5 if dtype == torch.float32 else 2.0**-8 if "bfloat16 silu" in (libraries.to_onednn or ()) else 2.0**-7
-    np.testing.assert_allclose(found.double(), wanted, rtol=1.01 * digit, atol=1e-5 if digit < 2.0**-7 else digit)
+    np.testing.assert_allclose(result.double(), wanted, rtol=1.01 * digit, atol=1e-5 if digit < 2.0**-7 else digit)
 
 
 # Of each kind a product that is of it; of the first, both functions.

@@ -151,12 +151,12 @@ def test_at_the_singular_vectors_the_gradient_is_that_of_the_exact_division(matr
     """Against the closed form (G - <G, W / sigma> u v') / sigma and against differences of numpy's W / sigma(W)."""
     weight, upstream = (weights(4, 3, 5, name=name, dtype=torch.float64) for name in "wg")
     _, right, _ = converged(weight, vectors(matrices, 5).double())
-    found = stacked(gradient(weight, right, upstream), matrices)
+    result = stacked(gradient(weight, right, upstream), matrices)
     raw, g = stacked(weight, matrices), stacked(upstream, matrices)
     u, s, vt = np.linalg.svd(raw, full_matrices=False)
     sigma = s[:, :1, None]
     along = (g * raw / sigma).sum(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(found, (g - along * u[:, :, :1] * vt[:, :1]) / sigma, atol=1e-9)
+    np.testing.assert_allclose(result, (g - along * u[:, :, :1] * vt[:, :1]) / sigma, atol=1e-9)
 
     def value(matrix: np.ndarray) -> float:
         return float((g * matrix / np.linalg.norm(matrix, 2, axis=(1, 2), keepdims=True)).sum())
@@ -164,7 +164,7 @@ def test_at_the_singular_vectors_the_gradient_is_that_of_the_exact_division(matr
     for at in np.ndindex(*raw.shape):
         step = np.zeros_like(raw)
         step[at] = 1e-6
-        assert found[at] == pytest.approx((value(raw + step) - value(raw - step)) / 2e-6, abs=1e-7), at
+        assert result[at] == pytest.approx((value(raw + step) - value(raw - step)) / 2e-6, abs=1e-7), at
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_a_matrix_of_a_stack_is_bit_for_bit_that_of_the_matrix_alone(
     try:
         together = everything(weight, start, upstream)
         for g in range(count):
-            own = slice(g * networks, (g + 1) * networks)
-            alone = everything(weight[own].clone(), start[g : g + 1].clone(), upstream[own].clone())
+            rows = slice(g * networks, (g + 1) * networks)
+            alone = everything(weight[rows].clone(), start[g : g + 1].clone(), upstream[rows].clone())
             for stack, single in zip(together, alone, strict=True):
                 assert torch.equal(stack[g], single[0])
     finally:

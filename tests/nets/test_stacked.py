@@ -68,9 +68,9 @@ def test_a_unit_starts_on_a_boundary_and_is_copied_only_for_that() -> None:
 )
 def test_aligned_is_dense_on_a_boundary_and_equal(matrix: Tensor) -> None:
     before = matrix.clone()
-    found = aligned(matrix)
-    assert found.is_contiguous() and found.data_ptr() % BOUNDARY == 0 and torch.equal(found, before)
-    assert (found.data_ptr() == matrix.data_ptr()) == (matrix.is_contiguous() and matrix.data_ptr() % BOUNDARY == 0)
+    result = aligned(matrix)
+    assert result.is_contiguous() and result.data_ptr() % BOUNDARY == 0 and torch.equal(result, before)
+    assert (result.data_ptr() == matrix.data_ptr()) == (matrix.is_contiguous() and matrix.data_ptr() % BOUNDARY == 0)
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["one", "stack"])
@@ -196,10 +196,10 @@ def plain_chain(flat: Tensor, x: Tensor, grad: Tensor) -> Tensor:
 def test_a_chain_is_differentiated_by_every_matrix_and_nothing_between() -> None:
     layout = mlp_layout(SIZES)
     flat, x, grad = 0.5 * normal(2, layout.size), normal(2, 9, 3, name="i"), normal(2, 9, 2, name="g")
-    found, expected = chain(flat, x, grad), plain_chain(flat, x, grad)
+    result, expected = chain(flat, x, grad), plain_chain(flat, x, grad)
     inside = layout.pack({name: torch.ones(2, *shape) for name, shape in layout.shapes}).bool()
-    torch.testing.assert_close(found[inside].double(), expected[inside], atol=1e-5, rtol=1e-5)
-    assert (found[~inside] == 7.0).all() and (~inside).any()
+    torch.testing.assert_close(result[inside].double(), expected[inside], atol=1e-5, rtol=1e-5)
+    assert (result[~inside] == 7.0).all() and (~inside).any()
 
 
 def test_a_chain_of_a_whole_stack_at_once_as_on_cuda() -> None:

@@ -49,9 +49,9 @@ def cluster(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return nodes
 
 
-def start(line: str, told: Path) -> "subprocess.Popen[bytes]":
+def start(line: str, output: Path) -> "subprocess.Popen[bytes]":
     """A driver whose jobs save every half second; it tells in a file also what a job is given to go on from."""
-    with told.open("wb") as err:
+    with output.open("wb") as err:
         return subprocess.Popen([sys.executable, "-c", DRIVER, *line.split()], stdout=subprocess.PIPE, stderr=err)
 
 
@@ -62,15 +62,15 @@ def published(run: Path) -> dict[str, bytes]:
 
 def jobs_at_work(cluster: Any) -> list[int]:
     """The processes that carry out jobs on this cluster."""
-    found = []
+    results = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if b"placing.attendant" in (process / "cmdline").read_bytes():
                 mine = f"TMPDIR={cluster.workers}".encode() in (process / "environ").read_bytes().split(b"\0")
-                found += [int(process.name)] * mine
+                results += [int(process.name)] * mine
         except OSError:
             continue
-    return found
+    return results
 
 
 def until(true: Callable[[], Any], seconds: float) -> bool:
@@ -86,26 +86,26 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
     shutil.copytree("runs", "local/runs")
     shutil.copy("tiny.yaml", "local/tiny.yaml")
     line = f"{ABLATE} --lam 1,2,3,4,5 --epochs 16"
-    told = Path("told.txt")
-    driver = start(f"{line} --on ray", told)
+    output = Path("told.txt")
+    driver = start(f"{line} --on ray", output)
     saved = "jobs/*/.state/ablate/job/checkpoint.safetensors"
     assert until(lambda: len([*tiny_run.glob(saved)]) == 3 or driver.poll() is not None, 120)
     cluster.remove_node(cluster.each[0], allow_graceful=False)
     cluster.add_node(num_cpus=1)
-    assert until(lambda: "its node was lost" in told.read_text() or driver.poll() is not None, 60)
+    assert until(lambda: "its node was lost" in output.read_text() or driver.poll() is not None, 60)
     assert until(lambda: [*tiny_run.glob("jobs/*/run.json")] or driver.poll() is not None, 60)
-    assert "given .state/ablate/job/checkpoint.safetensors" in told.read_text()
+    assert "given .state/ablate/job/checkpoint.safetensors" in output.read_text()
     assert jobs_at_work(cluster)
     driver.kill()
     driver.communicate()
     assert until(lambda: not jobs_at_work(cluster), 30)
     finished = len([*tiny_run.glob("jobs/*/run.json")])
     assert 0 < finished < 6
-    again = start(f"{line} --on ray --json", told)
+    again = start(f"{line} --on ray --json", output)
     out, _ = again.communicate()
-    assert again.returncode == 0, told.read_text()
+    assert again.returncode == 0, output.read_text()
     assert len(out.splitlines()) == 1
-    assert told.read_text().count('"state": "done"') == 6 - finished
+    assert output.read_text().count('"state": "done"') == 6 - finished
     monkeypatch.chdir("local")
     assert mopo(line).code == 0
     assert len(published(tiny_run)) == 6 * 3 + 1

@@ -155,8 +155,8 @@ def test_what_waits_for_a_node_that_is_gone_is_handed_out_again(study: Any, monk
     assert cancelled[:2] == [0, 1] and cluster.memory[:4] == [3_000_000_000, 1_500_000_000, 0, 1_500_000_000]
 
 
-@pytest.mark.parametrize(("gpus", "told"), [(0.0, 1), (1.0, 0)])
-def test_gpus_that_no_job_uses_are_told(gpus: float, told: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize(("gpus", "notes"), [(0.0, 1), (1.0, 0)])
+def test_gpus_that_no_job_uses_are_told(gpus: float, notes: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     pytest.importorskip("ray")
     has = {"CPU": 8, "GPU": 2}
     cluster = SimpleNamespace(
@@ -169,7 +169,7 @@ def test_gpus_that_no_job_uses_are_told(gpus: float, told: int, monkeypatch: pyt
     engine = by_ray.Ray(None, Resources(1, gpus))
     for _ in ("models", "cells"):
         engine.place([], Board({}, Report()), lambda: False)
-    assert capsys.readouterr().err.count("The cluster has GPUs, which these jobs do not use") == told
+    assert capsys.readouterr().err.count("The cluster has GPUs, which these jobs do not use") == notes
 
 
 def test_without_a_node_that_is_fit_the_study_ends(study: Any) -> None:

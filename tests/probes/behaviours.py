@@ -84,8 +84,8 @@ def confirm(logged: Transitions, environment: gym.Env[Any, Any], seed: Callable[
         assert logged.rewards[i] == np.float32(reward)
         assert logged.terminals[i] == terminated
         assert logged.timeouts[i] == ((truncated or i == len(logged) - 1) and not terminated)
-        told = {name: np.float32(info[name]) for name in LOGGED_INFOS if name in info}
-        assert {name: column[i] for name, column in logged.infos.items()} == told
+        infos = {name: np.float32(info[name]) for name in LOGGED_INFOS if name in info}
+        assert {name: column[i] for name, column in logged.infos.items()} == infos
         if terminated or truncated:
             episode += 1
             observation = environment.reset(seed=seed(episode))[0]

@@ -49,7 +49,7 @@ def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -
     noise = normal(2, 2, rows, 1 + count, ACT, name="noise")
     uniform = 2 * torch.rand(2, states, count, ACT, generator=stream(0, "test/uniform")) - 1
     before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "target", "log_alpha")}
-    told = update(sac, batch, noise, uniform, rho)
+    metrics = update(sac, batch, noise, uniform, rho)
     for m in range(2):
         s, a, n = (t[m].double() for t in (batch.observation, batch.action, batch.next_observation))
         actor, alpha = leaves(sac.actor.layout, before["actor"], m), before["log_alpha"][m].double().exp()
@@ -81,9 +81,9 @@ def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -
             said.append([x.item() for x in (q.mean(), error, term, regulariser)])
         expected = dict(zip(("q", "critic_loss", "conservative", "regulariser"), np.mean(said, axis=0), strict=True))
         expected |= {"entropy": -log_prob[:, 0].mean().item(), "alpha": alpha.item()}
-        assert told.keys() == expected.keys()
+        assert metrics.keys() == expected.keys()
         for name, wanted in expected.items():
-            assert told[name][m].item() == pytest.approx(wanted, rel=1e-4, abs=1e-5), name
+            assert metrics[name][m].item() == pytest.approx(wanted, rel=1e-4, abs=1e-5), name
         best = torch.minimum(*(ask(critic, s, present[:, :1]) for critic in fresh))
         loss = (alpha * log_prob[:, 0] - best[:, 0]).mean()
         assert_gradient(sac.actor.layout, sac.actor.adam.grad, m, loss, actor)
@@ -127,11 +127,11 @@ def check_fixed_point(algorithm: Algorithm, share: float, beta: float) -> None:
     rows, even = Rows(1, 1, 3), (torch.arange(2000) + 0.5) / 2000
     data, model = packed(2 - torch.sqrt(9 - 8 * even)), packed(2 * even - 1)
     world = World(rows, data, torch.ones(1, 1), never, buffer=model if share < 1 else None)
-    loop, found = start(world, algorithm, share, beta=beta), []
+    loop, result = start(world, algorithm, share, beta=beta), []
     for k in range(9):
         advance(loop, world)
         if k >= 4:
-            found.append(values(loop, torch.ones(1)))
+            result.append(values(loop, torch.ones(1)))
     a = np.linspace(-1, 1, 2001)
     density, q = (2 - a) / 4, a.copy()
     for _ in range(2000):
@@ -139,7 +139,7 @@ def check_fixed_point(algorithm: Algorithm, share: float, beta: float) -> None:
         q = 0.95 * q + 0.05 * (a + beta * (density - soft) / (2 * (share * density + (1 - share) / 2)))
     expected = np.interp(GRID.numpy(), a, q)
     assert np.abs(expected - GRID.numpy()).max() > 0.6, "it is far from the reward"
-    np.testing.assert_allclose(torch.stack(found).mean(dim=0), expected, atol=0.08)
+    np.testing.assert_allclose(torch.stack(result).mean(dim=0), expected, atol=0.08)
 
 
 def chain_errors(algorithm: Algorithm, share: float, optimism: float, **settings: Any) -> tuple[Tensor, Tensor]:
@@ -166,5 +166,5 @@ def chain_errors(algorithm: Algorithm, share: float, optimism: float, **settings
     for k in (2, 1, 0):
         errors.append(values(loop, eye[k]) - (GRID + 0.9 * ahead))
         ahead = 0.9 * ahead + policy.sample(eye[k].expand(4000, 3), draw).mean().item()
-    found = torch.stack(errors)
-    return found[:, GRID > 0.35], found[:, GRID <= 0]
+    result = torch.stack(errors)
+    return result[:, GRID > 0.35], result[:, GRID <= 0]

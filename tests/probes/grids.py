@@ -25,8 +25,8 @@ def made(*axes: str, dataset: str | None = None, file: Path | None = None, **fla
     line = {**flags, "grid": list(axes)} if axes else flags
     resolved = resolve(Ablate, dataset=dataset, config_file=file, flags=line)
 
-    def settle(own: dict[str, Any]) -> TrainPolicy:
-        return resolve(TrainPolicy, dataset=dataset, config_file=file, flags=own).settings
+    def settle(changes: dict[str, Any]) -> TrainPolicy:
+        return resolve(TrainPolicy, dataset=dataset, config_file=file, flags=changes).settings
 
     check_grid(resolved.settings, resolved.origins)
     if resolved.settings.method:

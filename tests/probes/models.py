@@ -55,17 +55,17 @@ def make_world(algorithm: Algorithm, act_dim: int = ACT, count: int = 300) -> Wo
 
 def predictions(ensemble: Ensemble, k: int, observation: Array, action: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of what network k says of the change of state, and of the reward."""
-    own = {name: view[k].double().numpy() for name, view in ensemble.layout.views(ensemble.flat).items()}
+    params = {name: view[k].double().numpy() for name, view in ensemble.layout.views(ensemble.flat).items()}
     x = np.hstack([observation, action])
     x = (x - ensemble.input_mean.double().numpy()) / ensemble.input_std.double().numpy()
-    layers = sum(name[1:].isdigit() for name in own) // 2
+    layers = sum(name[1:].isdigit() for name in params) // 2
     for i in range(layers):
-        x = x @ own[f"w{i}"] + own[f"b{i}"]
+        x = x @ params[f"w{i}"] + params[f"b{i}"]
         x = x / (1 + np.exp(-x))
-    raw = x @ own["w_logvar"] + own["b_logvar"]
-    raw = own["max_logvar"] - np.logaddexp(0, own["max_logvar"] - raw)
-    raw = own["min_logvar"] + np.logaddexp(0, raw - own["min_logvar"])
-    return x @ own["w_mean"] + own["b_mean"], np.exp(raw / 2)
+    raw = x @ params["w_logvar"] + params["b_logvar"]
+    raw = params["max_logvar"] - np.logaddexp(0, params["max_logvar"] - raw)
+    raw = params["min_logvar"] + np.logaddexp(0, raw - params["min_logvar"])
+    return x @ params["w_mean"] + params["b_mean"], np.exp(raw / 2)
 
 
 def train(

@@ -119,12 +119,12 @@ def perceptron(params: Layer, *inputs: Tensor) -> Tensor:
     return x @ params["w2"] + params["b2"]
 
 
-def assert_gradient(layout: Layout, found: Tensor, index: int, loss: Tensor, params: Layer) -> None:
+def assert_gradient(layout: Layout, result: Tensor, index: int, loss: Tensor, params: Layer) -> None:
     """`found` `[M, size]` is at `index` the loss's gradient by `params`."""
     expected = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
     for (name, param), wanted in zip(params.items(), expected, strict=True):
         wanted = torch.zeros_like(param) if wanted is None else wanted
-        grad = layout.views(found)[name][index]
+        grad = layout.views(result)[name][index]
         torch.testing.assert_close(grad, wanted.float(), rtol=1e-4, atol=1e-6)
         assert name[0] == "b" or wanted.abs().max() > 1e-4
 
@@ -147,7 +147,7 @@ def returns_by_definition(
     reward: np.ndarray, next_value: np.ndarray, lengths: tuple[int, ...], gamma: float, lam: float
 ) -> np.ndarray:
     """The mixture of all n-step returns of TD(lambda), episode by episode; next_value is 0 after a terminal."""
-    found, first = [], 0
+    result, first = [], 0
     for length in lengths:
         end = first + length
         for t in range(first, end):
@@ -156,6 +156,6 @@ def returns_by_definition(
                 discounted = sum(gamma**k * reward[t + k] for k in range(n))
                 ahead.append(discounted + gamma**n * next_value[t + n - 1])
             parts = [(1 - lam) * lam ** (n - 1) * g for n, g in enumerate(ahead[:-1], 1)]
-            found.append(sum(parts) + lam ** (len(ahead) - 1) * ahead[-1])
+            result.append(sum(parts) + lam ** (len(ahead) - 1) * ahead[-1])
         first = end
-    return np.array(found)
+    return np.array(result)

@@ -13,7 +13,7 @@ from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.report.dataset import recipe_text, statistics_text, with_names, wrap
 
 
-def known(obs_dim: int = 3, act_dim: int = 1, episodes: int = 4) -> DatasetStatistics:
+def small_statistics(obs_dim: int = 3, act_dim: int = 1, episodes: int = 4) -> DatasetStatistics:
     """Episodes of 100 steps that return 100, 200, ...; obs[0] is constant, obs[2] equals obs[1]."""
     draw = np.random.default_rng(0)
     n = 100 * episodes
@@ -33,7 +33,7 @@ def words(text: str, start: str) -> list[str]:
 
 
 def test_it_says_what_the_data_are_like() -> None:
-    text = statistics_text(known())
+    text = statistics_text(small_statistics())
     for piece in (
         "400 transitions in 4 episodes, 3 observation and 1 action dimensions",
         "returns: mean 250, std 111.8, 90 % at most 370, best 400",
@@ -53,18 +53,18 @@ def test_it_says_what_the_data_are_like() -> None:
 
 
 def test_columns_are_called_what_the_data_call_them() -> None:
-    statistics = with_names(known(), {"observation": ["flow", "temp", "temp2"], "action": ["valve"]})
+    statistics = with_names(small_statistics(), {"observation": ["flow", "temp", "temp2"], "action": ["valve"]})
     text = statistics_text(statistics)
     for piece in ("constant dimensions (1): flow", "duplicated dimensions (1): temp2 equals temp"):
         assert piece in text, piece
     assert words(text, "flow")[1:] == ["5", "5", "5", "5", "5", "0", "constant"]
     assert words(text, "valve")[-8:] == ["at", "low", "0", "%,", "at", "high", "25", "%"]
     assert "obs[" not in text and "action[" not in text
-    assert with_names(known(), {}) == known()
+    assert with_names(small_statistics(), {}) == small_statistics()
 
 
 def test_bars_are_as_long_as_their_counts() -> None:
-    lines = statistics_text(known(episodes=5)).splitlines()
+    lines = statistics_text(small_statistics(episodes=5)).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("returns:"))
     bars = [line.split() for line in lines[start + 1 : start + 11]]
     # 100 ... 500 in ten bins: one episode each in five of them.
@@ -78,14 +78,14 @@ def test_bars_are_as_long_as_their_counts() -> None:
 def test_a_terminal_that_has_no_blocks_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     for encoding in ("ascii", "latin-1", "cp1252"):
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-        text = statistics_text(known())
+        text = statistics_text(small_statistics())
         assert text.isascii() and "#" * 40 in text
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
-    assert "█" * 40 in statistics_text(known())
+    assert "█" * 40 in statistics_text(small_statistics())
 
 
 def test_a_wide_space_is_abbreviated_and_says_by_how_much() -> None:
-    wide = known(obs_dim=25, act_dim=30)
+    wide = small_statistics(obs_dim=25, act_dim=30)
     far = list(wide.observations)
     far[12] = replace(far[12], max=1e6)
     far[24] = replace(far[24], min=-1.2345e-30, p1=-1.2345e-30, median=-1.2341e-30, p99=-1.2341e-30, max=-1.2341e-30)
@@ -98,17 +98,17 @@ def test_a_wide_space_is_abbreviated_and_says_by_how_much() -> None:
     assert f"... and {25 + 30 - len(names)} more dimensions" in text
     assert "far outliers" in next(line for line in text.splitlines() if line.startswith("obs[12]"))
     assert "constant dimensions (40): obs[0]," in text and "other[10] and 28 more" in text
-    few = statistics_text(known(obs_dim=24))
+    few = statistics_text(small_statistics(obs_dim=24))
     assert sum(line.startswith("obs[") for line in few.splitlines()) == 24 and "more dimensions" not in few
 
 
 def test_small_shares_are_not_none_and_large_ones_not_all() -> None:
-    text = statistics_text(replace(known(), endings={"terminal": 0.9999, "timeout": 0.0001, "neither": 0.0}))
+    text = statistics_text(replace(small_statistics(), endings={"terminal": 0.9999, "timeout": 0.0001, "neither": 0.0}))
     assert "terminal > 99.9 %, timeout < 0.1 %, neither (cut off) 0 %" in text
 
 
 def test_one_stretch_has_no_coverage() -> None:
-    assert "coverage: nothing to compare" in statistics_text(replace(known(), neighbours=None))
+    assert "coverage: nothing to compare" in statistics_text(replace(small_statistics(), neighbours=None))
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,19 @@ from mopo_cli.stages.ablate import per_seed, row, without_empty
 AXES = ("beta", "critic_lr")
 
 
-def record(**own: Any) -> dict[str, Any]:
+def record(**settings: Any) -> dict[str, Any]:
     """A cell with two seeds, one of them never played; nothing of a grid but in `own`."""
     returns = {"0": {"last": 3.0, "last_10": 2.0}, "4": {}}
-    told = {"method": "combo", "penalty": "none", "lam": None, "h": 5, "epochs": 7, "returns": returns}
-    return {**told, "last": None, "last_10": None, **own}
+    base = {"method": "combo", "penalty": "none", "lam": None, "h": 5, "epochs": 7, "returns": returns}
+    return {**base, "last": None, "last_10": None, **settings}
 
 
 def test_axes_stand_between_h_and_the_epochs() -> None:
-    known = record(grid={"beta": 0.5, "critic_lr": None})
-    assert row(known, AXES)[:8] == ("combo", "none", None, 5, 0.5, None, 7, 2)
+    cell = record(grid={"beta": 0.5, "critic_lr": None})
+    assert row(cell, AXES)[:8] == ("combo", "none", None, 5, 0.5, None, 7, 2)
     assert row(record(), AXES)[4:6] == (None, None), "a table of before there were grids"
-    assert row(known, ())[:6] == ("combo", "none", None, 5, 7, 2)
-    assert len(row(known, AXES)) == len(row(known, ())) + 2
+    assert row(cell, ())[:6] == ("combo", "none", None, 5, 7, 2)
+    assert len(row(cell, AXES)) == len(row(cell, ())) + 2
 
 
 def test_the_csv_has_a_column_per_axis_and_a_row_per_seed() -> None:

@@ -15,14 +15,14 @@ from mopo_cli.stages.ablation.train_cells import Cell
 SETTINGS = TrainPolicy(rollout_batch=100, pool_epochs=2, h=1, batch_size=4, hidden=4, seeds=2)
 
 
-def cell(**own: Any) -> Cell:
-    return Cell(SETTINGS.model_copy(update=own), Path(f"cells/{len(own)}-{sorted(own.items())}"))
+def cell(**settings: Any) -> Cell:
+    return Cell(SETTINGS.model_copy(update=settings), Path(f"cells/{len(settings)}-{sorted(settings.items())}"))
 
 
 def test_of_cells_that_differ_in_their_names_alone_the_first_is_trained() -> None:
     first, other, same, listed = cell(lam=1.0), cell(lam=2.0), cell(name="x", method="mopo"), cell(seed_list=(0, 1))
-    own, twins = cells._twins([first, other, same, listed])
-    assert own == [first, other, listed]
+    firsts, twins = cells._twins([first, other, same, listed])
+    assert firsts == [first, other, listed]
     assert twins == {same: first}
 
 

@@ -57,9 +57,9 @@ def faults(result: dict[str, Any], kind: str = "fault") -> list[tuple[str, int |
 
 def test_good_data_are_usable(check: Any, mopo: Any) -> None:
     write()
-    code, result, told = check(f"--dataset my.csv --columns {MAP}")
+    code, result, text = check(f"--dataset my.csv --columns {MAP}")
     assert code == 0 and result["usable"] and faults(result) == []
-    assert "no termination rule" in told and "Error" not in told
+    assert "no termination rule" in text and "Error" not in text
     assert (result["summary"]["transitions"], result["summary"]["episodes"]) == (28, 3)
     assert {check["column"] for check in result["checks"]} >= {
         "observations",
@@ -74,11 +74,11 @@ def test_good_data_are_usable(check: Any, mopo: Any) -> None:
 
 def test_all_faults_of_the_columns_are_told_at_once(check: Any) -> None:
     write(y=["oops" if i == 4 else 1 for i in range(30)], r=["" if i == 7 else 1 for i in range(30)])
-    code, result, told = check(f"--dataset my.csv --columns {MAP.replace('action=a', 'action=b')}")
+    code, result, text = check(f"--dataset my.csv --columns {MAP.replace('action=a', 'action=b')}")
     assert code == 4 and not result["usable"] and result["summary"] is None
     assert faults(result) == [("b (actions)", None), ("y", 4), ("r", 7)]
-    assert told.startswith("Error: my.csv is not usable: my.csv: column b is missing")
-    assert len([line for line in told.splitlines() if line.startswith("Error")]) == 1
+    assert text.startswith("Error: my.csv is not usable: my.csv: column b is missing")
+    assert len([line for line in text.splitlines() if line.startswith("Error")]) == 1
 
 
 def test_flags_and_values_are_told_together(check: Any) -> None:
@@ -148,8 +148,8 @@ def test_states_after_terminals_that_are_not_logged_tell_nothing_of_the_rule(che
 def test_a_request_that_is_wrong_in_itself(check: Any, line: str, code: int, said: str) -> None:
     write()
     Path("cut.h5").write_bytes(b"\x89HDF")
-    found, result, told = check(line)
-    assert (found, result) == (code, {}) and said in told
+    actual, result, text = check(line)
+    assert (actual, result) == (code, {}) and said in text
 
 
 def test_a_rule_beyond_the_observations_is_a_fault(check: Any) -> None:
@@ -187,11 +187,11 @@ def test_a_file_in_d4rls_layout_is_checked(check: Any) -> None:
 
 def test_warnings_are_told_and_leave_the_data_usable(check: Any, mopo: Any) -> None:
     write(r=[7 if i in (9, 29) else -7 if i == 19 else 0 for i in range(30)])
-    code, result, told = check(f"--dataset my.csv --columns {MAP}")
+    code, result, text = check(f"--dataset my.csv --columns {MAP}")
     assert code == 0 and result["usable"] and faults(result) == []
     assert faults(result, "warning") == [("rewards", 9)]
     (said,) = (row["warning"] for row in result["checks"] if row["warning"])
-    assert "2 rows at the end of episodes" in said and f"Warning: {said}" in told
+    assert "2 rows at the end of episodes" in said and f"Warning: {said}" in text
     assert result["summary"]["transitions"] == 30 and result["summary"]["return_mean"] == pytest.approx(7 / 3)
 
     shown = mopo(f"fetch-data --check --dataset my.csv --columns {MAP}")
@@ -203,8 +203,8 @@ def test_warnings_are_told_and_leave_the_data_usable(check: Any, mopo: Any) -> N
 
 def test_a_constant_reward_is_told_of_any_set(check: Any) -> None:
     write()
-    _, result, told = check(f"--dataset my.csv --columns {MAP}")
-    assert ("rewards", 0) in faults(result, "warning") and "column rewards is 1 in every row" in told
+    _, result, text = check(f"--dataset my.csv --columns {MAP}")
+    assert ("rewards", 0) in faults(result, "warning") and "column rewards is 1 in every row" in text
 
 
 def test_next_states_of_the_next_episode_are_refused(check: Any) -> None:

@@ -63,8 +63,8 @@ def test_the_figures_are_those_made_by_hand(rollouts: Path, mopo: Any, monkeypat
     assert (done.code, done.err) == (0, "")
     assert (rollouts / "uniform_h2.h5").stat().st_mtime_ns == before.st_mtime_ns
     assert sorted(path.name for path in rollouts.iterdir()) == [*FILES, "uniform_h2.h5"]
-    told, kept = json.loads(done.out)["map"], json.loads((rollouts / FILES[1]).read_text())
-    assert {name: told[name] for name in kept if name in told}.items() >= {
+    result, kept = json.loads(done.out)["map"], json.loads((rollouts / FILES[1]).read_text())
+    assert {name: result[name] for name in kept if name in result}.items() >= {
         (name, kept[name]) for name in ("rows", "distance", "outside")
     }
     assert kept["dataset"] == "generate:InvertedPendulum-v5:random"
@@ -143,11 +143,11 @@ def test_it_tells_people_and_is_made_once(rollouts: Path, mopo: Any) -> None:
 def test_only_a_part_of_many_rows_is_looked_at(rollouts: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, limit in {"_ROWS": 90, "_REFERENCES": 300, "_OWN": 50, "_PART": 40}.items():
         monkeypatch.setattr(density_map, name, limit)
-    found = json.loads(mopo(f"{LINE} --json").out)["map"]
-    assert (found["rows"], found["references"]) == (90, 300)
+    result = json.loads(mopo(f"{LINE} --json").out)["map"]
+    assert (result["rows"], result["references"]) == (90, 300)
     rows = rows_of(rollouts / FILES[0])
     assert len(set(rows["row"])) == 90 and max(rows["row"]) > 200 and set(rows["step"]) == {0, 1}
-    assert found["stored"] == len(stored(rollouts)["step"]) > max(rows["row"])
+    assert result["stored"] == len(stored(rollouts)["step"]) > max(rows["row"])
 
 
 class UMAP:
@@ -208,8 +208,8 @@ def test_a_signal_ends_it_between_two_parts(rollouts: Path, mopo: Any, monkeypat
 
 
 def test_it_comes_with_the_diagnosis(rollouts: Path, mopo: Any) -> None:
-    found = json.loads(mopo(f"{LINE} --diagnose --json").out)
-    assert set(found["map"]["spearman"]) == set(found["diagnosis"]["uncertainties"]) == set(NAMES)
+    result = json.loads(mopo(f"{LINE} --diagnose --json").out)
+    assert set(result["map"]["spearman"]) == set(result["diagnosis"]["uncertainties"]) == set(NAMES)
     assert (rollouts / "uniform_h2-diagnosis.png").exists() and (rollouts / FILES[2]).exists()
 
 

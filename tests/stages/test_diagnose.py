@@ -63,12 +63,12 @@ def by_hand(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     environment: Any = gym.make("HalfCheetah-v5").unwrapped
     errors = []
     for state, action, member in zip(stored["observations"], stored["actions"], stored["network"], strict=True):
-        own = {name.split("/")[1]: value for name, value in weights.items()}
-        x = (np.concatenate([state, action]) - own["input_mean"]) / own["input_std"]
+        params = {name.split("/")[1]: value for name, value in weights.items()}
+        x = (np.concatenate([state, action]) - params["input_mean"]) / params["input_std"]
         for layer in range(2):
-            x = x @ own[f"w{layer}"][member] + own[f"b{layer}"][member, 0]
+            x = x @ params[f"w{layer}"][member] + params[f"b{layer}"][member, 0]
             x = x / (1 + np.exp(-x))
-        expected = state + (x @ own["w_mean"][member] + own["b_mean"][member, 0])[:-1]
+        expected = state + (x @ params["w_mean"][member] + params["b_mean"][member, 0])[:-1]
         mujoco.mj_resetData(environment.model, environment.data)
         environment.set_state(np.concatenate([[0], state[:8]]), state[8:].astype("f8"))
         errors.append(np.linalg.norm(expected - environment.step(action)[0]))
@@ -79,9 +79,9 @@ def test_the_figures_are_those_made_by_hand(rollouts: Path, mopo: Any) -> None:
     done = mopo("rollout --diagnose --run run --config tiny.yaml --threads 1 --json")
     assert (done.code, done.err) == (0, "")
     assert sorted(path.name for path in rollouts.iterdir()) == sorted(FILES)
-    told, kept = json.loads(done.out)["diagnosis"], json.loads((rollouts / FILES[0]).read_text())
+    result, kept = json.loads(done.out)["diagnosis"], json.loads((rollouts / FILES[0]).read_text())
     assert kept["dataset"] == "generate:HalfCheetah-v5:random"
-    assert {name: told[name] for name in kept if name in told}.items() >= {
+    assert {name: result[name] for name in kept if name in result}.items() >= {
         **{"environment": "HalfCheetah-v5", "stored": 180, "rows": 180, "unknown": 0},
         **{name: kept[name] for name in ("uncertainties", "steps")},
     }.items()
@@ -95,12 +95,12 @@ def test_the_figures_are_those_made_by_hand(rollouts: Path, mopo: Any) -> None:
             figures, rel=1e-3
         )
     assert set(kept["uncertainties"]) == {*UNCERTAINTIES}
-    for name, found in kept["uncertainties"].items():
+    for name, result in kept["uncertainties"].items():
         line = scipy.stats.linregress(stored[name].astype("f8"), error)
-        assert (found["slope"], found["intercept"]) == pytest.approx((line.slope, line.intercept), rel=1e-2)
-        assert found["pearson"] == pytest.approx(line.rvalue, abs=1e-3)
-        assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(stored[name], error).statistic, abs=1e-3)
-        assert sum(b["rows"] for b in found["calibration"]) == 180
+        assert (result["slope"], result["intercept"]) == pytest.approx((line.slope, line.intercept), rel=1e-2)
+        assert result["pearson"] == pytest.approx(line.rvalue, abs=1e-3)
+        assert result["spearman"] == pytest.approx(scipy.stats.spearmanr(stored[name], error).statistic, abs=1e-3)
+        assert sum(b["rows"] for b in result["calibration"]) == 180
     assert 0.01 < (imread(rollouts / FILES[1])[..., :3] < 0.9).any(axis=2).mean() < 0.5
 
 
@@ -131,12 +131,12 @@ def test_a_rollout_file_that_is_there_is_diagnosed_as_it_is(rollouts: Path, mopo
 def test_only_a_part_of_many_rows_is_compared(rollouts: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnose, "_ROWS", 90)
     monkeypatch.setattr(diagnose, "_PART", 40)
-    found = json.loads(mopo("rollout --diagnose --run run --config tiny.yaml --json").out)["diagnosis"]
-    assert (found["stored"], found["rows"], found["unknown"]) == (180, 90, 0)
-    shares = [step["rows"] for step in found["steps"]]
+    result = json.loads(mopo("rollout --diagnose --run run --config tiny.yaml --json").out)["diagnosis"]
+    assert (result["stored"], result["rows"], result["unknown"]) == (180, 90, 0)
+    shares = [step["rows"] for step in result["steps"]]
     assert len(shares) == 3 and max(shares) < 60  # the first 90 rows would be of two steps
     error, stored = by_hand(rollouts / FILES[2])
-    assert found["steps"][1]["mean"] == pytest.approx(error[stored["step"] == 1].mean(), rel=0.2)
+    assert result["steps"][1]["mean"] == pytest.approx(error[stored["step"] == 1].mean(), rel=0.2)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, oracle: Any) -> list[Any]:

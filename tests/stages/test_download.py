@@ -43,10 +43,10 @@ def content(logged: Transitions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for name in ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts"):
             made[name] = getattr(logged, name)
     content = (tmp_path / "made.hdf5").read_bytes()
-    known = D4rlFile(
+    set_file = D4rlFile(
         "hopper-medium-v2", table()["hopper-medium-v2"].url, len(content), hashlib.sha256(content).hexdigest()
     )
-    monkeypatch.setattr(d4rl_files, "table", lambda: {known.dataset_id: known})
+    monkeypatch.setattr(d4rl_files, "table", lambda: {set_file.dataset_id: set_file})
     for name in ("MOPO_D4RL_MIRROR", "D4RL_DATASET_DIR", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -62,9 +62,9 @@ def downloads() -> Path:
 def held(outcome: Outcome, logged: Transitions) -> Any:
     """The fetched dataset is the logged one; gives its description."""
     assert outcome.code == 0, outcome.err
-    found, info = read_dataset(Path(json.loads(outcome.out)["outputs"]["dataset"]))
+    transitions, info = read_dataset(Path(json.loads(outcome.out)["outputs"]["dataset"]))
     for name in ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts"):
-        assert np.array_equal(getattr(found, name), getattr(logged, name)), name
+        assert np.array_equal(getattr(transitions, name), getattr(logged, name)), name
     assert (info.dataset_id, info.env_id, info.reference_max) == ("hopper-medium-v2", "Hopper-v4", 3234.3)
     return info
 

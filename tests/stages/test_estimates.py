@@ -75,8 +75,8 @@ def test_an_algorithm_tells_all_its_networks(name: str) -> None:
     settings = resolve(TrainPolicy, method=None if name == "sac" else name, flags=flags).settings
     learner = learner_settings(load(name).settings, settings, ACT)
     networks = load(name).networks(learner, Work(OBS, ACT, 20, 10, ROWS_OF_DATA, elites=2))
-    told = sum(each.count * (3 if each.learned else 1) * padded(each.sizes) for each in networks)
-    assert numbers_of_networks(loop) == told * len(loop.members)
+    total = sum(each.count * (3 if each.learned else 1) * padded(each.sizes) for each in networks)
+    assert numbers_of_networks(loop) == total * len(loop.members)
     assert sum(each.evaluations for each in networks) > 0
 
 
@@ -84,7 +84,11 @@ def numbers_of_networks(loop: Loop) -> int:
     """All that an agent learns but single numbers, and what it notes of every row of the data."""
     tensors, _ = learned(loop)
     notes = ("sums", "returns", "weights")
-    return sum(own.numel() for name, own in tensors.items() if name not in notes and own.dim() > 1 and own.shape[1] > 1)
+    return sum(
+        tensor.numel()
+        for name, tensor in tensors.items()
+        if name not in notes and tensor.dim() > 1 and tensor.shape[1] > 1
+    )
 
 
 def padded(sizes: tuple[int, ...]) -> int:

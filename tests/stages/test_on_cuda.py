@@ -47,9 +47,9 @@ def test_the_device_is_opened_by_its_number(cuda: FakeCuda, asked: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_policies_are_trained_and_published(cuda: FakeCuda, name: str, mopo: Any) -> None:
-    own = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in OWN[name].items())
+    flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in OWN[name].items())
     real = "--real-ratio 1" if load(name).learns_from == "real" else ""
-    result = done(mopo, f"train-policy --algorithm {name} --name new --seeds 2 {real} {SHORT} {own}")
+    result = done(mopo, f"train-policy --algorithm {name} --name new --seeds 2 {real} {SHORT} {flags}")
     assert result["diverged"] == [] and cuda.recorded > 0
     for seed in (0, 1):
         assert Path(f"runs/tiny/policies/new/seed-{seed}/policy.safetensors").is_file()

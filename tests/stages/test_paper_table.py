@@ -112,12 +112,12 @@ def test_known_errors_and_other_versions_of_the_data_are_noted(tmp_path: Path) -
     other = part(tmp_path, "mopo-1", "hopper-random-v2", {"BC": [(1.0, 2.0)]})
     for one in (first, other):
         fetched(one.run, one.dataset, (0.0, 100.0))
-    found = lines("mopo-1", first, other)
-    (swap,) = found["hopper-random-v0", "BC"]["notes"]
+    result = lines("mopo-1", first, other)
+    (swap,) = result["hopper-random-v0", "BC"]["notes"]
     assert "the true value is 9.8" in swap
-    assert found["hopper-random-v2", "BC"]["notes"] == [swap, "in print is version 0 of the data, ours is version 2"]
-    assert found["hopper-random-v0", "BC"]["published"]["mean"] == 1.6  # as printed
-    bear = found["hopper-random-v0", "BEAR"]
+    assert result["hopper-random-v2", "BC"]["notes"] == [swap, "in print is version 0 of the data, ours is version 2"]
+    assert result["hopper-random-v0", "BC"]["published"]["mean"] == 1.6  # as printed
+    bear = result["hopper-random-v0", "BEAR"]
     assert bear["last"] is None and bear["missing"] == "not trained" and bear["published"]["mean"] == 9.5
 
 
@@ -125,13 +125,13 @@ def test_an_interval_in_print_is_said_to_be_one_and_what_cannot_be_made_is_told(
     returns = {label: [(10.0, 12.0)] * 6 for label in ("COMBO", "CQL")}
     ours = part(tmp_path, "combo-1", "halfcheetah-jump", returns)
     fetched(ours.run, "halfcheetah-jump")
-    found = lines("combo-1", ours)
-    combo, cql = (found["halfcheetah-jump", label] for label in ("COMBO", "CQL"))
+    result = lines("combo-1", ours)
+    combo, cql = (result["halfcheetah-jump", label] for label in ("COMBO", "CQL"))
     assert (combo["published"]["mean"], combo["published"]["std"]) == (5308.7, 575.5)
     interval = "± in print is a 95 % confidence interval"
     assert interval in combo["notes"] and interval not in cql["notes"] and cql["published"]["std"] is None
     assert not combo["smaller"]
-    remarks = publish_paper_table(tmp_path, load_table("combo-1"), list(found.values()), ["mine"])["remarks"]
+    remarks = publish_paper_table(tmp_path, load_table("combo-1"), list(result.values()), ["mine"])["remarks"]
     assert remarks[0] == "mine" and remarks[1].startswith("In print only, sawyer-door-close (")
     assert "COMBO 98.3 ± 3.0, MOPO 65.8, MOReL 42.9, CQL 36.7" in remarks[1]
     assert remarks[1] in (tmp_path / "combo-1.md").read_text()
@@ -152,12 +152,12 @@ def test_not_available_stays_so(tmp_path: Path) -> None:
 def test_hiv_is_in_the_unit_of_the_paper_and_the_data_speak_for_themselves(tmp_path: Path) -> None:
     ours = part(tmp_path, "mopo-5", "hiv", {"MOPO": [(10.0, 12.0), (10.0, 14.0)]})
     fetched(ours.run, "hiv")
-    found = lines("mopo-5", ours)
-    assert found["hiv", "MOPO"]["last"] == pytest.approx([13000, 1000])  # 1e-6 of the raw reward, 1e-3 in print
-    assert found["hiv", "Batch Mean"]["last"] == pytest.approx([7000, None])
-    assert found["hiv", "Batch Max"]["last"] == pytest.approx([9000, None])
-    assert found["hiv", "MOPO"]["published"]["mean"] == 13484.6
-    online = found["hiv", "SAC (online)"]
+    result = lines("mopo-5", ours)
+    assert result["hiv", "MOPO"]["last"] == pytest.approx([13000, 1000])  # 1e-6 of the raw reward, 1e-3 in print
+    assert result["hiv", "Batch Mean"]["last"] == pytest.approx([7000, None])
+    assert result["hiv", "Batch Max"]["last"] == pytest.approx([9000, None])
+    assert result["hiv", "MOPO"]["published"]["mean"] == 13484.6
+    online = result["hiv", "SAC (online)"]
     assert online["last"] is None and online["missing"] is None and online["published"]["mean"] == 25716.3
     assert "mopo does not train it" in online["notes"][0]
 
@@ -177,11 +177,11 @@ def test_diverged_seeds_and_what_was_never_played(tmp_path: Path) -> None:
     records = json.loads((ours.run.ablation_dir("mopo-1") / "table.json").read_text())
     records["cells"][2]["returns"] = {"0": {}, "1": {}}
     write_json(ours.run.ablation_dir("mopo-1") / "table.json", records)
-    found = lines("mopo-1", ours)
-    mopo, mbpo, sac = (found["hopper-medium-v0", row] for row in ("MOPO", "MBPO", "SAC"))
+    result = lines("mopo-1", ours)
+    mopo, mbpo, sac = (result["hopper-medium-v0", row] for row in ("MOPO", "MBPO", "SAC"))
     assert mopo["last"] == [3.0, 0.0] and mopo["notes"] == ["seed 1 diverged and is left out"]
     assert mbpo["missing"] == "every seed diverged" and sac["missing"].startswith("never played")
-    publish_paper_table(tmp_path, load_table("mopo-1"), list(found.values()), [])
+    publish_paper_table(tmp_path, load_table("mopo-1"), list(result.values()), [])
     rows = [r for r in csv.DictReader((tmp_path / "mopo-1.csv").open()) if r["row"] in ("MOPO", "MBPO")]
     assert [(r["row"], r["seed"], r["last"], r["missing"]) for r in rows] == [
         ("MOPO", "0", "3.0", ""),
@@ -198,12 +198,12 @@ def test_what_is_missing_has_a_line_and_a_reason_in_every_file(tmp_path: Path) -
         "ant-angle", RunFolder(tmp_path / "no"), part(tmp_path, "mopo-2", "ant-angle", {"MOPO": [(1.0,)]}).cells
     )
     absent.missing = {"MOPO": "no connection", "Batch Mean": "no connection"}
-    found = lines("mopo-2", absent)
-    assert len(found) == len(table.rows) == 8
-    mopo = found["ant-angle", "MOPO"]
+    actual = lines("mopo-2", absent)
+    assert len(actual) == len(table.rows) == 8
+    mopo = actual["ant-angle", "MOPO"]
     assert (mopo["last"], mopo["missing"]) == (None, "no connection") and mopo["notes"][0] == "no connection"
     assert mopo["published"]["mean"] == 2530.9
-    result = publish_paper_table(tmp_path, table, list(found.values()), ["a remark"])
+    result = publish_paper_table(tmp_path, table, list(actual.values()), ["a remark"])
     markdown = (tmp_path / "mopo-2.md").read_text()
     assert "missing" in markdown and "1. no connection\n" in markdown and "- a remark\n" in markdown
     (row,) = [r for r in csv.DictReader((tmp_path / "mopo-2.csv").open()) if r["row"] == "MOPO"]
@@ -221,8 +221,8 @@ def test_rows_with_the_same_policies_say_so(tmp_path: Path) -> None:
     records = json.loads(place.read_text())
     records["cells"][2]["policies"] = records["cells"][1]["policies"]
     write_json(place, records)
-    found = lines("mopo-3", ours)
-    said = {row: [n for n in line["notes"] if "so are the policies" in n] for (_, row), line in found.items()}
+    result = lines("mopo-3", ours)
+    said = {row: [n for n in line["notes"] if "so are the policies" in n] for (_, row), line in result.items()}
     assert said["MBPO"] == ["the settings are those of MOPO, no pen., and so are the policies"]
     assert said["MOPO"] == said["MOPO, no pen."] == []  # equal returns alone say nothing
 
@@ -231,12 +231,12 @@ def test_a_search_has_the_published_number_beside_the_paper_s_pair_only(tmp_path
     pairs = {f"h {h}, lam {lam}": [(1.0, 2.0)] for h in (1, 5) for lam in (1, 5)}
     ours = part(tmp_path, "mopo-h-lam", "hopper-medium-replay-v0", pairs)
     fetched(ours.run, "hopper-medium-replay-v0", (0.0, 100.0))
-    found = {row: line for (_, row), line in lines("mopo-h-lam", ours).items()}
-    assert set(found) == set(pairs)  # the pairs searched for other data sets are none of its
-    printed = {row: line["published"] and line["published"]["mean"] for row, line in found.items()}
+    result = {row: line for (_, row), line in lines("mopo-h-lam", ours).items()}
+    assert set(result) == set(pairs)  # the pairs searched for other data sets are none of its
+    printed = {row: line["published"] and line["published"]["mean"] for row, line in result.items()}
     assert printed == {"h 1, lam 1": None, "h 1, lam 5": None, "h 5, lam 1": 67.5, "h 5, lam 5": None}
-    assert found["h 5, lam 1"]["notes"] == ["the pair of the final version of the paper"]
-    assert found["h 1, lam 5"]["notes"] == ["the pair of the first version of the paper"]
+    assert result["h 5, lam 1"]["notes"] == ["the pair of the final version of the paper"]
+    assert result["h 1, lam 5"]["notes"] == ["the pair of the first version of the paper"]
 
 
 def test_the_count_that_the_paper_prints_is_counted(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_the_count_that_the_paper_prints_is_counted(tmp_path: Path) -> None:
         returns = {"MBPO, 5 % real data": with_, "MBPO, no real data": [(mean,)] * 2}
         parts.append(part(tmp_path, "mopo-real-ratio", name, returns))
         fetched(parts[-1].run, name, (0.0, 100.0))
-    found = table_lines(table, parts)
-    remarks = publish_paper_table(tmp_path, table, found, [])["remarks"]
+    result = table_lines(table, parts)
+    remarks = publish_paper_table(tmp_path, table, result, [])["remarks"]
     assert "on 2 of 3 data sets here, and lies within one standard deviation of it on 2;" in remarks[0]
     assert "6 of 12 data sets" in remarks[0] and "on 9" in remarks[0]

@@ -197,9 +197,9 @@ def test_leftovers_of_a_killed_process_are_removed(run: RunFolder) -> None:
 
 def test_state_comes_back_to_the_same_command_and_goes_when_finished(run: RunFolder) -> None:
     stage_that_fails(run)
-    found: list[Any] = []
-    stage(run, lambda current: found.append(current.load_state()))
-    tensors, meta = found[0]
+    results: list[Any] = []
+    stage(run, lambda current: results.append(current.load_state()))
+    tensors, meta = results[0]
     assert tensors["w"].tolist() == [1, 1] and meta == {"step": 7}
     assert not (run.root / ".state").exists()
     assert run.root.exists()
@@ -253,9 +253,9 @@ def test_resuming_with_other_settings_lists_every_difference(run: RunFolder, con
     assert "gamma 0.99 -> 0.9" in message and "tau" not in message
     assert "--force" in caught.value.hint
     assert contents(run.root) == before
-    found: list[Any] = []
-    stage(run, lambda current: found.append(current.load_state()), settings=changed, force=True)
-    assert found == [None]
+    results: list[Any] = []
+    stage(run, lambda current: results.append(current.load_state()), settings=changed, force=True)
+    assert results == [None]
 
 
 def test_resuming_on_other_data_names_both_hashes(run: RunFolder) -> None:

@@ -45,8 +45,8 @@ def actor(seed: int) -> Actor:
 def wanted(seed: int) -> Outcome:
     with open_environments(ENV, 3) as environments:
         policy = greedy_policy(actor(seed), GAME.action_low, GAME.action_high)
-        found = evaluate_returns(policy, environments, seed + 7)
-    return Outcome(found.returns.mean(), found.lengths.mean())
+        result = evaluate_returns(policy, environments, seed + 7)
+    return Outcome(result.returns.mean(), result.lengths.mean())
 
 
 @pytest.fixture
@@ -150,14 +150,14 @@ def test_a_process_multiplies_as_this_one_does() -> None:
     layout = mlp_layout((3, 400, 400, 2))  # shorter sums are alike
     game = Game("Pendulum-v1", {}, 16, np.array([-2], np.float32), np.array([2], np.float32))
     wide = Actor(torch.randn(1, layout.size, generator=torch.Generator().manual_seed(0)), layout, -5.0, 2.0)
-    found: list[Outcome] = []
+    results: list[Outcome] = []
     for library in LIBRARIES:
         libraries.use(possible(all_by(library)))
         with open_watch(game, 1, Report()) as beside, open_watch(game, 0, Report()) as here:
             played = beside.play(wide, 7).result()
             assert beside.processes == 1 and played == here.play(wide, 7).result()
-            found.append(played)
-    assert found[0] != found[1] or not can_use_onednn(torch.float32)
+            results.append(played)
+    assert results[0] != results[1] or not can_use_onednn(torch.float32)
 
 
 def open_and_wait() -> None:

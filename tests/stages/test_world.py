@@ -54,9 +54,9 @@ def test_the_scale_is_the_deviation_of_what_the_model_predicts(tiny_run: Path) -
     blank = data.next_observation.clone()
     blank[data.terminal > 0] = 1e6
     unknown = replace(data, next_observation=blank, info=replace(data.info, terminal_next_known=False))
-    found = rollout_options(settings, unknown).form.scale
-    assert found is not None
-    np.testing.assert_allclose(found[:-1], targets[~t.terminals].std(axis=0)[:-1], rtol=1e-5)
+    result = rollout_options(settings, unknown).form.scale
+    assert result is not None
+    np.testing.assert_allclose(result[:-1], targets[~t.terminals].std(axis=0)[:-1], rtol=1e-5)
     assert rollout_options(TrainPolicy(), unknown).form.scale is None
 
 

@@ -39,14 +39,14 @@ def test_publish_replaces_and_leaves_only_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "raised"),
     [(ZeroDivisionError("mine"), ZeroDivisionError), (OSError(errno.ENOSPC, "No space left on device"), InputError)],
 )
-def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path, error: Exception, told: type[Exception]) -> None:
+def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path, error: Exception, raised: type[Exception]) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
-    match = str(tmp_path) if told is InputError else "mine"
-    with pytest.raises(told, match=match) as caught, publish(path) as temporary:
+    match = str(tmp_path) if raised is InputError else "mine"
+    with pytest.raises(raised, match=match) as caught, publish(path) as temporary:
         temporary.write_text("half")
         raise error
     assert getattr(caught.value, "hint", "") == (

@@ -73,8 +73,8 @@ def equal(a: Any, b: Any) -> bool:
 def test_a_dataset_comes_back_as_it_was(tmp_path: Path, info: DatasetInfo, n: int) -> None:
     path = tmp_path / "dataset.h5"
     digest = write_dataset(path, transitions(n), info)
-    found, found_info = read_dataset(path)
-    assert equal(found, transitions(n))
+    rows, found_info = read_dataset(path)
+    assert equal(rows, transitions(n))
     assert equal(found_info, info) and equal(read_dataset_info(path), replace(info, behaviour={}))
     assert digest == sha256_file(path)
     assert [p.name for p in tmp_path.iterdir()] == ["dataset.h5"]
@@ -129,11 +129,11 @@ def test_a_failed_write_leaves_the_old_file(path: Path) -> None:
 def reads_or_names_its_error(path: Path) -> bool:
     """True when the file reads as it was written, False when it is refused by name; all else fails."""
     try:
-        found, info = read_dataset(path)
+        rows, info = read_dataset(path)
     except (CorruptError, InputError) as error:
         assert str(path.name) in error.message
         return False
-    assert equal(found, transitions()) and equal(info, INFO), "damage went unnoticed"
+    assert equal(rows, transitions()) and equal(info, INFO), "damage went unnoticed"
     return True
 
 

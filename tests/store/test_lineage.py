@@ -89,9 +89,9 @@ def test_a_moved_run_is_still_up_to_date(run: RunFolder, tmp_path: Path) -> None
 
 
 def test_versions_name_what_a_result_depends_on() -> None:
-    found = tool_versions()
-    assert sorted(found) == ["gymnasium", "mopo", "mujoco", "numpy", "python", "torch"]
-    assert found["numpy"] == version("numpy")
+    result = tool_versions()
+    assert sorted(result) == ["gymnasium", "mopo", "mujoco", "numpy", "python", "torch"]
+    assert result["numpy"] == version("numpy")
 
 
 @pytest.mark.parametrize(

@@ -105,12 +105,12 @@ def test_the_hoppers_rule_can_be_written_out() -> None:
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 5, 3)])
 def test_any_number_of_leading_dimensions(shape: tuple[int, ...]) -> None:
     states = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found = expression_rule("obs[-1] > 0 or 0.5 < obs[0]")(states, states, states)
-    assert torch.equal(found, (states[..., -1] > 0) | (states[..., 0] > 0.5))
+    result = expression_rule("obs[-1] > 0 or 0.5 < obs[0]")(states, states, states)
+    assert torch.equal(result, (states[..., -1] > 0) | (states[..., 0] > 0.5))
 
 
 @pytest.mark.parametrize(
-    ("text", "part", "told"),
+    ("text", "part", "sentence"),
     [
         ("", "its end", "not allowed"),
         ("obs[0] >", "its end", "not allowed"),
@@ -149,12 +149,12 @@ def test_any_number_of_leading_dimensions(shape: tuple[int, ...]) -> None:
         ("1 < 2", "'1 < 2' (character 1)", "no entry of the observation"),
     ],
 )
-def test_the_part_at_fault_is_pointed_at(text: str, part: str, told: str) -> None:
+def test_the_part_at_fault_is_pointed_at(text: str, part: str, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_condition(text)
     message = caught.value.message
     assert message.startswith(f"The termination rule {text!r} cannot be read: ")
-    assert part in message and told in message
+    assert part in message and sentence in message
     assert caught.value.hint
 
 

@@ -62,15 +62,15 @@ THERAPIES: dict[str, Callable[[np.random.Generator], Floats]] = {
 @pytest.mark.parametrize("therapy", THERAPIES)
 def test_a_trajectory_is_that_of_an_implicit_solver_in_the_states_themselves(therapy: str) -> None:
     doses = THERAPIES[therapy](np.random.default_rng(0)).astype(np.float32).astype(float)
-    found, state = play(doses)[0], np.array(START, float)
+    result, state = play(doses)[0], np.array(START, float)
     expected = [state]
     for dose in np.minimum(doses, FULL):
         # A Runge-Kutta method of Radau's at 1e-10; the environment steps by LSODA on logarithms.
         solved = solve_ivp(rates, (0, 1), state, "Radau", args=tuple(dose), rtol=1e-10, atol=1e-10 * state)
         state = solved.y[:, -1]
         expected.append(state)
-    assert np.abs(np.log(found) - np.log(expected)).max() < 1e-6
-    assert (np.ptp(np.log(found), axis=0) > 0.3).all(), "every state moves"
+    assert np.abs(np.log(result) - np.log(expected)).max() < 1e-6
+    assert (np.ptp(np.log(result), axis=0) > 0.3).all(), "every state moves"
 
 
 def test_the_reward_is_that_of_the_day_s_end_in_its_unit() -> None:

@@ -72,8 +72,8 @@ def test_the_environments_own_step_has_no_error(env_id: str) -> None:
     assert torch.equal(error.isnan(), lost)
     assert lost.any() == (env_id[:-3] == "Walker2d")
     # The environment's solver starts from its previous solution, which no observation tells; ours starts at rest.
-    known = error[~lost].double()
-    assert known.quantile(0.99) <= 1e-11 and known.max() <= 1e-5 and (known <= 1e-9).double().mean() >= 0.998
+    measured = error[~lost].double()
+    assert measured.quantile(0.99) <= 1e-11 and measured.max() <= 1e-5 and (measured <= 1e-9).double().mean() >= 0.998
     rounded = errors(env_id, tuple(column.float() for column in steps))[~lost]  # type: ignore[arg-type]
     # Rounding to f4 decides of one foot in a thousand whether it touches the ground.
     assert rounded.median() <= 1e-6 and rounded.double().quantile(0.99) <= 2e-4

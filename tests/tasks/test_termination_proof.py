@@ -44,15 +44,15 @@ def drive(env_id: str, make_actor: Callable[..., Any], seed: int, look: Callable
         environment: Any = limited.unwrapped
         low, high = environment.action_space.low, environment.action_space.high
         shape = environment.observation_space.shape[0], len(low)
-        found, terminated, seen = np.empty((STEPS, shape[0]), "f4"), np.empty(STEPS, bool), np.empty(STEPS)
+        result, terminated, seen = np.empty((STEPS, shape[0]), "f4"), np.empty(STEPS, bool), np.empty(STEPS)
         observation, act, age = environment.reset(seed=seed)[0], make_actor(generator, *shape), 0
         for k in range(STEPS):
             action = low + (act(observation) + 1) / 2 * (high - low)
             observation, _, terminated[k], _, _ = environment.step(action.astype(np.float32))
-            found[k], seen[k], age = observation, look(environment), age + 1
+            result[k], seen[k], age = observation, look(environment), age + 1
             if terminated[k] or age == limit:
                 observation, act, age = environment.reset()[0], make_actor(generator, *shape), 0
-    return found, terminated, seen
+    return result, terminated, seen
 
 
 def compare(env_id: str, look: Callable[[Any], float] = lambda _: 0.0) -> tuple[Floats, ...]:
@@ -77,9 +77,9 @@ def compare(env_id: str, look: Callable[[Any], float] = lambda _: 0.0) -> tuple[
     ],
 )
 def test_the_rule_agrees_with_the_simulator(env_id: str, ends: bool) -> None:
-    found, terminated, _ = compare(env_id)
-    rows = np.flatnonzero(found != terminated)
-    assert not len(rows), f"{env_id}: the rule disagrees in {len(rows)} of {len(found):,} steps, first in {rows[:5]}"
+    result, terminated, _ = compare(env_id)
+    rows = np.flatnonzero(result != terminated)
+    assert not len(rows), f"{env_id}: the rule disagrees in {len(rows)} of {len(result):,} steps, first in {rows[:5]}"
     assert (terminated.sum() > STEPS / 50) if ends else not terminated.any()
     assert (~terminated).sum() > STEPS
 
@@ -93,12 +93,12 @@ def test_the_double_pendulum_ends_by_the_tip_of_its_present_state() -> None:
         mujoco.mj_kinematics(environment.model, environment.data)
         return float(environment.data.site_xpos[0][2])
 
-    found, terminated, tip = compare("InvertedDoublePendulum-v5", present_tip)
+    result, terminated, tip = compare("InvertedDoublePendulum-v5", present_tip)
     assert (terminated == (np.array(reported) <= 1)).all()
-    wrong = int((found != (tip <= 1)).sum())
-    assert not wrong, f"the rule disagrees with the tip of the state it is given in {wrong} of {len(found):,} steps"
-    rows = np.flatnonzero(found != terminated)
-    message = f"the rule disagrees with the simulator in {len(rows)} of {len(found):,} steps"
+    wrong = int((result != (tip <= 1)).sum())
+    assert not wrong, f"the rule disagrees with the tip of the state it is given in {wrong} of {len(result):,} steps"
+    rows = np.flatnonzero(result != terminated)
+    message = f"the rule disagrees with the simulator in {len(rows)} of {len(result):,} steps"
     assert len(rows) <= 2, message
     assert np.abs(tip[rows] - 1).max(initial=0) < 2e-3, f"{message}, with the tip at {tip[rows]}"
     assert terminated.sum() > STEPS / 50
