@@ -35,8 +35,10 @@ def judge_rows(transitions: Transitions, share: float) -> Bools:
     lengths = episode_lengths(transitions)
     count = round(share * len(lengths))
     if share and not 0 < count < len(lengths):
+        fits = next((usual for usual in (USUAL_SHARE, 0.5) if 0 < round(usual * len(lengths)) < len(lengths)), 0)
         raise SettingsError(
-            f"--judge-share {share:g} of {len(lengths)} episodes leaves none on one side.", hint="--judge-share 0"
+            f"--judge-share {share:g} of {len(lengths)} episodes leaves none on one side.",
+            hint=f"--judge-share {fits:g}" + (", or 0 for no judge" if fits else ""),
         )
     held = np.zeros(len(lengths), bool)
     held[np.random.default_rng(0).permutation(len(lengths))[:count]] = True

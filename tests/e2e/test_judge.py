@@ -222,5 +222,6 @@ def test_shares_that_do_not_fit_are_refused(trained: Path, mopo: Any) -> None:
     assert other.code == 4 and "The model was trained with --judge-share 0.2, not 0.5." in other.err
     few = mopo(f"{LINES[1]} --judge-share 0.001")
     assert few.code == 3 and "--judge-share 0.001 of 30 episodes leaves none on one side." in few.err
+    assert "--judge-share 0.2, or 0 for no judge" in few.err
     assert mopo(f"{LINES[3].replace('--name p', '--name q')} --method bc --judge-share 0.5").code == 0
     assert json.loads(mopo(JUDGE.replace("-policy p", "-policy q")).out)["ope"]["episodes"] == 15
