@@ -67,11 +67,10 @@ def train_cells(
 ) -> list[dict[str, Any]]:
     """Train every cell that is not there yet, here or `elsewhere`; returns a record per cell, in their order.
 
-    Seeds that the run holds already, from `train-policy` or another ablation, are taken over but with --force, and what
-    jobs have `finished`, and
-    of several cells with equal settings one is trained. A record tells the cell's name and settings, per seed the
-    last and last-10 returns while it trained and the policy's sha256, the seeds that diverged, and under "failed" why
-    it is not there.
+    Seeds that the run holds already, from `train-policy` or another ablation, are taken over but with --force, as is
+    what jobs have `finished`; of several cells with equal settings one is trained. A record has the cell's name and
+    settings, per seed the last and last-10 returns while it trained and the policy's sha256, the seeds that diverged,
+    and under "failed" why it is not there.
     """
     missing = missing_cells(cells, stage)
     if len(missing) < len(cells):
