@@ -63,10 +63,14 @@ class Judge:
         """The discount."""
         return self.fqe.gamma
 
-    def tail(self, name: str) -> Tail:
-        """What the critics of a question say, on average."""
-        p = [question.name for question in self.fqe.questions].index(name)
-        return lambda observation, action: fqe_values(self.fqe, p, observation, action).mean(dim=0)
+    def tail(self, name: str, critic: int | None = None) -> Tail:
+        """What the critics of a question say on average, or one of them, counted round."""
+
+        def values(observation: Tensor, action: Tensor) -> Tensor:
+            every = self.replicates(name, observation, action)
+            return every.mean(dim=0) if critic is None else every[critic % len(every)]
+
+        return values
 
     def replicates(self, name: str, observation: Tensor, action: Tensor) -> Tensor:
         """The values by every critic of a question, `[K, n]`."""
@@ -99,7 +103,7 @@ def slices(returns: Tensor) -> dict[str, Tensor]:
 
 def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     """The floor, the estimates of the clone and of every seed, what the estimators are worth, and the verdict."""
-    floor = by_episodes(_numpy(_returns(judge, judge.log)))
+    floor = _floor(judge)
     recorded = float(_recorded_returns(judge.log, judge.gamma).mean())
     calibration = {name: _calibrated(judge, name) for name in SLICES}
     misses = {e: max(checks[e]["misses_by"] for checks in calibration.values()) for e in ESTIMATORS}
@@ -134,9 +138,12 @@ def _recorded_returns(log: Log, gamma: float) -> Tensor:
     return logged_returns(log, gamma, torch.zeros(len(log.first), device=log.reward.device))[log.first]
 
 
-def _returns(judge: Judge, log: Log) -> Tensor:
-    """The discounted returns of a log's episodes `[E]`; critics say what follows a record that ends before the task."""
-    return logged_returns(log, judge.gamma, _after(judge, log, ALL).mean(dim=0))[log.first]
+def _floor(judge: Judge) -> Estimate:
+    """The discounted return of the judge's episodes; critics say what follows a record that ends before the task."""
+    log, after = judge.log, _after(judge, judge.log, ALL)
+    by_critic = torch.stack([logged_returns(log, judge.gamma, each)[log.first] for each in after])  # [K, E]
+    critics = by_replicates(_numpy(by_critic.mean(dim=1)))
+    return by_episodes(_numpy(by_critic.mean(dim=0))).joined((critics.high - critics.low) / 2)
 
 
 def _after(judge: Judge, log: Log, name: str) -> Tensor:
@@ -146,13 +153,16 @@ def _after(judge: Judge, log: Log, name: str) -> Tensor:
 
 
 def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str, Any]:
-    """What the estimators say of a policy, with intervals wider by what each misses known returns by."""
+    """What the estimators say of a policy, with intervals wider by what each misses known returns by.
+
+    Each network of the model goes with another critic, who says what follows, so that the spread of both counts.
+    """
     act, log = judge.policies[name], judge.log
     start = log.observation[log.first]
     values = _numpy(judge.replicates(name, start, act(start)))
     some = start[_drawn(len(start), "starts")]
     imagined = [
-        policy_values(judge.place, k, some, act, judge.tail(name), judge.horizon, _noise(judge, k))
+        policy_values(judge.place, k, some, act, judge.tail(name, k), judge.horizon, _noise(judge, k))
         for k in range(len(judge.place.ensemble))
     ]
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
@@ -178,9 +188,10 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     values = judge.replicates(name, log.observation[first], log.action[first])
     fqe = by_replicates(_numpy((values - judge.gamma ** length.double() * after).mean(dim=1)))
     some = _drawn(len(episodes), f"calibration/{name}")
-    record = _record(log, episodes[some], after.mean(dim=0)[some])
-    tail = judge.tail(name)
-    imagined = [replayed_values(judge.place, k, record, tail, _noise(judge, k)) for k in range(len(ensemble))]
+    imagined = []
+    for k in range(len(ensemble)):
+        record = _record(log, episodes[some], after[k % len(after)][some])
+        imagined.append(replayed_values(judge.place, k, record, judge.tail(name, k), _noise(judge, k)))
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     truth, actual = by_episodes(_numpy(returns[episodes])), by_episodes(_numpy(returns[episodes][some]))
     return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import hypot, inf, sqrt
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,11 @@ class Estimate:
     def widened(self, by: float) -> "Estimate":
         """The same value with so much more on either side."""
         return Estimate(self.value, self.low - by, self.high + by)
+
+    def joined(self, half: float) -> "Estimate":
+        """The same value with a further, independent error, whose interval is `half` wide on either side."""
+        low, high = (hypot(self.value - bound, half) for bound in (self.low, self.high))
+        return Estimate(self.value, self.value - low, self.value + high)
 
 
 def by_replicates(replicates: ArrayLike) -> Estimate:

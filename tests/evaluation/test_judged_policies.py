@@ -17,7 +17,8 @@ from mopo_cli.evaluation import judgement as module
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
-from mopo_cli.evaluation.model_values import Place, data_quantile
+from mopo_cli.evaluation.model_values import Place, data_quantile, policy_values
+from mopo_cli.evaluation.verdict import by_episodes
 
 GAMMA, SPREAD, NOISE = 0.95, 0.5, 0.05
 EPISODES, STEPS = 30, 25
@@ -146,3 +147,36 @@ def test_how_much_of_the_floor_is_in_the_log_is_kept(judge: Judge, judged: Any) 
     assert abs(judged["floor"]["recorded"] - judged["floor"]["discounted"]["value"]) > 0.1, (
         "records end before the task"
     )
+
+
+def test_what_critics_say_of_the_rest_counts_with_how_much_they_differ(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where records end early, most of a value is what critics say: network k goes with critic k, counted round."""
+    tails: list[Tensor] = []
+    first = judge.log.observation[judge.log.first]
+    action = judge.policies["seed better"](first)
+
+    def noted(place: Place, network: int, start: Tensor, act: Any, tail: Any, *others: Any) -> Any:
+        tails.append(tail(first, action))
+        return policy_values(place, network, start, act, tail, *others)
+
+    monkeypatch.setattr(module, "policy_values", noted)
+    short = judgement(replace(judge, horizon=5), ["better"])["seeds"]["better"]["model"]
+    critics = judge.replicates("seed better", first, action)
+    before = len(judge.place.ensemble) * list(judge.policies).index("seed better")
+    assert torch.equal(torch.stack(tails[before : before + len(critics)]), critics)
+    assert short["low"] <= value_of(POLICIES["better"]) <= short["high"]
+
+
+def test_the_floor_s_interval_holds_what_critics_differ_by(judge: Judge, judged: Any) -> None:
+    """Independent errors add up in squares: of the episodes' mean, and of five critics (Student's t: 2.776)."""
+    last = judge.log.next_observation[judge.log.last]
+    after = judge.replicates(module.ALL, last, judge.policies[CLONE](last)).numpy()
+    rewards = judge.log.reward.double().numpy().reshape(EPISODES, STEPS)
+    returns = rewards @ GAMMA ** np.arange(STEPS) + GAMMA**STEPS * after  # [critics, episodes]
+    alone, half = by_episodes(returns.mean(axis=0)), 2.776 * returns.mean(axis=1).std(ddof=1)
+    floor = judged["floor"]["discounted"]
+    assert floor["value"] == pytest.approx(returns.mean())
+    assert floor["high"] - floor["value"] == pytest.approx(np.hypot(alone.high - alone.value, half), rel=1e-3)
+    assert floor["value"] - floor["low"] == pytest.approx(np.hypot(alone.value - alone.low, half), rel=1e-3)
