@@ -28,7 +28,7 @@ class Estimate:
     def gap(self, other: "Estimate") -> float:
         """How far the intervals are apart, 0 where they have a number in common but for rounding."""
         apart = max(self.low - other.high, other.low - self.high, 0.0)
-        return apart if apart > _ROUNDING * abs(self.value) else 0.0
+        return apart if apart > _ROUNDING * max(abs(self.value), abs(other.value)) else 0.0
 
     def widened(self, by: float) -> "Estimate":
         """The same value with so much more on either side."""
