@@ -37,7 +37,8 @@ def clone_of(log: Log, steps: int = 5_000, seed: int = 0) -> Actor:
         if step % _CHECKED == 0 or step == steps:
             actor = Actor(bc.actor.flat, bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
             error = float((actor.greedy(scaled[held]) - log.action[held]).double().square().mean())
-            best, least, since = (bc.actor.flat.clone(), error, step) if error < least else (best, least, since)
+            if error < least:
+                best, least, since = bc.actor.flat.clone(), error, step
             if step - since >= _PATIENCE:
                 break
     return Actor(scale.folded(bc.actor.layout, best), bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)

@@ -155,7 +155,7 @@ def _after(judge: Judge, log: Log, name: str) -> Tensor:
 def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str, Any]:
     """What the estimators say of a policy, with intervals wider by what each misses known returns by.
 
-    Each network of the model goes with another critic, who says what follows, so that the spread of both counts.
+    Each network of the model goes with another critic, which says what follows, so that the spread of both counts.
     """
     act, log = judge.policies[name], judge.log
     start = log.observation[log.first]
