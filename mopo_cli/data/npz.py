@@ -1,4 +1,4 @@
-"""Arrays out of NPZ files that nobody vouches for: no pickle is loaded, and no size is taken on trust."""
+"""Arrays of numbers and text out of NPZ files that nobody vouches for: no size is taken on trust."""
 
 import math
 import re

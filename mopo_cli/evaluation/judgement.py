@@ -22,6 +22,7 @@ from mopo_cli.evaluation.support import support_of
 from mopo_cli.evaluation.verdict import (
     MOST_MISSED,
     MOST_OUTSIDE,
+    ROUNDING,
     Estimate,
     Word,
     by_critics,
@@ -40,7 +41,6 @@ ESTIMATORS = ("fqe", "model")
 """Those that the verdict is made of."""
 _NAMES = {"fqe": "fitted Q", "model": "the judge's model"}
 EPISODES = 50  # that are imagined per network and policy
-_ROUNDING = 1e-9
 _ENOUGH = 10  # effective episodes, below which importance weights mean nothing
 
 
@@ -109,7 +109,7 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     misses = {e: max(checks[e]["misses_by"] for checks in calibration.values()) for e in ESTIMATORS}
     allowed = MOST_MISSED * (calibration[BETTER]["return"]["value"] - calibration[WORSE]["return"]["value"])
     # Of returns that are all equal, or of a single episode, no estimator is known to be right.
-    checked = allowed > _ROUNDING * abs(floor.value) and isfinite(calibration[ALL]["return"]["low"])
+    checked = allowed > ROUNDING * abs(floor.value) and isfinite(calibration[ALL]["return"]["low"])
     struck = [e for e in ESTIMATORS if misses[e] > allowed or not checked]
     support = support_of(judge.log)
     outside = {name: support.outside(act) for name, act in judge.policies.items()}
@@ -260,7 +260,7 @@ def sentence(result: Mapping[str, Any]) -> str:
     usable = [e for e in ESTIMATORS if e not in result["struck_out"]]
     if not usable and not isfinite(result["calibration"][ALL]["return"]["low"]):
         return "Not shown to be better than the logged behaviour: beside the judge's episodes there is one only."
-    if not usable and high - low <= _ROUNDING * abs(floor):
+    if not usable and high - low <= ROUNDING * abs(floor):
         return f"Not shown to be better than the logged behaviour: all of the judge's episodes return {floor:.4g}."
     if not usable:
         logged = f"{floor:.4g} ({low:.4g} to {high:.4g})"

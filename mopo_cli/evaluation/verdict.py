@@ -12,7 +12,8 @@ from scipy.stats import norm, t
 Word = Literal["better", "not shown to be better", "worse"]
 MOST_OUTSIDE = 0.2
 """The share of a policy's actions that may be unlike any in the log: of what these lead to, nothing is measured."""
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
+"""Numbers that differ by this share of themselves are equal."""
 MOST_MISSED = 0.05
 """How much an estimator may miss what is in the log by, as a share of what its worse and better thirds differ by."""
 
@@ -28,7 +29,7 @@ class Estimate:
     def gap(self, other: "Estimate") -> float:
         """How far the intervals are apart, 0 where they have a number in common but for rounding."""
         apart = max(self.low - other.high, other.low - self.high, 0.0)
-        return apart if apart > _ROUNDING * max(abs(self.value), abs(other.value)) else 0.0
+        return apart if apart > ROUNDING * max(abs(self.value), abs(other.value)) else 0.0
 
     def widened(self, by: float) -> "Estimate":
         """The same value with so much more on either side."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from mopo_cli.evaluation.verdict import ROUNDING
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_number
 
-_ROUNDING = 1e-9
 _NAMES = {"fqe": "fitted Q", "model": "in the judge's model"}
 
 
@@ -44,7 +44,8 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
         ),
         rows,
     )
-    if abs(floor["value"] - recorded) > _ROUNDING * abs(floor["value"]):
+    report.say(f"Undiscounted, the judge's episodes returned {_interval(result['floor']['undiscounted'])}.")
+    if abs(floor["value"] - recorded) > ROUNDING * abs(floor["value"]):
         report.say(
             f"Of the logged behaviour's {format_number(floor['value'])}, {format_number(recorded)} is in the "
             "log. The rest is what critics expect after the ends of its records."

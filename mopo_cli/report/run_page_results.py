@@ -80,7 +80,9 @@ def judgement_blocks(contents: Contents) -> list[str]:
             paragraph(result["sentence"]),
             *shown.blocks,
             paragraph("WIS: weighted importance sampling. DR: doubly robust. Episodes: how many these weights leave."),
-            paragraph(f"Estimators struck out, as they miss a return that the log knows: {struck}."),
+            paragraph(
+                f"Estimators struck out, as they miss a return that is in the log or nothing checks them: {struck}."
+            ),
             *_drawn("Discounted return by each estimator", drawn, "discounted return, 95 % interval"),
         ]
     return blocks

@@ -1,6 +1,7 @@
 """From logs without a simulator to a verdict: who sees which episodes, what is said, and how a stop changes nothing."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,8 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.evaluation import judgement
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, FqeState, Log, start_fqe
+from mopo_cli.report.console import Report
+from mopo_cli.report.judgement import show_judgement
 from mopo_cli.stages.analysis import judge as module
 from mopo_cli.stages.analysis import rank
 
@@ -102,7 +105,7 @@ def test_neither_model_nor_policy_sees_the_judge_s_episodes(made: Path, tmp_path
     assert not all(np.array_equal(one, two) for one, two in zip(expected, other, strict=True))
 
 
-def test_without_an_environment_evaluate_judges(trained: Path, mopo: Any) -> None:
+def test_without_an_environment_evaluate_judges(trained: Path, mopo: Any, capfd: Any) -> None:
     outcome = mopo(JUDGE)
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)["ope"]
@@ -121,6 +124,12 @@ def test_without_an_environment_evaluate_judges(trained: Path, mopo: Any) -> Non
     thirds = {"worse third": np.sort(others)[:8].mean(), "better third": np.sort(others)[-8:].mean()}
     assert in_the_log == pytest.approx({"all episodes": others.mean()} | thirds, rel=1e-5)
     records = data.rewards[held].reshape(6, 20).astype(float) @ 0.99 ** np.arange(20)
+    show_judgement(result, Report("human"))
+    shown = " ".join(capfd.readouterr().err.split())
+    printed = re.search(r"episodes returned (\S+) \(.*logged behaviour's (\S+), (\S+) is in the log\.", shown)
+    assert printed is not None, shown
+    parts = undiscounted, result["floor"]["discounted"]["value"], records.mean()
+    assert [float(number) for number in printed.groups()] == pytest.approx(parts, rel=0.01)
     rest = result["floor"]["discounted"]["value"] - records.mean()
     assert -(0.99**20) * 200 < rest < 0, "what follows the records, by the critics: costs without end"
     human = mopo(JUDGE.replace(" --json", ""))

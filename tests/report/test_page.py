@@ -32,7 +32,12 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
     checks = {"return": interval, "fqe": interval | {"misses_by": 0.0}, "model": interval | {"misses_by": 3.5}}
     ope = {
         **{"policy": NASTY, "transitions": 10, "episodes": 2, "unseen": True, "gamma": 0.9, "sentence": NASTY},
-        **{"floor": {"discounted": interval}, "clone": estimates, "seeds": {"0": estimates}, "struck_out": ["model"]},
+        **{
+            "floor": {"discounted": interval, "undiscounted": interval},
+            "clone": estimates,
+            "seeds": {"0": estimates},
+            "struck_out": ["model"],
+        },
         "allowed": 3.0,
         "calibration": {"all episodes": checks},
     }

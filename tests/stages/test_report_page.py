@@ -114,7 +114,12 @@ def test_the_verdict_of_the_log_is_on_the_page(
     }
     judgement = {
         **{"policy": NAME, "transitions": 10, "episodes": episodes, "unseen": True, "gamma": 0.9},
-        **{"floor": {"discounted": interval}, "clone": estimates, "seeds": {"0": estimates}, "struck_out": []},
+        **{
+            "floor": {"discounted": interval, "undiscounted": interval},
+            "clone": estimates,
+            "seeds": {"0": estimates},
+            "struck_out": [],
+        },
         "sentence": "It is better.",
         "calibration": {},
         "allowed": 1.0,
