@@ -14,7 +14,7 @@ from mopo_cli.nets.scales import standard_units
 
 _SETTINGS = BcSettings(hidden=128, layers=2, actor_lr=1e-3, log_std_min=-5.0, log_std_max=2.0)
 _BATCH = 256
-_CHECKED, _PATIENCE = 50, 1_000  # steps between looks at what is held out, and without anything better
+_CHECKED = 50  # steps between looks at what is held out
 _LEAST_DEVIATION = 0.02  # of actions in [-1, 1]: a log that is deterministic has no density
 
 
@@ -30,7 +30,7 @@ def clone_of(log: Log, steps: int = 5_000, seed: int = 0) -> Actor:
     bc = start_bc(log.observation.shape[1], log.action.shape[1], _SETTINGS, [seed], device)
     generator = stream(seed, "clone/batch")
     nothing = scaled.new_empty(1, _BATCH, 0)
-    best, least, since = bc.actor.flat.clone(), math.inf, 0
+    best, least = bc.actor.flat.clone(), math.inf
     for step in range(1, steps + 1):
         rows = seen[torch.randint(len(seen), (1, _BATCH), generator=generator).to(device)]
         update(bc, Transition(scaled[rows], log.action[rows], nothing, nothing, nothing, nothing), Draws(()))
@@ -38,9 +38,7 @@ def clone_of(log: Log, steps: int = 5_000, seed: int = 0) -> Actor:
             actor = Actor(bc.actor.flat, bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
             error = float((actor.greedy(scaled[held]) - log.action[held]).double().square().mean())
             if error < least:
-                best, least, since = bc.actor.flat.clone(), error, step
-            if step - since >= _PATIENCE:
-                break
+                best, least = bc.actor.flat.clone(), error
     return Actor(scale.folded(bc.actor.layout, best), bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
 
 
