@@ -2,8 +2,11 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from mopo_cli.data.text_files import is_gzipped
 from mopo_cli.errors import InputError
 from mopo_cli.store.run import DATA_FILES, JSON_LINES
 
@@ -13,7 +16,8 @@ _EXAMPLE = "mopo fetch-data --dataset ./file.h5 --env ENV-ID"
 def log_files(path: Path) -> list[Path]:
     """The files that a path stands for: itself, those of a folder, or those that match a pattern such as logs/*.csv.
 
-    In the order of their names, where numbers count as numbers. InputError where there is none.
+    In the order of their names, where numbers count as numbers. InputError where there is none, and where a file is
+    there both packed and unpacked.
     """
     if path.is_file():
         return [path]
@@ -37,7 +41,30 @@ def log_files(path: Path) -> list[Path]:
         elif "," in str(path):
             hint = "mopo fetch-data --dataset './logs/*.csv'   # several files"
         raise InputError(what, hint)
+    _refuse_packed_copies(files)
     return sorted(files, key=lambda file: by_number(str(file)))
+
+
+def refuse_copies(files: Sequence[Path], sha256: Sequence[str]) -> None:
+    """InputError where two of the files have the same bytes: their episodes would count twice."""
+    first: dict[str, Path] = {}
+    for file, digest in zip(files, sha256, strict=True):
+        if (other := first.setdefault(digest, file)) is not file:
+            _refuse_copy(other, file)
+
+
+def _refuse_packed_copies(files: Sequence[Path]) -> None:
+    present = set(files)
+    for file in files:
+        if is_gzipped(file) and file.with_suffix("") in present:
+            _refuse_copy(file.with_suffix(""), file)
+
+
+def _refuse_copy(first: Path, second: Path) -> NoReturn:
+    raise InputError(
+        f"{first} and {second} are the same log twice: move one of them elsewhere, or name the others by a pattern.",
+        hint="mopo fetch-data --dataset './logs/*.csv'",
+    )
 
 
 def is_pattern(path: Path) -> bool:

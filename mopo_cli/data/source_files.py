@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from mopo_cli.config.schema_data import FetchData
-from mopo_cli.data.log_files import is_pattern, log_files
+from mopo_cli.data.log_files import is_pattern, log_files, refuse_copies
 from mopo_cli.data.source import Dataset, DatasetName, Source, Work
 from mopo_cli.errors import UsageError
 from mopo_cli.store.files import expand
@@ -37,7 +37,10 @@ def d4rl_set(sha256: str, columns: str | None) -> str | None:
 
 
 def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
-    """A file that is D4RL's to the byte is read as that set. UsageError if --env names another environment than it."""
+    """A file that is D4RL's to the byte is read as that set.
+
+    UsageError if --env names another environment than it, InputError for a file that is there twice.
+    """
     from mopo_cli.data.d4rl import load_d4rl
     from mopo_cli.data.local import load_local
     from mopo_cli.data.read_columns import Reading
@@ -46,6 +49,7 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     files = {role: path for role, path in _files(name, settings).items() if role != "columns"}
     sha256 = [work.sha256[role] for role in files]
     path, *others = files.values()
+    refuse_copies([path, *others], sha256)
     dataset_id = None if others else d4rl_set(sha256[0], settings.columns)
     if dataset_id is None:
         how = Reading(

@@ -1,5 +1,6 @@
 """The same episodes in every layout give the same transitions, bit for bit."""
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,24 @@ def test_the_files_of_a_folder_are_read_in_the_order_of_their_numbers(tmp_path: 
         log_files(tmp_path / "empty")
     with pytest.raises(InputError, match=r"No file matches the pattern .*other_\*\.csv\."):
         log_files(tmp_path / "other_*.csv")
+
+
+def test_a_log_that_is_there_twice_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mopo: Callable[[str], Any]
+) -> None:
+    rows = "episode,obs,act,reward\n" + "".join(f"0,{i % 7},{i % 3 - 1},{i}\n" for i in range(40))
+    (tmp_path / "log.csv").write_text(rows)
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(rows.encode()))
+    with pytest.raises(InputError, match=r"log\.csv and .*log\.csv\.gz are the same log twice:"):
+        log_files(tmp_path)
+    assert log_files(tmp_path / "*.gz") == [tmp_path / "log.csv.gz"]
+    (tmp_path / "log.csv.gz").unlink()
+    (tmp_path / "log (1).csv").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    outcome = mopo("fetch-data --dataset ./*.csv --check")
+    assert outcome.code == 4
+    assert "log (1).csv and " in outcome.err
+    assert "are the same log twice:" in " ".join(outcome.err.split())
 
 
 @pytest.mark.parametrize(
