@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mopo_cli.data.transitions import DatasetInfo, Transitions
 
 RUN, DATASET, FOREIGN, TABLE = "run folder", "dataset", "HDF5 file of another program", "data file"
+EXPORTED = "exported policy"
 _D4RL_LAYOUT = {f"column {name}" for name in ("observations", "actions", "rewards", "terminals")}
 # Attributes of a dataset that are JSON text.
 _NESTED = ("env_kwargs", "obs_entries", "recipe")
@@ -41,7 +42,7 @@ def describe(path: Path) -> dict[str, Any]:
 def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
     """The function that reads this kind of file. InputError for an unknown kind."""
     readers = {**dict.fromkeys(DATA_FILES, _table), ".h5": _hdf5, ".hdf5": _hdf5, ".json": _json}
-    readers[".safetensors"] = _tensors
+    readers |= {".safetensors": _tensors, ".npz": _npz, ".onnx": _exported_policy}
     if (ending := data_ending(path.name) or path.suffix.lower()) in readers:
         return readers[ending]
     from mopo_cli.data.layout_rows import check_kind
@@ -172,6 +173,19 @@ def _plain(value: Any) -> Any:
 
 def _table(path: Path) -> tuple[str, dict[str, Any]]:
     return TABLE, {"bytes": path.stat().st_size}
+
+
+def _npz(path: Path) -> tuple[str, dict[str, Any]]:
+    from mopo_cli.data.npz import npz_names
+    from mopo_cli.store.arrays import HEADER_KEY
+
+    return _exported_policy(path) if HEADER_KEY in npz_names(path) else _table(path)
+
+
+def _exported_policy(path: Path) -> tuple[str, dict[str, Any]]:
+    from mopo_cli.policy.files import read_policy
+
+    return EXPORTED, {name: value for name, value in read_policy(path).about.items() if name != "golden"}
 
 
 def _tensors(path: Path) -> tuple[str, dict[str, Any]]:

@@ -50,6 +50,9 @@ def test_the_file_acts_as_the_policy_and_says_what_it_is(tiny_run: Path, mopo: A
     assert golden["observation"].shape == (3, 4)
     assert (golden["observation"][:, None] == rows).all(axis=2).any(axis=1).all()
     np.testing.assert_allclose(exported(golden["observation"]), golden["action"], atol=6e-6)
+    shown = mopo(f"show {path}").out.splitlines()
+    assert shown[0] == f"{path}: exported policy"
+    assert "  algorithm: sac" in shown and any(line.startswith("  verdict: ") for line in shown)
 
 
 def test_a_path_will_do_and_seeds_have_a_file_each_or_one(tiny_run: Path, mopo: Any, monkeypatch: Any) -> None:
