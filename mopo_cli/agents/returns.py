@@ -1,20 +1,9 @@
-"""Returns: of one step, and what logged episodes are worth, where they end, and the lambda-returns of their steps."""
+"""Returns: of one step, of logged episodes, and the lambda-returns of their steps."""
 
 import torch
 from torch import Tensor
 
 from mopo_cli.engine.fused import fused
-from mopo_cli.engine.rows import Transition
-
-
-def last_steps(logged: Transition) -> Tensor:
-    """Which of N logged steps, in order, is the last of its episode: bool `[N]`.
-
-    A step is if it is terminal, or if the next row does not go on from the state that it led to.
-    """
-    following, onward = logged.next_observation[:-1], logged.observation[1:]
-    broken = ~torch.isclose(following, onward, rtol=1e-5, atol=1e-6).all(dim=1)
-    return torch.cat([(logged.terminal[:-1] > 0) | broken, broken.new_ones(1)])
 
 
 @fused
@@ -24,15 +13,15 @@ def one_step_return(reward: Tensor, terminal: Tensor, next_value: Tensor, gamma:
 
 
 def episode_returns(reward: Tensor, last: Tensor) -> Tensor:
-    """Sums of the rewards `[N]` of each episode, undiscounted, f8 `[episodes]`; `last` as `last_steps` gives it."""
+    """Sums of the rewards `[N]` of each episode, undiscounted, f8 `[episodes]`; `last` `[N]` as in `World`."""
     sums = reward.double().cumsum(dim=0)[last]
     return torch.diff(sums, prepend=sums.new_zeros(1))
 
 
-def returns_to_end(logged: Transition, gamma: float) -> Tensor:
+def returns_to_end(reward: Tensor, last: Tensor, gamma: float) -> Tensor:
     """What N logged steps, in order, return from each to the end of its episode, discounted, f8 `[N]`."""
-    reward = logged.reward.double()
-    return lambda_returns(reward, torch.zeros_like(reward), last_steps(logged), gamma, 1.0)
+    reward = reward.double()
+    return lambda_returns(reward, torch.zeros_like(reward), last, gamma, 1.0)
 
 
 def lambda_returns(reward: Tensor, next_value: Tensor, last: Tensor, gamma: float, weight: float) -> Tensor:

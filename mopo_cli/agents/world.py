@@ -16,13 +16,15 @@ class World:
     """Real rows `[N, width]` in the order they were logged, and ensembles to branch in or a fixed buffer of model rows.
 
     `start` `[N, obs_dim]` are the states that rollouts branch from, `started` `[N]` the steps that their episodes had
-    taken, where the rule or the reward counts them; `how` says how rollouts are made. All observations, and what the
-    ensembles predict, are standardised by `standard`, where there is one (see `agents.units`).
+    taken, where the rule or the reward counts them. `last` `[N]`, bool, are the last rows of their episodes: the task
+    or the record ended there. `how` says how rollouts are made. All observations, and what the ensembles predict, are
+    standardised by `standard`, where there is one (see `agents.units`).
     """
 
     rows: Rows
     real: Tensor
     start: Tensor
+    last: Tensor
     rule: TerminationRule
     ensembles: tuple[Ensemble, ...] = ()
     buffer: Tensor | None = None

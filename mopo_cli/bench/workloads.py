@@ -197,7 +197,8 @@ def policy_stack(
     never_ended = torch.zeros(shapes.rows, device=device)
     uncertainty = torch.rand(shapes.rows, rows.uncertainties, device=device)
     packed = rows.pack(observation, action, reward, never_ended, following, uncertainty)
-    world = World(rows, packed, observation, never, buffer=packed, how=how)
+    last = torch.ones(shapes.rows, dtype=torch.bool, device=device)
+    world = World(rows, packed, observation, last, never, buffer=packed, how=how)
     if model is not None:
         data = Examples.of(observation, action, reward, following)
         ensemble = fitted(start_fit(data, fit_settings(model), (0,)), 0)

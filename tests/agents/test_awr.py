@@ -29,6 +29,7 @@ from mopo_cli.agents.algorithms.awr import (
     ALGORITHM,
     Awr,
     AwrSettings,
+    Logged,
     refresh,
     returns_and_advantages,
     start_awr,
@@ -51,7 +52,8 @@ def split(world: World) -> Transition:
 
 
 def make(members: int = 2, settings: AwrSettings = SETTINGS, world: World | None = None) -> Awr:
-    return start_awr(split(world or make_world()), settings, list(range(members)), "cpu")
+    world = world or make_world()
+    return start_awr(Logged(split(world), world.last), settings, list(range(members)), "cpu")
 
 
 def value_of(awr: Awr, m: int, observation: Tensor) -> Tensor:

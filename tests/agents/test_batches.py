@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
@@ -73,7 +74,7 @@ def make_world(buffer: bool = True) -> World:
     """Real rows are 0, 1, …, those of the buffer -1, -2, …"""
     real = identified(torch.arange(float(REAL)), torch.zeros(3))
     imagined = identified(-1 - torch.arange(float(MODEL)), UNCERTAINTY)
-    return World(LAYOUT, real, real[:, :1], never, buffer=imagined if buffer else None)
+    return World(LAYOUT, real, real[:, :1], single_steps(real), never, buffer=imagined if buffer else None)
 
 
 def watched(members: tuple[Member, ...] = MEMBERS, steps: int = 300, settings: LoopSettings = SETTINGS) -> Onlooker:

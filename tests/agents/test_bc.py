@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from probes.offline import ACT, MEMBERS, OBS, assert_gradient, doubles, leaves, make_batch, perceptron
+from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, update
@@ -74,7 +75,7 @@ def make_world(rows: int = 500) -> tuple[World, Tensor]:
     action = torch.stack([0.8 * torch.sin(observation[:, 0] + observation[:, 1]), 0.5 * torch.tanh(observation[:, 2])])
     reward, following = torch.randn(rows, generator=draw), torch.randn(rows, OBS, generator=draw)
     real = layout.pack(observation, action.T, reward, torch.zeros(rows), following, torch.zeros(rows, 3))
-    return World(layout, real, observation, never), action.T
+    return World(layout, real, observation, single_steps(real), never), action.T
 
 
 def test_a_known_policy_is_found_again() -> None:

@@ -12,6 +12,7 @@ from probes.agents import tensors
 from probes.linear import linear_ensemble
 from probes.models import ACT, OBS, train
 from probes.models import make_world as make_full_world
+from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
@@ -170,7 +171,7 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     state, action = 2 * torch.rand(2, 2000, 1, generator=draw) - 1
     nothing = torch.zeros(2000)
     real = rows.pack(state, action, nothing, nothing, state, nothing[:, None])
-    world = World(rows, real, state, never, (both,), how=RolloutOptions(("ratio",)))
+    world = World(rows, real, state, single_steps(real), never, (both,), how=RolloutOptions(("ratio",)))
     agents = start_drop(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
     results = []
     for i in range(5):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from probes.agents import SETTINGS as SMALL
 from probes.linear import linear_ensemble
+from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac
@@ -50,7 +51,7 @@ def make_world(ensembles: int = 1) -> World:
     def rule(_: Tensor, __: Tensor, next_observation: Tensor) -> Tensor:
         return next_observation[:, 0].abs() > 1.5
 
-    return World(rows, real, observation, rule, tuple(models))
+    return World(rows, real, observation, single_steps(real), rule, tuple(models))
 
 
 def train(world: World, members: tuple[Member, ...], blocks: int, settings: LoopSettings = SETTINGS) -> Loop:
@@ -188,7 +189,7 @@ def test_the_rule_of_the_task_decides_in_the_loop() -> None:
         return wrapped
 
     base = make_world()
-    world = World(base.rows, base.real, base.start, counted(TERMINATION_RULES["hopper"]), base.ensembles)
+    world = World(base.rows, base.real, base.start, base.last, counted(TERMINATION_RULES["hopper"]), base.ensembles)
     loop = train(world, (Member(0, "none", 0.0, 5, 0),), 1)
     # Random states are no healthy hopper: every row ends at the first step and none goes on.
     assert calls[0] == SETTINGS.rollout_batch

@@ -240,20 +240,13 @@ def test_a_floor_of_zero_is_refused_where_returns_are_negative() -> None:
 
 
 def chained(rewards: list[list[float]]) -> World:
-    """A world whose data are these episodes' rewards, one after another, each row going on where the last one led."""
+    """A world whose data are these episodes' rewards, one after another; every episode ends by a timeout."""
     world, count = make_world(ALGORITHM), sum(map(len, rewards))
-    states = torch.arange(count + len(rewards), dtype=torch.float32)[:, None].repeat(1, OBS)
-    ends = torch.tensor([len(episode) for episode in rewards]).cumsum(0) + torch.arange(len(rewards))
-    stays = torch.tensor([i for i in range(len(states)) if i not in ends.tolist()])
-    real = world.rows.pack(
-        states[stays],
-        torch.zeros(count, ACT),
-        torch.tensor([reward for episode in rewards for reward in episode]),
-        torch.zeros(count),  # every episode ends by a timeout
-        states[stays + 1],
-        torch.zeros(count, world.rows.uncertainties),
-    )
-    return replace(world, real=real)
+    reward = torch.tensor([reward for episode in rewards for reward in episode])
+    state, nothing = torch.zeros(count, OBS), torch.zeros(count, world.rows.uncertainties)
+    real = world.rows.pack(state, torch.zeros(count, ACT), reward, torch.zeros(count), state, nothing)
+    last = torch.tensor([t == len(episode) - 1 for episode in rewards for t in range(len(episode))])
+    return replace(world, real=real, last=last)
 
 
 @pytest.mark.parametrize(

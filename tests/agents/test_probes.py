@@ -9,6 +9,7 @@ import torch
 from probes.environments import PROBES, Probe
 from probes.linear import linear_ensemble
 from probes.offline import tensor, train, world_of
+from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, SacSettings
@@ -81,7 +82,7 @@ def test_the_penalty_is_lambda_times_the_uncertainty_named_and_never_on_real_row
         return rows.pack(state, action, 0.7 * ones, ones, state, u)
 
     real, buffer = pack(1.0, torch.zeros(count, 3)), pack(-1.0, uncertainty)
-    world = World(rows, real, real[:, :1], never, buffer=buffer)
+    world = World(rows, real, real[:, :1], single_steps(real), never, buffer=buffer)
     penalties = {"max-var": 1.0, "avg-var": 0.5, "ens": 2.0, "none": 1.0}
     members = tuple(Member(seed, name, lam, 1, 0) for seed, (name, lam) in enumerate(penalties.items()))
     loop = train(world, settings(0.99), ALGORITHM, 600, members, schedule(0.25))
@@ -100,7 +101,7 @@ def test_what_is_watched_is_the_raw_reward_and_the_penalty_apart() -> None:
     state, ones = torch.zeros(50, 1), torch.ones(50)
     real = rows.pack(state, state, 5.0 * ones, ones, state, torch.zeros(50, 3))
     buffer = rows.pack(state, state, 1.0 * ones, ones, state, ones[:, None] * torch.tensor([0.2, 0.5, 0.9]))
-    world = World(rows, real, state, never, buffer=buffer)
+    world = World(rows, real, state, single_steps(real), never, buffer=buffer)
     members = (Member(0, "ens", 2.0, 1, 0), Member(0, "none", 2.0, 1, 0))
     loop = start_loop(world, members, settings(0.9), schedule(0.25), ALGORITHM)
     means = advance(loop, world)
@@ -132,7 +133,7 @@ def test_only_what_was_imagined_is_ever_learned_from() -> None:
     def rule(_: Tensor, __: Tensor, next_observation: Tensor) -> Tensor:
         return next_observation[:, 0] > 0
 
-    world = World(rows, real, start, rule, (ensemble,))
+    world = World(rows, real, start, single_steps(real), rule, (ensemble,))
     members = (Member(0, "max-var", 1.0, 3, 0), Member(1, "ens", 1.0, 1, 0))
     loop = start_loop(world, members, settings(0.9), LoopSettings(40, 20, 30, 4, 32, 0.0), ALGORITHM)
     loop.pool.rows.fill_(float("nan"))

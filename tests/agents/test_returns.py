@@ -1,6 +1,5 @@
-"""Episodes in logged rows: where they end, what they return, and lambda-returns against their definition."""
+"""What episodes return, and lambda-returns against their definition."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,8 +11,7 @@ from probes.agents import normal
 from probes.gpu import launches
 from probes.offline import make_world, returns_by_definition
 
-from mopo_cli.agents.returns import episode_returns, lambda_returns, last_steps
-from mopo_cli.engine.rows import Transition
+from mopo_cli.agents.returns import episode_returns, lambda_returns
 
 LENGTHS = (9, 1, 30, 17, 2, 40, 1, 25)
 
@@ -50,17 +48,8 @@ def test_lambda_returns_of_many_rows_are_those_of_a_slow_loop(length: int) -> No
     np.testing.assert_allclose(result, wanted, atol=2e-4)
 
 
-def test_episodes_end_where_they_were_cut_and_where_the_task_ended() -> None:
-    """The time limit's rows name the state they led to, and the next row begins elsewhere."""
+def test_returns_of_episodes_are_the_sums_of_their_rewards() -> None:
     ends, world = np.cumsum(LENGTHS) - 1, make_world(LENGTHS)
-    logged = world.rows.split(world.real)
-    result = last_steps(logged)
-    assert result.nonzero()[:, 0].tolist() == ends.tolist()
-    sums = [part.sum() for part in np.split(logged.reward.double().numpy(), ends[:-1] + 1)]
-    np.testing.assert_allclose(episode_returns(logged.reward, result), sums, rtol=1e-12)
-    assert last_steps(Transition(*(column[:1] for column in vars(logged).values()))).tolist() == [True]
-    # Where it ends as the task does, the row that follows may be anything.
-    same = replace(logged, next_observation=logged.observation.roll(-1, dims=0))
-    assert last_steps(same).nonzero()[:, 0].tolist() == sorted({*ends[1::2], ends[-1]})
-    rounded = replace(logged, next_observation=logged.next_observation * (1 + 2e-7))
-    assert torch.equal(last_steps(rounded), result), "another last bit is no other state"
+    reward = world.rows.split(world.real).reward
+    sums = [part.sum() for part in np.split(reward.double().numpy(), ends[:-1] + 1)]
+    np.testing.assert_allclose(episode_returns(reward, world.last), sums, rtol=1e-12)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from probes.models import make_ensemble
+from probes.single_steps import single_steps
 from probes.stacks import ACT, start
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def raw_world(ensemble: Ensemble, form: PenaltyForm) -> World:
     rows = Rows(OBS, ACT, len(how.uncertainties))
     zeros = torch.zeros(200)
     real = rows.pack(observation, action, zeros, zeros, observation, torch.zeros(200, rows.uncertainties))
-    return World(rows, real, observation, expression_rule("obs[2] < 17"), (ensemble,), how=how)
+    return World(rows, real, observation, single_steps(real), expression_rule("obs[2] < 17"), (ensemble,), how=how)
 
 
 def roll(world: World) -> list[RolloutStep]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from probes.histories import log_of
 from probes.linear import linear_ensemble
+from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.units import in_standard_units
@@ -95,7 +96,8 @@ def test_rollouts_in_standard_units_are_the_same(standardised: bool, scale: Tens
         ensemble = replace(ensemble, target_mean=0.1 * size, target_std=0.5 * size)
     how = replace(RELEASED, uncertainties=("max-var",), form=PenaltyForm(True, scale, True))
     columns = start(), start()[:, :1], torch.zeros(20), torch.zeros(20), start(), torch.zeros(20, 1)
-    here = World(ROWS, ROWS.pack(*columns), start(), never, (ensemble,), how=how)
+    real = ROWS.pack(*columns)
+    here = World(ROWS, real, start(), single_steps(real), never, (ensemble,), how=how)
     there = in_standard_units(here, standard)
 
     def act(observation: Tensor, generator: torch.Generator) -> Tensor:

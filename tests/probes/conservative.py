@@ -9,6 +9,7 @@ import torch
 from probes.agents import ACT, make_batch, make_sac, normal, tensors
 from probes.agents import SETTINGS as SAC
 from probes.offline import Layer, assert_gradient, leaves, perceptron
+from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Algorithm, Batch
@@ -126,7 +127,7 @@ def check_fixed_point(algorithm: Algorithm, share: float, beta: float) -> None:
 
     rows, even = Rows(1, 1, 3), (torch.arange(2000) + 0.5) / 2000
     data, model = packed(2 - torch.sqrt(9 - 8 * even)), packed(2 * even - 1)
-    world = World(rows, data, torch.ones(1, 1), never, buffer=model if share < 1 else None)
+    world = World(rows, data, torch.ones(1, 1), single_steps(data), never, buffer=model if share < 1 else None)
     loop, result = start(world, algorithm, share, beta=beta), []
     for k in range(9):
         advance(loop, world)
@@ -157,7 +158,7 @@ def chain_errors(algorithm: Algorithm, share: float, optimism: float, **settings
 
     rows, eye, even = Rows(3, 1, 3), torch.eye(3), (torch.arange(1000) + 0.5) / 1000
     real, model = packed(-even, 0.0, "data"), packed(2 * even - 1, optimism, "model")
-    world = World(rows, real, eye, never, buffer=model if share < 1 else None)
+    world = World(rows, real, eye, single_steps(real), never, buffer=model if share < 1 else None)
     loop = start(world, algorithm, share, **settings)
     for _ in range(6):
         advance(loop, world)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from probes.agents import normal
 from probes.environments import Probe
+from probes.single_steps import single_steps
 from torch import Tensor
 from torch.nn.functional import relu
 
@@ -50,7 +51,9 @@ def make_world(lengths: tuple[int, ...] = (9, 1, 30, 17, 2, 40, 1, 25), act_dim:
     reward = torch.randn(count, generator=draw) + 0.5
     observation, following = torch.cat([s[:-1] for s in states]), torch.cat([s[1:] for s in states])
     real = rows.pack(observation, action, reward, torch.cat(terminal), following, torch.zeros(count, 3))
-    return World(rows, real, observation, never)
+    last = torch.zeros(count, dtype=torch.bool)
+    last[torch.tensor(lengths).cumsum(dim=0) - 1] = True
+    return World(rows, real, observation, last, never)
 
 
 def bandit(
@@ -60,7 +63,7 @@ def bandit(
     draw, rows = stream(0, "test/bandit"), Rows(1, 1, 3)
     state, action = 1.0 - 2.0 * torch.randint(2, (count, 1), generator=draw), act(count, draw)
     real = rows.pack(state, action, reward(state, action)[:, 0], torch.ones(count), state, torch.zeros(count, 3))
-    return World(rows, real, state, never)
+    return World(rows, real, state, single_steps(real), never)
 
 
 def tensor(array: np.ndarray) -> Tensor:
@@ -78,7 +81,8 @@ def world_of(probe: Probe) -> World:
         data["next_observations"],
         torch.zeros(len(data["rewards"]), 3),
     )
-    return World(rows, packed, data["observations"], never)
+    ends = (probe.dataset["terminals"] > 0) | (probe.dataset["timeouts"] > 0)
+    return World(rows, packed, data["observations"], torch.from_numpy(ends), never)
 
 
 def two_ways() -> World:

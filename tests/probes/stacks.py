@@ -71,6 +71,7 @@ def start(
     nothing = torch.zeros(ROWS, len(how.uncertainties))
     reward, following, step = observation[:, 0] * action[:, 0], observation.roll(-1, dims=0), torch.arange(ROWS)
     following[11::12] = 0.9 * observation[11::12]
+    last = (step % 12 == 11) | (step == ROWS - 1)
     real = rows.pack(observation, action, reward, (step % 24 == 11).float(), following, nothing)
     layout = gaussian_layout(OBS + act_dim, OBS + 1, 10, 2)
     scaler = torch.zeros(OBS + act_dim, device=device), torch.ones(OBS + act_dim, device=device)
@@ -78,7 +79,9 @@ def start(
     for m in range(2):
         flat = initial(layout, [stream(3 * m + k, "test/weights") for k in range(3)], truncated_normal, zeros)
         models.append(Ensemble(flat.to(device), layout, *scaler, OBS, (0, 2)))
-    world = World(rows, real.to(device), observation.to(device), never, ensembles=tuple(models), how=how)
+    world = World(
+        rows, real.to(device), observation.to(device), last.to(device), never, ensembles=tuple(models), how=how
+    )
     if algorithm.learns_from == "real":
         schedule = replace(schedule, real_ratio=1.0)
     settings = policy_settings(name, update_precision=precision, hidden=hidden, batch_size=schedule.batch_size)

@@ -10,7 +10,7 @@ from probes.runs import OTHERWISE
 
 from mopo_cli.config.schema import Imagination, Rollout, TrainPolicy
 from mopo_cli.stages.common.inputs import Data, dataset_path, open_data
-from mopo_cli.stages.common.open_world import policy_inputs, rollout_options
+from mopo_cli.stages.common.open_world import last_rows, policy_inputs, rollout_options
 from mopo_cli.store.run import RunFolder
 
 
@@ -78,3 +78,16 @@ def _roles(settings: TrainPolicy) -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mopo_cli.stages.common.open_world.dataset_path", lambda run: Path("data.h5"))
         return set(policy_inputs(RunFolder(Path("r")), settings))
+
+
+def test_episodes_end_where_the_data_say_so(tiny_run: Path) -> None:
+    """However near the next episode's first observation is, and however far a measured next one from the next row."""
+    data = data_of(tiny_run)
+    t = data.transitions
+    ends = t.terminals | t.timeouts
+    ends[-1] = True
+    near = replace(t, observations=1e-7 * t.observations, next_observations=1e-7 * t.next_observations)
+    measured = replace(t, next_observations=1.001 * t.next_observations)
+    for transitions in (t, near, measured):
+        np.testing.assert_array_equal(last_rows(replace(data, transitions=transitions)).numpy(), ends)
+    assert 1 < ends.sum() < len(ends)

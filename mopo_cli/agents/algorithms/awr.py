@@ -12,7 +12,7 @@ from torch import Tensor
 from mopo_cli.agents.actor import mean_action, mean_gradient
 from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Networks, Work, setting
 from mopo_cli.agents.perceptrons import actor_sizes, start_single, value_sizes
-from mopo_cli.agents.returns import lambda_returns, last_steps
+from mopo_cli.agents.returns import lambda_returns
 from mopo_cli.agents.standardise import StandardisedAgent, standard_of
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
@@ -61,14 +61,14 @@ class Awr(StandardisedAgent):
     weights: Tensor
 
 
-def start_awr(logged: Transition, settings: AwrSettings, seeds: list[int], device: torch.device | str) -> Awr:
-    """Build fresh agents for data `[N, ·]` in the order they were logged, the m-th from the streams of `seeds[m]`."""
-    obs_dim, act_dim = logged.observation.shape[1], logged.action.shape[1]
+def start_awr(data: Logged, settings: AwrSettings, seeds: list[int], device: torch.device | str) -> Awr:
+    """Build fresh agents for these data, the m-th from the streams of `seeds[m]`."""
+    observation, action = data.steps.observation, data.steps.action
+    obs_dim, act_dim = observation.shape[1], action.shape[1]
     actor = start_single("actor", actor_sizes(settings, obs_dim, act_dim), settings, seeds, device)
     value = start_single("value", value_sizes(settings, obs_dim), settings, seeds, device)
-    returns = torch.zeros(len(seeds), len(logged.reward), device=device)
-    data, standard = Logged(logged, last_steps(logged)), standard_of(logged.observation)
-    return Awr(settings, actor, standard, data, value, returns, torch.zeros_like(returns))
+    returns = torch.zeros(len(seeds), len(observation), device=device)
+    return Awr(settings, actor, standard_of(observation), data, value, returns, torch.zeros_like(returns))
 
 
 def refresh(awr: Awr) -> None:
@@ -134,7 +134,7 @@ def update(awr: Awr, batch: Transition, index: Tensor, actor_scale: float = 1.0)
 
 def _begin(world: World, members: tuple[Member, ...], settings: AwrSettings) -> Awr:
     seeds = [member.seed for member in members]
-    return start_awr(world.rows.split(world.real), settings, seeds, world.real.device)
+    return start_awr(Logged(world.rows.split(world.real), world.last), settings, seeds, world.real.device)
 
 
 def _networks(settings: AwrSettings, work: Work) -> tuple[Networks, ...]:

@@ -20,7 +20,7 @@ from mopo_cli.agents.perceptrons import (
     twin_values,
     value_sizes,
 )
-from mopo_cli.agents.returns import episode_returns, last_steps, one_step_return
+from mopo_cli.agents.returns import episode_returns, one_step_return
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
@@ -143,8 +143,7 @@ def log_likelihood(out: Tensor, action: Tensor, log_std_min: float, log_std_max:
 
 def _begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:
     seeds = [member.seed for member in members]
-    logged = world.rows.split(world.real)
-    returns = episode_returns(logged.reward, last_steps(logged))
+    returns = episode_returns(world.rows.split(world.real).reward, world.last)
     span = float(returns.max() - returns.min())
     scale = settings.return_range / span if settings.return_range and span else 1.0
     return start_iql(world.rows.obs_dim, world.rows.act_dim, settings, seeds, world.real.device, scale)

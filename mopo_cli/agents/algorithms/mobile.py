@@ -144,7 +144,8 @@ def begin(world: World, members: tuple[Member, ...], settings: MobileSettings) -
             "target-floor zero presumes that returns are not negative, but no reward of the data is positive.",
             hint="--target-floor auto",
         )
-    lowest = float(returns_to_end(real, settings.gamma).amin()) if settings.target_floor == "auto" else None
+    returns = returns_to_end(real.reward, world.last, settings.gamma)
+    lowest = float(returns.amin()) if settings.target_floor == "auto" else None
     elites = [world.ensembles[member.model].only_elites() for member in members]
     return Mobile(**vars(sac.begin(world, members, settings)), elites=elites, lowest_return=lowest)
 

@@ -18,7 +18,7 @@ from mopo_cli.data.history import steps_text
 from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.ranges import observation_range
 from mopo_cli.data.transition_files import OFFSET, read_rollouts
-from mopo_cli.data.transitions import normalise_actions, steps_before
+from mopo_cli.data.transitions import episode_ends, normalise_actions, steps_before
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
@@ -101,6 +101,13 @@ def data_rule(data: Data, settings: Imagination) -> TerminationRule:
     return in_user_units(rule, data.info)
 
 
+def last_rows(data: Data) -> torch.Tensor:
+    """Which rows are the last of their episodes, bool `[N]`."""
+    last = torch.zeros(len(data.reward), dtype=torch.bool)
+    last[torch.from_numpy(episode_ends(data.transitions))] = True
+    return last.to(data.reward.device)
+
+
 def steps_taken(data: Data, *rules: object) -> torch.Tensor | None:
     """How many steps the episode of each row had taken before it `[N]`; None where none of the rules counts them."""
     if not any(getattr(rule, "uses_step", False) for rule in rules):
@@ -163,7 +170,7 @@ def open_world(
     how = replace(rollout_options(settings, data), uncertainties=names)
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
     started = steps_taken(data, rule, how.reward)
-    world = World(rows, real, data.observation, rule, how=how, started=started)
+    world = World(rows, real, data.observation, last_rows(data), rule, how=how, started=started)
     del real, none  # a world in other units has rows of its own
     seeds: tuple[int, ...] = ()
     with ExitStack() as context:
