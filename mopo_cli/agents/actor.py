@@ -31,7 +31,7 @@ class Actor:
 
     def act(self, observation: Tensor, noise: Tensor) -> Tensor:
         """The actions `[n, act_dim]` for observations `[n, obs_dim]` with standard normal noise `[n, act_dim]`."""
-        return _explore(*self._heads(observation), noise, self.log_std_min, self.log_std_max)
+        return explore(*self._heads(observation), noise, self.log_std_min, self.log_std_max)
 
     def greedy(self, observation: Tensor) -> Tensor:
         """The deterministic actions tanh(mean), `[n, act_dim]`, for observations `[n, obs_dim]`."""
@@ -43,7 +43,8 @@ class Actor:
 
 
 @fused
-def _explore(mean: Tensor, log_std: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
+def explore(mean: Tensor, log_std: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
+    """The actions tanh(mean + std noise), all `[…, act_dim]`; noise is standard normal."""
     return torch.tanh(mean + log_std.clamp(log_std_min, log_std_max).exp() * noise)
 
 
@@ -77,8 +78,8 @@ def _squash(noise: Tensor, log_std_min: float, log_std_max: float, *outs: Tensor
     deviation = log_std.exp() * noise
     x = mean + deviation
     size = x.abs()
-    log_slope = size.add_(torch.log1p(torch.exp(-2 * size)))  # without the constants
-    log_prob = log_slope.mul_(2).sub_(log_std).addcmul_(noise, noise, value=-0.5).sum(dim=-1)
+    minus_log_slope = size.add_(torch.log1p(torch.exp(-2 * size)))  # log 2 - log(1 - tanh(x)^2) / 2
+    log_prob = minus_log_slope.mul_(2).sub_(log_std).addcmul_(noise, noise, value=-0.5).sum(dim=-1)
     return (
         torch.tanh(x),
         log_prob - mean.shape[-1] * (log(4) + 0.5 * log(2 * pi)),
@@ -87,19 +88,22 @@ def _squash(noise: Tensor, log_std_min: float, log_std_max: float, *outs: Tensor
     )
 
 
-def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_prob: Tensor) -> Tensor:
+def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_prob: Tensor | None = None) -> Tensor:
     """The gradient by the network's output, `[…, 2 act_dim]`, of a loss with these gradients by action and log_prob.
 
-    They are of the sample `index` along the first dimension: by_action `[…, act_dim]`, by_log_prob `[…, 1]`.
+    They are of the sample `index` along the first dimension: by_action `[…, act_dim]`, by_log_prob `[…, 1]` (None: 0).
     With a = tanh(x): da/dx = 1 - a^2 and dlog_prob/dx = 2 a.
     """
     kept = (column[index] for column in (squashed.action, squashed.deviation, squashed.within))
-    return by_output(by_action, by_log_prob, *kept)
+    if by_log_prob is None:
+        by_log_prob = torch.zeros_like(by_action[..., :1])
+    return _output_gradient(by_action, by_log_prob, *kept)
 
 
 @fused
-def by_output(by_action: Tensor, by_log_prob: Tensor, action: Tensor, deviation: Tensor, within: Tensor) -> Tensor:
-    """As `squash_gradient` with the parts of the sample."""
+def _output_gradient(
+    by_action: Tensor, by_log_prob: Tensor, action: Tensor, deviation: Tensor, within: Tensor
+) -> Tensor:
     by_mean = torch.ops.aten.tanh_backward(by_action, action).addcmul_(by_log_prob, action, value=2)
     by_log_std = (by_mean * deviation - by_log_prob) * within
     return torch.cat([by_mean, by_log_std], dim=-1)

@@ -1,4 +1,7 @@
-"""What the training loop needs of an algorithm: each has one file, which registers such a value."""
+"""What the training loop needs of an algorithm: each has one file, which registers such a value.
+
+In every update `by_x` is the gradient of the loss with respect to x, and has the shape of x.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -54,7 +57,10 @@ class Agent(Learned):
         return (self.actor.flat if flat is None else flat)[m : m + 1, : self.actor.layout.size]
 
     def finite(self) -> Tensor:
-        """Whether all networks of a member, and what else of it has an Adam by its name, are finite, bool `[S]`."""
+        """Whether all networks of a member, and tensors x with an x_adam, are finite, bool `[S]`.
+
+        A log_x that is not finite makes the networks so at the next step, if it is used at all.
+        """
         members, adams = len(self.actor.flat), {name for name, _ in parts(self, Adam)}
         values = [network.flat for _, network in parts(self, Network)]
         values += [tensor for name, tensor in parts(self, Tensor) if f"{name}_adam" in adams]
@@ -65,11 +71,11 @@ class Agent(Learned):
 class Batch(Transition):
     """The columns of a batch, `[S, B, ·]`, with the reward to learn from.
 
-    The first `real` rows are the data's, those numbered `index` `[S, real]`; the others are the model's. `step` is how
-    many gradient steps came before: in the warm-up, since its start; later, since its end.
+    The first `real_rows` are the data's, those numbered `index` `[S, real_rows]`; the others are the model's. `step` is
+    how many gradient steps came before: in the warm-up, since its start; later, since its end.
     """
 
-    real: int
+    real_rows: int
     index: Tensor
     step: int = 0
 
@@ -97,7 +103,7 @@ class Work:
     obs_dim: int
     act_dim: int
     batch: int
-    real: int
+    real_rows: int
     data: int
     elites: int
     at_once: bool = False
@@ -180,9 +186,12 @@ Start = Callable[[World, tuple[Member, ...], Any], Agent]
 
 def start_from_shapes(start: Callable[[int, int, Any, list[int], torch.device], Agent]) -> Start:
     """The `start` of an algorithm that needs of the world its shapes and its device: obs_dim, act_dim, …, seeds, …"""
-    return lambda world, members, settings: start(
-        world.rows.obs_dim, world.rows.act_dim, settings, [member.seed for member in members], world.real.device
-    )
+
+    def begin(world: World, members: tuple[Member, ...], settings: Any) -> Agent:
+        seeds, layout = [member.seed for member in members], world.row_layout
+        return start(layout.obs_dim, layout.act_dim, settings, seeds, world.real.device)
+
+    return begin
 
 
 @dataclass(frozen=True)
@@ -190,15 +199,16 @@ class Algorithm:
     """A learner as plain functions.
 
     `settings` is the dataclass of its hyper-parameters, `update_precision` among them; `metrics` are the names of the
-    results of `update`, each `[S]`.
+    results of `update`, each `[S]`: of these critic_loss is the mean squared error of the critics' values, without the
+    factors and further terms of their loss.
 
     - `start(world, members, settings)` builds fresh agents, the m-th from the streams of `members[m].seed`;
     - `update(agent, batch, draws, actor_scale)` takes one gradient step in place, `actor_scale` being the factor of
       the actor's learning rate;
     - `cycle(settings)` is after how many steps `update` does the same again, by `batch.step`: what it launches must
       depend on nothing else, and be launched on tensors that stay where they are (see `engine.capture`);
-    - `networks(settings, work)` are all those of one member, and `held(settings, work)` counts the numbers that a
-      gradient step samples and holds for one member beside their activations: both are for estimates of memory;
+    - `networks(settings, work)` are all those of one member, and `sampled_numbers(settings, work)` counts what a
+      gradient step samples and keeps for one member beside their activations: both are for estimates of memory;
     - `learns_from` says which rows: "any", those of the data alone ("real"), in each batch some of the data and some
       of the model ("both"), or also of fresh rollouts, as it uses the model itself ("model");
     - `warm_up(settings)` is how many gradient steps come first, on real rows, phase after phase, each by
@@ -217,7 +227,7 @@ class Algorithm:
     start: Start
     update: Callable[[Any, Batch, Draws, float], dict[str, Tensor]]
     networks: Callable[[Any, Work], tuple[Networks, ...]] = lambda settings, work: ()
-    held: Callable[[Any, Work], int] = lambda settings, work: 0
+    sampled_numbers: Callable[[Any, Work], int] = lambda settings, work: 0
     cycle: Callable[[Any], int] = lambda settings: 1
     learns_from: Literal["any", "real", "both", "model"] = "any"
     warm_up: Callable[[Any], tuple[int, ...]] = lambda settings: ()

@@ -65,7 +65,10 @@ def start_brac(
 
 
 def imitate(brac: Brac, observation: Tensor, action: Tensor) -> None:
-    """One gradient step of all behaviour policies towards the actions of the data, by maximum likelihood, in place."""
+    """One gradient step of all behaviour policies towards the actions of the data, by maximum likelihood, in place.
+
+    observation `[S, B, obs_dim]`, action `[S, B, act_dim]`.
+    """
     settings, rows = brac.settings, observation.shape[1]
     (behaviour,) = evaluate((brac.behaviour, (observation,)))
     mean, raw = behaviour.out.chunk(2, dim=-1)
@@ -80,7 +83,7 @@ def imitate(brac: Brac, observation: Tensor, action: Tensor) -> None:
     descend(brac.behaviour, behaviour, by_out, settings.behaviour_lr)
 
 
-def update(
+def step(
     brac: Brac,
     batch: Transition,
     draws: Draws,
@@ -97,13 +100,15 @@ def update(
     settings, observation, next_observation = brac.settings, batch.observation, batch.next_observation
     rows, act_dim = batch.action.shape[1:]
 
-    next_actor, actor, critic, behaviour, *next_behaviour = evaluate(
+    requests = [
         (brac.actor, (next_observation,)),
         (brac.actor, (observation,)),
         (brac.critic, (observation, batch.action)),
         (brac.behaviour, (observation,)),
-        *[(brac.behaviour, (next_observation,))] * value_penalty,
-    )
+    ]
+    if value_penalty:
+        requests.append((brac.behaviour, (next_observation,)))
+    next_actor, actor, critic, behaviour, *next_behaviour = evaluate(*requests)
     noise = draws.normal(2, rows, act_dim)
     sample = squash((next_actor.out, actor.out), noise, settings.log_std_min, settings.log_std_max)
     next_action, action = sample.action
@@ -124,7 +129,7 @@ def update(
     by_out = settings.divergence_weight * by_divergence / rows
     if follow_critics:
         by_action = sac.lower_slope(q_pi, act_dim) / -rows
-        by_out = by_out + squash_gradient(sample, 1, by_action, torch.zeros_like(by_action[..., :1]))
+        by_out = by_out + squash_gradient(sample, 1, by_action)
     descend(brac.actor, actor, by_out, actor_scale * settings.actor_lr)
     return {
         "q": q.mean(dim=(1, 2)),
@@ -147,7 +152,7 @@ def diverge(settings: BracSettings, out: Tensor, behaviour: Tensor, draws: Draws
     sample = squash(both, noise, *bounds)
     actions, behaviour_actions = sample.action
     divergence, by_action = squared_mmd(actions, behaviour_actions, "laplacian", _MMD_WIDTH)
-    by_out = squash_gradient(sample, 0, by_action, torch.zeros_like(by_action[..., :1]))
+    by_out = squash_gradient(sample, 0, by_action)
     return divergence, reduce(torch.add, by_out.unbind())
 
 
@@ -156,7 +161,7 @@ def warm(brac: Brac, batch: Batch, draws: Draws, *, value_penalty: bool) -> None
     if batch.step < brac.settings.behaviour_steps:
         imitate(brac, batch.observation, batch.action)
     else:
-        update(brac, batch, draws, value_penalty=value_penalty, follow_critics=False)
+        step(brac, batch, draws, value_penalty=value_penalty, follow_critics=False)
 
 
 def networks(settings: BracSettings, work: Work) -> tuple[Networks, ...]:
@@ -165,7 +170,7 @@ def networks(settings: BracSettings, work: Work) -> tuple[Networks, ...]:
     return *sac.networks(settings, work), behaviour
 
 
-def held(settings: BracSettings, work: Work) -> int:
+def sampled_numbers(settings: BracSettings, work: Work) -> int:
     """For the MMD, both policies' samples by pairs, dimension by dimension: their distances, and how these change."""
     pairs = (2 * _MMD_SAMPLES) ** 2
     return work.batch * work.act_dim * 3 * pairs if settings.divergence == "mmd" else 0
@@ -174,12 +179,12 @@ def held(settings: BracSettings, work: Work) -> int:
 def algorithm(*, value_penalty: bool) -> Algorithm:
     """BRAC with or without the value penalty."""
     return Algorithm(
-        BracSettings,
-        ("q", "critic_loss", "divergence"),
-        start_from_shapes(start_brac),
-        partial(update, value_penalty=value_penalty),
-        networks,
-        held,
+        settings=BracSettings,
+        metrics=("q", "critic_loss", "divergence"),
+        start=start_from_shapes(start_brac),
+        update=partial(step, value_penalty=value_penalty),
+        networks=networks,
+        sampled_numbers=sampled_numbers,
         learns_from="real",
         warm_up=lambda settings: (settings.behaviour_steps, settings.warmup_steps),
         warm=partial(warm, value_penalty=value_penalty),

@@ -24,16 +24,16 @@ def fill_pools(loop: Loop, world: World) -> None:
 def remember(loop: Loop, past: Past) -> None:
     """Keep what made rows of the pools, and no more what made rows that are not there any longer."""
     loop.past.append(past)
-    while len(loop.past) > 1 and _covered(loop, skip=1):
+    while len(loop.past) > 1 and _covered(loop):
         loop.past.popleft()
 
 
-def _covered(loop: Loop, skip: int) -> bool:
-    """Whether the rollouts after the first `skip` have filled every pool, so that nothing older is left in it.
+def _covered(loop: Loop) -> bool:
+    """Whether the rollouts after the first have filled every pool, so that nothing of it is left.
 
     A member that has diverged makes no rollouts any more, and nothing can be learned from its pool.
     """
-    later = list(loop.past)[skip:]
+    later = list(loop.past)[1:]
     finite = loop.agent.actor.finite(len(loop.members)).tolist()
     filled = [sum(past.rows[m] for past in later) >= capacity for m, capacity in enumerate(loop.pool.capacities)]
     return all(full or not alive for full, alive in zip(filled, finite, strict=True))
@@ -49,15 +49,15 @@ def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor)
     generator = stream(member.seed, "policy/rollout", index, device)
     chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
     uniform = loop.settings.rollout_actions == "uniform"
-    policy = uniform_policy(world.rows.act_dim) if uniform else loop.agent.policy(m, rolling).sample
+    policy = uniform_policy(world.row_layout.act_dim) if uniform else loop.agent.policy(m, rolling).sample
     made, unknown, ended, at_once = 0, 0, dict.fromkeys(ENDS, 0), dict.fromkeys(ENDS, 0)
     how = replace(world.how, uncertain=bool(loop.penalty[m].any()))
     how = how if member.penalty == ORACLE else replace(how, oracle=None)
     how = loop.algorithm.imagining(loop.agent, m, rolling, how)
     ensemble, start = world.ensembles[member.model], world.start[chosen]
-    started = None if world.started is None else world.started[chosen]
-    for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how, started):
-        loop.pool.write(m, charge(world.rows, imagined.rows, imagined.wild, loop.after_guard))
+    start_step = None if world.start_step is None else world.start_step[chosen]
+    for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how, start_step):
+        loop.pool.write(m, charge(world.row_layout, imagined.rows, imagined.guarded_rows, loop.after_guard))
         made += len(imagined.rows)
         unknown += imagined.unknown
         ends = imagined.ends()
@@ -65,7 +65,7 @@ def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor)
         at_once = ends if imagined.step == 0 else at_once
     if not loop.pool.sizes[m]:
         # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
-        loop.pool.write(m, torch.full((1, world.rows.width), torch.nan, device=device))
+        loop.pool.write(m, torch.full((1, world.row_layout.width), torch.nan, device=device))
     total = loop.settings.rollout_batch
     shares, first = ({name: count / total for name, count in counts.items()} for counts in (ended, at_once))
     return RolloutTally(made, unknown=unknown / max(made, 1), at_once=first, **shares)

@@ -33,7 +33,7 @@ class Proposals:
 
     state: Tensor
     action: Tensor
-    rarity: Tensor
+    neg_log_density: Tensor
 
 
 def propose(settings: SacSettings, state: Tensor, out: Tensor, noise: Tensor, uniform: Tensor) -> Proposals:
@@ -45,17 +45,17 @@ def propose(settings: SacSettings, state: Tensor, out: Tensor, noise: Tensor, un
     act_dim = uniform.shape[-1]
     sample = squash(out[..., None, :], noise, settings.log_std_min, settings.log_std_max)
     action = torch.cat([uniform, *sample.action], dim=2)
-    even = torch.full_like(sample.log_prob[0], act_dim * log(2))
-    return Proposals(state, action, torch.cat([even, *-sample.log_prob], dim=2))
+    uniform_neg_log_density = torch.full_like(sample.log_prob[0], act_dim * log(2))
+    return Proposals(state, action, torch.cat([uniform_neg_log_density, *-sample.log_prob], dim=2))
 
 
-def soft_maximum(value: Tensor, lse: Lse) -> Tensor:
+def log_sum_exp(value: Tensor, lse: Lse) -> Tensor:
     """The log-sum-exp `[…, R]` of values `[…, R, 3N]`: of all, or the mean of N that have one of each kind."""
     return _lists(value, lse).logsumexp(dim=-1).mean(dim=-1)
 
 
-def soft_maximum_slope(value: Tensor, lse: Lse) -> Tensor:
-    """The gradient of `soft_maximum` by its values, `[…, R, 3N]`: it adds up to one at every state."""
+def log_sum_exp_slope(value: Tensor, lse: Lse) -> Tensor:
+    """The gradient of `log_sum_exp` by its values, `[…, R, 3N]`: it adds up to one at every state."""
     lists = _lists(value, lse)
     return lists.softmax(dim=-1).div_(lists.shape[-2]).mT.reshape(value.shape)
 
@@ -67,30 +67,32 @@ def _lists(value: Tensor, lse: Lse) -> Tensor:
 def differentiate_critics(
     critic: Network, batch: Batch, target_q: Tensor, proposals: Proposals, beta: float, lse: Lse
 ) -> tuple[Tensor, Tensor]:
-    """Put that of every critic's loss into `critic.gradient`.
+    """Put the gradient of every critic's loss into `critic.gradient`, `[2S, size]`.
 
-    The loss is beta (E[soft_maximum] - E[Q(s, a)]) + E[(Q(s, a) - target_q)^2]: the first expectation is over the
+    The loss is beta (E[log_sum_exp] - E[Q(s, a)]) + E[(Q(s, a) - target_q)^2]: the first expectation is over the
     states of the proposals, the second over the real rows of the batch, the third over all of it, with `target_q`
     `[S, B]`. Returns the critics' values of the batch, `[S, 2, B]`, and of the R proposals, `[S, 2, R, 3N]`.
     """
     members, rows = target_q.shape
-    states, count = proposals.rarity.shape[1:]
+    states, count = proposals.neg_log_density.shape[1:]
     blocks = block_count(states * count, target_q)
-    target, rarity = (x.repeat_interleave(2, dim=0) for x in (target_q, proposals.rarity))  # [2S, …], one per critic
+    target, neg_log_density = (
+        x.repeat_interleave(2, dim=0) for x in (target_q, proposals.neg_log_density)
+    )  # [2S, …], one per critic
 
     def by_q(q: Tensor, target: Tensor) -> Tensor:
         grad = (q - target[..., None]) * (2 / rows)
-        grad[..., : batch.real, :] -= beta / batch.real
+        grad[..., : batch.real_rows, :] -= beta / batch.real_rows
         return grad
 
-    def by_proposed_q(q: Tensor, rarity: Tensor) -> Tensor:
-        slope = soft_maximum_slope(q.view(rarity.shape) + rarity, lse)
+    def by_proposed_q(q: Tensor, neg_log_density: Tensor) -> Tensor:
+        slope = log_sum_exp_slope(q.view(neg_log_density.shape) + neg_log_density, lse)
         return slope.mul_(beta / states).view(q.shape)
 
-    columns = (x.chunk(blocks, dim=1) for x in (proposals.state, proposals.action, rarity))
+    columns = (x.chunk(blocks, dim=1) for x in (proposals.state, proposals.action, neg_log_density))
     proposed = [
-        Term((state.repeat_interleave(count, dim=1), action.flatten(1, 2)), (rarities,), by_proposed_q)
-        for state, action, rarities in zip(*columns, strict=True)
+        Term((state.repeat_interleave(count, dim=1), action.flatten(1, 2)), (neg_log_densities,), by_proposed_q)
+        for state, action, neg_log_densities in zip(*columns, strict=True)
     ]
     of_batch = Term((batch.observation, batch.action), (target,), by_q)
     q, *proposed_q = differentiate_terms(critic, [of_batch, *proposed], into=critic.gradient)

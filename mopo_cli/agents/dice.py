@@ -58,11 +58,6 @@ def ratio_layout(inputs: int) -> Layout:
     return mlp_layout(ratio_sizes(inputs))
 
 
-def standardise(observation: Tensor, action: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The inputs of both: observations and actions `[…, ·]`, scaled as the dynamics' inputs are."""
-    return (torch.cat([observation, action], dim=-1) - mean) / std
-
-
 def start_dice(inputs: int, networks: int, seeds: list[int], device: torch.device | str) -> Dice:
     """Build fresh pairs, one per seed and network of the dynamics, from the streams of the seed; nu is 0."""
     tau, f = (
@@ -114,20 +109,20 @@ def step_dice(
 class Ratio:
     """The density ratios of one policy: networks for tau `[K, size]`, each for one network of the dynamics.
 
-    `networks` `[K]` are the numbers of these; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs.
+    `elite_index` `[K]` are the positions of these; `input_mean`, `input_std` `[obs_dim + act_dim]` scale the inputs.
     """
 
     flat: Tensor
     layout: Layout
     input_mean: Tensor
     input_std: Tensor
-    networks: Tensor
+    elite_index: Tensor
 
     def __call__(self, observation: Tensor, action: Tensor, network: Tensor) -> Tensor:
         """The ratios `[B]` at observations and actions `[B, ·]`, each by the network that `network` `[B]` names."""
-        x = standardise(observation, action, self.input_mean, self.input_std)
+        x = (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std
         ratios = x.new_empty(len(x))
-        for k, number in enumerate(self.networks):
-            rows = (network == number).nonzero()[:, 0]
+        for k, elite in enumerate(self.elite_index):
+            rows = (network == elite).nonzero()[:, 0]
             ratios[rows] = predict(Parameters(self.layout, self.flat[k : k + 1]), x[rows])[:, 0]
         return ratios

@@ -6,13 +6,14 @@ the data's least reward at every step for ever, or 0 where that is lower. The ro
 
     r + gamma min(0, r_min) / (1 - gamma)
 
-so that nothing changes where no reward is negative.
+so that nothing changes where no reward is negative. r_min is the least of the rewards without penalties: where lambda u
+exceeds r - min(0, r_min), a guarded state is worth more than one that stays in the model.
 """
 
 import torch
 from torch import Tensor
 
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import SettingsError
 
 
@@ -36,11 +37,11 @@ def after_guard(least: float, gamma: float) -> float:
     return gamma * absorbing_value(min(0.0, least), gamma)
 
 
-def charge(rows: Rows, packed: Tensor, wild: Tensor, more: float) -> Tensor:
-    """The packed rows `[n, width]`, with `more` added to the reward of those that are `wild` `[n]`."""
+def charge(rows: RowLayout, packed: Tensor, guarded_rows: Tensor, more: float) -> Tensor:
+    """The packed rows `[n, width]`, with `more` added to the reward of those that are `guarded_rows` `[n]`."""
     if not more:
         return packed
     charged = packed.clone()
     reward = rows.split(charged).reward
-    reward.copy_(torch.where(wild, reward + more, reward))
+    reward.copy_(torch.where(guarded_rows, reward + more, reward))
     return charged

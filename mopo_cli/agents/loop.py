@@ -70,7 +70,7 @@ def _warm_block(loop: Loop, world: World) -> None:
 
 
 def _warm(loop: Loop, world: World, step: int, rows: Tensor, index: Tensor, noise: Draws) -> None:
-    batch = Batch(**vars(world.rows.split(rows)), real=index.shape[1], index=index, step=step)
+    batch = Batch(**vars(world.row_layout.split(rows)), real_rows=index.shape[1], index=index, step=step)
     loop.algorithm.warm(loop.agent, batch, noise)
 
 
@@ -89,8 +89,11 @@ def _train_block(loop: Loop, world: World) -> None:
 
 
 def _penalise(loop: Loop, world: World, rows: Tensor) -> None:
-    """Subtract the penalties of a block from its rewards, in place, all at once: a step has enough small operations."""
-    batch = world.rows.split(rows)
+    """Subtract lambda u(s, a) from the rewards of a block, in place (MOPO, algorithm 2); rows of the data have u = 0.
+
+    For a whole block at once, as a step has enough small operations.
+    """
+    batch = world.row_layout.split(rows)
     penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
     for name, column in (("penalty", penalty), ("reward", batch.reward)):
         loop.sums[:, loop.metrics.index(name)] += column.mean(dim=-1).t().contiguous().sum(dim=-1)
@@ -98,7 +101,7 @@ def _penalise(loop: Loop, world: World, rows: Tensor) -> None:
 
 
 def _learn(loop: Loop, world: World, step: int, scale: float, rows: Tensor, index: Tensor, noise: Draws) -> None:
-    batch = Batch(**vars(world.rows.split(rows)), real=index.shape[1], index=index, step=step)
+    batch = Batch(**vars(world.row_layout.split(rows)), real_rows=index.shape[1], index=index, step=step)
     metrics = loop.algorithm.update(loop.agent, batch, noise, scale)
     _add(loop.sums, *(metrics[name] for name in loop.algorithm.metrics))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings, start_sac, update
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 
 
@@ -28,7 +28,7 @@ class Online:
 
     settings: OnlineSettings
     seed: int
-    rows: Rows
+    rows: RowLayout
     sac: Sac
     replay: Tensor
     steps: int = 0
@@ -37,7 +37,7 @@ class Online:
 
 
 def start_online(
-    rows: Rows, capacity: int, sac: SacSettings, settings: OnlineSettings, seed: int, device: torch.device | str
+    rows: RowLayout, capacity: int, sac: SacSettings, settings: OnlineSettings, seed: int, device: torch.device | str
 ) -> Online:
     """Build a fresh learner that can take `capacity` steps."""
     agent = start_sac(rows.obs_dim, rows.act_dim, sac, [seed], device)

@@ -46,6 +46,12 @@ def twin_values(out: Tensor) -> Tensor:
     return out.view(len(out) // 2, 2, -1)
 
 
-def by_twins(by_q: Tensor) -> Tensor:
+def min_q(out: Tensor) -> Tensor:
+    """min(Q1, Q2) `[S, B]` of twin critics with outputs `[2S, B, 1]` (clipped double Q, Fujimoto et al. 2018)."""
+    first, second = twin_values(out).unbind(dim=1)
+    return torch.minimum(first, second)
+
+
+def as_outputs(by_q: Tensor) -> Tensor:
     """A gradient by the values of twin critics, `[S, 2, B]`, as that by their outputs, `[2S, B, 1]`."""
     return by_q.reshape(2 * len(by_q), -1, 1)

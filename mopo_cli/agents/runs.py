@@ -104,7 +104,7 @@ def start_loop(
     capacities = [settings.rollout_batch * m.h * settings.pool_epochs for m in members]
     if world.buffer is not None or settings.real_rows == settings.batch_size:
         capacities = [0] * len(members)
-    pool = Pool(capacities, world.rows.width, device)
+    pool = Pool(capacities, world.row_layout.width, device)
     names = world.how.uncertainties
     weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
     loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])

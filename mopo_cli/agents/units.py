@@ -21,7 +21,7 @@ _ROWS = 1 << 16  # restated at once, in float64
 
 def in_standard_units(world: World, standard: Standard) -> World:
     """The same world, its observations standardised by `standard`; uncertainties keep the units that they have."""
-    rows, how = world.rows, _options(world.how, standard)
+    rows, how = world.row_layout, _options(world.how, standard)
     for ensemble in world.ensembles[:1]:  # all predict the same numbers
         how = replace(how, form=_form(how.form, standard.divisor[: ensemble.frame]))
 

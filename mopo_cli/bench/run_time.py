@@ -11,7 +11,7 @@ from mopo_cli.bench.measure import WARM_UP, Task, rollouts_name, training_name, 
 from mopo_cli.bench.rates import Rate
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import TrainPolicy
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.stages.common.learner import learner_settings
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import Needed, model_bytes, policy_bytes
@@ -91,7 +91,7 @@ def check_room(task: Task, seeds: int, device: torch.device) -> None:
 def _policy_bytes(
     task: Task, settings: TrainPolicy, members: int, rows: int, device: torch.device, size: int
 ) -> Needed:
-    row = Rows(task.shapes.obs_dim, task.shapes.act_dim, len(uncertainty_names(settings, [settings.penalty])))
+    row = RowLayout(task.shapes.obs_dim, task.shapes.act_dim, len(uncertainty_names(settings, [settings.penalty])))
     return policy_bytes(settings, row, rows, device, size, settings.h, members)
 
 

@@ -27,7 +27,7 @@ from mopo_cli.dynamics.training import advance, steps_per_epoch
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.parallel import spread, thread_count
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.play import Environment, evaluate_returns
 from mopo_cli.nets import products
@@ -192,7 +192,7 @@ def policy_stack(
     """A stack of fresh agents that never branch, in a world of random data and, given a model, of an ensemble."""
     algorithm = load(settings.algorithm)
     how = RolloutOptions(uncertainties=uncertainty_names(settings, [settings.penalty]))
-    rows = Rows(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))
+    rows = RowLayout(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))
     observation, action, reward, following = _transitions(shapes, device)
     never_ended = torch.zeros(shapes.rows, device=device)
     uncertainty = torch.rand(shapes.rows, rows.uncertainties, device=device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import ORACLE, RATIO, RELEASED_FORM, UNCERTAINTIES, PenaltyForm, uncertainties
 from mopo_cli.engine.parallel import spread
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.nets.precision import Precision
 
 # Rows predicted at once on CPU: the activations of all networks then stay in the processor's cache.
@@ -95,8 +95,8 @@ RELEASED = RolloutOptions()
 class RolloutStep:
     """One step of n branches: packed rows `[n, width]`, and the network that predicted each `[n]`.
 
-    `start` `[n]` is the position of the start state that a row's branch began in. `wild` `[n]` says which rows the
-    guard ended: no state of the task is an end there, see `agents.guard`.
+    `start` `[n]` is the position of the start state that a row's branch began in. `guarded_rows` `[n]` says which rows
+    the guard ended: no state of the task is an end there, see `agents.guard`.
     Counts: of rows that ended by the task's rule (`terminated`), by an uncertainty (`halted`) or by the guard
     (`guarded`), of rows that are not among `rows` as a number is not finite (`dropped`), and of rows for which the
     oracle has no answer (`unknown`).
@@ -109,7 +109,7 @@ class RolloutStep:
     terminated: int
     guarded: int
     dropped: int
-    wild: Tensor
+    guarded_rows: Tensor
     unknown: int = 0
     halted: int = 0
 
@@ -175,7 +175,7 @@ def sample_step(
     blocks = zip(*spread(block, -(-count // size)), strict=True)
     expected, sample, uncertainty = (torch.cat(column) for column in blocks)
     reward = expected[:, -1] if options.reward_mean else sample[:, -1]
-    following, mean = (ensemble.following(observation, action, each[:, :-1]) for each in (sample, expected))
+    following, mean = (ensemble.next_observation(observation, action, each[:, :-1]) for each in (sample, expected))
     return Prediction(following, reward, uncertainty, network, mean)
 
 
@@ -187,16 +187,16 @@ def branch(
     horizon: int,
     generator: torch.Generator,
     options: RolloutOptions = RELEASED,
-    started: Tensor | None = None,
+    start_step: Tensor | None = None,
 ) -> Iterator[RolloutStep]:
     """Roll out from `start` `[N, obs_dim]` for up to `horizon` steps, yielding the transitions of each step.
 
-    `started` `[N]` are the steps that the episodes of these states had taken, 0 without it.
+    `start_step` `[N]` are the steps that the episodes of these states had taken, 0 without it.
 
     A row that ends, by the rule on the predicted next state, by `options.halt` or by the guard, is stored with
     terminal = 1 and goes no further. Iteration stops early when no row is left.
     """
-    layout = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(options.uncertainties))
+    layout = RowLayout(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, len(options.uncertainties))
     centre, scale = ensemble.input_mean[: ensemble.frame], ensemble.input_std[: ensemble.frame]
     # Where the data hardly vary, the least noise of a network is still no sign of a wild prediction.
     scale = scale.clamp(min=ensemble.least_noise)
@@ -208,17 +208,17 @@ def branch(
         prediction = sample_step(ensemble, observation, action, generator, options)
         next_observation = prediction.next_observation
         uncertainty, unknown = _stored(prediction, observation, action, options)
-        count = step + 1 if started is None else started[origin] + step + 1
-        terminal = _by(rule, observation, action, next_observation, count)
+        count = step + 1 if start_step is None else start_step[origin] + step + 1
+        terminal = _apply_rule(rule, observation, action, next_observation, count)
         reward = prediction.reward
         if options.reward is not None:
-            reward = _by(options.reward, observation, action, next_observation, count).to(reward.dtype)
+            reward = _apply_rule(options.reward, observation, action, next_observation, count).to(reward.dtype)
         halted = _halted(uncertainty, options) & ~terminal
-        wild = ((next_observation[:, : ensemble.frame] - centre) / scale).abs().amax(dim=-1) > _GUARD
+        guarded_rows = ((next_observation[:, : ensemble.frame] - centre) / scale).abs().amax(dim=-1) > _GUARD
         if options.guard is not None:
-            wild = wild | options.guard(observation, action, next_observation)
-        wild = wild & ~terminal & ~halted
-        ended = terminal | halted | wild
+            guarded_rows = guarded_rows | options.guard(observation, action, next_observation)
+        guarded_rows = guarded_rows & ~terminal & ~halted
+        ended = terminal | halted | guarded_rows
         rows = layout.pack(observation, action, reward, ended, next_observation, uncertainty)
         finite = torch.isfinite(rows).all(dim=-1)
         yield RolloutStep(
@@ -227,9 +227,9 @@ def branch(
             prediction.network[finite],
             origin[finite],
             terminated=int((terminal & finite).sum()),
-            guarded=int((wild & finite).sum()),
+            guarded=int((guarded_rows & finite).sum()),
             dropped=int((~finite).sum()),
-            wild=wild[finite],
+            guarded_rows=guarded_rows[finite],
             unknown=int((unknown & finite).sum()),
             halted=int((halted & finite).sum()),
         )
@@ -237,7 +237,7 @@ def branch(
         observation, origin = next_observation[alive], origin[alive]
 
 
-def _by(
+def _apply_rule(
     rule: Callable[..., Tensor], observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | int
 ) -> Tensor:
     if not getattr(rule, "uses_step", False):

@@ -61,14 +61,14 @@ class Ensemble:
         """Predict with every network: `[B, obs_dim]`, `[B, act_dim]` -> mean, std `[K, B, frame + 1]`."""
         reduced = self.reduced if precision == "bf16" else None
         with rounding(precision):
-            mean, variance = gaussians(self.networks, self._inputs(observation, action), reduced)
+            mean, variance = gaussians(self.networks, self.inputs(observation, action), reduced)
         return self._raw(mean, variance.sqrt_())
 
     def predict_by(
         self, network: Tensor, observation: Tensor, action: Tensor, precision: Precision = "fp32"
     ) -> tuple[Tensor, Tensor]:
         """Predict each row by the network that `network` `[B]` names: mean, std `[B, frame + 1]`."""
-        x, width = self._inputs(observation, action), self.frame + 1
+        x, width = self.inputs(observation, action), self.frame + 1
         mean, variance = x.new_empty(len(x), width), x.new_empty(len(x), width)
         reduced = self.reduced if precision == "bf16" else None
         for k in self.elites:
@@ -77,7 +77,7 @@ class Ensemble:
                 mean[rows], variance[rows] = gaussian(self.networks, k, x[rows], reduced)
         return self._raw(mean, variance.sqrt_())
 
-    def following(self, observation: Tensor, action: Tensor, change: Tensor) -> Tensor:
+    def next_observation(self, observation: Tensor, action: Tensor, change: Tensor) -> Tensor:
         """The next observation `[…, obs_dim]` after a change `[…, frame]`; of several steps it drops the oldest."""
         if self.frame == self.obs_dim:
             return observation + change
@@ -123,5 +123,6 @@ class Ensemble:
             std.mul_(self.target_std)
         return mean, std
 
-    def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
+    def inputs(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The networks' inputs `[…, obs_dim + act_dim]`: observations and actions, scaled."""
         return (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std

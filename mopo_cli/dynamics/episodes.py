@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mopo_cli.dynamics.branched_rollouts import RELEASED, Policy, RolloutOptions, TerminationRule, branch
 from mopo_cli.dynamics.ensemble import Ensemble
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def model_returns(
     the model's noise.
     """
     count, act_dim = len(start), ensemble.input_mean.shape[0] - ensemble.obs_dim
-    rows = Rows(ensemble.obs_dim, act_dim, len(options.uncertainties))
+    rows = RowLayout(ensemble.obs_dim, act_dim, len(options.uncertainties))
     total = torch.zeros(count, 1 + rows.uncertainties, dtype=torch.float64, device=start.device)
     discounted = torch.zeros_like(total)
     length = torch.zeros(count, dtype=torch.int64, device=start.device)
@@ -75,7 +75,7 @@ def model_returns(
         total[place] += values
         discounted[place] += gamma**imagined.step * values
         length[place] += 1
-        over[place] = (step.terminal > 0) & ~imagined.wild
+        over[place] = (step.terminal > 0) & ~imagined.guarded_rows
         terminated += imagined.terminated
         guarded += imagined.guarded
         dropped += imagined.dropped

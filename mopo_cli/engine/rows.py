@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowLayout:
     """The columns of a packed transition. Observations `[…, obs_dim]`, actions `[…, act_dim]` in [-1, 1]."""
 
     obs_dim: int

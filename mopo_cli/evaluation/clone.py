@@ -1,12 +1,13 @@
 """A deterministic clone of logged behaviour: what a policy must beat (NeoRL, Qin et al. 2021), and a density of it."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithms.bc import BcSettings, start_bc, update
+from mopo_cli.agents.algorithms.bc import BcSettings, start_bc, step
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.evaluation.fitted_q import Log
@@ -23,26 +24,26 @@ def clone_of(log: Log, steps: int = 5_000, seed: int = 0) -> Actor:
 
     Of a log of one episode nothing is held out.
     """
-    held = _held_out(log, seed)
-    seen = torch.nonzero(~held)[:, 0] if bool((~held).any()) else torch.nonzero(held)[:, 0]
+    holdout = _holdout(log, seed)
+    seen = torch.nonzero(~holdout)[:, 0] if bool((~holdout).any()) else torch.nonzero(holdout)[:, 0]
     scale = standard_units(log.observation[seen])
     scaled, device = scale.apply(log.observation), log.observation.device
-    bc = start_bc(log.observation.shape[1], log.action.shape[1], _SETTINGS, [seed], device)
+    agent = start_bc(log.observation.shape[1], log.action.shape[1], _SETTINGS, [seed], device)
+    actor = agent.policy(0)
     generator = stream(seed, "clone/batch")
     nothing = scaled.new_empty(1, _BATCH, 0)
-    best, least = bc.actor.flat.clone(), math.inf
-    for step in range(1, steps + 1):
+    best, least = agent.actor.flat.clone(), math.inf
+    for taken in range(1, steps + 1):
         rows = seen[torch.randint(len(seen), (1, _BATCH), generator=generator).to(device)]
-        update(bc, Transition(scaled[rows], log.action[rows], nothing, nothing, nothing, nothing), Draws(()))
-        if step % _CHECKED == 0 or step == steps:
-            actor = Actor(bc.actor.flat, bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
-            error = float((actor.greedy(scaled[held]) - log.action[held]).double().square().mean())
+        step(agent, Transition(scaled[rows], log.action[rows], nothing, nothing, nothing, nothing), Draws(()))
+        if taken % _CHECKED == 0 or taken == steps:
+            error = float((actor.greedy(scaled[holdout]) - log.action[holdout]).double().square().mean())
             if error < least:
-                best, least = bc.actor.flat.clone(), error
-    return Actor(scale.folded(bc.actor.layout, best), bc.actor.layout, _SETTINGS.log_std_min, _SETTINGS.log_std_max)
+                best, least = agent.actor.flat.clone(), error
+    return replace(actor, flat=scale.folded(actor.layout, best))
 
 
-def _held_out(log: Log, seed: int) -> Tensor:
+def _holdout(log: Log, seed: int) -> Tensor:
     """The rows `[N]` of a tenth of the episodes, drawn at random, at least of one."""
     episodes = len(log.first)
     chosen = torch.randperm(episodes, generator=stream(seed, "clone/held"))[: max(1, round(episodes / 10))]

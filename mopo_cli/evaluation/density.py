@@ -73,7 +73,7 @@ class Departure:
 
 
 def neighbour_distance(queries: Values, references: Values, k: int = NEIGHBOURS) -> Values:
-    """Distance `[n]` of each row `[n, D]` to the k-th nearest held row `[m, D]`; of fewer than k, the farthest.
+    """Distance `[n]` of each row `[n, D]` to the k-th nearest reference row `[m, D]`; of fewer than k, the farthest.
 
     Euclidean, by brute force: it takes the same time in a hundred dimensions, where a tree gains nothing.
     """

@@ -12,6 +12,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.returns import lambda_returns
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.network import Network, descend, start_network
 from mopo_cli.nets.perceptron import evaluate
@@ -43,7 +44,7 @@ class FqeSettings:
 
     @property
     def all_steps(self) -> int:
-        """Of both parts."""
+        """Gradient steps of both phases."""
         return self.first_steps + self.steps
 
 
@@ -77,7 +78,7 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Question:
+class TargetPolicy:
     """A policy: the actions `[N, act_dim]` it takes after every row, and which rows to learn from, bool `[N]`."""
 
     name: str
@@ -90,7 +91,7 @@ class FqeState:
     """The critics of P policies in training, K each; a value is `centre` + `unit` times a critic's output."""
 
     log: Log
-    questions: tuple[Question, ...]
+    policies: tuple[TargetPolicy, ...]
     settings: FqeSettings
     gamma: float
     critic: Network
@@ -106,7 +107,7 @@ class FqeState:
         log = self.log
         self.observation = self.scale.apply(log.observation)
         self.next_observation = self.scale.apply(log.next_observation)
-        self.next_action = torch.stack([question.next_action for question in self.questions])
+        self.next_action = torch.stack([policy.next_action for policy in self.policies])
         self.bounds = return_bounds(log.reward, self.gamma, int(log.steps_left().max()) + 1)
         self.returns = logged_returns(log, self.gamma)
         self.centre = float(self.returns.mean())
@@ -135,33 +136,29 @@ def logged_returns(log: Log, gamma: float, tail: Tensor | None = None) -> Tensor
     if tail is None:
         rest = float(reward.mean()) / (1 - gamma) if gamma < 1 else 0.0
         tail = torch.full_like(ended, rest, dtype=torch.float64)
-    value = torch.where(ended, 0.0, tail.double())
-    returns, left = torch.empty_like(reward), log.steps_left()
-    rows = log.last
-    for steps in range(int(left.max()) + 1):
-        value = reward[rows] + gamma * value
-        returns[rows] = value
-        longer = left[log.first[log.episode[rows]]] > steps
-        rows, value = rows[longer] - 1, value[longer]
-    return returns
+    last = torch.zeros_like(reward, dtype=torch.bool)
+    last[log.last] = True
+    next_value = torch.zeros_like(reward)
+    next_value[log.last] = torch.where(ended, 0.0, tail.double())
+    return lambda_returns(reward, next_value, last, gamma, 1.0)
 
 
-def start_fqe(log: Log, questions: Sequence[Question], settings: FqeSettings, gamma: float, seed: int = 0) -> FqeState:
-    """Fresh critics; those of a policy depend on its name and `seed`, and not on the other policies."""
+def start_fqe(log: Log, policies: Sequence[TargetPolicy], settings: FqeSettings, gamma: float) -> FqeState:
+    """Fresh critics; those of a policy depend on its name alone, and not on the other policies."""
     inputs = log.observation.shape[1] + log.action.shape[1]
     sizes = (inputs, *(settings.hidden,) * settings.layers, 1)
-    places = [(question, k) for question in questions for k in range(settings.critics)]
-    generators = [stream(seed, f"fqe/{question.name}/weights", k) for question, k in places]
+    places = [(policy, k) for policy in policies for k in range(settings.critics)]
+    generators = [stream(0, f"fqe/{policy.name}/weights", k) for policy, k in places]
     critic = start_network(sizes, generators, log.reward.device, target=True)
-    rows = [_bootstrap(log, question, stream(seed, f"fqe/{question.name}/episodes", k)) for question, k in places]
+    rows = [_bootstrap(log, policy, stream(0, f"fqe/{policy.name}/episodes", k)) for policy, k in places]
     table = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([[len(some)] for some in rows], device=table.device)
-    return FqeState(log, tuple(questions), settings, gamma, critic, standard_units(log.observation), table, lengths)
+    return FqeState(log, tuple(policies), settings, gamma, critic, standard_units(log.observation), table, lengths)
 
 
-def _bootstrap(log: Log, question: Question, generator: torch.Generator) -> Tensor:
-    """As many episodes as the question has rows of, drawn with replacement: their rows, one after another."""
-    rows = torch.nonzero(question.rows)[:, 0]
+def _bootstrap(log: Log, policy: TargetPolicy, generator: torch.Generator) -> Tensor:
+    """As many episodes as the policy has rows of, drawn with replacement: their rows, one after another."""
+    rows = torch.nonzero(policy.rows)[:, 0]
     episode = log.episode[rows]
     present, counts = torch.unique_consecutive(episode, return_counts=True)
     drawn = torch.randint(len(present), (len(present),), generator=generator).to(rows.device)
@@ -183,8 +180,8 @@ def advance_fqe(fqe: FqeState, steps: int) -> None:
 def _draw(fqe: FqeState, block: int) -> Tensor:
     """The rows of the batches of a block, `[steps, P * K, B]`."""
     settings, drawn = fqe.settings, []
-    for question in fqe.questions:
-        generator = stream(0, f"fqe/{question.name}/batch", block)
+    for policy in fqe.policies:
+        generator = stream(0, f"fqe/{policy.name}/batch", block)
         drawn.append(torch.rand(_DRAWN, settings.critics, settings.batch_size, generator=generator))
     place = (torch.cat(drawn, dim=1).to(fqe.table.device) * fqe.lengths).long()
     return fqe.table.expand(_DRAWN, -1, -1).gather(2, place)
@@ -194,19 +191,19 @@ def _learn(fqe: FqeState, rows: Tensor) -> None:
     settings, log = fqe.settings, fqe.log
     policy = torch.arange(len(rows), device=rows.device)[:, None] // settings.critics
     next_action = fqe.next_action[policy, rows]
-    critic, following = evaluate(
+    critic, target = evaluate(
         (fqe.critic, (fqe.observation[rows], log.action[rows])),
         (fqe.critic.target, (fqe.next_observation[rows], next_action)),
     )
     if fqe.step < settings.first_steps:
         target_q, rate = fqe.returns[rows], settings.learning_rate
     else:
-        # y = r + gamma (1 - terminal) Q'(s', pi(s')), within what rewards allow
-        next_q = fqe.centre + fqe.unit * following.out[..., 0].double()
+        # target_q = r + gamma (1 - terminal) Q'(s', pi(s')), within what rewards allow
+        next_q = fqe.centre + fqe.unit * target.out[..., 0].double()
         target_q = log.reward[rows] + fqe.gamma * (1 - log.terminal[rows]) * next_q
         target_q = target_q.clamp(*fqe.bounds)
         rate = settings.learning_rate * (1 + cos(pi * (fqe.step - settings.first_steps) / settings.steps)) / 2
-    # L = mean (Q(s, a) - y)^2
+    # L = mean (Q(s, a) - target_q)^2
     error = critic.out[..., 0] - ((target_q - fqe.centre) / fqe.unit).float()
     descend(fqe.critic, critic, (2 * error / error.shape[1])[..., None], rate, settings.tau)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.clone import log_density
-from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, Question, fqe_values, logged_returns
-from mopo_cli.evaluation.model_values import ModelValues, Place, Record, Tail, policy_values, replayed_values
+from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, TargetPolicy, fqe_values, logged_returns
+from mopo_cli.evaluation.model_values import JudgeModel, ModelValues, Record, Tail, policy_values, replayed_values
 from mopo_cli.evaluation.support import support_of
 from mopo_cli.evaluation.verdict import (
     MOST_MISSED,
@@ -55,7 +55,7 @@ class Judge:
     others: Log
     fqe: FqeState
     policies: Mapping[str, Act]
-    place: Place
+    model: JudgeModel
     horizon: int
 
     @property
@@ -64,7 +64,7 @@ class Judge:
         return self.fqe.gamma
 
     def tail(self, name: str, critic: int | None = None) -> Tail:
-        """What the critics of a question say on average, or one of them, counted round."""
+        """What the critics of a policy say on average, or critic number `critic` modulo K."""
 
         def values(observation: Tensor, action: Tensor) -> Tensor:
             every = self.replicates(name, observation, action)
@@ -73,20 +73,20 @@ class Judge:
         return values
 
     def replicates(self, name: str, observation: Tensor, action: Tensor) -> Tensor:
-        """The values by every critic of a question, `[K, n]`."""
-        p = [question.name for question in self.fqe.questions].index(name)
+        """The values by every critic of a policy, `[K, n]`."""
+        p = [policy.name for policy in self.fqe.policies].index(name)
         return fqe_values(self.fqe, p, observation, action)
 
 
-def questions(log: Log, policies: Mapping[str, Act], gamma: float) -> list[Question]:
+def target_policies(log: Log, policies: Mapping[str, Act], gamma: float) -> list[TargetPolicy]:
     """What critics are trained for: every policy, and the logged behaviour with its slices."""
     everywhere = torch.ones_like(log.terminal, dtype=torch.bool)
-    asked = [Question(name, act(log.next_observation), everywhere) for name, act in policies.items()]
-    following = torch.cat([log.action[1:], log.action[-1:]])
+    asked = [TargetPolicy(name, act(log.next_observation), everywhere) for name, act in policies.items()]
+    next_action = torch.cat([log.action[1:], log.action[-1:]])
     followed = (log.steps_left() > 0) | (log.terminal > 0)  # where a record ends, the next action is not in the log
     returns = _recorded_returns(log, gamma)
     for name, chosen in slices(returns).items():
-        asked.append(Question(name, following, followed & chosen[log.episode]))
+        asked.append(TargetPolicy(name, next_action, followed & chosen[log.episode]))
     return asked
 
 
@@ -162,8 +162,8 @@ def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str
     values = _numpy(judge.replicates(name, start, act(start)))
     some = start[_drawn(len(start), "starts")]
     imagined = [
-        policy_values(judge.place, k, some, act, judge.tail(name, k), judge.horizon, _noise(judge, k))
-        for k in range(len(judge.place.ensemble))
+        policy_values(judge.model, k, some, act, judge.tail(name, k), judge.horizon, _noise(judge, k))
+        for k in range(len(judge.model.ensemble))
     ]
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     weighted = _weighted(judge, name)
@@ -180,7 +180,7 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     Only what is in the log counts: of a record that ends before the task, critics count what they say of its first step
     less what they say of the time after its last.
     """
-    log, ensemble = judge.others, judge.place.ensemble
+    log, ensemble = judge.others, judge.model.ensemble
     returns = _recorded_returns(log, judge.gamma)
     episodes = torch.nonzero(slices(returns)[name])[:, 0]
     first, length = log.first[episodes], (log.last - log.first + 1)[episodes]
@@ -191,7 +191,7 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     imagined = []
     for k in range(len(ensemble)):
         record = _record(log, episodes[some], after[k % len(after)][some])
-        imagined.append(replayed_values(judge.place, k, record, judge.tail(name, k), _noise(judge, k)))
+        imagined.append(replayed_values(judge.model, k, record, judge.tail(name, k), _noise(judge, k)))
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     truth, actual = by_episodes(_numpy(returns[episodes])), by_episodes(_numpy(returns[episodes][some]))
     return {
@@ -220,8 +220,8 @@ def _weighted(judge: Judge, name: str) -> dict[str, float]:
     behaviour, action = judge.policies[CLONE](log.observation), act(log.observation)
     deviation = (log.action - behaviour).double().square().mean(dim=0).sqrt()
     ratio = log_density(action, log.action, deviation) - log_density(behaviour, log.action, deviation)
-    tail, following = judge.tail(name), act(log.next_observation)
-    next_value = tail(log.next_observation, following) * (1 - log.terminal.double())
+    tail, next_action = judge.tail(name), act(log.next_observation)
+    next_value = tail(log.next_observation, next_action) * (1 - log.terminal.double())
     return asdict(
         by_importance(
             _numpy(ratio),

@@ -10,7 +10,7 @@ from torch import Tensor
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import uncertainties
-from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.engine.rows import RowLayout, Transition
 from mopo_cli.evaluation.fitted_q import Act
 
 UNCERTAINTY = "max-var"
@@ -40,7 +40,7 @@ def data_quantile(
 
 
 @dataclass(frozen=True)
-class Place:
+class JudgeModel:
     """Where episodes are imagined: an ensemble, the task's rule, how it is rolled out, and the greatest uncertainty."""
 
     ensemble: Ensemble
@@ -51,7 +51,7 @@ class Place:
 
 
 def policy_values(
-    place: Place, network: int, start: Tensor, act: Act, tail: Tail, horizon: int, generator: torch.Generator
+    model: JudgeModel, network: int, start: Tensor, act: Act, tail: Tail, horizon: int, generator: torch.Generator
 ) -> ModelValues:
     """Episodes of a policy from `start` `[n, obs_dim]` in one network, of at most `horizon` steps.
 
@@ -61,16 +61,16 @@ def policy_values(
     value = torch.zeros(len(start), dtype=torch.float64, device=start.device)
     pending, cut, steps = torch.ones_like(value, dtype=torch.bool), 0, 0
     observation, length = start.clone(), torch.zeros_like(pending, dtype=torch.int64)
-    for t, (step, origin, outside) in enumerate(_steps(place, network, start, act, horizon, generator)):
-        _add(value, place.gamma**t, step, origin, outside, tail)
+    for t, (step, origin, outside) in enumerate(_steps(model, network, start, act, horizon, generator)):
+        _add(value, model.gamma**t, step, origin, outside, tail)
         cut, steps = cut + int(outside.sum()), steps + len(origin)
         pending[origin[step.terminal > 0]] = False
         observation[origin], length[origin] = step.next_observation, t + 1
     rest = torch.nonzero(pending)[:, 0]
     if len(rest):
         ends = observation[rest]
-        value[rest] += place.gamma ** length[rest].double() * tail(ends, act(ends))
-    return ModelValues(value, cut / len(start), cut / steps)
+        value[rest] += model.gamma ** length[rest].double() * tail(ends, act(ends))
+    return ModelValues(value, cut / len(start), cut / max(steps, 1))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class Record:
     rest: Tensor
 
 
-def replayed_values(place: Place, network: int, record: Record, tail: Tail, generator: torch.Generator) -> ModelValues:
+def replayed_values(
+    model: JudgeModel, network: int, record: Record, tail: Tail, generator: torch.Generator
+) -> ModelValues:
     """As `policy_values`, with the actions of a record: what its steps return in one network, and no more."""
     value = torch.zeros(len(record.start), dtype=torch.float64, device=record.start.device)
     alive, t, cut, steps = torch.arange(len(value), device=value.device), 0, 0, 0
@@ -94,16 +96,16 @@ def replayed_values(place: Place, network: int, record: Record, tail: Tail, gene
     def logged(_: Tensor) -> Tensor:
         return record.action[alive, t]
 
-    place = replace(place, rule=_never)
-    for step, origin, outside in _steps(place, network, record.start, logged, record.action.shape[1], generator):
+    model = replace(model, rule=_never)
+    for step, origin, outside in _steps(model, network, record.start, logged, record.action.shape[1], generator):
         within = t < record.length[origin]
         part = Transition(**{name: column[within] for name, column in vars(step).items()})
-        _add(value, place.gamma**t, part, origin[within], outside[within], tail)
+        _add(value, model.gamma**t, part, origin[within], outside[within], tail)
         left = origin[outside & within]
-        value[left] -= place.gamma ** record.length[left].double() * record.rest[left]
+        value[left] -= model.gamma ** record.length[left].double() * record.rest[left]
         cut, steps = cut + len(left), steps + int(within.sum())
         alive, t = origin[step.terminal == 0], t + 1
-    return ModelValues(value, cut / len(value), cut / steps)
+    return ModelValues(value, cut / len(value), cut / max(steps, 1))
 
 
 def _add(value: Tensor, discount: float, step: Transition, origin: Tensor, outside: Tensor, tail: Tail) -> None:
@@ -118,12 +120,12 @@ def _never(observation: Tensor, action: Tensor, next_observation: Tensor) -> Ten
 
 
 def _steps(
-    place: Place, network: int, start: Tensor, act: Act, horizon: int, generator: torch.Generator
+    model: JudgeModel, network: int, start: Tensor, act: Act, horizon: int, generator: torch.Generator
 ) -> Iterator[tuple[Transition, Tensor, Tensor]]:
     """The transitions of each step, the start that each belongs to `[n]`, and which of them are outside, bool `[n]`."""
-    ensemble = replace(place.ensemble, elites=(network,))
-    options = replace(place.options, uncertainties=(UNCERTAINTY,), halt=(UNCERTAINTY, place.limit))
-    rows = Rows(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, 1)
-    for imagined in branch(ensemble, place.rule, start, lambda seen, _: act(seen), horizon, generator, options):
+    ensemble = replace(model.ensemble, elites=(network,))
+    options = replace(model.options, uncertainties=(UNCERTAINTY,), halt=(UNCERTAINTY, model.limit))
+    rows = RowLayout(ensemble.obs_dim, ensemble.input_mean.shape[0] - ensemble.obs_dim, 1)
+    for imagined in branch(ensemble, model.rule, start, lambda seen, _: act(seen), horizon, generator, options):
         step = rows.split(imagined.rows)
-        yield step, imagined.start, (step.uncertainty[:, 0] > place.limit) | imagined.wild
+        yield step, imagined.start, (step.uncertainty[:, 0] > model.limit) | imagined.guarded_rows

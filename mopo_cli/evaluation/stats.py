@@ -30,7 +30,7 @@ def iqm(values: ArrayLike) -> float:
 def bootstrap_iqm(scores: ArrayLike, n: int = 2000, seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the IQM of `scores [seeds, episodes]`, from `n` resamples.
 
-    Each resample draws the seeds (the strata) with replacement and then, within each drawn seed, its
+    Each resample draws the seeds (the clusters) with replacement and then, within each drawn seed, its
     episodes: the episodes of one policy stand and fall together, and an interval that took them for
     independent would be too narrow. With one seed only the episodes vary: the interval then speaks of that
     policy, not of the algorithm. (NaN, NaN) if any score is NaN.

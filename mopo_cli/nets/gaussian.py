@@ -58,44 +58,28 @@ def gaussians(networks: Parameters, x: Tensor, reduced: Parameters | None = None
 
 def gaussian(networks: Parameters, u: int, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
     """Evaluate a unit of the stack: scaled inputs `[…, B, in]` -> mean and variance, each `[…, B, out]`."""
-    if x.dim() == 3:
-        mean, raw = head_products(networks, x, reduced)
-        return moments(mean, raw, *head_parameters(networks))
     params, hidden = networks.parts[u], (networks if reduced is None else reduced).layers[u]
     # Inputs and heads keep all their bits: a state is worth more of them than bfloat16 has.
     x = cast(affine_silu(x, *networks.layers[u][0]), hidden[0][0].dtype)
     for weight, bias in hidden[1:]:
         x = affine_silu(x, weight, bias)
     x = cast(x, params["w_mean"].dtype)
+    high, low = params["max_logvar"], params["min_logvar"]
+    if x.dim() == 3:
+        mean, raw = (torch.bmm(x, params[f"w{head}"]) for head in _HEADS)
+        return _moments(mean, raw, params["b_mean"], params["b_logvar"], high, low)
     both = (torch.cat(matrices, dim=-1) for matrices in zip(*(_head(params, head) for head in _HEADS), strict=True))
     mean, raw = affine(x, *both).chunk(2, dim=-1)
-    high, low = params["max_logvar"], params["min_logvar"]
     return mean, torch.sigmoid(raw - high).mul_(high.exp()).add_(low.exp())
 
 
-def head_products(networks: Parameters, x: Tensor, reduced: Parameters | None = None) -> tuple[Tensor, Tensor]:
-    """The heads' products of a whole stack at scaled inputs `[M, B, in]`; their biases are not added yet."""
-    params, hidden = networks.parts[0], (networks if reduced is None else reduced).layers[0]
-    x = cast(affine_silu(x, *networks.layers[0][0]), hidden[0][0].dtype)
-    for weight, bias in hidden[1:]:
-        x = affine_silu(x, weight, bias)
-    x = cast(x, params["w_mean"].dtype)
-    return torch.bmm(x, params["w_mean"]), torch.bmm(x, params["w_logvar"])
-
-
-def head_parameters(networks: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `moments` needs of a whole stack, each `[M, 1, out]`."""
-    params = networks.parts[0]
-    return params["b_mean"], params["b_logvar"], params["max_logvar"], params["min_logvar"]
-
-
 @fused
-def moments(
-    mean: Tensor, raw: Tensor, by_mean: Tensor, by_raw: Tensor, high: Tensor, low: Tensor
+def _moments(
+    mean: Tensor, raw: Tensor, mean_bias: Tensor, raw_bias: Tensor, high: Tensor, low: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the heads' products and parameters."""
+    """Mean and variance of the heads' products, whose biases are not added yet."""
     high, low = high.expand_as(raw), low.expand_as(raw)
-    return mean + by_mean, torch.sigmoid(raw + by_raw - high).mul_(high.exp()).add_(low.exp())
+    return mean + mean_bias, torch.sigmoid(raw + raw_bias - high).mul_(high.exp()).add_(low.exp())
 
 
 def _head(params: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
@@ -177,8 +161,8 @@ def _heads_gradient(
     biases, totals = [params[name] for name in names], [grads[name] for name in names]
     if x.dim() == 3:
         products = (torch.bmm(x, params[f"w{head}"]) for head in _HEADS)
-        by_rows, by_mean, by_raw = _whole_heads(*products, target, *biases, *totals)
-        return by_rows.mean(dim=-1), by_mean, by_raw
+        losses, by_mean, by_raw = _whole_heads(*products, target, *biases, *totals)
+        return losses.mean(dim=-1), by_mean, by_raw
     mean, raw = (affine(x, *_head(params, head)) for head in _HEADS)
     losses, by_mean, by_raw = _likelihood(mean, raw, target, *biases[2:], *totals[2:])
     for slope, total in zip((by_mean, by_raw), totals[:2], strict=True):

@@ -84,21 +84,23 @@ def descend(
 
 def descend_and_evaluate(
     network: Network,
-    descent: tuple[Evaluated, Tensor] | None,
+    evaluated: Evaluated,
+    by_output: Tensor,
     learning_rate: float,
     inputs: Inputs,
     tau: float | None = None,
 ) -> Evaluated:
-    """As `descend`, and evaluate the improved networks at other inputs. `descent` is (evaluated, by_output).
-
-    Without it the step is along `network.gradient` as it is.
-    """
+    """As `descend`; returns the improved networks evaluated at other inputs, `[M, B, ·]`."""
 
     def gradient(u: int) -> None:
-        if descent is not None:
-            differentiate(descent[0], u, descent[1], into=network.gradient)
+        differentiate(evaluated, u, by_output, into=network.gradient)
 
     return collect(network, _step(network, learning_rate, tau, gradient, lambda u: forward(network, u, inputs)))
+
+
+def step_and_evaluate(network: Network, learning_rate: float, inputs: Inputs, tau: float | None = None) -> Evaluated:
+    """As `descend_and_evaluate`, along `network.gradient` as it is."""
+    return collect(network, _step(network, learning_rate, tau, lambda u: None, lambda u: forward(network, u, inputs)))
 
 
 def _step(

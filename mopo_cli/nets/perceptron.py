@@ -163,12 +163,12 @@ def block_count(rows: int, like: Tensor) -> int:
     return 1 if like.is_cuda else max(1, -(-rows // _CPU_BLOCK))
 
 
-def by_rows(work: Callable[[slice], Tensor], count: int, size: int) -> list[Tensor]:
+def map_rows(work: Callable[[slice], Tensor], count: int, size: int) -> list[Tensor]:
     """Compute `work(rows)` for every block of `size` of `count` rows; the threads share them out."""
     return spread(lambda i: work(slice(i * size, (i + 1) * size)), -(-count // size))
 
 
-def by_member(
+def map_members(
     work: Callable[..., Tensor], networks: tuple[Parameters, ...], columns: tuple[Tensor, ...], rows: int
 ) -> Tensor:
     """Compute `work(*networks, *columns)` `[S, R]` of columns `[S, R, ·]`, where S divides every stack of networks.

@@ -39,7 +39,10 @@ class Standard:
         return folded
 
     def folded_scaler(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """The scaler of (observation, action) that does what this one, `[obs_dim + act_dim]`, does to standardised."""
+        """The scaler of (observation, action), both `[obs_dim + act_dim]`, for observations that are not standardised.
+
+        `mean` and `std` are those for standardised ones.
+        """
         size, mean, std = len(self.mean), mean.double(), std.double()
         mean[:size] = mean[:size] * self.divisor + self.mean
         std[:size] *= self.divisor

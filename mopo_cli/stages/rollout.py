@@ -14,7 +14,7 @@ from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.dynamics.branched_rollouts import ENDS, Policy, RolloutOptions, RolloutStep, branch, uniform_policy
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError, InputError
 from mopo_cli.report.console import Report
@@ -102,7 +102,7 @@ def _ratio(path: Path, stage: Stage, settings: Rollout, data: Data, model_seed: 
             f"seed {model_seed}.",
             hint=f"--seed {seed}",
         )
-    missing = sorted({*ensemble.elites} - {*ratio.networks.tolist()})
+    missing = sorted({*ensemble.elites} - {*ratio.elite_index.tolist()})
     if missing:
         raise InputError(f"The ratio file {path} was made with other elites: network {missing[0]} is not in it.", hint)
     return ratio
@@ -172,9 +172,9 @@ def _write(
     stage: Stage, settings: Rollout, data: Data, ensemble: Ensemble, policy: Policy, how: RolloutOptions, path: Path
 ) -> _Tally:
     device, names = data.observation.device, how.uncertainties
-    tally, rows = _Tally(names), Rows(data.observation.shape[1], data.action.shape[1], len(names))
+    tally, rows = _Tally(names), RowLayout(data.observation.shape[1], data.action.shape[1], len(names))
     rule = data_rule(data, settings)
-    started = steps_taken(data, rule, how.reward)
+    start_step = steps_taken(data, rule, how.reward)
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         written_rollouts(path, _attributes(stage, settings, data.info)) as append,
@@ -182,9 +182,9 @@ def _write(
     ):
         for i, part in enumerate(start.split(_PART)):
             observation = data.observation[part.to(device)]
-            begun = None if started is None else started[part.to(device)]
+            part_start_step = None if start_step is None else start_step[part.to(device)]
             generator = stream(settings.seed, "rollout/model", i, device)
-            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how, begun):
+            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how, part_start_step):
                 columns = _columns(rows, names, imagined, data.info)
                 tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in names], axis=1))
                 append(columns)
@@ -213,17 +213,17 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
     }
 
 
-def _columns(rows: Rows, names: tuple[str, ...], imagined: RolloutStep, info: DatasetInfo) -> dict[str, Any]:
+def _columns(rows: RowLayout, names: tuple[str, ...], imagined: RolloutStep, info: DatasetInfo) -> dict[str, Any]:
     transition = rows.split(imagined.rows.cpu())
-    count, wild = len(imagined.rows), imagined.wild.cpu().numpy()
+    count, guarded_rows = len(imagined.rows), imagined.guarded_rows.cpu().numpy()
     columns = {
         "observations": transition.observation.numpy(),
         "actions": denormalise_actions(transition.action.numpy(), info),
         "rewards": transition.reward.numpy(),
         "next_observations": transition.next_observation.numpy(),
         # The guard ends the record and not the task.
-        "terminals": (transition.terminal.numpy() > 0) & ~wild,
-        "timeouts": wild,
+        "terminals": (transition.terminal.numpy() > 0) & ~guarded_rows,
+        "timeouts": guarded_rows,
         "step": np.full(count, imagined.step, dtype=np.int32),
         "network": imagined.network.cpu().numpy().astype(np.int32),
     }

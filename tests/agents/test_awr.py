@@ -48,7 +48,7 @@ LENGTHS = (9, 1, 30, 17, 2, 40, 1, 25)
 
 
 def split(world: World) -> Transition:
-    return world.rows.split(world.real)
+    return world.row_layout.split(world.real)
 
 
 def make(members: int = 2, settings: AwrSettings = SETTINGS, world: World | None = None) -> Awr:

@@ -17,12 +17,12 @@ from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import Draws
 from mopo_cli.tasks.termination import never
 
 ACT, REAL, MODEL = 2, 60, 90
-LAYOUT = Rows(1, ACT, 3)
+LAYOUT = RowLayout(1, ACT, 3)
 # Of 20 rows 5 are real; blocks are of 10 steps.
 SETTINGS = LoopSettings(30, 10, 7, 2, batch_size=20, real_ratio=0.27)
 MEMBERS = (Member(0, "max-var", 1.0, 1, 0), Member(1, "ens", 3.0, 1, 0), Member(2, "none", 1.0, 1, 0))
@@ -47,7 +47,7 @@ class Onlooker(Learned):
 
 def look(agent: Onlooker, batch: Batch, draws: Draws, scale: float) -> dict[str, Tensor]:
     assert torch.equal(batch.observation[..., 0], batch.next_observation[..., 0])
-    assert torch.equal(batch.observation[:, : batch.real, 0], batch.index.float())
+    assert torch.equal(batch.observation[:, : batch.real_rows, 0], batch.index.float())
     ids = batch.observation[..., 0]
     agent.rows.append(ids.clone())
     agent.gain.append(batch.reward - (100 + ids))

@@ -8,12 +8,12 @@ from probes.offline import ACT, MEMBERS, OBS, assert_gradient, doubles, leaves, 
 from probes.single_steps import single_steps
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, update
+from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, step
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
-from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.engine.rows import RowLayout, Transition
 from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.tasks.termination import never
 
@@ -23,7 +23,7 @@ LOOP = LoopSettings(20, 10, 30, 2, batch_size=37, real_ratio=1.0)
 
 def learn(bc: Bc, batch: Transition, scale: float = 1.0) -> dict[str, Tensor]:
     reward = torch.randn(batch.reward.shape, generator=stream(0, "test/reward"))
-    return update(bc, replace(batch, reward=reward), Draws(()), scale)
+    return step(bc, replace(batch, reward=reward), Draws(()), scale)
 
 
 @pytest.mark.parametrize(("rows", "act_dim"), [(37, 2), (7, 1), (1, 3)])
@@ -41,15 +41,15 @@ def test_one_update_by_the_textbook(rows: int, act_dim: int) -> None:
     gradient = bc.actor.layout.views(bc.actor.adam.grad)
     assert (gradient["w2"][..., act_dim:] == 0).all() and (gradient["w2"][..., :act_dim] != 0).any()
     sure = bc.actor.adam.grad.abs() > 1e-5  # where Adam's epsilon does not count
-    step = (bc.actor.flat - before)[sure]
-    torch.testing.assert_close(step, -1e-3 * bc.actor.adam.grad[sure].sign(), rtol=2e-2, atol=0)
+    change = (bc.actor.flat - before)[sure]
+    torch.testing.assert_close(change, -1e-3 * bc.actor.adam.grad[sure].sign(), rtol=2e-2, atol=0)
 
 
 def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
     bc, other, batch = *(start_bc(OBS, ACT, SETTINGS, [0], "cpu") for _ in range(2)), make_batch(1)
     heads = bc.actor.layout.views(bc.actor.flat.clone())
     learn(bc, batch)
-    update(other, replace(batch, reward=batch.reward + 9), Draws(()))
+    step(other, replace(batch, reward=batch.reward + 9), Draws(()))
     assert torch.equal(bc.actor.flat, other.actor.flat)
     after = bc.actor.layout.views(bc.actor.flat)
     assert torch.equal(after["w2"][..., ACT:], heads["w2"][..., ACT:])
@@ -71,7 +71,7 @@ def test_the_factor_scales_the_step() -> None:
 def make_world(rows: int = 500) -> tuple[World, Tensor]:
     """Real rows whose actions are a known function of the observation, and those actions; no model at all."""
     draw = stream(0, "test/rows")
-    layout, observation = Rows(OBS, ACT, 3), torch.randn(rows, OBS, generator=draw)
+    layout, observation = RowLayout(OBS, ACT, 3), torch.randn(rows, OBS, generator=draw)
     action = torch.stack([0.8 * torch.sin(observation[:, 0] + observation[:, 1]), 0.5 * torch.tanh(observation[:, 2])])
     reward, following = torch.randn(rows, generator=draw), torch.randn(rows, OBS, generator=draw)
     real = layout.pack(observation, action.T, reward, torch.zeros(rows), following, torch.zeros(rows, 3))

@@ -17,9 +17,9 @@ from mopo_cli.agents.conservative import (
     Lse,
     Proposals,
     differentiate_critics,
+    log_sum_exp,
+    log_sum_exp_slope,
     propose,
-    soft_maximum,
-    soft_maximum_slope,
 )
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets import perceptron as networks
@@ -37,7 +37,7 @@ def by_hand(values: np.ndarray, lse: Lse) -> float:
 @pytest.mark.parametrize("count", [1, 4, 10])
 def test_the_log_sum_exp_and_its_slope_by_hand(lse: Lse, count: int) -> None:
     value = 2 * normal(2, 3, 5, 3 * count, name="v")
-    result, slope = soft_maximum(value, lse), soft_maximum_slope(value, lse)
+    result, slope = log_sum_exp(value, lse), log_sum_exp_slope(value, lse)
     assert result.shape == (2, 3, 5) and slope.shape == value.shape
     values, step = value.double().numpy(), 1e-5
     for at in np.ndindex(2, 3, 5):
@@ -57,24 +57,24 @@ def test_properties_of_the_log_sum_exp(values: list[float], shift: float) -> Non
     greatest: dict[Lse, float] = {"full": max(values), "paired": paired}
     for lse, most in greatest.items():
         length = 6 if lse == "full" else 3
-        result = soft_maximum(value, lse)
+        result = log_sum_exp(value, lse)
         assert most - 1e-9 <= result.item() <= most + np.log(length) + 1e-9
-        torch.testing.assert_close(soft_maximum(value + shift, lse), result + shift)
-        slope = soft_maximum_slope(value, lse)
+        torch.testing.assert_close(log_sum_exp(value + shift, lse), result + shift)
+        slope = log_sum_exp_slope(value, lse)
         assert (slope >= 0).all() and slope.sum().item() == pytest.approx(1)
 
 
 def test_over_all_it_is_more_than_over_pairs_by_what_their_definitions_say() -> None:
     """Equal values: log 3N and log 3 above them. One great value: it is all of the first, an N-th of the second."""
     equal = torch.full((1, 30), 2.0)
-    assert soft_maximum(equal, "full").item() == pytest.approx(2 + np.log(30))
-    assert soft_maximum(equal, "paired").item() == pytest.approx(2 + np.log(3))
+    assert log_sum_exp(equal, "full").item() == pytest.approx(2 + np.log(30))
+    assert log_sum_exp(equal, "paired").item() == pytest.approx(2 + np.log(3))
     great = torch.zeros(1, 30)
     great[0, 17] = 100.0
-    assert soft_maximum(great, "full").item() == pytest.approx(100)
-    assert soft_maximum(great, "paired").item() == pytest.approx(10 + 0.9 * np.log(3))
-    assert soft_maximum_slope(great, "full")[0, 17].item() == pytest.approx(1)
-    paired = soft_maximum_slope(great, "paired")[0]
+    assert log_sum_exp(great, "full").item() == pytest.approx(100)
+    assert log_sum_exp(great, "paired").item() == pytest.approx(10 + 0.9 * np.log(3))
+    assert log_sum_exp_slope(great, "full")[0, 17].item() == pytest.approx(1)
+    paired = log_sum_exp_slope(great, "paired")[0]
     assert paired[17].item() == pytest.approx(0.1) and paired[7].item() == pytest.approx(0, abs=1e-6)
     assert paired[16].item() == pytest.approx(1 / 30)
 
@@ -91,9 +91,9 @@ def test_what_is_proposed_and_how_rare_it_is() -> None:
     sac, count = make_sac(), 4
     state, said, noise, uniform = sampled(7, count)
     result = propose(sac.settings, state, said, noise, uniform)
-    assert result.action.shape == (2, 7, 3 * count, ACT) and result.rarity.shape == (2, 7, 3 * count)
+    assert result.action.shape == (2, 7, 3 * count, ACT) and result.neg_log_density.shape == (2, 7, 3 * count)
     assert torch.equal(result.action[:, :, :count], uniform) and torch.equal(result.state, state)
-    torch.testing.assert_close(result.rarity[:, :, :count], torch.full((2, 7, count), np.log(2.0**ACT)))
+    torch.testing.assert_close(result.neg_log_density[:, :, :count], torch.full((2, 7, count), np.log(2.0**ACT)))
     for kind in (0, 1):  # of the next state, of the state
         mean, log_std = said[kind].double().chunk(2, dim=-1)
         policy = TransformedDistribution(
@@ -104,7 +104,7 @@ def test_what_is_proposed_and_how_rare_it_is() -> None:
         expected = torch.tanh(policy.base_dist.mean + policy.base_dist.stddev * noise[kind])
         torch.testing.assert_close(result.action[:, :, rows].double(), expected, atol=1e-6, rtol=1e-5)
         log_prob = policy.log_prob(expected).sum(dim=-1)
-        torch.testing.assert_close(result.rarity[:, :, rows].double(), -log_prob, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(result.neg_log_density[:, :, rows].double(), -log_prob, atol=2e-5, rtol=1e-4)
 
 
 def test_each_kind_estimates_the_integral_of_exp_q_over_the_actions() -> None:
@@ -112,26 +112,26 @@ def test_each_kind_estimates_the_integral_of_exp_q_over_the_actions() -> None:
     count, slope = 20_000, torch.tensor([1.3, -0.6])
     state, said, noise, uniform = sampled(1, count, members=1)
     result = propose(make_sac(1).settings, state, said, noise, uniform)
-    value = (result.action @ slope + result.rarity)[0, 0].double()
+    value = (result.action @ slope + result.neg_log_density)[0, 0].double()
     expected = np.prod([(np.exp(c) - np.exp(-c)) / c for c in (1.3, -0.6)])
     for kind in value.view(3, count):
         assert kind.exp().mean().item() == pytest.approx(expected, rel=0.03)
-    assert soft_maximum(value, "full").item() - np.log(3 * count) == pytest.approx(np.log(expected), abs=0.02)
+    assert log_sum_exp(value, "full").item() - np.log(3 * count) == pytest.approx(np.log(expected), abs=0.02)
 
 
 def judged_by_hand(
     critic: dict[str, Tensor], batch: Batch, m: int, backup: Tensor, proposals: Proposals, beta: float, lse: Lse
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of one critic as the docstring has it, and what it says of the batch and of what was proposed."""
-    states, count = proposals.rarity.shape[1:]
+    states, count = proposals.neg_log_density.shape[1:]
     q = perceptron(critic, batch.observation[m].double(), batch.action[m].double())[:, 0]
     state = proposals.state[m].double()[:, None].expand(-1, count, -1)
     said = perceptron(critic, state.reshape(states * count, -1), proposals.action[m].double().flatten(0, 1))
     proposed = said.view(states, count)
-    value = proposed + proposals.rarity[m].double()
+    value = proposed + proposals.neg_log_density[m].double()
     lists = value.view(states, 3, -1) if lse == "paired" else value[:, :, None]
     low = torch.log(torch.exp(lists).sum(dim=1)).mean()
-    loss = beta * (low - q[: batch.real].mean()) + (q - backup[m].double()).square().mean()
+    loss = beta * (low - q[: batch.real_rows].mean()) + (q - backup[m].double()).square().mean()
     return loss, q, proposed
 
 
@@ -145,7 +145,7 @@ def test_the_gradient_is_that_of_the_loss(
 ) -> None:
     monkeypatch.setattr(networks, "_CPU_BLOCK", block)
     sac, (plain, backup, _) = make_sac(), make_batch(2, rows)
-    batch = Batch(**vars(plain), real=real, index=torch.zeros(2, real))
+    batch = Batch(**vars(plain), real_rows=real, index=torch.zeros(2, real))
     proposals = propose(sac.settings, *sampled(states, count))
     before = sac.critic.flat.clone()
     q_of_batch, q_of_proposals = differentiate_critics(sac.critic, batch, backup, proposals, 0.7, lse)
@@ -161,7 +161,7 @@ def test_the_gradient_is_that_of_the_loss(
 
 def test_without_weight_it_is_the_mean_squared_error_alone() -> None:
     sac, (plain, backup, _) = make_sac(), make_batch(2)
-    batch, grads = Batch(**vars(plain), real=12, index=torch.zeros(2, 12)), []
+    batch, grads = Batch(**vars(plain), real_rows=12, index=torch.zeros(2, 12)), []
     for states in (37, 5):
         differentiate_critics(sac.critic, batch, backup, propose(sac.settings, *sampled(states, 3)), 0.0, "full")
         grads.append(sac.critic.adam.grad.clone())
@@ -171,11 +171,11 @@ def test_without_weight_it_is_the_mean_squared_error_alone() -> None:
 def test_the_term_moves_values_the_way_it_should() -> None:
     """Along the gradient of the term, values at the data rise against those at what was proposed."""
     sac, (plain, backup, _) = make_sac(), make_batch(2)
-    batch = Batch(**vars(plain), real=37, index=torch.zeros(2, 37))
+    batch = Batch(**vars(plain), real_rows=37, index=torch.zeros(2, 37))
     proposals, gaps = propose(sac.settings, *sampled(37, 5)), []
     for _ in range(4):
         q_of_batch, q_of_proposals = differentiate_critics(sac.critic, batch, backup, proposals, 100.0, "full")
-        low = soft_maximum(q_of_proposals + proposals.rarity[:, None], "full")
+        low = log_sum_exp(q_of_proposals + proposals.neg_log_density[:, None], "full")
         gaps.append((low.mean(dim=2) - q_of_batch.mean(dim=2)).flatten())
         sac.critic.flat.sub_(1e-4 * sac.critic.adam.grad)
     assert all((later < earlier).all() for earlier, later in pairwise(gaps))

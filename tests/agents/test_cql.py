@@ -22,7 +22,7 @@ SETTINGS = CqlSettings(**vars(SAC), beta=2.0, actions=3)
 @pytest.mark.parametrize("backup", ["deterministic", "soft"])
 def test_one_update_against_the_losses_written_out(lse: Any, backup: Any) -> None:
     settings = CqlSettings(**vars(PLAIN), beta=0.7, actions=2, lse=lse, backup=backup)
-    check_update(settings, real=23, rho=slice(None))
+    check_update(settings, real=23)
 
 
 def test_the_critics_end_where_the_loss_is_least() -> None:

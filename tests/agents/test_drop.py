@@ -17,14 +17,14 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import drop, sac
-from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start_drop, update
+from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, begin, learn_ratios, penalty, step
 from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import draws, stream
 from mopo_cli.tasks.termination import never
 
@@ -47,9 +47,9 @@ def make_world(*models: Ensemble) -> World:
 def make_batch(members: int, ratio: Tensor | None = None) -> Batch:
     draw, world = stream(1, "test/batch"), make_world()
     index = torch.randint(300, (members, 24), generator=draw)
-    columns = world.rows.split(world.real[index].clone())
+    columns = world.row_layout.split(world.real[index].clone())
     columns.uncertainty[..., COLUMN] = torch.randn(members, 24, generator=draw) * 3 if ratio is None else ratio
-    return Batch(**vars(columns), real=6, index=index[:, :6])
+    return Batch(**vars(columns), real_rows=6, index=index[:, :6])
 
 
 def noise(seeds: tuple[int, ...], index: int = 0) -> Any:
@@ -66,10 +66,10 @@ FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_ratio_s_cost_is_taken_off_the_model_s_rewards_alone_and_sac_learns_from_these(form: Any) -> None:
     settings = replace(SETTINGS, eta=0.7, ratio_form=form, ratio_min=0.05, ratio_max=4.0)
-    agents, world, batch = (start_drop(make_world(), MEMBERS[:2], settings) for _ in range(2)), make_world(), None
+    agents, world, batch = (begin(make_world(), MEMBERS[:2], settings) for _ in range(2)), make_world(), None
     one, other = agents
     batch = make_batch(2)
-    metrics = update(one, batch, noise((0, 5)), 0.5)
+    metrics = step(one, batch, noise((0, 5)), 0.5)
     ratio, reward = batch.uncertainty[..., COLUMN].double().numpy(), batch.reward.double().numpy().copy()
     reward[:, 6:] -= 0.7 * FORMS[form](ratio[:, 6:])
     learned = torch.from_numpy(reward).float()
@@ -87,9 +87,9 @@ def test_the_ratio_s_cost_is_taken_off_the_model_s_rewards_alone_and_sac_learns_
 
 
 def test_eta_0_is_sac_and_a_penalty_beside_it_stays() -> None:
-    agents = [start_drop(make_world(), MEMBERS[:1], replace(SETTINGS, eta=0.0)) for _ in range(2)]
+    agents = [begin(make_world(), MEMBERS[:1], replace(SETTINGS, eta=0.0)) for _ in range(2)]
     batch = make_batch(1)
-    update(agents[0], batch, noise((0,)), 1.0)
+    step(agents[0], batch, noise((0,)), 1.0)
     sac.step(agents[1], batch, noise((0,)), 1.0)
     assert torch.equal(agents[0].actor.flat, agents[1].actor.flat) and torch.equal(
         agents[0].critic.flat, agents[1].critic.flat
@@ -126,7 +126,7 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
     monkeypatch.setattr(drop, "step_dice", lambda *given: seen.append(given) or torch.arange(4.0))
     members = (Member(0, "none", 0.0, 1, 0), Member(5, "none", 0.0, 1, 1))
     settings = replace(SETTINGS, log_std_min=-30.0, log_std_max=-20.0)
-    agents = start_drop(make_world(linear(), linear()), members, settings)
+    agents = begin(make_world(linear(), linear()), members, settings)
     agents.actor.flat.mul_(3)
     batch = make_batch(2)
     objective = learn_ratios(agents, batch.observation, batch.action, noise((0, 5)))
@@ -153,7 +153,7 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
 def test_what_is_told_of_the_ratios_is_the_mean_over_the_latest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([1.0, 2.0, 6.0, 5.0, 5.0, 8.0])
     monkeypatch.setattr(drop, "step_dice", lambda *_: torch.full((2,), next(values)))
-    agents = start_drop(make_world(), MEMBERS[:1], replace(SETTINGS, dice_steps=3))
+    agents = begin(make_world(), MEMBERS[:1], replace(SETTINGS, dice_steps=3))
     for mean in (3.0, 6.0):
         drop.refresh(agents, noise((0,)), lambda step, draws: step(draws))
         assert agents.objective.tolist() == pytest.approx([mean])
@@ -167,12 +167,12 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     maps, offset = torch.zeros(2, 2, 2), torch.tensor([[0.3, 0.0], [-0.3, 0.0]])
     maps[:, 0, 0] = -0.3  # s' = 0.7 s +- 0.3
     both = linear_ensemble(maps, offset, torch.full((2, 2), 1e-3), (0, 1))
-    draw, rows = stream(0, "test/uniform"), Rows(1, 1, 1)
+    draw, rows = stream(0, "test/uniform"), RowLayout(1, 1, 1)
     state, action = 2 * torch.rand(2, 2000, 1, generator=draw) - 1
     nothing = torch.zeros(2000)
     real = rows.pack(state, action, nothing, nothing, state, nothing[:, None])
     world = World(rows, real, state, single_steps(real), never, (both,), how=RolloutOptions(("ratio",)))
-    agents = start_drop(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
+    agents = begin(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
     results = []
     for i in range(5):
         drop.refresh(agents, noise((0,), i), lambda step, draws: step(draws))
@@ -210,7 +210,7 @@ def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
     rolling = loop.past[-1].rolling
     for m, member in enumerate(MEMBERS):
         size = loop.pool.sizes[m]
-        pool = world.rows.split(loop.pool.rows[m, :size])
+        pool = world.row_layout.split(loop.pool.rows[m, :size])
         # The same rollout once more, which also tells the networks.
         how = ALGORITHM.imagining(loop.agent, m, rolling, replace(world.how, uncertain=False))
         generator = stream(member.seed, "policy/rollout", 0)

@@ -15,7 +15,7 @@ from mopo_cli.agents.branching import fill_pools
 from mopo_cli.agents.guard import absorbing_value, after_guard, charge
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.world import World
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import SettingsError
 
 REWARD = OBS + ACT
@@ -37,7 +37,7 @@ def test_without_a_discount_only_a_reward_of_0_can_be_had_for_ever() -> None:
 
 
 def test_only_the_rewards_of_guarded_rows_are_charged() -> None:
-    rows = Rows(2, 1, 3)
+    rows = RowLayout(2, 1, 3)
     packed = torch.arange(4.0 * rows.width).view(4, -1)
     wild = torch.tensor([False, True, False, True])
     charged = charge(rows, packed, wild, -100.0)
@@ -65,7 +65,7 @@ def test_in_the_pool_a_guarded_row_pays_what_would_follow() -> None:
     for loop, least in ((plain, 0.0), (charged, -2.0)):
         fill_pools(loop, world_with(least))
         assert all(0.05 < tally.guarded < 0.95 for tally in loop.tallies)
-    rows, count = make_world(ALGORITHM).rows, 0
+    rows, count = make_world(ALGORITHM).row_layout, 0
     for m in range(len(MEMBERS)):
         one, other = (rows.split(loop.pool.rows[m, : loop.pool.sizes[m]]) for loop in (plain, charged))
         wild = one.next_observation[:, 0] > 0.5

@@ -25,7 +25,7 @@ from probes.offline import (
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, update
+from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, step
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.perceptron import evaluate
@@ -55,7 +55,7 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
     settings = replace(SETTINGS, log_std_min=BOUNDS[0], log_std_max=BOUNDS[1])
     iql, batch = make(2, settings, act_dim, reward_scale=0.5), make_batch(2, rows, act_dim)
     before = {name: tensors(iql)[name].clone() for name in NETWORKS}
-    info = update(iql, batch, Draws(()))
+    info = step(iql, batch, Draws(()))
     capped = 0
     for m in range(2):
         b = doubles(batch, m)
@@ -110,14 +110,14 @@ def test_the_likelihood_and_its_gradient() -> None:
 def test_targets_follow_by_tau_and_every_network_steps_at_its_rate() -> None:
     iql = make()
     before = {name: tensors(iql)[name].clone() for name in NETWORKS}
-    update(iql, make_batch(2), Draws(()), actor_scale=0.25)
+    step(iql, make_batch(2), Draws(()), actor_scale=0.25)
     torch.testing.assert_close(
         iql.critic.target.flat, 0.95 * before["target"] + 0.05 * iql.critic.flat, rtol=1e-6, atol=1e-7
     )
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3), ("critic", 2e-3)):
-        step = (tensors(iql)[name] - before[name]).abs().max().item()
-        assert step == pytest.approx(rate, rel=1e-2), name
-    update(iql, make_batch(2), Draws(()))
+        change = (tensors(iql)[name] - before[name]).abs().max().item()
+        assert change == pytest.approx(rate, rel=1e-2), name
+    step(iql, make_batch(2), Draws(()))
     assert agent_state(iql)[1] == [2, 2, 2]
 
 
@@ -135,7 +135,7 @@ def test_v_is_the_expectile_of_what_the_data_s_actions_are_worth(share: float) -
     """Uniform actions a that pay exp(s a): V of a state is the expectile of these rewards."""
     world = bandit(uniform_action, lambda state, action: torch.exp(state * action))
     loop = train(world, replace(QUICK, expectile=share), ALGORITHM, 600, MEMBERS[:2], LONG)
-    rewards = world.rows.split(world.real)
+    rewards = world.row_layout.split(world.real)
     for i, state in enumerate((-1.0, 1.0)):
         paid = rewards.reward[rewards.observation[:, 0] == state].numpy()
         result = values(loop.agent, STATES)[:, i]  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def test_with_the_settings_of_the_paper_the_better_of_the_logged_actions_is_take
 
 def test_rewards_are_scaled_by_the_returns_of_the_episodes() -> None:
     world = make_world((9, 1, 30, 17))
-    reward = world.rows.split(world.real).reward.double().numpy()
+    reward = world.row_layout.split(world.real).reward.double().numpy()
     returns = [part.sum() for part in np.split(reward, [9, 10, 40])]
     for span in (1000.0, 5.0):
         iql = start_loop(world, MEMBERS, replace(SETTINGS, return_range=span), LOOP, ALGORITHM).agent

@@ -20,7 +20,7 @@ from mopo_cli.agents.states import member_state, stacked_state
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
@@ -36,7 +36,7 @@ SETTINGS = LoopSettings(
 def make_world(ensembles: int = 1) -> World:
     """Random real rows and untrained ensembles: nothing to learn, everything to compute."""
     draw = stream(0, "test")
-    rows = Rows(OBS, ACT, 3)
+    rows = RowLayout(OBS, ACT, 3)
     observation = torch.randn(300, OBS, generator=draw)
     action = torch.rand(300, ACT, generator=draw) * 2 - 1
     reward, ended = torch.randn(300, generator=draw), torch.rand(300, generator=draw) < 0.1
@@ -113,7 +113,7 @@ def test_uniform_rollouts_act_at_random_whatever_the_policy_and_resume_exactly()
     for _ in range(3):
         advance(loop, world)
     for m, size in enumerate(loop.pool.sizes):
-        action = world.rows.split(loop.pool.rows[m, :size]).action
+        action = world.row_layout.split(loop.pool.rows[m, :size]).action
         assert action.min() < -0.98 and action.max() > 0.98 and action.abs().max() <= 1
         assert action.mean(dim=0).abs().max() < 0.1
         assert action.std(dim=0).sub(3**-0.5).abs().max() < 0.05
@@ -189,7 +189,9 @@ def test_the_rule_of_the_task_decides_in_the_loop() -> None:
         return wrapped
 
     base = make_world()
-    world = World(base.rows, base.real, base.start, base.last, counted(TERMINATION_RULES["hopper"]), base.ensembles)
+    world = World(
+        base.row_layout, base.real, base.start, base.last, counted(TERMINATION_RULES["hopper"]), base.ensembles
+    )
     loop = train(world, (Member(0, "none", 0.0, 5, 0),), 1)
     # Random states are no healthy hopper: every row ends at the first step and none goes on.
     assert calls[0] == SETTINGS.rollout_batch
@@ -212,7 +214,7 @@ def test_each_member_branches_in_its_own_model_by_sampling_its_present_policy() 
 
     def latest(m: int) -> tuple[Tensor, Tensor]:
         end = loop.pool.positions[m] or loop.pool.capacities[m]
-        rows = world.rows.split(loop.pool.rows[m, end - SETTINGS.rollout_batch : end])
+        rows = world.row_layout.split(loop.pool.rows[m, end - SETTINGS.rollout_batch : end])
         return rows.action, rows.reward
 
     advance(loop, world)

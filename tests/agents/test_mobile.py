@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import mobile as module
-from mopo_cli.agents.algorithms.mobile import ALGORITHM, Mobile, MobileSettings, begin, inconsistency, update
+from mopo_cli.agents.algorithms.mobile import ALGORITHM, Mobile, MobileSettings, begin, inconsistency, step
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.algorithms.sac import update as update_sac
 from mopo_cli.agents.world import World
@@ -144,7 +144,7 @@ def test_linear_gaussian_models_and_linear_values_in_closed_form(samples: int, s
 
 def make_rows(members: int = 2, real: int = 9) -> Batch:
     batch, reward, _ = make_batch(members)
-    return Batch(**vars(batch) | {"reward": reward + 0.2}, real=real, index=torch.zeros(members, 0))
+    return Batch(**vars(batch) | {"reward": reward + 0.2}, real_rows=real, index=torch.zeros(members, 0))
 
 
 def same_noise(real: int = 9) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ def test_sac_learns_from_the_lowered_reward_and_from_nothing_else(real: int) -> 
     batch, mobile, other = make_rows(real=real), make_mobile(settings=PLAIN), make_sac(2, PLAIN)
     penalty_noise, noise = same_noise(real)
     u = inconsistency(mobile, batch.observation[:, real:], batch.action[:, real:], penalty_noise)
-    metrics = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    metrics = step(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = torch.cat([batch.reward[:, :real], batch.reward[:, real:] - 0.7 * u], dim=1)
     plain = update_sac(other, batch, reward, noise, 0.5)
     for name in ("actor", "critic", "target", "log_alpha"):
@@ -175,7 +175,7 @@ def test_the_target_by_hand(backup: Literal["soft", "deterministic"], floor: Lit
     batch, mobile, models = make_rows(), make_mobile(settings=settings), make_world(ALGORITHM).ensembles
     sac, alphas = make_sac(2, settings), mobile.alpha[:, 0].tolist()
     penalty_noise, noise = same_noise()
-    metrics = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
+    metrics = step(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
     clipped = 0
     for m in range(2):
         observation, action, following = numbers(batch.observation[m], batch.action[m], batch.next_observation[m])
@@ -217,7 +217,7 @@ def test_values_are_lower_where_the_networks_disagree() -> None:
             action[..., 0] = (action[..., 0] > 0).float()
             state = torch.zeros(1, 64, OBS)
             columns = (state, action, torch.ones(1, 64), torch.ones(1, 64), state, torch.zeros(1, 64, 3))
-            update(mobile, Batch(*columns, real=0, index=torch.zeros(1, 0)), draws((0,), "test/toy", i, "cpu"), 0.0)
+            step(mobile, Batch(*columns, real_rows=0, index=torch.zeros(1, 0)), draws((0,), "test/toy", i, "cpu"), 0.0)
             mobile.critic.target.flat.copy_(frozen)
         asked = np.array([[0, 0, 0, 0, 0.0, 0.3], [0, 0, 0, 0, 1.0, 0.3]])
         agreed, disputed = perceptron(mobile.critic.layout, mobile.critic.flat, 0, asked)[:, 0]
@@ -243,8 +243,8 @@ def chained(rewards: list[list[float]]) -> World:
     """A world whose data are these episodes' rewards, one after another; every episode ends by a timeout."""
     world, count = make_world(ALGORITHM), sum(map(len, rewards))
     reward = torch.tensor([reward for episode in rewards for reward in episode])
-    state, nothing = torch.zeros(count, OBS), torch.zeros(count, world.rows.uncertainties)
-    real = world.rows.pack(state, torch.zeros(count, ACT), reward, torch.zeros(count), state, nothing)
+    state, nothing = torch.zeros(count, OBS), torch.zeros(count, world.row_layout.uncertainties)
+    real = world.row_layout.pack(state, torch.zeros(count, ACT), reward, torch.zeros(count), state, nothing)
     last = torch.tensor([t == len(episode) - 1 for episode in rewards for t in range(len(episode))])
     return replace(world, real=real, last=last)
 
@@ -272,7 +272,7 @@ def test_the_floor_is_there_where_no_return_of_the_data_is_negative(rewards: lis
     assert min(returns) == pytest.approx(lowest, abs=0.01 if len(rewards[0]) > 9 else 1e-9) or lowest > 0
     mobile = begin(chained(rewards), MEMBERS, replace(SETTINGS, gamma=0.5, target_floor="auto"))
     assert mobile.lowest_return == pytest.approx(min(returns), abs=1e-6)
-    assert mobile.floor == (lowest >= 0)
+    assert mobile.has_floor == (lowest >= 0)
     (choice,) = ALGORITHM.choices(mobile)
     assert (choice.setting, choice.value) == ("target_floor", "zero" if lowest >= 0 else "none")
     assert choice.why == f"the data's lowest discounted return is {min(returns):.4g}"
@@ -281,7 +281,7 @@ def test_the_floor_is_there_where_no_return_of_the_data_is_negative(rewards: lis
 @pytest.mark.parametrize(("floor", "there"), [("zero", True), ("none", False)])
 def test_a_floor_that_was_asked_for_is_not_left_to_the_data(floor: Any, there: bool) -> None:
     mobile = begin(chained([[-1.0, 0.5], [3.0]]), MEMBERS, replace(SETTINGS, target_floor=floor))
-    assert mobile.floor == there and ALGORITHM.choices(mobile) == ()
+    assert mobile.has_floor == there and ALGORITHM.choices(mobile) == ()
 
 
 def test_values_below_0_are_learned_where_returns_are_negative() -> None:
@@ -296,8 +296,8 @@ def test_values_below_0_are_learned_where_returns_are_negative() -> None:
         for i in range(300):
             action = 2 * torch.rand(1, 32, ACT, generator=stream(i, "test/negative")) - 1
             columns = (state, action, -torch.ones(1, 32), torch.zeros(1, 32), following, torch.zeros(1, 32, 3))
-            batch = Batch(*columns, real=16, index=torch.zeros(1, 16))
-            ends[floor] = update(mobile, batch, draws((0,), "test/negative", i, "cpu"), 0.0)["q"].item()
+            batch = Batch(*columns, real_rows=16, index=torch.zeros(1, 16))
+            ends[floor] = step(mobile, batch, draws((0,), "test/negative", i, "cpu"), 0.0)["q"].item()
     assert ends["auto"] == pytest.approx(-2.0, abs=0.1) and ends["zero"] == pytest.approx(0.0, abs=0.1)
 
 

@@ -32,7 +32,7 @@ from mopo_cli.agents.algorithms.morel import (
     begin,
     greatest_discrepancy,
     halting,
-    update,
+    step,
 )
 from mopo_cli.agents.algorithms.sac import Sac
 from mopo_cli.agents.algorithms.sac import update as update_sac
@@ -71,7 +71,7 @@ def test_the_threshold_is_of_the_largest_discrepancy_on_the_data(
     result = begin(
         replace(world, ensembles=models, how=replace(HOW, form=forms[form])), MEMBERS, SETTINGS
     ).halt.threshold
-    real = world.rows.split(world.real)
+    real = world.row_layout.split(world.real)
     observation, action = numbers(real.observation, real.action)
     units = scale[:OBS].numpy() if form == "scaled" else np.ones(OBS)
     for m, member in enumerate(MEMBERS):
@@ -105,7 +105,7 @@ def test_a_rollout_ends_where_the_discrepancy_is_above_the_threshold() -> None:
     how = halting(morel, 1, morel.actor.flat, replace(HOW, uncertain=False))
     expected, state, halted = torch.arange(count), start, 0
     for imagined in branch(ensemble, never, start, morel.policy(1).sample, 4, stream(0, "test/branch"), how):
-        rows = make_world(ALGORITHM).rows.split(imagined.rows)
+        rows = make_world(ALGORITHM).row_layout.split(imagined.rows)
         assert torch.equal(imagined.start, expected) and torch.equal(rows.observation, state)
         observation, action = numbers(rows.observation, rows.action)
         far = disagreement(ensemble, observation, action, (0, 1, 2, 3))
@@ -127,7 +127,7 @@ def make_rows(members: int, real: int = 9) -> Batch:
     ]
     uncertainty[:, :real] = 0
     return Batch(
-        **vars(batch) | {"reward": reward, "uncertainty": uncertainty}, real=real, index=torch.zeros(members, 0)
+        **vars(batch) | {"reward": reward, "uncertainty": uncertainty}, real_rows=real, index=torch.zeros(members, 0)
     )
 
 
@@ -136,7 +136,7 @@ def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
     batch, lowest = make_rows(2), -3.5
     morel = Morel(**vars(make_sac(2, SETTINGS)), halt=Halt(torch.tensor([2.0, 49.0]), 3, torch.tensor(lowest - 7)))
     other = make_sac(2, SETTINGS)
-    metrics = update(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    metrics = step(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = batch.reward.clone()
     for i in range(9, 37):
         for m, kinds in ((0, (2, 3)), (1, (3,))):
@@ -194,7 +194,7 @@ def test_in_training_what_halted_is_terminal_and_counted() -> None:
     assert isinstance(loop.agent, Morel)
     halted = 0.0
     for m, size in enumerate(loop.pool.sizes):
-        rows = world.rows.split(loop.pool.rows[m, :size])
+        rows = world.row_layout.split(loop.pool.rows[m, :size])
         above = rows.uncertainty[:, 3] > loop.agent.halt.threshold[m]
         assert torch.equal(rows.terminal > 0, above) and above.any() and not above.all()
         assert size < LOOP.rollout_batch * MEMBERS[m].h
@@ -219,12 +219,12 @@ def greedy_after(morel: Morel | None, sac: Sac, steps: int = 300) -> float:
         uncertainty = torch.zeros(1, 64, 4)
         uncertainty[..., 3] = (action[..., 0] > 0.2).float()
         columns = (stays, action, action[..., 0], torch.ones(1, 64), stays, uncertainty)
-        batch = Batch(*columns, real=0, index=torch.zeros(1, 0))
+        batch = Batch(*columns, real_rows=0, index=torch.zeros(1, 0))
         noise = draws((0,), "test/toy", i, "cpu")
         if morel is None:
             update_sac(sac, batch, batch.reward, noise.normal(2, 64, ACT))
         else:
-            update(morel, batch, noise, 1.0)
+            step(morel, batch, noise, 1.0)
     return float(sac.policy(0).greedy(torch.zeros(1, OBS))[0, 0])
 
 

@@ -33,13 +33,13 @@ FETCHES = {
     "agents.returns.lambda_returns": "how long the longest episode is, once per refresh",
     "agents.returns.episode_returns": "the episodes' last steps, at the start",
     "agents.world.World.least_reward": "of the data, at the start",
-    "agents.algorithms.iql._begin": "the range of the returns, at the start",
+    "agents.algorithms.iql.begin": "the range of the returns, at the start",
     "agents.algorithms.mobile.begin": "the range of the returns, at the start",
 }
 SENT = {
     "nets.network.start_network": "initial weights, which are drawn on the CPU for all devices",
     "agents.runs.start_loop": "the weights of the penalties",
-    "agents.algorithms.drop.start_drop": "the elites' numbers",
+    "agents.algorithms.drop.begin": "the elites' numbers",
     "agents.algorithms.drop.Drop.__post_init__": "the levels of the quantiles",
     "agents.algorithms.morel.begin": "the reward of halting",
     "dynamics.ensemble.Ensemble.only_elites": "the elites' numbers",

@@ -12,10 +12,10 @@ from torch import Tensor
 from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms.sac import update
 from mopo_cli.agents.online import Online, OnlineSettings, act, learn, start_online
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 
-ROWS = Rows(1, 1, 0)
+ROWS = RowLayout(1, 1, 0)
 SAC = replace(
     SETTINGS, actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3, alpha_max=float("inf"), log_std_min=-20.0, log_std_max=2.0
 )

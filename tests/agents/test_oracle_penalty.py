@@ -17,7 +17,7 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.tasks.termination import never
 
@@ -43,7 +43,7 @@ def make_world(asked: list[int] | None = None) -> World:
             return torch.where(observation[:, 0] < 0, torch.nan, error)
 
         how = RolloutOptions(NAMES, oracle=oracle)
-    rows = Rows(OBS, ACT, len(how.uncertainties))
+    rows = RowLayout(OBS, ACT, len(how.uncertainties))
     draw = stream(0, "test/rows")
     observation, action = torch.randn(200, OBS, generator=draw), 2 * torch.rand(200, ACT, generator=draw) - 1
     nothing = torch.zeros(200)
@@ -65,7 +65,7 @@ def test_the_penalty_is_lambda_times_the_error_or_max_var_where_that_is_unknown(
     loop = start_loop(world, (TRUE,), SAC, LOOP, ALGORITHM)
     advance(loop, world)
     means = advance(loop, world)
-    rows = world.rows.split(loop.pool.rows[0, : loop.pool.sizes[0]])
+    rows = world.row_layout.split(loop.pool.rows[0, : loop.pool.sizes[0]])
     blind = rows.observation[:, 0] < 0
     assert 0 < blind.sum() < len(blind)
     torch.testing.assert_close(rows.uncertainty[~blind, 3], torch.full((int((~blind).sum()),), 0.3))

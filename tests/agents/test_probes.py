@@ -20,7 +20,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.perceptron import evaluate
 from mopo_cli.tasks.termination import never
@@ -72,7 +72,7 @@ def test_the_penalty_is_lambda_times_the_uncertainty_named_and_never_on_real_row
 
     Every model row has u = (0.2, 0.5, 0.9) x (1 or 2), by its action's sign.
     """
-    rows, count = Rows(1, 1, 3), 1000
+    rows, count = RowLayout(1, 1, 3), 1000
     action = 2 * torch.rand(count, 1, generator=stream(0, "test/actions")) - 1
     ones, level = torch.ones(count), torch.where(action[:, 0] > 0, 2.0, 1.0)
     uncertainty = level[:, None] * torch.tensor([0.2, 0.5, 0.9])
@@ -97,7 +97,7 @@ def test_the_penalty_is_lambda_times_the_uncertainty_named_and_never_on_real_row
 
 
 def test_what_is_watched_is_the_raw_reward_and_the_penalty_apart() -> None:
-    rows = Rows(1, 1, 3)
+    rows = RowLayout(1, 1, 3)
     state, ones = torch.zeros(50, 1), torch.ones(50)
     real = rows.pack(state, state, 5.0 * ones, ones, state, torch.zeros(50, 3))
     buffer = rows.pack(state, state, 1.0 * ones, ones, state, ones[:, None] * torch.tensor([0.2, 0.5, 0.9]))
@@ -125,7 +125,7 @@ def test_blocks_end_where_epochs_and_rollouts_do(steps: int, every: int, block: 
 
 def test_only_what_was_imagined_is_ever_learned_from() -> None:
     """A pool that holds NaN wherever nothing was written, one that is never full, and real rows of no weight."""
-    rows = Rows(2, 1, 3)
+    rows = RowLayout(2, 1, 3)
     start = torch.randn(100, 2, generator=stream(0, "test/start"))
     real = rows.pack(start, start[:, :1], start[:, 0], torch.zeros(100), start, torch.zeros(100, 3))
     ensemble = linear_ensemble(torch.zeros(2, 3, 3), torch.zeros(2, 3), torch.full((2, 3), 0.1), (0, 1))

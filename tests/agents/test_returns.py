@@ -50,6 +50,6 @@ def test_lambda_returns_of_many_rows_are_those_of_a_slow_loop(length: int) -> No
 
 def test_returns_of_episodes_are_the_sums_of_their_rewards() -> None:
     ends, world = np.cumsum(LENGTHS) - 1, make_world(LENGTHS)
-    reward = world.rows.split(world.real).reward
+    reward = world.row_layout.split(world.real).reward
     sums = [part.sum() for part in np.split(reward.double().numpy(), ends[:-1] + 1)]
     np.testing.assert_allclose(episode_returns(reward, world.last), sums, rtol=1e-12)

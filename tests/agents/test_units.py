@@ -19,7 +19,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutStep, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import PenaltyForm
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.scales import Standard
 from mopo_cli.tasks.expression import expression_rule
@@ -42,7 +42,7 @@ def raw_world(ensemble: Ensemble, form: PenaltyForm) -> World:
         oracle=lambda s, a, following: (following - s).double().norm(dim=-1).float(),
         guard=expression_rule("obs[1] > 12"),
     )
-    rows = Rows(OBS, ACT, len(how.uncertainties))
+    rows = RowLayout(OBS, ACT, len(how.uncertainties))
     zeros = torch.zeros(200)
     real = rows.pack(observation, action, zeros, zeros, observation, torch.zeros(200, rows.uncertainties))
     return World(rows, real, observation, single_steps(real), expression_rule("obs[2] < 17"), (ensemble,), how=how)
@@ -73,8 +73,12 @@ def test_rollouts_there_are_the_rollouts_here(standardised: bool, scale: Tensor 
     assert len(here) == len(there) == 3
     assert sum(step.terminated for step in here) and sum(step.guarded for step in here)
     for one, two in zip(here, there, strict=True):
-        assert one.ends() == two.ends() and torch.equal(one.start, two.start) and torch.equal(one.wild, two.wild)
-        a, b = world.rows.split(one.rows), world.rows.split(two.rows)
+        assert (
+            one.ends() == two.ends()
+            and torch.equal(one.start, two.start)
+            and torch.equal(one.guarded_rows, two.guarded_rows)
+        )
+        a, b = world.row_layout.split(one.rows), world.row_layout.split(two.rows)
         for name in ("observation", "next_observation"):
             torch.testing.assert_close(STANDARD.apply(getattr(a, name)), getattr(b, name), rtol=5e-4, atol=1e-4)
         for name in ("action", "reward", "terminal", "uncertainty"):
@@ -106,16 +110,16 @@ def test_all_rows_are_restated_and_only_their_observations() -> None:
     other = in_standard_units(world, STANDARD)
     assert other.buffer is not None and world.buffer is not None and other.standard is STANDARD
     for before, after in ((world.real, other.real), (world.buffer, other.buffer)):
-        a, b = world.rows.split(before), world.rows.split(after)
+        a, b = world.row_layout.split(before), world.row_layout.split(after)
         assert torch.equal(STANDARD.apply(a.observation), b.observation)
         assert torch.equal(STANDARD.apply(a.next_observation), b.next_observation)
         for name in ("action", "reward", "terminal", "uncertainty"):
             assert torch.equal(getattr(a, name), getattr(b, name))
-    assert torch.equal(other.start, other.rows.split(other.real).observation)
+    assert torch.equal(other.start, other.row_layout.split(other.real).observation)
 
 
 def identity(world: World) -> World:
-    obs_dim = world.rows.obs_dim
+    obs_dim = world.row_layout.obs_dim
     return in_standard_units(world, Standard(torch.zeros(obs_dim).double(), torch.ones(obs_dim).double()))
 
 

@@ -22,14 +22,14 @@ from mopo_cli.dynamics.branched_rollouts import (
 )
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import PenaltyForm, uncertainties
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, uniform, zeros
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.tasks.termination import never
 
-ROWS = Rows(2, 1, 3)
+ROWS = RowLayout(2, 1, 3)
 # (s, a) -> (change of s, r), one map for all; networks differ in offset and std. Network 1 is no elite.
 MAP = torch.tensor([[-0.1, 0.0, 1.0], [0.2, -0.3, 0.5], [0.5, -0.4, 0.3]])
 OFFSET = torch.tensor([[0.3, -0.2, 0.4], [90.0, 90.0, 90.0], [-0.1, 0.5, -0.6]])
@@ -121,7 +121,7 @@ def test_the_stored_uncertainty_is_of_all_networks_at_the_stored_state_and_actio
 def test_which_uncertainties_are_stored_changes_nothing_else(names: tuple[str, ...]) -> None:
     some = roll(three_networks(), states(50), 2, how=RolloutOptions(names))
     for imagined, full in zip(some, roll(three_networks(), states(50), 2), strict=True):
-        stored, every = Rows(2, 1, len(names)).split(imagined.rows), ROWS.split(full.rows)
+        stored, every = RowLayout(2, 1, len(names)).split(imagined.rows), ROWS.split(full.rows)
         assert torch.equal(imagined.rows[:, : -len(names) or None], full.rows[:, :-3])
         for u, name in enumerate(names):
             assert torch.equal(stored.uncertainty[:, u], every.uncertainty[:, RELEASED.uncertainties.index(name)])
@@ -190,8 +190,10 @@ def test_a_state_beyond_a_hundred_standard_deviations_ends_the_rollout() -> None
 
     both = roll(still, start, 1, rule)[0]
     assert (both.terminated, both.guarded) == (2, 1), "a row that both would end is counted once"
-    assert first.wild.tolist() == [False, True, False, True, False]
-    assert both.wild.tolist() == [False, False, False, True, False], "where the rule ends it, it is the task's end"
+    assert first.guarded_rows.tolist() == [False, True, False, True, False]
+    assert both.guarded_rows.tolist() == [False, False, False, True, False], (
+        "where the rule ends it, it is the task's end"
+    )
 
 
 def test_the_guard_of_a_task_ends_rollouts_as_the_distance_does() -> None:
@@ -205,11 +207,11 @@ def test_the_guard_of_a_task_ends_rollouts_as_the_distance_does() -> None:
     how = RolloutOptions(guard=beyond(5.0), halt=("ens", -1.0))
     first = roll(still, start, 1, beyond(8.0), how=replace(how, halt=None))[0]
     assert first.ends() == {"terminated": 1, "halted": 0, "guarded": 2, "dropped": 0}
-    assert first.wild.tolist() == [True, True, False, False, False, False]
+    assert first.guarded_rows.tolist() == [True, True, False, False, False, False]
     assert ROWS.split(first.rows).terminal.tolist() == [1, 1, 1, 0, 0, 0]
     halted = roll(still, start, 2, beyond(8.0), how=how)
     assert [i.ends() for i in halted] == [{"terminated": 1, "halted": 5, "guarded": 0, "dropped": 0}]
-    assert not halted[0].wild.any()
+    assert not halted[0].guarded_rows.any()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -303,7 +305,7 @@ def oracle(observation: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("sample", [False, True])
 def test_the_oracle_s_column_is_the_error_of_the_drawn_network_s_prediction(sample: bool) -> None:
-    rows_of_four, start = Rows(2, 1, 4), states(400)
+    rows_of_four, start = RowLayout(2, 1, 4), states(400)
     how = RolloutOptions(FOUR, oracle=oracle, oracle_sample=sample)
     plain = roll(three_networks(), start, 3)
     unknown = 0
@@ -329,7 +331,7 @@ def test_the_oracle_s_column_is_the_error_of_the_drawn_network_s_prediction(samp
 def test_the_oracle_stands_in_with_max_var_in_the_form_that_is_asked_for() -> None:
     how = RolloutOptions(FOUR, PenaltyForm(elites_only=True), oracle=lambda s, a, n: torch.full((len(s),), torch.nan))
     for imagined in roll(three_networks(), states(40), 2, how=how):
-        uncertainty = Rows(2, 1, 4).split(imagined.rows).uncertainty
+        uncertainty = RowLayout(2, 1, 4).split(imagined.rows).uncertainty
         assert torch.equal(uncertainty[:, 3], uncertainty[:, 0]) and imagined.unknown == 40
         assert uncertainty[:, 0].max() < 1, "not that of the network which is no elite"
 
@@ -347,7 +349,7 @@ def test_rows_that_are_dropped_are_not_unknown() -> None:
 
 def test_without_an_oracle_its_column_is_zero_and_columns_come_in_the_order_asked_for() -> None:
     without = roll(three_networks(), states(30), 1, how=RolloutOptions(FOUR))[0]
-    assert (Rows(2, 1, 4).split(without.rows).uncertainty[:, 3] == 0).all() and without.unknown == 0
+    assert (RowLayout(2, 1, 4).split(without.rows).uncertainty[:, 3] == 0).all() and without.unknown == 0
     how = RolloutOptions(("oracle", "ens"), oracle=oracle)
     (only,) = roll(three_networks(), states(30), 1, how=how)
     (whole,) = roll(three_networks(), states(30), 1, how=replace(how, uncertainties=FOUR))

@@ -18,14 +18,14 @@ from mopo_cli.dynamics.branched_rollouts import RELEASED, branch
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import PenaltyForm
 from mopo_cli.dynamics.split import Examples
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.scales import Standard
 from mopo_cli.tasks.termination import never
 
 FRAME, ACT, STEPS = 2, 1, 3
 OBS = STEPS * FRAME + (STEPS - 1) * ACT
-ROWS = Rows(OBS, ACT, 1)
+ROWS = RowLayout(OBS, ACT, 1)
 
 
 def frames_ensemble(std: float = 1e-9, scale: Tensor | None = None) -> Ensemble:
@@ -52,8 +52,8 @@ def test_a_step_of_the_log_leads_to_its_next_observation(history: int) -> None:
     inputs = log.obs_dim + log.act_dim
     ensemble = linear_ensemble(torch.zeros(1, inputs, 4), torch.zeros(1, 4), torch.ones(1, 4), (0,))
     ensemble = replace(ensemble, obs_dim=log.obs_dim)
-    torch.testing.assert_close(ensemble.following(*columns, data.targets[:, :-1]), following, rtol=0, atol=1e-5)
-    several = ensemble.following(*columns, data.targets[:, :-1].expand(2, -1, -1))
+    torch.testing.assert_close(ensemble.next_observation(*columns, data.targets[:, :-1]), following, rtol=0, atol=1e-5)
+    several = ensemble.next_observation(*columns, data.targets[:, :-1].expand(2, -1, -1))
     torch.testing.assert_close(several, following.expand(2, -1, -1), rtol=0, atol=1e-5)
 
 

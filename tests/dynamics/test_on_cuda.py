@@ -142,7 +142,7 @@ def rolled(how: RolloutOptions, device: str) -> list[Tensor]:
     start = torch.randn(60, 4, generator=stream(0, "test/start")).to(device)
     draw = stream(0, "test/rollout", 0, device)
     steps = branch(ensemble(device), lambda s, a, n: n[:, 0] > 3, start, uniform_policy(2), 3, draw, how)
-    made = [tensor for step in steps for tensor in (step.rows, step.network, step.start, step.wild)]
+    made = [tensor for step in steps for tensor in (step.rows, step.network, step.start, step.guarded_rows)]
     assert len(made) == 12 and off_device(made) == [] if device == "cuda" else True
     return made
 

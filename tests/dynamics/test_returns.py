@@ -15,7 +15,7 @@ from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, Termin
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.episodes import ModelReturns, model_returns
 from mopo_cli.dynamics.penalties import ORACLE, penalty_weights
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.tasks.expression import expression_reward, expression_rule
 from mopo_cli.tasks.termination import never
@@ -152,7 +152,7 @@ def test_a_rollout_that_breaks_off_leaves_the_others_their_own_sums() -> None:
 
 def _observations(start: Tensor, horizon: int) -> list[Tensor]:
     steps = branch(three_networks(), never, start, linear_policy, horizon, stream(1, "test/returns"))
-    return [Rows(2, 1, 3).split(imagined.rows).observation for imagined in steps]
+    return [RowLayout(2, 1, 3).split(imagined.rows).observation for imagined in steps]
 
 
 def test_the_guard_s_share_is_told_apart_from_the_rule_s() -> None:
@@ -243,7 +243,7 @@ def test_a_reward_and_a_rule_that_count_steps_in_the_model() -> None:
     start, begun = starts(4), torch.tensor([0, 3, 4, 1])
     reward = expression_reward("10 * step + obs[0] - next_obs[1] + action[0]", ([-2.0], [2.0]))
     options = replace(RELEASED, reward=reward)
-    layout, seen = Rows(2, 1, len(options.uncertainties)), 0
+    layout, seen = RowLayout(2, 1, len(options.uncertainties)), 0
     steps = branch(
         three_networks(), expression_rule("step >= 5"), start, linear_policy, 9, stream(0, "t"), options, begun
     )

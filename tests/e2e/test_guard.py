@@ -62,7 +62,7 @@ def learned_rows(gamma: float = 0.99) -> tuple[torch.Tensor, ...]:
     ):
         buffer = opened.world.buffer
         assert buffer is not None
-        rows = opened.world.rows.split(buffer)
+        rows = opened.world.row_layout.split(buffer)
         return rows.reward, rows.terminal, opened.data.reward.min()
 
 

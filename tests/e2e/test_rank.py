@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import episode_lengths, normalise_actions
 from mopo_cli.engine.streams import stream
-from mopo_cli.evaluation.fitted_q import FqeSettings, Log, Question, advance_fqe, start_fqe, start_values
+from mopo_cli.evaluation.fitted_q import FqeSettings, Log, TargetPolicy, advance_fqe, start_fqe, start_values
 from mopo_cli.stages.analysis import rank
 from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.store.checkpoint import load_tensors
@@ -207,7 +207,7 @@ def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(
     )
     actor, _ = open_policy(table(here) / "cells/bc/seed-1/policy.safetensors", torch.device("cpu"))
     everywhere = torch.ones(len(data), dtype=torch.bool)
-    question = Question("bc/seed-1", actor.greedy(log.next_observation), everywhere)
+    question = TargetPolicy("bc/seed-1", actor.greedy(log.next_observation), everywhere)
     fqe = start_fqe(log, [question], tiny, 0.99)
     advance_fqe(fqe, tiny.all_steps)
     cell = next(cell for cell in result["cells"] if cell["cell"] == "bc")

@@ -4,12 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 
 dims = st.integers(1, 6)
 
 
-def columns(rows: Rows, count: int) -> dict[str, torch.Tensor]:
+def columns(rows: RowLayout, count: int) -> dict[str, torch.Tensor]:
     """Columns in which no two numbers are equal, but for terminal."""
     shapes = {
         "observation": (count, rows.obs_dim),
@@ -29,7 +29,7 @@ def columns(rows: Rows, count: int) -> dict[str, torch.Tensor]:
 
 @given(dims, dims, st.integers(0, 4), st.integers(0, 7))
 def test_split_undoes_pack(obs_dim: int, act_dim: int, uncertainties: int, count: int) -> None:
-    rows = Rows(obs_dim, act_dim, uncertainties)
+    rows = RowLayout(obs_dim, act_dim, uncertainties)
     given = columns(rows, count)
     packed = rows.pack(**given)
     assert packed.shape == (count, rows.width) and packed.dtype == torch.float32
@@ -40,12 +40,12 @@ def test_split_undoes_pack(obs_dim: int, act_dim: int, uncertainties: int, count
 
 
 def test_terminal_is_one_where_the_episode_ended() -> None:
-    rows = Rows(2, 1, 3)
+    rows = RowLayout(2, 1, 3)
     assert rows.split(rows.pack(**columns(rows, 4))).terminal.tolist() == [1.0, 0.0, 0.0, 1.0]
 
 
 def test_a_stack_of_batches_is_split_without_a_copy() -> None:
-    rows = Rows(3, 2, 3)
+    rows = RowLayout(3, 2, 3)
     packed = rows.pack(**columns(rows, 12))
     split = rows.split(packed.view(3, 4, -1))
     assert split.observation.shape == (3, 4, 3) and split.action.shape == (3, 4, 2)

@@ -11,7 +11,7 @@ from mopo_cli.evaluation.fitted_q import (
     FqeSettings,
     FqeState,
     Log,
-    Question,
+    TargetPolicy,
     advance_fqe,
     fqe_checkpoint,
     fqe_values,
@@ -38,8 +38,8 @@ def make_log(lengths: tuple[int, ...] = (4, 1, 7, 3), seed: int = 0) -> Log:
     return Log(observation, observation[:, :1], reward, terminal, following, episode)
 
 
-def ask(log: Log, name: str = "policy") -> Question:
-    return Question(name, log.next_observation[:, 1:], torch.ones(len(log.reward), dtype=torch.bool))
+def ask(log: Log, name: str = "policy") -> TargetPolicy:
+    return TargetPolicy(name, log.next_observation[:, 1:], torch.ones(len(log.reward), dtype=torch.bool))
 
 
 def test_logged_returns_are_those_of_a_loop() -> None:
@@ -95,7 +95,7 @@ def chain() -> tuple[Log, Tensor, Tensor]:
 
 def test_the_values_of_a_tabular_process_are_exact() -> None:
     log, chosen, exact = chain()
-    question = Question("policy", chosen, torch.ones(2400, dtype=torch.bool))
+    question = TargetPolicy("policy", chosen, torch.ones(2400, dtype=torch.bool))
     settings = FqeSettings(critics=2, hidden=16, batch_size=256, first_steps=50, steps=500, learning_rate=1e-2)
     fqe = start_fqe(log, [question], settings, GAMMA)
     advance_fqe(fqe, settings.all_steps)

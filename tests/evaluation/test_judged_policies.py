@@ -16,8 +16,8 @@ from mopo_cli.dynamics.training import advance
 from mopo_cli.evaluation import judgement as module
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
-from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
-from mopo_cli.evaluation.model_values import Place, data_quantile, policy_values
+from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, sentence, target_policies
+from mopo_cli.evaluation.model_values import JudgeModel, data_quantile, policy_values
 from mopo_cli.evaluation.verdict import by_episodes
 
 GAMMA, SPREAD, NOISE = 0.95, 0.5, 0.05
@@ -64,14 +64,14 @@ def judge() -> Judge:
     while not fit.done:
         advance(fit, 50)
     ensemble, options = fitted(fit, 0), RolloutOptions()
-    fqe = start_fqe(log, questions(log, policies, GAMMA), FQE, GAMMA)
+    fqe = start_fqe(log, target_policies(log, policies, GAMMA), FQE, GAMMA)
     advance_fqe(fqe, FQE.all_steps)
 
     def never(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
         return torch.zeros(len(observation), dtype=torch.bool)
 
     limit = data_quantile(ensemble, log.observation, log.action, options)
-    place = Place(ensemble, never, options, limit, GAMMA)
+    place = JudgeModel(ensemble, never, options, limit, GAMMA)
     return Judge(log, others, fqe, policies, place, 100)
 
 
@@ -157,14 +157,14 @@ def test_what_critics_say_of_the_rest_counts_with_how_much_they_differ(
     first = judge.log.observation[judge.log.first]
     action = judge.policies["seed better"](first)
 
-    def noted(place: Place, network: int, start: Tensor, act: Any, tail: Any, *others: Any) -> Any:
+    def noted(place: JudgeModel, network: int, start: Tensor, act: Any, tail: Any, *others: Any) -> Any:
         tails.append(tail(first, action))
         return policy_values(place, network, start, act, tail, *others)
 
     monkeypatch.setattr(module, "policy_values", noted)
     short = judgement(replace(judge, horizon=5), ["better"])["seeds"]["better"]["model"]
     critics = judge.replicates("seed better", first, action)
-    before = len(judge.place.ensemble) * list(judge.policies).index("seed better")
+    before = len(judge.model.ensemble) * list(judge.policies).index("seed better")
     assert torch.equal(torch.stack(tails[before : before + len(critics)]), critics)
     assert short["low"] <= value_of(POLICIES["better"]) <= short["high"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mopo_cli.evaluation.fitted_q import Log, logged_returns
-from mopo_cli.evaluation.judgement import ALL, BETTER, EPISODES, WORSE, _drawn, questions, sentence, slices
+from mopo_cli.evaluation.judgement import ALL, BETTER, EPISODES, WORSE, _drawn, sentence, slices, target_policies
 
 LENGTHS = (3, 2, 1, 2, 3, 4)
 
@@ -26,7 +26,7 @@ def log() -> Log:
 
 
 def test_behaviour_takes_the_next_logged_action_and_a_policy_its_action() -> None:
-    asked = {question.name: question for question in questions(log(), {"seed 0": lambda seen: -seen}, 0.0)}
+    asked = {question.name: question for question in target_policies(log(), {"seed 0": lambda seen: -seen}, 0.0)}
     assert list(asked) == ["seed 0", ALL, WORSE, BETTER]
     assert torch.equal(asked["seed 0"].next_action, -log().next_observation) and bool(asked["seed 0"].rows.all())
     behaviour = asked[ALL]

@@ -8,7 +8,7 @@ from probes.linear import linear_ensemble
 from torch import Tensor
 
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions
-from mopo_cli.evaluation.model_values import Place, Record, data_quantile, policy_values, replayed_values
+from mopo_cli.evaluation.model_values import JudgeModel, Record, data_quantile, policy_values, replayed_values
 
 GAMMA = 0.9
 
@@ -17,12 +17,12 @@ def never(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tens
     return torch.zeros(len(observation), dtype=torch.bool)
 
 
-def place(limit: float = math.inf, rule: object = never, step: float = 1.0) -> Place:
+def place(limit: float = math.inf, rule: object = never, step: float = 1.0) -> JudgeModel:
     """Two networks: x' = x + step + a, the reward is x, or 10 x in the second; next to no noise."""
     maps = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 10.0], [1.0, 0.0]]])
     offset, std = torch.tensor([[step, 0.0]] * 2), torch.full((2, 2), 1e-8)
     ensemble = linear_ensemble(maps, offset, std, (0, 1))
-    return Place(ensemble, rule, RolloutOptions(), limit, GAMMA)  # type: ignore[arg-type]
+    return JudgeModel(ensemble, rule, RolloutOptions(), limit, GAMMA)  # type: ignore[arg-type]
 
 
 def tail(observation: Tensor, action: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from mopo_cli.bench.workloads import Shapes, model_training, taking
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.parallel import use_threads
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.stages.common import policy_stack
 from mopo_cli.stages.common.memory_estimates import model_bytes, policy_bytes
 from mopo_cli.stages.common.open_world import uncertainty_names
@@ -112,7 +112,7 @@ def memory(check: Check) -> None:
     for seeds, method in ((1, "mopo"), (6, "mopo"), (1, "combo")):
         flags: dict[str, Any] = {"method": method, "seeds": str(seeds)}
         some = resolve(TrainPolicy, config_file=sizes_file(check), flags=flags).settings
-        rows = Rows(shapes.obs_dim, shapes.act_dim, len(uncertainty_names(some, [some.penalty])))
+        rows = RowLayout(shapes.obs_dim, shapes.act_dim, len(uncertainty_names(some, [some.penalty])))
         schedule = f"--epochs 1 --steps-per-epoch {per_epoch} --rollout-every {per_epoch} --eval-every 0"
         line = f"--method {method} --seeds {seeds} --name {method}-{seeds} {schedule}"
         estimate = policy_bytes(some, rows, shapes.rows, device, 0, some.h, seeds)

@@ -16,8 +16,9 @@ from mopo_cli.nets.network import (
     descend_side_by_side,
     descend_with_slope,
     start_network,
+    step_and_evaluate,
 )
-from mopo_cli.nets.perceptron import by_member, differentiate, evaluate, input_slope
+from mopo_cli.nets.perceptron import differentiate, evaluate, input_slope, map_members
 from mopo_cli.nets.stacked import Parameters
 
 SIZES, RATE = (5, 9, 2), 1e-2
@@ -61,10 +62,10 @@ def test_a_step_is_adam_s_along_the_gradient_and_the_target_follows() -> None:
 def test_improved_networks_are_evaluated_in_the_same_go() -> None:
     network, same, along = make(), make(), make()
     (evaluated,) = evaluate((network, (X,)))
-    values = descend_and_evaluate(network, (evaluated, GRAD), RATE, (OTHER,), 0.2)
+    values = descend_and_evaluate(network, evaluated, GRAD, RATE, (OTHER,), 0.2)
     descend(same, evaluate((same, (X,)))[0], GRAD, RATE, 0.2)
     along.adam.grad.copy_(same.adam.grad)
-    of_gradient = descend_and_evaluate(along, None, RATE, (OTHER,), 0.2)
+    of_gradient = step_and_evaluate(along, RATE, (OTHER,), 0.2)
     (expected,) = evaluate((same, (OTHER,)))
     for other, out in ((network, values.out), (along, of_gradient.out)):
         assert torch.equal(other.flat, same.flat) and torch.equal(out, expected.out)
@@ -132,4 +133,4 @@ def test_by_member_and_block_every_row_has_its_value(rows: int, use_threads: Cal
     expected = lower(single, twins, X)
     for threads in (1, 3):
         use_threads(threads)
-        torch.testing.assert_close(by_member(lower, (single, twins), (X,), rows), expected)
+        torch.testing.assert_close(map_members(lower, (single, twins), (X,), rows), expected)

@@ -14,7 +14,7 @@ from mopo_cli.data.generate import LOGGED_INFOS
 from mopo_cli.data.recipes import Recipe
 from mopo_cli.data.spaces import Spaces, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.evaluation.play import Environment, open_environments
 
 TINY = Recipe(
@@ -66,7 +66,7 @@ def bench(
         termination="none",
         seed=seed,
     )
-    rows, schedule = Rows(spaces.obs_dim, spaces.act_dim, 0), OnlineSettings(recipe.warmup, recipe.batch_size)
+    rows, schedule = RowLayout(spaces.obs_dim, spaces.act_dim, 0), OnlineSettings(recipe.warmup, recipe.batch_size)
     online = start_online(rows, capacity, recipe.sac(spaces.act_dim), schedule, seed, "cpu")
     return Bench(start_behaviour(online, info), opened[0], opened[1:], spaces)
 

@@ -19,7 +19,7 @@ from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.perceptron import evaluate
 from mopo_cli.tasks.termination import never
@@ -42,15 +42,15 @@ def ask(critic: Layer, observation: Tensor, action: Tensor) -> Tensor:
     return perceptron(critic, torch.cat([state, action], dim=-1).flatten(0, 1)).view(action.shape[:2])
 
 
-def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -> None:
+def check_update(settings: CqlSettings, real: int, first: int = 0, rows: int = 23) -> None:
     """All numbers that an update tells and all gradients that it takes, against losses written out for autograd."""
     sac, (plain, reward, _) = make_sac(2, settings), make_batch(2, rows)
-    batch = Batch(**vars(plain) | {"reward": reward}, real=real, index=torch.zeros(2, real))
-    count, states = settings.actions, len(range(rows)[rho])
+    batch = Batch(**vars(plain) | {"reward": reward}, real_rows=real, index=torch.zeros(2, real))
+    count, states = settings.actions, rows - first
     noise = normal(2, 2, rows, 1 + count, ACT, name="noise")
     uniform = 2 * torch.rand(2, states, count, ACT, generator=stream(0, "test/uniform")) - 1
     before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "target", "log_alpha")}
-    metrics = update(sac, batch, noise, uniform, rho)
+    metrics = update(sac, batch, noise, uniform, first)
     for m in range(2):
         s, a, n = (t[m].double() for t in (batch.observation, batch.action, batch.next_observation))
         actor, alpha = leaves(sac.actor.layout, before["actor"], m), before["log_alpha"][m].double().exp()
@@ -68,9 +68,9 @@ def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -
         said = []
         for i, critic in enumerate(critics):
             kinds = [
-                ask(critic, s[rho], uniform[m].double()) - np.log(0.5**ACT),
-                ask(critic, s[rho], ahead[rho, 1:].detach()) - ahead_log_prob[rho, 1:].detach(),
-                ask(critic, s[rho], present[rho, 1:].detach()) - log_prob[rho, 1:].detach(),
+                ask(critic, s[first:], uniform[m].double()) - np.log(0.5**ACT),
+                ask(critic, s[first:], ahead[first:, 1:].detach()) - ahead_log_prob[first:, 1:].detach(),
+                ask(critic, s[first:], present[first:, 1:].detach()) - log_prob[first:, 1:].detach(),
             ]
             listed = torch.stack(kinds, dim=1)  # [R, 3, N]
             low = torch.logsumexp(listed.flatten(1), dim=1) if settings.lse == "full" else listed.logsumexp(1).mean(1)
@@ -78,7 +78,7 @@ def check_update(settings: CqlSettings, real: int, rho: slice, rows: int = 23) -
             term = settings.beta * (low.mean() - q[:real].mean())
             error = (q - backup).square().mean()
             assert_gradient(sac.critic.layout, sac.critic.adam.grad, 2 * m + i, term + error, critic)
-            regulariser = ask(critic, s[rho], present[rho, 1:]).mean() - q[:real].mean()
+            regulariser = ask(critic, s[first:], present[first:, 1:]).mean() - q[:real].mean()
             said.append([x.item() for x in (q.mean(), error, term, regulariser)])
         expected = dict(zip(("q", "critic_loss", "conservative", "regulariser"), np.mean(said, axis=0), strict=True))
         expected |= {"entropy": -log_prob[:, 0].mean().item(), "alpha": alpha.item()}
@@ -125,7 +125,7 @@ def check_fixed_point(algorithm: Algorithm, share: float, beta: float) -> None:
         nothing, one = torch.zeros(len(action), 3), torch.ones(len(action), 1)
         return rows.pack(one, action[:, None], action, one[:, 0], one, nothing)
 
-    rows, even = Rows(1, 1, 3), (torch.arange(2000) + 0.5) / 2000
+    rows, even = RowLayout(1, 1, 3), (torch.arange(2000) + 0.5) / 2000
     data, model = packed(2 - torch.sqrt(9 - 8 * even)), packed(2 * even - 1)
     world = World(rows, data, torch.ones(1, 1), single_steps(data), never, buffer=model if share < 1 else None)
     loop, result = start(world, algorithm, share, beta=beta), []
@@ -156,7 +156,7 @@ def chain_errors(algorithm: Algorithm, share: float, optimism: float, **settings
         following = eye[(state + 1) % 3]
         return rows.pack(eye[state], action[:, None], reward, state == 2, following, torch.zeros(len(action), 3))
 
-    rows, eye, even = Rows(3, 1, 3), torch.eye(3), (torch.arange(1000) + 0.5) / 1000
+    rows, eye, even = RowLayout(3, 1, 3), torch.eye(3), (torch.arange(1000) + 0.5) / 1000
     real, model = packed(-even, 0.0, "data"), packed(2 * even - 1, optimism, "model")
     world = World(rows, real, eye, single_steps(real), never, buffer=model if share < 1 else None)
     loop = start(world, algorithm, share, **settings)

@@ -16,7 +16,7 @@ from mopo_cli.agents.world import World
 from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
@@ -44,7 +44,7 @@ def make_ensemble(seed: int = 0, obs_dim: int = OBS, act_dim: int = ACT) -> Ense
 def make_world(algorithm: Algorithm, act_dim: int = ACT, count: int = 300) -> World:
     """Random real rows, two ensembles to branch in, and no rule that ends a rollout."""
     how = RolloutOptions(uncertainties=(*RELEASED.uncertainties, *algorithm.uncertainties))
-    draw, rows = stream(0, "test/rows"), Rows(OBS, act_dim, len(how.uncertainties))
+    draw, rows = stream(0, "test/rows"), RowLayout(OBS, act_dim, len(how.uncertainties))
     observation = torch.randn(count, OBS, generator=draw)
     action = 2 * torch.rand(count, act_dim, generator=draw) - 1
     reward, terminal = torch.randn(count, generator=draw), torch.rand(count, generator=draw) < 0.1

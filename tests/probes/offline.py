@@ -18,7 +18,7 @@ from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows, Transition
+from mopo_cli.engine.rows import RowLayout, Transition
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.tasks.termination import never
@@ -40,7 +40,7 @@ def make_batch(members: int, rows: int = BATCH, act_dim: int = ACT, seed: int = 
 
 def make_world(lengths: tuple[int, ...] = (9, 1, 30, 17, 2, 40, 1, 25), act_dim: int = ACT) -> World:
     """Episodes of these lengths in order; every other one ends as the task does, the rest by a time limit."""
-    draw, rows = stream(0, "test/rows"), Rows(OBS, act_dim, 3)
+    draw, rows = stream(0, "test/rows"), RowLayout(OBS, act_dim, 3)
     states, terminal = [], []
     for i, length in enumerate(lengths):
         states.append(2 * torch.randn(length + 1, OBS, generator=draw) - 1)
@@ -60,7 +60,7 @@ def bandit(
     act: Callable[[int, torch.Generator], Tensor], reward: Callable[[Tensor, Tensor], Tensor], count: int = 2000
 ) -> World:
     """Episodes of one step in the states -1 and 1, of as many numbers as that, and what was done and paid there."""
-    draw, rows = stream(0, "test/bandit"), Rows(1, 1, 3)
+    draw, rows = stream(0, "test/bandit"), RowLayout(1, 1, 3)
     state, action = 1.0 - 2.0 * torch.randint(2, (count, 1), generator=draw), act(count, draw)
     real = rows.pack(state, action, reward(state, action)[:, 0], torch.ones(count), state, torch.zeros(count, 3))
     return World(rows, real, state, single_steps(real), never)
@@ -72,7 +72,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 def world_of(probe: Probe) -> World:
     data = {name: tensor(column) for name, column in probe.dataset.items()}
-    rows = Rows(data["observations"].shape[1], data["actions"].shape[1], 3)
+    rows = RowLayout(data["observations"].shape[1], data["actions"].shape[1], 3)
     packed = rows.pack(
         data["observations"],
         data["actions"],

@@ -16,7 +16,7 @@ from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.capture import Recorder
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.nets.init import initial, truncated_normal, zeros
@@ -67,7 +67,7 @@ def start(
     draw = stream(0, "test/data")
     observation, action = torch.randn(ROWS, OBS, generator=draw), 2 * torch.rand(ROWS, act_dim, generator=draw) - 1
     how = RolloutOptions(uncertainties=(*RELEASED.uncertainties, *algorithm.uncertainties))
-    rows = Rows(OBS, act_dim, len(how.uncertainties))
+    rows = RowLayout(OBS, act_dim, len(how.uncertainties))
     nothing = torch.zeros(ROWS, len(how.uncertainties))
     reward, following, step = observation[:, 0] * action[:, 0], observation.roll(-1, dims=0), torch.arange(ROWS)
     following[11::12] = 0.9 * observation[11::12]

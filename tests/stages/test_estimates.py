@@ -21,7 +21,7 @@ from mopo_cli.data.spaces import spaces_of
 from mopo_cli.dynamics.fit import start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.evaluation.play import make_environments
 from mopo_cli.nets.stacked import Layout
 from mopo_cli.stages.common.learner import learner_settings
@@ -35,7 +35,7 @@ from mopo_cli.stages.common.memory_estimates import (
 from mopo_cli.stages.train_model import fit_settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-ROWS = Rows(11, 3, 3)
+ROWS = RowLayout(11, 3, 3)
 POLICY = TrainPolicy(rollout_batch=700, pool_epochs=3)
 
 
@@ -138,7 +138,7 @@ def test_logging_takes_what_is_logged() -> None:
     columns = [value for name, value in vars(logged).items() if name != "infos"]
     infos = 50 * 2 * 4  # two numbers of each step, wherever they are told
     assert log_bytes(50, 4, 1) == {"transitions": sum(column.nbytes for column in columns) + infos}
-    row = Rows(4, 1, 0).width * 4
+    row = RowLayout(4, 1, 0).width * 4
     assert behaviour_bytes(50, 4, 1) == {"replay": 50 * (row + 2 * 4 + 1)}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from mopo_cli.config.learners import with_algorithm
 from mopo_cli.config.schema import Rollout, TrainModel, TrainPolicy
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages.common import memory
 from mopo_cli.stages.common.inputs import dataset_path
@@ -130,6 +130,6 @@ def test_this_machine_has_memory() -> None:
 def test_as_many_cells_train_together_as_their_pools_leave_room_for(finished_run: Path) -> None:
     dataset = dataset_path(RunFolder(finished_run / "runs/tiny"))
     settings = with_algorithm(TrainPolicy, "sac")(seeds=2, h=5, rollout_batch=1_000_000, pool_epochs=10)
-    row = Rows(4, 1, 1).width * 4
+    row = RowLayout(4, 1, 1).width * 4
     pools = 2 * 5 * 1_000_000 * 10 * row  # bytes of a cell; all else is small beside them
     assert [cells_that_fit(settings, dataset, pools * share) for share in (0.1, 1.2, 2.2, 5.2)] == [1, 1, 2, 5]

@@ -1,6 +1,10 @@
 """The algorithms by name: a file here is one, with its settings, its update and, as ALGORITHM, its registration.
 
-Their names can be listed without importing any.
+MOPO and MBPO have no file: they are `sac` on rewards r - lambda u. `dynamics/penalties.py` computes u when a row of the
+model is made, `agents/loop.py` subtracts lambda u when it is drawn, and `presets/methods/` says what each method sets.
+To learn how they are written read `bc` first, then `sac`, on which all that learn from a model build, then `mobile`.
+
+The names can be listed without importing any algorithm.
 """
 
 from importlib import import_module

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
-from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Networks, Work, setting
+from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.perceptrons import actor_sizes, start_single, value_sizes
 from mopo_cli.agents.returns import lambda_returns
 from mopo_cli.agents.standardise import StandardisedAgent, standard_of
 from mopo_cli.agents.world import World
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
+from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import Network, descend_side_by_side
 from mopo_cli.nets.perceptron import evaluate, predict
 from mopo_cli.nets.stacked import Parameters
@@ -103,7 +104,7 @@ def weights(advantage: Tensor, settings: AwrSettings) -> Tensor:
 
 
 def update(awr: Awr, batch: Transition, index: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
-    """One gradient step of every V and actor, in place; returns what one watches, each `[S]`.
+    """One gradient step of every V and actor, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]` are the rows `index` `[S, B]` of the data; `actor_scale` is the factor of the
     actor's learning rate.
@@ -132,9 +133,15 @@ def update(awr: Awr, batch: Transition, index: Tensor, actor_scale: float = 1.0)
     }
 
 
-def _begin(world: World, members: tuple[Member, ...], settings: AwrSettings) -> Awr:
+def begin(world: World, members: tuple[Member, ...], settings: AwrSettings) -> Awr:
+    """Fresh agents for the world's data."""
     seeds = [member.seed for member in members]
-    return start_awr(Logged(world.rows.split(world.real), world.last), settings, seeds, world.real.device)
+    return start_awr(Logged(world.row_layout.split(world.real), world.last), settings, seeds, world.real.device)
+
+
+def step(awr: Awr, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """`update` with a batch of the training loop."""
+    return update(awr, batch, batch.index, actor_scale)
 
 
 def _networks(settings: AwrSettings, work: Work) -> tuple[Networks, ...]:
@@ -143,12 +150,12 @@ def _networks(settings: AwrSettings, work: Work) -> tuple[Networks, ...]:
 
 
 ALGORITHM = Algorithm(
-    AwrSettings,
-    ("value", "value_loss", "actor_loss", "weight"),
-    _begin,
-    lambda awr, batch, draws, actor_scale: update(awr, batch, batch.index, actor_scale),
-    _networks,
-    lambda settings, work: 2 * int(work.data),  # the return and the weight of every row of the data
+    settings=AwrSettings,
+    metrics=("value", "value_loss", "actor_loss", "weight"),
+    start=begin,
+    update=step,
+    networks=_networks,
+    sampled_numbers=lambda settings, work: 2 * int(work.data),  # the return and the weight of every row of the data
     learns_from="real",
     refresh=lambda awr, draws, take: refresh(awr),
 )

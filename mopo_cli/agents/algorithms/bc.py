@@ -31,8 +31,11 @@ def start_bc(obs_dim: int, act_dim: int, settings: BcSettings, seeds: list[int],
     return Bc(settings, start_single("actor", actor_sizes(settings, obs_dim, act_dim), settings, seeds, device))
 
 
-def update(bc: Bc, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
-    """One gradient step on the mean squared error of the deterministic action, in place."""
+def step(bc: Bc, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
+    """One gradient step on the mean squared error of the deterministic action, in place; returns its metric, `[S]`.
+
+    batch columns `[S, B, ·]`; `actor_scale` is the factor of the learning rate.
+    """
     (actor,) = evaluate((bc.actor, (batch.observation,)))
     action = mean_action(actor.out)
     error = action - batch.action
@@ -46,4 +49,11 @@ def _networks(settings: BcSettings, work: Work) -> tuple[Networks, ...]:
     return (Networks(actor_sizes(settings, work.obs_dim, work.act_dim), evaluations=1),)
 
 
-ALGORITHM = Algorithm(BcSettings, ("actor_loss",), start_from_shapes(start_bc), update, _networks, learns_from="real")
+ALGORITHM = Algorithm(
+    settings=BcSettings,
+    metrics=("actor_loss",),
+    start=start_from_shapes(start_bc),
+    update=step,
+    networks=_networks,
+    learns_from="real",
+)

@@ -65,7 +65,7 @@ class Bear(Sac):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples `raw` `[n, S, B, act_dim]` of a policy before tanh."""
+    """Samples `raw` `[n, S, B, act_dim]` of a policy before tanh: `actor.Squashed` without tanh and log_prob."""
 
     raw: Tensor
     deviation: Tensor  # std times the noise
@@ -82,7 +82,7 @@ def start_bear(
     return Bear(**vars(agents), log_multiplier=log_multiplier, multiplier_adam=Adam.like(log_multiplier), vae=vae)
 
 
-def update(
+def step(
     bear: Bear, batch: Transition, draws: Draws, actor_scale: float = 1.0, *, follow_critics: bool = True
 ) -> dict[str, Tensor]:
     """One gradient step of all networks and multipliers, in place; returns its metrics, each `[S]`.
@@ -143,7 +143,7 @@ def draw(settings: BearSettings, out: Tensor, noise: Tensor) -> Drawn:
 
 
 def draw_gradient(drawn: Drawn, by_raw: Tensor) -> Tensor:
-    """The gradient by `out` of a loss whose gradient by the samples is `by_raw` `[n, S, B, act_dim]`."""
+    """The gradient by `out`, `[S, B, 2 act_dim]`, of a loss with gradient `by_raw` `[n, S, B, act_dim]` by samples."""
     # One adds in turn: a sum over the first dimension is not the same bits in any stack.
     by_mean, by_log_std = (reduce(torch.add, by.unbind()) for by in (by_raw, by_raw * drawn.deviation))
     return torch.cat([by_mean, by_log_std * drawn.within], dim=-1)
@@ -161,13 +161,16 @@ def at_samples(networks: Parameters, x: Tensor, samples: Tensor) -> Tensor:
 
 
 def best_target(value: Tensor) -> Tensor:
-    """The highest value `[S, B]` of n actions, by a mixture of the lower and higher of twin critics `[n, 2S, B, 1]`."""
+    """The highest value `[S, B]` of n actions, by a mixture of the lower and higher of twin critics `[n, 2S, B, 1]`.
+
+    Soft clipped double Q, as in BCQ (Fujimoto et al. 2019, eq. 13).
+    """
     twins = value[..., 0].unflatten(1, (-1, 2))
     return torch.amax(_LOWER * twins.amin(dim=2) + (1 - _LOWER) * twins.amax(dim=2), dim=0)
 
 
 def _warm(bear: Bear, batch: Batch, draws: Draws) -> None:
-    update(bear, batch, draws, follow_critics=False)
+    step(bear, batch, draws, follow_critics=False)
 
 
 def networks(settings: BearSettings, work: Work) -> tuple[Networks, ...]:
@@ -179,18 +182,18 @@ def networks(settings: BearSettings, work: Work) -> tuple[Networks, ...]:
     return *learned, targets, Networks(encoder, evaluations=1), Networks(decoder, evaluations=1)
 
 
-def held(_settings: BearSettings, work: Work) -> int:
+def sampled_numbers(_settings: BearSettings, work: Work) -> int:
     """For the MMD, both policies' samples by pairs, dimension by dimension: their distances, and how these change."""
     return work.batch * work.act_dim * 3 * (2 * _MMD_SAMPLES) ** 2
 
 
 ALGORITHM = Algorithm(
-    BearSettings,
-    ("q", "critic_loss", "vae_loss", "mmd", "multiplier"),
-    start_from_shapes(start_bear),
-    update,
-    networks,
-    held,
+    settings=BearSettings,
+    metrics=("q", "critic_loss", "vae_loss", "mmd", "multiplier"),
+    start=start_from_shapes(start_bear),
+    update=step,
+    networks=networks,
+    sampled_numbers=sampled_numbers,
     learns_from="real",
     warm_up=lambda settings: (settings.warmup_steps,),
     warm=_warm,

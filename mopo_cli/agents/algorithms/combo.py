@@ -1,7 +1,7 @@
 """COMBO over a stack of members: conservative critics on data and model rollouts, no penalty (Yu et al. 2021).
 
-Each critic's loss is, with L(s) the log-sum-exp over sampled actions (see agents/conservative.py), rho the states of
-the rollouts among those of the data, and D the data (COMBO, eq. 2),
+Each critic's loss is, with L(s) the log-sum-exp over sampled actions (see agents/conservative.py), rho a mixture of
+states from rollouts and from the data, and D the data (COMBO, eq. 2),
 
     beta (E_s~rho[L(s)] - E_s,a~D[Q(s, a)]) + E_s,a,s'~d_f[(Q(s, a) - target_q)^2].
 
@@ -36,19 +36,28 @@ class ComboSettings(cql.CqlSettings):
     )
 
 
-def rho(settings: ComboSettings, real: int) -> slice:
-    """The rows of a batch at whose states critics are kept low."""
-    return slice(real if settings.rho == "model" else 0, None)
+def first_rho_row(settings: ComboSettings, real_rows: int) -> int:
+    """The first row of a batch at whose state critics are kept low: the first of all, or of the model's."""
+    return real_rows if settings.rho == "model" else 0
 
 
 def step(combo: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    """One gradient step of every critic, actor and temperature: that of CQL, of the states of rho."""
-    return cql.step(combo, batch, draws, actor_scale, rho(cast(ComboSettings, combo.settings), batch.real))
+    """One gradient step of every critic, actor and temperature: that of CQL, at the states of rho."""
+    first = first_rho_row(cast(ComboSettings, combo.settings), batch.real_rows)
+    return cql.step(combo, batch, draws, actor_scale, first)
 
 
-def held(settings: ComboSettings, work: Work) -> int:
-    """What CQL holds, of the states of rho."""
-    return cql.held(settings, work, len(range(work.batch)[rho(settings, work.real)]))
+def sampled_numbers(settings: ComboSettings, work: Work) -> int:
+    """What CQL samples and keeps, at the states of rho."""
+    return cql.sampled_numbers(settings, work, first_rho_row(settings, work.real_rows))
 
 
-ALGORITHM = Algorithm(ComboSettings, cql.METRICS, sac.begin, step, sac.networks, held, learns_from="both")
+ALGORITHM = Algorithm(
+    settings=ComboSettings,
+    metrics=cql.METRICS,
+    start=sac.begin,
+    update=step,
+    networks=sac.networks,
+    sampled_numbers=sampled_numbers,
+    learns_from="both",
+)

@@ -17,11 +17,11 @@ from mopo_cli.agents.actor import squash
 from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
-from mopo_cli.agents.conservative import KINDS, differentiate_critics, propose, soft_maximum
+from mopo_cli.agents.conservative import KINDS, differentiate_critics, log_sum_exp, propose
 from mopo_cli.agents.perceptrons import critic_sizes
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.streams import Draws
-from mopo_cli.nets.network import descend_and_evaluate
+from mopo_cli.nets.network import step_and_evaluate
 from mopo_cli.nets.perceptron import block_count, evaluate
 
 
@@ -42,13 +42,13 @@ class CqlSettings(SacSettings):
 
 
 def update(
-    cql: Sac, batch: Batch, noise: Tensor, uniform: Tensor, rho: slice = slice(None), actor_scale: float = 1.0
+    cql: Sac, batch: Batch, noise: Tensor, uniform: Tensor, first: int = 0, actor_scale: float = 1.0
 ) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]`; noise `[2, S, B, 1 + N, act_dim]` is standard normal, first for the next states;
-    uniform `[S, R, N, act_dim]` is in [-1, 1]; `rho` are the R rows at whose states actions are sampled;
-    `actor_scale` is the factor of the actor's learning rate.
+    uniform `[S, R, N, act_dim]` is in [-1, 1]; actions are sampled at the states of the R rows from `first` on, which
+    are those of rho; `actor_scale` is the factor of the actor's learning rate.
 
     "conservative" is the term with its weight, "regulariser" the plain E[Q(s, a)] over rho and the N actions of the
     policy there, less that over the real rows; both are means of the two critics before the step.
@@ -67,16 +67,16 @@ def update(
     target_q = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
 
     # Critics' loss: beta (mean log sum exp Q(s, .) - mean Q(s, a)) + mean (Q(s, a) - target_q)^2  (CQL, eq. 4)
-    proposals = propose(settings, observation[:, rho], out[:, :, rho], noise[:, :, rho, 1:], uniform)
+    proposals = propose(settings, observation[:, first:], out[:, :, first:], noise[:, :, first:, 1:], uniform)
     q, proposed_q = differentiate_critics(cql.critic, batch, target_q, proposals, settings.beta, settings.lse)
-    q_pi = descend_and_evaluate(cql.critic, None, settings.critic_lr, (observation, action), settings.tau)
+    q_pi = step_and_evaluate(cql.critic, settings.critic_lr, (observation, action), settings.tau)
 
     sac.descend_actor(cql, actor, sample, q_pi, alpha, actor_scale)
     entropy = sac.descend_temperature(cql, log_prob)
 
-    of_data = q[:, :, : batch.real].mean(dim=(1, 2))
+    of_data = q[:, :, : batch.real_rows].mean(dim=(1, 2))
     of_policy = proposed_q[..., -settings.actions :].mean(dim=(1, 2, 3))
-    low = soft_maximum(proposed_q + proposals.rarity[:, None], settings.lse).mean(dim=(1, 2))
+    low = log_sum_exp(proposed_q + proposals.neg_log_density[:, None], settings.lse).mean(dim=(1, 2))
     return {
         "q": q.mean(dim=(1, 2)),
         "critic_loss": (q - target_q[:, None]).square().mean(dim=(1, 2)),
@@ -87,27 +87,35 @@ def update(
     }
 
 
-def step(cql: Sac, batch: Batch, draws: Draws, actor_scale: float, rho: slice = slice(None)) -> dict[str, Tensor]:
+def step(cql: Sac, batch: Batch, draws: Draws, actor_scale: float, first: int = 0) -> dict[str, Tensor]:
     """`update` with a batch of the training loop."""
     count = cast(CqlSettings, cql.settings).actions
     _, rows, act_dim = batch.action.shape
     noise = draws.normal(2, rows, 1 + count, act_dim)
-    uniform = draws.uniform(len(range(rows)[rho]), count, act_dim)
-    return update(cql, batch, noise, uniform, rho, actor_scale)
+    uniform = draws.uniform(rows - first, count, act_dim)
+    return update(cql, batch, noise, uniform, first, actor_scale)
 
 
-def held(settings: CqlSettings, work: Work, states: int | None = None) -> int:
-    """Of every action: noise, itself twice, its state. Of every block of them: the gradient of both critics.
+def sampled_numbers(settings: CqlSettings, work: Work, first: int = 0) -> int:
+    """What a step samples and keeps: per sampled action its noise, two copies of it and its state.
 
-    At once, the activations of both for every action.
+    Per block of them one gradient of both critics; on a GPU also the critics' activations at every action.
     """
     sizes = critic_sizes(settings, work.obs_dim, work.act_dim)
     critics = Networks(sizes, 2)
-    sampled = KINDS * settings.actions * (work.batch if states is None else states)
+    sampled = KINDS * settings.actions * (work.batch - first)
     blocks = 0 if work.at_once else block_count(sampled, torch.empty(0))
     activations = critics.count * sum(critics.sizes) if work.at_once else 0
     return sampled * (sizes[0] + 3 * work.act_dim + activations) + blocks * critics.count * critics.parameters
 
 
 METRICS = ("q", "critic_loss", "conservative", "regulariser", "entropy", "alpha")
-ALGORITHM = Algorithm(CqlSettings, METRICS, sac.begin, step, sac.networks, held, learns_from="real")
+ALGORITHM = Algorithm(
+    settings=CqlSettings,
+    metrics=METRICS,
+    start=sac.begin,
+    update=step,
+    networks=sac.networks,
+    sampled_numbers=sampled_numbers,
+    learns_from="real",
+)

@@ -24,7 +24,7 @@ from torch import Tensor
 from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Take, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
-from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, standardise, start_dice, step_dice
+from mopo_cli.agents.dice import Dice, Ratio, ratio_sizes, start_dice, step_dice
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import RATIO
@@ -60,14 +60,14 @@ class DropSettings(SacSettings):
 class Drop(Sac):
     """S agents, and the ratios of each in the K elites of its ensemble: S K pairs, those of a member in a row.
 
-    `numbers` are, per member, those of the elites in its ensemble, `[K]`. `objective` `[S]` is GradientDICE's, averaged
-    over the latest steps and the networks.
+    `elite_index` are, per member, the positions of the elites in its ensemble, `[K]`. `objective` `[S]` is
+    GradientDICE's, averaged over the latest steps and the networks.
     """
 
     settings: DropSettings
     world: World
     elites: tuple[Ensemble, ...]
-    numbers: tuple[Tensor, ...]
+    elite_index: tuple[Tensor, ...]
     dice: Dice
     objective: Tensor
 
@@ -79,18 +79,18 @@ class Drop(Sac):
         """The ratios of member m, with the parameters that `flat` `[S, ·]` has after the policies'."""
         parameters, model = flat[m, self.actor.layout.size :], self.elites[m]
         scaler = model.input_mean, model.input_std
-        return Ratio(parameters.view(len(model), -1), self.dice.tau.layout, *scaler, self.numbers[m])
+        return Ratio(parameters.view(len(model), -1), self.dice.tau.layout, *scaler, self.elite_index[m])
 
 
-def start_drop(world: World, members: tuple[Member, ...], settings: DropSettings) -> Drop:
+def begin(world: World, members: tuple[Member, ...], settings: DropSettings) -> Drop:
     """Build fresh agents for members of the training loop, the m-th from the streams of its seed."""
     ensembles = [world.ensembles[member.model] for member in members]
     elites = tuple(ensemble.only_elites() for ensemble in ensembles)
-    inputs, device = world.rows.obs_dim + world.rows.act_dim, world.real.device
-    numbers = tuple(torch.tensor(ensemble.elites, device=device) for ensemble in ensembles)
+    inputs, device = world.row_layout.obs_dim + world.row_layout.act_dim, world.real.device
+    elite_index = tuple(torch.tensor(ensemble.elites, device=device) for ensemble in ensembles)
     dice = start_dice(inputs, len(elites[0]), [member.seed for member in members], device)
     agents, objective = sac.begin(world, members, settings), torch.zeros(len(members), device=device)
-    return Drop(**vars(agents), world=world, elites=elites, numbers=numbers, dice=dice, objective=objective)
+    return Drop(**vars(agents), world=world, elites=elites, elite_index=elite_index, dice=dice, objective=objective)
 
 
 def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
@@ -101,11 +101,11 @@ def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) 
     inputs = []
     for m, ensemble in enumerate(drop.elites):
         change, _ = ensemble.predict(observation[m], action[m], precision)
-        next_observation = ensemble.following(observation[m], action[m], change[..., :-1])  # [K, B, obs_dim]
+        next_observation = ensemble.next_observation(observation[m], action[m], change[..., :-1])  # [K, B, obs_dim]
         states = torch.cat([observation[m], *next_observation])
         actions = drop.policy(m).act(states, noise[m])
         pairs = torch.cat([observation[m], states]), torch.cat([action[m], actions])
-        inputs.append(standardise(*pairs, ensemble.input_mean, ensemble.input_std))
+        inputs.append(ensemble.inputs(*pairs))
     # Of every member: B rows at (s, a), B at (s0, a0), and K times B at (s', a').
     parts = torch.stack(inputs).unflatten(1, (-1, rows))
     at, first, following = parts[:, 0], parts[:, 1], parts[:, 2:].flatten(0, 1)
@@ -122,7 +122,7 @@ def refresh(drop: Drop, draws: Draws, take: Take) -> None:
 
 def _follow(drop: Drop, draws: Draws) -> None:
     settings, world = drop.settings, drop.world
-    rows = world.rows.split(world.real[draws.integers(len(world.real), settings.batch_size)])
+    rows = world.row_layout.split(world.real[draws.integers(len(world.real), settings.batch_size)])
     drop.objective += learn_ratios(drop, rows.observation, rows.action, draws) / settings.dice_steps
 
 
@@ -136,15 +136,15 @@ def penalty(ratio: Tensor, settings: DropSettings) -> tuple[Tensor, Tensor]:
     return torch.log(1e-8 + clipped), (clipped != ratio).to(ratio.dtype)
 
 
-def update(drop: Drop, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def step(drop: Drop, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """One gradient step of SAC, in place, with the model's rewards lowered; returns its metrics, each `[S]`.
 
     Among them are, of the ratios of the batch's model rows, quantiles and the share that was clipped.
     """
-    ratio = batch.uncertainty[:, batch.real :, drop.column]
+    ratio = batch.uncertainty[:, batch.real_rows :, drop.column]
     cost, clipped = penalty(ratio, drop.settings)
-    real, imagined = batch.reward[:, : batch.real], batch.reward[:, batch.real :] - drop.settings.eta * cost
-    reward = torch.cat([real, imagined], dim=1)
+    real, model = batch.reward.tensor_split([batch.real_rows], dim=1)
+    reward = torch.cat([real, model - drop.settings.eta * cost], dim=1)
     metrics = sac.update(drop, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
     metrics |= dict(zip(_RATIOS, torch.quantile(ratio, drop.levels, dim=1), strict=True))
     return metrics | {"clipped": clipped.mean(dim=1), "dice_loss": drop.objective}
@@ -169,16 +169,16 @@ def _files(drop: Drop, m: int) -> dict[str, dict[str, Tensor]]:
     mean, std = ratio.input_mean, ratio.input_std
     if (standard := drop.world.standard) is not None:
         mean, std = standard.folded_scaler(mean, std)
-    scaler = {"input_mean": mean, "input_std": std, "networks": ratio.networks}
+    scaler = {"input_mean": mean, "input_std": std, "networks": ratio.elite_index}
     return {"ratio": ratio.layout.views(ratio.flat) | scaler}
 
 
 ALGORITHM = Algorithm(
-    DropSettings,
-    ("q", "critic_loss", "entropy", "alpha", *_RATIOS, "clipped", "dice_loss"),
-    start_drop,
-    update,
-    networks,
+    settings=DropSettings,
+    metrics=("q", "critic_loss", "entropy", "alpha", *_RATIOS, "clipped", "dice_loss"),
+    start=begin,
+    update=step,
+    networks=networks,
     learns_from="model",
     warm_up=lambda settings: (settings.dice_pretrain,),
     warm=_warm,

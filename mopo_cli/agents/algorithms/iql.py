@@ -13,8 +13,9 @@ from torch import Tensor
 from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Networks, Work, setting
 from mopo_cli.agents.perceptrons import (
     actor_sizes,
-    by_twins,
+    as_outputs,
     critic_sizes,
+    min_q,
     start_single,
     start_twins,
     twin_values,
@@ -79,7 +80,7 @@ def start_iql(
     return Iql(settings, actor, reward_scale, value, critic)
 
 
-def update(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def step(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step of every V, actor and critic, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]`; `actor_scale` is the factor of the actor's learning rate. V comes first, and the
@@ -95,21 +96,22 @@ def update(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0)
         (iql.actor, (observation,)),
     )
     # L_V = mean |expectile - 1(A < 0)| A^2, A = min(Q1', Q2')(s, a) - V(s)  (eq. 5)
-    old_advantage = twin_values(target.out).amin(dim=1) - old_value.out[..., 0]
+    target_q_sa = min_q(target.out)  # [S, B]
+    old_advantage = target_q_sa - old_value.out[..., 0]
     share = torch.abs(settings.expectile - (old_advantage <= 0).to(old_advantage.dtype))
     by_value = (-2 * share * old_advantage / rows)[..., None]
     both = torch.cat([observation, next_observation], dim=1)
-    new_value = descend_and_evaluate(iql.value, (old_value, by_value), settings.critic_lr, (both,))
+    new_value = descend_and_evaluate(iql.value, old_value, by_value, settings.critic_lr, (both,))
     value, next_value = new_value.out[..., 0].split(rows, dim=1)
 
     # L_Q = mean (Q(s, a) - r - gamma (1 - terminal) V(s'))^2  (eq. 6)
     target_q = one_step_return(iql.reward_scale * batch.reward, batch.terminal, next_value, settings.gamma)
     q = twin_values(critic.out)
     error = q - target_q[:, None]
-    descend(iql.critic, critic, by_twins(2 * error / rows), settings.critic_lr, settings.tau)
+    descend(iql.critic, critic, as_outputs(2 * error / rows), settings.critic_lr, settings.tau)
 
     # L_pi = -mean exp(beta A) log pi(a | s), A by the new V  (eq. 7)
-    advantage = old_advantage + old_value.out[..., 0] - value
+    advantage = target_q_sa - value
     weight = (settings.inverse_temperature * advantage).exp().clamp(max=settings.weight_max)
     log_prob, by_out = log_likelihood(actor.out, batch.action, settings.log_std_min, settings.log_std_max)
     by_out = by_out * (-weight / rows)[..., None]
@@ -141,12 +143,13 @@ def log_likelihood(out: Tensor, action: Tensor, log_std_min: float, log_std_max:
     return log_prob, torch.cat([by_mean, by_log_std], dim=-1)
 
 
-def _begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:
+def begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:
+    """Fresh agents, whose rewards are scaled by the returns of the data's episodes."""
     seeds = [member.seed for member in members]
-    returns = episode_returns(world.rows.split(world.real).reward, world.last)
+    returns = episode_returns(world.row_layout.split(world.real).reward, world.last)
     span = float(returns.max() - returns.min())
     scale = settings.return_range / span if settings.return_range and span else 1.0
-    return start_iql(world.rows.obs_dim, world.rows.act_dim, settings, seeds, world.real.device, scale)
+    return start_iql(world.row_layout.obs_dim, world.row_layout.act_dim, settings, seeds, world.real.device, scale)
 
 
 def _networks(settings: IqlSettings, work: Work) -> tuple[Networks, ...]:
@@ -157,10 +160,10 @@ def _networks(settings: IqlSettings, work: Work) -> tuple[Networks, ...]:
 
 
 ALGORITHM = Algorithm(
-    IqlSettings,
-    ("q", "critic_loss", "value_loss", "actor_loss", "weight"),
-    _begin,
-    update,
-    _networks,
+    settings=IqlSettings,
+    metrics=("q", "critic_loss", "value_loss", "actor_loss", "weight"),
+    start=begin,
+    update=step,
+    networks=_networks,
     learns_from="real",
 )

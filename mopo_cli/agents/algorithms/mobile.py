@@ -4,27 +4,29 @@ The model-Bellman inconsistency u(s, a) is the standard deviation over the elite
 expectation over s' from elite k and a' from the policy. It depends on the critics, so it is estimated anew at every
 gradient step, for the model's rows of the batch; the data's rows have none.
 
-The authors' code lets no target be below 0. That is right where no return is negative; where some are, all of what is
-worse than nothing would be worth 0, and nothing could be learned of it. So there is a floor only where the data's
-discounted returns, from every row to the end of its episode, are none of them negative.
+The authors' code lets no target be below 0. That is right where no return is negative; where some are, every state of
+negative value would get the target 0, and critics could not tell these states apart. So there is a floor only where
+none of the data's discounted returns, from every row to the end of its episode, is negative.
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from mopo_cli.agents.actor import explore
 from mopo_cli.agents.algorithm import Algorithm, Batch, Choice, Work, setting
 from mopo_cli.agents.algorithms import sac
-from mopo_cli.agents.perceptrons import actor_sizes, critic_sizes, twin_values
+from mopo_cli.agents.perceptrons import actor_sizes, critic_sizes, min_q
 from mopo_cli.agents.returns import returns_to_end
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws
 from mopo_cli.errors import SettingsError
-from mopo_cli.nets.perceptron import by_member, evaluate
+from mopo_cli.nets.perceptron import evaluate, map_members
 from mopo_cli.nets.stacked import Parameters
 
 # Next states that actor and critics are evaluated at together on CPU: their activations then stay in its cache.
@@ -56,8 +58,7 @@ class MobileSettings(sac.SacSettings):
 class Mobile(sac.Sac):
     """S agents, and the elites alone of the ensemble that each branches in.
 
-    `lowest_return` is the least discounted return of the data, where the floor is chosen by them. `floor`: whether
-    targets are at least 0.
+    `lowest_return` is the least discounted return of the data where `target_floor` is auto, else None.
     """
 
     settings: MobileSettings
@@ -65,7 +66,7 @@ class Mobile(sac.Sac):
     lowest_return: float | None = None
 
     @property
-    def floor(self) -> bool:
+    def has_floor(self) -> bool:
         """Whether no target is below 0."""
         if self.lowest_return is None:
             return self.settings.target_floor == "zero"
@@ -93,12 +94,12 @@ def inconsistency(mobile: Mobile, observation: Tensor, action: Tensor, noise: Te
 
 def _predict(mobile: Mobile, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     """Each elite's expected next observation `[S, K, B, obs_dim]`, and how its frame deviates `[S, K, B, frame]`."""
-    following, deviation = [], []
+    expected, deviation = [], []
     for ensemble, state, act in zip(mobile.elites, observation, action, strict=True):
         change, std = ensemble.predict(state, act)
-        following.append(ensemble.following(state, act, change[..., :-1]))
+        expected.append(ensemble.next_observation(state, act, change[..., :-1]))
         deviation.append(std[..., :-1])
-    return torch.stack(following), torch.stack(deviation)
+    return torch.stack(expected), torch.stack(deviation)
 
 
 def _lower_values(mobile: Mobile, observation: Tensor, noise: Tensor) -> Tensor:
@@ -108,26 +109,28 @@ def _lower_values(mobile: Mobile, observation: Tensor, noise: Tensor) -> Tensor:
     def lower(actor: Parameters, target: Parameters, observation: Tensor, noise: Tensor) -> Tensor:
         (policy,) = evaluate((actor, (observation,)))
         mean, log_std = policy.out.chunk(2, dim=-1)
-        std = log_std.clamp(settings.log_std_min, settings.log_std_max).exp()
-        (q,) = evaluate((target, (observation, torch.tanh(mean + std * noise))))
-        return twin_values(q.out).amin(dim=1)
+        action = explore(mean, log_std, noise, settings.log_std_min, settings.log_std_max)
+        (q,) = evaluate((target, (observation, action)))
+        return min_q(q.out)
 
-    return by_member(lower, (mobile.actor, mobile.critic.target), (observation, noise), _CPU_ROWS)
+    return map_members(lower, (mobile.actor, mobile.critic.target), (observation, noise), _CPU_ROWS)
 
 
-def update(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def step(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature, in place; returns its metrics, each `[S]`.
 
     The target is r - c u + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log_prob), in a deterministic backup
     without the last term; all else is as in soft actor-critic.
     """
     settings, (rows, act_dim) = mobile.settings, batch.action.shape[1:]
-    elites, imagined = len(mobile.elites[0]), slice(batch.real, None)
-    noise = draws.normal(1, elites, settings.mobile_samples, rows - batch.real, mobile.elites[0].frame + act_dim)[0]
-    u = inconsistency(mobile, batch.observation[:, imagined], batch.action[:, imagined], noise)
+    elites, model_rows = len(mobile.elites[0]), slice(batch.real_rows, None)
+    noise = draws.normal(1, elites, settings.mobile_samples, rows - batch.real_rows, mobile.elites[0].frame + act_dim)[
+        0
+    ]
+    u = inconsistency(mobile, batch.observation[:, model_rows], batch.action[:, model_rows], noise)
     reward = batch.reward.clone()
-    reward[:, imagined] -= settings.mobile_coefficient * u
-    soft, floor = settings.backup == "soft", 0.0 if mobile.floor else None
+    reward[:, model_rows] -= settings.mobile_coefficient * u
+    soft, floor = settings.backup == "soft", 0.0 if mobile.has_floor else -inf
     noise = draws.normal(2, rows, act_dim)
     metrics = sac.update(mobile, batch, reward, noise, actor_scale, soft=soft, floor=floor)
     return metrics | {"inconsistency": u.mean(dim=1)}
@@ -138,7 +141,7 @@ def begin(world: World, members: tuple[Member, ...], settings: MobileSettings) -
 
     SettingsError for a floor of zero where no return is above it.
     """
-    real = world.rows.split(world.real)
+    real = world.row_layout.split(world.real)
     if settings.target_floor == "zero" and (real.reward <= 0).all():
         raise SettingsError(
             "target-floor zero presumes that returns are not negative, but no reward of the data is positive.",
@@ -155,23 +158,23 @@ def choices(mobile: Mobile) -> tuple[Choice, ...]:
     if mobile.lowest_return is None:
         return ()
     worst = f"the data's lowest discounted return is {mobile.lowest_return:.4g}"
-    return (Choice("target_floor", "zero" if mobile.floor else "none", worst),)
+    return (Choice("target_floor", "zero" if mobile.has_floor else "none", worst),)
 
 
-def held(settings: MobileSettings, work: Work) -> int:
+def sampled_numbers(settings: MobileSettings, work: Work) -> int:
     """The next states that the elites draw for each of the model's rows, and their noise; at once, layer by layer."""
     actor, critic = (sizes(settings, work.obs_dim, work.act_dim) for sizes in (actor_sizes, critic_sizes))
-    drawn = (work.batch - work.real) * work.elites * settings.mobile_samples
+    drawn = (work.batch - work.real_rows) * work.elites * settings.mobile_samples
     return drawn * (2 * critic[0] + (sum(actor) + 2 * sum(critic) if work.at_once else 0))
 
 
 ALGORITHM = Algorithm(
-    MobileSettings,
-    (*sac.METRICS, "inconsistency"),
-    begin,
-    update,
-    sac.networks,
-    held,
+    settings=MobileSettings,
+    metrics=(*sac.METRICS, "inconsistency"),
+    start=begin,
+    update=step,
+    networks=sac.networks,
+    sampled_numbers=sampled_numbers,
     learns_from="model",
     choices=choices,
 )

@@ -6,10 +6,13 @@ step. So the branch ends there, and its last reward is the value of HALT,
 
     (r_min - kappa) / (1 - gamma)
 
-with terminal = 1. Libraries that pay r_min - kappa once (halt-value once) make HALT worth less than nothing only where
-returns are positive; where they are negative, it is the best place to go. The paper plans in this pessimistic model by
-natural policy gradient, in episodes of 500 steps and more from the data's initial states; here the planner is soft
-actor-critic on branches of h steps from any of the data's states, as of all methods here.
+with terminal = 1. It stands in for r(s, a) + gamma V(HALT), as the model's reward of an unknown pair is not trusted.
+The two differ by r(s, a) - (r_min - kappa), once. (`agents.guard` keeps r: there only the next state is implausible.)
+
+Libraries that pay r_min - kappa once (halt-value once) make HALT worth less than nothing only where returns are
+positive; where they are negative, it is the best place to go. The paper plans in this pessimistic model by natural
+policy gradient, in episodes of 500 steps and more from the data's initial states; here the planner is soft actor-critic
+on branches of h steps from any of the data's states, as of all methods here.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +30,7 @@ from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.streams import Draws
-from mopo_cli.nets.perceptron import by_rows
+from mopo_cli.nets.perceptron import map_rows
 
 DISCREPANCY = "discrepancy"
 # Rows of the data evaluated together: on CPU the networks' activations stay in its cache.
@@ -82,7 +85,7 @@ def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor
         mean, std = ensemble.predict(observation[rows], action[rows], how.precision)
         return uncertainties(mean, std, how.form, ensemble.elites, (DISCREPANCY,)).amax()
 
-    return torch.stack(by_rows(greatest, len(observation), size)).amax()
+    return torch.stack(map_rows(greatest, len(observation), size)).amax()
 
 
 def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) -> Morel:
@@ -90,7 +93,7 @@ def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) ->
 
     SettingsError where HALT is absorbing and the discount is 1.
     """
-    real = world.rows.split(world.real)
+    real = world.row_layout.split(world.real)
     used = {member.model for member in members}
     most = {k: greatest_discrepancy(world.ensembles[k], real.observation, real.action, world.how) for k in used}
     threshold = torch.stack([most[member.model] for member in members]) / settings.pessimism
@@ -107,21 +110,21 @@ def halting(morel: Morel, m: int, _flat: Tensor, how: RolloutOptions) -> Rollout
     return replace(how, uncertain=True, halt=(DISCREPANCY, morel.halt.threshold[m].item()))
 
 
-def update(morel: Morel, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def step(morel: Morel, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """Soft actor-critic's step, the rows that halted having the HALT reward; they are terminal by their rollout."""
     halt = morel.halt
     halted = batch.uncertainty[..., halt.column] > halt.threshold[:, None]
     reward = torch.where(halted, halt.reward, batch.reward)
     metrics = sac.update(morel, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
-    return metrics | {"halted": halted[:, batch.real :].float().mean(dim=1), "threshold": halt.threshold}
+    return metrics | {"halted": halted[:, batch.real_rows :].float().mean(dim=1), "threshold": halt.threshold}
 
 
 ALGORITHM = Algorithm(
-    MorelSettings,
-    (*sac.METRICS, "halted", "threshold"),
-    begin,
-    update,
-    sac.networks,
+    settings=MorelSettings,
+    metrics=(*sac.METRICS, "halted", "threshold"),
+    start=begin,
+    update=step,
+    networks=sac.networks,
     learns_from="model",
     uncertainties=(DISCREPANCY,),
     imagining=halting,

@@ -5,13 +5,22 @@ networks. Losses are averaged over the batch and summed over members, so no memb
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import Squashed, by_output, squash
+from mopo_cli.agents.actor import Squashed, squash, squash_gradient
 from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Batch, Networks, Work, start_from_shapes
-from mopo_cli.agents.perceptrons import actor_sizes, by_twins, critic_sizes, start_single, start_twins, twin_values
+from mopo_cli.agents.perceptrons import (
+    actor_sizes,
+    as_outputs,
+    critic_sizes,
+    min_q,
+    start_single,
+    start_twins,
+    twin_values,
+)
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.fused import fused
 from mopo_cli.engine.rows import Transition
@@ -69,7 +78,7 @@ def update(
     actor_scale: float = 1.0,
     *,
     soft: bool = True,
-    floor: float | None = None,
+    floor: float = -inf,
 ) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature, in place; returns its metrics, each `[S]`.
 
@@ -87,12 +96,10 @@ def update(
     sample = squash((next_actor.out, actor.out), noise, settings.log_std_min, settings.log_std_max)
     (next_action, action), (next_log_prob, log_prob) = sample.action, sample.log_prob
 
-    # target_q = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a' | s'))  (eq. 3, clipped double Q)
     (target,) = evaluate((sac.critic.target, (next_observation, next_action)))
-    bonus = alpha if soft else None
-    by_q, mean_q, critic_loss = _errors(
-        critic.out, target.out, bonus, next_log_prob, reward, batch.terminal, settings.gamma, floor
-    )
+    entropy_weight = alpha if soft else torch.zeros_like(alpha)
+    target_q = _target_q(target.out, next_log_prob, entropy_weight, reward, batch.terminal, settings.gamma, floor)
+    by_q, mean_q, critic_loss = _critic_gradient(critic.out, target_q)
     q_pi = descend_critics(sac, critic, by_q, (observation, action))
 
     descend_actor(sac, actor, sample, q_pi, alpha, actor_scale)
@@ -101,23 +108,24 @@ def update(
 
 
 @fused
-def _errors(
-    out: Tensor,
+def _target_q(
     target_out: Tensor,
-    alpha: Tensor | None,
     next_log_prob: Tensor,
+    alpha: Tensor,
     reward: Tensor,
     terminal: Tensor,
     gamma: float,
-    floor: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    floor: float,
+) -> Tensor:
+    """What critics learn, `[S, B]`."""
+    # target_q = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a' | s'))  (eq. 3, clipped double Q)
+    next_value = min_q(target_out) - alpha * next_log_prob
+    return one_step_return(reward, terminal, next_value, gamma).clamp(min=floor)
+
+
+@fused
+def _critic_gradient(out: Tensor, target_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient by the critics' values, `[S, 2, B]`, and the means of values and of squared errors, each `[S]`."""
-    next_value = torch.minimum(*twin_values(target_out).unbind(dim=1))
-    if alpha is not None:
-        next_value = next_value - alpha * next_log_prob
-    target_q = one_step_return(reward, terminal, next_value, gamma)
-    if floor is not None:
-        target_q = target_q.clamp(min=floor)
     # J_Q = mean (Q(s, a) - target_q)^2 / 2  (eq. 5)
     q = twin_values(out)
     error = q - target_q[:, None]
@@ -125,9 +133,9 @@ def _errors(
 
 
 def lower_target(sac: Sac, observation: Tensor, action: Tensor) -> Tensor:
-    """The lower of both target critics' values `[S, B]`."""
+    """min(Q1', Q2') `[S, B]` of the target critics at observations `[S, B, obs_dim]` and actions `[S, B, act_dim]`."""
     (target,) = evaluate((sac.critic.target, (observation, action)))
-    return twin_values(target.out).amin(dim=1)
+    return min_q(target.out)
 
 
 def descend_critics(sac: Sac, critic: Evaluated, by_q: Tensor, inputs: Inputs) -> Evaluated:
@@ -136,29 +144,21 @@ def descend_critics(sac: Sac, critic: Evaluated, by_q: Tensor, inputs: Inputs) -
     Returns the improved critics' values at `inputs`, `[S, B, ·]`.
     """
     settings = sac.settings
-    return descend_and_evaluate(sac.critic, (critic, by_twins(by_q)), settings.critic_lr, inputs, settings.tau)
+    return descend_and_evaluate(sac.critic, critic, as_outputs(by_q), settings.critic_lr, inputs, settings.tau)
 
 
 def lower_slope(critic: Evaluated, act_dim: int) -> Tensor:
     """The slope of min(Q1, Q2) by the action, `[S, B, act_dim]`, of critics evaluated at (observation, action)."""
-    return _of_twins(_lower_slopes(critic, act_dim))
-
-
-def _lower_slopes(critic: Evaluated, act_dim: int) -> Tensor:
-    """The same, of each critic, 0 where it is not the lower: `[2S, B, act_dim]`."""
-    return input_slope(critic, _by_lower(critic.out), -act_dim)
+    slopes = input_slope(critic, _lower_mask(critic.out), -act_dim)  # [2S, B, act_dim], 0 where the other is lower
+    first, second = slopes.view(-1, 2, *slopes.shape[1:]).unbind(dim=1)
+    return first + second
 
 
 @fused
-def _by_lower(out: Tensor) -> Tensor:
+def _lower_mask(out: Tensor) -> Tensor:
     first, second = out.view(-1, 2, *out.shape[1:]).unbind(dim=1)
-    by_first = (first <= second).to(first.dtype)
-    return torch.stack([by_first, 1 - by_first], dim=1).view(out.shape)
-
-
-def _of_twins(slopes: Tensor) -> Tensor:
-    first, second = slopes.view(-1, 2, *slopes.shape[1:]).unbind(dim=1)
-    return first + second
+    is_first = (first <= second).to(first.dtype)
+    return torch.stack([is_first, 1 - is_first], dim=1).view(out.shape)
 
 
 def descend_actor(
@@ -167,17 +167,9 @@ def descend_actor(
     """One step of all actors, where `sample` `[2, S, B, ·]` has their actions second and `q_pi` the critics there."""
     rows, act_dim = sample.action.shape[2:]
     # J_pi = mean (alpha log pi(a | s) - min(Q1, Q2)(s, a)), a ~ pi(s)  (eq. 7 and 9)
-    kept = (column[1] for column in (sample.action, sample.deviation, sample.within))
-    by_out = _by_actor_output(_lower_slopes(q_pi, act_dim), rows, alpha, *kept)
+    by_action = lower_slope(q_pi, act_dim) / -rows
+    by_out = squash_gradient(sample, 1, by_action, alpha[:, :, None] / rows)
     descend(sac.actor, actor, by_out, actor_scale * sac.settings.actor_lr)
-
-
-@fused
-def _by_actor_output(
-    slopes: Tensor, rows: int, alpha: Tensor, action: Tensor, deviation: Tensor, within: Tensor
-) -> Tensor:
-    by_action = _of_twins(slopes) / -rows
-    return by_output(by_action, alpha[:, :, None] / rows, action, deviation, within)
 
 
 def descend_temperature(sac: Sac, log_prob: Tensor) -> Tensor:
@@ -193,7 +185,7 @@ def descend_temperature(sac: Sac, log_prob: Tensor) -> Tensor:
 @fused
 def _entropy(log_prob: Tensor, target_entropy: float, slope: Tensor) -> Tensor:
     entropy = -log_prob.mean(dim=-1, keepdim=True)
-    # J(alpha) = -log(alpha) (mean log pi(a | s) + target entropy), by log(alpha)  (eq. 18)
+    # J(alpha) = -log(alpha) (mean log pi(a | s) + target entropy): eq. 18 with log(alpha) for alpha, as in its code
     torch.ops.aten.sub.out(entropy, target_entropy, out=slope)
     return entropy
 
@@ -213,4 +205,4 @@ def networks(settings: SacSettings, work: Work) -> tuple[Networks, ...]:
 
 METRICS = ("q", "critic_loss", "entropy", "alpha")
 begin = start_from_shapes(start_sac)
-ALGORITHM = Algorithm(SacSettings, METRICS, begin, step, networks)
+ALGORITHM = Algorithm(settings=SacSettings, metrics=METRICS, start=begin, update=step, networks=networks)

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
 from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Batch, Networks, Work, setting
-from mopo_cli.agents.perceptrons import actor_sizes, by_twins, critic_sizes, start_single, start_twins, twin_values
+from mopo_cli.agents.perceptrons import (
+    actor_sizes,
+    as_outputs,
+    critic_sizes,
+    min_q,
+    start_single,
+    start_twins,
+    twin_values,
+)
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.standardise import StandardisedAgent, standard_of
 from mopo_cli.agents.world import World
@@ -18,7 +26,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import Network, descend
-from mopo_cli.nets.perceptron import Evaluated, evaluate, input_slope
+from mopo_cli.nets.perceptron import evaluate, input_slope
 from mopo_cli.nets.scales import Standard
 from mopo_cli.nets.stacked import Parameters
 
@@ -71,25 +79,20 @@ def update(td3: Td3Bc, batch: Transition, noise: Tensor, due: bool, actor_scale:
     observation = td3.standard.apply(batch.observation)
     next_observation = td3.standard.apply(batch.next_observation)
 
-    next_actor, critic, *actor = evaluate(
-        (td3.actor.target, (next_observation,)),
-        (td3.critic, (observation, batch.action)),
-        *[(td3.actor, (observation,))] * due,
-    )
+    next_actor, critic = evaluate((td3.actor.target, (next_observation,)), (td3.critic, (observation, batch.action)))
     # target_q = r + gamma (1 - terminal) min(Q1', Q2')(s', pi'(s') + clipped noise)  (TD3, algorithm 1)
     smoothing = (settings.target_noise * noise).clamp(-settings.target_noise_clip, settings.target_noise_clip)
     next_action = (mean_action(next_actor.out) + smoothing).clamp(-1, 1)
     (target,) = evaluate((td3.critic.target, (next_observation, next_action)))
-    next_value = twin_values(target.out).amin(dim=1)
-    target_q = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
+    target_q = one_step_return(batch.reward, batch.terminal, min_q(target.out), settings.gamma)
     # Critics' loss: mean (Q(s, a) - target_q)^2
     q = twin_values(critic.out)
     error = q - target_q[:, None]
-    by_q = by_twins(2 * error / q.shape[2])
+    by_q = as_outputs(2 * error / q.shape[2])
     descend(td3.critic, critic, by_q, settings.critic_lr, settings.tau if due else None)
 
     if due:
-        _descend_actor(td3, actor[0], observation, batch.action, actor_scale)
+        _descend_actor(td3, observation, batch.action, actor_scale)
     return {
         "q": q.mean(dim=(1, 2)),
         "critic_loss": error.square().mean(dim=(1, 2)),
@@ -97,9 +100,11 @@ def update(td3: Td3Bc, batch: Transition, noise: Tensor, due: bool, actor_scale:
     }
 
 
-def _descend_actor(td3: Td3Bc, actor: Evaluated, observation: Tensor, logged: Tensor, actor_scale: float) -> None:
+def _descend_actor(td3: Td3Bc, observation: Tensor, logged: Tensor, actor_scale: float) -> None:
     """One step of actors and their targets, with the critics just improved; `logged` are the data's actions."""
-    settings, action = td3.settings, mean_action(actor.out)
+    settings = td3.settings
+    (actor,) = evaluate((td3.actor, (observation,)))
+    action = mean_action(actor.out)
     (q_pi,) = evaluate((td3.first_critic, (observation, action)))
     # Actor's loss: -lambda mean Q1(s, pi(s)) + mean (pi(s) - a)^2, lambda = alpha / mean |Q1|  (TD3+BC, section 5)
     weight = settings.bc_alpha / q_pi.out.abs().mean(dim=1, keepdim=True)  # [S, 1, 1]
@@ -110,12 +115,15 @@ def _descend_actor(td3: Td3Bc, actor: Evaluated, observation: Tensor, logged: Te
     td3.imitation.copy_(error.square().mean(dim=(1, 2)))
 
 
-def _begin(world: World, members: tuple[Member, ...], settings: Td3BcSettings) -> Td3Bc:
-    standard = standard_of(world.rows.split(world.real).observation)
-    return start_td3_bc(standard, world.rows.act_dim, settings, [member.seed for member in members], world.real.device)
+def begin(world: World, members: tuple[Member, ...], settings: Td3BcSettings) -> Td3Bc:
+    """Fresh agents, whose observations are standardised by the data."""
+    layout, seeds = world.row_layout, [member.seed for member in members]
+    standard = standard_of(layout.split(world.real).observation)
+    return start_td3_bc(standard, layout.act_dim, settings, seeds, world.real.device)
 
 
-def _step(td3: Td3Bc, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def step(td3: Td3Bc, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """`update` with a batch of the training loop."""
     due = (batch.step + 1) % td3.settings.policy_delay == 0
     return update(td3, batch, draws.normal(1, *batch.action.shape[1:])[0], due, actor_scale)
 
@@ -127,11 +135,11 @@ def _networks(settings: Td3BcSettings, work: Work) -> tuple[Networks, ...]:
 
 
 ALGORITHM = Algorithm(
-    Td3BcSettings,
-    ("q", "critic_loss", "imitation"),
-    _begin,
-    _step,
-    _networks,
+    settings=Td3BcSettings,
+    metrics=("q", "critic_loss", "imitation"),
+    start=begin,
+    update=step,
+    networks=_networks,
     cycle=lambda settings: int(settings.policy_delay),
     learns_from="real",
 )

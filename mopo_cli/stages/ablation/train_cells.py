@@ -197,7 +197,7 @@ def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
     for cell in cells:
         longest, members = max(each.settings.h for each in [*group, cell]), (len(group) + 1) * cell.settings.seed_count
         # In one process, with however many threads: those must not change the groups either.
-        needed = policy_bytes(cell.settings, world.rows, 0, world.real.device, 0, longest, members)
+        needed = policy_bytes(cell.settings, world.row_layout, 0, world.real.device, 0, longest, members)
         if group and sum(needed.values()) > half:
             yield group
             group = []

@@ -97,7 +97,7 @@ def _error(
     mean, _ = ensemble.predict(observation, action)
     drawn = mean[network, torch.arange(len(network), device=device), :-1]
     error: NDArray[np.float32] = (
-        oracle(observation, action, ensemble.following(observation, action, drawn)).cpu().numpy()
+        oracle(observation, action, ensemble.next_observation(observation, action, drawn)).cpu().numpy()
     )
     return error
 

@@ -20,8 +20,8 @@ from mopo_cli.dynamics.training import advance
 from mopo_cli.errors import DivergedError, InputError, Stopped
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, advance_fqe, fqe_checkpoint, restore_fqe, start_fqe
-from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, questions, sentence
-from mopo_cli.evaluation.model_values import Place, data_quantile
+from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, sentence, target_policies
+from mopo_cli.evaluation.model_values import JudgeModel, data_quantile
 from mopo_cli.evaluation.verdict import MOST_MISSED, MOST_OUTSIDE
 from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
@@ -127,7 +127,7 @@ def _prepare(
     policies: dict[str, Callable[[Tensor], Tensor]] = {f"seed {seed}": actor.greedy for seed, actor in actors.items()}
     policies[CLONE] = clone.greedy
     fit = start_fit(learnable(sides.judge, stage.report), fit_settings(model), (0,))
-    fqe = start_fqe(log, questions(log, policies, training.gamma), FQE, training.gamma)
+    fqe = start_fqe(log, target_policies(log, policies, training.gamma), FQE, training.gamma)
     saved = stage.load_state(str(log.reward.device))
     if saved is not None:
         tensors, meta = saved
@@ -159,7 +159,9 @@ def _prepare(
             hint="mopo train-model with a lower --learning-rate: the judge's is trained as the run's",
         )
     ensemble = fitted(fit, 0)
-    return Judge(log, others, fqe, policies, _place(ensemble, sides.judge, training), longest_episode(sides.judge))
+    return Judge(
+        log, others, fqe, policies, _judge_model(ensemble, sides.judge, training), longest_episode(sides.judge)
+    )
 
 
 @dataclass
@@ -187,7 +189,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _place(ensemble: Ensemble, data: Data, training: TrainPolicy) -> Place:
+def _judge_model(ensemble: Ensemble, data: Data, training: TrainPolicy) -> JudgeModel:
     options = rollout_options(training, data)
     limit = data_quantile(ensemble, data.observation, data.action, options)
-    return Place(ensemble, data_rule(data, training), options, limit, training.gamma)
+    return JudgeModel(ensemble, data_rule(data, training), options, limit, training.gamma)

@@ -11,7 +11,7 @@ from mopo_cli.config.schema import Ablate, Imagination
 from mopo_cli.data.held_out import judge_rows
 from mopo_cli.dynamics.penalties import penalty_weights
 from mopo_cli.engine.streams import stream
-from mopo_cli.evaluation.fitted_q import FqeSettings, Question, advance_fqe, start_fqe, start_values
+from mopo_cli.evaluation.fitted_q import FqeSettings, TargetPolicy, advance_fqe, start_fqe, start_values
 from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
 from mopo_cli.evaluation.support import support_of
 from mopo_cli.report.console import Report
@@ -219,7 +219,7 @@ def _with_fitted_q(stage: Stage, data: Data, entries: list[Entry], gamma: float,
     acts = [open_policy(folder / "policy.safetensors", device)[0].greedy for folder in folders]
     everywhere = torch.ones_like(log.terminal, dtype=torch.bool)
     names = ["/".join(folder.parts[-2:]) for folder in folders]
-    asked = [Question(name, act(log.next_observation), everywhere) for name, act in zip(names, acts, strict=True)]
+    asked = [TargetPolicy(name, act(log.next_observation), everywhere) for name, act in zip(names, acts, strict=True)]
     fqe = start_fqe(log, asked, FQE, gamma)
     with stage.progress("critics", FQE.all_steps) as count:
         while not fqe.done:

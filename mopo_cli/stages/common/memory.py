@@ -16,7 +16,7 @@ from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.parallel import LostError
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import SettingsError
 from mopo_cli.stages.common.memory_estimates import Needed, environment_bytes, policy_bytes
 from mopo_cli.stages.common.open_world import OpenWorld, uncertainty_names
@@ -66,7 +66,7 @@ def check_policies(settings: TrainPolicy, dataset: Path, options: Options, devic
     By the settings and the size of the dataset alone, whose columns are not read; raises what `read_dataset` does.
     """
     (transitions, obs_dim, act_dim), env_id = dataset_shape(dataset), read_dataset_info(dataset).env_id
-    rows = Rows(obs_dim, act_dim, len(uncertainty_names(settings, [settings.penalty])))
+    rows = RowLayout(obs_dim, act_dim, len(uncertainty_names(settings, [settings.penalty])))
 
     def crew(members: int) -> int:
         return crew_size(members, device, settings.penalty == ORACLE)
@@ -89,7 +89,7 @@ def check_policies(settings: TrainPolicy, dataset: Path, options: Options, devic
 def cells_that_fit(settings: TrainPolicy, dataset: Path, available: float) -> int:
     """How many cells like this one train on a GPU as one stack within so many bytes; at least one."""
     transitions, obs_dim, act_dim = dataset_shape(dataset)
-    rows = Rows(obs_dim, act_dim, len(uncertainty_names(settings, [settings.penalty])))
+    rows = RowLayout(obs_dim, act_dim, len(uncertainty_names(settings, [settings.penalty])))
 
     def needed(cells: int) -> int:
         members = cells * settings.seed_count
@@ -105,7 +105,7 @@ def check_stack(opened: OpenWorld, members: tuple[Member, ...], settings: Policy
 
     def estimate(some: PolicyTraining) -> Needed:
         size = crew_size(len(members), device, world.how.oracle is not None)
-        needed = policy_bytes(some, world.rows, len(world.real), device, size, longest, len(members), elites)
+        needed = policy_bytes(some, world.row_layout, len(world.real), device, size, longest, len(members), elites)
         del needed["data"]
         return needed
 

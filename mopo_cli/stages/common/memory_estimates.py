@@ -10,7 +10,7 @@ from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import load
 from mopo_cli.config.schema import PolicyTraining, Rollout, TrainModel
 from mopo_cli.engine.parallel import thread_count
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.evaluation.play import is_simulated
 from mopo_cli.nets.gaussian import gaussian_layout
 from mopo_cli.stages.common.learner import learner_settings, loop_settings
@@ -40,7 +40,7 @@ _SIMULATOR, _TASK = 600_000, 5_000
 
 def policy_bytes(
     settings: PolicyTraining,
-    rows: Rows,
+    rows: RowLayout,
     data_rows: int,
     device: torch.device,
     processes: int,
@@ -70,7 +70,7 @@ def policy_bytes(
     drawn = schedule.block * batch * row
     joined = drawn if schedule.real_rows < batch else 0
     activations = batch * sum(each.count * each.evaluations * sum(each.sizes) for each in networks)
-    step = _FLOAT * (activations + algorithm.held(learner, work))
+    step = _FLOAT * (activations + algorithm.sampled_numbers(learner, work))
     needed["gradient steps"] = (processes or members) * (drawn + max(joined, step))
     return needed
 
@@ -109,7 +109,7 @@ def log_bytes(transitions: int, obs_dim: int, act_dim: int) -> Needed:
 
 def behaviour_bytes(steps: int, obs_dim: int, act_dim: int) -> Needed:
     """What a behaviour that may train for so many steps takes: its replay, and what is kept beside it."""
-    row = Rows(obs_dim, act_dim, 0).width * _FLOAT
+    row = RowLayout(obs_dim, act_dim, 0).width * _FLOAT
     return {"replay": steps * (row + 2 * _FLOAT + 1)}
 
 

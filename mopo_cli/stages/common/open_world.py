@@ -22,7 +22,7 @@ from mopo_cli.data.transitions import episode_ends, normalise_actions, steps_bef
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES, PenaltyForm
 from mopo_cli.engine.members import Member
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import InputError
 from mopo_cli.nets.scales import Standard, standard_units
 from mopo_cli.stages.common.alarms import guard_remark
@@ -163,14 +163,14 @@ def open_world(
     data = without_judge(data, share, stage.report)
     _tell_units(stage, settings, penalties)
     names = uncertainty_names(settings, penalties)
-    rows = Rows(data.observation.shape[1], data.action.shape[1], len(names))
+    rows = RowLayout(data.observation.shape[1], data.action.shape[1], len(names))
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
     rule = data_rule(data, settings)
     how = replace(rollout_options(settings, data), uncertainties=names)
     how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
-    started = steps_taken(data, rule, how.reward)
-    world = World(rows, real, data.observation, last_rows(data), rule, how=how, started=started)
+    start_step = steps_taken(data, rule, how.reward)
+    world = World(rows, real, data.observation, last_rows(data), rule, how=how, start_step=start_step)
     del real, none  # a world in other units has rows of its own
     seeds: tuple[int, ...] = ()
     with ExitStack() as context:
@@ -226,16 +226,16 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
             raise InputError(
                 f"The rollout file {path} was made with {flag} {then}, not {now}.", hint=f"mopo rollout {flag} {now}"
             )
-    packed, wild = _pack_rollouts(path, world, columns, data), torch.from_numpy(columns["timeouts"])
-    if bool(wild.any()):
+    packed, guarded_rows = _pack_rollouts(path, world, columns, data), torch.from_numpy(columns["timeouts"])
+    if bool(guarded_rows.any()):
         stage.report.say(guard_remark(world.least_reward))
-        packed = charge(world.rows, packed, wild, after_guard(world.least_reward, settings.gamma))
+        packed = charge(world.row_layout, packed, guarded_rows, after_guard(world.least_reward, settings.gamma))
     return packed.to(world.real.device)
 
 
 def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data) -> torch.Tensor:
     """The rows of a rollout file. Those that the guard ended, its timeouts, are terminal as in a pool."""
-    rows, names = world.rows, world.how.uncertainties
+    rows, names = world.row_layout, world.how.uncertainties
     shape = columns["observations"].shape[1], columns["actions"].shape[1]
     if shape != (rows.obs_dim, rows.act_dim):
         raise InputError(

@@ -83,7 +83,7 @@ def train_stack(
     algorithm, device = load(settings.algorithm), opened.world.real.device
     check_stack(opened, members, settings, device)
     size = crew_size(len(members), device, opened.world.how.oracle is not None)
-    learner = learner_settings(algorithm.settings, settings, opened.world.rows.act_dim)
+    learner = learner_settings(algorithm.settings, settings, opened.world.row_layout.act_dim)
     check_precision("--update-precision", settings.update_precision, device)
     recorder = open_recorder(stage.options, device)
     loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, recorder)

@@ -72,8 +72,8 @@ def stage_member(
     """
     member, info = trained.loop.members[m], opened.data.info
     origin: dict[str, Any] = {
-        "obs_dim": opened.world.rows.obs_dim,
-        "act_dim": opened.world.rows.act_dim,
+        "obs_dim": opened.world.row_layout.obs_dim,
+        "act_dim": opened.world.row_layout.act_dim,
         "env_id": info.env_id,
         "seed": member.seed,
         "model_seed": opened.model_seed(member),

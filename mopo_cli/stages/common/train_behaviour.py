@@ -32,7 +32,7 @@ from mopo_cli.data.recipes import (
 from mopo_cli.data.source import DatasetName
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import CorruptError, Stopped
 from mopo_cli.evaluation.play import Environment, open_environments
 from mopo_cli.nets import libraries
@@ -121,7 +121,7 @@ def _open(path: Path, goal: Goal, info: DatasetInfo, spaces: Spaces, stage: Stag
         numbers = checked(path, BehaviourProgress, numbers, hint)
         resume_products(numbers.get("products"), stage.options.products, f"The training in {path}", stage.report)
     with described(path):
-        rows = Rows(spaces.obs_dim, spaces.act_dim, 0)
+        rows = RowLayout(spaces.obs_dim, spaces.act_dim, 0)
         capacity, schedule = max(goal.limit, numbers["steps"]), OnlineSettings(RECIPE.warmup, RECIPE.batch_size)
         assert info.seed is not None
         online = start_online(rows, capacity, RECIPE.sac(spaces.act_dim), schedule, info.seed, device)

@@ -9,7 +9,7 @@ from mopo_cli.agents.crew import crew_size
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.data.transition_files import dataset_shape
 from mopo_cli.dynamics.penalties import ORACLE
-from mopo_cli.engine.rows import Rows
+from mopo_cli.engine.rows import RowLayout
 from mopo_cli.stages.common.memory_estimates import model_bytes, policy_bytes
 from mopo_cli.stages.common.open_world import uncertainty_names
 
@@ -22,7 +22,7 @@ def policies_memory(stack: Sequence[TrainPolicy], dataset: Path, threads: int) -
     """Bytes of a process that trains cells like these side by side with so many threads, by the estimate."""
     transitions, obs_dim, act_dim = dataset_shape(dataset)
     longest = max(stack, key=lambda settings: settings.h)
-    rows = Rows(obs_dim, act_dim, len(uncertainty_names(longest, [longest.penalty])))
+    rows = RowLayout(obs_dim, act_dim, len(uncertainty_names(longest, [longest.penalty])))
     members = sum(settings.seed_count for settings in stack)
     processes = crew_size(members, _CPU, longest.penalty == ORACLE, threads)
     needed = policy_bytes(longest, rows, transitions, _CPU, processes, longest.h, members)
