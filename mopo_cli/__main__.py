@@ -98,6 +98,7 @@ def _usage(error: Exception) -> UsageError:
 
 def _understood(error: Exception) -> MopoError | None:
     """What the machine or the input did not allow, in one sentence; None for what is a bug."""
+    smaller = "smaller settings (--rollout-batch, --hidden, --seeds), fewer data, or a machine with more memory"
     match error:
         case OSError(errno=number) if number in _DISK:
             where = f" ({error.filename})" if error.filename else ""
@@ -114,8 +115,9 @@ def _understood(error: Exception) -> MopoError | None:
         case ValueError() if "embedded null" in str(error):
             return InputError("A path that was given, or read from a file, holds a NUL character and is none.")
         case MemoryError():
-            hint = "smaller settings (--rollout-batch, --hidden, --seeds), fewer data, or a machine with more memory"
-            return SettingsError("There is not enough memory for this.", hint)
+            return SettingsError("There is not enough memory for this.", smaller)
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+            return SettingsError("There is not enough memory on the GPU for this.", smaller)
         case RecursionError():
             return InputError("Something that was given, or read from a file, is nested too deeply.")
     return None

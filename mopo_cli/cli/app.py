@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperOption
 from mopo_cli import __version__
 from mopo_cli.cli import ablate, bench, export, export_logs, fetch_data, job, presets, report, run, show, stages
 from mopo_cli.cli.options import ALGORITHMS, metavar, option
-from mopo_cli.cli.options import show as shown
+from mopo_cli.config.fields import written
 
 
 class StageCommand(TyperCommand):
@@ -59,7 +59,7 @@ def _algorithm_options() -> list[inspect.Parameter]:
 
 def _default_and_source(field: Any, algorithm: str) -> str:
     source = field.json_schema_extra["source"]
-    return f"{algorithm}: default {shown(field.default)}{f', {source}' if source else ''}"
+    return f"{algorithm}: default {written(field.default)}{f', {source}' if source else ''}"
 
 
 app = typer.Typer(

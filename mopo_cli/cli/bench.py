@@ -170,9 +170,14 @@ def _earlier(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     result = read_json(path)
-    if not isinstance(result, dict) or not isinstance(result.get("rates"), dict):
+    try:
+        rates = [rate["per_second"] for rate in result["rates"].values()]
+    except (AttributeError, LookupError, TypeError):
+        rates = [None]
+    if not all(isinstance(rate, int | float) and rate > 0 for rate in rates):
         raise CorruptError(f"{path} is not a result of mopo bench.", hint="mopo bench --output FILE.json")
-    return result
+    measured: dict[str, Any] = result
+    return measured
 
 
 def _check_alike(path: Path, before: dict[str, Any], about: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.options import Call, flag
@@ -17,6 +18,7 @@ _PANEL = "Other machines"
 _CELLS = "cells, or seeds of one policy, in a job (default: a seed per CPU; on a GPU what fits)"
 _CPUS = "CPUs of a job (default 1; on a GPU its share of this machine's)"
 _SBATCH = "an option of sbatch, e.g. partition=gpu; may be repeated"
+_HELP = "--help-all lists the options for other machines"
 _ENGINES = ("local", "slurm", "ray", "ray://HOST:PORT")
 
 OPTIONS = (
@@ -45,17 +47,17 @@ def open_hand_out(call: Call) -> "HandOut | None":
     on, plan, collect, slurm = (call.more[name] for name in ("on", "plan", "collect", "slurm"))
     ways = [name for name, given in (("--on", on), ("--plan", plan), ("--collect", collect)) if given]
     if len(ways) > 1:
-        raise UsageError(f"Use either {ways[0]} or {ways[1]}.", hint="mopo ablate --help")
+        raise UsageError(f"Use either {ways[0]} or {ways[1]}.", hint=_HELP)
     cpus, gpus, cells = (call.more[f"{what}_per_job"] for what in ("cpus", "gpus", "cells"))
     of_jobs = {"--cpus-per-job": cpus, "--gpus-per-job": gpus, "--cells-per-job": cells}
     stray = [name for name, value in of_jobs.items() if value is not None]
     if stray and not (on or plan):
-        raise UsageError(f"{stray[0]} needs --on ENGINE or --plan FILE.", hint="mopo ablate --help")
+        raise UsageError(f"{stray[0]} needs --on ENGINE or --plan FILE.", hint=_HELP)
     for name, value in of_jobs.items():
         if value is not None and not (0 < value < math.inf or (value == 0 and name == "--gpus-per-job")):
             raise UsageError(f"{name} must be more than 0 and finite, not {value:g}.")
     if slurm and on != "slurm":
-        raise UsageError("--slurm needs --on slurm.", hint="mopo ablate --help")
+        raise UsageError("--slurm needs --on slurm.", hint=_HELP)
     if not ways:
         return None
     if call.options.log:
@@ -89,7 +91,7 @@ def _engine(on: str, resources: "Resources", slurm: list[str]) -> "Engine":
         from mopo_cli.placing.by_ray import Ray
 
         return Ray(None if on == "ray" else on, resources)
-    raise UsageError(f"--on must be one of {', '.join(_ENGINES)}, not {on!r}.", hint="mopo ablate --help")
+    raise UsageError(f"--on must be one of {', '.join(_ENGINES)}, not {on!r}.", hint=_HELP)
 
 
 def _parameters(texts: list[str]) -> dict[str, str]:
@@ -104,6 +106,8 @@ def tell_plan(report: Report, hand_out: "HandOut") -> None:
     """Write the plan and say how to go on."""
     result = hand_out.write_plan()
     report.result(result, result["plan"])
+    plan = quote(result["plan"])
     report.hint(
-        f"xargs -P2 -I{{}} sh -c {{}} < {result['plan']}, then the same command with --collect instead of --plan"
+        f"tr '\\n' '\\0' < {plan} | xargs -0 -P2 -I{{}} sh -c {{}}, "
+        "then the same command with --collect instead of --plan"
     )

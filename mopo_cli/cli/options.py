@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from mopo_cli.config.checks import check_flags, stage_name
-from mopo_cli.config.fields import Settings
+from mopo_cli.config.fields import Settings, written
 from mopo_cli.errors import UsageError
 from mopo_cli.nets.libraries import LIBRARIES
 from mopo_cli.report import Report
@@ -126,15 +126,6 @@ EXECUTION: dict[str, inspect.Parameter] = {
 }
 
 
-def show(value: Any) -> str:
-    """A setting's value as one writes it on the command line."""
-    if isinstance(value, dict):
-        value = [f"{name.replace('_', '-')}={show(values)}" for name, values in value.items()]
-    if isinstance(value, tuple | list):
-        return ",".join(show(item) for item in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-
-
 def command(
     stage: type[Settings] | None = None,
     *,
@@ -199,7 +190,7 @@ def _setting_option(stage: type[Settings], name: str) -> inspect.Parameter:
     shown, extra = metavar(info.annotation), info.json_schema_extra
     others = [choice for choice in _choices(info.annotation) if choice != info.default] if shown == _CHOICE else []
     about = (
-        "required" if info.is_required() else f"default {show(info.default)}",
+        "required" if info.is_required() else f"default {written(info.default)}",
         f"or {', '.join(others)}" if others else "",
         str(extra.get("source") or "") if isinstance(extra, dict) else "",
     )

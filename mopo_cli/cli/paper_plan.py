@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.cli.context import Context, settle
-from mopo_cli.cli.options import Call, show
+from mopo_cli.cli.options import Call
 from mopo_cli.config.ablation import named_after, set_by_user, set_for_all
 from mopo_cli.config.checks import stage_name
-from mopo_cli.config.fields import Settings
+from mopo_cli.config.fields import Settings, written
 from mopo_cli.config.paper_tables import PaperTable, Row
 from mopo_cli.config.resolve import refuse_contradiction, resolve
 from mopo_cli.config.schema import Ablate, PolicyTraining, SelectElites, TrainModel, TrainPolicy
@@ -89,7 +89,7 @@ def _shared(call: Call, ablation: Ablate, origins: dict[str, str], table: PaperT
     for name in ("lam", "h"):
         if name in call.flags:
             if len(values := getattr(ablation, name)) > 1:
-                raise UsageError(f"--{name}: a cell of {table.name} has one {name}, not {show(values)}.")
+                raise UsageError(f"--{name}: a cell of {table.name} has one {name}, not {written(values)}.")
             shared[name] = values[0]
     return shared
 
@@ -169,7 +169,7 @@ def _differences(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
         for name in sorted(set(type(now).model_fields) - left_out):
             value, without = getattr(now, name), getattr(plain, name)
             if value != without:
-                yield stage_name(type(now)), name.replace("_", "-"), show(value), show(without)
+                yield stage_name(type(now)), name.replace("_", "-"), written(value), written(without)
 
 
 def _one_model(plans: list[Plan]) -> list[str]:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from mopo_cli.cli.options import Json, show
+from mopo_cli.cli.options import Json
+from mopo_cli.config.fields import written
 from mopo_cli.config.learners import settings_of_all
 from mopo_cli.config.paper_tables import load_table
 from mopo_cli.config.presets import load_method, load_preset, names_of, preset_names, preset_text, summary, text_of
@@ -105,12 +106,12 @@ def _setting_text(rows: list[Row], names: tuple[str, ...]) -> str:
 
 
 def _row(stage: str, name: str, field: FieldInfo, value: Any = None, origin: str = "default") -> Row:
-    default = "required" if field.is_required() else show(field.default)
+    default = "required" if field.is_required() else written(field.default)
     extra = field.json_schema_extra
     return {
         "stage": stage,
         "setting": name.replace("_", "-"),
-        "value": default if origin == "default" else show(value),
+        "value": default if origin == "default" else written(value),
         "from": origin,
         "default": default,
         "source": extra.get("source", "") if isinstance(extra, dict) else "",

@@ -10,7 +10,7 @@ import typer
 from mopo_cli.cli.context import fetched
 from mopo_cli.cli.describe import RUN, describe, open_dataset
 from mopo_cli.cli.options import Json, plain_option
-from mopo_cli.cli.options import show as show_setting
+from mopo_cli.config.fields import written
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError, UsageError
 from mopo_cli.report import Report
@@ -106,7 +106,7 @@ def _stage_lines(stage: dict[str, Any]) -> list[str]:
         for role, file in stage[title].items():
             lines.append(f"  {title[:-1]} {role}: {file['path']} (sha256 {file['sha256'][:12]})")
     rows = [
-        (name.replace("_", "-"), show_setting(value), stage["origins"].get(name, ""))
+        (name.replace("_", "-"), written(value), stage["origins"].get(name, ""))
         for name, value in stage["settings"].items()
     ]
     lines += columns(rows, indent="  ")

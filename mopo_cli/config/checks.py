@@ -26,7 +26,7 @@ def check_flags(stage: type[Settings], flags: Mapping[str, Any], prefix: str = "
     """Raises UsageError listing all flags whose value is not allowed; ``prefix`` is written before their names."""
     if faults := _faults(fitting(stage, flags), flags):
         sentence = _sentence("", [f"{prefix}{fault}" for fault in faults])
-        raise UsageError(sentence, hint=f"mopo {stage_name(stage)} --help")
+        raise UsageError(sentence, hint=f"mopo {stage_name(stage)} --help-all")
 
 
 def checked(sections: Sections, label: str) -> Sections:
@@ -61,7 +61,7 @@ def build(
     except ValidationError as error:
         missing = [str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "missing"]
         if missing:
-            raise UsageError(f"{flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help") from None
+            raise UsageError(f"{flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help-all") from None
         sentence = _sentence("", [_describe(stage, fault) for fault in error.errors()])
         raise (UsageError if flags else SettingsError)(sentence) from None
 

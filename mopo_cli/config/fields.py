@@ -110,6 +110,15 @@ def word(value: Any) -> str:
     return short if float(short) == number else repr(number).removesuffix(".0")
 
 
+def written(value: Any) -> str:
+    """A setting's value as one writes it on the command line, every digit of a number."""
+    if isinstance(value, dict):
+        value = [f"{name.replace('_', '-')}={written(values)}" for name, values in value.items()]
+    if isinstance(value, tuple | list):
+        return ",".join(map(written, value)) or "none"
+    return word(value) if isinstance(value, float) else "none" if value is None else str(value)
+
+
 def mark(name: str, values: Sequence[Any]) -> str:
     """Values of a setting as the end of a name: ``_real-ratio0.5+0.8``, ``_actor-schedule-cosine``."""
     words = "+".join(map(word, values))

@@ -36,6 +36,7 @@ from mopo_cli.config.fields import (
     mark,
     setting,
     unique,
+    word,
 )
 from mopo_cli.config.schema_data import FetchData
 from mopo_cli.nets.precision import Precision
@@ -229,7 +230,7 @@ class TrainPolicy(PolicyTraining):
         penalised = self.penalty != "none" and has_rollouts
         penalty = f"_{self.penalty}" if penalised or self.algorithm == "sac" else ""
         method = self.method or f"{'mopo' if self.algorithm == 'sac' else self.algorithm}{penalty}"
-        lam, h = f"_lam{self.lam:g}" if penalised else "", f"_h{self.h}" if has_rollouts else ""
+        lam, h = f"_lam{word(self.lam)}" if penalised else "", f"_h{self.h}" if has_rollouts else ""
         return self.name or f"{method}{lam}{h}"
 
 
@@ -256,7 +257,7 @@ class Ablate(PolicyTraining):
 
     def table_name(self) -> str:
         """``name``, or one made from the grid: ``max-var+none_lam0.5+1_h5``, ``combo+mopo_beta0.5+1``."""
-        lams = "+".join(f"{lam:g}" for lam in self.lam)
+        lams = "+".join(map(word, self.lam))
         penalties = f"{'+'.join(self.penalty)}_lam{lams}_h{'+'.join(map(str, self.h))}"
         axes = "".join(mark(name, values) for name, values in self.grid.items())
         return self.name or ("+".join(self.method) or penalties) + axes

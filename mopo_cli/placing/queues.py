@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from mopo_cli.errors import SettingsError
 from mopo_cli.placing.engine import Resources, first_line, killed
-from mopo_cli.placing.resources import cpu_count, gpu_names
+from mopo_cli.placing.resources import gpu_names
 from mopo_cli.placing.submitted import OF_TERMINALS, Work, lock_file, read_state
 from mopo_cli.store.documents import SubmissionDocument
 from mopo_cli.store.lock import take_lock
-from mopo_cli.store.machine_memory import free_memory
+from mopo_cli.store.machine import cpu_count, free_memory
 
 _STARTS_SECONDS = 120.0
 FOREVER = 10**6

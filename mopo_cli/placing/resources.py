@@ -3,6 +3,7 @@
 import os
 
 from mopo_cli.placing.engine import Resources
+from mopo_cli.store.machine import cpu_count
 
 _MOST_CPUS = 8  # beside a GPU: they launch its work and play episodes
 
@@ -20,11 +21,6 @@ def usual_resources(cpus: int | None, gpus: float | None, device: str) -> Resour
         share = int(cpu_count() * gpus / len(devices)) if devices else 1
         cpus = min(_MOST_CPUS, max(1, share))
     return Resources(cpus, gpus)
-
-
-def cpu_count() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpu_names() -> list[str]:

@@ -19,6 +19,7 @@ from mopo_cli.placing.submitted import Work
 from mopo_cli.store.documents import SubmissionDocument
 
 _ASK_SECONDS = 30.0
+_ANSWER_SECONDS = 30.0  # for which it is waited; without an answer the jobs count as they did
 _SETTLES_SECONDS = 60.0
 _LIMIT_MINUTES = 60
 _COUNTS = ("nodes", "ntasks_per_node", "array_parallelism", "signal_delay_s")
@@ -105,7 +106,11 @@ class Slurm:
         if time.time() - self._asked >= _ASK_SECONDS:
             self._asked = time.time()
             command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
-            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWER_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._queued = None
+                return None
             lines = [line.split() for line in answer.stdout.splitlines()]
             self._queued = None if answer.returncode else {line[0]: line[1] for line in lines if len(line) == 2}
         return self._queued

@@ -20,11 +20,12 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
     )
     if not result["unseen"]:
         report.warn(
-            "The policy has seen the judge's episodes, so the verdict is too kind. Keep some from it: "
-            "mopo train-model --judge-share 0.2"
+            "The policy has seen the judge's episodes, so the verdict is too kind. Keep some from it by "
+            "--judge-share 0.2 of train-model, or of train-policy where no model is used."
         )
     if "allowed" not in result:
-        report.say("It was judged by an earlier version of mopo: mopo evaluate --ope judges it anew.")
+        again = f"mopo evaluate --ope --policy {result['policy']}"
+        report.say(f"It was judged by an earlier version of mopo: {again} judges it again.")
         return
     floor = result["floor"]["discounted"]
     recorded = result["floor"].get("recorded", floor["value"])

@@ -95,7 +95,7 @@ class Guarded:
     def log(self, member: str, epochs: Mapping[int, Mapping[str, Any]]) -> None:
         """Hand the numbers among the values to the sink."""
         if self._sink is not None and epochs:
-            with self._guard():
+            with self._guard(), silent():
                 self._sink.log(member, {epoch: scalars(values) for epoch, values in epochs.items()})
 
     def close(self) -> None:

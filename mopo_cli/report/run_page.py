@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mopo_cli.report.console import format_value
+from mopo_cli.config.fields import written
 from mopo_cli.report.dataset import percent, statistics_lines
 from mopo_cli.report.page import Section, charts, heading, listed, note, page, paragraph, table
 from mopo_cli.report.page_charts import band, histogram
@@ -72,7 +72,7 @@ def _dataset(contents: Contents) -> list[str]:
 def _columns(columns: Sequence[Column]) -> str:
     rows = [(c.name, c.min, c.p1, c.median, c.p99, c.max, c.mean, c.std) for c in columns[:_MOST_ROWS]]
     more = (
-        f" (the first {_MOST_ROWS} of {len(columns)}; all of them: mopo show --json)"
+        f" (the first {_MOST_ROWS} of {len(columns)}; all of them: mopo show DATASET --json)"
         if len(columns) > _MOST_ROWS
         else ""
     )
@@ -146,7 +146,7 @@ def _records(contents: Contents) -> list[str]:
             paragraph(f"Finished {record.finished} after {record.wall_seconds:,.1f} s, with {versions}."),
         ]
         if record.settings:
-            settings = [(n.replace("_", "-"), _setting(v), origins.get(n)) for n, v in record.settings.items()]
+            settings = [(n.replace("_", "-"), written(v), origins.get(n)) for n, v in record.settings.items()]
             blocks.append(table("Settings", ("setting", "value", "from"), settings))
         files = [
             (kind, role, file["path"], file["sha256"])
@@ -156,10 +156,3 @@ def _records(contents: Contents) -> list[str]:
         if files:
             blocks.append(table("Files", ("", "what", "path", "sha256"), files))
     return blocks
-
-
-def _setting(value: Any) -> str:
-    """A setting as one writes it, every digit of a number."""
-    if isinstance(value, float):
-        return short if float(short := f"{value:g}") == value else str(value)
-    return "none" if value is None else format_value(value) if isinstance(value, list | dict) else str(value)

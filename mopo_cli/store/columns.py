@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.errors import CorruptError, InputError, MopoError
 from mopo_cli.store.files import check_file
-from mopo_cli.store.machine_memory import free_memory
+from mopo_cli.store.machine import free_memory
 
 # Logs do not shrink further than this by compression, but for what is small; more is made to fill the memory.
 _LARGEST_RATIO = 100

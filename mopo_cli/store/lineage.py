@@ -17,6 +17,8 @@ from mopo_cli.store.atomic import plain, read_json, sha256_file, write_json
 from mopo_cli.store.documents import CELL, Files, RunDocument, checked, present_names
 from mopo_cli.store.run import RunFolder
 
+# Origins of settings that a command has without flags.
+_BY_THEMSELVES = ("default", "data file", "generated data", "method ")
 _FORMAT = 1
 
 
@@ -94,24 +96,31 @@ def check_recorded(run: RunFolder, files: Files) -> None:
     present = {file["path"]: file["sha256"] for file in files.values()}
     for key, path, digest in _written(run, present):
         if present[path] != digest:
-            again = fetch_again(run) if key == "fetch-data" else f"mopo {key.split('/')[0]} --force"
             raise CorruptError(
                 f"{run.root / path} is not what {key} wrote (sha256 {present[path]}, recorded {digest}): "
                 "it was damaged or changed later.",
-                hint=f"restore the file, or make it again: {again}",
+                hint=f"restore the file, or make it again: {command_again(run, key)}",
             )
 
 
-def fetch_again(run: RunFolder) -> str:
-    """The command that makes the run's data set anew, with all settings that are not defaults."""
-    record = read_lineage(run)["fetch-data"]
-    chosen = {name for name, origin in record.extra.get("origins", {}).items() if origin != "default"}
+def command_again(run: RunFolder, key: str) -> str:
+    """The command that does a stage of the run again, with the settings that its data or its method do not set."""
+    stage, record = key.split("/")[0], read_lineage(run)[key]
+    if stage == "ablate":
+        return f"mopo ablate --force, with the settings of {key} in: mopo show {quote(str(run.root))}"
+    origins = record.extra.get("origins", {})
     flags = [
-        f"--{name.replace('_', '-')} {quote(json.dumps(value) if isinstance(value, dict) else str(value))}"
+        f"--{name.replace('_', '-')} {quote(_as_flag(value))}"
         for name, value in record.settings.items()
-        if name in chosen and value is not None
+        if value is not None and not origins.get(name, "default").startswith(_BY_THEMSELVES)
     ]
-    return " ".join(["mopo fetch-data", *flags, f"--run {quote(str(run.root))} --force"])
+    return " ".join([f"mopo {stage}", *flags, f"--run {quote(str(run.root))} --force"])
+
+
+def _as_flag(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _written(run: RunFolder, paths: Collection[str]) -> Iterator[tuple[str, str, str]]:

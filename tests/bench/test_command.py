@@ -45,6 +45,7 @@ def test_it_measures_projects_and_compares(mopo: Any) -> None:
     [
         (f"bench {QUICK} --compare nowhere.json", 4, "nowhere.json"),
         (f"bench {QUICK} --compare tiny.json", 5, "tiny.json is not a result of mopo bench"),
+        (f"bench {QUICK} --compare damaged.json", 5, "damaged.json is not a result of mopo bench"),
         ("bench --dataset ./my.csv", 4, "is not known before it is fetched"),
         ("bench --preset nothing", 2, "There is no preset 'nothing'"),
         ("bench --seeds 0", 2, "seeds"),
@@ -52,6 +53,7 @@ def test_it_measures_projects_and_compares(mopo: Any) -> None:
 )
 def test_bad_requests(mopo: Any, line: str, code: int, sentence: str) -> None:
     Path("tiny.json").write_text("{}")
+    Path("damaged.json").write_text('{"rates": {"policy updates": {}}}')
     outcome = mopo(line)
     assert outcome.code == code and sentence in outcome.err
 

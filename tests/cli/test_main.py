@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from mopo_cli.dynamics.penalties import PENALTIES
 from mopo_cli.errors import (
@@ -131,6 +132,7 @@ def test_a_bug_is_told_as_ours_with_its_traceback_in_a_file(
         (UnicodeEncodeError("utf-8", "runs/a\udcffb", 6, 7, "surrogates not allowed"), 4, r"'runs/a\udcffb'"),
         (ValueError("embedded null byte"), 4, "NUL character"),
         (MemoryError(), 3, "There is not enough memory for this."),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), 3, "not enough memory on the GPU"),
         (RecursionError("maximum recursion depth exceeded"), 4, "nested too deeply"),
     ],
 )

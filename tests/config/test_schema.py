@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from mopo_cli.config.ablation import grid
-from mopo_cli.config.fields import Settings
+from mopo_cli.config.fields import Settings, written
 from mopo_cli.config.schema import STAGES, Ablate, Evaluate, Rollout, TrainModel, TrainPolicy
 
 
@@ -74,6 +74,7 @@ def test_names_tell_the_settings() -> None:
     assert TrainPolicy(penalty="ens", lam=0.5, h=1).policy_name() == "mopo_ens_lam0.5_h1"
     assert TrainPolicy(penalty="none", lam=3).policy_name() == "mopo_none_h5"
     assert TrainPolicy(name="mine").policy_name() == "mine"
+    assert TrainPolicy(lam=1_000_001).policy_name() == "mopo_max-var_lam1000001_h5"
     assert Rollout().file_name() == "uniform_h5"
     assert Rollout(actions="a/policy.safetensors", h=2).file_name() == "policy_h2"
     assert Ablate(lam=(0.5, 1), h=(1, 5)).table_name() == "max-var+none_lam0.5+1_h1+5"
@@ -87,3 +88,12 @@ def test_a_grid_has_every_cell_once_and_lam_counts_only_with_a_penalty() -> None
     assert [c.h for c in cells if c.penalty == "none"] == [1, 5]
     assert len({c.policy_name() for c in cells}) == len(cells) == 8
     assert {(c.epochs, c.seeds) for c in cells} == {(7, 3)}
+
+
+def test_values_that_differ_in_the_last_digits_are_cells_of_their_own() -> None:
+    weights = (1e6, 1e6 + 1, 0.1234567, 0.12345671)
+    cells = grid(Ablate(penalty=("max-var",), lam=weights))
+    assert [cell.lam for cell in cells] == [*weights]
+    assert len({cell.policy_name() for cell in cells}) == 4
+    assert Ablate(lam=weights).table_name() == "max-var+none_lam1e+06+1000001+0.1234567+0.12345671_h5"
+    assert written(weights) == "1e+06,1000001,0.1234567,0.12345671"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from probes.runs import stop_at
 
+from mopo_cli.cli.elsewhere import tell_plan
 from mopo_cli.placing.board import Board
+from mopo_cli.report import Report
 from mopo_cli.stages.jobs import hand_out as handing
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
@@ -322,3 +325,17 @@ def test_a_damaged_policy_of_a_job_is_no_seed_of_the_policy(
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     assert mopo(f"{TRAIN} --run {tiny_run} --collect").code == 0
     assert {path.name for path in (tiny_run / "policies/three").iterdir()} == {"seed-0", "seed-2"}
+
+
+def test_the_command_that_carries_out_a_plan_can_have_spaces_in_its_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a plan").mkdir()
+    files = [Path("my logs/one.json"), Path("it's/two.json")]
+    tell_plan(Report(), handing.HandOut(plan=Path("a plan/jobs.txt"), jobs={file: ("", []) for file in files}))
+    command = capfd.readouterr().err.split("Next: ")[1].split(", then")[0].replace("\n", " ")
+    Path("mopo").write_text('#!/bin/sh\nprintf "%s %s\\n" "$1" "$2" >> done\n')
+    Path("mopo").chmod(0o755)
+    subprocess.run(command, shell=True, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert sorted(Path("done").read_text().splitlines()) == sorted(f"job {file}" for file in files)

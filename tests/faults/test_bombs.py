@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mopo_cli.store import columns, machine_memory
+from mopo_cli.store import columns, machine
 from mopo_cli.store.yaml_text import BadYamlError, parse_yaml
 
 CHECK = "fetch-data --check --dataset"
@@ -150,7 +150,7 @@ def test_a_file_for_which_there_is_no_memory_is_refused(
         Path(name).write_text("obs_0,action_0,reward\n" + "0.12345,0.12345,0.12345\n" * rows)
     else:
         parquet.write_table(pa.table(dict.fromkeys(("obs_0", "action_0", "reward"), column)), name)
-    monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 100_000_000)
+    monkeypatch.setattr(machine, "_free_of_machine", lambda: 100_000_000)
     refuses(f"show {name}", 4, "more than half of the 0.1 GB of free memory")
 
 

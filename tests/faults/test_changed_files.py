@@ -38,7 +38,8 @@ def flip(path: Path, place: int) -> None:
 def test_one_bit_is_enough(tiny_run: Path, refuses: Any, name: str, line: str, stage: str) -> None:
     flip(tiny_run / name, -1)
     refuses(line, 5, f"{tiny_run / name} is not what {stage}")
-    refuses(line, 5, f"mopo {stage} --force")
+    refuses(line, 5, f"or make it again: mopo {stage} ")
+    refuses(line, 5, f"--run {tiny_run} --force")
 
 
 def test_a_dataset_with_another_bit(tiny_run: Path, refuses: Any) -> None:

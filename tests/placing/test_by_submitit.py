@@ -441,3 +441,11 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     write_json(record_file(file), {"engine": "local", "id": "1", "batch": "../../..", "devices": "", "at": 1.0})
     with pytest.raises(Exception, match=r"submitted\.json is damaged or was edited: field batch"):
         read_record(file)
+
+
+def test_a_slurm_that_does_not_answer_is_not_waited_for(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cluster / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(slurm, "_ANSWER_SECONDS", 0.2)
+    start = time.monotonic()
+    assert Slurm(Resources(), {})._ask() is None
+    assert time.monotonic() - start < 30

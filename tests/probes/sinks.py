@@ -28,6 +28,7 @@ class Memory:
 
     def log(self, member: str, epochs: Mapping[int, Values]) -> None:
         assert not self.closed
+        print("an epoch")
         self.logged += [(member, epoch, dict(values)) for epoch, values in epochs.items()]
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What the stages open."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.errors import UsageError
-from mopo_cli.stages.common.inputs import open_device, open_recorder
+from mopo_cli.stages.common.inputs import described, open_device, open_recorder
 from mopo_cli.stages.common.options import Options
 
 
@@ -42,3 +43,8 @@ def test_a_graph_does_what_was_recorded_on_the_numbers_that_are_there_then() -> 
         more.fill_(value)
         replay()
     assert (total == 3).all()
+
+
+def test_a_gpu_without_room_does_not_make_a_file_a_damaged_one() -> None:
+    with pytest.raises(torch.OutOfMemoryError), described(Path("policy.safetensors")):
+        raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -14,7 +14,7 @@ from mopo_cli.errors import SettingsError
 from mopo_cli.stages.common import memory
 from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.memory import cells_that_fit, check_memory
-from mopo_cli.store import machine_memory
+from mopo_cli.store import machine
 from mopo_cli.store.run import RunFolder
 
 CPU = torch.device("cpu")
@@ -27,14 +27,14 @@ def by_rows(settings: TrainPolicy) -> dict[str, int]:
 
 
 def test_a_model_that_does_not_fit_is_refused(tiny_run: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 1000)
+    monkeypatch.setattr(machine, "_free_of_machine", lambda: 1000)
     refuses("train-model --config tiny.yaml --threads 1 --force", 3, "0.0 GB free")
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(machine_memory, "_CGROUP", tmp_path)
-    monkeypatch.setattr(machine_memory, "_free_of_machine", lambda: 8 * GB)
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_free_of_machine", lambda: 8 * GB)
     return tmp_path
 
 
@@ -75,13 +75,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
     ],
 )
-def test_the_setting_that_matters_most_is_named(machine: Path, given: dict[str, Any], said: str, hint: str) -> None:
+def test_the_setting_that_matters_most_is_named(cgroup: Path, given: dict[str, Any], said: str, hint: str) -> None:
     with pytest.raises(SettingsError) as caught:
         check_memory(TrainPolicy(**given), by_rows, CPU)
     assert (caught.value.message, caught.value.hint) == (said, hint)
 
 
-def test_what_is_said_to_fit_fits_and_a_little_more_does_not(machine: Path) -> None:
+def test_what_is_said_to_fit_fits_and_a_little_more_does_not(cgroup: Path) -> None:
     def size(batch: int) -> TrainPolicy:
         return TrainPolicy(batch_size=batch, seeds=3)
 
@@ -93,7 +93,7 @@ def test_what_is_said_to_fit_fits_and_a_little_more_does_not(machine: Path) -> N
         check_memory(size(fits * 11 // 10), by_rows, CPU)
 
 
-def test_where_no_setting_matters_none_is_named(machine: Path) -> None:
+def test_where_no_setting_matters_none_is_named(cgroup: Path) -> None:
     needed = {"data": 8 * GB, "pools": GB // 10, "orders": 1}
     for settings in (Rollout(), TrainModel(seeds=2)):
         with pytest.raises(SettingsError) as caught:
@@ -103,7 +103,7 @@ def test_where_no_setting_matters_none_is_named(machine: Path) -> None:
     check_memory(Rollout(), lambda some: {"data": 8 * GB}, CPU)
 
 
-def test_the_schedule_is_not_what_is_named(machine: Path) -> None:
+def test_the_schedule_is_not_what_is_named(cgroup: Path) -> None:
     settings = TrainPolicy(batch_size=300, epochs=10**9, steps_per_epoch=10**9)
 
     def estimate(some: TrainPolicy) -> dict[str, int]:
@@ -114,10 +114,10 @@ def test_the_schedule_is_not_what_is_named(machine: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "refused"), [("4000000000", True), ("max", False), ("5100000000", False)])
-def test_a_containers_limit_counts(machine: Path, limit: str, refused: bool) -> None:
-    (machine / "memory.max").write_text(f"{limit}\n")
-    (machine / "memory.current").write_text("1100000000\n")
-    (machine / "memory.stat").write_text("anon 90000000\ninactive_file 1000000000\nactive_file 10000000\n")
+def test_a_containers_limit_counts(cgroup: Path, limit: str, refused: bool) -> None:
+    (cgroup / "memory.max").write_text(f"{limit}\n")
+    (cgroup / "memory.current").write_text("1100000000\n")
+    (cgroup / "memory.stat").write_text("anon 90000000\ninactive_file 1000000000\nactive_file 10000000\n")
     with pytest.raises(SettingsError, match=r"3\.9 GB free") if refused else nullcontext():
         check_memory(Rollout(), lambda some: {"rows": 4 * GB}, CPU)
 

@@ -383,3 +383,16 @@ def test_a_second_process_on_the_run_is_locked_out() -> None:
         process.kill()
     assert second.returncode == 6
     assert "runs/demo" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("force", "hint"), [(False, "go on from here"), (True, "starts from the beginning")])
+def test_who_is_stopped_learns_what_the_same_command_does_next(run: RunFolder, force: bool, hint: str) -> None:
+    stage(run)
+
+    def stop(at_work: Stage) -> Any:
+        at_work.signal = signal.SIGTERM
+        raise Stopped(at_work.signal)
+
+    with pytest.raises(Stopped) as caught:
+        stage(run, settings={**SETTINGS, "lam": 2.0}, body=stop, force=force)
+    assert caught.value.hint.endswith(hint)

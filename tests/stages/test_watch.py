@@ -211,7 +211,7 @@ def test_what_is_wrong_with_an_environment_is_told_before_training() -> None:
 def test_the_cores_that_training_leaves_free(
     cores: int, threads: int, device: str, members: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_cores", lambda: cores)
+    monkeypatch.setattr(watching, "cpu_count", lambda: cores)
     assert free_processes(Options(threads=threads), torch.device(device), members) == processes
 
 
@@ -219,21 +219,8 @@ def test_the_cores_that_training_leaves_free(
 def test_beside_a_crew_some_evaluate_in_any_case(
     cores: int, crew: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_cores", lambda: cores)
+    monkeypatch.setattr(watching, "cpu_count", lambda: cores)
     assert free_processes(Options(threads=crew), torch.device("cpu"), 9, crew) == processes
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 8), ("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8), ("", 8)]
-)
-def test_a_container_may_have_fewer_cores_than_its_machine(
-    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(watching, "_CPU_QUOTA", tmp_path / "cpu.max")
-    assert watching._cores() == 8
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert watching._cores() == cores
 
 
 TRAIN = "train-policy --config tiny.yaml --threads 1 --name {} --seeds 2 --epochs 6 --steps-per-epoch 25 --force"

@@ -1,6 +1,5 @@
 """Many policies on one dataset: cells that can share a stack train side by side, and each is published when done."""
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from mopo_cli.stages.jobs.finished import Finished
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.documents import CELL, EPOCH, read_document, read_lines
+from mopo_cli.store.machine import total_memory
 from mopo_cli.store.publication import Publication
 
 
@@ -209,7 +209,7 @@ def _groups(cells: list[Cell], opened: OpenWorld) -> Iterator[list[Cell]]:
 def _memory_bytes(opened: OpenWorld) -> int:
     if opened.world.real.is_cuda:
         return int(torch.cuda.mem_get_info(opened.world.real.device)[1])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total_memory()
 
 
 def _train_group(

@@ -65,7 +65,7 @@ def run_export(
     """
     if kind == "onnx":
         require_onnx("mopo export --to onnx", "onnx", "onnxruntime")
-    chosen = _chosen(run, policy)
+    chosen = _chosen(run, policy, kind)
     dataset = dataset_path(run)
     files = describe_files(run, {"dataset": dataset, **{f"policy/{seed}": path for seed, path in chosen.files.items()}})
     check_recorded(run, files)
@@ -89,7 +89,7 @@ def run_export(
     return {"policy": chosen.name, "to": kind, "outputs": outputs, "difference": apart}
 
 
-def _chosen(run: RunFolder, policy: str | None) -> Chosen:
+def _chosen(run: RunFolder, policy: str | None, kind: str) -> Chosen:
     if policy is not None and policy.endswith(".safetensors"):
         path = Path(policy)
         _, header = read_weights(path)
@@ -103,7 +103,7 @@ def _chosen(run: RunFolder, policy: str | None) -> Chosen:
     if name not in trained:
         raise InputError(
             f"The run {run.root} has no policy {name}; it has {', '.join(sorted(trained))}.",
-            hint=f"mopo export {min(trained)}, or the path of a policy.safetensors",
+            hint=f"mopo export {min(trained)} --to {kind}, or the path of a policy.safetensors",
         )
     if not trained[name]:
         raise InputError(f"The policy {name} has no files: all its seeds diverged.", hint=AFTER_DIVERGING)

@@ -32,7 +32,7 @@ from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.documents import Elites, checked, read_document
 from mopo_cli.store.headers import HEADERS
-from mopo_cli.store.lineage import fetch_again, read_lineage
+from mopo_cli.store.lineage import command_again, read_lineage
 from mopo_cli.store.run import RunFolder
 
 # From glibc's malloc.h; a block of _MAPPED_BYTES or more is always mapped separately and returned when freed.
@@ -132,7 +132,7 @@ def dataset_path(run: RunFolder) -> Path:
         raise CorruptError(f"{run.lineage} is damaged or was edited: it records no dataset made by fetch-data.")
     path = run.root / record.outputs["dataset"]["path"]
     if not path.is_file():
-        raise InputError(f"The dataset {path} of the run {run.root} is gone.", hint=fetch_again(run))
+        raise InputError(f"The dataset {path} of the run {run.root} is gone.", hint=command_again(run, "fetch-data"))
     return path
 
 
@@ -246,6 +246,8 @@ def described(path: Path, hint: str = "") -> Iterator[None]:
     """Around code that relies on a file's description of itself: content that does not fit it is a CorruptError."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     # torch raises RuntimeError for shapes that do not fit.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         what = " ".join(repr(error).split())[:300]

@@ -22,7 +22,7 @@ from mopo_cli.stages.common.memory_estimates import Needed, environment_bytes, p
 from mopo_cli.stages.common.open_world import OpenWorld, uncertainty_names
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.watch import free_processes
-from mopo_cli.store.machine_memory import free_memory
+from mopo_cli.store.machine import free_memory
 
 S = TypeVar("S", bound=Settings)
 

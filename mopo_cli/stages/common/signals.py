@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Protocol
 
 from mopo_cli.errors import STOP_SIGNALS, Stopped
+from mopo_cli.stages.common.options import Options
 from mopo_cli.store.run import RunFolder, remember_run
 
 # `timeout` signals the command and then all of its process group, the command again.
@@ -25,6 +26,7 @@ class Stoppable(Signalled, Protocol):
     """A stage at work in a run."""
 
     run: RunFolder
+    options: Options
 
 
 @contextmanager
@@ -34,8 +36,10 @@ def stopped_by_signals(stage: Stoppable) -> Iterator[None]:
         yield
         if stage.signal:
             raise Stopped(stage.signal)
-    except Stopped:
+    except Stopped as stopped:
         remember_run(stage.run)
+        if stage.options.force:
+            stopped.hint = "with --force the same command starts from the beginning"
         raise
 
 

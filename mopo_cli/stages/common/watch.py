@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,13 +24,13 @@ from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import cpu_threads
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
+from mopo_cli.store.machine import cpu_count
 
 # A member in training keeps about so many threads busy: two critics and an actor.
 _THREADS_OF_MEMBER = 3
 _MOST_PROCESSES = 16
 # Ten episodes after every thousand gradient steps take a seventh of the time of these.
 _CREW_PER_PROCESS = 4
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 # A scheduler may send its signals to every process; the imports of what plays take seconds.
 _SERVE = (
     "from mopo_cli.errors import ignore_stop_signals; ignore_stop_signals(); "
@@ -192,16 +191,7 @@ def free_processes(options: Options, device: torch.device, members: int, crew: i
     if os.name != "posix":
         return 0
     busy = min(cpu_threads(options), _THREADS_OF_MEMBER * members) if device.type == "cpu" else 1
-    return min(max(_cores() - busy, -(-crew // _CREW_PER_PROCESS)), _MOST_PROCESSES)
-
-
-def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = _CPU_QUOTA.read_text().split()
-        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores
+    return min(max(cpu_count() - busy, -(-crew // _CREW_PER_PROCESS)), _MOST_PROCESSES)
 
 
 def _start(game: Game) -> Player:

@@ -1,9 +1,28 @@
-"""How much memory the machine has to give."""
+"""What the machine, or the container that this process is in, has to give."""
 
 import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpu_count() -> int:
+    """The CPUs that this process may use, or the whole ones of its container's quota if these are fewer."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cpus
+
+
+def total_memory() -> int:
+    """Bytes of memory of the machine, or of its container if fewer."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int((_CGROUP / "memory.max").read_text()))
+    except (OSError, ValueError):  # "max"
+        return machine
 
 
 def free_memory() -> int | None:
