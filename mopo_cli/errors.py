@@ -54,7 +54,7 @@ class LockedError(MopoError):
 
 
 class DivergedError(MopoError):
-    """Training left the finite numbers."""
+    """Training reached infinity or NaN."""
 
     exit_code = 7
 

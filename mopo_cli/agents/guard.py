@@ -2,7 +2,7 @@
 
 A model's predictions mean nothing in a state outside every plausible range. A terminal there would be worth 0, which is
 a reward wherever returns are negative. So that state counts as MOReL's HALT does (Kidambi et al. 2020): absorbing, with
-the data's least reward at every step for ever, or 0 where that is lower. The row stays terminal, and its reward is
+the data's least reward at every step forever, or 0 where that is lower. The row stays terminal, and its reward is
 
     r + gamma min(0, r_min) / (1 - gamma)
 

@@ -197,7 +197,7 @@ def policy_stack(
     never_ended = torch.zeros(shapes.rows, device=device)
     uncertainty = torch.rand(shapes.rows, rows.uncertainties, device=device)
     packed = rows.pack(observation, action, reward, never_ended, following, uncertainty)
-    last = torch.ones(shapes.rows, dtype=torch.bool, device=device)
+    last = torch.arange(shapes.rows, device=device) == shapes.rows - 1
     world = World(rows, packed, observation, last, never, buffer=packed, how=how)
     if model is not None:
         data = Examples.of(observation, action, reward, following)

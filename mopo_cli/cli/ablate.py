@@ -38,7 +38,7 @@ Rank = Annotated[
     str | None,
     plain_option(
         "--rank",
-        "rank cells without the environment: ope (by the log; by itself where the data name no environment), offline "
+        "rank cells without the environment: ope (by the log; the default where the data name no environment), offline "
         "(by data and model) or combo (its regulariser)",
         "RANKING",
     ),

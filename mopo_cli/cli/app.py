@@ -1,4 +1,8 @@
-"""The ``mopo`` command and all its subcommands, with the help of stages and the options of single algorithms."""
+"""The ``mopo`` command and all its subcommands, with the help of stages and the options of single algorithms.
+
+To add a command: a file here with EXAMPLES and a function under `cli.options.command` that calls what does the work in
+`stages`, and a line below.
+"""
 
 import inspect
 from typing import Annotated, Any
@@ -8,8 +12,9 @@ from typer.core import TyperCommand, TyperOption
 
 from mopo_cli import __version__
 from mopo_cli.cli import ablate, bench, export, export_logs, fetch_data, job, presets, report, run, show, stages
-from mopo_cli.cli.options import ALGORITHMS, metavar, option
+from mopo_cli.cli.options import ALGORITHMS, metavar, setting_parameter
 from mopo_cli.config.fields import written
+from mopo_cli.store.documents import as_key
 
 
 class StageCommand(TyperCommand):
@@ -53,7 +58,7 @@ def _algorithm_options() -> list[inspect.Parameter]:
     for name, by_algorithm in settings_of_all().items():
         kind, field = next(iter(by_algorithm.values()))
         defaults = "; ".join(_default_and_source(field, algorithm) for algorithm, (_, field) in by_algorithm.items())
-        options.append(option(name, f"{field.description} ({defaults})", metavar(kind), ALGORITHMS))
+        options.append(setting_parameter(name, f"{field.description} ({defaults})", metavar(kind), ALGORITHMS))
     return options
 
 
@@ -75,25 +80,31 @@ def _examples(lines: tuple[str, ...]) -> str:
     return "\n".join(("Examples:", *(f"  {line}" for line in lines)))
 
 
-STAGES = "The seven stages"
-WHOLE = "Runs, results and settings"
+_STAGES_PANEL = "The seven stages"
+_RUNS_PANEL = "Runs, results and settings"
 
-app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=WHOLE)(run.run)
-app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=WHOLE)(show.show)
-app.command("report", epilog=_examples(report.EXAMPLES), rich_help_panel=WHOLE)(report.report)
-app.command("export", epilog=_examples(export.EXAMPLES), rich_help_panel=WHOLE)(export.export)
-app.command("export-logs", epilog=_examples(export_logs.EXAMPLES), rich_help_panel=WHOLE)(export_logs.export_logs)
-app.command("job", epilog=_examples(job.EXAMPLES), rich_help_panel=WHOLE)(job.job)
-app.command("bench", epilog=_examples(bench.EXAMPLES), rich_help_panel=WHOLE)(bench.bench)
-app.add_typer(presets.app, name="presets", rich_help_panel=WHOLE)
-examples = {"fetch-data": fetch_data.EXAMPLES, **stages.EXAMPLES, "ablate": ablate.EXAMPLES}
-for function in (
-    fetch_data.fetch_data,
-    *(stages.train_model, stages.select_elites, stages.rollout, stages.train_policy, stages.evaluate),
-    ablate.ablate,
-):
-    name = function.__name__.replace("_", "-")
-    app.command(name, cls=StageCommand, epilog=_examples(examples[name]), rich_help_panel=STAGES)(function)
+app.command("run", epilog=_examples(run.EXAMPLES), rich_help_panel=_RUNS_PANEL)(run.run)
+app.command("show", epilog=_examples(show.EXAMPLES), rich_help_panel=_RUNS_PANEL)(show.show)
+app.command("report", epilog=_examples(report.EXAMPLES), rich_help_panel=_RUNS_PANEL)(report.report)
+app.command("export", epilog=_examples(export.EXAMPLES), rich_help_panel=_RUNS_PANEL)(export.export)
+app.command("export-logs", epilog=_examples(export_logs.EXAMPLES), rich_help_panel=_RUNS_PANEL)(export_logs.export_logs)
+app.command("job", epilog=_examples(job.EXAMPLES), rich_help_panel=_RUNS_PANEL)(job.job)
+app.command("bench", epilog=_examples(bench.EXAMPLES), rich_help_panel=_RUNS_PANEL)(bench.bench)
+app.add_typer(presets.app, name="presets", rich_help_panel=_RUNS_PANEL)
+
+
+def _add_stages() -> None:
+    examples = {"fetch-data": fetch_data.EXAMPLES, **stages.EXAMPLES, "ablate": ablate.EXAMPLES}
+    for function in (
+        fetch_data.fetch_data,
+        *(stages.train_model, stages.select_elites, stages.rollout, stages.train_policy, stages.evaluate),
+        ablate.ablate,
+    ):
+        name = as_key(function.__name__)
+        app.command(name, cls=StageCommand, epilog=_examples(examples[name]), rich_help_panel=_STAGES_PANEL)(function)
+
+
+_add_stages()
 
 
 def _print_version(value: bool) -> None:

@@ -14,7 +14,6 @@ from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.report import Report
 from mopo_cli.stages.common.options import Options
 from mopo_cli.store.atomic import sha256_file
 from mopo_cli.store.lineage import StageRecord, read_lineage
@@ -68,7 +67,7 @@ class Context:
         else:
             settings = FetchData(**record.settings)
             options = replace(self.call.options, origins=record.extra.get("origins", {}))
-        run_fetch_data(self.run, settings, options, self._without_hints())
+        run_fetch_data(self.run, settings, options, self.call.report.without_hints())
 
     def select_elites_if_missing(self, method: str | None = None) -> None:
         """Runs select-elites, as ``method`` has it, when the run's model has no elites yet."""
@@ -76,11 +75,7 @@ class Context:
 
         if "select-elites" not in read_lineage(self.run):
             settings, options = settle(self.call, SelectElites, self.dataset, self.preset, method=method)
-            run_select_elites(self.run, settings, options, self._without_hints())
-
-    def _without_hints(self) -> Report:
-        """For a stage that another one needs first: its hint on what to run next would mislead."""
-        return Report(self.call.report.mode, hints=False)
+            run_select_elites(self.run, settings, options, self.call.report.without_hints())
 
     def _same_run(self) -> str:
         if self.call.run:

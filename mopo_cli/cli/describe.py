@@ -11,7 +11,7 @@ from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.atomic import read_json, sha256_file
 from mopo_cli.store.files import check_file
 from mopo_cli.store.lineage import StageRecord, read_lineage
-from mopo_cli.store.run import DATA_FILES, RunFolder, data_ending
+from mopo_cli.store.run import DATA_FILES, RunFolder, check_run, data_ending
 
 if TYPE_CHECKING:
     from mopo_cli.data.transitions import DatasetInfo, Transitions
@@ -84,8 +84,7 @@ def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] 
 
 def _run_folder(path: Path) -> dict[str, Any]:
     run = RunFolder(path)
-    if not run.lineage.exists():
-        raise InputError(f"{path} is not a run folder: it holds no run.json.", hint="mopo run quickstart")
+    check_run(run)
     stages = [_stage(key, record) for key, record in read_lineage(run).items()]
     order = list(STAGES)
     stages.sort(key=lambda stage: (stage["finished"], order.index(stage["stage"].split("/")[0])))

@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from mopo_cli.cli.options import Call, flag
+from mopo_cli.cli.options import Call, option_parameter
 from mopo_cli.errors import UsageError
 from mopo_cli.report import Report
 
@@ -22,11 +22,11 @@ _HELP = "--help-all lists the options for other machines"
 _ENGINES = ("local", "slurm", "ray", "ray://HOST:PORT")
 
 OPTIONS = (
-    flag("on", str | None, f"who trains: {', '.join(_ENGINES)}", "ENGINE", panel=_PANEL),
-    flag("plan", Path | None, "only write a list of commands, one per job", "FILE", panel=_PANEL),
-    flag("collect", bool, "only take over what jobs have finished", default=False, panel=_PANEL),
-    flag("cpus_per_job", int | None, _CPUS, "INT", panel=_PANEL, hidden=True),
-    flag(
+    option_parameter("on", str | None, f"who trains: {', '.join(_ENGINES)}", "ENGINE", panel=_PANEL),
+    option_parameter("plan", Path | None, "only write a list of commands, one per job", "FILE", panel=_PANEL),
+    option_parameter("collect", bool, "only take over what jobs have finished", default=False, panel=_PANEL),
+    option_parameter("cpus_per_job", int | None, _CPUS, "INT", panel=_PANEL, hidden=True),
+    option_parameter(
         "gpus_per_job",
         float | None,
         "GPUs of a job, or a share of one (default: 1 if this machine has a GPU)",
@@ -34,8 +34,8 @@ OPTIONS = (
         panel=_PANEL,
         hidden=True,
     ),
-    flag("cells_per_job", int | None, _CELLS, "INT", panel=_PANEL, hidden=True),
-    flag("slurm", list[str] | None, _SBATCH, "KEY=VALUE", panel=_PANEL, hidden=True),
+    option_parameter("cells_per_job", int | None, _CELLS, "INT", panel=_PANEL, hidden=True),
+    option_parameter("slurm", list[str] | None, _SBATCH, "KEY=VALUE", panel=_PANEL, hidden=True),
 )
 
 

@@ -37,10 +37,8 @@ Output = Annotated[
 Ensemble = Annotated[bool, plain_option("--ensemble", "one file for all seeds: their mean action")]
 Force = Annotated[bool, plain_option("--force", "write over a file that is there")]
 
-_NOT_USED = ("preset", "method", "config", "device", "threads", "engine", "products", "log", "force", "allow_mismatch")
 
-
-@command(without=_NOT_USED)
+@command(execution=("run", "dataset", "json"))
 def export(
     call: Call,
     policy: Policy = None,

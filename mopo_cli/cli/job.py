@@ -15,15 +15,14 @@ EXAMPLES = (
 
 File = Annotated[Path, typer.Argument(help="job file, as mopo ablate --plan writes it", metavar="FILE.json")]
 
-_LEFT_OUT = ("dataset", "preset", "method", "config", "device", "threads", "engine", "products", "allow_mismatch")
 
-
-@command(without=_LEFT_OUT)
+@command(execution=("run", "log", "force", "json"))
 def job(call: Call, file: File) -> None:
     """Carry out one job of a study (see ablate --plan), in any folder; takes up what was interrupted there."""
+    from mopo_cli.placing.engine import job_folder
     from mopo_cli.stages.common.published_policies import raise_if_diverged
     from mopo_cli.stages.jobs.carry_out import run_job
-    from mopo_cli.stages.jobs.job import job_folder, read_job
+    from mopo_cli.stages.jobs.job import read_job
 
     description = read_job(file)
     run = named_run(call.run or job_folder(file))

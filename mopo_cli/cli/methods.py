@@ -11,6 +11,7 @@ from mopo_cli.config.ablation import method_demands
 from mopo_cli.config.schema import Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError
 from mopo_cli.report import Report
+from mopo_cli.store.documents import as_key
 from mopo_cli.store.lineage import read_lineage, record_stage
 from mopo_cli.store.run import RunFolder
 
@@ -37,7 +38,7 @@ def unmet_demands(context: Context, settings: TrainPolicy) -> Demands:
 def refuse_other_model(context: Context, settings: TrainPolicy) -> None:
     """Raises InputError, naming the command to run, if the run's model is not as the method requires."""
     for stage, values in unmet_demands(context, settings).items():
-        required = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items())
+        required = ", ".join(f"{as_key(name)} {value}" for name, value in values.items())
         raise InputError(
             f"The method {settings.method} needs {required}, but the {stage} of {context.run.root} has other settings.",
             hint=f"mopo {stage} --method {settings.method}",
@@ -96,7 +97,7 @@ def ablate_by_model(
     """
     from mopo_cli.stages.ablate import run_ablate
 
-    quiet = Report(report.mode, hints=False)
+    quiet = report.without_hints()
     in_this_run: list[TrainPolicy] = []
     in_variants: dict[str, tuple[RunFolder, bool, list[TrainPolicy]]] = {}
     for cell in cells:

@@ -17,7 +17,7 @@ from mopo_cli.nets.libraries import LIBRARIES
 from mopo_cli.report import Report
 from mopo_cli.report.metrics import SINKS, check_sinks
 from mopo_cli.stages.common.options import Options
-from mopo_cli.store.documents import RENAMED
+from mopo_cli.store.documents import RENAMED, as_flag
 
 _MOST_THREADS = 4096  # more than any machine has CPUs for
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -82,7 +82,7 @@ def plain_option(flag: str, help: str, metavar: str = "", panel: str | None = No
     return typer.Option(flag, help=help, metavar=metavar, show_default=False, rich_help_panel=panel, hidden=hidden)
 
 
-def flag(
+def option_parameter(
     name: str,
     kind: Any,
     help: str,
@@ -92,11 +92,9 @@ def flag(
     hidden: bool = False,
 ) -> inspect.Parameter:
     """A `plain_option` as a parameter."""
-    annotation = Annotated[kind, plain_option("--" + name.replace("_", "-"), help, metavar, panel, hidden)]
+    annotation = Annotated[kind, plain_option(as_flag(name), help, metavar, panel, hidden)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-
-Json = Annotated[bool, plain_option("--json", "print only one JSON object on stdout")]
 
 ENGINES = ("auto", "eager", "cudagraph", "compile")
 PRODUCTS = ("auto", *LIBRARIES)
@@ -109,19 +107,19 @@ _HELP_ALL = "all settings; or mopo presets settings [METHOD]"
 EXECUTION: dict[str, inspect.Parameter] = {
     parameter.name: parameter
     for parameter in (
-        flag("run", Path | None, _RUN_HELP, "PATH"),
-        flag("dataset", str | None, "data set whose run to use", "NAME"),
-        flag("preset", str | None, "preset of settings (default: the data set's)", "NAME"),
-        flag("method", str | None, "method of a paper (mopo presets methods)", "NAME"),
-        flag("config", Path | None, "YAML file of settings: overrides the preset", "FILE"),
-        flag("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
-        flag("threads", int | None, "CPU threads (default: chosen by torch)", "INT"),
-        flag("engine", str, _ENGINE_HELP, "ENGINE", "auto"),
-        flag("products", str, _PRODUCTS_HELP, "LIBRARY", "auto"),
-        flag("log", list[str] | None, _LOG_HELP, "A,B,..."),
-        flag("force", bool, "redo the stage even if it is up to date", default=False),
-        flag("allow_mismatch", bool, "use inputs made from other data (warns)", default=False),
-        flag("json", bool, "print only one JSON object on stdout", default=False),
+        option_parameter("run", Path | None, _RUN_HELP, "PATH"),
+        option_parameter("dataset", str | None, "data set whose run to use", "NAME"),
+        option_parameter("preset", str | None, "preset of settings (default: the data set's)", "NAME"),
+        option_parameter("method", str | None, "method of a paper (mopo presets methods)", "NAME"),
+        option_parameter("config", Path | None, "YAML file of settings: overrides the preset", "FILE"),
+        option_parameter("device", str, "auto, cpu, cuda, cuda:1, ... (default auto)", "DEVICE", "auto"),
+        option_parameter("threads", int | None, "CPU threads (default: chosen by torch)", "INT"),
+        option_parameter("engine", str, _ENGINE_HELP, "ENGINE", "auto"),
+        option_parameter("products", str, _PRODUCTS_HELP, "LIBRARY", "auto"),
+        option_parameter("log", list[str] | None, _LOG_HELP, "A,B,..."),
+        option_parameter("force", bool, "redo the stage even if it is up to date", default=False),
+        option_parameter("allow_mismatch", bool, "use inputs made from other data (warns)", default=False),
+        option_parameter("json", bool, "print only one JSON object on stdout", default=False),
     )
 }
 
@@ -130,21 +128,22 @@ def command(
     stage: type[Settings] | None = None,
     *,
     only: tuple[str, ...] = (),
+    execution: tuple[str, ...] = tuple(EXECUTION),
     without: tuple[str, ...] = (),
     more: tuple[inspect.Parameter, ...] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a function of a ``Call`` the signature Typer reads: an option per setting of ``stage``.
 
-    ``only`` names the settings to offer, empty for all; ``without`` the execution options to leave out; ``more`` are
-    options that several commands share, whose values are in `Call.more`. The function's own parameters but the first
-    (its ``Call``) come before them.
+    ``only`` names the settings to offer, empty for all; ``execution`` the execution options to offer, but for those in
+    ``without``; ``more`` are options that several commands share, whose values are in `Call.more`. The function's
+    parameters but the first (its ``Call``) come before them.
     """
     names = in_order(only or (stage.model_fields if stage else ()))
     settings = [_setting_option(stage, name) for name in names if stage]
     renamed = {old: name for old, name in RENAMED.get(stage_name(stage), {}).items() if name in names} if stage else {}
-    settings += [option(old, "", "", hidden=True) for old in renamed]
-    help_all = [flag("help_all", bool, _HELP_ALL, default=False, panel=None)]
-    execution = [parameter for name, parameter in EXECUTION.items() if name not in {*without, *names}]
+    settings += [setting_parameter(old, "", "", hidden=True) for old in renamed]
+    help_all = [option_parameter("help_all", bool, _HELP_ALL, default=False, panel=None)]
+    offered = [EXECUTION[name] for name in execution if name not in {*without, *names}]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         extra = list(inspect.signature(function).parameters.values())[1:]
@@ -159,7 +158,7 @@ def command(
             function(call, **arguments)
 
         has_hidden = any(place(name)[1] for name in names)
-        parameters = [*extra, *more, *(help_all if has_hidden else []), *settings, *execution]
+        parameters = [*extra, *more, *(help_all if has_hidden else []), *settings, *offered]
         signature = inspect.Signature(
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
@@ -195,26 +194,28 @@ def _setting_option(stage: type[Settings], name: str) -> inspect.Parameter:
         str(extra.get("source") or "") if isinstance(extra, dict) else "",
     )
     panel, hidden = place(name)
-    return option(name, f"{info.description} ({'; '.join(filter(None, about))})", shown, panel, hidden)
+    return setting_parameter(name, f"{info.description} ({'; '.join(filter(None, about))})", shown, panel, hidden)
 
 
 def _rename(call: Call, renamed: dict[str, str]) -> None:
     """Let flags that have an old name count under the new one, and say so."""
     for old, name in renamed.items():
         if old in call.flags:
-            before, now = (f"--{each.replace('_', '-')}" for each in (old, name))
+            before, now = (as_flag(each) for each in (old, name))
             if name in call.flags:
                 raise UsageError(f"{before} and {now} are the same setting.", hint=f"leave {before} out")
             call.flags[name] = call.flags.pop(old)
             call.report.say(f"{before} is called {now} now.")
 
 
-def option(name: str, help: str, metavar: str, panel: str = _OTHER, hidden: bool = False) -> inspect.Parameter:
+def setting_parameter(
+    name: str, help: str, metavar: str, panel: str = _OTHER, hidden: bool = False
+) -> inspect.Parameter:
     """A setting as a parameter. Its value arrives as text: the schema, not Typer, parses and checks it.
 
     One of named values may be repeated.
     """
-    flag = typer.Option("--" + name.replace("_", "-"), help=help, metavar=metavar, rich_help_panel=panel, hidden=hidden)
+    flag = typer.Option(as_flag(name), help=help, metavar=metavar, rich_help_panel=panel, hidden=hidden)
     kind: Any = list[str] | None if metavar == _METAVARS[dict] else str | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, flag])
 

@@ -20,6 +20,7 @@ from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import UsageError
 from mopo_cli.evaluation.published import family
+from mopo_cli.store.documents import as_key
 from mopo_cli.store.run import dataset_slug, named_run
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _differences(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
         for name in sorted(set(type(now).model_fields) - left_out):
             value, without = getattr(now, name), getattr(plain, name)
             if value != without:
-                yield stage_name(type(now)), name.replace("_", "-"), written(value), written(without)
+                yield stage_name(type(now)), as_key(name), written(value), written(without)
 
 
 def _one_model(plans: list[Plan]) -> list[str]:

@@ -20,6 +20,7 @@ from mopo_cli.errors import (
     UsageError,
 )
 from mopo_cli.report import Report
+from mopo_cli.store.documents import as_flag
 from mopo_cli.store.run import current_run_kept, dataset_slug
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def paper_table(
         for place, plan in enumerate(plans, start=1):
             call.report.say(f"\n{place}/{len(plans)} {plan.part.dataset}")
             with current_run_kept():
-                failures += _train(plan, table, Report(call.report.mode, hints=False), hand_out)
+                failures += _train(plan, table, call.report.without_hints(), hand_out)
             end = place == len(plans) and not (hand_out and hand_out.jobs)
             result = publish_paper_table(root, table, table_lines(table, parts), remarks, call.report if end else None)
         return result, failures
@@ -98,7 +99,7 @@ def _refuse(call: Call, table: PaperTable, datasets: str | None, env: str | None
         if flag in call.flags:
             raise UsageError(f"--table sets what is compared: leave out --{flag}; --only A,B chooses rows.")
     if fixed := {name for row in table.rows for name in row.settings} & set(call.flags):
-        raise UsageError(f"--{min(fixed).replace('_', '-')} is set by the rows of {table.name}: leave it out.")
+        raise UsageError(f"{as_flag(min(fixed))} is set by the rows of {table.name}: leave it out.")
     if env and not any(parse_dataset(word.strip()).path for word in (datasets or "").split(",") if word):
         raise UsageError("--env is for data files only: add --datasets ./file.h5.")
 

@@ -5,15 +5,15 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from mopo_cli.cli.options import Json
+from mopo_cli.cli.options import Call, command
 from mopo_cli.config.fields import written
 from mopo_cli.config.learners import settings_of_all
 from mopo_cli.config.paper_tables import load_table
 from mopo_cli.config.presets import load_method, load_preset, names_of, preset_names, preset_text, summary, text_of
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import STAGES, PolicyTraining
-from mopo_cli.report import Report
 from mopo_cli.report.tables import columns
+from mopo_cli.store.documents import as_key
 
 Row = dict[str, Any]
 
@@ -23,45 +23,50 @@ app = typer.Typer(help="Show the settings that come with mopo, for data sets and
 
 
 @app.command("ls", epilog="Example: mopo presets ls")
-def list_presets(json: Json = False) -> None:
+@command(execution=("json",))
+def list_presets(call: Call) -> None:
     """List the presets."""
-    _list("presets", {name: summary(preset_text(name)) for name in preset_names()}, json)
+    _list("presets", {name: summary(preset_text(name)) for name in preset_names()}, call)
 
 
 @app.command("methods", epilog="Example: mopo presets methods")
-def list_methods(json: Json = False) -> None:
+@command(execution=("json",))
+def list_methods(call: Call) -> None:
     """List the methods of the papers, for --method."""
-    _list("methods", {name: summary(text_of("method", name)) for name in names_of("method")}, json)
+    _list("methods", {name: summary(text_of("method", name)) for name in names_of("method")}, call)
 
 
 @app.command("tables", epilog="Example: mopo presets tables")
-def list_tables(json: Json = False) -> None:
+@command(execution=("json",))
+def list_tables(call: Call) -> None:
     """List the tables of the papers, for mopo ablate --table."""
-    _list("tables", {name: summary(text_of("table", name)) for name in names_of("table")}, json)
+    _list("tables", {name: summary(text_of("table", name)) for name in names_of("table")}, call)
 
 
-def _list(title: str, summaries: dict[str, str], json: bool) -> None:
-    Report("json" if json else "human").result({title: summaries}, "\n".join(columns(list(summaries.items()))))
+def _list(title: str, summaries: dict[str, str], call: Call) -> None:
+    call.report.result({title: summaries}, "\n".join(columns(list(summaries.items()))))
 
 
 @app.command("settings", epilog="Examples: mopo presets settings; mopo presets settings mopo")
+@command(execution=("json",))
 def list_settings(
+    call: Call,
     method: Annotated[
         str | None,
         typer.Argument(metavar="[METHOD]", help="a name from mopo presets methods", show_default=False),
     ] = None,
-    json: Json = False,
 ) -> None:
     """List every setting with its default and source; with METHOD also its value in that method."""
     rows = _method_rows(method) if method else _setting_rows()
     names = ("setting", *(("value", "from") if method else ()), "default", "source")
-    Report("json" if json else "human").result({"method": method, "settings": rows}, _setting_text(rows, names))
+    call.report.result({"method": method, "settings": rows}, _setting_text(rows, names))
 
 
 @app.command("show", epilog="Example: mopo presets show quickstart > mine.yaml")
+@command(execution=("json",))
 def show_preset(
+    call: Call,
     name: Annotated[str, typer.Argument(metavar="NAME", help="a name from mopo presets ls, methods or tables")],
-    json: Json = False,
 ) -> None:
     """Print the YAML of a preset, method or table; edit it and use it with --config."""
     settings: dict[str, Any]
@@ -71,7 +76,7 @@ def show_preset(
         text, settings = text_of("table", name), load_table(name).model_dump(mode="json")
     else:
         text, settings = preset_text(name), load_preset(name)
-    Report("json" if json else "human").result({"name": name, "settings": settings}, text.rstrip())
+    call.report.result({"name": name, "settings": settings}, text.rstrip())
 
 
 def _method_rows(method: str) -> list[Row]:
@@ -110,7 +115,7 @@ def _row(stage: str, name: str, field: FieldInfo, value: Any = None, origin: str
     extra = field.json_schema_extra
     return {
         "stage": stage,
-        "setting": name.replace("_", "-"),
+        "setting": as_key(name),
         "value": default if origin == "default" else written(value),
         "from": origin,
         "default": default,

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mopo_cli.cli.options import Json, plain_option
+from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.errors import UsageError
-from mopo_cli.report import Report
 from mopo_cli.store.files import expand
 from mopo_cli.store.run import named_run
 
@@ -17,7 +16,9 @@ EXAMPLES = (
 )
 
 
+@command(execution=("json",))
 def report(
+    call: Call,
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder")],
     output: Annotated[
         Path | None,
@@ -26,7 +27,6 @@ def report(
         ),
     ] = None,
     force: Annotated[bool, plain_option("--force", "write over a file that mopo report did not make")] = False,
-    json: Json = False,
 ) -> None:
     """Write one HTML page about a run: its data, model, training, policies and settings, to read or to send."""
     if output is not None and output.suffix.lower() != ".html":
@@ -35,4 +35,4 @@ def report(
     from mopo_cli.stages.analysis.report_page import run_report
 
     result = run_report(folder, output, force=force)
-    Report("json" if json else "human").result(result, f"Written: {result['path']}")
+    call.report.result(result, f"Written: {result['path']}")

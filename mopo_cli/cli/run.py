@@ -75,7 +75,7 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
     flags = call.flags if context.preset else {"dataset": name, **call.flags}
     fetch_data = context.settle(FetchData, flags)
     train_policy = context.settle(TrainPolicy, {"method": call.method} if call.method else {})
-    evaluate, options = context.settle(Evaluate)
+    evaluate, evaluate_options = context.settle(Evaluate)
     if evaluate.policy is None:
         evaluate = evaluate.model_copy(update={"policy": train_policy[0].policy_name()})
     # All settings are resolved first, so that a fault is reported before hours of work.
@@ -85,18 +85,18 @@ def _run_stages(context: Context, name: str) -> dict[str, dict[str, Any]]:
         ("select-elites", run_select_elites, context.settle(SelectElites)),
         ("rollout", run_rollout, context.settle(Rollout)),
         ("train-policy", run_train_policy, train_policy),
-        ("evaluate", run_evaluate, (evaluate, options)),
+        ("evaluate", run_evaluate, (evaluate, evaluate_options)),
     ]
     unused = _unused_stages(context, train_policy[0])
     stages = [stage for stage in stages if stage[0] not in unused]
-    report = Report(call.report.mode, hints=False)
+    report = call.report.without_hints()
     results = {}
     for number, (stage, run_stage, (settings, options)) in enumerate(stages, start=1):
         report.say(f"\n{number}/{len(stages)} {stage}")
         results[stage] = run_stage(context.run, settings, options, report)
         raise_if_diverged(results[stage])
     if can_judge(results["evaluate"]):
-        _without_environment(context.run, evaluate, stages[-1][2][1], report, results)
+        _without_environment(context.run, evaluate, evaluate_options, report, results)
     return results
 
 

@@ -9,7 +9,7 @@ import typer
 
 from mopo_cli.cli.context import fetched
 from mopo_cli.cli.describe import RUN, describe, open_dataset
-from mopo_cli.cli.options import Json, plain_option
+from mopo_cli.cli.options import Call, command, plain_option
 from mopo_cli.config.fields import written
 from mopo_cli.data.registry import parse_dataset
 from mopo_cli.errors import CorruptError, InputError, UsageError
@@ -17,7 +17,7 @@ from mopo_cli.report import Report
 from mopo_cli.report.console import format_value
 from mopo_cli.report.dataset import recipe_text, statistics_text, with_names, wrap
 from mopo_cli.report.tables import columns
-from mopo_cli.store.documents import CachedDataset, read_document
+from mopo_cli.store.documents import CachedDataset, as_key, read_document
 from mopo_cli.store.files import expand
 from mopo_cli.store.run import cache_dir, dataset_slug, resolve_run
 
@@ -31,18 +31,19 @@ EXAMPLES = (
 )
 
 
+@command(execution=("json",))
 def show(
+    call: Call,
     path: Annotated[
         str,
         typer.Argument(metavar="PATH|DATASET", help="a run folder, a file made by mopo, or a data set (name or file)"),
     ],
     plot: Annotated[Path | None, plain_option("--plot", "draw the data set to this file", "FILE.png")] = None,
-    json: Json = False,
 ) -> None:
     """Show what a run folder, file or data set is, how it was made, and statistics of its data."""
     if plot is not None and plot.suffix.lower() != ".png":
         raise UsageError(f"--plot {plot} must end in .png.")
-    report = Report("json" if json else "human")
+    report = call.report
     described = describe(find(path, report))
     picture = shown = None
     if dataset := open_dataset(described):
@@ -105,10 +106,7 @@ def _stage_lines(stage: dict[str, Any]) -> list[str]:
     for title in ("inputs", "outputs"):
         for role, file in stage[title].items():
             lines.append(f"  {title[:-1]} {role}: {file['path']} (sha256 {file['sha256'][:12]})")
-    rows = [
-        (name.replace("_", "-"), written(value), stage["origins"].get(name, ""))
-        for name, value in stage["settings"].items()
-    ]
+    rows = [(as_key(name), written(value), stage["origins"].get(name, "")) for name, value in stage["settings"].items()]
     lines += columns(rows, indent="  ")
     return lines
 

@@ -16,6 +16,7 @@ from mopo_cli.config.presets import find_preset, load_method, load_preset, sugge
 from mopo_cli.config.resolve import INHERITED, read_config, refuse_contradiction
 from mopo_cli.config.schema import STAGES, Ablate, Imagination, PolicyTraining, TrainPolicy
 from mopo_cli.errors import SettingsError, UsageError
+from mopo_cli.store.documents import as_flag, as_key
 
 MOST_CELLS = 10_000
 """More would train for years; each cell needs a folder and is compared with all others."""
@@ -67,23 +68,23 @@ def check_grid(settings: Ablate, origins: dict[str, str]) -> None:
     for name, values in settings.grid.items():
         if name not in TrainPolicy.model_fields and not algorithms_with(name):
             names = {*TrainPolicy.model_fields, *settings_of_all()}
-            close = suggestion(_key(name), sorted(map(_key, names)))
-            raise UsageError(f"--grid: unknown setting {_key(name)!r}{close}.", hint="mopo train-policy --help-all")
+            close = suggestion(as_key(name), sorted(map(as_key, names)))
+            raise UsageError(f"--grid: unknown setting {as_key(name)!r}{close}.", hint="mopo train-policy --help-all")
         if name in _NO_AXIS:
-            raise UsageError(f"--grid cannot have {_key(name)}: {_NO_AXIS[name]}.", hint="mopo ablate --help")
+            raise UsageError(f"--grid cannot have {as_key(name)}: {_NO_AXIS[name]}.", hint="mopo ablate --help")
         if origins.get(name) == "flag":
-            raise UsageError(f"--{_key(name)} is an axis of --grid too: set it only once.")
+            raise UsageError(f"{as_flag(name)} is an axis of --grid too: set it only once.")
         for value in values:
             check_flags(TrainPolicy, {name: value}, "--grid ")
         if len({word(value) for value in values}) < len(values):
-            raise UsageError(f"--grid {_key(name)} has a value twice.")
+            raise UsageError(f"--grid {as_key(name)} has a value twice.")
     lists = ("method", *({"lam", "h"} & set_for_all(origins))) if settings.method else ("penalty", "lam", "h")
     axes = {name: getattr(settings, name) for name in lists} | settings.grid
     if (count := prod(map(len, axes.values()))) > MOST_CELLS:
         longest = max(axes, key=lambda name: len(axes[name]))
         raise SettingsError(
             f"The grid has {count:,} cells, but at most {MOST_CELLS:,} can be compared.",
-            hint=f"use fewer values of {_key(longest)}: it has {len(axes[longest]):,}",
+            hint=f"use fewer values of {as_key(longest)}: it has {len(axes[longest]):,}",
         )
 
 
@@ -179,7 +180,7 @@ def _refuse_idle_axes(settings: Ablate, points: list[Point], compared: str) -> N
             reason = f"it is a setting of {' and '.join(algorithms)}" if algorithms else "it has no effect there"
             if name in _FOR_MODEL_ROWS:
                 reason = "it applies to model rows only"
-            raise UsageError(f"--grid {_key(name)} does not apply to {compared}: {reason}.", hint=_METHODS)
+            raise UsageError(f"--grid {as_key(name)} does not apply to {compared}: {reason}.", hint=_METHODS)
 
 
 def _refuse_idle_lists(settings: Ablate, by_user: set[str], cells: list[TrainPolicy]) -> None:
@@ -193,10 +194,6 @@ def _refuse_idle_lists(settings: Ablate, by_user: set[str], cells: list[TrainPol
 
 def _named(settings: TrainPolicy, point: Point) -> TrainPolicy:
     return settings.model_copy(update={"name": named_after(settings, point) if point else None})
-
-
-def _key(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def method_demands(

@@ -11,6 +11,7 @@ from mopo_cli.config.learners import algorithms_with, fitting
 from mopo_cli.config.presets import Sections, suggestion
 from mopo_cli.config.schema import STAGES
 from mopo_cli.errors import SettingsError, UsageError
+from mopo_cli.store.documents import as_flag, as_key
 
 S = TypeVar("S", bound=Settings)
 
@@ -54,21 +55,18 @@ def build(
         others, algorithm = " and ".join(algorithms_with(name)), values.get("algorithm", "sac")
         fault = f"a setting of {others}, not of the algorithm {algorithm}."
         if name in flags:
-            raise UsageError(f"{flag(name)} is {fault}", hint=hint)
-        raise SettingsError(f"{(origins or {}).get(name, 'A file')} sets {name.replace('_', '-')}, {fault}", hint=hint)
+            raise UsageError(f"{as_flag(name)} is {fault}", hint=hint)
+        raise SettingsError(f"{(origins or {}).get(name, 'A file')} sets {as_key(name)}, {fault}", hint=hint)
     try:
         return stage(**values)
     except ValidationError as error:
         missing = [str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "missing"]
         if missing:
-            raise UsageError(f"{flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help-all") from None
+            raise UsageError(
+                f"{as_flag(missing[0])} is missing.", hint=f"mopo {stage_name(stage)} --help-all"
+            ) from None
         sentence = _sentence("", [_describe(stage, fault) for fault in error.errors()])
         raise (UsageError if flags else SettingsError)(sentence) from None
-
-
-def flag(name: str) -> str:
-    """A setting as a flag: ``--real-ratio``."""
-    return "--" + name.replace("_", "-")
 
 
 def _faults(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
@@ -83,9 +81,9 @@ def _faults(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
 def _describe(model: type[Settings], fault: Any) -> str:
     if not fault["loc"]:
         return str(fault["msg"]).removeprefix("Value error, ")
-    key = str(fault["loc"][0]).replace("_", "-")
+    key = as_key(str(fault["loc"][0]))
     if fault["type"] == "extra_forbidden":
-        names = [field.replace("_", "-") for field in model.model_fields]
+        names = [as_key(field) for field in model.model_fields]
         return f"unknown key {key!r}{suggestion(key, names)}"
     value = short_repr(fault["input"])
     if fault["type"] == "value_error":

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from mopo_cli.agents.algorithms import NAMES as ALGORITHMS
 from mopo_cli.dynamics.penalties import ORACLE, PENALTIES
-from mopo_cli.store.documents import present_names
+from mopo_cli.store.documents import as_key, present_names
 
 if TYPE_CHECKING:
     Penalty = str
@@ -57,7 +57,7 @@ def parse_axes(value: Any) -> Any:
         if not (field and equals and values.strip()):
             raise ValueError("must be NAME=V1,V2,...")
         if field in axes:
-            raise ValueError(f"must not have {field.replace('_', '-')} twice")
+            raise ValueError(f"must not have {as_key(field)} twice")
         axes[field] = _axis_values(values)
     return present_names("train-policy", axes)
 
@@ -113,7 +113,7 @@ def word(value: Any) -> str:
 def written(value: Any) -> str:
     """A setting's value as one writes it on the command line, every digit of a number."""
     if isinstance(value, dict):
-        value = [f"{name.replace('_', '-')}={written(values)}" for name, values in value.items()]
+        value = [f"{as_key(name)}={written(values)}" for name, values in value.items()]
     if isinstance(value, tuple | list):
         return ",".join(map(written, value)) or "none"
     return word(value) if isinstance(value, float) else "none" if value is None else str(value)
@@ -122,7 +122,7 @@ def written(value: Any) -> str:
 def mark(name: str, values: Sequence[Any]) -> str:
     """Values of a setting as the end of a name: ``_real-ratio0.5+0.8``, ``_actor-schedule-cosine``."""
     words = "+".join(map(word, values))
-    return f"_{name.replace('_', '-')}{'-' if words[:1].isalpha() else ''}{words}"
+    return f"_{as_key(name)}{'-' if words[:1].isalpha() else ''}{words}"
 
 
 def setting(default: Any, description: str, source: str = "", **bounds: Any) -> Any:

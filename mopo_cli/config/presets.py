@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mopo_cli.errors import SettingsError, UsageError
-from mopo_cli.store.documents import RENAMED
+from mopo_cli.store.documents import RENAMED, as_key
 
 Sections = dict[str, dict[str, Any]]
 """A settings file: section (the stage's command) -> key as in the schema -> value, not yet validated."""
@@ -94,7 +94,7 @@ def parse_file(text: str, label: str) -> tuple[Sections, dict[str, Sections]]:
     sections = parse_sections(text, label)
     methods = {}
     for key, of_method in sections.pop(_METHODS, {}).items():
-        method = key.replace("_", "-")  # keys were made fields, but a method's name is no field
+        method = as_key(key)  # keys were made fields, but a method's name is no field
         if not isinstance(of_method, dict | None):
             raise SettingsError(f"{label}: {_METHODS}: {method} must hold sections such as 'train-policy:'.")
         where = f"{label}, method {method}"
@@ -128,7 +128,7 @@ def _keys(values: Any, section: str, label: str) -> dict[str, Any]:
         raise SettingsError(f"{label}: section {section} must hold keys and values such as 'seed: 0'.")
     renamed = RENAMED.get(section, {})
     keys = [renamed.get(key, key) for key in (str(key).replace("-", "_") for key in values)]
-    twice = sorted({key.replace("_", "-") for key in keys if keys.count(key) > 1})
+    twice = sorted({as_key(key) for key in keys if keys.count(key) > 1})
     if twice:
         raise SettingsError(f"{label}: section {section} has {', '.join(twice)} twice.")
     return dict(zip(keys, values.values(), strict=True))

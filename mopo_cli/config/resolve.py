@@ -23,6 +23,7 @@ from mopo_cli.config.presets import (
 from mopo_cli.config.schema import Ablate, SelectElites, TrainModel, TrainPolicy
 from mopo_cli.config.schema_data import FetchData
 from mopo_cli.errors import InputError, SettingsError, UsageError
+from mopo_cli.store.documents import as_key
 
 S = TypeVar("S", bound=Settings)
 
@@ -171,7 +172,7 @@ def refuse_contradiction(stage: type[Settings], method: str, values: Mapping[str
             new, old = (getattr(stage(**{name: value}), name) for value in (values[name], defining))
             # A share between data and model is a choice; the one or the other alone defines the method.
             if new != old and not (name == "real_ratio" and 0 < old < 1):
-                key = name.replace("_", "-")
+                key = as_key(name)
                 raise SettingsError(
                     f"{where} has {key} {new}, but the method {method} is {key} {old}.",
                     hint=f"leave {key} out there, or leave out the method",

@@ -2,6 +2,10 @@
 
 Flags (``--steps-per-epoch``), YAML keys (``steps-per-epoch:``), presets and the help text all come from
 these models. Sources: "MOPO" is the paper's final version, "MOPO code" its authors' release.
+
+To add a setting, add a line to the class of its stage; flag, YAML key and help follow. Name it in a panel of
+`cli.options` (else it stands under "Settings"). What uses it takes it by its name: `dynamics.fit.FitSettings` for
+the model, `agents.schedule.LoopSettings` for the training loop, or the settings of an algorithm.
 """
 
 from typing import Literal, Self
@@ -117,7 +121,7 @@ class Imagination(Settings):
     termination_rules: Literal["fixed", "paper"] = setting(
         "fixed",
         "the task's termination rule: corrected, or with the released code's bugs; the corrected rule also stops at"
-        " impossible states, which then pay the data's lowest reward (at most 0) for ever",
+        " impossible states, which then pay the data's lowest reward (at most 0) forever",
         CODE,
     )
 

@@ -127,7 +127,7 @@ def _sort(where: str, rows: Rows, name: str) -> list[Check]:
     if not np.isfinite(step).all():
         row = int(np.flatnonzero(~np.isfinite(step))[0])
         require([Check(name, "steps", f"{where}: column {name} holds no number in row {row}.", row)])
-    # A step means the same in every file; without a column of episodes, files begin anew.
+    # A step means the same in every file; without a column of episodes, files begin again.
     labels = rows.episode if rows.episode is not None else rows.part
     order = order_rows(step, labels, _content(rows), name, where)
     rows.select(order.rows)

@@ -75,7 +75,7 @@ def download(
 
     What fails in passing (no connection, silence, an early end, status 408, 429 and 5xx) is tried again, from
     where it broke off if the server can; ``on_trouble`` is told so in a sentence. ``on_bytes(n)`` is told of n
-    more bytes in the partial file, less than 0 when it is begun anew; it is called while waiting too and may
+    more bytes in the partial file, less than 0 when it is begun again; it is called while waiting too and may
     raise to stop: the partial file stays.
 
     Raises NetworkError, whose hint is ``mend``, when the server does not give the file that is known;
@@ -114,13 +114,13 @@ class _Transfer:
 
     def take(self, response: BaseHTTPResponse) -> None:
         """Write the body of an answer: after what is there already, or of status 200 in its place."""
-        anew = response.status == 200
-        if anew and response.length_remaining not in (None, self.remote.size):
+        whole = response.status == 200
+        if whole and response.length_remaining not in (None, self.remote.size):
             raise Trouble(f"the file has {response.length_remaining:,} bytes, not {self.remote.size:,}", passes=False)
-        if anew:
+        if whole:
             self._count(-self.done)
-        self.of_one_piece = anew
-        with self.part.open("wb" if anew else "ab") as file:
+        self.of_one_piece = whole
+        with self.part.open("wb" if whole else "ab") as file:
             while left := self.remote.size - self.done:
                 chunk = response.read1(min(left, _CHUNK), decode_content=False)
                 if not chunk:
@@ -140,7 +140,7 @@ class _Transfer:
 
 
 def _bring(transfer: _Transfer) -> None:
-    """Make the partial file whole; one that was pieced together wrongly is begun anew once."""
+    """Make the partial file whole; one that was pieced together wrongly is begun again once."""
     for last in (False, True):
         _gather(transfer)
         digest = sha256_file(transfer.part)
@@ -160,7 +160,7 @@ def _gather(transfer: _Transfer) -> None:
         try:
             _receive(transfer)
         except Trouble as trouble:
-            # A hundredth of the file counts as new, so that a server that never holds is not asked for ever.
+            # A hundredth of the file counts as new, so that a server that never holds is not asked forever.
             if transfer.done > furthest + size // 100:
                 furthest, failures = transfer.done, 0
             failures += 1

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mopo_cli.data.text_files import is_gzipped
 from mopo_cli.errors import InputError
 from mopo_cli.store.run import DATA_FILES, JSON_LINES
 
@@ -56,7 +55,7 @@ def refuse_copies(files: Sequence[Path], sha256: Sequence[str]) -> None:
 def _refuse_packed_copies(files: Sequence[Path]) -> None:
     present = set(files)
     for file in files:
-        if is_gzipped(file) and file.with_suffix("") in present:
+        if file.suffix.lower() == ".gz" and file.with_suffix("") in present:
             _refuse_copy(file.with_suffix(""), file)
 
 

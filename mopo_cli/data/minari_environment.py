@@ -1,4 +1,4 @@
-"""The spaces that a Minari dataset states, and the environment it names, made anew from what can be trusted.
+"""The spaces that a Minari dataset states, and the environment it names, made again from what can be trusted.
 
 A stored specification holds the import path of the environment and of every wrapper, and whoever makes it
 runs the code behind them. So only its id, keyword arguments and time limit are read, and the id must be one

@@ -61,7 +61,7 @@ def _matches(entry: Entry, pattern: str | None) -> bool:
 
 
 def _fetched() -> Iterator[Entry]:
-    """The files in the cache without damaged ones, which fetch-data makes anew."""
+    """The files in the cache without damaged ones, which fetch-data makes again."""
     for sidecar in sorted((cache_dir() / "datasets").glob("*/dataset.json")):
         path = sidecar.with_name("dataset.h5")
         try:

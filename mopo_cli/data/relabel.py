@@ -73,7 +73,7 @@ _JUMP = RewardRule(
 
 
 _FORCES = {"include_cfrc_ext_in_observation", "use_contact_forces"}  # after the 27
-_REWARDED = {"reward", "angle", "survive", "contact_cost"}  # computed anew whatever it was
+_REWARDED = {"reward", "angle", "survive", "contact_cost"}  # computed again whatever it was
 _ANT = RewardRule(
     logged_in=("Ant", "mopo/AntAngle"),
     harmless=frozenset({*_FORCES, *_REWARDED, "max_episode_steps"}),
@@ -121,7 +121,7 @@ def relabel(transitions: Transitions, info: DatasetInfo, rule: str) -> tuple[Tra
         dataset_id=rule if info.dataset_id == rule else f"{info.dataset_id}+{rule}",
         env_id=env_id,
         env_kwargs=env_kwargs | limit,
-        source=f"{info.source}; rewards computed anew by the rule {rule}{f' ({note})' if note else ''}",
+        source=f"{info.source}; rewards computed again by the rule {rule}{f' ({note})' if note else ''}",
         termination=termination_for_env(env_id),
         reference_min=None,
         reference_max=None,

@@ -22,7 +22,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
 training, made here."""
 RELABELLED = tuple(name for name in TASKS if name != "hiv")
 """The tasks with a reward rule of their name. The behaviour is trained without what the rule adds; the authors logged
-each angle of ant-angle anew, as its published rows come from no one log."""
+each angle of ant-angle again, as its published rows come from no one log."""
 
 # Any environment of flat boxes can be named; these are the usual ones.
 _USUAL = (

@@ -92,7 +92,7 @@ class Tape:
         return self
 
     def refill(self, draws: Draws) -> None:
-        """Draw everything anew, in the same order."""
+        """Draw everything again, in the same order."""
         for kind, shape, memory in self.drawn:
             memory.copy_(getattr(draws, kind)(*shape))
 

@@ -129,7 +129,7 @@ def return_bounds(reward: Tensor, gamma: float, longest: int) -> tuple[float, fl
 def logged_returns(log: Log, gamma: float, tail: Tensor | None = None) -> Tensor:
     """The discounted return from every row to the end of its episode `[N]` f8.
 
-    Where the record ends and not the task, `tail` `[E]` is what follows; else the mean reward for ever (for gamma = 1,
+    Where the record ends and not the task, `tail` `[E]` is what follows; else the mean reward forever (for gamma = 1,
     nothing).
     """
     reward, ended = log.reward.double(), log.terminal[log.last] > 0

@@ -12,11 +12,10 @@ import numpy as np
 
 from mopo_cli.errors import InputError, MopoError
 from mopo_cli.placing.board import Board
-from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, first_line, killed
+from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, first_line, job_folder, killed
 from mopo_cli.placing.parcels import kept, unpack
 from mopo_cli.placing.ray_cluster import (
     Head,
-    check_ray,
     check_resources,
     fitting_nodes,
     is_loss,
@@ -28,12 +27,13 @@ from mopo_cli.placing.ray_keeper import Keeper, News
 from mopo_cli.placing.ray_node import Outcome, Task, carry_out
 from mopo_cli.store.atomic import read_json
 from mopo_cli.store.files import check_file
+from mopo_cli.store.packages import require_package
 
 _POLL_SECONDS = 1.0
 _STOP_SECONDS = 15.0
 _IDLE_SECONDS = 300.0
 _NODE = "ray.io/node-id"  # a label that Ray gives each node
-_UNFIT = "mend that node or take it out; the same command goes on"
+_UNFIT = "repair or remove that node, then run the same command again"
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Ray(Engine):
     _placed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        check_ray()
+        require_package("--on ray", "ray")
 
     def place(self, files: Sequence[Path], board: Board, should_stop: Callable[[], bool]) -> None:
         """See `Engine.place`. SettingsError where no node has the resources, NetworkError where the cluster is lost."""
@@ -107,7 +107,7 @@ class _Study:
         attempts.begun += 1
         job = read_json(file)
         inputs = {one["sha256"]: self._content(one) for one in job["inputs"].values()}
-        task = Task(name, attempts.begun, job, inputs, kept(file.with_suffix("")))
+        task = Task(name, attempts.begun, job, inputs, kept(job_folder(file)))
         elsewhere = {_NODE: f"!in({','.join(self._unfit)})"} if self._unfit else None
         memory = job.get("memory", 0)
         # What no node has room for is none the less begun, and says so itself.
@@ -131,7 +131,7 @@ class _Study:
         every = self._ray.get(self._keeper.take.remote())
         for name, news in every.items():
             if news.kept and self._is_present(name, news):
-                unpack(news.kept, self._files[name].with_suffix(""))
+                unpack(news.kept, job_folder(self._files[name]))
                 self._attempts[name].failed = 0
         for task in ended:
             self._settle(self._tasks.pop(task), task)
@@ -155,7 +155,7 @@ class _Study:
             self._board.change(name, "waiting", outcome.where, why=self._unfit[outcome.node])
             self._begin(name)
         elif outcome.results is not None:
-            folder = self._files[name].with_suffix("")
+            folder = job_folder(self._files[name])
             unpack(outcome.results, folder)
             shutil.rmtree(folder / ".state", ignore_errors=True)
             self._board.change(name, "done", outcome.where)
@@ -189,7 +189,7 @@ class _Study:
             check_resources(self._ray, self._resources)
             self._check_fit()
             self._idle_since = time.monotonic()
-            # What waits may be waiting for a node, or its memory, that is there no more.
+            # What waits may be waiting for a node, or its memory, that is no longer there.
             for task in list(self._tasks):
                 self._ray.cancel(task)
                 self._begin(self._tasks.pop(task))

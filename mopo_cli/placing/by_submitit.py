@@ -7,19 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from mopo_cli.errors import SettingsError
 from mopo_cli.placing.board import Board
-from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, epochs
+from mopo_cli.placing.engine import ATTEMPTS, FINAL, Engine, Resources, epochs, job_folder
 from mopo_cli.placing.queues import Local, Queue
 from mopo_cli.placing.slurm import Slurm
 from mopo_cli.placing.submitted import (
     Work,
     drop_record,
-    job_folder,
     last_saved,
     read_record,
     read_state,
@@ -28,6 +26,7 @@ from mopo_cli.placing.submitted import (
 )
 from mopo_cli.store.atomic import cannot_write, make_folder, read_json
 from mopo_cli.store.documents import SubmissionDocument
+from mopo_cli.store.packages import require_package
 
 _FOLDER = ".submitit"
 
@@ -55,12 +54,7 @@ class Submitit(Engine):
     jobs_go_on = True
 
     def __init__(self, on: Literal["local", "slurm"], resources: Resources, parameters: dict[str, str]) -> None:
-        spec = find_spec("submitit")
-        # What has no origin is a folder of that name in the working directory.
-        if spec is None or spec.origin is None:
-            raise SettingsError(
-                f"--on {on} needs the package submitit, which is not installed.", hint="pip install submitit"
-            )
+        require_package(f"--on {on}", "submitit")
         self._on: Literal["local", "slurm"] = on
         self._queue: Queue = Local(resources) if on == "local" else Slurm(resources, parameters)
 

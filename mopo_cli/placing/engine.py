@@ -37,6 +37,11 @@ class Engine(Protocol):
         """
 
 
+def job_folder(file: Path) -> Path:
+    """The folder beside a job's file in which it is carried out unless another is named."""
+    return file.with_suffix("")
+
+
 def epochs(folder: Path) -> tuple[int, float | None] | None:
     """How far a job in ``folder`` is: the epoch of the seed that is furthest behind, and the mean of latest returns."""
     latest: list[Mapping[str, Any]] = []
@@ -52,7 +57,7 @@ def first_line(text: str) -> str:
     """What a failed `mopo job` says: its error's sentence, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     error = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), None)
-    return error or (lines[-1] if lines else "it ended without a word")
+    return error or (lines[-1] if lines else "it ended without a message")
 
 
 def killed(signum: int) -> str:

@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from importlib.util import find_spec
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,6 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 20.0
 _LOOK_SECONDS, _LOST_SECONDS, _JOIN_SECONDS = 3.0, 15.0, 120.0
 _TOKEN = "RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token, where it has one"
 _START = "ray start --head on that machine; ray:// takes the port of Ray's client server, 10001"
-
-
-def check_ray() -> None:
-    """SettingsError where Ray is not installed."""
-    spec = find_spec("ray")
-    if spec is None or spec.origin is None:
-        raise SettingsError("--on ray needs the package ray, which is not installed.", hint="pip install ray")
 
 
 @contextmanager
@@ -93,12 +85,12 @@ class Head:
 
 
 def lost(address: str | None) -> NetworkError:
-    """What to say where a cluster is there no more."""
+    """What to say where a cluster is no longer there."""
     return NetworkError(f"{_named(address)} was lost.", "once it runs again the same command goes on with what is kept")
 
 
 def is_loss(ray: Any, error: Exception) -> bool:
-    """Whether the driver's end of a cluster, or the connection to it, is there no more."""
+    """Whether the driver's end of a cluster, or the connection to it, is no longer there."""
     return isinstance(error, ray.exceptions.RayActorError | ConnectionError)
 
 
@@ -159,7 +151,7 @@ def _join(ray: Any, address: str | None) -> None:
     # Workers get this very version; on a cluster of this process they have it.
     shipped = {"py_modules": [str(_PACKAGE)]}
     if address is not None:
-        # Where the cluster is lost meanwhile, Ray's client would go on trying for ever.
+        # Where the cluster is lost meanwhile, Ray's client would go on trying forever.
         with _at_most(_JOIN_SECONDS) if address.startswith(_CLIENT) else nullcontext():
             ray.init(address, runtime_env=shipped, **quiet)
         return

@@ -1,6 +1,6 @@
 """A job on the machine that carries it out: `mopo job FILE` as a child, which a scheduler may stop and start again.
 
-How far it is can be read from `batch`, a folder that the submission made anew: nothing that lay there before is used.
+How far it is can be read from `batch`, a folder that the submission made: nothing that lay there before is used.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from mopo_cli.errors import MopoError
-from mopo_cli.placing.engine import ATTEMPTS, first_line, killed
+from mopo_cli.placing.engine import ATTEMPTS, first_line, job_folder, killed
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import SubmissionDocument, WorkDocument, read_document
 
@@ -107,7 +107,7 @@ class Work:
         return child.returncode
 
     def _is_replaced(self) -> bool:
-        """Whether the job was submitted anew, with --force: then this one is of no more use."""
+        """Whether the job was submitted again, with --force: then this one is of no more use."""
         with suppress(MopoError):
             record = read_record(self.file)
             return record is not None and record["batch"] != self.batch.name
@@ -136,11 +136,6 @@ def _warned(came: list[int]) -> bool:
     while set(came) == {signal.SIGTERM} and time.monotonic() < grace:
         time.sleep(_POLL_SECONDS)
     return set(came) != {signal.SIGTERM}
-
-
-def job_folder(file: Path) -> Path:
-    """The folder in which a job is carried out."""
-    return file.with_suffix("")
 
 
 def lock_file(batch: Path, file: Path) -> Path:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.errors import InputError
 from mopo_cli.store.atomic import read_json
 from mopo_cli.store.lineage import read_lineage
-from mopo_cli.store.run import named_run
+from mopo_cli.store.run import check_run, named_run
 
 _POLICY = re.compile(r"policy/seed-(\d{1,19})")
 
@@ -32,8 +31,7 @@ class Run:
 def read_run(path: Path) -> Run:
     """List a run: see `mopo_cli.open_run`."""
     run = named_run(path)
-    if not run.lineage.exists():
-        raise InputError(f"{path} is not a run folder: it holds no run.json.", hint="mopo run quickstart")
+    check_run(run)
     records = read_lineage(run)
     outputs = {key: {role: run.root / file["path"] for role, file in r.outputs.items()} for key, r in records.items()}
     trained = sorted((key for key in records if key.startswith("train-policy/")), key=lambda key: records[key].finished)

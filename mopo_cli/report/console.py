@@ -79,13 +79,17 @@ class Report:
 
     @contextmanager
     def view(self, columns: Sequence[str], rows: Callable[[], Sequence[Sequence[Any]]]) -> Iterator[bool]:
-        """Shows a table that is drawn anew twice a second within the block, on a terminal; gives whether it is."""
+        """Shows a table that is drawn again twice a second within the block, on a terminal; gives whether it is."""
         shown = self.is_human and self._screen.is_terminal and not self._screen.is_dumb_terminal
         if not shown:
             yield False
             return
         with Live(console=self._screen, get_renderable=lambda: _drawn(columns, rows()), refresh_per_second=2):
             yield True
+
+    def without_hints(self) -> "Report":
+        """For a stage that another one needs first: its hint on what to run next would mislead."""
+        return Report(self.mode, hints=False)
 
     @contextmanager
     def live_table(self, columns: Sequence[str]) -> Iterator["LiveTable"]:

@@ -5,12 +5,11 @@ To add a sink: one file with a class like `Sink`, as sink_tensorboard.py, and on
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, redirect_stderr, redirect_stdout, suppress
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.errors import SettingsError, UsageError
+from mopo_cli.errors import UsageError
 from mopo_cli.report.console import Report
 from mopo_cli.report.json_lines import JsonLines
 from mopo_cli.report.sink import Curves, Sink, scalars
@@ -19,6 +18,7 @@ from mopo_cli.report.sink_tensorboard import TensorBoard
 from mopo_cli.report.sink_trackio import Trackio
 from mopo_cli.report.sink_wandb import Wandb
 from mopo_cli.store.atomic import cannot_write, move_into_place
+from mopo_cli.store.packages import require_package
 from mopo_cli.store.publication import Publication
 from mopo_cli.store.run import RunFolder
 
@@ -38,14 +38,7 @@ def check_sinks(flag: str, names: Sequence[str]) -> None:
     for name in names:
         if name not in SINKS:
             raise UsageError(f"{flag} must be one of {', '.join(SINKS)}, not {name!r}.")
-        library = SINKS[name].library
-        spec = find_spec(library)
-        # What has no origin is a folder of that name in the working directory.
-        if spec is None or spec.origin is None:
-            raise SettingsError(
-                f"{flag} {name} needs the package {library}, which is not installed.",
-                hint=f"pip install {library}",
-            )
+        require_package(f"{flag} {name}", SINKS[name].library)
 
 
 class Metrics:

@@ -7,6 +7,7 @@ from mopo_cli.evaluation.ranking import LEAST
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import markdown_table, write_csv
 from mopo_cli.store.atomic import write_text
+from mopo_cli.store.documents import as_flag
 
 
 def show_ranking(result: dict[str, Any], report: Report) -> None:
@@ -99,7 +100,5 @@ def _notes(result: dict[str, Any]) -> list[str]:
         )
     if (chosen := result["chosen"]) is None:
         return [*notes, "Chosen: none, as no cell has a value."]
-    flags = (
-        f"--{name.replace('_', '-')} {str(value).removesuffix('.0')}" for name, value in chosen["settings"].items()
-    )
+    flags = (f"{as_flag(name)} {str(value).removesuffix('.0')}" for name, value in chosen["settings"].items())
     return [*notes, f"Chosen: {chosen['cell']} ({' '.join(flags)})"]

@@ -12,6 +12,7 @@ from mopo_cli.report.page_charts import band, histogram
 from mopo_cli.report.run_page_contents import Contents
 from mopo_cli.report.run_page_policies import actions_section, training_section
 from mopo_cli.report.run_page_results import ablation_blocks, judgement_blocks, returns_blocks
+from mopo_cli.store.documents import as_key
 
 if TYPE_CHECKING:
     from mopo_cli.data.statistics import Column
@@ -146,7 +147,7 @@ def _records(contents: Contents) -> list[str]:
             paragraph(f"Finished {record.finished} after {record.wall_seconds:,.1f} s, with {versions}."),
         ]
         if record.settings:
-            settings = [(n.replace("_", "-"), written(v), origins.get(n)) for n, v in record.settings.items()]
+            settings = [(as_key(n), written(v), origins.get(n)) for n, v in record.settings.items()]
             blocks.append(table("Settings", ("setting", "value", "from"), settings))
         files = [
             (kind, role, file["path"], file["sha256"])

@@ -56,7 +56,7 @@ class Contents:
         }
 
     def stale(self, key: str) -> list[str]:
-        """A note where something that the stage was made from has been made anew since."""
+        """A note where something that the stage was made from has been made again since."""
         present = {file["path"]: file["sha256"] for record in self.records.values() for file in record.outputs.values()}
         used = self.records[key].inputs.values()
         changed = sorted(file["path"] for file in used if present.get(file["path"], file["sha256"]) != file["sha256"])

@@ -24,7 +24,7 @@ from mopo_cli.stages.jobs.finished import discard_collected
 from mopo_cli.stages.jobs.hand_out import PLANNED, HandOut
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json, write_text
-from mopo_cli.store.documents import TableDocument, read_document
+from mopo_cli.store.documents import TableDocument, as_key, read_document
 from mopo_cli.store.run import RunFolder
 
 _SETTINGS = ("method", "penalty", "lam", "h")
@@ -118,7 +118,7 @@ def _publish_table(
         record | {"wall_seconds": {seed: wall_seconds(at / f"seed-{seed}") for seed in record["returns"]}}
         for record, (_, at) in zip(records, made, strict=True)
     ]
-    names = (*_SETTINGS, *(axis.replace("_", "-") for axis in axes), "epochs", "seeds", *_RESULTS)
+    names = (*_SETTINGS, *(as_key(axis) for axis in axes), "epochs", "seeds", *_RESULTS)
     columns, rows = without_empty(names, [row(record, axes) for record in timed])
     data = f"data mean {behaviour.mean():.1f}, best {behaviour.max():.1f}"
     stage.report.table(f"{info.dataset_id}: returns, mean ± standard deviation over seeds; {data}", columns, rows)

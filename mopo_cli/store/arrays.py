@@ -25,7 +25,7 @@ def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         with safe_open(path, framework="np") as file:
             meta, written = read_header(path, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:  # the last for types that numpy has not
+    except (SafetensorError, OSError, TypeError) as error:  # the last for types that numpy does not have
         raise not_tensors(path, error) from error
     parts = {name: (f"torch.{array.dtype} {list(array.shape)}", array.tobytes()) for name, array in arrays.items()}
     check_digest(path, written, content_digest(parts, meta))

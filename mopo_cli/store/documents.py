@@ -49,6 +49,16 @@ RENAMED: dict[str, dict[str, str]] = {
 """By stage, the names that settings had before, and have now: files and command lines may use either."""
 
 
+def as_key(name: str) -> str:
+    """The name of a setting as in YAML and in print: ``real-ratio``."""
+    return name.replace("_", "-")
+
+
+def as_flag(name: str) -> str:
+    """The flag of a setting: ``--real-ratio``."""
+    return f"--{as_key(name)}"
+
+
 def present_names(stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values by a stage's settings, under the names that these have now; `stage` may be its key "rollout/NAME"."""
     renamed = RENAMED.get(stage.split("/")[0], {})
@@ -176,7 +186,7 @@ class StageEntry(TypedDict):
 
 @typed
 class JobDocument(TypedDict):
-    """A job file: policies or a model to train, on what, and how; `format` and `mopo` are compared first."""
+    """A job file: policies or a model to train, on what, and how; `mopo` is compared first."""
 
     stage: Literal["train-policy", "train-model"]
     settings: Annotated[list[dict[str, Any]], Field(min_length=1)]

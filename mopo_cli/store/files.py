@@ -1,4 +1,4 @@
-"""Files that a user names, looked at before they are opened: a pipe or a device could keep a reader for ever."""
+"""Files that a user names, looked at before they are opened: a pipe or a device could keep a reader forever."""
 
 import stat
 from pathlib import Path

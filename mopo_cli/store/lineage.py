@@ -14,7 +14,7 @@ from mopo_cli import __version__
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.nets.libraries import in_use, named
 from mopo_cli.store.atomic import plain, read_json, sha256_file, write_json
-from mopo_cli.store.documents import CELL, Files, RunDocument, checked, present_names
+from mopo_cli.store.documents import CELL, Files, RunDocument, as_flag, checked, present_names
 from mopo_cli.store.run import RunFolder
 
 # Origins of settings that a command has without flags.
@@ -110,7 +110,7 @@ def command_again(run: RunFolder, key: str) -> str:
         return f"mopo ablate --force, with the settings of {key} in: mopo show {quote(str(run.root))}"
     origins = record.extra.get("origins", {})
     flags = [
-        f"--{name.replace('_', '-')} {quote(_as_flag(value))}"
+        f"{as_flag(name)} {quote(_as_flag(value))}"
         for name, value in record.settings.items()
         if value is not None and not origins.get(name, "default").startswith(_BY_THEMSELVES)
     ]

@@ -50,7 +50,7 @@ class RunFolder:
 
     @property
     def elites(self) -> Path:
-        """The chosen members and their ranking."""
+        """The networks that rollouts use."""
         return self.root / "elites.json"
 
     def rollouts(self, name: str) -> Path:
@@ -159,6 +159,12 @@ def resolve_run(run: Path | None, dataset: str | None) -> RunFolder:
     if named := os.environ.get("MOPO_RUN"):
         return named_run(Path(named))
     return named_run(_current_run())
+
+
+def check_run(run: RunFolder) -> None:
+    """InputError for a folder that no stage has finished in."""
+    if not run.lineage.exists():
+        raise InputError(f"{run.root} is not a run folder: it holds no run.json.", hint="mopo run quickstart")
 
 
 def named_run(root: Path) -> RunFolder:

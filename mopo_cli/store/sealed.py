@@ -99,7 +99,7 @@ def check_content(path: Path, attributes: dict[str, Any], columns: dict[str, NDA
 def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
     if isinstance(value, str):
         # Text of its own fixed length lies under the header's checksum. Variable-length text does not, and
-        # damage to it can keep the HDF5 library reading for ever.
+        # damage to it can keep the HDF5 library reading forever.
         text = value.encode(errors="backslashreplace")
         file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
     else:

@@ -46,7 +46,7 @@ _TASKS = {f"{body}-v{version}": layout for body, layout in _BODIES.items() for v
 _TASKS |= {"mopo/HalfCheetahJump-v0": _BODIES["HalfCheetah"], "mopo/AntAngle-v0": _BODIES["Ant"]}
 
 _BLOCK = 8192  # rows simulated at once, so that memory does not grow with the batch
-_CLOCK = 1.0  # where a motion begins: one that MuJoCo finds unstable starts anew at time 0
+_CLOCK = 1.0  # where a motion begins: one that MuJoCo finds unstable starts again at time 0
 _LARGEST = 1e10  # MuJoCo's own bound of what is stable, mjMAXVAL
 
 

@@ -17,12 +17,13 @@ from mopo_cli.errors import InputError, SettingsError, Stopped
 from mopo_cli.placing import by_submitit, slurm, submitted
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.by_submitit import Submitit
-from mopo_cli.placing.engine import Resources, epochs
+from mopo_cli.placing.engine import Resources, epochs, job_folder
 from mopo_cli.placing.queues import Local, slots
 from mopo_cli.placing.resources import usual_resources
 from mopo_cli.placing.slurm import Slurm, sbatch_parameters
-from mopo_cli.placing.submitted import Work, job_folder, last_saved, read_record, read_state, record_file
+from mopo_cli.placing.submitted import Work, last_saved, read_record, read_state, record_file
 from mopo_cli.report import Report
+from mopo_cli.store import packages
 from mopo_cli.store.atomic import discard_leftovers, read_json, write_json
 
 SAME = ("policy.safetensors", "metrics.jsonl", "cell.json", "table.json")
@@ -409,7 +410,7 @@ def test_slurm_may_refuse(cluster: Path, tmp_path: Path, monkeypatch: pytest.Mon
 def test_without_slurm_nothing_is_begun(refuses: Any, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     refuses(f"ablate {COMMON} --run {tiny_run} --penalty none --on slurm", 3, "needs Slurm's command sbatch")
-    monkeypatch.setattr(by_submitit, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     refuses(f"ablate {COMMON} --run {tiny_run} --penalty none --on local", 3, "needs the package submitit")
 
 

@@ -1,7 +1,7 @@
 """Advantage-weighted regression on logged data, over a stack of members (Peng et al. 2019, algorithm 1).
 
 V is fitted to the lambda-returns of the logged episodes, and the policy clones their actions weighted by
-exp(A / temperature). Returns and weights of all rows are made anew at every refresh, by the V of that moment.
+exp(A / temperature). Returns and weights of all rows are made again at every refresh, by the V of that moment.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """MOBILE: rewards lowered by how much the networks' estimates of the next value differ (Sun et al. 2023).
 
 The model-Bellman inconsistency u(s, a) is the standard deviation over the elites k of E[min(Q1', Q2')(s', a')], the
-expectation over s' from elite k and a' from the policy. It depends on the critics, so it is estimated anew at every
+expectation over s' from elite k and a' from the policy. It depends on the critics, so it is estimated again at every
 gradient step, for the model's rows of the batch; the data's rows have none.
 
 The authors' code lets no target be below 0. That is right where no return is negative; where some are, every state of

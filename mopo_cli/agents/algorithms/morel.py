@@ -52,7 +52,7 @@ class MorelSettings(sac.SacSettings):
     )
     halt_value: Literal["absorbing", "once"] = setting(
         "absorbing",
-        "whether halting pays its reward at every step for ever, or once, which rewards it where returns are negative",
+        "whether halting pays its reward at every step forever, or once, which rewards it where returns are negative",
         "MOReL; once: offline RL libraries such as Unifloral",
         before="once",
     )

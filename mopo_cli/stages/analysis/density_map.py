@@ -133,7 +133,9 @@ def _maps(stage: Stage, data: Values, rows: Values, seed: int) -> Iterator[Map]:
     try:
         drawn = _map("umap", ("UMAP 1", "UMAP 2"), umap_projection(data, seed), data, rows)
     except Exception as error:  # whatever a broken installation of it or of what it compiles with raises
-        stage.report.warn(f"Without UMAP's map: umap-learn does not work here ({error}). Mend it, then --force.")
+        stage.report.warn(
+            f"Without UMAP's map: umap-learn does not work here ({error}). Repair it, then run again with --force."
+        )
     else:
         yield drawn
 

@@ -23,7 +23,7 @@ from mopo_cli.store.atomic import read_json, write_text
 from mopo_cli.store.documents import EPOCH, read_lines
 from mopo_cli.store.files import check_file
 from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
-from mopo_cli.store.run import RunFolder, folder_name
+from mopo_cli.store.run import RunFolder, check_run, folder_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,8 +49,7 @@ def run_report(run: RunFolder, output: Path | None, *, force: bool) -> dict[str,
     InputError where the folder is no run, or another file than a page of mopo is at that place (unless ``force``);
     CorruptError where a file is not what its stage wrote. A file that is gone is left out, and the page says so.
     """
-    if not run.lineage.exists():
-        raise InputError(f"{run.root} is not a run folder: it holds no run.json.", hint="mopo run quickstart")
+    check_run(run)
     path = output or run.root / "report.html"
     _check_place(path, force)
     records = dict(sorted(read_lineage(run).items(), key=lambda item: item[1].finished))

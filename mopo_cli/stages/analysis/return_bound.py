@@ -145,7 +145,8 @@ def _show(result: dict[str, Any], report: Report) -> None:
     report.say(
         f"In the model: {result['starts']} episodes per seed of at most {result['horizon']:,} steps, from where the "
         f"data's begin; {_mean_share(result, 'terminated')} were ended by the task's rule, "
-        f"{_mean_share(result, 'guarded')} by the guard, {_mean_share(result, 'dropped')} broke off as not finite."
+        f"{_mean_share(result, 'guarded')} by the guard, {_mean_share(result, 'dropped')} stopped at numbers that are "
+        "not finite."
     )
     if any(each["guarded"] or each["dropped"] for each in result["rollouts"].values()):
         paid = format_number(result["reward_after_guard"])

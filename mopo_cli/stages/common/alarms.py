@@ -8,6 +8,7 @@ from mopo_cli.dynamics.branched_rollouts import ENDS
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_number
 from mopo_cli.stages.common.inputs import Data
+from mopo_cli.store.documents import as_key
 
 HUGE = 1e6
 """Where an observation or a reward is as large as this, networks learn badly whatever the learning rate."""
@@ -59,7 +60,7 @@ def branches_alarm(at_once: Mapping[str, float]) -> str | None:
 def guard_remark(least: float) -> str:
     """How learning takes rows that the guard ended, where the data's least reward is ``least``."""
     paid = f"the data's least reward, {format_number(least)}," if least < 0 else "0, as no reward is negative,"
-    return f"What follows a branch that the guard ended counts as {paid} at every step for ever."
+    return f"What follows a branch that the guard ended counts as {paid} at every step forever."
 
 
 def rescale_hint(data: Data, standardised: bool = False) -> str | None:
@@ -78,7 +79,7 @@ def rescale_hint(data: Data, standardised: bool = False) -> str | None:
 def tell_choices(loop: Loop, report: Report) -> None:
     """Say what the algorithm chose for settings that were left to the data."""
     for choice in loop.algorithm.choices(loop.agent):
-        report.say(f"{choice.setting.replace('_', '-')} is {choice.value}, as {choice.why}")
+        report.say(f"{as_key(choice.setting)} is {choice.value}, as {choice.why}")
 
 
 def look_at_rollouts(loop: Loop, report: Report) -> None:

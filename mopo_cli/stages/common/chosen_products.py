@@ -28,7 +28,7 @@ AUTO = "auto"
 def use_products(name: str) -> None:
     """Multiply by the libraries that --products names, `auto` being the faster ones here.
 
-    UsageError where this machine has not the library.
+    UsageError where this machine does not have the library.
     """
     if name == AUTO:
         libraries.use(measured_here().choice)
@@ -62,8 +62,8 @@ def resume_products(recorded: Any, asked: str, what: str, report: Report) -> Non
     libraries.use(possible(begun))
     if possible(begun) != begun:
         report.warn(
-            f"{what} was begun with oneDNN's products, which torch has not for this processor; it goes on with MKL's, "
-            "and the result differs from an uninterrupted run's in the last bits."
+            f"{what} was begun with oneDNN's products, which torch does not have for this processor; it goes on with "
+            "MKL's, and the result differs from an uninterrupted run's in the last bits."
         )
 
 

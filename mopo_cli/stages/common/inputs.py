@@ -255,7 +255,7 @@ def described(path: Path, hint: str = "") -> Iterator[None]:
 
 
 def pack(layout: Layout, matrices: dict[str, Tensor], members: int) -> Tensor:
-    """`layout.pack` of matrices that come from a file; ValueError where one has not the shape of the layout."""
+    """`layout.pack` of matrices that come from a file; ValueError where one does not have the shape of the layout."""
     for name, shape in layout.shapes:
         if matrices[name].shape != (members, *shape):
             raise ValueError(f"{name} has shape {tuple(matrices[name].shape)}, not {(members, *shape)}")

@@ -9,7 +9,6 @@ from typing import TypeVar
 import torch
 
 from mopo_cli.agents.crew import crew_size
-from mopo_cli.config.checks import flag
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
 from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
@@ -22,6 +21,7 @@ from mopo_cli.stages.common.memory_estimates import Needed, environment_bytes, p
 from mopo_cli.stages.common.open_world import OpenWorld, uncertainty_names
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.watch import free_processes
+from mopo_cli.store.documents import as_flag
 from mopo_cli.store.machine import free_memory
 
 S = TypeVar("S", bound=Settings)
@@ -51,12 +51,12 @@ def check_memory(settings: S, estimate: Callable[[S], Needed], device: torch.dev
         raise SettingsError(f"{what} {rest}", hint="a machine with more memory, or fewer data")
     name, floor = matter[0], _floors(settings)[matter[0]]
     if by_name[name] > free:
-        hint = f"smaller {' and '.join(map(flag, matter[:3]))}"
+        hint = f"smaller {' and '.join(map(as_flag, matter[:3]))}"
     else:
         tried = range(floor + 1, _value(settings, name))
         fits = floor + bisect_right(tried, free, key=lambda n: sum(estimate(_with(settings, name, n)).values()))
         fits -= fits % int(10 ** max(0, len(str(fits)) - 2))  # to two digits
-        hint = f"{flag(name)} of at most about {fits:,}"
+        hint = f"{as_flag(name)} of at most about {fits:,}"
     raise SettingsError(f"{_described(settings, name)} {rest}", hint=hint)
 
 
@@ -137,7 +137,7 @@ def _with(settings: S, name: str, value: int) -> S:
 def _described(settings: Settings, name: str) -> str:
     """The setting and its value, and with how many seeds."""
     value = getattr(settings, name)
-    setting = f"{flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{flag(name)} {value}"
+    setting = f"{as_flag(name)} of {len(value)} seeds" if isinstance(value, tuple) else f"{as_flag(name)} {value}"
     seeds = settings.seed_count if isinstance(settings, TrainModel | PolicyTraining) else 0
     with_seeds = f" with {seeds} seed{'s' if seeds > 1 else ''}" if seeds and name not in ("seeds", "seed_list") else ""
     return setting + with_seeds

@@ -40,7 +40,7 @@ from mopo_cli.stages.common.inputs import (
 )
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.runner import Stage
-from mopo_cli.store.documents import checked
+from mopo_cli.store.documents import as_flag, checked
 from mopo_cli.store.headers import RolloutAttributes
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.expression import expression_reward
@@ -222,7 +222,7 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
     for name in Imagination.model_fields:
         now, then = getattr(settings, name), attributes.get(name, Imagination.model_fields[name].default)
         if then != now:
-            flag = f"--{name.replace('_', '-')}"
+            flag = as_flag(name)
             raise InputError(
                 f"The rollout file {path} was made with {flag} {then}, not {now}.", hint=f"mopo rollout {flag} {now}"
             )

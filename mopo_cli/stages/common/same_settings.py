@@ -6,7 +6,7 @@ from typing import Any
 from mopo_cli.config.learners import fitting
 from mopo_cli.config.schema import STAGES
 from mopo_cli.store.atomic import plain
-from mopo_cli.store.documents import present_names
+from mopo_cli.store.documents import as_key, present_names
 
 NOT_OF_A_SEED = ("method", "name", "seeds", "seed_list")
 """The settings of train-policy that a seed's policy does not depend on."""
@@ -43,4 +43,4 @@ def other_training(key: str, recorded: Mapping[str, Any], now: Mapping[str, Any]
 
 def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Changed settings as text: ``lam 1.0 -> 5.0, gamma 0.99 -> 0.9``."""
-    return ", ".join(f"{name.replace('_', '-')} {before} -> {now}" for name, (before, now) in changed.items())
+    return ", ".join(f"{as_key(name)} {before} -> {now}" for name, (before, now) in changed.items())

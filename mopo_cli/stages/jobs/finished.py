@@ -9,8 +9,9 @@ from typing import Any
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError
+from mopo_cli.placing.engine import job_folder
 from mopo_cli.stages.ablation.reuse import Held, of_cell, read_cell, same_policy
-from mopo_cli.stages.jobs.job import KEY, TABLE, Job, job_folder, jobs_of, policy_settings
+from mopo_cli.stages.jobs.job import KEY, TABLE, Job, jobs_of, policy_settings
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
 

@@ -16,7 +16,6 @@ from mopo_cli.store.documents import Files, JobDocument, checked
 from mopo_cli.store.lineage import StageRecord
 from mopo_cli.store.run import RunFolder
 
-_FORMAT = 1
 _NAME_LENGTH = 12
 
 TABLE = "job"
@@ -57,7 +56,7 @@ def policy_settings(recorded: dict[str, Any]) -> TrainPolicy:
 def write_job(job: Job, run: RunFolder) -> Path:
     """Write a job's file among the jobs of a run, if it is not there; returns its path."""
     path = run.jobs / f"{job.name}.json"
-    write_json(path, {"format": _FORMAT, "mopo": __version__, **asdict(job)})
+    write_json(path, {"mopo": __version__, **asdict(job)})
     return path.resolve()
 
 
@@ -67,11 +66,6 @@ def read_job(path: Path) -> Job:
     InputError where another version of mopo wrote it or it cannot be opened, CorruptError where it is none.
     """
     document = read_json(path)
-    if isinstance(document, dict) and "mopo" in document and document.get("format") != _FORMAT:
-        raise InputError(
-            f"{path} has format {document.get('format')!r}; this version of mopo reads format {_FORMAT}.",
-            hint=f"install mopo {document['mopo']} here, or plan the study again with this version",
-        )
     if isinstance(document, dict) and (version := document.get("mopo", __version__)) != __version__:
         raise InputError(
             f"{path} was made by mopo {version}, and this is mopo {__version__}: their results may differ.",
@@ -87,11 +81,6 @@ def read_job(path: Path) -> Job:
         dict(content["execution"]),
         content.get("memory", 0),
     )
-
-
-def job_folder(path: Path) -> Path:
-    """The folder beside a job's file in which it is carried out unless another is named."""
-    return path.with_suffix("")
 
 
 def jobs_of(run: RunFolder) -> Iterator[tuple[Path, Job]]:

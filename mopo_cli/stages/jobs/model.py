@@ -2,13 +2,14 @@
 
 from mopo_cli.config.schema import SelectElites, TrainModel
 from mopo_cli.errors import FailedError
+from mopo_cli.placing.engine import job_folder
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.published_policies import NOT_YET
 from mopo_cli.stages.jobs.finished import discard_jobs, is_finished
 from mopo_cli.stages.jobs.hand_out import PLANNED, HandOut
-from mopo_cli.stages.jobs.job import job_folder, jobs_of
+from mopo_cli.stages.jobs.job import jobs_of
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.stages.select_elites import run_select_elites
 from mopo_cli.stages.train_model import run_train_model
