@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import BadCell, codes, numbers_of, times_of, words_of
+from mopo_cli.data.arrow_times import times_of
+from mopo_cli.data.arrow_values import BadCell, codes, numbers_of, words_of
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.layout import Columns, Wanted
 from mopo_cli.errors import InputError, MopoError

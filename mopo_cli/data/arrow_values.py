@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_SHOWN = 60
+SHOWN = 60
 _MINUS = "\u2212"
 TEXT = "no text"
 """What is looked at where no cell of a column is a number."""
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
-_TIME = r"(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:.*)?)"
+TIME = r"(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:.*)?)"
 _WITH_UNIT = rf"[$€£]\s*{NUMBER}|{NUMBER}\s*[%‰°$€£]\S*|{NUMBER}\s+\S+"
 REPAIR = "Remove or repair this episode"
 EMPTY = "Remove or repair this episode, or say with --missing what to do with rows that lack a value"
 NOTHING = ("", "nan", "na", "n/a", "null", "none")
 _NO_UNITS = "Delete this row if it holds units, else repair its episode"
 NO_COMMAS = "Write numbers with a decimal point and without thousands separators"
-TIMES = "2024-03-01 06:00 or 01.03.2024 06:00"
 NO_TIMES = "give a number, or leave the column out"
 
 
@@ -68,51 +67,6 @@ def words_of(column: Any) -> NDArray[np.str_]:
     return np.array(pc.fill_null(pc.utf8_trim_whitespace(column.cast(pa.string())), "").to_pylist(), np.str_)
 
 
-def times_of(column: Any) -> NDArray[np.float64]:
-    """A column of numbers, of durations in seconds, or of points of time in seconds since 1970, as float64 `[N]`.
-
-    BadCell for any other cell.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    text = pc.utf8_trim_whitespace(column.cast(pa.string())) if is_text(column.type) else column
-    if pa.types.is_time(text.type):
-        raise BadCell(0, holds=f"times of day ({text[0]} in row 0): write the date as well, as in {TIMES}")
-    if pa.types.is_duration(text.type):
-        text = text.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.timestamp("us"))
-    moment = text if pa.types.is_temporal(text.type) else None
-    if is_text(text.type) and _cast(_words_as_numbers(text), pa.float64()) is None:
-        moment = _moments(text)
-    if moment is None and is_text(text.type) and len(text) and re.fullmatch(_TIME, text[0].as_py() or ""):
-        row = bisect(range(1, len(text)), False, key=lambda rows: _moments(text.slice(0, rows)) is None)
-        refuse_empty(pc.equal(text, ""))
-        raise BadCell(row, f"{text[row].as_py()[:_SHOWN]!r} is not a time such as {TIMES}")
-    if moment is None:
-        # No remedy of --missing tells where a row without a step belongs.
-        refuse_empty(pc.or_kleene(text.is_null(), pc.equal(text, "")) if is_text(text.type) else text.is_null())
-        return numbers_of(column).astype(np.float64)
-    refuse_empty(moment.is_null())
-    exact = moment.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
-    return np.asarray(exact.astype(np.float64) / 1e6)
-
-
-def _moments(text: Any) -> Any | None:
-    """Text as points of time, None where a cell is none: as in 2024-03-01 06:00:00, or as in 01.03.2024 06:00."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    # "us" alone is of text without a zone; with a zone, points of time are those of UTC.
-    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ns")):
-        if (moments := _cast(text, kind)) is not None:
-            return moments
-    for format_ in ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y"):
-        moments = pc.strptime(text, format=format_, unit="us", error_is_null=True)
-        if moments.null_count == text.null_count:
-            return moments
-    return None
-
-
 def _parse(column: Any, missing: bool) -> NDArray[Any]:
     """Text as int64 where every cell is a whole number, else as float64."""
     import pyarrow as pa
@@ -122,13 +76,13 @@ def _parse(column: Any, missing: bool) -> NDArray[Any]:
         column = pc.if_else(pa.array(are_empty(column)), "nan", column)
     else:
         refuse_empty(pc.or_kleene(column.is_null(), pc.equal(column, "")), EMPTY)
-    for text in (column, _words_as_numbers(column)):
+    for text in (column, words_as_numbers(column)):
         for kind in (pa.int64(), pa.float64()):
-            if (numbers := _cast(text, kind)) is not None:
+            if (numbers := cast_or_none(text, kind)) is not None:
                 return np.asarray(numbers.to_numpy())
-    text = _words_as_numbers(column)
+    text = words_as_numbers(column)
     # A cast fails as a whole: the first bad row follows the longest part that can be cast.
-    row = bisect(range(1, len(text)), False, key=lambda rows: _cast(text.slice(0, rows), pa.float64()) is None)
+    row = bisect(range(1, len(text)), False, key=lambda rows: cast_or_none(text.slice(0, rows), pa.float64()) is None)
     raise _no_number(column, row)
 
 
@@ -137,12 +91,12 @@ def _no_number(column: Any, row: int) -> BadCell:
     import pyarrow.compute as pc
 
     cell = column[row].as_py()
-    shown = f"({cell[:_SHOWN]!r} in row {row})"
-    if re.fullmatch(_TIME, cell):
+    shown = f"({cell[:SHOWN]!r} in row {row})"
+    if re.fullmatch(TIME, cell):
         return BadCell(row, holds=f"time stamps {shown}: {NO_TIMES}")
     if _MINUS in cell and re.fullmatch(NUMBER, cell.replace(_MINUS, "-")):
         return BadCell(row, f"{cell!r} has the minus sign U+2212", "Write it as the hyphen -")
-    if "," not in cell and not pc.any(pc.match_substring_regex(_words_as_numbers(column), f"^{NUMBER}$")).as_py():
+    if "," not in cell and not pc.any(pc.match_substring_regex(words_as_numbers(column), f"^{NUMBER}$")).as_py():
         if re.fullmatch(_WITH_UNIT, cell):
             return BadCell(row, holds=f"numbers with a unit {shown}: write the numbers alone")
         return BadCell(row, holds=f"text {shown}, not numbers", kind=TEXT)
@@ -150,10 +104,10 @@ def _no_number(column: Any, row: int) -> BadCell:
         return BadCell(row, f"{cell!r} is not a number", EMPTY)
     grouped = re.fullmatch(r"[+-]?\d[\d.]*,[\d.,]+", cell) is not None
     mend = NO_COMMAS if grouped else _NO_UNITS if row == 0 else REPAIR
-    return BadCell(row, f"{cell[:_SHOWN]!r} is not a number", mend)
+    return BadCell(row, f"{cell[:SHOWN]!r} is not a number", mend)
 
 
-def _words_as_numbers(column: Any) -> Any:
+def words_as_numbers(column: Any) -> Any:
     import pyarrow.compute as pc
 
     plain = pc.utf8_lower(column)
@@ -162,7 +116,7 @@ def _words_as_numbers(column: Any) -> Any:
     return plain
 
 
-def _cast(column: Any, kind: Any) -> Any:
+def cast_or_none(column: Any, kind: Any) -> Any:
     """The column as another type, None where a cell cannot be."""
     import pyarrow as pa
 

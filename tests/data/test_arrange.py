@@ -137,6 +137,11 @@ MINUTES = [*range(3), *range(5, 17)]
         [60 * m for m in MINUTES],
         [f"2024-01-01 00:{m:02}:00" for m in MINUTES],
         [f"01.03.2024 06:{m:02}" for m in MINUTES],
+        [f"2024/03/01 06:{m:02}" for m in MINUTES],
+        [f"3/25/2024 6:{m:02} PM" for m in MINUTES],
+        [f"3/25/2024 6:{m:02}:00 AM" for m in MINUTES],
+        [f"25/03/2024 18:{m:02}:00" for m in MINUTES],
+        [f"3/4/2024 6:{m:02}" for m in MINUTES],  # whichever is the month, the same times pass
     ],
 )
 def test_the_record_is_cut_at_a_gap(tmp_path: Path, times: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,17 @@ def test_what_is_said_of_a_cell_that_is_no_number(tmp_path: Path, first: str, ce
     rows = f"{first},0.1,1\n{cell},0.2,1\n"
     with pytest.raises(InputError, match=f"^my.csv: column x{said}"):
         load(write(tmp_path, f"x,a,r\n{rows}"), "obs=x,action=a,reward=r")
+
+
+def test_slashes_are_read_as_the_dates_allow_and_refused_where_they_allow_both(tmp_path: Path) -> None:
+    def steps(days: Sequence[str]) -> list[float]:
+        path = write(tmp_path, "t,x,a,r\n" + "".join(f"{day},{i},0.{i},1\n" for i, day in enumerate(days)))
+        data, _ = load(path, "obs=x,action=a,reward=r,step=t")
+        return data.observations[:, 0].tolist()
+
+    assert steps(["03/13/2024", "03/12/2024", "03/11/2024"]) == [2, 1]
+    assert steps(["13/03/2024", "12/03/2024", "12/02/2024"])[0] == 2
+    with pytest.raises(InputError, match="column t, row 0: '03/04/2024' could be month/day/year or day/month/year"):
+        steps(["03/04/2024", "03/05/2024", "03/06/2024"])
+    with pytest.raises(InputError, match="column t, row 2: '25/25/2024' is not a time such as"):
+        steps(["03/04/2024", "03/04/2024", "25/25/2024"])
