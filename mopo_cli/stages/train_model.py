@@ -12,7 +12,7 @@ from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
 from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
-from mopo_cli.errors import DivergedError, InputError, Stopped
+from mopo_cli.errors import DivergedError, InputError
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
@@ -32,6 +32,7 @@ from mopo_cli.stages.common.inputs import (
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
 from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.common.saving import Saver
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
@@ -42,7 +43,6 @@ from mopo_cli.store.run import RunFolder
 
 _MEMBER = "model"  # all seeds are one in the metrics
 _BLOCK = 50  # gradient steps between two looks at the signals
-_SAVE_SECONDS = 30.0
 
 
 def run_train_model(run: RunFolder, settings: TrainModel, options: Options, report: Report) -> dict[str, Any]:
@@ -104,7 +104,11 @@ def _resume(stage: Stage, fit: FitState) -> list[dict[str, Any]]:
 
 
 def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: Metrics) -> None:
-    last_save = epoch_start = time.monotonic()
+    def save() -> None:
+        tensors, numbers = fit_checkpoint(fit)
+        stage.save_state(tensors, {"fit": numbers, "history": history})
+
+    saver, epoch_start = Saver(stage, save), time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
     with stage.report.live_table(columns) as table:
         first_step = fit.step
@@ -117,13 +121,7 @@ def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: 
                 rate = (steps_per_epoch(fit) - first_step) * fit.settings.batch_size
                 _show(table.row, fit, finished, rate / (time.monotonic() - epoch_start))
                 epoch_start, first_step = time.monotonic(), 0
-            stop = stage.should_stop()
-            if stop or time.monotonic() - last_save > _SAVE_SECONDS:
-                tensors, numbers = fit_checkpoint(fit)
-                stage.save_state(tensors, {"fit": numbers, "history": history})
-                last_save = time.monotonic()
-            if stop:
-                raise Stopped(stage.signal)
+            saver.look()
 
 
 def _epoch_record(fit: FitState, finished: EpochReport) -> dict[str, Any]:

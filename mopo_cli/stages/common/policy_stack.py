@@ -18,7 +18,6 @@ from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
-from mopo_cli.errors import Stopped
 from mopo_cli.nets.scales import Standard
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
@@ -31,13 +30,13 @@ from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import check_stack, explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld
 from mopo_cli.stages.common.same_settings import changed_settings
+from mopo_cli.stages.common.saving import Saver
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import Progress
 
-_SAVE_SECONDS = 60.0
 _ROUNDS = 2  # evaluations that each process may be behind
 
 
@@ -99,8 +98,7 @@ def train_stack(
         per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
         if loop.step < 0:
             stage.report.say(f"warming up for {-loop.step:,} gradient steps")
-        asked, last_save = stage.options.save_seconds, time.monotonic()
-        save_seconds = _SAVE_SECONDS if asked is None else asked
+        saver = Saver(stage, lambda: save_training(stage, trained, settings))
         processes = free_processes(stage.options, device, len(members), size)
         watch = _watch(context, stage, opened, settings, processes)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
@@ -134,18 +132,14 @@ def train_stack(
                 if watch is not None and (epoch.number % settings.eval_every == 0 or epoch.number == settings.epochs):
                     _evaluate(trained, epoch, watch)
                 trained.pending.append(epoch)
-            stop, end = stage.should_stop(), loop.step == total
+            save, end = saver.due(), loop.step == total
             trained.seconds = time.monotonic() - started
-            save = stop or time.monotonic() - last_save > save_seconds
             for epoch in _complete(trained, keep=0 if save or end else backlog):
                 for name, numbers in zip(names, epoch.records, strict=True):
                     trained.metrics.log_records(name, [numbers] if numbers is not None else [])
                 table.row(*row(loop, epoch, settings.epochs))
             if save:
-                save_training(stage, trained, settings)
-                last_save = time.monotonic()
-            if stop:
-                raise Stopped(stage.signal)
+                saver.save_now()
     trained.seconds = time.monotonic() - started
     least, standardised = opened.world.least_reward, opened.world.standard is not None
     look_back(trained.histories, trained.diverged, least, opened.data, stage.report, standardised)
