@@ -52,13 +52,8 @@ ENDINGS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (13
 HANG = 120.0  # seconds
 STARTUP = 3.0  # seconds that the imports take, about
 IMPORTS = (
-    "fetch_data",
-    "rollout",
-    "evaluate",
-    "ablate",
-    "train_model",
-    "common.policy_stack",
-    "common.train_behaviour",
+    *("fetch_data", "rollout", "evaluate", "ablate", "train_model"),
+    *("common.policy_stack", "common.train_behaviour"),
 )
 OUTCOMES = ("equal", "different", "other")
 TIMES = ("wall_seconds", "finished", "versions")

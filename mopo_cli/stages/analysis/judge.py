@@ -31,8 +31,8 @@ from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_da
 from mopo_cli.stages.common.open_world import data_rule, rollout_options
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.saving import Saver
+from mopo_cli.stages.common.trained_policies import open_run_policy, policies_to_evaluate, policy_inputs_of
 from mopo_cli.stages.common.user_units import for_stored
-from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.stages.train_model import fit_settings, learnable
 from mopo_cli.store.atomic import write_json
@@ -61,10 +61,9 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     or InputError where the data have too few of them.
     """
     device = open_device(options)
-    name, record = trained_policy(run, settings.policy)
-    training, policies = recorded_training(record.settings), files_by_seed(run, record, "policy")
-    model = _model_settings(run)
-    inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
+    name, record, policies = policies_to_evaluate(run, settings.policy)
+    training, model = recorded_training(record.settings), _model_settings(run)
+    inputs = {"dataset": dataset_path(run), **policy_inputs_of(policies)}
     recorded = {"fqe": asdict(FQE), "model": model.model_dump(), "limits": [MOST_OUTSIDE, MOST_MISSED]}
     with stage_envelope(run, f"evaluate/{name}/ope", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
@@ -96,7 +95,7 @@ def _model_settings(run: RunFolder) -> TrainModel:
 
 
 def _actor(path: Path, stage: Stage, data: Data, device: torch.device) -> Actor:
-    actor, _ = open_own_policy(path, stage, data.transitions, data.info, device)
+    actor, _ = open_run_policy(path, stage, data.transitions, data.info, device)
     return for_stored(actor, data.info)
 
 

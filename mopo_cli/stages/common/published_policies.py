@@ -11,6 +11,7 @@ from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
 from mopo_cli.stages.common.policy_stack import Trained
+from mopo_cli.stages.common.trained_policies import AFTER_DIVERGING
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
@@ -33,7 +34,7 @@ def raise_if_diverged(result: dict[str, Any], seeds: Collection[int] | None = No
     if lost := [name for name in result.get("diverged", []) if mine is None or name in mine]:
         raise DivergedError(
             f"Training diverged (not finite) for {', '.join(lost)}; only the others were published.",
-            hint="a lower --critic-lr, or where the model is used a larger --lam or a smaller --h",
+            hint=AFTER_DIVERGING,
         )
 
 
