@@ -14,12 +14,13 @@ from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_s
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
 from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
-from mopo_cli.stages.ablation.reuse import wall_seconds
-from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, alike, missing_cells, train_cells, with_seeds
+from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, alike, missing_cells, train_cells
 from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.joining import with_seeds
 from mopo_cli.stages.common.open_world import policy_inputs
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.published_policies import nothing_made
+from mopo_cli.stages.common.reuse import wall_seconds
 from mopo_cli.stages.jobs.finished import discard_collected
 from mopo_cli.stages.jobs.hand_out import PLANNED, HandOut
 from mopo_cli.stages.runner import Stage, stage_envelope

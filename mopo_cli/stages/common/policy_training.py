@@ -18,7 +18,7 @@ from mopo_cli.errors import CorruptError, InputError, LockedError, SettingsError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.finished import discard_states, state_path
-from mopo_cli.stages.common.joining import REPLACE, Plan, joined, named, plan_training, recorded_seeds
+from mopo_cli.stages.common.joining import REPLACE, Plan, joined, named, plan_training, recorded_seeds, with_seeds
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.same_settings import listed, other_training
 from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
@@ -47,15 +47,9 @@ class Training(Stage):
 
     def begin(self, plan: Plan) -> None:
         """Turn to the seeds of a plan."""
-        self.plan, self.settings = plan, self.wanted_of(plan.train).model_dump()
+        self.plan, self.settings = plan, with_seeds(self.wanted, plan.train).model_dump()
         self.part = _part(plan.train)
         self.out = Publication(self.state_folder / "staged")
-
-    def wanted_of(self, seeds: Sequence[int]) -> TrainPolicy:
-        """The settings, with these seeds."""
-        if set(seeds) == set(self.wanted.all_seeds()):
-            return self.wanted
-        return self.wanted.model_copy(update={"seeds": 1, "seed_list": tuple(sorted(seeds))})
 
     @property
     def begun_file(self) -> Path:
@@ -86,10 +80,10 @@ class Training(Stage):
             record = self._with(old, record)
         seeds = recorded_seeds(record)
         discard_states(self.run, self.key, seeds, self.wanted.epochs, self.out)
-        return replace(record, settings=self.wanted_of(tuple(seeds)).model_dump())
+        return replace(record, settings=with_seeds(self.wanted, seeds).model_dump())
 
     def _with(self, old: StageRecord, record: StageRecord) -> StageRecord:
-        changed = other_training(self.key, old.settings, self.settings)
+        changed = other_training(old.settings, self.settings)
         if self.plan.epoch and changed.keys() <= {"epochs"} and recorded_seeds(old) <= {*self.wanted.all_seeds()}:
             return joined(old, record)
         if hashes(old.inputs) != hashes(self.inputs) or (changed and self.options.force):
@@ -198,7 +192,7 @@ def _pass(stage: Training, folder: Path) -> None:
     try:
         started = read_document(_beside(folder, ".json"), StartedDocument)
         shared = {*started["seeds"]} & {*stage.plan.train}
-        changed = other_training(stage.key, started["settings"], stage.settings)
+        changed = other_training(started["settings"], stage.settings)
     except (CorruptError, InputError) as error:
         if held or not stage.options.force:
             raise CorruptError(error.message, hint=AFRESH) from error
@@ -227,7 +221,7 @@ def _clear(stage: Training, seeds: Sequence[int]) -> None:
             continue
         with suppress(CorruptError, InputError):
             started = read_document(_beside(folder, ".json"), StartedDocument)
-            changed = other_training(stage.key, started["settings"], stage.settings)
+            changed = other_training(started["settings"], stage.settings)
             if not changed and {*started["seeds"]} <= {*seeds}:
                 _remove(folder)
 

@@ -7,10 +7,10 @@ from typing import Any
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.data.ranges import column_names
 from mopo_cli.errors import DivergedError, FailedError, InputError, MopoError
-from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
 from mopo_cli.stages.common.policy_stack import Trained
+from mopo_cli.stages.common.reuse import TIMING, keep_only
 from mopo_cli.stages.common.trained_policies import AFTER_DIVERGING
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.runner import Stage
