@@ -33,7 +33,7 @@ from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.saving import Saver
-from mopo_cli.stages.common.user_units import offset_of
+from mopo_cli.stages.common.user_units import data_header
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -179,13 +179,9 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
         "action_low": data.info.action_low.tolist(),
         "action_high": data.info.action_high.tolist(),
     }
-    meta |= {"observation_offset": list(offset)} if (offset := offset_of(data.info)) else {}
-    if data.info.history > 1:
-        meta["history"] = data.info.history
+    meta |= data_header(data.info, share)
     if settings.target_scale != "raw":
         meta["target_scale"] = settings.target_scale
-    if share:
-        meta["judge_share"] = share
     dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0), data.info.names.get("obs", []))
     outputs = {"model": run.model, "description": run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), tensors, meta)

@@ -23,7 +23,7 @@ from mopo_cli.policy.weights import Weights, joined
 from mopo_cli.stages.common.inputs import check_dimensions, dataset_path
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
 from mopo_cli.stages.common.trained_policies import AFTER_DIVERGING, policy_inputs_of
-from mopo_cli.stages.common.user_units import offset_of
+from mopo_cli.stages.common.user_units import data_header, offset_of
 from mopo_cli.store.atomic import publish
 from mopo_cli.store.documents import CELL, read_document
 from mopo_cli.store.lineage import check_recorded, describe_files, read_lineage, stored_path
@@ -152,7 +152,7 @@ def _open_data(path: Path, sha256: str) -> Data:
         "dataset_id": info.dataset_id,
         "dataset_sha256": sha256,
     }
-    return Data(transitions, info, observations, header | ({"observation_offset": list(offset)} if offset else {}))
+    return Data(transitions, info, observations, header | data_header(info))
 
 
 def _open_policy(path: Path, data: Data) -> tuple[Weights, Act]:
