@@ -29,6 +29,7 @@ from mopo_cli.stages.common.inputs import (
     open_recorder,
     tell_doubt,
 )
+from mopo_cli.stages.common.learner import values_for
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
 from mopo_cli.stages.common.options import Options
@@ -86,7 +87,7 @@ def learnable(data: Data, report: Report) -> Examples:
 
 def fit_settings(settings: TrainModel) -> FitSettings:
     """How the ensemble is built and trained."""
-    return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
+    return FitSettings(**values_for(FitSettings, settings))
 
 
 def _resume(stage: Stage, fit: FitState) -> list[dict[str, Any]]:
