@@ -63,14 +63,12 @@ def run_ablate(
     with stage_envelope(run, f"ablate/{name}", recorded, inputs, options, report, complete) as stage:
         if stage.up_to_date:
             return stage.result()
-        if hand_out is None:
-            records = train_cells(here, stage, device)
-        else:
-            records = train_cells(here, stage, device, _elsewhere(stage, hand_out), hand_out.finished(stage))
-        if any(record.get("failed") == PLANNED for record in records):
+        records = _train(stage, here, device, hand_out)
+        failed = {record["cell"]: record["failed"] for record in records if "failed" in record}
+        if PLANNED in failed.values():
             return {"stage": stage.key, "run": str(run.root)}
-        if hand_out is not None and not parts and all("failed" in record for record in records):
-            raise nothing_made({record["cell"]: record["failed"] for record in records})
+        if failed and not parts and all("failed" in record for record in records):
+            raise nothing_made(failed)
         made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, here, strict=True)]
         for part in parts:
             made += [
@@ -84,6 +82,12 @@ def run_ablate(
                 run, [cell for cell, record in zip(cells, records, strict=True) if "failed" not in record]
             )
         return result
+
+
+def _train(stage: Stage, cells: list[Cell], device: torch.device, hand_out: HandOut | None) -> list[dict[str, Any]]:
+    if hand_out is None:
+        return train_cells(cells, stage, device)
+    return train_cells(cells, stage, device, _elsewhere(stage, hand_out), hand_out.finished(stage))
 
 
 def _elsewhere(stage: Stage, hand_out: HandOut) -> Elsewhere:
