@@ -14,7 +14,7 @@ from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_s
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
 from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
-from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, alike, missing_cells, train_cells
+from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, by_shared_settings, missing_cells, train_cells
 from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.joining import with_seeds
 from mopo_cli.stages.common.open_world import policy_inputs
@@ -92,7 +92,7 @@ def _train(stage: Stage, cells: list[Cell], device: torch.device, hand_out: Hand
 
 def _elsewhere(stage: Stage, hand_out: HandOut) -> Elsewhere:
     def train(left: dict[Cell, tuple[int, ...]]) -> dict[Cell, str]:
-        jobs = [job for cells in alike(list(left)) for job in _jobs({cell: left[cell] for cell in cells})]
+        jobs = [job for cells in by_shared_settings(list(left)) for job in _jobs({cell: left[cell] for cell in cells})]
         settings = [[with_seeds(cell.settings, seeds) for cell, seeds in job] for job in jobs]
         reasons = hand_out.train(stage, settings)
         return {cell: why for job, why in zip(jobs, reasons, strict=True) if why for cell, _ in job}

@@ -25,7 +25,7 @@ from mopo_cli.report.comparison import show_comparison, write_comparison
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_mean_std
 from mopo_cli.stages.ablate import statistics
-from mopo_cli.stages.ablation.train_cells import meant
+from mopo_cli.stages.ablation.train_cells import shown_settings
 from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.reuse import of_cell
 from mopo_cli.stages.common.same_settings import other_training
@@ -99,7 +99,7 @@ def _line(table: PaperTable, part: Part, row: Row, info: DatasetInfo | None, dat
     line: Line = {"data_set": dataset, "row": row.label, "method": row.method, "unit": table.unit, "returns": {}}
     line |= {"missing": part.missing.get(row.label), "diverged": [], "last": None, "last_10": None, "notes": []}
     if settings:
-        line |= meant(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
+        line |= shown_settings(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
         fewer = settings.updates < table.updates_for(family(dataset))
         line["smaller"] = fewer or len(settings.all_seeds()) < table.seeds_for(row)
     if row.method is None and row.data is None:

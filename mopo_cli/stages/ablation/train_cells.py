@@ -109,7 +109,7 @@ def train_cells(
 def _train_here(
     left: dict[Cell, tuple[int, ...]], stage: Stage, out: dict[Cell, Publication], device: torch.device
 ) -> None:
-    stacks = alike(list(left))
+    stacks = by_shared_settings(list(left))
     dataset = dataset_path(stage.run)
     for cells in stacks:
         longest = max((cell.settings for cell in cells), key=lambda settings: settings.h)
@@ -170,7 +170,7 @@ def _take_over(
     return left
 
 
-def alike(cells: list[Cell]) -> list[list[Cell]]:
+def by_shared_settings(cells: list[Cell]) -> list[list[Cell]]:
     """The cells by what all members of a stack share."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -255,7 +255,7 @@ def _record(cell: Cell) -> dict[str, Any]:
     return {
         "cell": cell.name,
         "algorithm": cell.settings.algorithm,
-        **meant(cell.settings),
+        **shown_settings(cell.settings),
         "returns": recorded["returns"],
         "policies": {seed: recorded["files"][f"seed-{seed}/{FILES[0]}"] for seed in recorded["returns"]},
         "diverged": recorded["diverged"],
@@ -264,11 +264,11 @@ def _record(cell: Cell) -> dict[str, Any]:
 
 
 def _failed(cell: Cell, why: str) -> dict[str, Any]:
-    about = {"cell": cell.name, "algorithm": cell.settings.algorithm, **meant(cell.settings)}
+    about = {"cell": cell.name, "algorithm": cell.settings.algorithm, **shown_settings(cell.settings)}
     return {**about, "returns": {}, "policies": {}, "diverged": [], "failed": why}
 
 
-def meant(settings: TrainPolicy) -> dict[str, Any]:
+def shown_settings(settings: TrainPolicy) -> dict[str, Any]:
     """The settings of a cell in a table; lam and h are None where they mean nothing."""
     return {
         "method": settings.method,

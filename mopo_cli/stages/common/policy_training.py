@@ -171,20 +171,20 @@ def _hold_seeds(stage: Training, context: ExitStack) -> None:
     """Take the seeds' lock until the context ends, and note what is trained; what a killed process left is removed."""
     others = {path.with_suffix("") for path in _begun(stage)} - {stage.state_folder}
     for folder in sorted(others):
-        _pass(stage, folder)
+        _check_other_training(stage, folder)
     lock_file, started = _beside(stage.state_folder, ".lock"), _beside(stage.state_folder, ".json")
     lock = take_lock(lock_file)
     if lock is None:
         raise _locked(stage, f"is training {named(stage.plan.train)} of {stage.key}", lock_file)
-    context.callback(_leave, stage, lock)
+    context.callback(_release, stage, lock)
     stage.out.discard()
     discard_leftovers(stage.state_folder)
     if stage.options.force or not (started.is_file() and stage.state_file.is_file()):
         write_json(started, {"settings": stage.settings, "seeds": stage.plan.train})
 
 
-def _pass(stage: Training, folder: Path) -> None:
-    """Go past another training of the policy if both can be; a dead one, or by --force one in the way, is removed."""
+def _check_other_training(stage: Training, folder: Path) -> None:
+    """Refuse another training that is in the way; a dead one, or by --force any that is in the way, is removed."""
     held = _is_held(folder)
     if not held and not (folder / stage.state_file.name).is_file():
         _remove(folder)
@@ -237,7 +237,7 @@ def _is_held(folder: Path) -> bool:
     return lock is None
 
 
-def _leave(stage: Training, lock: Any) -> None:
+def _release(stage: Training, lock: Any) -> None:
     """Let go of the seeds. What is not needed to go on is removed; if the run is held, the next training does it."""
     stage.discard()
     if not stage.state_file.exists():
