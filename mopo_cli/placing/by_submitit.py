@@ -106,7 +106,7 @@ class Submitit(Engine):
         elif state is not None and state["state"] in ("ended", "stopped"):
             self._failed(job, board, state["why"], state["code"] in FINAL)
         elif gone:
-            self._failed(job, board, *self._queue.obituary(batch, job.record))
+            self._failed(job, board, *self._queue.why_gone(batch, job.record))
         elif state is None or state["state"] == "requeued" or self._queue.is_waiting(job.record, state["at"]):
             board.change(job.name, "waiting")
         else:

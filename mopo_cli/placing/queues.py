@@ -44,7 +44,7 @@ class Queue(Protocol):
     def is_waiting(self, record: SubmissionDocument, since: float) -> bool:
         """Whether a job that was at work, and said so then, is known to wait again."""
 
-    def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
+    def why_gone(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
         """Why a job is gone that did not say so itself, and whether a person wanted that."""
 
 
@@ -104,7 +104,7 @@ class Local:
         """See `Queue`."""
         return False
 
-    def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
+    def why_gone(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
         """See `Queue`."""
         return last_words(batch, record) or killed(signal.SIGKILL), False
 

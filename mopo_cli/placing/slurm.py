@@ -88,7 +88,7 @@ class Slurm:
         state = (self._ask() or {}).get(record["id"])
         return self._asked > since and state in ("PENDING", "REQUEUED", "REQUEUE_HOLD")
 
-    def obituary(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
+    def why_gone(self, batch: Path, record: SubmissionDocument) -> tuple[str, bool]:
         """See `Queue`."""
         from submitit import SlurmJob
 

@@ -14,12 +14,13 @@ from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_s
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
 from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
-from mopo_cli.stages.ablation.reuse import wall_seconds
-from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, alike, missing_cells, train_cells, with_seeds
+from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, by_shared_settings, missing_cells, train_cells
 from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.joining import with_seeds
 from mopo_cli.stages.common.open_world import policy_inputs
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.published_policies import nothing_made
+from mopo_cli.stages.common.reuse import wall_seconds
 from mopo_cli.stages.jobs.finished import discard_collected
 from mopo_cli.stages.jobs.hand_out import PLANNED, HandOut
 from mopo_cli.stages.runner import Stage, stage_envelope
@@ -62,14 +63,12 @@ def run_ablate(
     with stage_envelope(run, f"ablate/{name}", recorded, inputs, options, report, complete) as stage:
         if stage.up_to_date:
             return stage.result()
-        if hand_out is None:
-            records = train_cells(here, stage, device)
-        else:
-            records = train_cells(here, stage, device, _elsewhere(stage, hand_out), hand_out.finished(stage))
-        if any(record.get("failed") == PLANNED for record in records):
+        records = _train(stage, here, device, hand_out)
+        failed = {record["cell"]: record["failed"] for record in records if "failed" in record}
+        if PLANNED in failed.values():
             return {"stage": stage.key, "run": str(run.root)}
-        if hand_out is not None and not parts and all("failed" in record for record in records):
-            raise nothing_made({record["cell"]: record["failed"] for record in records})
+        if failed and not parts and all("failed" in record for record in records):
+            raise nothing_made(failed)
         made = [(r | {"grid": axis_values(settings, c.settings)}, c.folder) for r, c in zip(records, here, strict=True)]
         for part in parts:
             made += [
@@ -85,9 +84,15 @@ def run_ablate(
         return result
 
 
+def _train(stage: Stage, cells: list[Cell], device: torch.device, hand_out: HandOut | None) -> list[dict[str, Any]]:
+    if hand_out is None:
+        return train_cells(cells, stage, device)
+    return train_cells(cells, stage, device, _elsewhere(stage, hand_out), hand_out.finished(stage))
+
+
 def _elsewhere(stage: Stage, hand_out: HandOut) -> Elsewhere:
     def train(left: dict[Cell, tuple[int, ...]]) -> dict[Cell, str]:
-        jobs = [job for cells in alike(list(left)) for job in _jobs({cell: left[cell] for cell in cells})]
+        jobs = [job for cells in by_shared_settings(list(left)) for job in _jobs({cell: left[cell] for cell in cells})]
         settings = [[with_seeds(cell.settings, seeds) for cell, seeds in job] for job in jobs]
         reasons = hand_out.train(stage, settings)
         return {cell: why for job, why in zip(jobs, reasons, strict=True) if why for cell, _ in job}

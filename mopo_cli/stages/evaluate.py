@@ -1,6 +1,5 @@
 """evaluate: the deterministic policies in the real environment, beside the data's returns and published numbers."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,32 +8,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mopo_cli.agents.actor import Actor
 from mopo_cli.config.schema import Evaluate
 from mopo_cli.data.environment_history import with_history
 from mopo_cli.data.held_out import LEAST_TO_JUDGE
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, episode_lengths, episode_returns
-from mopo_cli.errors import InputError
 from mopo_cli.evaluation.play import evaluate_returns, open_environments
 from mopo_cli.evaluation.published import published, published_factor
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
 from mopo_cli.report.tables import Rows, decimals, format_mean_std, write_csv
-from mopo_cli.stages.common.inputs import check_dimensions, check_lineage, dataset_path, open_device
+from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import environment_bytes
 from mopo_cli.stages.common.options import Options
-from mopo_cli.stages.common.policies import greedy_policy, open_policy
+from mopo_cli.stages.common.policies import greedy_policy
+from mopo_cli.stages.common.trained_policies import (
+    files_by_seed,
+    open_run_policy,
+    policies_to_evaluate,
+    policy_inputs_of,
+)
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import EPOCH, read_lines
-from mopo_cli.store.lineage import StageRecord, check_recorded, describe_files, read_lineage
+from mopo_cli.store.lineage import check_recorded, describe_files
 from mopo_cli.store.run import RunFolder
-
-AFTER_DIVERGING = "mopo train-policy with a larger --lam, a smaller --h or a lower --critic-lr"
-_PREFIX = "train-policy/"
 
 
 def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: Report) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
     """
     device = open_device(options)
     name, record, policies = policies_to_evaluate(run, settings.policy)
-    inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
+    inputs = {"dataset": dataset_path(run), **policy_inputs_of(policies)}
     with stage_envelope(run, f"evaluate/{name}", settings.model_dump(), inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
@@ -59,7 +59,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         ):
             environments = with_history(opened, info)
             for seed, path in policies.items():
-                actor, meta = open_own_policy(path, stage, transitions, info, device)
+                actor, meta = open_run_policy(path, stage, transitions, info, device)
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
                 exact = bool(actor.offset)
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed, exact=exact).returns
@@ -71,16 +71,6 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
         metrics = files_by_seed(run, record, "metrics")
         outputs = write_evaluation(stage, run.evaluation(name), result, columns, rows, metrics)
         return stage.finish(outputs, result)
-
-
-def open_own_policy(
-    path: Path, stage: Stage, transitions: Transitions, info: DatasetInfo, device: torch.device
-) -> tuple[Actor, dict[str, Any]]:
-    """Read a policy of the run, see `open_policy`; InputError where it was made from or for other data."""
-    actor, meta = open_policy(path, device)
-    check_lineage(stage, f"the policy {path}", meta["inputs"]["dataset"])
-    check_dimensions(f"the policy {path}", meta, transitions, info, "mopo train-policy")
-    return actor, meta
 
 
 def _skip(stage: Stage, name: str, info: DatasetInfo, episodes: int) -> dict[str, Any]:
@@ -96,45 +86,6 @@ def _skip(stage: Stage, name: str, info: DatasetInfo, episodes: int) -> dict[str
     stage.report.say(reason)
     where = {"stage": stage.key, "run": str(stage.run.root), "up_to_date": False, "outputs": {}}
     return {**where, "policy": name, "skipped": True, "reason": reason, "dataset_episodes": episodes}
-
-
-def trained_policy(run: RunFolder, name: str | None) -> tuple[str, StageRecord]:
-    """A finished policy of the run by name, or the one that was finished last; InputError where there is none."""
-    records = {
-        key.removeprefix(_PREFIX): record for key, record in read_lineage(run).items() if key.startswith(_PREFIX)
-    }
-    if not records:
-        raise InputError(f"The run {run.root} has no trained policy yet.", hint="mopo train-policy")
-    if name is None:
-        name = max(records, key=lambda key: records[key].finished)
-    if name not in records:
-        raise InputError(
-            f"The run {run.root} has no policy {name}; it has {', '.join(sorted(records))}.",
-            hint=f"mopo evaluate --policy {min(records)}",
-        )
-    return name, records[name]
-
-
-def policies_to_evaluate(run: RunFolder, name: str | None) -> tuple[str, StageRecord, dict[str, Path]]:
-    """What `trained_policy` gives, and the policy's files by seed; InputError where all seeds diverged."""
-    name, record = trained_policy(run, name)
-    policies = files_by_seed(run, record, "policy")
-    if not policies:
-        raise InputError(
-            f"The policy {name} has nothing to evaluate: all its seeds diverged in training.",
-            hint=AFTER_DIVERGING,
-        )
-    return name, record, policies
-
-
-def files_by_seed(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
-    """The files of one role, "policy" or "metrics", that train-policy made, by seed in their order."""
-    files = {
-        match[1]: run.root / file["path"]
-        for key, file in record.outputs.items()
-        if (match := re.fullmatch(rf"{role}/seed-(\d{{1,19}})", key))
-    }
-    return dict(sorted(files.items(), key=lambda item: int(item[0])))
 
 
 def summarise(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 
 from mopo_cli.agents.dice import Ratio
 from mopo_cli.config.schema import Imagination, Rollout
-from mopo_cli.data.transition_files import OFFSET, written_rollouts
+from mopo_cli.data.transition_files import written_rollouts
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.dynamics.branched_rollouts import ENDS, Policy, RolloutOptions, RolloutStep, branch, uniform_policy
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -34,7 +34,7 @@ from mopo_cli.stages.common.memory_estimates import rollout_bytes
 from mopo_cli.stages.common.open_world import data_rule, rollout_options, steps_taken
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import open_policy, open_ratio
-from mopo_cli.stages.common.user_units import for_stored
+from mopo_cli.stages.common.user_units import data_header, for_stored
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.run import RunFolder
 
@@ -208,8 +208,7 @@ def _attributes(stage: Stage, settings: Rollout, info: DatasetInfo) -> dict[str,
         "actions": settings.actions,
         "seed": settings.seed,
         **{name: getattr(settings, name) for name in Imagination.model_fields},
-        **({"history": info.history} if info.history > 1 else {}),
-        **({OFFSET: info.observation_offset} if info.observation_offset is not None else {}),
+        **data_header(info),
     }
 
 

@@ -9,10 +9,11 @@ import torch
 from mopo_cli.config.schema import TrainModel
 from mopo_cli.data.history import frame_width
 from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
+from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
-from mopo_cli.errors import DivergedError, InputError, Stopped
+from mopo_cli.errors import DivergedError, InputError
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
@@ -29,10 +30,12 @@ from mopo_cli.stages.common.inputs import (
     open_recorder,
     tell_doubt,
 )
+from mopo_cli.stages.common.learner import values_for
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
 from mopo_cli.stages.common.options import Options
-from mopo_cli.stages.common.user_units import offset_of
+from mopo_cli.stages.common.saving import Saver
+from mopo_cli.stages.common.user_units import data_header
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -42,7 +45,6 @@ from mopo_cli.store.run import RunFolder
 
 _MEMBER = "model"  # all seeds are one in the metrics
 _BLOCK = 50  # gradient steps between two looks at the signals
-_SAVE_SECONDS = 30.0
 
 
 def run_train_model(run: RunFolder, settings: TrainModel, options: Options, report: Report) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def learnable(data: Data, report: Report) -> Examples:
 
 def fit_settings(settings: TrainModel) -> FitSettings:
     """How the ensemble is built and trained."""
-    return FitSettings(**{name: getattr(settings, name) for name in FitSettings.__dataclass_fields__})
+    return FitSettings(**values_for(FitSettings, settings))
 
 
 def _resume(stage: Stage, fit: FitState) -> list[dict[str, Any]]:
@@ -104,7 +106,11 @@ def _resume(stage: Stage, fit: FitState) -> list[dict[str, Any]]:
 
 
 def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: Metrics) -> None:
-    last_save = epoch_start = time.monotonic()
+    def save() -> None:
+        tensors, numbers = fit_checkpoint(fit)
+        stage.save_state(tensors, {"fit": numbers, "history": history})
+
+    saver, epoch_start = Saver(stage, save), time.monotonic()
     columns = ("epoch", "training", "NLL", "hold-out MSE per network", "best MSE", "transitions/s")
     with stage.report.live_table(columns) as table:
         first_step = fit.step
@@ -117,13 +123,7 @@ def _train(stage: Stage, fit: FitState, history: list[dict[str, Any]], metrics: 
                 rate = (steps_per_epoch(fit) - first_step) * fit.settings.batch_size
                 _show(table.row, fit, finished, rate / (time.monotonic() - epoch_start))
                 epoch_start, first_step = time.monotonic(), 0
-            stop = stage.should_stop()
-            if stop or time.monotonic() - last_save > _SAVE_SECONDS:
-                tensors, numbers = fit_checkpoint(fit)
-                stage.save_state(tensors, {"fit": numbers, "history": history})
-                last_save = time.monotonic()
-            if stop:
-                raise Stopped(stage.signal)
+            saver.look()
 
 
 def _epoch_record(fit: FitState, finished: EpochReport) -> dict[str, Any]:
@@ -143,29 +143,51 @@ def _show(row: Any, fit: FitState, finished: EpochReport, rate: float) -> None:
 
 
 def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Metrics) -> dict[str, Any]:
-    run, settings = stage.run, fit.settings
+    _refuse_diverged(fit, data)
+    ensembles = [fitted(fit, s) for s in range(len(fit.seeds))]
+    errors, likelihoods = zip(*(holdout_errors(fit, each.flat, s) for s, each in enumerate(ensembles)), strict=True)
+    scores = {
+        "seeds": list(fit.seeds),
+        "holdout_mse": {str(seed): of.mean(dim=1).tolist() for seed, of in zip(fit.seeds, errors, strict=True)},
+        "holdout_nll": {str(seed): of.tolist() for seed, of in zip(fit.seeds, likelihoods, strict=True)},
+    }
+    header = _header(stage, fit, data, share) | scores
+    dimensions = _dimension_report(fit, ensembles, errors, data.info.names.get("obs", []))
+    outputs = {"model": stage.run.model, "description": stage.run.model_dir / "model.json"}
+    save_tensors(stage.out.stage(outputs["model"]), _weights(fit.seeds, ensembles), header)
+    write_json(stage.out.stage(outputs["description"]), {**header, "dimensions": dimensions})
+    outputs |= metrics.stage_files(_MEMBER, stage.out, stage.run.model_dir)
+    _show_dimensions(dimensions, fit.settings.target_scale, stage.report)
+    stage.report.hint("mopo select-elites")
+    return stage.finish(outputs, {"epochs": fit.epoch, **scores})
+
+
+def _refuse_diverged(fit: FitState, data: Data) -> None:
     failed = [seed for seed, mse in zip(fit.seeds, fit.best_mse, strict=True) if not bool(mse.isfinite().all())]
     if failed:
         raise DivergedError(
             f"The ensembles of seeds {failed} have networks whose hold-out error was never finite.",
-            hint=(rescale_hint(data) if settings.target_scale == "raw" else None)
+            hint=(rescale_hint(data) if fit.settings.target_scale == "raw" else None)
             or "mopo show DATASET, then a lower --learning-rate",
         )
+
+
+def _weights(seeds: Sequence[int], ensembles: Sequence[Ensemble]) -> dict[str, torch.Tensor]:
+    """The tensors of the model's file: weights and scalers, by seed."""
     tensors: dict[str, torch.Tensor] = {}
-    mse, nll = {}, {}
-    dimension_errors = []
-    for s, seed in enumerate(fit.seeds):
-        ensemble = fitted(fit, s)
-        errors, likelihood = holdout_errors(fit, ensemble.flat, s)
-        mse[str(seed)], nll[str(seed)] = errors.mean(dim=1).tolist(), likelihood.tolist()
-        scale = 1.0 if ensemble.target_std is None else ensemble.target_std.square()
-        dimension_errors.append(errors.mean(dim=0) * scale)
+    for seed, ensemble in zip(seeds, ensembles, strict=True):
         scaler = {"input_mean": ensemble.input_mean, "input_std": ensemble.input_std}
         if ensemble.target_mean is not None and ensemble.target_std is not None:
             scaler |= {"target_mean": ensemble.target_mean, "target_std": ensemble.target_std}
         weights = ensemble.layout.views(ensemble.flat)
         tensors |= {f"seed-{seed}/{name}": tensor for name, tensor in (weights | scaler).items()}
-    meta = {
+    return tensors
+
+
+def _header(stage: Stage, fit: FitState, data: Data, share: float) -> dict[str, Any]:
+    """What the model's file says of the model and its data."""
+    settings = fit.settings
+    header = {
         "kind": "model",
         "obs_dim": fit.data.obs_dim,
         "act_dim": fit.data.inputs.shape[1] - fit.data.obs_dim,
@@ -173,45 +195,41 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
         "layers": settings.layers,
         "networks": settings.networks,
         "spectral_norm": settings.spectral_norm,
-        "seeds": list(fit.seeds),
-        "holdout_mse": mse,
-        "holdout_nll": nll,
         "dataset_id": data.info.dataset_id,
         "dataset_sha256": stage.inputs["dataset"]["sha256"],
         "action_low": data.info.action_low.tolist(),
         "action_high": data.info.action_high.tolist(),
+        **data_header(data.info, share),
     }
-    meta |= {"observation_offset": list(offset)} if (offset := offset_of(data.info)) else {}
-    if data.info.history > 1:
-        meta["history"] = data.info.history
     if settings.target_scale != "raw":
-        meta["target_scale"] = settings.target_scale
-    if share:
-        meta["judge_share"] = share
-    dimensions = _dimension_report(fit, torch.stack(dimension_errors).mean(dim=0), data.info.names.get("obs", []))
-    outputs = {"model": run.model, "description": run.model_dir / "model.json"}
-    save_tensors(stage.out.stage(outputs["model"]), tensors, meta)
-    write_json(stage.out.stage(outputs["description"]), {**meta, "dimensions": dimensions})
-    outputs |= metrics.stage_files(_MEMBER, stage.out, run.model_dir)
-    stage.report.table(
-        "What the model predicts badly (hold-out, the worst first)",
-        ("target", "RMSE", "std of target", "explained variance"),
-        [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
-    )
-    if (alarm := model_alarm(dimensions, settings.target_scale)) is not None:
-        stage.report.warn(alarm)
-    stage.report.hint("mopo select-elites")
-    extra = {"epochs": fit.epoch, "holdout_mse": mse, "holdout_nll": nll, "seeds": list(fit.seeds)}
-    return stage.finish(outputs, extra)
+        header["target_scale"] = settings.target_scale
+    return header
 
 
-def _dimension_report(fit: FitState, errors: torch.Tensor, observed: Sequence[str]) -> list[dict[str, Any]]:
+def _dimension_report(
+    fit: FitState, ensembles: Sequence[Ensemble], errors: Sequence[torch.Tensor], observed: Sequence[str]
+) -> list[dict[str, Any]]:
     """How well each target is predicted, called by the names of an observation's numbers where there are some."""
+    squares = []
+    for ensemble, of_networks in zip(ensembles, errors, strict=True):
+        scale = 1.0 if ensemble.target_std is None else ensemble.target_std.square()
+        squares.append(of_networks.mean(dim=0) * scale)
+    mean = torch.stack(squares).mean(dim=0)
     variance = fit.data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
     frame = fit.data.frame
     of = observed[:frame] if len(observed) >= frame else [f"observation {d}" for d in range(frame)]
-    rows = zip([*(f"change of {name}" for name in of), "reward"], errors.tolist(), variance.tolist(), strict=True)
+    rows = zip([*(f"change of {name}" for name in of), "reward"], mean.tolist(), variance.tolist(), strict=True)
     return [
         {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}
         for name, error, var in rows
     ]
+
+
+def _show_dimensions(dimensions: list[dict[str, Any]], target_scale: str, report: Report) -> None:
+    report.table(
+        "What the model predicts badly (hold-out, the worst first)",
+        ("target", "RMSE", "std of target", "explained variance"),
+        [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
+    )
+    if (alarm := model_alarm(dimensions, target_scale)) is not None:
+        report.warn(alarm)

@@ -12,6 +12,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.finished import Earlier, load_states, stage_states
 from mopo_cli.stages.common.inputs import open_device
+from mopo_cli.stages.common.joining import with_seeds
 from mopo_cli.stages.common.memory import check_policies
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs
 from mopo_cli.stages.common.options import Options
@@ -55,7 +56,7 @@ def _train(
         if stage.up_to_date:
             result = stage.result()
         else:
-            now = stage.wanted_of(stage.plan.train)
+            now = with_seeds(stage.wanted, stage.plan.train)
             check_policies(now, inputs["dataset"], options, device)
             with open_world(stage, now, inputs, device, [settings.penalty]) as opened:
                 kind = settings.penalty, settings.lam, settings.h

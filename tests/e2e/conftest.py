@@ -15,8 +15,7 @@ from probes.forks import forked
 
 import mopo_cli.stages.ablation.train_cells as cells
 from mopo_cli.__main__ import main
-from mopo_cli.stages import train_model
-from mopo_cli.stages.common import policy_stack, train_behaviour
+from mopo_cli.stages.common import saving, train_behaviour
 from mopo_cli.stages.runner import Stage
 
 
@@ -55,9 +54,7 @@ def carry_out(folder: Path, line: str, fatal: int, signum: int, checkpoint_alway
     os.environ["MOPO_HOME"] = str(folder / "cache")
     train_behaviour.RECIPE = TINY
     if checkpoint_always:
-        for module in (train_model, policy_stack, train_behaviour):
-            vars(module)["_SAVE_SECONDS"] = -1.0
-        vars(train_behaviour)["_SAVE_SHARE"] = float("inf")
+        vars(saving).update(SAVE_SECONDS=-1.0, SAVE_SHARE=float("inf"))
     moments = 0
 
     def watched(function: Any) -> Any:

@@ -15,7 +15,7 @@ from probes.runs import run_in, unfinished
 
 from mopo_cli.agents.crew import Crew
 from mopo_cli.engine.parallel import can_fork
-from mopo_cli.stages.common import policy_stack
+from mopo_cli.stages.common import saving
 
 # Seed 1 stops before seed 2 does.
 MODEL = "train-model --config tiny.yaml --threads 1 --max-epochs 5 --patience 1 --min-gain 0.75 --batch-size 16"
@@ -188,7 +188,8 @@ def test_one_of_these_processes_is_killed(
     line, files = COMMANDS["train-policy"]
     line = line.replace("--threads 1", "--threads 2")
     monkeypatch.chdir(start(finished_run, tmp_path / "killed"))
-    monkeypatch.setattr(policy_stack, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "SAVE_SHARE", float("inf"))
     advance, epochs = Crew.advance, iter(range(100))
 
     def then_one_is_lost(crew: Crew, *given: Any) -> Any:

@@ -23,6 +23,7 @@ from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
 from mopo_cli.stages.analysis import judge as module
 from mopo_cli.stages.analysis import rank
+from mopo_cli.stages.common import saving
 
 TINY = """\
 train-model: {networks: 2, hidden: 16, layers: 1, weight-decay: [1e-5, 1e-5], max-epochs: 2}
@@ -167,7 +168,8 @@ def test_judging_that_is_stopped_and_killed_ends_with_the_same_bytes(
 ) -> None:
     shutil.copytree(trained, "whole")
     assert mopo(JUDGE.replace("--run run", "--run whole")).code == 0
-    monkeypatch.setattr(module, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(saving, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(saving, "SAVE_SHARE", float("inf"))
     for look in (0, 0, 1):  # in the model, at its end, and among the critics
         with monkeypatch.context() as patch:
             stop_at(look, patch)

@@ -51,8 +51,10 @@ HELPED = ("train-model", "train-policy", "ablate")  # they start processes of th
 ENDINGS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGUSR1: (138, -10)}
 HANG = 120.0  # seconds
 STARTUP = 3.0  # seconds that the imports take, about
-SAVING = ("train_model", "common.policy_stack", "common.train_behaviour")
-IMPORTS = ("fetch_data", "rollout", "evaluate", "ablate", *SAVING)
+IMPORTS = (
+    *("fetch_data", "rollout", "evaluate", "ablate", "train_model"),
+    *("common.policy_stack", "common.train_behaviour"),
+)
 OUTCOMES = ("equal", "different", "other")
 TIMES = ("wall_seconds", "finished", "versions")
 
@@ -80,8 +82,8 @@ def start(place: Path, line: str, *, fresh: bool, save_always: bool) -> int:
         os.environ |= {"MOPO_HOME": str(place / "cache"), "MOPO_DEBUG": "1", "PYTHONPATH": str(TREE)}
         if fresh:
             os.execv(sys.executable, [sys.executable, "-m", "mopo_cli", *line.split()])
-        for name in SAVING if save_always else ():
-            vars(import_module(f"mopo_cli.stages.{name}")).update(_SAVE_SECONDS=-1.0, _SAVE_SHARE=float("inf"))
+        if save_always:
+            vars(import_module("mopo_cli.stages.common.saving")).update(SAVE_SECONDS=-1.0, SAVE_SHARE=float("inf"))
         code = import_module("mopo_cli.__main__").main(line.split())
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else int(end.code or 0)

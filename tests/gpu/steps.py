@@ -26,7 +26,7 @@ from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.parallel import use_threads
 from mopo_cli.engine.rows import RowLayout
-from mopo_cli.stages.common import policy_stack
+from mopo_cli.stages.common import saving
 from mopo_cli.stages.common.memory_estimates import model_bytes, policy_bytes
 from mopo_cli.stages.common.open_world import uncertainty_names
 from mopo_cli.stages.runner import Stage
@@ -154,7 +154,7 @@ def resume(check: Check) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             save(stage, *state)
 
-        vars(policy_stack)["_SAVE_SECONDS"] = -1.0  # after every block
+        vars(saving).update(SAVE_SECONDS=-1.0, SAVE_SHARE=float("inf"))  # after every block
         setattr(Stage, "save_state", save_until)  # noqa: B010
         run_mopo(check, f"{line} --run runs/killed")
 

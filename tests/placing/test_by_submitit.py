@@ -387,7 +387,7 @@ def test_what_slurm_ended_for_lack_of_memory_is_told(
     (cluster / "accounts").write_text(f"JobID|State|NodeList\n{job}|{state}|a\n")
     (tmp_path / f"{job}_0_log.err").write_text(log)
     record: Any = {"engine": "slurm", "id": str(job), "batch": "b", "devices": None, "at": 1.0}
-    said, wanted = Slurm(Resources(), {}).obituary(tmp_path, record)
+    said, wanted = Slurm(Resources(), {}).why_gone(tmp_path, record)
     assert said.startswith(why) and not wanted
 
 

@@ -30,7 +30,7 @@ def test_of_cells_that_differ_in_their_names_alone_the_first_is_trained() -> Non
 def test_groups_are_as_large_as_half_of_the_memory_lets_them(
     monkeypatch: pytest.MonkeyPatch, most: int, sizes: list[int]
 ) -> None:
-    world = SimpleNamespace(rows=RowLayout(4, 1, 3), real=torch.zeros(1))
+    world = SimpleNamespace(row_layout=RowLayout(4, 1, 3), real=torch.zeros(1))
     opened: Any = SimpleNamespace(world=world)
     monkeypatch.setattr(cells, "_memory_bytes", lambda opened: most)
     every = [cell(h=h) for h in range(1, 7)]
@@ -39,7 +39,7 @@ def test_groups_are_as_large_as_half_of_the_memory_lets_them(
 
 def test_pools_of_a_group_are_as_long_as_its_longest_horizon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pools outweigh all else here: four policies of h 3 fit, and a step of rollouts."""
-    world = SimpleNamespace(rows=RowLayout(4, 1, 3), real=torch.zeros(1))
+    world = SimpleNamespace(row_layout=RowLayout(4, 1, 3), real=torch.zeros(1))
     opened: Any = SimpleNamespace(world=world)
     row = 4 * (2 * 4 + 1 + 2 + 3)
     wide = {"rollout_batch": 100_000}

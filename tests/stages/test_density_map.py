@@ -141,7 +141,7 @@ def test_it_tells_people_and_is_made_once(rollouts: Path, mopo: Any) -> None:
 
 
 def test_only_a_part_of_many_rows_is_looked_at(rollouts: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, limit in {"_ROWS": 90, "_REFERENCES": 300, "_OWN": 50, "_PART": 40}.items():
+    for name, limit in {"_ROWS": 90, "_REFERENCES": 300, "_USUAL": 50, "_PART": 40}.items():
         monkeypatch.setattr(density_map, name, limit)
     result = json.loads(mopo(f"{LINE} --json").out)["map"]
     assert (result["rows"], result["references"]) == (90, 300)

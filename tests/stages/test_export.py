@@ -109,7 +109,7 @@ def test_what_diverged_is_not_just_trained_again(tiny_run: Path, refuses: Any) -
     run = read_json(tiny_run / "run.json")
     run["stages"][f"train-policy/{NAME}"]["outputs"] = {}
     write_json(tiny_run / "run.json", run)
-    said = f"The policy {NAME} has no files: all its seeds diverged.\nTry: mopo train-policy with a larger --lam"
+    said = f"The policy {NAME} has no files: all its seeds diverged.\nTry: mopo train-policy with a lower --critic-lr"
     refuses("export --to numpy", 4, said)
 
 

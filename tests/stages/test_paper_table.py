@@ -15,7 +15,7 @@ from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.data.transition_files import write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.stages.ablation.paper_table import Part, publish_paper_table, table_lines
-from mopo_cli.stages.ablation.train_cells import meant
+from mopo_cli.stages.ablation.train_cells import shown_settings
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.lineage import StageRecord, describe_files, record_stage
 from mopo_cli.store.run import RunFolder
@@ -54,7 +54,13 @@ def part(folder: Path, table: str, dataset: str, returns: dict[str, Any], **sett
         }
         lost = [seed for seed, pair in enumerate(returns[label]) if pair is None]
         policies = {seed: f"{label} {seed}" for seed in values}
-        record = {"cell": cell.policy_name(), **meant(cell), "returns": values, "policies": policies, "diverged": lost}
+        record = {
+            "cell": cell.policy_name(),
+            **shown_settings(cell),
+            "returns": values,
+            "policies": policies,
+            "diverged": lost,
+        }
         records.append(record)
     write_json(run.ablation_dir(table) / "table.json", {"dataset": dataset, "references": {}, "cells": records})
     return Part(dataset, run, cells)

@@ -25,9 +25,10 @@ from mopo_cli.report.comparison import show_comparison, write_comparison
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_mean_std
 from mopo_cli.stages.ablate import statistics
-from mopo_cli.stages.ablation.reuse import of_cell, same_policy
-from mopo_cli.stages.ablation.train_cells import meant
+from mopo_cli.stages.ablation.train_cells import shown_settings
 from mopo_cli.stages.common.inputs import dataset_path
+from mopo_cli.stages.common.reuse import of_cell
+from mopo_cli.stages.common.same_settings import other_training
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import TableDocument, read_document
 from mopo_cli.store.lineage import read_lineage
@@ -70,8 +71,8 @@ class Part:
         for cell in self.cells.values():
             place = f"ablations/{table}/cells/{cell.policy_name()}/cell.json"
             paths = [*self.run.root.glob(place), *self.run.root.glob(f"variants/*/{place}")]
-            held = [one for path in paths for one in of_cell(path)]
-            same = {one.seed for one in held if same_policy(one.settings, cell.model_dump(), of_seed=True)}
+            stored = [one for path in paths for one in of_cell(path)]
+            same = {one.seed for one in stored if not other_training(one.settings, cell.model_dump())}
             count += len(same & set(cell.all_seeds()))
         return count
 
@@ -98,7 +99,7 @@ def _line(table: PaperTable, part: Part, row: Row, info: DatasetInfo | None, dat
     line: Line = {"data_set": dataset, "row": row.label, "method": row.method, "unit": table.unit, "returns": {}}
     line |= {"missing": part.missing.get(row.label), "diverged": [], "last": None, "last_10": None, "notes": []}
     if settings:
-        line |= meant(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
+        line |= shown_settings(settings) | {"real_ratio": settings.real_ratio, "seeds": list(settings.all_seeds())}
         fewer = settings.updates < table.updates_for(family(dataset))
         line["smaller"] = fewer or len(settings.all_seeds()) < table.seeds_for(row)
     if row.method is None and row.data is None:

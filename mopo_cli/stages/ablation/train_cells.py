@@ -11,23 +11,22 @@ import torch
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
-from mopo_cli.stages.ablation.reuse import (
-    FILES,
-    Held,
-    files_of,
-    held_policies,
-    hold,
-    of_cell,
-    read_cell,
-    same_policy,
-    what_trains,
-)
 from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.memory import check_policies
 from mopo_cli.stages.common.memory_estimates import policy_bytes
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs, policy_roles
 from mopo_cli.stages.common.policy_stack import train_stack
 from mopo_cli.stages.common.published_policies import returns_of, stage_member
+from mopo_cli.stages.common.reuse import (
+    FILES,
+    StoredPolicy,
+    files_of,
+    has_files,
+    of_cell,
+    read_cell,
+    stored_policies,
+)
+from mopo_cli.stages.common.same_settings import other_training, same_policies, what_trains
 from mopo_cli.stages.jobs.finished import Finished
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
@@ -77,7 +76,7 @@ def train_cells(
         stage.report.say(f"{len(cells) - len(missing)} of {len(cells)} cells are up to date")
     distinct, twins = _twins(missing)
     finished = finished or Finished([])
-    held = [*([] if stage.options.force else held_policies(stage.run)), *finished.policies]
+    stored = [*([] if stage.options.force else stored_policies(stage.run)), *finished.policies]
     staged = stage.run.state(stage.key) / "staged"
     out = {cell: Publication(staged / f"cell-{place}") for place, cell in enumerate(missing)}
     with ExitStack() as context:
@@ -85,7 +84,7 @@ def train_cells(
             context.callback(publication.discard)
         left: dict[Cell, tuple[int, ...]] = {}
         for cell in distinct:
-            seeds = _take_over(cell, stage, out[cell], held, finished.diverged(cell.settings))
+            seeds = _take_over(cell, stage, out[cell], stored, finished.diverged(cell.settings))
             if reused := len(cell.settings.all_seeds()) - len(seeds):
                 stage.report.say(
                     f"{cell.name}: {reused} of {reused + len(seeds)} seeds are in the run already and are reused"
@@ -110,7 +109,7 @@ def train_cells(
 def _train_here(
     left: dict[Cell, tuple[int, ...]], stage: Stage, out: dict[Cell, Publication], device: torch.device
 ) -> None:
-    stacks = alike(list(left))
+    stacks = by_shared_settings(list(left))
     dataset = dataset_path(stage.run)
     for cells in stacks:
         longest = max((cell.settings for cell in cells), key=lambda settings: settings.h)
@@ -132,9 +131,9 @@ def _is_done(cell: Cell, stage: Stage) -> bool:
     recorded = read_cell(cell.description) if cell.description.is_file() else None
     return (
         recorded is not None
-        and same_policy(recorded["settings"], cell.settings.model_dump())
+        and same_policies(recorded["settings"], cell.settings.model_dump())
         and recorded["inputs"] == _inputs(cell, stage)
-        and hold(cell.folder, recorded["files"])
+        and has_files(cell.folder, recorded["files"])
     )
 
 
@@ -155,11 +154,11 @@ def _twins(cells: list[Cell]) -> tuple[list[Cell], dict[Cell, Cell]]:
 
 
 def _take_over(
-    cell: Cell, stage: Stage, out: Publication, held: list[Held], lost: Collection[int] = ()
+    cell: Cell, stage: Stage, out: Publication, stored: list[StoredPolicy], lost: Collection[int] = ()
 ) -> tuple[int, ...]:
-    """Stage what is held of the cell's seeds; returns the seeds that are left to train. Those `lost` have diverged."""
+    """Stage the cell's seeds that are stored; returns those that are left to train. Those `lost` have diverged."""
     now, inputs = cell.settings.model_dump(), _inputs(cell, stage)
-    fits = [one for one in held if one.inputs == inputs and same_policy(one.settings, now, of_seed=True)]
+    fits = [one for one in stored if one.inputs == inputs and not other_training(one.settings, now)]
     left = tuple(
         seed
         for seed in cell.settings.all_seeds()
@@ -171,14 +170,7 @@ def _take_over(
     return left
 
 
-def with_seeds(settings: TrainPolicy, seeds: Collection[int]) -> TrainPolicy:
-    """The settings, with these seeds."""
-    if set(seeds) == set(settings.all_seeds()):
-        return settings
-    return settings.model_copy(update={"seeds": 1, "seed_list": tuple(sorted(seeds))})
-
-
-def alike(cells: list[Cell]) -> list[list[Cell]]:
+def by_shared_settings(cells: list[Cell]) -> list[list[Cell]]:
     """The cells by what all members of a stack share."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -263,7 +255,7 @@ def _record(cell: Cell) -> dict[str, Any]:
     return {
         "cell": cell.name,
         "algorithm": cell.settings.algorithm,
-        **meant(cell.settings),
+        **shown_settings(cell.settings),
         "returns": recorded["returns"],
         "policies": {seed: recorded["files"][f"seed-{seed}/{FILES[0]}"] for seed in recorded["returns"]},
         "diverged": recorded["diverged"],
@@ -272,11 +264,11 @@ def _record(cell: Cell) -> dict[str, Any]:
 
 
 def _failed(cell: Cell, why: str) -> dict[str, Any]:
-    about = {"cell": cell.name, "algorithm": cell.settings.algorithm, **meant(cell.settings)}
+    about = {"cell": cell.name, "algorithm": cell.settings.algorithm, **shown_settings(cell.settings)}
     return {**about, "returns": {}, "policies": {}, "diverged": [], "failed": why}
 
 
-def meant(settings: TrainPolicy) -> dict[str, Any]:
+def shown_settings(settings: TrainPolicy) -> dict[str, Any]:
     """The settings of a cell in a table; lam and h are None where they mean nothing."""
     return {
         "method": settings.method,

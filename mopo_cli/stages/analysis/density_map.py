@@ -39,7 +39,7 @@ from mopo_cli.store.run import RunFolder
 
 _ROWS = 10_000  # of the rollouts, drawn from all
 _REFERENCES = 20_000  # rows of the data that distances are measured to
-_OWN = 4_000  # further rows of the data, whose distances are what is usual
+_USUAL = 4_000  # further rows of the data, whose distances are what is usual
 _UMAP_ROWS = 5_000  # of the data, that its map is made of
 _PART = 1_000  # rows between two looks at the signals
 
@@ -55,7 +55,7 @@ def run_density_map(run: RunFolder, settings: Rollout, options: Options, report:
     """
     name = settings.file_name()
     inputs = {"dataset": dataset_path(run), "rollouts": run.rollouts(name)}
-    sizes = {"rows": _ROWS, "references": _REFERENCES, "own": _OWN, "neighbours": NEIGHBOURS}
+    sizes = {"rows": _ROWS, "references": _REFERENCES, "usual": _USUAL, "neighbours": NEIGHBOURS}
     recorded = settings.model_dump() | sizes | {"umap_rows": _UMAP_ROWS, "umap": umap_version()}
     with stage_envelope(run, f"rollout/{name}/map", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
@@ -101,7 +101,7 @@ def _joint(columns: Columns) -> Values:
 def _draw_data(transitions: Transitions, seed: int) -> tuple[Values, Values]:
     """Rows that distances are measured to, and others, a sixth of those drawn at most; both at random."""
     count = len(transitions)
-    others = max(1, min(_OWN, count // 6))
+    others = max(1, min(_USUAL, count // 6))
     drawn = torch.randperm(count, generator=stream(seed, "map/data"))[: _REFERENCES + others].numpy()
     joint = _joint({"observations": transitions.observations[drawn], "actions": transitions.actions[drawn]})
     return joint[others:], joint[:others]

@@ -22,8 +22,8 @@ from mopo_cli.policy.run import read_run
 from mopo_cli.policy.weights import Weights, joined
 from mopo_cli.stages.common.inputs import check_dimensions, dataset_path
 from mopo_cli.stages.common.policies import greedy_policy, open_policy
-from mopo_cli.stages.common.user_units import offset_of
-from mopo_cli.stages.evaluate import AFTER_DIVERGING
+from mopo_cli.stages.common.trained_policies import AFTER_DIVERGING, policy_inputs_of
+from mopo_cli.stages.common.user_units import data_header, offset_of
 from mopo_cli.store.atomic import publish
 from mopo_cli.store.documents import CELL, read_document
 from mopo_cli.store.lineage import check_recorded, describe_files, read_lineage, stored_path
@@ -67,7 +67,7 @@ def run_export(
         require_onnx("mopo export --to onnx", "onnx", "onnxruntime")
     chosen = _chosen(run, policy, kind)
     dataset = dataset_path(run)
-    files = describe_files(run, {"dataset": dataset, **{f"policy/{seed}": path for seed, path in chosen.files.items()}})
+    files = describe_files(run, {"dataset": dataset, **policy_inputs_of(chosen.files)})
     check_recorded(run, files)
     places = _places(run, chosen, kind, output, ensemble)
     if folders := [path for path in places if path.is_dir()]:
@@ -106,7 +106,8 @@ def _chosen(run: RunFolder, policy: str | None, kind: str) -> Chosen:
             hint=f"mopo export {min(trained)} --to {kind}, or the path of a policy.safetensors",
         )
     if not trained[name]:
-        raise InputError(f"The policy {name} has no files: all its seeds diverged.", hint=AFTER_DIVERGING)
+        hint = f"mopo train-policy with {AFTER_DIVERGING}"
+        raise InputError(f"The policy {name} has no files: all its seeds diverged.", hint)
     return Chosen(name, trained[name], read_lineage(run)[f"train-policy/{name}"].settings)
 
 
@@ -151,7 +152,7 @@ def _open_data(path: Path, sha256: str) -> Data:
         "dataset_id": info.dataset_id,
         "dataset_sha256": sha256,
     }
-    return Data(transitions, info, observations, header | ({"observation_offset": list(offset)} if offset else {}))
+    return Data(transitions, info, observations, header | data_header(info))
 
 
 def _open_policy(path: Path, data: Data) -> tuple[Weights, Act]:

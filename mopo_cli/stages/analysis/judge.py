@@ -1,6 +1,5 @@
 """evaluate --ope: judge policies without a simulator, by episodes that neither they nor their model have seen."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from mopo_cli.data.transitions import episode_lengths
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.training import advance
-from mopo_cli.errors import DivergedError, InputError, Stopped
+from mopo_cli.errors import DivergedError, InputError
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, advance_fqe, fqe_checkpoint, restore_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, sentence, target_policies
@@ -31,8 +30,9 @@ from mopo_cli.stages.common.held_out import judge_share_of, kept, log_of
 from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_data, open_device
 from mopo_cli.stages.common.open_world import data_rule, rollout_options
 from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.common.saving import Saver
+from mopo_cli.stages.common.trained_policies import open_run_policy, policies_to_evaluate, policy_inputs_of
 from mopo_cli.stages.common.user_units import for_stored
-from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.stages.train_model import fit_settings, learnable
 from mopo_cli.store.atomic import write_json
@@ -41,7 +41,6 @@ from mopo_cli.store.run import RunFolder
 
 FQE = FqeSettings()
 _BLOCK = 50
-_SAVE_SECONDS = 30.0
 _EVERYTHING_SHARE = 0.5  # of the episodes, where the policy has seen all of them
 
 
@@ -62,10 +61,9 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     or InputError where the data have too few of them.
     """
     device = open_device(options)
-    name, record = trained_policy(run, settings.policy)
-    training, policies = recorded_training(record.settings), files_by_seed(run, record, "policy")
-    model = _model_settings(run)
-    inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": path for seed, path in policies.items()}}
+    name, record, policies = policies_to_evaluate(run, settings.policy)
+    training, model = recorded_training(record.settings), _model_settings(run)
+    inputs = {"dataset": dataset_path(run), **policy_inputs_of(policies)}
     recorded = {"fqe": asdict(FQE), "model": model.model_dump(), "limits": [MOST_OUTSIDE, MOST_MISSED]}
     with stage_envelope(run, f"evaluate/{name}/ope", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
@@ -97,7 +95,7 @@ def _model_settings(run: RunFolder) -> TrainModel:
 
 
 def _actor(path: Path, stage: Stage, data: Data, device: torch.device) -> Actor:
-    actor, _ = open_own_policy(path, stage, data.transitions, data.info, device)
+    actor, _ = open_run_policy(path, stage, data.transitions, data.info, device)
     return for_stored(actor, data.info)
 
 
@@ -142,17 +140,17 @@ def _prepare(
         tensors |= {f"fqe/{key}": tensor for key, tensor in fqe_tensors.items()}
         stage.save_state(tensors, {"fit": fit_numbers, "fqe": fqe_numbers})
 
-    keeping = _Keeping(stage, save)
+    saver = Saver(stage, save)
     episodes = f"{len(log.first):,} episode{'' if len(log.first) == 1 else 's'}"
     stage.report.say(f"the judge's ensemble learns from {len(log.reward):,} transitions of {episodes}")
     while not fit.done:
         advance(fit, _BLOCK)
-        keeping.look()
+        saver.look()
     with stage.report.progress("critics", FQE.all_steps, fqe.step) as progress:
         while not fqe.done:
             advance_fqe(fqe, _BLOCK)
             progress.update(_BLOCK)
-            keeping.look()
+            saver.look()
     if not bool(fit.best_mse.isfinite().all()):
         raise DivergedError(
             "The judge's ensemble has networks whose hold-out error was never finite.",
@@ -162,27 +160,6 @@ def _prepare(
     return Judge(
         log, others, fqe, policies, _judge_model(ensemble, sides.judge, training), longest_episode(sides.judge)
     )
-
-
-@dataclass
-class _Keeping:
-    """Saves every half minute and when a signal comes."""
-
-    stage: Stage
-    save: Callable[[], None]
-    last: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.last = time.monotonic()
-
-    def look(self) -> None:
-        """Save if it is time; Stopped after a signal."""
-        stop = self.stage.should_stop()
-        if stop or time.monotonic() - self.last > _SAVE_SECONDS:
-            self.save()
-            self.last = time.monotonic()
-        if stop:
-            raise Stopped(self.stage.signal)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

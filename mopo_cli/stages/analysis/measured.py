@@ -9,7 +9,8 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.options import Options
-from mopo_cli.stages.evaluate import files_by_seed, policies_to_evaluate, show_evaluation, summarise, write_evaluation
+from mopo_cli.stages.common.trained_policies import files_by_seed, policies_to_evaluate, policy_inputs_of
+from mopo_cli.stages.evaluate import show_evaluation, summarise, write_evaluation
 from mopo_cli.stages.runner import stage_envelope
 from mopo_cli.store.run import RunFolder
 
@@ -21,8 +22,7 @@ def run_measured(run: RunFolder, settings: Evaluate, options: Options, report: R
     not name an environment. Raises what `read_measured` does.
     """
     name, record, policies = policies_to_evaluate(run, settings.policy)
-    inputs = {"returns": path, "dataset": dataset_path(run)}
-    inputs |= {f"policy/{seed}": file for seed, file in policies.items()}
+    inputs = {"returns": path, "dataset": dataset_path(run), **policy_inputs_of(policies)}
     # Episodes and their starts were somebody else's.
     recorded = settings.model_dump(include={"policy"})
     with stage_envelope(run, f"evaluate/{name}", recorded, inputs, options, report) as stage:

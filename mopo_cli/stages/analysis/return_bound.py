@@ -23,8 +23,8 @@ from mopo_cli.stages.common.inputs import check_made_from, dataset_path, open_de
 from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
+from mopo_cli.stages.common.trained_policies import open_run_policy, policies_to_evaluate, policy_inputs_of
 from mopo_cli.stages.common.user_units import for_stored
-from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder
@@ -40,11 +40,10 @@ def run_bound(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     trained in another model than the run's.
     """
     device = open_device(options)
-    name, record = trained_policy(run, settings.policy)
+    name, record, policies = policies_to_evaluate(run, settings.policy)
     training = recorded_training(record.settings)
-    policies = files_by_seed(run, record, "policy")
     world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites}
-    inputs = world | {f"policy/{seed}": path for seed, path in policies.items()}
+    inputs = world | policy_inputs_of(policies)
     recorded = settings.model_dump() | {"starts": STARTS}
     with stage_envelope(run, f"evaluate/{name}/bound", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
@@ -92,7 +91,7 @@ def _play_all(
             environments = with_history(context.enter_context(opened_here), info)
         count = context.enter_context(stage.progress("bound", len(policies)))
         for seed, path in policies.items():
-            actor, meta = open_own_policy(path, stage, data.transitions, info, start.device)
+            actor, meta = open_run_policy(path, stage, data.transitions, info, start.device)
             if model := meta["inputs"].get("model"):
                 hint = "mopo train-policy --force, or measure it in the present one: --allow-mismatch"
                 check_made_from(stage, "model", model, f"The policy {path} was trained in another model", hint)

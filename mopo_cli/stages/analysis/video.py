@@ -23,7 +23,7 @@ from mopo_cli.report.tables import format_number
 from mopo_cli.stages.common.inputs import dataset_path, open_device
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
-from mopo_cli.stages.evaluate import files_by_seed, open_own_policy, trained_policy
+from mopo_cli.stages.common.trained_policies import open_run_policy, policies_to_evaluate, policy_inputs_of
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import discard_leftovers, publish
 from mopo_cli.store.run import RunFolder
@@ -60,9 +60,8 @@ def run_video(run: RunFolder, settings: Evaluate, options: Options, report: Repo
     `check_video` does not foresee: InputError where pictures change their size or ffmpeg fails.
     """
     device = open_device(options)
-    name, record = trained_policy(run, settings.policy)
-    policies = files_by_seed(run, record, "policy")
-    inputs = {"dataset": dataset_path(run), **{f"policy/{seed}": file for seed, file in policies.items()}}
+    name, _, policies = policies_to_evaluate(run, settings.policy)
+    inputs = {"dataset": dataset_path(run), **policy_inputs_of(policies)}
     recorded = settings.model_dump() | {"video": str(path.resolve())}
     with stage_envelope(run, f"evaluate/{name}/video", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
@@ -72,7 +71,7 @@ def run_video(run: RunFolder, settings: Evaluate, options: Options, report: Repo
         episodes: list[dict[str, Any]] = []
         with publish(path) as temporary, _opened(stage, info, settings.episodes, temporary) as (environments, film):
             for seed, file in policies.items():
-                actor, meta = open_own_policy(file, stage, transitions, info, device)
+                actor, meta = open_run_policy(file, stage, transitions, info, device)
                 act = greedy_policy(actor, meta["action_low"], meta["action_high"])
                 film.label = f"seed {seed}"
                 played = evaluate_returns(act, environments, settings.seed, exact=bool(actor.offset))

@@ -12,9 +12,9 @@ from mopo_cli.agents.states import State, member_state, stacked_state
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.nets import libraries
-from mopo_cli.stages.ablation.reuse import wall_seconds
 from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.inputs import described
+from mopo_cli.stages.common.reuse import wall_seconds
 from mopo_cli.stages.common.same_settings import NOT_OF_A_SEED, other_training
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import plain
@@ -91,7 +91,7 @@ def load_states(stage: Stage, seeds: Sequence[int], settings: TrainPolicy, epoch
         if (
             header["seed"] != seed
             or header["inputs"] != hashes(stage.inputs)
-            or other_training(stage.key, header["settings"], stage.settings).keys() - {"epochs"}
+            or other_training(header["settings"], stage.settings).keys() - {"epochs"}
             or progress["loop"]["step"] != epochs * settings.steps_per_epoch
         ):
             raise InputError(f"{path} is of another training.", hint=AFRESH)

@@ -34,6 +34,13 @@ class Plan:
     remark: str = ""
 
 
+def with_seeds(settings: TrainPolicy, seeds: Collection[int]) -> TrainPolicy:
+    """The settings, with these seeds."""
+    if set(seeds) == set(settings.all_seeds()):
+        return settings
+    return settings.model_copy(update={"seeds": 1, "seed_list": tuple(sorted(seeds))})
+
+
 def plan_training(run: RunFolder, key: str, settings: TrainPolicy, inputs: Files, force: bool) -> Plan:
     """What is to be done where the run may hold seeds of the policy already; ``inputs`` are as they are now.
 
@@ -42,7 +49,7 @@ def plan_training(run: RunFolder, key: str, settings: TrainPolicy, inputs: Files
     wanted, record = tuple(sorted(settings.all_seeds())), read_lineage(run).get(key)
     if record is None:
         return Plan(wanted)
-    changed = other_training(key, record.settings, settings.model_dump())
+    changed = other_training(record.settings, settings.model_dump())
     if force:
         return Plan(
             wanted, remark=_of_force(key, record, wanted, bool(changed) or hashes(record.inputs) != hashes(inputs))

@@ -1,4 +1,4 @@
-"""An algorithm's settings and its schedule, from a stage's settings."""
+"""What dataclasses take of a stage's settings: an algorithm's settings, its schedule, and others."""
 
 from typing import Any
 
@@ -6,9 +6,14 @@ from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.config.schema import PolicyTraining
 
 
+def values_for(kind: Any, settings: object) -> dict[str, Any]:
+    """The settings that are called as the fields of a dataclass, `kind`, by their names."""
+    return {name: getattr(settings, name) for name in kind.__dataclass_fields__}
+
+
 def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:
     """The settings of an algorithm, whose dataclass is `kind`; the target entropy is -act_dim where none is set."""
-    values = {name: getattr(settings, name) for name in kind.__dataclass_fields__}
+    values = values_for(kind, settings)
     if "target_entropy" in values and settings.target_entropy is None:
         values["target_entropy"] = -float(act_dim)
     return kind(**values)
@@ -16,4 +21,4 @@ def learner_settings(kind: Any, settings: PolicyTraining, act_dim: int) -> Any:
 
 def loop_settings(settings: PolicyTraining) -> LoopSettings:
     """The schedule."""
-    return LoopSettings(**{name: getattr(settings, name) for name in LoopSettings.__dataclass_fields__})
+    return LoopSettings(**values_for(LoopSettings, settings))

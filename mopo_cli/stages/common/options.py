@@ -9,7 +9,7 @@ class Options:
 
     ``log`` names the sinks that get the metrics besides metrics.jsonl (`report.metrics.SINKS`).
     ``origins`` says where each setting's value came from (default, preset NAME, a file, flag), for run.json.
-    ``save_seconds`` is the time between checkpoints of policies in training; None: as usual.
+    ``save_seconds`` is the time between checkpoints; None: as usual.
     """
 
     device: str = "auto"

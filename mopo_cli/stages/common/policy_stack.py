@@ -1,4 +1,4 @@
-"""What train-policy and ablate share: train a stack of members, evaluated and checkpointed, and publish each."""
+"""What train-policy and ablate share: train a stack of members, evaluated and checkpointed."""
 
 import time
 from collections import deque
@@ -11,15 +11,15 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.crew import crew_size, open_crew
+from mopo_cli.agents.crew import Crew, crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.dynamics.penalties import ORACLE
 from mopo_cli.engine.members import Member
-from mopo_cli.errors import Stopped
 from mopo_cli.nets.scales import Standard
+from mopo_cli.report.console import LiveTable
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
@@ -31,13 +31,13 @@ from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import check_stack, explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld
 from mopo_cli.stages.common.same_settings import changed_settings
+from mopo_cli.stages.common.saving import Saver
 from mopo_cli.stages.common.user_units import offset_of
 from mopo_cli.stages.common.watch import Game, Watch, free_processes, open_watch
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.documents import checked
 from mopo_cli.store.headers import Progress
 
-_SAVE_SECONDS = 60.0
 _ROUNDS = 2  # evaluations that each process may be behind
 
 
@@ -80,27 +80,12 @@ def train_stack(
     Metrics are logged by the members' `names`. A member that diverges (NaN or infinity) is flagged and no longer
     evaluated; the others go on.
     """
-    algorithm, device = load(settings.algorithm), opened.world.real.device
-    check_stack(opened, members, settings, device)
+    device, per_epoch, total = opened.world.real.device, settings.steps_per_epoch, settings.updates
     size = crew_size(len(members), device, opened.world.how.oracle is not None)
-    learner = learner_settings(algorithm.settings, settings, opened.world.row_layout.act_dim)
-    check_precision("--update-precision", settings.update_precision, device)
-    recorder = open_recorder(stage.options, device)
-    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, recorder)
-    trained = Trained(loop, names, opened.world.standard, [[] for _ in members], [False for _ in members])
     with ExitStack() as context:
-        crew = context.enter_context(open_crew(loop, opened.world, learner))
-        _resume(stage, trained, opened.world, settings, earlier)
-        curves = Curves(stage.run.root, stage.key, names)
-        trained.metrics = context.enter_context(open_metrics(stage.live, curves, stage.report, stage.options.log))
-        for name, history in zip(names, trained.histories, strict=True):
-            trained.metrics.log_records(name, history)
-        started = time.monotonic() - trained.seconds
-        per_epoch, total = settings.steps_per_epoch, settings.epochs * settings.steps_per_epoch
-        if loop.step < 0:
-            stage.report.say(f"warming up for {-loop.step:,} gradient steps")
-        asked, last_save = stage.options.save_seconds, time.monotonic()
-        save_seconds = _SAVE_SECONDS if asked is None else asked
+        trained, crew = _start(context, stage, opened, members, names, settings, earlier)
+        loop, started = trained.loop, time.monotonic() - trained.seconds
+        saver = Saver(stage, lambda: save_training(stage, trained, settings))
         processes = free_processes(stage.options, device, len(members), size)
         watch = _watch(context, stage, opened, settings, processes)
         backlog = max(1, _ROUNDS * watch.processes // len(members)) if watch is not None else 0
@@ -110,7 +95,7 @@ def train_stack(
         )
 
         tell_choices(loop, stage.report)
-        checked_rollouts = False
+        checked_rollouts, warming = False, loop.step < 0
 
         def on_steps(steps: float) -> None:
             progress.update(0 if warming else steps / per_epoch)
@@ -134,22 +119,43 @@ def train_stack(
                 if watch is not None and (epoch.number % settings.eval_every == 0 or epoch.number == settings.epochs):
                     _evaluate(trained, epoch, watch)
                 trained.pending.append(epoch)
-            stop, end = stage.should_stop(), loop.step == total
+            save, end = saver.due(), loop.step == total
             trained.seconds = time.monotonic() - started
-            save = stop or time.monotonic() - last_save > save_seconds
-            for epoch in _complete(trained, keep=0 if save or end else backlog):
-                for name, numbers in zip(names, epoch.records, strict=True):
-                    trained.metrics.log_records(name, [numbers] if numbers is not None else [])
-                table.row(*row(loop, epoch, settings.epochs))
+            _log_complete(trained, 0 if save or end else backlog, settings.epochs, table)
             if save:
-                save_training(stage, trained, settings)
-                last_save = time.monotonic()
-            if stop:
-                raise Stopped(stage.signal)
+                saver.save_now()
     trained.seconds = time.monotonic() - started
     least, standardised = opened.world.least_reward, opened.world.standard is not None
     look_back(trained.histories, trained.diverged, least, opened.data, stage.report, standardised)
     return trained
+
+
+def _start(
+    context: ExitStack,
+    stage: Stage,
+    opened: OpenWorld,
+    members: tuple[Member, ...],
+    names: Sequence[str],
+    settings: PolicyTraining,
+    earlier: Callable[[str], Earlier] | None,
+) -> tuple[Trained, Crew | None]:
+    """The stack as it goes on, with the metrics until then, and the processes that train it if there are several."""
+    algorithm, device = load(settings.algorithm), opened.world.real.device
+    check_stack(opened, members, settings, device)
+    learner = learner_settings(algorithm.settings, settings, opened.world.row_layout.act_dim)
+    check_precision("--update-precision", settings.update_precision, device)
+    recorder = open_recorder(stage.options, device)
+    loop = start_loop(opened.world, members, learner, loop_settings(settings), algorithm, recorder)
+    trained = Trained(loop, names, opened.world.standard, [[] for _ in members], [False for _ in members])
+    crew = context.enter_context(open_crew(loop, opened.world, learner))
+    _resume(stage, trained, opened.world, settings, earlier)
+    curves = Curves(stage.run.root, stage.key, names)
+    trained.metrics = context.enter_context(open_metrics(stage.live, curves, stage.report, stage.options.log))
+    for name, history in zip(names, trained.histories, strict=True):
+        trained.metrics.log_records(name, history)
+    if loop.step < 0:
+        stage.report.say(f"warming up for {-loop.step:,} gradient steps")
+    return trained, crew
 
 
 def _watch(
@@ -194,6 +200,13 @@ def _evaluate(trained: Trained, epoch: Epoch, watch: Watch) -> None:
     for m, member in enumerate(trained.loop.members):
         if not epoch.lost[m]:
             epoch.played[m] = watch.play(trained.actor(m), member.seed * 1_000_003 + epoch.number)
+
+
+def _log_complete(trained: Trained, keep: int, epochs: int, table: LiveTable) -> None:
+    for epoch in _complete(trained, keep):
+        for name, numbers in zip(trained.names, epoch.records, strict=True):
+            trained.metrics.log_records(name, [numbers] if numbers is not None else [])
+        table.row(*row(trained.loop, epoch, epochs))
 
 
 def _complete(trained: Trained, keep: int) -> Iterator[Epoch]:

@@ -18,7 +18,7 @@ from mopo_cli.errors import CorruptError, InputError, LockedError, SettingsError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.finished import discard_states, state_path
-from mopo_cli.stages.common.joining import REPLACE, Plan, joined, named, plan_training, recorded_seeds
+from mopo_cli.stages.common.joining import REPLACE, Plan, joined, named, plan_training, recorded_seeds, with_seeds
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.same_settings import listed, other_training
 from mopo_cli.stages.common.signals import catch_signals, stopped_by_signals
@@ -47,15 +47,9 @@ class Training(Stage):
 
     def begin(self, plan: Plan) -> None:
         """Turn to the seeds of a plan."""
-        self.plan, self.settings = plan, self.wanted_of(plan.train).model_dump()
+        self.plan, self.settings = plan, with_seeds(self.wanted, plan.train).model_dump()
         self.part = _part(plan.train)
         self.out = Publication(self.state_folder / "staged")
-
-    def wanted_of(self, seeds: Sequence[int]) -> TrainPolicy:
-        """The settings, with these seeds."""
-        if set(seeds) == set(self.wanted.all_seeds()):
-            return self.wanted
-        return self.wanted.model_copy(update={"seeds": 1, "seed_list": tuple(sorted(seeds))})
 
     @property
     def begun_file(self) -> Path:
@@ -86,10 +80,10 @@ class Training(Stage):
             record = self._with(old, record)
         seeds = recorded_seeds(record)
         discard_states(self.run, self.key, seeds, self.wanted.epochs, self.out)
-        return replace(record, settings=self.wanted_of(tuple(seeds)).model_dump())
+        return replace(record, settings=with_seeds(self.wanted, seeds).model_dump())
 
     def _with(self, old: StageRecord, record: StageRecord) -> StageRecord:
-        changed = other_training(self.key, old.settings, self.settings)
+        changed = other_training(old.settings, self.settings)
         if self.plan.epoch and changed.keys() <= {"epochs"} and recorded_seeds(old) <= {*self.wanted.all_seeds()}:
             return joined(old, record)
         if hashes(old.inputs) != hashes(self.inputs) or (changed and self.options.force):
@@ -177,20 +171,20 @@ def _hold_seeds(stage: Training, context: ExitStack) -> None:
     """Take the seeds' lock until the context ends, and note what is trained; what a killed process left is removed."""
     others = {path.with_suffix("") for path in _begun(stage)} - {stage.state_folder}
     for folder in sorted(others):
-        _pass(stage, folder)
+        _check_other_training(stage, folder)
     lock_file, started = _beside(stage.state_folder, ".lock"), _beside(stage.state_folder, ".json")
     lock = take_lock(lock_file)
     if lock is None:
         raise _locked(stage, f"is training {named(stage.plan.train)} of {stage.key}", lock_file)
-    context.callback(_leave, stage, lock)
+    context.callback(_release, stage, lock)
     stage.out.discard()
     discard_leftovers(stage.state_folder)
     if stage.options.force or not (started.is_file() and stage.state_file.is_file()):
         write_json(started, {"settings": stage.settings, "seeds": stage.plan.train})
 
 
-def _pass(stage: Training, folder: Path) -> None:
-    """Go past another training of the policy if both can be; a dead one, or by --force one in the way, is removed."""
+def _check_other_training(stage: Training, folder: Path) -> None:
+    """Refuse another training that is in the way; a dead one, or by --force any that is in the way, is removed."""
     held = _is_held(folder)
     if not held and not (folder / stage.state_file.name).is_file():
         _remove(folder)
@@ -198,7 +192,7 @@ def _pass(stage: Training, folder: Path) -> None:
     try:
         started = read_document(_beside(folder, ".json"), StartedDocument)
         shared = {*started["seeds"]} & {*stage.plan.train}
-        changed = other_training(stage.key, started["settings"], stage.settings)
+        changed = other_training(started["settings"], stage.settings)
     except (CorruptError, InputError) as error:
         if held or not stage.options.force:
             raise CorruptError(error.message, hint=AFRESH) from error
@@ -227,7 +221,7 @@ def _clear(stage: Training, seeds: Sequence[int]) -> None:
             continue
         with suppress(CorruptError, InputError):
             started = read_document(_beside(folder, ".json"), StartedDocument)
-            changed = other_training(stage.key, started["settings"], stage.settings)
+            changed = other_training(started["settings"], stage.settings)
             if not changed and {*started["seeds"]} <= {*seeds}:
                 _remove(folder)
 
@@ -243,7 +237,7 @@ def _is_held(folder: Path) -> bool:
     return lock is None
 
 
-def _leave(stage: Training, lock: Any) -> None:
+def _release(stage: Training, lock: Any) -> None:
     """Let go of the seeds. What is not needed to go on is removed; if the run is held, the next training does it."""
     stage.discard()
     if not stage.state_file.exists():

@@ -6,12 +6,14 @@ from typing import Any
 
 from mopo_cli.config.schema import PolicyTraining
 from mopo_cli.data.ranges import column_names
+from mopo_cli.data.transition_files import OFFSET
 from mopo_cli.errors import DivergedError, FailedError, InputError, MopoError
-from mopo_cli.stages.ablation.reuse import TIMING, keep_only
 from mopo_cli.stages.common.open_world import OpenWorld, policy_roles
 from mopo_cli.stages.common.policies import save_policy
 from mopo_cli.stages.common.policy_stack import Trained
-from mopo_cli.stages.common.user_units import offset_of
+from mopo_cli.stages.common.reuse import TIMING, keep_only
+from mopo_cli.stages.common.trained_policies import AFTER_DIVERGING
+from mopo_cli.stages.common.user_units import data_header
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.atomic import sha256_file, write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -33,7 +35,7 @@ def raise_if_diverged(result: dict[str, Any], seeds: Collection[int] | None = No
     if lost := [name for name in result.get("diverged", []) if mine is None or name in mine]:
         raise DivergedError(
             f"Training diverged (not finite) for {', '.join(lost)}; only the others were published.",
-            hint="a lower --critic-lr, or where the model is used a larger --lam or a smaller --h",
+            hint=AFTER_DIVERGING,
         )
 
 
@@ -79,8 +81,7 @@ def stage_member(
         "model_seed": opened.model_seed(member),
         "inputs": {role: stage.inputs[role]["sha256"] for role in policy_roles(settings)},
     }
-    origin |= {"history": info.history} if info.history > 1 else {}
-    origin |= {"judge_share": opened.judge_share} if opened.judge_share else {}
+    unusual = data_header(info, opened.judge_share)
     meta = origin | {
         "hidden": settings.hidden,
         "layers": settings.layers,
@@ -92,13 +93,15 @@ def stage_member(
         "lam": member.lam,
         "h": member.h,
         "epochs": settings.epochs,
+        **unusual,
     }
     meta |= {"columns": columns} if (columns := column_names(opened.data.transitions, info)) else {}
-    meta |= {"observation_offset": list(offset)} if (offset := offset_of(info)) else {}
     meta |= {choice.setting: choice.value for choice in trained.loop.algorithm.choices(trained.loop.agent)}
     policy = folder / "policy.safetensors"
     save_policy(out.stage(policy), trained.actor(m), meta)
     files = {"policy": policy} | trained.metrics.stage_files(trained.names[m], out, folder)
+    # The algorithm's files are of observations as they are stored, whatever their offset.
+    origin |= {name: value for name, value in unusual.items() if name != OFFSET}
     for name, tensors in trained.loop.algorithm.files(trained.loop.agent, m).items():
         files[name] = folder / f"{name}.safetensors"
         digest = sha256_file(out.at_present(policy))

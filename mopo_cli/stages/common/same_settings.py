@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mopo_cli.config.learners import fitting
-from mopo_cli.config.schema import STAGES
+from mopo_cli.config.schema import STAGES, TrainPolicy
 from mopo_cli.store.atomic import plain
 from mopo_cli.store.documents import as_key, present_names
 
-NOT_OF_A_SEED = ("method", "name", "seeds", "seed_list")
+_NAMES = ("method", "name")
+
+NOT_OF_A_SEED = (*_NAMES, "seeds", "seed_list")
 """The settings of train-policy that a seed's policy does not depend on."""
 
 
@@ -35,10 +37,20 @@ def changed_settings(key: str, recorded: Mapping[str, Any], now: Mapping[str, An
     return {name: (before, after) for name, (before, after) in pairs.items() if before != after}
 
 
-def other_training(key: str, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def other_training(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The `changed_settings` of train-policy by which a seed's policy is another: not its name, nor other seeds."""
-    changed = changed_settings(key, recorded, now)
+    changed = changed_settings("train-policy", recorded, now)
     return {name: pair for name, pair in changed.items() if name not in NOT_OF_A_SEED}
+
+
+def same_policies(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two settings of train-policy train the same policies, of the same seeds."""
+    return changed_settings("train-policy", recorded, now).keys() <= {*_NAMES}
+
+
+def what_trains(settings: TrainPolicy) -> str:
+    """The settings that `same_policies` compares, as text: it is the same where they train the same policies."""
+    return settings.model_dump_json(exclude={*_NAMES})
 
 
 def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,14 @@ from mopo_cli.data.source import DatasetName
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_of
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.engine.rows import RowLayout
-from mopo_cli.errors import CorruptError, Stopped
+from mopo_cli.errors import CorruptError
 from mopo_cli.evaluation.play import Environment, open_environments
 from mopo_cli.nets import libraries
 from mopo_cli.stages.common.chosen_products import resume_products
 from mopo_cli.stages.common.inputs import described, open_device
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
+from mopo_cli.stages.common.saving import Saver
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.checkpoint import load_tensors, save_tensors
 from mopo_cli.store.documents import checked
@@ -51,8 +53,6 @@ from mopo_cli.store.run import cache_dir, dataset_slug
 RECIPE = Recipe()
 
 _BLOCK = 20  # steps between two looks at the signals
-_SAVE_SECONDS = 60.0
-_SAVE_SHARE = 0.03  # of the time; the log grows, and with it the time a save takes
 
 
 def generate_by_recipe(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[Transitions, DatasetInfo]:
@@ -146,7 +146,8 @@ def _train(
 ) -> None:
     """Train until the goal is met or its limit reached; saved at intervals, at a signal and at the end."""
     online, first_step = behaviour.online, behaviour.online.steps
-    next_save = time.monotonic() + _SAVE_SECONDS
+    save = partial(_save, path, behaviour)
+    saver = Saver(stage, save)
     with (
         stage.report.live_table(_COLUMNS) as table,
         stage.report.progress(f"SAC in {behaviour.info.env_id}", goal.limit, min(first_step, goal.limit)) as progress,
@@ -162,13 +163,9 @@ def _train(
                 met = goal.is_met(behaviour)
             if online.steps % _BLOCK == 0:
                 progress.update(_BLOCK)
-                stop = stage.should_stop()
-                if stop or time.monotonic() > next_save:
-                    next_save = _save(path, behaviour)
-                if stop:
-                    raise Stopped(stage.signal)
+                saver.look()
     if online.steps > first_step:
-        _save(path, behaviour)
+        save()
 
 
 def _numbers(behaviour: Behaviour) -> list[Any]:
@@ -177,10 +174,7 @@ def _numbers(behaviour: Behaviour) -> list[Any]:
     return [steps, behaviour.curve[steps], behaviour.start.episode, *shown]
 
 
-def _save(path: Path, behaviour: Behaviour) -> float:
-    """Publish the training as far as the start of its present episode; returns when to do so again."""
-    start = time.monotonic()
+def _save(path: Path, behaviour: Behaviour) -> None:
+    """Publish the training as far as the start of its present episode."""
     tensors, numbers = behaviour_state(behaviour)
     save_tensors(path, tensors, numbers | {"products": libraries.in_use()})
-    done = time.monotonic()
-    return done + max(_SAVE_SECONDS, (done - start) / _SAVE_SHARE)

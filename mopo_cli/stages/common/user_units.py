@@ -1,10 +1,12 @@
 """Between observations as they are stored and as the user has them: stored ones are less `observation_offset`."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.data.transition_files import OFFSET
 from mopo_cli.data.transitions import DatasetInfo
 from mopo_cli.nets.scales import Standard
 
@@ -12,6 +14,18 @@ from mopo_cli.nets.scales import Standard
 def offset_of(info: DatasetInfo) -> tuple[float, ...]:
     """What is taken off observations before they are stored, `[obs_dim]`; empty where nothing is."""
     return () if info.observation_offset is None else tuple(info.observation_offset.tolist())
+
+
+def data_header(info: DatasetInfo, judge_share: float = 0.0) -> dict[str, Any]:
+    """What a file says of its data where they are unusual: their history and offset, and the share for the judge."""
+    header: dict[str, Any] = {}
+    if info.history > 1:
+        header["history"] = info.history
+    if offset := offset_of(info):
+        header[OFFSET] = list(offset)
+    if judge_share:
+        header["judge_share"] = judge_share
+    return header
 
 
 def for_stored(actor: Actor, info: DatasetInfo) -> Actor:

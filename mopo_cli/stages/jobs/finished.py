@@ -3,14 +3,15 @@
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError
 from mopo_cli.placing.engine import job_folder
-from mopo_cli.stages.ablation.reuse import Held, of_cell, read_cell, same_policy
+from mopo_cli.stages.common.reuse import StoredPolicy, of_cell, read_cell
+from mopo_cli.stages.common.same_settings import other_training
 from mopo_cli.stages.jobs.job import KEY, TABLE, Job, jobs_of, policy_settings
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
@@ -20,17 +21,17 @@ from mopo_cli.store.run import RunFolder
 class Finished:
     """The cells that jobs finished: their settings, policies, and the seeds that diverged."""
 
-    cells: list[tuple[dict[str, Any], list[Held], list[int]]]
+    cells: list[tuple[dict[str, Any], list[StoredPolicy], list[int]]]
 
     @property
-    def policies(self) -> list[Held]:
+    def policies(self) -> list[StoredPolicy]:
         """The policies of all."""
-        return [one for _, held, _ in self.cells for one in held]
+        return [one for _, stored, _ in self.cells for one in stored]
 
     def diverged(self, settings: TrainPolicy) -> set[int]:
         """The seeds of a cell that diverged: they would again."""
         now = settings.model_dump()
-        lost = {seed for then, _, seeds in self.cells for seed in seeds if same_policy(then, now, of_seed=True)}
+        lost = {seed for then, _, seeds in self.cells for seed in seeds if not other_training(then, now)}
         return lost & set(settings.all_seeds())
 
 
@@ -39,7 +40,7 @@ def finished_by_jobs(run: RunFolder, only: Collection[Path] | None = None) -> Fi
 
     The settings are those of the job: a path may be another elsewhere.
     """
-    cells: list[tuple[dict[str, Any], list[Held], list[int]]] = []
+    cells: list[tuple[dict[str, Any], list[StoredPolicy], list[int]]] = []
     for path, job in jobs_of(run):
         wanted = job.stage == "train-policy" and (only is None or path.resolve() in only)
         if wanted and is_finished(path, job):
@@ -48,8 +49,8 @@ def finished_by_jobs(run: RunFolder, only: Collection[Path] | None = None) -> Fi
                 description = folder / policy_settings(settings).policy_name() / "cell.json"
                 recorded = read_cell(description) if description.is_file() else None
                 if recorded is not None:
-                    held = [Held(settings, one.inputs, one.seed, one.folder, one.files) for one in of_cell(description)]
-                    cells.append((settings, held, recorded["diverged"]))
+                    stored = [replace(one, settings=settings) for one in of_cell(description)]
+                    cells.append((settings, stored, recorded["diverged"]))
     return Finished(cells)
 
 
@@ -66,7 +67,7 @@ def discard_collected(run: RunFolder, cells: Collection[TrainPolicy]) -> None:
     for path, job in list(jobs_of(run)):
         if job.stage == "train-policy" and is_finished(path, job):
             kept = (policy_settings(one).model_dump() for one in job.settings)
-            if all(any(same_policy(one, cell, of_seed=True) for cell in present) for one in kept):
+            if all(any(not other_training(one, cell) for cell in present) for one in kept):
                 discard_jobs(run, [path.stem])
 
 

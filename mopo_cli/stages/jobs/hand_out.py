@@ -17,12 +17,12 @@ from mopo_cli.errors import Stopped
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import Engine, Resources
 from mopo_cli.report.console import Report
-from mopo_cli.stages.ablation.reuse import what_trains
 from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.memory import cells_that_fit
 from mopo_cli.stages.common.open_world import policy_roles
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.published_policies import NOT_YET
+from mopo_cli.stages.common.same_settings import what_trains
 from mopo_cli.stages.common.signals import catch_signals
 from mopo_cli.stages.jobs.finished import Finished, discard_jobs, finished_by_jobs, is_finished
 from mopo_cli.stages.jobs.job import Job, absolute, read_job, write_job

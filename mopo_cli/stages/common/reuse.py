@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
-from mopo_cli.stages.common.same_settings import changed_settings
 from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.documents import CELL, Files, Timing, read_document
 from mopo_cli.store.lineage import StageRecord, hashes, read_lineage
@@ -23,16 +21,12 @@ TIMING = "timing.json"
 
 _ROLE = re.compile(r"[^/]+/seed-\d{1,19}")
 
-# A seed's policy depends neither on what it is called nor on what was trained beside it.
-_NAMES = ("method", "name")
-_SEEDS = ("seeds", "seed_list")
-
 Hashes = dict[str, str]
 """SHA-256 by role, or by file name."""
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredPolicy:
     """One seed's policy: what it was trained with and on, its folder, and the hashes of its files."""
 
     settings: dict[str, Any]
@@ -43,7 +37,7 @@ class Held:
 
     def take_over(self, out: Publication, folder: Path) -> bool:
         """Stage a copy of the files, and how long they took, for ``folder``, unless they are not what was recorded."""
-        if not hold(self.folder, self.files):
+        if not has_files(self.folder, self.files):
             return False
         if folder != self.folder:
             out.remove(folder / TIMING)
@@ -54,7 +48,7 @@ class Held:
         return True
 
 
-def hold(folder: Path, files: Hashes) -> bool:
+def has_files(folder: Path, files: Hashes) -> bool:
     """Whether a folder has these files, by their names in it, as they were recorded."""
     paths = {folder / name: digest for name, digest in files.items()}
     return all(path.is_file() and sha256_file(path) == digest for path, digest in paths.items())
@@ -80,9 +74,9 @@ def keep_only(out: Publication, folder: Path, names: Collection[str]) -> None:
             out.remove(path)
 
 
-def held_policies(run: RunFolder) -> list[Held]:
+def stored_policies(run: RunFolder) -> list[StoredPolicy]:
     """Every seed's policy in the run: of train-policy, and of the cells of its ablations."""
-    policies = [held for key, record in read_lineage(run).items() for held in _of_record(run, key, record)]
+    policies = [stored for key, record in read_lineage(run).items() for stored in _of_record(run, key, record)]
     for description in sorted(run.root.glob("ablations/*/cells/*/cell.json")):
         policies += of_cell(description)
     return policies
@@ -97,7 +91,7 @@ def read_cell(description: Path) -> dict[str, Any] | None:
     return recorded
 
 
-def of_cell(description: Path) -> list[Held]:
+def of_cell(description: Path) -> list[StoredPolicy]:
     """The seeds' policies that a cell.json names; none where it is damaged."""
     recorded = read_cell(description)
     if recorded is None:
@@ -107,20 +101,10 @@ def of_cell(description: Path) -> list[Held]:
         seed, _, file = place.partition("/")
         seeds.setdefault(seed, {})[file] = digest
     settings, inputs, folder = recorded["settings"], recorded["inputs"], description.parent
-    return [Held(settings, inputs, _number(seed), folder / seed, files) for seed, files in seeds.items()]
+    return [StoredPolicy(settings, inputs, _number(seed), folder / seed, files) for seed, files in seeds.items()]
 
 
-def same_policy(recorded: dict[str, Any], now: dict[str, Any], *, of_seed: bool = False) -> bool:
-    """Whether two settings of train-policy train the same policies; ``of_seed``: the same for a seed of both."""
-    return changed_settings("train-policy", recorded, now).keys() <= {*_NAMES, *(_SEEDS if of_seed else ())}
-
-
-def what_trains(settings: TrainPolicy) -> str:
-    """The settings that are compared by `same_policy`, as text: it is the same where they train the same policies."""
-    return settings.model_dump_json(exclude={*_NAMES})
-
-
-def _of_record(run: RunFolder, key: str, record: StageRecord) -> Iterator[Held]:
+def _of_record(run: RunFolder, key: str, record: StageRecord) -> Iterator[StoredPolicy]:
     if not key.startswith("train-policy/"):
         return
     inputs = hashes(record.inputs)
@@ -131,7 +115,7 @@ def _of_record(run: RunFolder, key: str, record: StageRecord) -> Iterator[Held]:
     for seed, files in seeds.items():
         if {*FILES} <= files.keys():
             folder = (run.root / files[FILES[0]]["path"]).parent
-            yield Held(record.settings, inputs, _number(seed), folder, {name: files[name]["sha256"] for name in files})
+            yield StoredPolicy(record.settings, inputs, _number(seed), folder, hashes(files))
 
 
 def _number(seed: str) -> int:
