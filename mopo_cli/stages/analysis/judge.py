@@ -121,6 +121,7 @@ def _prepare(
 ) -> Judge:
     """Train what the judge needs, going on from the checkpoint if there is one."""
     log, others = log_of(sides.judge), log_of(sides.others)
+    stage.report.say(f"a clone of the logged behaviour learns from {len(others.reward):,} transitions")
     clone = clone_of(others)
     policies: dict[str, Callable[[Tensor], Tensor]] = {f"seed {seed}": actor.greedy for seed, actor in actors.items()}
     policies[CLONE] = clone.greedy
@@ -143,9 +144,11 @@ def _prepare(
     saver = Saver(stage, save)
     episodes = f"{len(log.first):,} episode{'' if len(log.first) == 1 else 's'}"
     stage.report.say(f"the judge's ensemble learns from {len(log.reward):,} transitions of {episodes}")
-    while not fit.done:
-        advance(fit, _BLOCK)
-        saver.look()
+    with stage.report.progress("judge's ensemble", None, fit.step) as progress:
+        while not fit.done:
+            advance(fit, _BLOCK)
+            progress.update(_BLOCK, epoch=fit.epoch)
+            saver.look()
     with stage.report.progress("critics", FQE.all_steps, fqe.step) as progress:
         while not fqe.done:
             advance_fqe(fqe, _BLOCK)
