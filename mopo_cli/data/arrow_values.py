@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SHOWN = 60
+SHOWN = 60  # characters of a cell in a message
 _MINUS = "\u2212"
 TEXT = "no text"
 """What is looked at where no cell of a column is a number."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mopo_cli.data.arrow import arrow_errors, once_each, opened, refuse_many, values_of
 from mopo_cli.data.arrow_times import times_of
-from mopo_cli.data.arrow_values import NUMBER, numbers_of
+from mopo_cli.data.arrow_values import NUMBER, SHOWN, numbers_of
 from mopo_cli.data.decimal_commas import COMMA_NUMBER, in_words, signs_of, with_points
 from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.text_files import UTF8, as_utf8, blocks, is_gzipped, text_encoding
@@ -23,7 +23,6 @@ from mopo_cli.store.columns import check_room
 
 _SEPARATORS = ",;\t"  # in doubt the first
 _HEADING_BYTES = 1 << 20
-_SHOWN = 60
 _WORDS = ("true", "false", "nan", "inf", "-inf")
 
 
@@ -149,7 +148,7 @@ def _examine(path: Path) -> _Csv:
         row, second = [*rows, [], []][:2]
     if len(row) < len(second):
         raise InputError(
-            f"{path.name}: the first line ({first_line.strip()[:_SHOWN]!r}) has {len(row)} cell{'s' * (len(row) > 1)}, "
+            f"{path.name}: the first line ({first_line.strip()[:SHOWN]!r}) has {len(row)} cell{'s' * (len(row) > 1)}, "
             f"but the next has {len(second)}. It must be the heading, as long as the other lines."
         )
     refuse_many(path, len(row))

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.arrow_values import SHOWN
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.csv_tables import open_csv
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
@@ -21,7 +22,6 @@ from mopo_cli.store.files import check_file
 from mopo_cli.store.run import DATA_FILES, JSON_LINES, TEXT_TABLES, data_ending
 
 PARQUET = ".parquet"
-_SHOWN = 60
 _OTHERS = (*TEXT_TABLES, *JSON_LINES, PARQUET)
 
 
@@ -140,7 +140,7 @@ def _open_table(path: Path) -> Log | None:
     log = open_csv(path)
     if len(log.names) == 1:
         raise InputError(
-            f"{path.name} has only one column ({log.names[0][:_SHOWN]!r}), and a log has more: write commas, "
+            f"{path.name} has only one column ({log.names[0][:SHOWN]!r}), and a log has more: write commas, "
             "semicolons or tabs between the cells."
         )
     return log

@@ -51,8 +51,8 @@ def test_a_file_of_ones_own_is_learned_in_standard_deviations_unless_something_s
             assert getattr(said.settings, name) == "raw" and set_by_user(said.origins) == {name}
 
 
-SCHEDULE = {"actor_lr": 1e-4, "actor_schedule": "cosine", "alpha_lr": 1e-4}
-PAPERS = {"actor_lr": 3e-4, "actor_schedule": "constant", "alpha_lr": 3e-4}
+SCHEDULE = {"actor_lr": 1e-4, "actor_schedule": "cosine", "alpha_lr": 1e-4, "epochs": 80}
+PAPERS = {"actor_lr": 3e-4, "actor_schedule": "constant", "alpha_lr": 3e-4, "epochs": 1000}
 
 
 @pytest.mark.parametrize(
