@@ -56,13 +56,13 @@ def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor)
     how = loop.algorithm.imagining(loop.agent, m, rolling, how)
     ensemble, start = world.ensembles[member.model], world.start[chosen]
     start_step = None if world.start_step is None else world.start_step[chosen]
-    for imagined in branch(ensemble, world.rule, start, policy, member.h, generator, how, start_step):
-        loop.pool.write(m, charge(world.row_layout, imagined.rows, imagined.guarded_rows, loop.after_guard))
-        made += len(imagined.rows)
-        unknown += imagined.unknown
-        ends = imagined.ends()
+    for step in branch(ensemble, world.rule, start, policy, member.h, generator, how, start_step):
+        loop.pool.write(m, charge(world.row_layout, step.rows, step.guarded_rows, loop.after_guard))
+        made += len(step.rows)
+        unknown += step.unknown
+        ends = step.ends()
         ended = {name: count + ends[name] for name, count in ended.items()}
-        at_once = ends if imagined.step == 0 else at_once
+        at_once = ends if step.step == 0 else at_once
     if not loop.pool.sizes[m]:
         # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
         loop.pool.write(m, torch.full((1, world.row_layout.width), torch.nan, device=device))

@@ -193,14 +193,14 @@ def policy_stack(
     algorithm = load(settings.algorithm)
     how = RolloutOptions(uncertainties=uncertainty_names(settings, [settings.penalty]))
     rows = RowLayout(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))
-    observation, action, reward, following = _transitions(shapes, device)
+    observation, action, reward, next_observation = _transitions(shapes, device)
     never_ended = torch.zeros(shapes.rows, device=device)
     uncertainty = torch.rand(shapes.rows, rows.uncertainties, device=device)
-    packed = rows.pack(observation, action, reward, never_ended, following, uncertainty)
+    packed = rows.pack(observation, action, reward, never_ended, next_observation, uncertainty)
     last = torch.arange(shapes.rows, device=device) == shapes.rows - 1
     world = World(rows, packed, observation, last, never, buffer=packed, how=how)
     if model is not None:
-        data = Examples.of(observation, action, reward, following)
+        data = Examples.of(observation, action, reward, next_observation)
         ensemble = fitted(start_fit(data, fit_settings(model), (0,)), 0)
         world = replace(world, ensembles=(replace(ensemble, elites=ensemble.elites[:ELITES]),))
     stack = tuple(Member(seed, settings.penalty, settings.lam, settings.h, 0) for seed in range(members))
@@ -217,5 +217,5 @@ def _transitions(shapes: Shapes, device: torch.device) -> tuple[Tensor, Tensor, 
     observation = torch.randn(shapes.rows, shapes.obs_dim, generator=draw)
     action = 2 * torch.rand(shapes.rows, shapes.act_dim, generator=draw) - 1
     reward = torch.randn(shapes.rows, generator=draw)
-    following = observation.roll(-1, dims=0)  # as in a log, where each row goes on from the one before
-    return observation.to(device), action.to(device), reward.to(device), following.to(device)
+    next_observation = observation.roll(-1, dims=0)  # as in a log, where each row goes on from the one before
+    return observation.to(device), action.to(device), reward.to(device), next_observation.to(device)

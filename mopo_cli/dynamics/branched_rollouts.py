@@ -175,8 +175,10 @@ def sample_step(
     blocks = zip(*spread(block, -(-count // size)), strict=True)
     expected, sample, uncertainty = (torch.cat(column) for column in blocks)
     reward = expected[:, -1] if options.reward_mean else sample[:, -1]
-    following, mean = (ensemble.next_observation(observation, action, each[:, :-1]) for each in (sample, expected))
-    return Prediction(following, reward, uncertainty, network, mean)
+    next_observation, mean = (
+        ensemble.next_observation(observation, action, each[:, :-1]) for each in (sample, expected)
+    )
+    return Prediction(next_observation, reward, uncertainty, network, mean)
 
 
 def branch(

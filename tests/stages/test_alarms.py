@@ -56,7 +56,7 @@ def test_branches_that_end_at_once_are_told_with_their_cause(
 
 
 def test_how_guarded_rows_are_taken() -> None:
-    assert "the data's least reward, -7.25, at every step for ever" in guard_remark(-7.25)
+    assert "the data's least reward, -7.25, at every step forever" in guard_remark(-7.25)
     assert "counts as 0, as no reward is negative, at every step" in guard_remark(0.5)
 
 
