@@ -86,7 +86,7 @@ def arrange(
     if "step" in of.sources:
         checks += _sort(where, rows, of.sources["step"][0])
     if missing != "refuse":
-        _mend(rows, of, missing, notes)
+        checks += _mend(where, rows, of, missing, notes)
     return rows, checks
 
 
@@ -151,17 +151,37 @@ def _content(rows: Rows) -> NDArray[np.int64]:
     return content
 
 
-def _mend(rows: Rows, of: FileColumns, missing: Remedy, notes: list[str]) -> None:
+def _mend(where: str, rows: Rows, of: FileColumns, missing: Remedy, notes: list[str]) -> list[Check]:
     count = len(next(iter(rows.raw.values())))
+    flags = [*of.sources.get("terminals", ()), *of.sources.get("timeouts", ())]
+    rows.raw |= {name: np.nan_to_num(rows.raw[name]) for name in flags}  # an empty flag marks no end
     marks = [mark for mark in (rows.episode, rows.part) if mark is not None]
     ends = np.zeros(count, np.bool_)
-    for name in (*of.sources.get("terminals", ()), *of.sources.get("timeouts", ())):
+    for name in flags:
         ends |= (rows.raw[name].reshape(count, -1) == 1).any(axis=1)
     episode = _together([*marks, np.cumsum(ends) - ends])
     marking = {*of.sources.get("episode", ()), *of.sources.get("step", ())}
-    mended = mend({name: column for name, column in rows.raw.items() if name not in marking}, episode, missing)
+    # A next observation in the log is that of the row left out, so the record ends there.
+    remedy = "split-episodes" if missing == "drop-rows" and "next_observations" in of.sources else missing
+    mended = mend({name: column for name, column in rows.raw.items() if name not in marking}, episode, remedy)
+    checks = [
+        _check_repeated(where, name, rows.raw[name], mended.columns[name]) for name in of.sources.get("rewards", ())
+    ]
     rows.raw |= mended.columns
     if mended.cut.any():
         rows.cut_after(mended.cut)
     rows.select(mended.kept)
     notes.append(mended.note)
+    return checks
+
+
+def _check_repeated(where: str, name: str, logged: NDArray[Any], filled: NDArray[Any]) -> Check:
+    """A warning where rewards that are missing took the value of the row before."""
+    if logged.dtype.kind != "f" or not (count := int((np.isnan(logged) & ~np.isnan(filled)).sum())):
+        return Check(name, "missing rewards")
+    warning = (
+        f"{where}: {count} rewards of column {name} were missing and took the value of the row before. Their sum "
+        f"is now {np.nansum(filled):.4g}, that of the log is {np.nansum(logged):.4g}. Where an empty cell means no "
+        "reward, write 0."
+    )
+    return Check(name, "missing rewards", warning=warning)

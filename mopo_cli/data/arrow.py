@@ -67,6 +67,13 @@ def _typed(name: str, column: Any, wanted: Wanted, convert: Convert | None) -> N
     return times_of(column) if name in wanted.times else numbers_of(column, wanted.missing)
 
 
+def text_column(words: NDArray[np.str_]) -> Any:
+    """Text `[N]` as a column of arrow."""
+    import pyarrow as pa
+
+    return pa.chunked_array([pa.array(words.tolist(), pa.string())])
+
+
 @contextmanager
 def opened(path: Path, kind: str, error_class: type[MopoError]) -> Iterator[Any]:
     """The file; whatever pyarrow finds wrong with it inside the block is an ``error_class``."""

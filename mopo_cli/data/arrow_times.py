@@ -21,6 +21,7 @@ from mopo_cli.data.arrow_values import (
 _TIMES = "2024-03-01 06:00 or 01.03.2024 06:00"
 _DATES = ("%d.%m.%Y", "%Y/%m/%d")
 _SLASHED = ("%m/%d/%Y", "%d/%m/%Y")  # as written in America, and elsewhere
+_FULL_YEAR = r"^(\d{4}[/.]\d{1,2}[/.]\d{1,2}|\d{1,2}[/.]\d{1,2}[/.]\d{4})( |$)"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
@@ -68,6 +69,9 @@ def _dated(text: Any, date: str) -> Any | None:
     """Text as points of time, None where a cell is not a date in this form and a time of day."""
     import pyarrow.compute as pc
 
+    # %Y also takes two digits: 31/01/24 would be the 24th of January of the year 31.
+    if not pc.all(pc.match_substring_regex(text, _FULL_YEAR)).as_py():
+        return None
     for clock in _CLOCKS:
         moments = pc.strptime(text, format=date + clock, unit="us", error_is_null=True)
         if moments.null_count == text.null_count:

@@ -31,7 +31,7 @@ class BadCell(Exception):
 
     def __init__(self, row: int, problem: str = "", mend: str = REPAIR, holds: str = "", kind: str = "") -> None:
         super().__init__(f" holds {holds}" if holds else f", row {row}: {problem}. {mend}")
-        self.row, self.problem, self.kind = row, problem, kind
+        self.row, self.problem, self.mend, self.kind = row, problem, mend, kind
 
 
 def numbers_of(column: Any, missing: bool = False) -> NDArray[Any]:
@@ -133,8 +133,8 @@ def codes(column: Any) -> NDArray[np.int64]:
 
     empty = column.is_null(nan_is_null=True)
     if is_text(column.type):
-        words = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
-        empty = pc.or_kleene(empty, pc.is_in(words, value_set=pa.array(NOTHING)))
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        empty = pc.or_kleene(empty, pc.is_in(pc.utf8_lower(column), value_set=pa.array(NOTHING)))
     refuse_empty(empty)
     encoded = column.dictionary_encode().unify_dictionaries()
     parts = [np.asarray(part.indices) for part in encoded.chunks]
@@ -182,7 +182,7 @@ def sequences_of(column: Any) -> list[NDArray[Any]]:
         values = numbers_of(cells)
     except BadCell as bad:
         row = int(np.searchsorted(ends, bad.row, side="right"))
-        raise BadCell(row, f"in step {bad.row - (ends - lengths)[row]}, {bad.problem}") from bad
+        raise BadCell(row, f"in step {bad.row - (ends - lengths)[row]}, {bad.problem}", bad.mend) from bad
     return np.split(values, ends[:-1])
 
 
@@ -193,7 +193,7 @@ def _matrix(column: Any, missing: bool) -> NDArray[Any]:
         try:
             values = _matrix(column.drop_null(), missing)
         except BadCell as bad:
-            raise BadCell(int(there[bad.row]), bad.problem) from bad
+            raise BadCell(int(there[bad.row]), bad.problem, bad.mend) from bad
         whole = np.full((len(column), values.shape[1]), np.nan)
         whole[there] = values
         return whole
@@ -206,7 +206,7 @@ def _matrix(column: Any, missing: bool) -> NDArray[Any]:
     try:
         return numbers_of(cells, missing).reshape(len(lengths), width)
     except BadCell as bad:
-        raise BadCell(bad.row // width, bad.problem) from bad
+        raise BadCell(bad.row // width, bad.problem, bad.mend) from bad
 
 
 def _unpacked(column: Any, mend: str = REPAIR) -> tuple[NDArray[np.int64], Any]:

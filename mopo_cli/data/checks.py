@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mopo_cli.errors import InputError
 
@@ -23,12 +24,12 @@ class Check:
 
 
 class UnusableData(InputError):
-    """Reads as its first fault; ``checks`` holds all that was found."""
+    """Reads as its first fault. ``checks`` are all that were made; ``data`` is what was read all the same, if any."""
 
-    def __init__(self, checks: list[Check]) -> None:
+    def __init__(self, checks: list[Check], data: Any = None) -> None:
         first = next(check for check in checks if check.fault)
         super().__init__(first.fault, first.hint)
-        self.checks = checks
+        self.checks, self.data = checks, data
 
 
 def require(checks: Iterable[Check]) -> None:

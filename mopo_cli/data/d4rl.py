@@ -61,7 +61,8 @@ def _read(path: Path) -> tuple[Transitions, list[str], list[Check]]:
     columns: dict[str, Any] = {name: column for name, (column, _) in tidied.items()}
     if _NEXT in columns:
         return Transitions(**columns), [], []
-    return guess_next(**columns, stated=columns["timeouts"], labelled=False, where=path.name)
+    transitions, _, notes, checks = guess_next(**columns, stated=columns["timeouts"], labelled=False, where=path.name)
+    return transitions, notes, checks
 
 
 def _mark_seams(transitions: Transitions, notes: list[str]) -> Transitions:

@@ -22,8 +22,10 @@ def guess_next(
     labelled: bool,
     where: str,
     cut: Bools | None = None,
-) -> tuple[Transitions, list[str], list[Check]]:
-    """Transitions whose next states are the next row's observations; what was done, in words; and what was looked at.
+) -> tuple[Transitions, Bools, list[str], list[Check]]:
+    """Transitions whose next states are the next row's observations, and which of the N rows they are.
+
+    Besides, what was done, in words, and what was looked at.
 
     Columns as in `Transitions`, over N rows, with `settle_ends` before `shift`. ``stated`` `[N]`: the timeouts that the
     log marks itself; ``labelled``: whether a column of episodes marks the ends; ``cut``: where mopo cut the record,
@@ -33,19 +35,19 @@ def guess_next(
     is_marked = labelled or bool((terminals | timeouts).any())
     settled, checks = settle_ends(rewards, terminals, timeouts, stated, is_marked, where)
     checks.append(check_jumps(observations, settled | timeouts, where, cut))
-    transitions, notes = shift(observations, actions, rewards, settled, timeouts)
+    transitions, kept, notes = shift(observations, actions, rewards, settled, timeouts)
     if not len(transitions):
         checks.append(_nothing_left(where, len(rewards)))
     added = int(settled.sum() - terminals.sum())
     if added:
         notes.append(f"{added} rows that end the record and hold outcomes kept as terminals")
-    return transitions, notes, checks
+    return transitions, kept, notes, checks
 
 
 def shift(
     observations: Floats, actions: Floats, rewards: Floats, terminals: Bools, timeouts: Bools
-) -> tuple[Transitions, list[str]]:
-    """Transitions whose next_observations are the next row's observations, and what was done for it, in words.
+) -> tuple[Transitions, Bools, list[str]]:
+    """Transitions whose next_observations are the next row's, which rows they are `[N]`, and what was done, in words.
 
     Columns as in `Transitions`, over N rows. Rows that end the record (timeouts, the last) are dropped and the
     rows before them marked as timeouts. Terminals stay, and their own observation fills the place of the next,
@@ -73,7 +75,7 @@ def shift(
         terminals=terminals[kept],
         timeouts=cut[kept],
     )
-    return shifted, notes
+    return shifted, kept, notes
 
 
 def settle_ends(

@@ -19,7 +19,8 @@ class Wanted:
     """The columns to read.
 
     `numbers` of any numeric type; `labels` as codes, equal where the values are; `words` as text, empty where a cell
-    is; `times` as numbers, points of time in seconds. Where `missing` is true, an empty cell of numbers is NaN.
+    is; `times` as numbers, points of time in seconds. Where `missing` is true, an empty cell of numbers is NaN. The
+    numbers that are `flags` or `rewards` belong to single steps, and not to whole episodes.
     """
 
     numbers: Sequence[str] = ()
@@ -27,6 +28,8 @@ class Wanted:
     words: Sequence[str] = ()
     times: Sequence[str] = ()
     missing: bool = False
+    flags: Sequence[str] = ()
+    rewards: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:

@@ -143,8 +143,6 @@ class Reader(Protocol):
 def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
     """The rows of all episodes, one after another, whose columns lie at their places in arrays."""
     names = list(episodes[0].places)
-    usual = conventional(names)
-    flags = {name for ours in ("terminals", "timeouts") for name in usual.get(ours, ())}
     longer = [name for name in names if all(episode.has_one_more(name) for episode in episodes)]
 
     def read(wanted: Wanted) -> Columns:
@@ -156,7 +154,7 @@ def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
         columns: Columns = {}
         for name, some in places.items():
             parts = [
-                _rows(arrays.path, name, raw[place.array], place, episode, name in text, name in flags)
+                _rows(arrays.path, name, raw[place.array], place, episode, wanted)
                 for place, episode in zip(some, episodes, strict=True)
             ]
             _check_widths(arrays.path, some, parts)
@@ -176,17 +174,19 @@ def _check_widths(path: Path, places: Sequence[Place], parts: Sequence[NDArray[A
             raise InputError(f"{path.name}: {place.array} has {shapes}.")
 
 
-def _rows(
-    path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, is_text: bool, is_flag: bool
-) -> NDArray[Any]:
+def _rows(path: Path, name: str, array: NDArray[Any], place: Place, episode: Episode, wanted: Wanted) -> NDArray[Any]:
     """A column of one episode, `[steps]` or `[steps, width]`.
 
-    What is there once per episode is the same in all its rows; but a flag is about its last row.
+    What is there once per episode is the same in all its rows; but a flag is about its last row. InputError for a
+    reward that is there once.
     """
     values, steps = array if place.index is None else array[place.index], episode.steps
     if values.ndim == 0 or (len(values) == 1 and steps > 1):
+        if name in wanted.rewards and steps > 1:
+            rewards = f"has one reward for an episode of {steps} steps"
+            raise InputError(f"{path.name}: {place.array} {rewards}: write one per step, 0 where there is none.")
         once = np.full(steps, values.reshape(-1)[0])
-        is_flag = not is_text and (is_flag or values.dtype.kind == "b")
+        is_flag = name in wanted.flags or (name not in wanted.text and values.dtype.kind == "b")
         return np.where(np.arange(steps) == steps - 1, once, 0) if is_flag else once
     first = int(name.endswith(_NEXT))
     if len(values) not in (episode.room, episode.room + 1):

@@ -1,6 +1,5 @@
 """The plain layouts: a row per step, under a heading (CSV, Parquet) or in arrays (HDF5, NPZ)."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.arrow import text_column, values_of
 from mopo_cli.data.arrow_values import SHOWN
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.csv_tables import open_csv
@@ -73,33 +73,15 @@ class Arrays:
 def typed(path: Path, name: str, column: NDArray[Any], wanted: Wanted) -> NDArray[Any]:
     """A column as it is wanted: labels as codes, words as text, points of time in seconds, others as they are.
 
-    Errors as `codes`; InputError also for what is no point of time.
+    Text is taken as that of a table is. InputError for labels of other shapes, UnusableData for a bad cell.
     """
+    if name in wanted.text and column.dtype.kind in "SU":
+        _check_vector(path, name, column)
+        words = np.char.decode(column, "utf-8", "backslashreplace") if column.dtype.kind == "S" else column
+        return values_of(path, {name: text_column(words.ravel())}, wanted)[name]
     if name in wanted.labels:
         return codes(path, name, column)
-    if name in wanted.words:
-        return np.char.decode(column) if column.dtype.kind == "S" else column.astype(np.str_)
-    if name in wanted.times and column.dtype.kind in "SU":
-        return np.array([_time(path, name, row, str(cell)) for row, cell in enumerate(column.astype(np.str_).ravel())])
-    return column
-
-
-def _time(path: Path, name: str, row: int, cell: str) -> float:
-    """A number, or a point of time in seconds since 1970."""
-    try:
-        return float(cell)
-    except ValueError:
-        pass
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a zone, which makes it UTC
-            moment = np.array(cell, "datetime64[us]")
-    except ValueError:
-        moment = np.array("NaT", "datetime64[us]")
-    if np.isnat(moment):  # an empty cell, too
-        raise InputError(
-            f"{path.name}: column {name}, row {row}: {cell[:60]!r} is not a time such as 2024-03-01 06:00."
-        )
-    return float(moment.astype(np.int64)) / 1e6
+    return column.astype(np.str_) if name in wanted.words else column
 
 
 def open_arrays(path: Path) -> Arrays | None:
@@ -112,12 +94,16 @@ def open_arrays(path: Path) -> Arrays | None:
 
 def codes(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
     """Labels `[N]` as numbers, equal where the labels are. InputError for other shapes, NaN and infinity."""
-    if not values.ndim or values.size != len(values):
-        raise InputError(f"{path.name}: column {name} has shape {values.shape}, not [rows] or [rows, 1].")
+    _check_vector(path, name, values)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
         require([Check(name, "labels", f"{path.name}: column {name} holds NaN or infinity in row {row}.", row)])
     return np.unique(values.ravel(), return_inverse=True)[1].astype(np.int64)
+
+
+def _check_vector(path: Path, name: str, values: NDArray[Any]) -> None:
+    if not values.ndim or values.size != len(values):
+        raise InputError(f"{path.name}: column {name} has shape {values.shape}, not [rows] or [rows, 1].")
 
 
 def _open_rows(path: Path) -> Log | None:

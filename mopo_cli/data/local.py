@@ -18,10 +18,11 @@ from mopo_cli.data.layout import Columns
 from mopo_cli.data.layouts import open_log
 from mopo_cli.data.offsets import lift_offsets
 from mopo_cli.data.read_columns import PLAIN, Reading, read_columns
-from mopo_cli.data.resolve_columns import FileColumns, in_full
+from mopo_cli.data.resolve_columns import D3RLPY_ENDS, DONE, FileColumns, in_full
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_for_columns
 from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
 from mopo_cli.data.transitions import OBSERVATIONS, Bools, DatasetInfo, Floats, Transitions
+from mopo_cli.data.validate import checks as all_checks
 from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous, check_far_values
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.evaluation.dict_observations import in_order
@@ -50,8 +51,8 @@ def load_local(
     - Observations that float32 cannot hold are stored less ``info.observation_offset``: see `data.offsets`.
 
     ``info.doubts`` are the warnings. Raises UnusableData, an InputError, for missing, misshapen and unreadable columns,
-    discrete actions, values far outside and ends in other rows; InputError where the environment has other spaces;
-    UsageError for a map that is wrong in itself; CorruptError for a damaged file. Call `validate` on what comes back.
+    discrete actions, values far outside, ends in other rows and what `validate` refuses; InputError where the
+    environment has other spaces; UsageError for a map that is wrong in itself; CorruptError for a damaged file.
     """
     column_map = parse_column_map(how.columns)
     if env_id is not None and column_map.action_low is not None:
@@ -71,10 +72,11 @@ def load_local(
         joined = _join(where, of, rows, is_flat or len(of.sources["observations"]) > 1)
         if (counter := unused_counter(log, of.sources, len(raw[of.sources["observations"][0]]))) is not None:
             names["counter"], joined["counter"] = [counter.name], counter.values[rows.numbers]
-        transitions, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
+        transitions, kept, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
     except UnusableData as error:
         raise UnusableData(rows.in_files(error.checks, paths)) from error
     checks = [*rows.in_files(more_checks, paths), *checks, *doubts]
+    rows.numbers = rows.numbers[kept]
     if env_id is None and column_map.action_low is None:
         require([check_continuous({name: raw[name] for name in of.sources["actions"]}, of.kinds, where)])
     if env_id is not None and spaces is not None:
@@ -97,6 +99,9 @@ def load_local(
         doubts=tuple(check for check in checks if check.warning),
         observation_offset=offset,
     )
+    looked_at = list(all_checks(transitions, info))
+    if any(check.fault for check in looked_at):
+        raise UnusableData(rows.in_files(looked_at, paths), (transitions, info))
     return transitions, info
 
 
@@ -114,16 +119,15 @@ def _tidy(
     offset: NDArray[np.float64] | None,
     names: dict[str, list[str]],
     notes: list[str],
-) -> tuple[Transitions, list[Check]]:
-    """Our columns as transitions, and what was looked at, of which nothing failed.
+) -> tuple[Transitions, Bools, list[Check]]:
+    """Our columns as transitions, which rows these are `[N]`, and what was looked at, of which nothing failed.
 
     ``names``: what each dimension is called in the file; ``offset`` was taken off observations.
     """
     rows = len(columns["observations"])
-    terminals = columns.get("terminals", np.zeros(rows, np.bool_))
-    stated = columns.get("timeouts", np.zeros(rows, np.bool_)) & ~terminals
+    terminals, stated, checks = _marked(where, sources, columns, notes)
     timeouts, cut = stated, np.zeros(rows, np.bool_)
-    if "part" in columns:
+    if "part" in columns and (columns["part"] != columns["part"][:1]).any():  # one part marks no end
         cut = (np.diff(columns["part"], append=-1) != 0) & ~terminals
     whole = columns if offset is None else columns | {o: columns[o] + offset for o in OBSERVATIONS if o in columns}
     dimensions = (
@@ -132,7 +136,7 @@ def _tidy(
         if ours in columns
         for name, dimension in zip(names[ours], np.atleast_2d(whole[ours].T), strict=True)
     )
-    checks = check_far_values(dimensions, where)
+    checks += check_far_values(dimensions, where)
     if "episode" in columns:
         by = next((ours for ours in ("episode", "step") if ours in sources), "episode")
         name = in_full("+".join(sources.get(by, (by,))), by)
@@ -149,17 +153,38 @@ def _tidy(
     observations, actions, rewards = (columns[ours] for ours in _NEEDED)
     if "next_observations" in columns:
         following = columns["next_observations"]
-        return Transitions(observations, actions, rewards, following, terminals, timeouts), [*checks, *counted]
+        transitions = Transitions(observations, actions, rewards, following, terminals, timeouts)
+        return transitions, np.ones(rows, np.bool_), [*checks, *counted]
     if "episode" not in columns and not (cut[:-1].any() and ("step" in sources or not terminals.any())):
         checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
     checks += counted
     labelled = "episode" in columns
-    transitions, more_notes, more_checks = guess_next(
+    transitions, kept, more_notes, more_checks = guess_next(
         observations, actions, rewards, terminals, timeouts, stated, labelled, where, cut
     )
     require([*checks, *more_checks])
     notes += more_notes
-    return transitions, [*checks, *more_checks]
+    return transitions, kept, [*checks, *more_checks]
+
+
+def _marked(
+    where: str, sources: Sources, columns: dict[str, NDArray[Any]], notes: list[str]
+) -> tuple[Bools, Bools, list[Check]]:
+    """The terminals and the timeouts `[N]` that the log marks, of which no row has both, and what is to be said."""
+    nothing = np.zeros(len(columns["observations"]), np.bool_)
+    terminals, timeouts = columns.get("terminals", nothing), columns.get("timeouts", nothing)
+    both = terminals & timeouts
+    if not both.any() or sources.get("timeouts") == (D3RLPY_ENDS,):  # which are true at every end
+        return terminals, timeouts & ~terminals, []
+    (flag,) = sources["terminals"]
+    if flag.rpartition("/")[2] in DONE:  # as Gym had it: true at a time limit as well
+        notes.append(f"terminals = {flag} where no timeout is")
+        return terminals & ~timeouts, timeouts, []
+    warning = (
+        f"{where}: {int(both.sum())} of {int(timeouts.sum())} rows that {sources['timeouts'][0]} marks are marked by "
+        f"{flag} as well, and count as ends of the task. If {flag} also marks where time ran out, clear it there."
+    )
+    return terminals, timeouts & ~terminals, [Check("timeouts", "ends of the record", warning=warning)]
 
 
 def _unmarked_ends(where: str, terminals: Bools, timeouts: Bools, may_time_out: bool, notes: list[str]) -> list[Check]:

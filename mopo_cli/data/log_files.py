@@ -36,7 +36,9 @@ def log_files(path: Path) -> list[Path]:
         if path.is_dir():
             what = f"The folder {path} holds no file of logs ({', '.join(DATA_FILES)})."
             if any(each.is_dir() for each in path.iterdir()):
-                hint = f"mopo fetch-data --dataset {shlex.quote(f'{path}/**/*.csv')}   # files in its folders"
+                endings = [file.suffix for file in path.rglob("*") if file.name.lower().endswith(DATA_FILES)]
+                pattern = shlex.quote(f"{path}/**/*{min(endings, default='.csv')}")
+                hint = f"mopo fetch-data --dataset {pattern}   # files in its folders"
         elif "," in str(path):
             hint = "mopo fetch-data --dataset './logs/*.csv'   # several files"
         raise InputError(what, hint)

@@ -11,6 +11,7 @@ from mopo_cli.data.column_map import ColumnMap, Sources
 from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.missing import Remedy
 from mopo_cli.data.resolve_columns import (
+    D3RLPY_ENDS,
     FileColumns,
     conventional,
     in_full,
@@ -23,7 +24,6 @@ from mopo_cli.errors import InputError
 
 _NEEDED = ("observations", "actions", "rewards")
 _OF_A_STEP = ("actions", "rewards", "terminals", "timeouts", "next_observations")
-_D3RLPY_ENDS = "episode_terminals"  # d3rlpy 1.x: true in the last row of every episode, beside terminals
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
         for name in chain(*wanted.values()):
             if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(name.split("/")):
                 raise InputError(f"{where}: {name!r} in --columns is not a path inside the file, such as group/column.")
-    if not column_map.columns and wanted.get("timeouts") == (_D3RLPY_ENDS,):
-        notes.append(f"timeouts = {_D3RLPY_ENDS} where no terminal is")
+    if not column_map.columns and wanted.get("timeouts") == (D3RLPY_ENDS,):
+        notes.append(f"timeouts = {D3RLPY_ENDS} where no terminal is")
     absent = "is missing" if log.is_table else "is missing (or a link, which is not followed)"
     of, checks = resolve(wanted, here, where, absent, in_groups=not log.is_table)
     sources = of.sources
@@ -123,4 +123,5 @@ def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:
     names = list(chain(*here.values()))
     words = [name for name in names if of.kinds.get(name) == "onehot"]
     numbers = [name for name in names if name not in words]
-    return Wanted(numbers, [*labels, *made], words, times, missing != "refuse")
+    flags = [*here.get("terminals", ()), *here.get("timeouts", ())]
+    return Wanted(numbers, [*labels, *made], words, times, missing != "refuse", flags, here.get("rewards", ()))

@@ -20,6 +20,10 @@ _USUAL = {
     "next_observations": ("next_observations", "next_obs", "new_obs", "next_observation"),
     "episode": ("episode", "episode_index", "episode_id", "eps_id"),
 }
+DONE = ("dones", "done", "next.done")
+"""Usual names of flags that Gym's environments set at a time limit, too."""
+D3RLPY_ENDS = "episode_terminals"
+"""Of d3rlpy 1.x: true in the last row of every episode, beside terminals."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ And of actions, where no environment tells it, whether they are continuous and h
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,14 +118,15 @@ def check_continuous(columns: Mapping[str, NDArray[np.generic]], kinds: Mapping[
     row. Floating-point numbers (in CSV: any cell with a decimal point or an exponent) are always taken for quantities,
     and so are columns of the kind "quantity".
     """
-    whole = [name for name, column in columns.items() if column.dtype.kind in "iub" and kinds.get(name) != "quantity"]
+    whole = [name for name, column in columns.items() if _is_whole(column) and kinds.get(name) != "quantity"]
     if not whole or len(whole) < len(columns):
         return Check(next(iter(columns)), "continuous")
     together = np.concatenate([columns[name].reshape(len(columns[name]), -1) for name in whole], axis=1)
+    together = together[~np.isnan(together).any(axis=1)] if together.dtype.kind == "f" else together
     single_ones = np.isin(together, (0, 1)).all(axis=1) & (together.sum(axis=1) == 1)
     one_hot = together.shape[1] > 1 and bool(single_ones.all())
     for name in whole:
-        values = np.unique(columns[name])
+        values = np.unique(columns[name][~np.isnan(columns[name].astype(np.float64))])
         if len(values) and (one_hot or _are_choices(values, len(columns[name]))):
             shown = ", ".join(str(int(value)) for value in values.ravel()[:_NAMED])
             shown += f", ..., {int(values[-1])}" if len(values) > _NAMED else ""
@@ -136,6 +138,14 @@ def check_continuous(columns: Mapping[str, NDArray[np.generic]], kinds: Mapping[
             )
             return Check(name, "continuous", fault)
     return Check(whole[0], "continuous")
+
+
+def _is_whole(column: NDArray[Any]) -> bool:
+    """Whether numbers are stored as whole ones; beside missing values they are read as float64."""
+    if column.dtype.kind in "iub":
+        return True
+    present = column[~np.isnan(column)]
+    return len(present) < column.size and bool((present == np.round(present)).all())
 
 
 def _are_choices(values: NDArray[np.generic], rows: int) -> bool:

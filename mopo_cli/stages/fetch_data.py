@@ -42,7 +42,7 @@ KEY = "fetch-data"
 _NOT_CONTENT = ("mirror",)
 
 # Increase it when a file is read differently, so that older versions in the cache are not used.
-_READING = 3
+_READING = 4
 
 # Settings that are younger than the cache: at their defaults they do not tell its folders apart.
 _YOUNGER = ("env_kwargs", "layout", "missing", "reward", "history")
@@ -151,6 +151,10 @@ def _cached_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tup
         if name.path is not None:
             error.hint = explain_command(settings.dataset)
         raise
+    if name.path is not None and describe_files(stage.run, source.files(name, settings)) != stage.inputs:
+        raise InputError(
+            f"A file of {settings.dataset} changed while it was read.", hint="run it again when nothing writes to it"
+        )
     transitions, info = _with_history(transitions, info, settings)
     path, sidecar = _cache_files(name, settings, stage)
     with alone_in(path.parent), published_together(path.with_name(".staged")) as out:

@@ -133,7 +133,8 @@ def _column(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
         )
     column = file[name]
     if not isinstance(column, h5py.Dataset) or column.shape is None or column.dtype.kind not in kinds:
-        raise InputError(f"{where} does not hold numbers{' or text of fixed length' if 'S' in kinds else ''}.")
+        text = " or text of fixed length, as array.astype('S32') makes it" if "S" in kinds else ""
+        raise InputError(f"{where} does not hold numbers{text}.")
     if column.is_virtual or column.external:
         raise InputError(f"{where} stores its numbers outside the file, which is not supported.")
     return column

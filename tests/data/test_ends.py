@@ -42,7 +42,7 @@ def test_outcomes_end_the_task_and_are_kept(inside: float, failed: Bools) -> Non
 
 def test_what_is_kept_is_a_terminal_without_a_next_state() -> None:
     states = np.arange(ROWS, dtype=np.float32)[:, None]
-    transitions, notes, _ = guess_next(states, states, outcomes(), NONE, LAST, NONE, True, "my.csv")
+    transitions, _, notes, _ = guess_next(states, states, outcomes(), NONE, LAST, NONE, True, "my.csv")
     assert len(transitions) == ROWS and np.array_equal(transitions.terminals, LAST) and not transitions.timeouts.any()
     assert np.array_equal(transitions.next_observations[LAST], states[LAST])
     assert np.array_equal(transitions.next_observations[~LAST], states[~LAST] + 1)
@@ -89,7 +89,7 @@ def test_rows_that_end_the_record_are_dropped_and_terminals_stay() -> None:
     terminals = np.array([0, 0, 0, 0, 1, 0, 0, 0], np.bool_)
     timeouts = np.array([0, 0, 1, 0, 0, 0, 0, 0], np.bool_)
     actions = np.arange(8, dtype=np.float32)[:, None]
-    transitions, notes = shift(observations, actions, np.arange(8, dtype=np.float32), terminals, timeouts)
+    transitions, _, notes = shift(observations, actions, np.arange(8, dtype=np.float32), terminals, timeouts)
     assert transitions.observations.ravel().tolist() == [0, 1, 10, 11, 20, 21]
     assert transitions.next_observations.ravel().tolist() == [1, 2, 11, 11, 21, 22]
     assert transitions.actions.ravel().tolist() == transitions.rewards.tolist() == [0, 1, 3, 4, 5, 6]
@@ -105,7 +105,7 @@ def test_rows_that_end_the_record_are_dropped_and_terminals_stay() -> None:
 @pytest.mark.parametrize("rows", [0, 1])
 def test_what_holds_no_next_state_leaves_nothing(rows: int) -> None:
     flags = np.zeros(rows, np.bool_)
-    transitions, _ = shift(
+    transitions, _, _ = shift(
         np.zeros((rows, 2), np.float32), np.zeros((rows, 1), np.float32), np.zeros(rows, np.float32), flags, flags
     )
     assert len(transitions) == len(transitions.next_observations) == 0

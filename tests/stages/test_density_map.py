@@ -193,7 +193,10 @@ def test_a_umap_that_does_not_work_stops_nothing(
     monkeypatch.setitem(sys.modules, "umap", Broken("umap"))
     done = mopo(LINE)
     assert done.code == 0 and "Traceback" not in done.err
-    assert f"Without UMAP's map: umap-learn does not work here ({fault}). Repair it, then run again with --force." in done.err
+    assert (
+        f"Without UMAP's map: umap-learn does not work here ({fault}). Repair it, then run again with --force."
+        in done.err
+    )
     assert list(json.loads((rollouts / FILES[1]).read_text())["maps"]) == ["pca"]
 
 

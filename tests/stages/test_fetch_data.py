@@ -15,7 +15,7 @@ from filelock import FileLock
 import mopo_cli.stages.fetch_data as stage
 from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.transition_files import read_dataset
-from mopo_cli.errors import LockedError, Stopped
+from mopo_cli.errors import InputError, LockedError, Stopped
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.options import Options
 from mopo_cli.store.atomic import sha256_file
@@ -158,6 +158,22 @@ def test_a_changed_file_is_read_again() -> None:
     second = fetch(str(my_file(rewards=np.array([1, 1, 1], "f4"))))
     assert (first["return_max"], second["return_max"]) == (6, 3)
     assert first["outputs"] != second["outputs"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content would lie in the cache under the hash of another."""
+    source, read = my_file(), stage.make_dataset
+
+    def written_meanwhile(*given: Any) -> Any:
+        my_file(rewards=np.array([1, 1, 1], "f4"))
+        return read(*given)
+
+    monkeypatch.setattr(stage, "make_dataset", written_meanwhile)
+    with pytest.raises(InputError, match="changed while it was read"):
+        fetch(str(source))
+    monkeypatch.setattr(stage, "make_dataset", read)
+    my_file()
+    assert fetch(str(source))["return_max"] == 6
 
 
 def test_the_environment_is_part_of_the_name() -> None:

@@ -168,8 +168,8 @@ def test_a_library_that_is_not_here_is_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "possible", lambda choice: all_by("mkl"))
     assert resumed(run) == all_by("mkl")
     assert warned == [
-        "train-model was begun with oneDNN's products, which torch does not have for this processor; it goes on with MKL's, "
-        "and the result differs from an uninterrupted run's in the last bits."
+        "train-model was begun with oneDNN's products, which torch does not have for this processor; it goes on with "
+        "MKL's, and the result differs from an uninterrupted run's in the last bits."
     ]
 
 

@@ -52,6 +52,9 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
         transitions, info = newest_frames(*read_dataset(cached)) if cached else make_dataset(name, settings, stage)
     except UnusableData as error:
         results = error.checks
+        if error.data is not None and fit_together(results):
+            transitions, info = error.data
+            result |= _describe(transitions, info, report)
     except InputError as error:
         results = [Check("all", "readable", error.message, hint=error.hint)]
     else:
