@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from mopo_cli.data.layout import Columns, Layout, Log, Wanted
 from mopo_cli.data.layout_rows import Arrays, open_arrays, typed
 from mopo_cli.data.log_files import by_number
-from mopo_cli.data.resolve_columns import conventional
+from mopo_cli.data.resolve_columns import NEEDED, conventional
 from mopo_cli.errors import InputError
 
 EPISODE = "(episode)"
 """The column of the episodes' numbers, which these layouts make."""
 _NEXT = " (next row)"
 _SHOWN = 3
-_NEEDED = {"observations", "actions", "rewards"}
 
 
 Shape = tuple[int, ...]
@@ -79,7 +78,7 @@ def _usual_groups(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Place]]:
             continue
         usual = conventional(list(places)).keys()
         # One that is numbered as the others are and lacks a column must not be passed over.
-        if usual >= _NEEDED or (usual & {"observations", "actions"} and re.search(r"\d", group)):
+        if usual >= {*NEEDED} or (usual & {"observations", "actions"} and re.search(r"\d", group)):
             groups[group] = places
     return groups if any(re.search(r"\d", group) for group in groups) else {}
 
@@ -128,7 +127,7 @@ def _log_of_members(arrays: Arrays, members: dict[str, dict[str, Place]], about:
 
 
 def _is_log(names: Collection[str]) -> bool:
-    return conventional(list(names)).keys() >= _NEEDED
+    return conventional(list(names)).keys() >= {*NEEDED}
 
 
 class Reader(Protocol):

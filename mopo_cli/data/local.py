@@ -11,23 +11,21 @@ from numpy.typing import NDArray
 
 from mopo_cli.data.arrange import Rows, arrange
 from mopo_cli.data.checks import Check, UnusableData, require
-from mopo_cli.data.column_map import ColumnMap, Sources, parse_column_map
-from mopo_cli.data.counters import check_counter, unused_counter
-from mopo_cli.data.ends import guess_next
+from mopo_cli.data.column_map import WIDE, ColumnMap, Sources, parse_column_map
+from mopo_cli.data.counters import unused_counter
 from mopo_cli.data.layout import Columns
 from mopo_cli.data.layouts import open_log
 from mopo_cli.data.offsets import lift_offsets
 from mopo_cli.data.read_columns import PLAIN, Reading, read_columns
-from mopo_cli.data.resolve_columns import D3RLPY_ENDS, DONE, FileColumns, in_full
+from mopo_cli.data.resolve_columns import FileColumns, in_full
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_for_columns
-from mopo_cli.data.tidy import WIDE, end_episodes, tidy_column
-from mopo_cli.data.transitions import OBSERVATIONS, Bools, DatasetInfo, Floats, Transitions
+from mopo_cli.data.tidy import tidy_column
+from mopo_cli.data.to_transitions import to_transitions
+from mopo_cli.data.transitions import OBSERVATIONS, DatasetInfo, Floats, Transitions
 from mopo_cli.data.validate import checks as all_checks
-from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous, check_far_values
+from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.evaluation.dict_observations import in_order
-
-_NEEDED = ("observations", "actions", "rewards")
 
 
 def load_local(
@@ -54,40 +52,36 @@ def load_local(
     discrete actions, values far outside, ends in other rows and what `validate` refuses; InputError where the
     environment has other spaces; UsageError for a map that is wrong in itself; CorruptError for a damaged file.
     """
-    column_map = parse_column_map(how.columns)
-    if env_id is not None and column_map.action_low is not None:
-        raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
-    spaces = None
-    if env_id is not None:
-        spaces = spaces_for_columns(env_id, how.env_kwargs, column_map.columns.get("observations", ()))
-    log = open_log(paths, how.layout)
+    column_map, spaces = _map_and_spaces(env_id, how)
     where = name or paths[0].name
+    # Which layout is it, and which of its columns are observations, actions, ...?
+    log = open_log(paths, how.layout)
     of, raw, notes = read_columns(where, log, column_map, how)
+    # Categories become numbers, rows are sorted by their steps, missing values are mended.
     rows, checks = arrange(where, of, raw, log, how.missing, notes)
     names = {ours: _dimension_names(of.sources[ours], rows) for ours in of.sources}
     names["rewards"] = ["+".join(of.sources.get("rewards", ("rewards",)))]
     offset, doubts = _lift(where, of.sources, rows, names["observations"])
     is_flat = bool(column_map.columns) or log.is_table
+    # Matrices of float32, flags, the ends of episodes and, where they are missing, next observations.
     try:
         joined = _join(where, of, rows, is_flat or len(of.sources["observations"]) > 1)
         if (counter := unused_counter(log, of.sources, len(raw[of.sources["observations"][0]]))) is not None:
             names["counter"], joined["counter"] = [counter.name], counter.values[rows.numbers]
-        transitions, kept, more_checks = _tidy(where, of.sources, joined, offset, names, notes)
+        transitions, kept, more_checks = to_transitions(where, of.sources, joined, offset, names, notes)
     except UnusableData as error:
         raise UnusableData(rows.in_files(error.checks, paths)) from error
     checks = [*rows.in_files(more_checks, paths), *checks, *doubts]
-    rows.numbers = rows.numbers[kept]
-    if env_id is None and column_map.action_low is None:
+    if spaces is None and column_map.action_low is None:
         require([check_continuous({name: raw[name] for name in of.sources["actions"]}, of.kinds, where)])
+    else:
+        checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), where)
     if env_id is not None and spaces is not None:
         _check_widths(where, transitions, env_id, spaces)
         low, high = spaces.action_low, spaces.action_high
+        notes += [f"in {env_id}: {in_order(spaces.entries)}"] if spaces.entries else []
     else:
         low, high = _bounds(where, transitions, column_map, names["actions"], notes)
-    if env_id is not None or column_map.action_low is not None:
-        checks += check_actions_vary(zip(names["actions"], joined["actions"].T, strict=True), where)
-    if spaces is not None and spaces.entries:
-        notes.append(f"in {env_id}: {in_order(spaces.entries)}")
     info = DatasetInfo(
         dataset_id=where,
         source="; ".join([_of_files(paths, sha256, where), *notes]),
@@ -99,10 +93,21 @@ def load_local(
         doubts=tuple(check for check in checks if check.warning),
         observation_offset=offset,
     )
+    rows.numbers = rows.numbers[kept]
     looked_at = list(all_checks(transitions, info))
     if any(check.fault for check in looked_at):
         raise UnusableData(rows.in_files(looked_at, paths), (transitions, info))
     return transitions, info
+
+
+def _map_and_spaces(env_id: str | None, how: Reading) -> tuple[ColumnMap, Spaces | None]:
+    """The map of columns, and the spaces of the environment if one is named."""
+    column_map = parse_column_map(how.columns)
+    if env_id is None:
+        return column_map, None
+    if column_map.action_low is not None:
+        raise UsageError(f"--env {env_id} gives the action bounds: leave action_low and action_high out of --columns.")
+    return column_map, spaces_for_columns(env_id, how.env_kwargs, column_map.columns.get("observations", ()))
 
 
 def _of_files(paths: Sequence[Path], sha256: Sequence[str], name: str) -> str:
@@ -110,100 +115,6 @@ def _of_files(paths: Sequence[Path], sha256: Sequence[str], name: str) -> str:
         return f"file {name} sha256 {sha256[0]}"
     together = hashlib.sha256("".join(sha256).encode()).hexdigest()
     return f"{len(paths)} files of {name}, sha256 of their sha256 {together}"
-
-
-def _tidy(
-    where: str,
-    sources: Sources,
-    columns: dict[str, NDArray[Any]],
-    offset: NDArray[np.float64] | None,
-    names: dict[str, list[str]],
-    notes: list[str],
-) -> tuple[Transitions, Bools, list[Check]]:
-    """Our columns as transitions, which rows these are `[N]`, and what was looked at, of which nothing failed.
-
-    ``names``: what each dimension is called in the file; ``offset`` was taken off observations.
-    """
-    rows = len(columns["observations"])
-    terminals, stated, checks = _marked(where, sources, columns, notes)
-    timeouts, cut = stated, np.zeros(rows, np.bool_)
-    if "part" in columns and (columns["part"] != columns["part"][:1]).any():  # one part marks no end
-        cut = (np.diff(columns["part"], append=-1) != 0) & ~terminals
-    whole = columns if offset is None else columns | {o: columns[o] + offset for o in OBSERVATIONS if o in columns}
-    dimensions = (
-        (in_full(name, ours), dimension)
-        for ours in (*_NEEDED, "next_observations")
-        if ours in columns
-        for name, dimension in zip(names[ours], np.atleast_2d(whole[ours].T), strict=True)
-    )
-    checks += check_far_values(dimensions, where)
-    if "episode" in columns:
-        by = next((ours for ours in ("episode", "step") if ours in sources), "episode")
-        name = in_full("+".join(sources.get(by, (by,))), by)
-        timeouts, check = end_episodes(columns["episode"], terminals, timeouts, name, where)
-        checks.append(check)
-    cut &= ~timeouts
-    timeouts = timeouts | cut
-    counted = []
-    if "counter" in columns:
-        counted.append(check_counter(columns["counter"], terminals | timeouts, names["counter"][0], where))
-    if "episode" not in columns and "timeouts" not in columns:
-        notes.append("no timeouts column: none assumed")
-    require(checks)
-    observations, actions, rewards = (columns[ours] for ours in _NEEDED)
-    if "next_observations" in columns:
-        following = columns["next_observations"]
-        transitions = Transitions(observations, actions, rewards, following, terminals, timeouts)
-        return transitions, np.ones(rows, np.bool_), [*checks, *counted]
-    if "episode" not in columns and not (cut[:-1].any() and ("step" in sources or not terminals.any())):
-        checks += _unmarked_ends(where, terminals, timeouts, "timeouts" in columns, notes)
-    checks += counted
-    labelled = "episode" in columns
-    transitions, kept, more_notes, more_checks = guess_next(
-        observations, actions, rewards, terminals, timeouts, stated, labelled, where, cut
-    )
-    require([*checks, *more_checks])
-    notes += more_notes
-    return transitions, kept, [*checks, *more_checks]
-
-
-def _marked(
-    where: str, sources: Sources, columns: dict[str, NDArray[Any]], notes: list[str]
-) -> tuple[Bools, Bools, list[Check]]:
-    """The terminals and the timeouts `[N]` that the log marks, of which no row has both, and what is to be said."""
-    nothing = np.zeros(len(columns["observations"]), np.bool_)
-    terminals, timeouts = columns.get("terminals", nothing), columns.get("timeouts", nothing)
-    both = terminals & timeouts
-    if not both.any() or sources.get("timeouts") == (D3RLPY_ENDS,):  # which are true at every end
-        return terminals, timeouts & ~terminals, []
-    (flag,) = sources["terminals"]
-    if flag.rpartition("/")[2] in DONE:  # as Gym had it: true at a time limit as well
-        notes.append(f"terminals = {flag} where no timeout is")
-        return terminals & ~timeouts, timeouts, []
-    warning = (
-        f"{where}: {int(both.sum())} of {int(timeouts.sum())} rows that {sources['timeouts'][0]} marks are marked by "
-        f"{flag} as well, and count as ends of the task. If {flag} also marks where time ran out, clear it there."
-    )
-    return terminals, timeouts & ~terminals, [Check("timeouts", "ends of the record", warning=warning)]
-
-
-def _unmarked_ends(where: str, terminals: Bools, timeouts: Bools, may_time_out: bool, notes: list[str]) -> list[Check]:
-    """Warnings that ends may be missing in a log without next states and without a column of episodes."""
-    if not (terminals | timeouts).any():
-        notes.append("nothing marks where an episode ends: one long episode")
-        warning = (
-            f"Nothing in {where} marks where an episode ends, so it is taken for one long episode. If it "
-            'holds several, name the column that tells them apart: --columns "...,episode=...".'
-        )
-    elif not may_time_out:
-        warning = (
-            f"{where} marks terminals ({int(terminals.sum())}), but has neither timeouts nor a column of episodes. If "
-            "an episode ended by time, without a terminal, its last step leads into the next episode: mark its last "
-            'row in timeouts, or name the column that tells episodes apart: --columns "...,episode=...".'
-        )
-    else:
-        return []
-    return [Check("timeouts", "ends of the record", warning=warning)]
 
 
 def _dimension_names(names: tuple[str, ...], rows: Rows) -> list[str]:
@@ -267,7 +178,7 @@ def _check_widths(where: str, transitions: Transitions, env_id: str, spaces: Spa
 def _bounds(
     where: str, transitions: Transitions, column_map: ColumnMap, names: list[str], notes: list[str]
 ) -> tuple[Floats, Floats]:
-    """The bounds of the actions where no environment tells them."""
+    """The bounds of the actions where no environment tells them: the map's, else as far as the data go."""
     if column_map.action_low is not None and column_map.action_high is not None:
         notes.append("action bounds from the column map")
         return np.array(column_map.action_low, np.float32), np.array(column_map.action_high, np.float32)

@@ -12,6 +12,7 @@ from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.missing import Remedy
 from mopo_cli.data.resolve_columns import (
     D3RLPY_ENDS,
+    NEEDED,
     FileColumns,
     conventional,
     in_full,
@@ -22,7 +23,6 @@ from mopo_cli.data.resolve_columns import (
 )
 from mopo_cli.errors import InputError
 
-_NEEDED = ("observations", "actions", "rewards")
 _OF_A_STEP = ("actions", "rewards", "terminals", "timeouts", "next_observations")
 
 
@@ -68,8 +68,8 @@ def read_columns(where: str, log: Log, column_map: ColumnMap, how: Reading) -> t
     if "next_observations" not in sources and all(name in log.following for name in sources.get("observations", ())):
         sources["next_observations"] = tuple(log.following[name] for name in sources.get("observations", ()))
     plain = not (column_map.columns or log.is_table or log.episode)
-    needed = {*_NEEDED, *(["terminals"] if plain else [])} - {"rewards" if how.without_rewards else ""}
-    lacking = [ours for ours in (*_NEEDED, "terminals") if ours in needed and ours not in sources]
+    needed = {*NEEDED, *(["terminals"] if plain else [])} - {"rewards" if how.without_rewards else ""}
+    lacking = [ours for ours in (*NEEDED, "terminals") if ours in needed and ours not in sources]
     checks += [missing_target(ours, log.names, where, log.is_table) for ours in lacking]
     if log.is_table or any(names != (ours,) for ours, names in sources.items()):
         notes.append(in_words(of))

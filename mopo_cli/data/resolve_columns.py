@@ -20,6 +20,8 @@ _USUAL = {
     "next_observations": ("next_observations", "next_obs", "new_obs", "next_observation"),
     "episode": ("episode", "episode_index", "episode_id", "eps_id"),
 }
+NEEDED = ("observations", "actions", "rewards")
+"""What every log must have."""
 DONE = ("dones", "done", "next.done")
 """Usual names of flags that Gym's environments set at a time limit, too."""
 D3RLPY_ENDS = "episode_terminals"
