@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mopo_cli.data.checks import UnusableData
 from mopo_cli.data.column_map import short_name
-from mopo_cli.data.layout import Log, Wanted
+from mopo_cli.data.layout import Columns, Log, Wanted
 from mopo_cli.data.layouts import LAYOUTS, open_log
 from mopo_cli.data.resolve_columns import conventional, numbered
 from mopo_cli.errors import MopoError
@@ -48,7 +49,8 @@ def explain(paths: Sequence[Path], layout: str | None = None) -> Explanation:
     """Describe the log in these files. InputError or CorruptError where it cannot be opened at all."""
     log = open_log(paths, layout)
     roles = {name: short_name(ours) for ours, names in conventional(log.names).items() for name in names}
-    described = [_column(log, name, roles.get(name, "")) for name in log.names]
+    numbers = _numbers(log)
+    described = [_column(log, name, roles.get(name, ""), numbers.get(name)) for name in log.names]
     about = LAYOUTS[log.layout].about
     understood = f"{about}; {log.note}" if log.note else about
     rows = max((count for count, _ in described), default=0)
@@ -69,9 +71,25 @@ def _suggested_map(log: Log, flat: Container[str]) -> str:
     return ",".join(f"{name}={value}" for name, value in parts.items())
 
 
-def _column(log: Log, name: str, role: str) -> tuple[int, Column]:
+def _numbers(log: Log) -> Columns:
+    """The columns that hold numbers, read together as `fetch-data` does: how one is written tells of the others."""
+    names = log.names
+    try:
+        return log.read(Wanted(names, missing=True))
+    except UnusableData as error:
+        others = {check.column for check in error.checks if check.fault}
+        names = [name for name in names if name not in others]
+    except MopoError:
+        return {}
+    try:
+        return log.read(Wanted(names, missing=True))
+    except MopoError:
+        return {}
+
+
+def _column(log: Log, name: str, role: str, numbers: NDArray[Any] | None) -> tuple[int, Column]:
     """Its rows, and numbers with their range; what are no numbers as text; what cannot be read with the reason."""
-    values = _read(log, Wanted([name], missing=True))
+    values = _read(log, Wanted([name], missing=True)) if numbers is None else numbers
     if isinstance(values, str) or values.dtype.kind not in "fiub":
         values = _read(log, Wanted(words=[name]))
         if isinstance(values, str):

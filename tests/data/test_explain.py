@@ -92,3 +92,12 @@ def test_a_name_is_quoted_for_the_shell(tmp_path: Path, monkeypatch: pytest.Monk
         outcome = mopo(f"fetch-data --dataset ./p*.csv {command}")
         assert outcome.err.rstrip().endswith("Try: mopo fetch-data --dataset './p*.csv' --explain")
     assert "mopo fetch-data --dataset './p*.csv' --columns" in mopo("fetch-data --dataset ./p*.csv --explain").out
+
+
+def test_columns_are_read_together_as_fetch_data_does(tmp_path: Path) -> None:
+    """That one column has decimal commas says what a comma means in another."""
+    path = tmp_path / "log.csv"
+    path.write_text("name;temp;load\nA;20,5;61,000\nB;21,5;60\n")
+    by_name = {column.name: column for column in explain([path]).columns}
+    assert (by_name["load"].least, by_name["load"].greatest) == (60, 61)
+    assert by_name["name"].first == "'A', 'B'"
