@@ -11,8 +11,8 @@ from mopo_cli.config.presets import preset_names
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import SelectElites
 from mopo_cli.config.schema_data import FetchData
+from mopo_cli.data.files.source_files import d4rl_set
 from mopo_cli.data.registry import parse_dataset
-from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.stages.common.options import Options
 from mopo_cli.store.atomic import sha256_file

@@ -45,7 +45,7 @@ def _reader(path: Path) -> Callable[[Path], tuple[str, dict[str, Any]]]:
     readers |= {".safetensors": _tensors, ".npz": _npz, ".onnx": _exported_policy}
     if (ending := data_ending(path.name) or path.suffix.lower()) in readers:
         return readers[ending]
-    from mopo_cli.data.layout_rows import check_kind
+    from mopo_cli.data.files.layout_rows import check_kind
 
     try:
         check_kind(path)
@@ -70,7 +70,7 @@ def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] 
     if kind != TABLE and not (kind == FOREIGN and about.keys() >= _D4RL_LAYOUT):
         return None
     from mopo_cli.data.checks import UnusableData, require
-    from mopo_cli.data.local import load_local
+    from mopo_cli.data.files.local import load_local
     from mopo_cli.data.validate import check_bounds, check_columns
 
     try:
@@ -175,7 +175,7 @@ def _table(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _npz(path: Path) -> tuple[str, dict[str, Any]]:
-    from mopo_cli.data.npz import npz_names
+    from mopo_cli.data.files.npz import npz_names
     from mopo_cli.store.arrays import HEADER_KEY
 
     return _exported_policy(path) if HEADER_KEY in npz_names(path) else _table(path)
@@ -197,7 +197,7 @@ def _tensors(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _json(path: Path) -> tuple[str, dict[str, Any]]:
-    from mopo_cli.data.json_logs import is_log
+    from mopo_cli.data.files.json_logs import is_log
 
     if is_log(path):
         return _table(path)

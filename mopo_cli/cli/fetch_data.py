@@ -93,8 +93,8 @@ def _check(call: Call, settings: FetchData) -> None:
 
 
 def _explain(call: Call, settings: FetchData) -> None:
-    from mopo_cli.data.explain import explain
-    from mopo_cli.data.log_files import log_files
+    from mopo_cli.data.files.explain import explain
+    from mopo_cli.data.files.log_files import log_files
     from mopo_cli.data.registry import parse_dataset
 
     name = parse_dataset(settings.dataset)

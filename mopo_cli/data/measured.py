@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.csv_tables import open_csv
-from mopo_cli.data.layout import Wanted
+from mopo_cli.data.files.csv_tables import open_csv
+from mopo_cli.data.files.layout import Wanted
 from mopo_cli.errors import InputError
 
 _RETURN, _SEED, _EPISODE, _LENGTH = "return", "seed", "episode", "length"

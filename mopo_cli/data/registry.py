@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from mopo_cli.data import source_d4rl, source_files, source_generated, source_minari
+from mopo_cli.data import source_d4rl, source_generated
+from mopo_cli.data.files import source_files
+from mopo_cli.data.minari import source as source_minari
 from mopo_cli.data.source import DatasetName, Entry, Source
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.documents import CachedDataset, read_document

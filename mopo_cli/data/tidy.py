@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check
-from mopo_cli.data.column_map import WIDE
+from mopo_cli.data.files.column_map import WIDE
 from mopo_cli.data.transitions import Bools
 from mopo_cli.data.validate import finite
 

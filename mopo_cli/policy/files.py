@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mopo_cli.data.npz import npz_names, read_npz
+from mopo_cli.data.files.npz import npz_names, read_npz
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.policy.onnx_file import read_onnx, write_onnx
 from mopo_cli.policy.policy import Policy

@@ -11,14 +11,14 @@ from typing import Any
 from mopo_cli.config.fields import DATA_FILE
 from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.checks import Check
-from mopo_cli.data.column_map import parse_column_map
+from mopo_cli.data.files.column_map import parse_column_map
+from mopo_cli.data.files.layouts import LAYOUTS
+from mopo_cli.data.files.source_files import d4rl_set
 from mopo_cli.data.given_reward import give_reward
 from mopo_cli.data.history import frame_width, stack_history, stacked_width, steps_text
-from mopo_cli.data.layouts import LAYOUTS
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
 from mopo_cli.data.source import DatasetName, Work
-from mopo_cli.data.source_files import d4rl_set
 from mopo_cli.data.source_generated import LEVELS, TASKS
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mopo_cli.data.checks import UnusableData
-from mopo_cli.data.column_terms import reward_terms
-from mopo_cli.data.local import load_local
-from mopo_cli.data.missing import Remedy, mend
-from mopo_cli.data.order import order_rows
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.column_terms import reward_terms
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.missing import Remedy, mend
+from mopo_cli.data.files.order import order_rows
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import InputError, UsageError
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from mopo_cli.data import parquet_tables
-from mopo_cli.data.layout import Wanted
-from mopo_cli.data.layouts import open_log
+from mopo_cli.data.files import parquet_tables
+from mopo_cli.data.files.layout import Wanted
+from mopo_cli.data.files.layouts import open_log
 from mopo_cli.errors import InputError
 
 

@@ -5,8 +5,8 @@ import pytest
 from probes.minari_sets import buffers, log, walk, write
 
 import mopo_cli
-from mopo_cli.data import minari_remote
-from mopo_cli.data.minari_sets import minari_root
+from mopo_cli.data.minari import remote as minari_remote
+from mopo_cli.data.minari.sets import minari_root
 from mopo_cli.data.registry import KINDS, catalogue, parse_dataset
 from mopo_cli.data.source import Entry
 from mopo_cli.errors import NetworkError

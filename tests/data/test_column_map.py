@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mopo_cli.data.column_map import ColumnMap, Sources, map_file, parse_column_map
-from mopo_cli.data.resolve_columns import FileColumns, conventional, in_words, list_once, resolve
+from mopo_cli.data.files.column_map import ColumnMap, Sources, map_file, parse_column_map
+from mopo_cli.data.files.resolve_columns import FileColumns, conventional, in_words, list_once, resolve
 from mopo_cli.errors import InputError, UsageError
 
 HERE = ["time", "temp", "sensor_2", "sensor_10", "sensor_1", "valve", "yield", "batch id", "a*b", "aXb"]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from mopo_cli.data.counters import check_counter, unused_counter
-from mopo_cli.data.layout import Log
+from mopo_cli.data.files.counters import check_counter, unused_counter
+from mopo_cli.data.files.layout import Log
 from mopo_cli.errors import InputError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from data.test_layouts import load
 
-from mopo_cli.data.layout import Wanted
-from mopo_cli.data.layouts import open_log
-from mopo_cli.data.log_files import log_files
+from mopo_cli.data.files.layout import Wanted
+from mopo_cli.data.files.layouts import open_log
+from mopo_cli.data.files.log_files import log_files
 from mopo_cli.errors import CorruptError, InputError
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import Mopo
 
-from mopo_cli.data.explain import explain
-from mopo_cli.data.local import load_local
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.explain import explain
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.errors import InputError
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.data.given_reward import give_reward
-from mopo_cli.data.local import load_local
-from mopo_cli.data.read_columns import Reading
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import InputError

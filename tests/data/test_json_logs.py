@@ -9,10 +9,10 @@ import pytest
 from data.test_layouts import Episode, load
 from data.test_table_layouts import json_lines
 
-from mopo_cli.data.layouts import open_log
-from mopo_cli.data.local import load_local
-from mopo_cli.data.log_files import log_files
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.layouts import open_log
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.log_files import log_files
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.errors import InputError
 
 STEP = {"obs": [1.0, 2.0], "action": [0.5], "reward": 1.0}

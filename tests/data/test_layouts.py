@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from mopo_cli.data.layouts import LAYOUTS, open_log
-from mopo_cli.data.local import load_local
-from mopo_cli.data.log_files import by_number, log_files
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.layouts import LAYOUTS, open_log
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.log_files import by_number, log_files
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.errors import InputError
 

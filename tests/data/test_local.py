@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
+from mopo_cli.data.files.local import load_local
 from mopo_cli.data.generate import generate_random
-from mopo_cli.data.local import load_local
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError

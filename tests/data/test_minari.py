@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from probes.minari_sets import Step, buffers, change_metadata, change_spec, log, walk, write
 
-from mopo_cli.data.minari import fingerprint, load_minari
-from mopo_cli.data.minari_sets import local_sets
+from mopo_cli.data.minari.load import fingerprint, load_minari
+from mopo_cli.data.minari.sets import local_sets
 from mopo_cli.data.transitions import COLUMNS, Transitions, episode_returns
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError, MopoError, UsageError

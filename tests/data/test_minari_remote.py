@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from probes.minari_sets import buffers, change_metadata, walk, write
 
-from mopo_cli.data import minari_remote
-from mopo_cli.data.minari import load_minari
-from mopo_cli.data.minari_remote import download, remote_sets
-from mopo_cli.data.minari_sets import is_here, is_missing, minari_root, open_set
+from mopo_cli.data.minari import remote as minari_remote
+from mopo_cli.data.minari.load import load_minari
+from mopo_cli.data.minari.remote import download, remote_sets
+from mopo_cli.data.minari.sets import is_here, is_missing, minari_root, open_set
 from mopo_cli.errors import CorruptError, InputError, NetworkError
 
 COMMIT = "a" * 40

@@ -12,10 +12,10 @@ import pytest
 from data.test_layouts import load
 from pyarrow import parquet
 
-from mopo_cli.data.layout import Wanted
-from mopo_cli.data.layouts import open_log
-from mopo_cli.data.local import load_local
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.layout import Wanted
+from mopo_cli.data.files.layouts import open_log
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.errors import InputError
 
 BY_TIME = "obs=x,action=a,reward=r,step=t"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mopo_cli.data.local import load_local
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.data.offsets import lift_offsets, without_offset
-from mopo_cli.data.read_columns import Reading
 from mopo_cli.data.statistics import dataset_statistics
 from mopo_cli.data.transition_files import read_dataset, read_rollouts, write_dataset, written_rollouts
 from mopo_cli.errors import InputError

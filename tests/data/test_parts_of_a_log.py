@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from data.test_layouts import Episode, episodes, joined, load
 
-from mopo_cli.data.local import load_local
-from mopo_cli.data.missing import Remedy
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.missing import Remedy
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.data.transitions import COLUMNS
 from mopo_cli.errors import InputError
 

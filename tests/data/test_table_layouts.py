@@ -15,7 +15,7 @@ from data.test_layouts import LENGTHS, episodes, joined, load
 from pyarrow import parquet
 
 from mopo_cli.config.schema_data import FetchData
-from mopo_cli.data.layouts import LAYOUTS
+from mopo_cli.data.files.layouts import LAYOUTS
 from mopo_cli.data.transitions import COLUMNS
 
 NAMES = {

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mopo_cli.data.checks import UnusableData
-from mopo_cli.data.layout import Log, Wanted
-from mopo_cli.data.layouts import open_log
-from mopo_cli.data.local import load_local
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.layout import Log, Wanted
+from mopo_cli.data.files.layouts import open_log
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.data.transitions import COLUMNS, Transitions
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import CorruptError, InputError, MopoError, UsageError

@@ -16,9 +16,9 @@ from faults.table_layouts import LAYOUTS, make_layout
 from faults.tables import Case, make_table
 from faults.truth import difference
 
-from mopo_cli.data.layouts import open_log
-from mopo_cli.data.local import load_local
-from mopo_cli.data.read_columns import Reading
+from mopo_cli.data.files.layouts import open_log
+from mopo_cli.data.files.local import load_local
+from mopo_cli.data.files.read_columns import Reading
 from mopo_cli.data.validate import validate
 from mopo_cli.errors import InputError, MopoError
 

@@ -26,7 +26,7 @@ from faults.table_parts import (
 )
 from faults.truth import Log, Piece, pieces_of, simulate
 
-from mopo_cli.data.missing import Remedy
+from mopo_cli.data.files.missing import Remedy
 
 
 @dataclass

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from minari.serialization import serialize_space
 from probes.minari_sets import buffers, change_metadata, log, walk, write
 
-from mopo_cli.data.minari_sets import minari_root
+from mopo_cli.data.minari.sets import minari_root
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder

@@ -15,7 +15,7 @@ from minari.data_collector import EpisodeBuffer
 from probes.minari_sets import change_metadata, write
 from probes.outside import tank_module
 
-from mopo_cli.data.minari import load_minari
+from mopo_cli.data.minari.load import load_minari
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.errors import InputError, UsageError
 from mopo_cli.evaluation.play import open_environments

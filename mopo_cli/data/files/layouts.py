@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mopo_cli.data import layout_episodes, layout_json, layout_lists, layout_padded, layout_rows
-from mopo_cli.data.layout import Columns, Layout, Log, Wanted
+from mopo_cli.data.files import layout_episodes, layout_json, layout_lists, layout_padded, layout_rows
+from mopo_cli.data.files.layout import Columns, Layout, Log, Wanted
 from mopo_cli.errors import InputError
 
 # To add a layout, add a line. The first that fits a file has it, so the plain ones come last.

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow import once_each, opened, refuse_many, values_of
-from mopo_cli.data.arrow_values import NO_TIMES, is_list, is_text
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.layout import Columns, Log, Wanted
+from mopo_cli.data.files.arrow import once_each, opened, refuse_many, values_of
+from mopo_cli.data.files.arrow_values import NO_TIMES, is_list, is_text
+from mopo_cli.data.files.layout import Columns, Log, Wanted
 from mopo_cli.errors import CorruptError
 from mopo_cli.store.columns import check_declared
 

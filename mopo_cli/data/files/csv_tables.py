@@ -12,12 +12,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow import arrow_errors, once_each, opened, refuse_many, values_of
-from mopo_cli.data.arrow_times import times_of
-from mopo_cli.data.arrow_values import NUMBER, SHOWN, numbers_of
-from mopo_cli.data.decimal_commas import COMMA_NUMBER, in_words, signs_of, with_points
-from mopo_cli.data.layout import Columns, Log, Wanted
-from mopo_cli.data.text_files import UTF8, as_utf8, blocks, is_gzipped, text_encoding
+from mopo_cli.data.files.arrow import arrow_errors, once_each, opened, refuse_many, values_of
+from mopo_cli.data.files.arrow_times import times_of
+from mopo_cli.data.files.arrow_values import NUMBER, SHOWN, numbers_of
+from mopo_cli.data.files.decimal_commas import COMMA_NUMBER, in_words, signs_of, with_points
+from mopo_cli.data.files.layout import Columns, Log, Wanted
+from mopo_cli.data.files.text_files import UTF8, as_utf8, blocks, is_gzipped, text_encoding
 from mopo_cli.errors import InputError
 from mopo_cli.store.columns import check_room
 

@@ -16,7 +16,7 @@ from contextlib import redirect_stdout, suppress
 from difflib import get_close_matches
 from typing import Any
 
-from mopo_cli.data.minari_sets import is_begun, is_here, local_sets, mend, minari_root
+from mopo_cli.data.minari.sets import is_begun, is_here, local_sets, mend, minari_root
 from mopo_cli.errors import CorruptError, InputError, NetworkError
 
 STALL_SECONDS = 120.0

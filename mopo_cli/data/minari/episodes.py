@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.generate import LOGGED_INFOS
-from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, mend
+from mopo_cli.data.minari.sets import HDF5_FILE, MinariSet, mend
 from mopo_cli.data.spaces import Spaces
 from mopo_cli.errors import CorruptError, MopoError
 from mopo_cli.evaluation.dict_observations import entry_of

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check
-from mopo_cli.data.column_map import Sources
-from mopo_cli.data.layout import Log, Wanted
+from mopo_cli.data.files.column_map import Sources
+from mopo_cli.data.files.layout import Log, Wanted
 from mopo_cli.data.transitions import Bools
 from mopo_cli.errors import MopoError
 

@@ -9,13 +9,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow import text_column, values_of
-from mopo_cli.data.arrow_values import SHOWN
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.csv_tables import open_csv
-from mopo_cli.data.layout import Columns, Layout, Log, Wanted
-from mopo_cli.data.npz import npz_names, npz_shapes, read_npz
-from mopo_cli.data.parquet_tables import open_parquet
+from mopo_cli.data.files.arrow import text_column, values_of
+from mopo_cli.data.files.arrow_values import SHOWN
+from mopo_cli.data.files.csv_tables import open_csv
+from mopo_cli.data.files.layout import Columns, Layout, Log, Wanted
+from mopo_cli.data.files.npz import npz_names, npz_shapes, read_npz
+from mopo_cli.data.files.parquet_tables import open_parquet
 from mopo_cli.errors import InputError
 from mopo_cli.store import columns as hdf5
 from mopo_cli.store.files import check_file

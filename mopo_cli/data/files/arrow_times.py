@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import (
+from mopo_cli.data.files.arrow_values import (
     SHOWN,
     TIME,
     BadCell,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import EMPTY, NOTHING, NUMBER, REPAIR, BadCell, are_empty, is_text, refuse_empty
+from mopo_cli.data.files.arrow_values import EMPTY, NOTHING, NUMBER, REPAIR, BadCell, are_empty, is_text, refuse_empty
 
 _EXPONENT = r"([eE][+-]?\d+)?"
 _THOUSANDS_POINTS = r"\d{1,3}(\.\d{3})+"

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.layout import Layout, Log
-from mopo_cli.data.layout_episodes import Episode, Place, Shape, log_of
-from mopo_cli.data.layout_rows import Arrays, open_arrays
-from mopo_cli.data.resolve_columns import conventional
+from mopo_cli.data.files.layout import Layout, Log
+from mopo_cli.data.files.layout_episodes import Episode, Place, Shape, log_of
+from mopo_cli.data.files.layout_rows import Arrays, open_arrays
+from mopo_cli.data.files.resolve_columns import conventional
 from mopo_cli.errors import InputError
 
 _LENGTHS = ("lengths", "length", "episode_lengths", "episode_length", "traj_lengths", "seq_lens", "seq_len")

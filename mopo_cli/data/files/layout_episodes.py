@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.layout import Columns, Layout, Log, Wanted
-from mopo_cli.data.layout_rows import Arrays, open_arrays, typed
-from mopo_cli.data.log_files import by_number
-from mopo_cli.data.resolve_columns import NEEDED, conventional
+from mopo_cli.data.files.layout import Columns, Layout, Log, Wanted
+from mopo_cli.data.files.layout_rows import Arrays, open_arrays, typed
+from mopo_cli.data.files.log_files import by_number
+from mopo_cli.data.files.resolve_columns import NEEDED, conventional
 from mopo_cli.errors import InputError
 
 EPISODE = "(episode)"

@@ -11,9 +11,9 @@ import numpy as np
 
 from mopo_cli.data.checks import Check, require
 from mopo_cli.data.generate import LOGGED_INFOS
-from mopo_cli.data.minari_environment import dataset_spaces, rebuild_environment
-from mopo_cli.data.minari_episodes import Episode, read_episodes
-from mopo_cli.data.minari_sets import HDF5_FILE, MinariSet, open_set
+from mopo_cli.data.minari.environment import dataset_spaces, rebuild_environment
+from mopo_cli.data.minari.episodes import Episode, read_episodes
+from mopo_cli.data.minari.sets import HDF5_FILE, MinariSet, open_set
 from mopo_cli.data.spaces import Spaces
 from mopo_cli.data.transitions import COLUMNS, DatasetInfo, Transitions
 from mopo_cli.data.values import check_actions_vary, check_far_values, dimensions

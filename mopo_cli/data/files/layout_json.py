@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.json_logs import Cells, Line, first_line, read_lines
-from mopo_cli.data.layout import Columns, Layout, Log, Wanted
-from mopo_cli.data.layout_rows import typed
+from mopo_cli.data.files.json_logs import Cells, Line, first_line, read_lines
+from mopo_cli.data.files.layout import Columns, Layout, Log, Wanted
+from mopo_cli.data.files.layout_rows import typed
 from mopo_cli.errors import InputError
 from mopo_cli.store.run import JSON_LINES, data_ending
 

@@ -29,8 +29,8 @@ def _id(name: str) -> str:
 
 
 def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
-    from mopo_cli.data.column_map import map_file
-    from mopo_cli.data.minari_sets import source_files
+    from mopo_cli.data.files.column_map import map_file
+    from mopo_cli.data.minari.sets import source_files
 
     _chosen(name, settings)
     column_map = map_file(settings.columns)
@@ -39,7 +39,7 @@ def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
 
 def _chosen(name: DatasetName, settings: FetchData) -> tuple[str, ...]:
     """The entries of the observations that --columns names. UsageError where it names anything else."""
-    from mopo_cli.data.column_map import parse_column_map
+    from mopo_cli.data.files.column_map import parse_column_map
 
     column_map = parse_column_map(settings.columns)
     if column_map.columns.keys() - {"observations"} or column_map.action_low is not None:
@@ -56,18 +56,18 @@ def _download(name: DatasetName, work: Work) -> None:
 
     After Stopped, the same command resumes the download.
     """
-    from mopo_cli.data import minari_remote
-    from mopo_cli.data.minari_sets import minari_root
+    from mopo_cli.data.minari import remote
+    from mopo_cli.data.minari.sets import minari_root
 
     if not _is_here(name):
         work.say(f"Downloading {name.dataset_id} to {minari_root()}")
         with work.progress(name.dataset_id, None, in_bytes=True) as count:
-            minari_remote.download(_id(name.dataset_id), count)
+            remote.download(_id(name.dataset_id), count)
 
 
 def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
-    from mopo_cli.data.minari import load_minari
-    from mopo_cli.data.minari_sets import open_set
+    from mopo_cli.data.minari.load import load_minari
+    from mopo_cli.data.minari.sets import open_set
 
     dataset_id = _id(name.dataset_id)
     with work.progress(f"reading {name.dataset_id}", open_set(dataset_id).steps) as count:
@@ -75,14 +75,14 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
 
 
 def _is_here(name: DatasetName) -> bool:
-    from mopo_cli.data.minari_sets import is_missing
+    from mopo_cli.data.minari.sets import is_missing
 
     return not is_missing(_id(name.dataset_id))
 
 
 def _entries(_fetched: set[str], remote: bool) -> Iterator[Entry]:
     """Raises NetworkError, and only with ``remote``."""
-    from mopo_cli.data.minari_sets import local_sets
+    from mopo_cli.data.minari.sets import local_sets
 
     here = list(local_sets())
     yield from map(_local_entry, here)
@@ -91,7 +91,7 @@ def _entries(_fetched: set[str], remote: bool) -> Iterator[Entry]:
 
 
 def _local_entry(dataset_id: str) -> Entry:
-    from mopo_cli.data.minari_sets import minari_root, open_set, stored_environment
+    from mopo_cli.data.minari.sets import minari_root, open_set, stored_environment
 
     name, folder = f"{_SCHEME}{dataset_id}", minari_root() / dataset_id
     try:
@@ -104,10 +104,10 @@ def _local_entry(dataset_id: str) -> Entry:
 
 
 def _remote_entries(here: set[str]) -> Iterator[Entry]:
-    from mopo_cli.data import minari_remote
-    from mopo_cli.data.minari_sets import stored_environment
+    from mopo_cli.data.minari import remote
+    from mopo_cli.data.minari.sets import stored_environment
 
-    for dataset_id, metadata in sorted(minari_remote.remote_sets().items()):
+    for dataset_id, metadata in sorted(remote.remote_sets().items()):
         megabytes = _number(metadata.get("dataset_size"))
         yield Entry(
             "minari-remote",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_times import times_of
-from mopo_cli.data.arrow_values import BadCell, codes, numbers_of, words_of
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.layout import Columns, Wanted
+from mopo_cli.data.files.arrow_times import times_of
+from mopo_cli.data.files.arrow_values import BadCell, codes, numbers_of, words_of
+from mopo_cli.data.files.layout import Columns, Wanted
 from mopo_cli.errors import InputError, MopoError
 from mopo_cli.store.files import check_file
 

@@ -8,15 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data import json_logs
-from mopo_cli.data.arrow import values_of
-from mopo_cli.data.arrow_values import is_list, sequences_of
-from mopo_cli.data.layout import Layout, Log, Wanted
-from mopo_cli.data.layout_episodes import Episode, Place, log_of
-from mopo_cli.data.layout_json import is_json
-from mopo_cli.data.layout_rows import PARQUET
-from mopo_cli.data.parquet_tables import depth, list_lengths, parquet_types, read_parquet
-from mopo_cli.data.resolve_columns import conventional
+from mopo_cli.data.files import json_logs
+from mopo_cli.data.files.arrow import values_of
+from mopo_cli.data.files.arrow_values import is_list, sequences_of
+from mopo_cli.data.files.layout import Layout, Log, Wanted
+from mopo_cli.data.files.layout_episodes import Episode, Place, log_of
+from mopo_cli.data.files.layout_json import is_json
+from mopo_cli.data.files.layout_rows import PARQUET
+from mopo_cli.data.files.parquet_tables import depth, list_lengths, parquet_types, read_parquet
+from mopo_cli.data.files.resolve_columns import conventional
 from mopo_cli.errors import InputError
 from mopo_cli.store.run import data_ending
 

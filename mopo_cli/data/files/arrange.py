@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.categories import one_hot
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.layout import Columns, Log
-from mopo_cli.data.missing import Remedy, mend
-from mopo_cli.data.order import order_rows
-from mopo_cli.data.resolve_columns import FileColumns
+from mopo_cli.data.files.categories import one_hot
+from mopo_cli.data.files.layout import Columns, Log
+from mopo_cli.data.files.missing import Remedy, mend
+from mopo_cli.data.files.order import order_rows
+from mopo_cli.data.files.resolve_columns import FileColumns
 from mopo_cli.data.transitions import Bools
 
 

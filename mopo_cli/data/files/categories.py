@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import NOTHING
 from mopo_cli.data.checks import Check
+from mopo_cli.data.files.arrow_values import NOTHING
 
 _MOST = 100
 _WHAT = "categories"

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from mopo_cli.config.schema_data import FetchData
-from mopo_cli.data.log_files import is_pattern, log_files, refuse_copies
+from mopo_cli.data.files.log_files import is_pattern, log_files, refuse_copies
 from mopo_cli.data.source import Dataset, DatasetName, Source, Work
 from mopo_cli.errors import UsageError
 from mopo_cli.store.files import expand
@@ -20,7 +20,7 @@ def _parse(name: str) -> DatasetName | None:
 
 
 def _files(name: DatasetName, settings: FetchData) -> dict[str, Path]:
-    from mopo_cli.data.column_map import map_file
+    from mopo_cli.data.files.column_map import map_file
 
     assert name.path is not None
     first, *others = log_files(name.path)
@@ -42,8 +42,8 @@ def _fetch(name: DatasetName, settings: FetchData, work: Work) -> Dataset:
     UsageError if --env names another environment than it, InputError for a file that is there twice.
     """
     from mopo_cli.data.d4rl import load_d4rl
-    from mopo_cli.data.local import load_local
-    from mopo_cli.data.read_columns import Reading
+    from mopo_cli.data.files.local import load_local
+    from mopo_cli.data.files.read_columns import Reading
     from mopo_cli.data.scores import d4rl_environment
 
     files = {role: path for role, path in _files(name, settings).items() if role != "columns"}

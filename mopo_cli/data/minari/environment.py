@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from mopo_cli.data.minari_sets import METADATA, MinariSet, mend
+from mopo_cli.data.minari.sets import METADATA, MinariSet, mend
 from mopo_cli.data.spaces import (
     Spaces,
     box_spaces,

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import Check, require
-from mopo_cli.data.column_map import Sources
-from mopo_cli.data.counters import check_counter
 from mopo_cli.data.ends import guess_next
-from mopo_cli.data.resolve_columns import D3RLPY_ENDS, DONE, NEEDED, in_full
+from mopo_cli.data.files.column_map import Sources
+from mopo_cli.data.files.counters import check_counter
+from mopo_cli.data.files.resolve_columns import D3RLPY_ENDS, DONE, NEEDED, in_full
 from mopo_cli.data.tidy import end_episodes
 from mopo_cli.data.transitions import OBSERVATIONS, Bools, Transitions
 from mopo_cli.data.values import check_far_values

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrow_values import EMPTY, TEXT
 from mopo_cli.data.checks import Check, UnusableData
-from mopo_cli.data.resolve_columns import conventional
-from mopo_cli.data.text_files import lines
+from mopo_cli.data.files.arrow_values import EMPTY, TEXT
+from mopo_cli.data.files.resolve_columns import conventional
+from mopo_cli.data.files.text_files import lines
 from mopo_cli.errors import InputError
 from mopo_cli.store.columns import check_declared
 

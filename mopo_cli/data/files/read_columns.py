@@ -5,12 +5,12 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
-from mopo_cli.data.arrow_values import TEXT
 from mopo_cli.data.checks import Check, UnusableData, require
-from mopo_cli.data.column_map import ColumnMap, Sources
-from mopo_cli.data.layout import Columns, Log, Wanted
-from mopo_cli.data.missing import Remedy
-from mopo_cli.data.resolve_columns import (
+from mopo_cli.data.files.arrow_values import TEXT
+from mopo_cli.data.files.column_map import ColumnMap, Sources
+from mopo_cli.data.files.layout import Columns, Log, Wanted
+from mopo_cli.data.files.missing import Remedy
+from mopo_cli.data.files.resolve_columns import (
     D3RLPY_ENDS,
     NEEDED,
     FileColumns,
@@ -28,9 +28,9 @@ _OF_A_STEP = ("actions", "rewards", "terminals", "timeouts", "next_observations"
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read: `columns` is a column map (see `data.column_map`), None where columns have usual names.
+    """How files are read: `columns` is a column map (see `column_map`), None where columns have usual names.
 
-    `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `data.missing`). With
+    `layout` is one of `layouts.LAYOUTS`, `missing` what is done where values are missing (see `missing`). With
     `without_rewards` a log needs none: they are then 0. `env_kwargs` are what its environment is made with.
     """
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from mopo_cli.config.presets import suggestion
 from mopo_cli.data.checks import Check
-from mopo_cli.data.column_map import EXAMPLE, SHOWN, WIDE, Sources, check_number, joined, short_name
-from mopo_cli.data.column_terms import KINDS, fits, reward_terms, split_kind
+from mopo_cli.data.files.column_map import EXAMPLE, SHOWN, WIDE, Sources, check_number, joined, short_name
+from mopo_cli.data.files.column_terms import KINDS, fits, reward_terms, split_kind
 from mopo_cli.errors import UsageError
 
 # The names of columns in files of D4RL, d3rlpy, Gymnasium, robomimic, LeRobot and RLlib, and those of `_NAMES`.

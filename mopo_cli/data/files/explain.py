@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mopo_cli.data.checks import UnusableData
-from mopo_cli.data.column_map import short_name
-from mopo_cli.data.layout import Columns, Log, Wanted
-from mopo_cli.data.layouts import LAYOUTS, open_log
-from mopo_cli.data.resolve_columns import conventional, numbered
+from mopo_cli.data.files.column_map import short_name
+from mopo_cli.data.files.layout import Columns, Log, Wanted
+from mopo_cli.data.files.layouts import LAYOUTS, open_log
+from mopo_cli.data.files.resolve_columns import conventional, numbered
 from mopo_cli.errors import MopoError
 
 _FIRST = 3

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mopo_cli.data.arrange import Rows, arrange
 from mopo_cli.data.checks import Check, UnusableData, require
-from mopo_cli.data.column_map import WIDE, ColumnMap, Sources, parse_column_map
-from mopo_cli.data.counters import unused_counter
-from mopo_cli.data.layout import Columns
-from mopo_cli.data.layouts import open_log
+from mopo_cli.data.files.arrange import Rows, arrange
+from mopo_cli.data.files.column_map import WIDE, ColumnMap, Sources, parse_column_map
+from mopo_cli.data.files.counters import unused_counter
+from mopo_cli.data.files.layout import Columns
+from mopo_cli.data.files.layouts import open_log
+from mopo_cli.data.files.read_columns import PLAIN, Reading, read_columns
+from mopo_cli.data.files.resolve_columns import FileColumns, in_full
+from mopo_cli.data.files.to_transitions import to_transitions
 from mopo_cli.data.offsets import lift_offsets
-from mopo_cli.data.read_columns import PLAIN, Reading, read_columns
-from mopo_cli.data.resolve_columns import FileColumns, in_full
 from mopo_cli.data.spaces import Spaces, environment_fields, spaces_for_columns
 from mopo_cli.data.tidy import tidy_column
-from mopo_cli.data.to_transitions import to_transitions
 from mopo_cli.data.transitions import OBSERVATIONS, DatasetInfo, Floats, Transitions
 from mopo_cli.data.validate import checks as all_checks
 from mopo_cli.data.values import bounds_in_words, bounds_of, check_actions_vary, check_continuous

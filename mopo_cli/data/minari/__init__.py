@@ -1,0 +1,1 @@
+"""Minari's data sets: found, downloaded, checked and read."""
