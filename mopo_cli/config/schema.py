@@ -228,6 +228,13 @@ class TrainPolicy(PolicyTraining):
     h: int = setting(5, "rollout length: model steps per start state", "MOPO Table 6", ge=1)
     name: str | None = setting(None, "name of the policy; none: e.g. mopo_max-var_lam1_h5", pattern=NAME)
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        if name is not None and name.endswith(("-bound", "-ope")):
+            raise ValueError("must not end in -bound or -ope: evaluations of other policies are called so")
+        return name
+
     def policy_name(self) -> str:
         """``name``, or one made from the settings: ``mopo_max-var_lam1_h5``, ``mopo_none_h5``, ``mbpo_h5``, ``bc``."""
         has_rollouts = self.rollouts != "fresh" or self.needs_model

@@ -142,4 +142,4 @@ def normalise_actions(actions: Floats, info: ActionBounds) -> Floats:
 def denormalise_actions(actions: Floats, info: DatasetInfo) -> Floats:
     """Map `[..., A]` linearly from [-1, 1] to the environment's bounds, as `normalise_actions` undoes."""
     low, high = info.action_low, info.action_high
-    return (low + (actions + 1) * (high - low) / 2).astype(np.float32)
+    return np.clip(low + (actions + 1) * (high - low) / 2, low, high).astype(np.float32)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mopo_cli.engine.streams import stream
+from mopo_cli.errors import InputError
 from mopo_cli.evaluation.clone import log_density
 from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, TargetPolicy, fqe_values, logged_returns
 from mopo_cli.evaluation.model_values import JudgeModel, ModelValues, Record, Tail, policy_values, replayed_values
@@ -48,7 +49,8 @@ _ENOUGH = 10  # effective episodes, below which importance weights mean nothing
 class Judge:
     """What is needed to judge: the judge's log and that of the others, trained critics and a model of the judge's log.
 
-    `fqe` has the questions of `questions`, in their order; `policies` are "seed 0", …, and `CLONE`.
+    `fqe` has the policies of `target_policies`, in their order; `policies` are "seed 0", …, and `CLONE`. `knows_ends`:
+    whether the model's rule ends the task where the log says that it ended.
     """
 
     log: Log
@@ -57,6 +59,7 @@ class Judge:
     policies: Mapping[str, Act]
     model: JudgeModel
     horizon: int
+    knows_ends: bool = True
 
     @property
     def gamma(self) -> float:
@@ -79,14 +82,20 @@ class Judge:
 
 
 def target_policies(log: Log, policies: Mapping[str, Act], gamma: float) -> list[TargetPolicy]:
-    """What critics are trained for: every policy, and the logged behaviour with its slices."""
+    """What critics are trained for: every policy, and the logged behaviour with its slices.
+
+    InputError where every record ends after its first step and before the task.
+    """
     everywhere = torch.ones_like(log.terminal, dtype=torch.bool)
     asked = [TargetPolicy(name, act(log.next_observation), everywhere) for name, act in policies.items()]
     next_action = torch.cat([log.action[1:], log.action[-1:]])
     followed = (log.steps_left() > 0) | (log.terminal > 0)  # where a record ends, the next action is not in the log
+    if not bool(followed.any()):
+        raise InputError("Every record of the judge ends after its first step, before the task: nothing follows it.")
     returns = _recorded_returns(log, gamma)
     for name, chosen in slices(returns).items():
-        asked.append(TargetPolicy(name, next_action, followed & chosen[log.episode]))
+        rows = followed & chosen[log.episode]
+        asked.append(TargetPolicy(name, next_action, rows if bool(rows.any()) else followed))
     return asked
 
 
@@ -110,7 +119,8 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     allowed = MOST_MISSED * (calibration[BETTER]["return"]["value"] - calibration[WORSE]["return"]["value"])
     # Of returns that are all equal, or of a single episode, no estimator is known to be right.
     checked = allowed > ROUNDING * abs(floor.value) and isfinite(calibration[ALL]["return"]["low"])
-    struck = [e for e in ESTIMATORS if misses[e] > allowed or not checked]
+    # A model that does not know where the task ends lets it go on for ever, which its check on the log cannot show.
+    struck = [e for e in ESTIMATORS if misses[e] > allowed or not checked or (e == "model" and not judge.knows_ends)]
     support = support_of(judge.log)
     outside = {name: support.outside(act) for name, act in judge.policies.items()}
     estimates = {name: _estimates(judge, name, misses) | {"outside": outside[name]} for name in judge.policies}
@@ -129,6 +139,7 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
         "calibration": calibration,
         "allowed": allowed,
         "struck_out": struck,
+        "knows_ends": judge.knows_ends,
         "verdict": word_of_all(list(words.values())),
     }
 

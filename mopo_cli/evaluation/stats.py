@@ -33,14 +33,14 @@ def bootstrap_iqm(scores: ArrayLike, n: int = 2000, seed: int = 0) -> tuple[floa
     Each resample draws the seeds (the clusters) with replacement and then, within each drawn seed, its
     episodes: the episodes of one policy stand and fall together, and an interval that took them for
     independent would be too narrow. With one seed only the episodes vary: the interval then speaks of that
-    policy, not of the algorithm. (NaN, NaN) if any score is NaN.
+    policy, not of the algorithm. (NaN, NaN) for a single score, and if any score is NaN.
     """
     table = np.asarray(scores, dtype=np.float64)
     seeds, episodes = table.shape
     rng = np.random.default_rng(seed)
     drawn_seeds = rng.integers(seeds, size=(n, seeds, 1))
     drawn_episodes = rng.integers(episodes, size=(n, seeds, episodes))
-    if np.isnan(table).any():
+    if np.isnan(table).any() or table.size == 1:
         return float("nan"), float("nan")
     low, high = np.percentile(_iqm_rows(table[drawn_seeds, drawn_episodes].reshape(n, -1)), [2.5, 97.5])
     return float(low), float(high)

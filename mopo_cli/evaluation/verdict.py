@@ -146,7 +146,7 @@ def by_importance(
     Of N rows: `log_ratio` log pi(a|s) - log pi_b(a|s), rewards, Q(s, a), V(s) and V(s'), which is 0 after a terminal;
     `first` `[E]` are the rows that episodes begin with. Weights of all episodes at a step sum to one.
 
-    WIS = sum_i w_i G_i, with w by whole episodes.
+    WIS = sum_i w_i G_i, with w by whole episodes, and G_i with gamma^T V(s_T) for what follows the record.
     DR = mean V(s_0) + sum_t gamma^t sum_i w_it (r_t + gamma V(s_t+1) - Q(s_t, a_t)), with w up to that step.
     """
     ends = np.append(first[1:], len(reward))
@@ -160,6 +160,7 @@ def by_importance(
     weights /= weights.sum(axis=0)
     discounts = gamma ** np.arange(longest)
     returns = (np.where(within, reward[at], 0.0) * discounts).sum(axis=1)
+    returns += gamma**lengths * next_value[ends - 1]  # what follows a record that ends before the task
     whole = weights[:, -1]
     errors = np.where(within, reward[at] + gamma * next_value[at] - q[at], 0.0)
     robust = value[first].mean() + float((discounts * (weights * errors).sum(axis=0)).sum())

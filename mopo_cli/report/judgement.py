@@ -59,6 +59,11 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
             for name, each in result["calibration"].items()
         ],
     )
+    if not result.get("knows_ends", True):
+        report.say(
+            "The judge's model has no say: its rule does not end the task where the log does. Say when it ends: "
+            "mopo fetch-data --termination 'CONDITION'"
+        )
     if all(not each["weighted"]["means_something"] for each in result["seeds"].values()):
         why = "the judge has too few episodes" if episodes < 10 else "the policy acts too differently from the log"
         report.say(f"WIS and DR mean nothing here: {why} (effective episodes < 10).")

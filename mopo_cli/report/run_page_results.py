@@ -36,6 +36,14 @@ def returns_blocks(contents: Contents) -> list[str]:
         if "score_mean" in result:
             numbers["normalised score (100: expert)"] = result["score_mean"]
             numbers["normalised score of the data"] = result["dataset_score_mean"]
+        if (factor := result.get("published_factor", 1)) != 1 and result["return_mean"] is not None:
+            unit = f"x {factor:,.6g} (the published unit)"
+            numbers |= {
+                f"mean over seeds, {unit}": factor * result["return_mean"],
+                f"data, mean episode, {unit}": factor * mean,
+                f"data, best episode, {unit}": factor * best,
+            }
+        lost = result.get("diverged_seeds", [])
         rows = [("data, mean episode", mean, mean, mean), ("data, best episode", best, best, best)]
         rows.append((f"{name}, IQM with its 95 % interval", result["return_iqm"], low, high))
         rows += [(f"seed {seed}", value, value, value) for seed, value in result["return_per_seed"].items()]
@@ -47,11 +55,12 @@ def returns_blocks(contents: Contents) -> list[str]:
                 f"{result['episodes']} episodes of each seed; the episodes in the data returned {format_value(mean)} "
                 f"on average and {format_value(best)} at best."
             ),
+            *([paragraph(f"Not in these numbers, as they diverged in training: {', '.join(lost)}.")] if lost else []),
             pairs(f"Returns of {name}", numbers, ("", "return")),
             *_drawn(f"Returns of {name} and of the data", rows, "return"),
         ]
         if published := result.get("published"):
-            columns = ("paper", "method", "version", "mean", "std", "unit")
+            columns = ("paper", "method", "version", "mean", "std", "unit", "note")
             lines = [tuple(entry[column] for column in columns) for entry in published]
             blocks.append(table("Published results for this data set", columns, lines))
     return blocks

@@ -1,6 +1,7 @@
 """evaluate: the deterministic policies in the real environment, beside the data's returns and published numbers."""
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mopo_cli.stages.common.memory_estimates import environment_bytes
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.common.trained_policies import (
+    diverged_seeds,
     files_by_seed,
     open_run_policy,
     policies_to_evaluate,
@@ -64,7 +66,7 @@ def run_evaluate(run: RunFolder, settings: Evaluate, options: Options, report: R
                 exact = bool(actor.offset)
                 per_seed[seed] = evaluate_returns(act, environments, settings.seed, exact=exact).returns
                 count(1)
-        result = {"policy": name, **summarise(per_seed, transitions, info)}
+        result = {"policy": name, **diverged_seeds(record, report), **summarise(per_seed, transitions, info)}
         show_evaluation(result, report)
         columns = ("seed", "episode", "return")
         rows = [(int(seed), k, float(value)) for seed, values in per_seed.items() for k, value in enumerate(values)]
@@ -126,14 +128,16 @@ def show_evaluation(result: dict[str, Any], report: Report) -> None:
     counts = {"seed": len(result["seeds"]), "episode": result["episodes"]}
     played = " x ".join(f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items())
     low, high = result["return_iqm_95"]
+    std = result["return_std"] if len(result["seeds"]) > 1 else None
     largest = max(abs(result[key]) for key in ("dataset_return_mean", "dataset_return_max", "return_mean"))
     digits = decimals(largest) if 0 < largest < 1 else 1
+    interval = "no interval" if isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
     rows = [
         ("behaviour in the data, mean episode", f"{result['dataset_return_mean']:.{digits}f}"),
         ("behaviour in the data, best episode", f"{result['dataset_return_max']:.{digits}f}"),
         *((f"policy, seed {seed}", f"{value:.{digits}f}") for seed, value in result["return_per_seed"].items()),
-        ("policy, mean over seeds", format_mean_std(result["return_mean"], result["return_std"], digits)),
-        ("policy, IQM (95 % interval)", f"{result['return_iqm']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"),
+        ("policy, mean over seeds", format_mean_std(result["return_mean"], std, digits)),
+        ("policy, IQM (95 % interval)", f"{result['return_iqm']:.{digits}f} ({interval})"),
     ]
     if "score_mean" in result:
         rows.append(("normalised score of the data", f"{result['dataset_score_mean']:.1f}"))

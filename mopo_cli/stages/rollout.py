@@ -160,7 +160,8 @@ class _Tally:
 
     def show(self, report: Report) -> None:
         columns = ("step", "uncertainty", "rows", *(f"{100 * p:.0f} %" for p in _QUANTILES))
-        report.table("Uncertainty by step of the rollout", columns, [tuple(q.values()) for q in self.quantiles()])
+        rows = [(q["step"] + 1, *list(q.values())[1:]) for q in self.quantiles()]
+        report.table("Uncertainty by step of the rollout", columns, rows)
         result = self.result()
         report.say(
             f"{self.rows:,} transitions: {result['terminated_share']:.2%} terminated by the task's rule, "

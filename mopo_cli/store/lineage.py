@@ -19,6 +19,8 @@ from mopo_cli.store.run import RunFolder
 
 # Origins of settings that a command has without flags.
 _BY_THEMSELVES = ("default", "data file", "generated data", "method ")
+# What an analysis is asked for by, by its part of a key.
+_OF_ANALYSES = {"bound": "--bound", "ope": "--ope", "map": "--map", "diagnosis": "--diagnose"}
 _FORMAT = 1
 
 
@@ -105,15 +107,20 @@ def check_recorded(run: RunFolder, files: Files) -> None:
 
 def command_again(run: RunFolder, key: str) -> str:
     """The command that does a stage of the run again, with the settings that its data or its method do not set."""
-    stage, record = key.split("/")[0], read_lineage(run)[key]
+    (stage, *of), record = key.split("/"), read_lineage(run)[key]
     if stage == "ablate":
         return f"mopo ablate --force, with the settings of {key} in: mopo show {quote(str(run.root))}"
     origins = record.extra.get("origins", {})
-    flags = [
-        f"{as_flag(name)} {quote(_as_flag(value))}"
+    chosen = {
+        name: value
         for name, value in record.settings.items()
         if value is not None and not origins.get(name, "default").startswith(_BY_THEMSELVES)
-    ]
+    }
+    if stage == "evaluate":
+        chosen["policy"] = of[0]
+        chosen |= {"returns": record.inputs["returns"]["path"]} if "returns" in record.inputs else {}
+    flags = [f"{as_flag(name)} {quote(_as_flag(value))}" for name, value in chosen.items()]
+    flags += [_OF_ANALYSES[part] for part in of[1:] if part in _OF_ANALYSES]
     return " ".join([f"mopo {stage}", *flags, f"--run {quote(str(run.root))} --force"])
 
 

@@ -97,3 +97,9 @@ def test_values_that_differ_in_the_last_digits_are_cells_of_their_own() -> None:
     assert len({cell.policy_name() for cell in cells}) == 4
     assert Ablate(lam=weights).table_name() == "max-var+none_lam1e+06+1000001+0.1234567+0.12345671_h5"
     assert written(weights) == "1e+06,1000001,0.1234567,0.12345671"
+
+
+@pytest.mark.parametrize("name", ["foo-bound", "foo-ope"])
+def test_a_policy_is_not_called_as_the_evaluations_of_another(name: str) -> None:
+    with pytest.raises(ValidationError, match="must not end in -bound or -ope"):
+        TrainPolicy(name=name)

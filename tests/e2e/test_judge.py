@@ -14,6 +14,7 @@ import pytest
 from probes.runs import run_in, stop_at, unfinished
 from safetensors.numpy import load_file
 
+from mopo_cli.__main__ import main
 from mopo_cli.data.held_out import judge_rows
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.evaluation import judgement
@@ -236,3 +237,25 @@ def test_shares_that_do_not_fit_are_refused(trained: Path, mopo: Any) -> None:
     assert "--judge-share 0.2, or 0 for no judge" in few.err
     assert mopo(f"{LINES[3].replace('--name p', '--name q')} --method bc --judge-share 0.5").code == 0
     assert json.loads(mopo(JUDGE.replace("-policy p", "-policy q")).out)["ope"]["episodes"] == 15
+
+
+@pytest.mark.parametrize("rule", [None, "step >= 20"])
+def test_a_model_that_does_not_know_where_the_task_ends_has_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mopo: Any, rule: str | None
+) -> None:
+    """It would let the task go on for ever, and its check on the log, whose records end, cannot show it."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+
+    def ended(columns: Any, held: Any) -> None:
+        columns["terminals"], columns["timeouts"] = columns["timeouts"], columns["terminals"]
+
+    plant(Path("plant.h5"), ended)
+    for line in LINES:
+        arguments = line.split() + (["--termination", rule] if rule and line.startswith("fetch-data") else [])
+        assert main(arguments) == 0
+    outcome = mopo(JUDGE.replace("--json", ""))
+    result = json.loads(Path("run/evaluations/p-ope.json").read_text())
+    assert result["knows_ends"] == (rule is not None)
+    assert ("model" in result["struck_out"]) >= (rule is None)
+    assert ("its rule does not end the task where the log does" in " ".join(outcome.err.split())) == (rule is None)

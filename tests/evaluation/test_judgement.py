@@ -5,6 +5,7 @@ from math import inf
 import pytest
 import torch
 
+from mopo_cli.errors import InputError
 from mopo_cli.evaluation.fitted_q import Log, logged_returns
 from mopo_cli.evaluation.judgement import ALL, BETTER, EPISODES, WORSE, _drawn, sentence, slices, target_policies
 
@@ -96,3 +97,18 @@ def test_no_start_counts_twice(count: int, some: int) -> None:
     """Else the spread of few starts would be divided by more of them than there are."""
     drawn = _drawn(count, "starts").tolist()
     assert len(set(drawn)) == len(drawn) == some and set(drawn) <= set(range(count))
+
+
+def records(lengths: tuple[int, ...]) -> Log:
+    """Episodes of these lengths, none of which ends by a terminal; the shorter, the lower are their rewards."""
+    episode = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    number = torch.arange(float(len(episode)))[:, None]
+    reward = torch.tensor([float(length) for length in lengths])[episode]
+    return Log(number, number, reward, torch.zeros(len(episode)), number + 0.5, episode)
+
+
+def test_critics_of_a_slice_of_single_steps_learn_from_what_is_followed() -> None:
+    asked = {policy.name: policy for policy in target_policies(records((1, 1, 4, 5, 4, 5)), {}, 0.9)}
+    assert torch.nonzero(asked[WORSE].rows)[:, 0].tolist() == torch.nonzero(asked[ALL].rows)[:, 0].tolist()
+    with pytest.raises(InputError, match="ends after its first step"):
+        target_policies(records((1, 1, 1)), {}, 0.9)

@@ -107,3 +107,7 @@ def test_reference_scores_must_span_something(maximum: float) -> None:
         normalised_score(1.0, 5.0, maximum)
     with pytest.raises(InputError, match="reference score"):
         normalised_std(1.0, 5.0, maximum)
+
+
+def test_a_single_score_has_no_interval() -> None:
+    assert np.isnan(bootstrap_iqm([[4.25]])).all() and iqm([[4.25]]) == 4.25

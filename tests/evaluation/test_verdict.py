@@ -143,7 +143,10 @@ def test_weights_are_those_of_loops_over_episodes() -> None:
     weighted = by_importance(ratio, reward, q, value, next_value, first, gamma)
     episodes = [range(begin, begin + length) for begin, length in zip(first, lengths, strict=True)]
     rho = [math.exp(sum(ratio[row] for row in rows)) for rows in episodes]
-    returns = [sum(gamma**t * reward[row] for t, row in enumerate(rows)) for rows in episodes]
+    returns = [
+        sum(gamma**t * reward[row] for t, row in enumerate(rows)) + gamma ** len(rows) * next_value[rows[-1]]
+        for rows in episodes
+    ]
     importance = sum(r * g for r, g in zip(rho, returns, strict=True)) / sum(rho)
     robust = sum(value[begin] for begin in first) / 3
     for t in range(max(lengths)):

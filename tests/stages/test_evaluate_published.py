@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mopo_cli.data.transitions import DatasetInfo, Transitions
+from mopo_cli.evaluation.stats import bootstrap_iqm
 from mopo_cli.report.console import Report
 from mopo_cli.stages.evaluate import show_evaluation, summarise
 
@@ -42,9 +43,14 @@ def test_returns_far_below_one_are_told_apart(capsys: pytest.CaptureFixture[str]
     small: dict[str, Any] = {"dataset_return_mean": 0.0009, "dataset_return_max": 0.0021, "return_iqm": 0.00123}
     small |= {"return_mean": 0.00123, "return_std": 0.0001, "return_iqm_95": [0.0011, 0.0013]}
     text = shown(evaluated("mine") | small | {"return_per_seed": {"0": 0.00123}, "seeds": [0], "episodes": 1}, capsys)
-    assert "1 seed x 1 episode\n" in text
+    assert "1 seed x 1 episode\n" in text and "±" not in text, "one seed has no spread"
     numbers = re.findall(r"\d\.\d+(?: ± \d\.\d+| \(.*?\))?", text)
-    assert numbers == ["0.00090", "0.00210", "0.00123", "0.00123 ± 0.00010", "0.00123 (0.00110 to 0.00130)"]
+    assert numbers == ["0.00090", "0.00210", "0.00123", "0.00123", "0.00123 (0.00110 to 0.00130)"]
+
+
+def test_a_single_return_has_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"return_per_seed": {"0": 20.0}, "seeds": [0], "episodes": 1, "return_iqm_95": list(bootstrap_iqm([[20.0]]))}
+    assert "(no interval)" in shown(evaluated("mine") | one, capsys)
 
 
 def test_d4rl_sets_are_compared_by_score_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,11 +74,12 @@ def test_a_path_will_do_and_seeds_have_a_file_each_or_one(tiny_run: Path, mopo: 
 
 def test_the_verdict_is_that_of_these_very_policies(tiny_run: Path, mopo: Any) -> None:
     run = read_json(tiny_run / "run.json")
-    judged = deepcopy(run["stages"][f"evaluate/{NAME}"]) | {"extra": {"verdict": "better"}}
+    words = {"verdict": "not shown to be better", "seeds": {"0": {"verdict": "better"}, "1": {"verdict": "worse"}}}
+    judged = deepcopy(run["stages"][f"evaluate/{NAME}"]) | {"extra": words}
     run["stages"][f"evaluate/{NAME}/ope"] = judged
     write_json(tiny_run / "run.json", run)
     assert mopo("export --to numpy").code == 0
-    assert load_policy(EXPORTED).about["verdict"] == "better"
+    assert load_policy(EXPORTED).about["verdict"] == "better", "that of its own seed"
     judged["inputs"]["policy/0"]["sha256"] = "0" * 64
     write_json(tiny_run / "run.json", run)
     assert mopo("export --to numpy --force").code == 0

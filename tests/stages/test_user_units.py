@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.data.offsets import in_user_units
-from mopo_cli.data.transitions import DatasetInfo
+from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.stages.common.policies import greedy_policy, open_policy, save_policy
 from mopo_cli.stages.common.user_units import for_stored, offset_of
@@ -70,3 +71,16 @@ def test_a_game_takes_the_offset_off_what_the_environment_shows() -> None:
         environments[0].close()
     first, second = (seen[0], next(x for x in seen[1:] if abs(float(x[0, 0]) + 1) < 0.1))
     torch.testing.assert_close(first - second, torch.tensor([list(offset)]), rtol=0, atol=1e-6)
+
+
+def test_no_action_is_beyond_a_bound() -> None:
+    """In float32, -0.3 + (1 + 1) / 2 * (1.1 + 0.3) is the number after 1.1."""
+    low, high = np.float32(-0.3), np.float32(1.1)
+    assert low + (np.float32(1) + 1) / 2 * (high - low) > high
+    saturated = SimpleNamespace(
+        greedy=lambda seen: torch.ones(len(seen), 1), layout=ACTOR.layout, flat=ACTOR.flat, offset=()
+    )
+    width = ACTOR.layout.shapes[0][1][0]
+    assert greedy_policy(saturated, [-0.3], [1.1])(np.zeros((3, width), np.float32)).max() == high  # type: ignore[arg-type]
+    info = SimpleNamespace(action_low=np.array([low]), action_high=np.array([high]))
+    assert denormalise_actions(np.ones((3, 1), np.float32), info).max() == high  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.store.lineage import (
     StageRecord,
+    command_again,
     describe_files,
     is_up_to_date,
     read_lineage,
@@ -116,3 +117,28 @@ def test_a_newer_format_is_refused(run: RunFolder) -> None:
     run.lineage.write_text('{"format": 2, "stages": {}}')
     with pytest.raises(InputError, match="format 2"):
         read_lineage(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "inputs", "command"),
+    [
+        ("evaluate/foo", {}, "mopo evaluate --episodes 3 --policy foo --run r --force"),
+        ("evaluate/foo/bound", {}, "mopo evaluate --episodes 3 --policy foo --bound --run r --force"),
+        ("evaluate/foo/ope", {}, "mopo evaluate --episodes 3 --policy foo --ope --run r --force"),
+        (
+            "evaluate/foo",
+            {"returns": {"path": "my returns.csv", "sha256": "0" * 64}},
+            "mopo evaluate --episodes 3 --policy foo --returns 'my returns.csv' --run r --force",
+        ),
+        ("rollout/uniform_h5/map", {}, "mopo rollout --episodes 3 --map --run r --force"),
+    ],
+)
+def test_the_command_that_does_a_stage_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, inputs: dict[str, Any], command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder(Path("r"))
+    extra = {"origins": {"episodes": "flag", "seed": "default"}}
+    settings = {"episodes": 3, "seed": 0, "fqe": {"critics": 8}}
+    record_stage(run, key, StageRecord(settings, inputs, {}, {}, 1.0, "2026-01-01T00:00:00", extra))
+    assert command_again(run, key) == command

@@ -190,11 +190,14 @@ def _about(chosen: Chosen, data: Data, seeds: tuple[int, ...], sha256: list[str]
 
 
 def _verdict(run: RunFolder, name: str, sha256: list[str]) -> str | None:
-    """What `evaluate --ope` says of the policy, None where it has not judged these very files."""
+    """What `evaluate --ope` says of the policy of one file, None where it has not judged this very file."""
     record = read_lineage(run).get(f"evaluate/{name}/ope")
     if record is None or not {file["sha256"] for file in record.inputs.values()} >= {*sha256}:
         return None
-    verdict = record.extra.get("verdict")
+    if len(sha256) > 1:  # their mean action is another policy, which nobody has judged
+        return None
+    seed = next(role for role, file in record.inputs.items() if file["sha256"] == sha256[0]).rpartition("/")[2]
+    verdict = record.extra.get("seeds", {}).get(seed, {}).get("verdict")
     return verdict if isinstance(verdict, str) else None
 
 

@@ -12,11 +12,11 @@ from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainModel, TrainPolicy
 from mopo_cli.data.held_out import LEAST_TO_JUDGE, judge_rows
-from mopo_cli.data.transitions import episode_lengths
+from mopo_cli.data.transitions import episode_ends, episode_lengths, steps_before
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.training import advance
-from mopo_cli.errors import DivergedError, InputError
+from mopo_cli.errors import DivergedError, InputError, SettingsError
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, advance_fqe, fqe_checkpoint, restore_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, sentence, target_policies
@@ -31,7 +31,12 @@ from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_da
 from mopo_cli.stages.common.open_world import data_rule, rollout_options
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.saving import Saver
-from mopo_cli.stages.common.trained_policies import open_run_policy, policies_to_evaluate, policy_inputs_of
+from mopo_cli.stages.common.trained_policies import (
+    diverged_seeds,
+    open_run_policy,
+    policies_to_evaluate,
+    policy_inputs_of,
+)
 from mopo_cli.stages.common.user_units import for_stored
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.stages.train_model import fit_settings, learnable
@@ -41,6 +46,7 @@ from mopo_cli.store.run import RunFolder
 
 FQE = FqeSettings()
 _BLOCK = 50
+_ENDS_MISSED = 0.05  # of the log's ends
 _EVERYTHING_SHARE = 0.5  # of the episodes, where the policy has seen all of them
 
 
@@ -71,6 +77,7 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
         data = open_data(inputs["dataset"], device)
         actors = {seed: _actor(path, stage, data, device) for seed, path in policies.items()}
         sides = _sides(data, policies)
+        _check_discount(sides.judge, training)
         judge = _prepare(stage, sides, actors, training, model)
         result = {
             "policy": name,
@@ -78,6 +85,7 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
             "environment": data.info.env_id,
             "judge_share": sides.share,
             "unseen": sides.unseen,
+            **diverged_seeds(record, report),
             **judgement(judge, list(actors)),
         }
         result["sentence"] = sentence(result)
@@ -85,6 +93,15 @@ def run_judge(run: RunFolder, settings: Evaluate, options: Options, report: Repo
         path = run.evaluation(f"{name}-ope")
         write_json(stage.out.stage(path), result)
         return stage.finish({"ope": path}, result)
+
+
+def _check_discount(data: Data, training: TrainPolicy) -> None:
+    last = torch.from_numpy(episode_ends(data.transitions)).to(data.terminal.device)
+    if training.gamma == 1 and not bool((data.terminal[last] > 0).all()):
+        raise SettingsError(
+            "gamma 1 gives no finite value to what follows records that end before the task.",
+            hint="train the policy with a --gamma below 1",
+        )
 
 
 def _model_settings(run: RunFolder) -> TrainModel:
@@ -161,8 +178,29 @@ def _prepare(
         )
     ensemble = fitted(fit, 0)
     return Judge(
-        log, others, fqe, policies, _judge_model(ensemble, sides.judge, training), longest_episode(sides.judge)
+        log,
+        others,
+        fqe,
+        policies,
+        _judge_model(ensemble, sides.judge, training),
+        longest_episode(sides.judge),
+        _knows_ends(sides.judge, training),
     )
+
+
+def _knows_ends(data: Data, training: TrainPolicy) -> bool:
+    """Whether the rule says where the task ended as the log does, but for one in twenty of its ends.
+
+    Where the log does not hold the states that its terminals led to, only that there is a rule, and that it ends the
+    task in no other row.
+    """
+    rule = data_rule(data, training)
+    step = [torch.from_numpy(steps_before(data.transitions) + 1)] if getattr(rule, "uses_step", False) else []
+    ends = rule(data.observation, data.action, data.next_observation, *(each.to(data.reward.device) for each in step))
+    logged, allowed = data.terminal > 0, _ENDS_MISSED * max(int((data.terminal > 0).sum()), 1)
+    if data.info.terminal_next_known or not bool(logged.any()):
+        return int((ends != logged).sum()) <= allowed
+    return data.info.termination != "none" and int((ends & ~logged).sum()) <= allowed
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

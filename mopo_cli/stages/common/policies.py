@@ -64,7 +64,7 @@ def greedy_policy(actor: Actor, action_low: Any, action_high: Any) -> Callable[[
         if len(offset):
             observation = (observation - offset).astype(np.float32)
         action = actor.greedy(torch.from_numpy(observation).to(actor.flat.device)).cpu().numpy()
-        actions: NDArray[np.float32] = low + (action + 1) / 2 * (high - low)
+        actions: NDArray[np.float32] = np.clip(low + (action + 1) / 2 * (high - low), low, high)  # rounding may exceed
         return actions
 
     return act

@@ -10,6 +10,7 @@ import torch
 from mopo_cli.agents.actor import Actor
 from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.errors import InputError
+from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import check_dimensions, check_lineage
 from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.stages.runner import Stage
@@ -35,6 +36,14 @@ def policies_to_evaluate(run: RunFolder, name: str | None) -> tuple[str, StageRe
             hint=f"mopo train-policy with {AFTER_DIVERGING}",
         )
     return name, record, policies
+
+
+def diverged_seeds(record: StageRecord, report: Report) -> dict[str, list[str]]:
+    """What a result says of the seeds that diverged, of which there is no policy, and which are told."""
+    lost = list(record.extra.get("diverged", []))
+    if lost:
+        report.warn(f"Not in these numbers, as they diverged in training: {', '.join(lost)}.")
+    return {"diverged_seeds": lost} if lost else {}
 
 
 def files_by_seed(run: RunFolder, record: StageRecord, role: str) -> dict[str, Path]:
