@@ -76,7 +76,9 @@ def open_dataset(described: dict[str, Any]) -> "tuple[Transitions, DatasetInfo] 
     try:
         transitions, info = load_local([path], None, [sha256_file(path)])
     except UnusableData as error:  # it takes flags of another command to fix this
-        raise InputError(error.message, hint=f"mopo fetch-data --dataset {path} --columns ... --check") from error
+        if error.data is None:
+            raise InputError(error.message, hint=f"mopo fetch-data --dataset {path} --columns ... --check") from error
+        transitions, info = error.data  # what else is wrong with it does not keep it from being shown
     check_columns(transitions, str(path))
     require([check_bounds(info, transitions.act_dim)])
     return transitions, info

@@ -61,7 +61,7 @@ def returns_blocks(contents: Contents) -> list[str]:
         ]
         if published := result.get("published"):
             columns = ("paper", "method", "version", "mean", "std", "unit", "note")
-            lines = [tuple(entry[column] for column in columns) for entry in published]
+            lines = [tuple(entry.get(column) for column in columns) for entry in published]
             blocks.append(table("Published results for this data set", columns, lines))
     return blocks
 
