@@ -125,8 +125,8 @@ def step(
     q_pi = sac.descend_critics(brac, critic, error / rows, (observation, action))
 
     # Actor's loss: mean (alpha D(pi, b)(s) - min(Q1, Q2)(s, a))  (BRAC, section 3)
-    divergence, by_divergence = diverge(settings, actor.out, behaviour.out, draws)
-    by_out = settings.divergence_weight * by_divergence / rows
+    divergence, divergence_gradient = diverge(settings, actor.out, behaviour.out, draws)
+    by_out = settings.divergence_weight * divergence_gradient / rows
     if follow_critics:
         by_action = sac.lower_slope(q_pi, act_dim) / -rows
         by_out = by_out + squash_gradient(sample, 1, by_action)

@@ -76,9 +76,8 @@ def differentiate_critics(
     members, rows = target_q.shape
     states, count = proposals.neg_log_density.shape[1:]
     blocks = block_count(states * count, target_q)
-    target, neg_log_density = (
-        x.repeat_interleave(2, dim=0) for x in (target_q, proposals.neg_log_density)
-    )  # [2S, …], one per critic
+    # [2S, …], one per critic
+    target, neg_log_density = (x.repeat_interleave(2, dim=0) for x in (target_q, proposals.neg_log_density))
 
     def by_q(q: Tensor, target: Tensor) -> Tensor:
         grad = (q - target[..., None]) * (2 / rows)

@@ -30,7 +30,7 @@ from mopo_cli.evaluation.play import open_environments
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.products import rounding
 from mopo_cli.nets.stacked import DTYPES
-from mopo_cli.stages.common.inputs import can_multiply
+from mopo_cli.stages.common.device import can_multiply
 
 _IN: dict[Precision, str] = {"fp32": "", "tf32": " in tf32", "bf16": " in bf16"}
 WARM_UP = "warm-up"

@@ -58,7 +58,7 @@ def bench(
     from mopo_cli.agents.crew import crew_size
     from mopo_cli.bench.run_time import check_room
     from mopo_cli.engine.parallel import thread_count
-    from mopo_cli.stages.common.inputs import open_device, open_recorder
+    from mopo_cli.stages.common.device import open_device, open_recorder
     from mopo_cli.stages.common.watch import free_processes
     from mopo_cli.store.lineage import tool_versions
 

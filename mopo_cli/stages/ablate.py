@@ -15,7 +15,8 @@ from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
 from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
 from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, by_shared_settings, missing_cells, train_cells
-from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.device import open_device
+from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.joining import with_seeds
 from mopo_cli.stages.common.open_world import policy_inputs
 from mopo_cli.stages.common.options import Options

@@ -20,7 +20,8 @@ from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_s
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import learning_curve
 from mopo_cli.report.tables import Rows, decimals, format_mean_std, write_csv
-from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.device import open_device
+from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import environment_bytes
 from mopo_cli.stages.common.options import Options

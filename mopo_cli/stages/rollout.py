@@ -19,16 +19,9 @@ from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError, InputError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.alarms import branches_alarm, guard_remark
+from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.held_out import judge_share_of, without_judge
-from mopo_cli.stages.common.inputs import (
-    Data,
-    check_dimensions,
-    dataset_path,
-    described,
-    open_data,
-    open_device,
-    open_ensemble,
-)
+from mopo_cli.stages.common.inputs import Data, check_dimensions, dataset_path, described, open_data, open_ensemble
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import rollout_bytes
 from mopo_cli.stages.common.open_world import data_rule, rollout_options, steps_taken

@@ -19,17 +19,9 @@ from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
 from mopo_cli.stages.common.alarms import model_alarm, rescale_hint
 from mopo_cli.stages.common.attempt import AFRESH
+from mopo_cli.stages.common.device import check_precision, open_device, open_recorder, tell_doubt
 from mopo_cli.stages.common.held_out import share_of, without_judge
-from mopo_cli.stages.common.inputs import (
-    Data,
-    check_precision,
-    dataset_path,
-    described,
-    open_data,
-    open_device,
-    open_recorder,
-    tell_doubt,
-)
+from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_data
 from mopo_cli.stages.common.learner import values_for
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes

@@ -10,8 +10,8 @@ import torch
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.members import Member
 from mopo_cli.report.console import Report
+from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.finished import Earlier, load_states, stage_states
-from mopo_cli.stages.common.inputs import open_device
 from mopo_cli.stages.common.joining import with_seeds
 from mopo_cli.stages.common.memory import check_policies
 from mopo_cli.stages.common.open_world import OpenWorld, open_world, policy_inputs

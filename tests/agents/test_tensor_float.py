@@ -22,7 +22,7 @@ from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import SettingsError
 from mopo_cli.nets.products import rounding
-from mopo_cli.stages.common.inputs import can_multiply, check_precision
+from mopo_cli.stages.common.device import can_multiply, check_precision
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_linear_pointwise")
 

@@ -259,3 +259,19 @@ def test_a_model_that_does_not_know_where_the_task_ends_has_no_say(
     assert result["knows_ends"] == (rule is not None)
     assert ("model" in result["struck_out"]) >= (rule is None)
     assert ("its rule does not end the task where the log does" in " ".join(outcome.err.split())) == (rule is None)
+
+
+def test_seeds_that_diverged_are_named_beside_the_others(trained: Path, mopo: Any) -> None:
+    """As training leaves it where one of two seeds diverges: the record names it, and there is no file of it."""
+    run = json.loads((trained / "run.json").read_text())
+    run["stages"]["train-policy/p"]["extra"]["diverged"] = ["seed 1"]
+    (trained / "run.json").write_text(json.dumps(run))
+    outcome = mopo(JUDGE)
+    assert outcome.code == 0 and json.loads(outcome.out)["ope"]["diverged_seeds"] == ["seed 1"]
+    assert "as they diverged in training: seed 1" in " ".join(outcome.err.split())
+
+
+def test_without_a_discount_records_must_end_with_the_task(trained: Path, mopo: Any, refuses: Any) -> None:
+    line = "train-policy --run run --method iql --epochs 1 --steps-per-epoch 20 --threads 1"
+    assert mopo(f"{line} --gamma 1 --name undiscounted").code == 0
+    refuses(JUDGE.replace("--policy p", "--policy undiscounted"), 3, "gamma 1 gives no finite value to what follows")

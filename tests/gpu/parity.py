@@ -18,7 +18,7 @@ from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.engine.parallel import use_threads
 from mopo_cli.nets.precision import Precision
-from mopo_cli.stages.common.inputs import can_multiply
+from mopo_cli.stages.common.device import can_multiply
 
 ALIKE = 0.01
 """Of the size of a tensor: what replayed or resumed steps may differ by on a GPU, beside what eager ones do."""

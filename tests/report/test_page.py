@@ -155,6 +155,16 @@ def test_returns_measured_elsewhere_scores_and_published_numbers_are_told() -> N
     assert "31.25" in text and "12.75" in text and "8.25" in text
 
 
+def test_returns_are_in_the_published_unit_too_and_what_is_odd_is_noted() -> None:
+    every = everything()
+    of_hiv = every.documents["evaluate/a"] | {"return_mean": 13.5, "published_factor": 1000.0}
+    paper = {"paper": "P", "method": "M", "version": "v", "mean": 1.0, "std": None, "unit": "return", "note": "swapped"}
+    of_hiv |= {"published": [paper], "diverged_seeds": ["seed 3"]}
+    text = checked(run_page(Contents("r", every.records, documents={"evaluate/a": of_hiv}))[0]).text
+    assert "mean over seeds, x 1,000 (the published unit)" in text and "13,500" in text and "swapped" in text
+    assert "Not in these numbers, as they diverged in training: seed 3." in text
+
+
 def test_what_was_made_from_an_earlier_version_is_called_out_of_date() -> None:
     old, new = {"path": "model/x", "sha256": "0" * 64}, {"path": "model/x", "sha256": "1" * 64}
     of_new = {"train-model": record({"model": new}), "evaluate/a": record(inputs={"model": new})}

@@ -88,6 +88,7 @@ def test_the_verdict_is_that_of_these_very_policies(tiny_run: Path, mopo: Any) -
 
 def test_what_cannot_be_exported_is_refused(tiny_run: Path, mopo: Any, refuses: Any, monkeypatch: Any) -> None:
     refuses("export nothing --to numpy", 4, f"has no policy nothing; it has {NAME}")
+    refuses("export nothing --to numpy", 4, f"mopo export {NAME} --to numpy")
     refuses("export nothing.safetensors --to numpy", 4, "nothing.safetensors does not exist")
     refuses("export runs/tiny/model/ensemble.safetensors --to numpy", 4, "is not a policy but a model")
     refuses("export --to numpy -o policy.onnx", 2, "must end in .npz for --to numpy")

@@ -8,7 +8,8 @@ import torch
 
 from mopo_cli.engine.capture import cuda_graph
 from mopo_cli.errors import UsageError
-from mopo_cli.stages.common.inputs import described, open_device, open_recorder
+from mopo_cli.stages.common.device import open_device, open_recorder
+from mopo_cli.stages.common.inputs import described
 from mopo_cli.stages.common.options import Options
 
 
@@ -28,7 +29,7 @@ def test_steps_are_recorded_on_a_gpu_unless_told_otherwise() -> None:
 def test_compiling_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "zeros", lambda *shape, device: SimpleNamespace(device=torch.device("cuda:0")))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr("mopo_cli.stages.common.inputs.has_triton", lambda: False)
+    monkeypatch.setattr("mopo_cli.stages.common.device.has_triton", lambda: False)
     with pytest.raises(UsageError, match="--engine compile needs Triton") as refused:
         open_device(Options(device="cuda", engine="compile"))
     assert refused.value.hint == "--engine cudagraph"

@@ -15,7 +15,7 @@ from probes.stacks import OWN
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.bench import measure, timing, workloads
 from mopo_cli.errors import UsageError
-from mopo_cli.stages.common.inputs import open_device, open_recorder
+from mopo_cli.stages.common.device import open_device, open_recorder
 from mopo_cli.stages.common.options import Options
 
 SMALL = "--config tiny.yaml --threads 1 --json"

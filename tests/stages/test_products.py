@@ -18,7 +18,7 @@ from mopo_cli.nets.products import can_use_onednn, usual
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common import chosen_products as module
 from mopo_cli.stages.common.chosen_products import measured_here
-from mopo_cli.stages.common.inputs import open_device
+from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.checkpoint import load_tensors, save_tensors

@@ -124,9 +124,8 @@ def step(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> dict
     """
     settings, (rows, act_dim) = mobile.settings, batch.action.shape[1:]
     elites, model_rows = len(mobile.elites[0]), slice(batch.real_rows, None)
-    noise = draws.normal(1, elites, settings.mobile_samples, rows - batch.real_rows, mobile.elites[0].frame + act_dim)[
-        0
-    ]
+    width = mobile.elites[0].frame + act_dim
+    (noise,) = draws.normal(1, elites, settings.mobile_samples, rows - batch.real_rows, width)
     u = inconsistency(mobile, batch.observation[:, model_rows], batch.action[:, model_rows], noise)
     reward = batch.reward.clone()
     reward[:, model_rows] -= settings.mobile_coefficient * u

@@ -108,6 +108,7 @@ def _no_number(column: Any, row: int) -> BadCell:
 
 
 def words_as_numbers(column: Any) -> Any:
+    """Text with ``true`` and ``false``, in any case, as 1 and 0."""
     import pyarrow.compute as pc
 
     plain = pc.utf8_lower(column)

@@ -17,7 +17,8 @@ from mopo_cli.errors import InputError
 from mopo_cli.evaluation.diagnosis import Diagnosis, diagnose
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots_rollouts import diagnosis_plot
-from mopo_cli.stages.common.inputs import cpu_threads, dataset_path, open_data, open_device, open_ensemble
+from mopo_cli.stages.common.device import cpu_threads, open_device
+from mopo_cli.stages.common.inputs import dataset_path, open_data, open_ensemble
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.rollout_rows import Columns, draw_rows, uncertainties_of
 from mopo_cli.stages.runner import Stage, stage_envelope

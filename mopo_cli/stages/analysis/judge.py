@@ -12,7 +12,7 @@ from mopo_cli.agents.actor import Actor
 from mopo_cli.config.learners import recorded_training
 from mopo_cli.config.schema import Evaluate, TrainModel, TrainPolicy
 from mopo_cli.data.held_out import LEAST_TO_JUDGE, judge_rows
-from mopo_cli.data.transitions import episode_ends, episode_lengths, steps_before
+from mopo_cli.data.transitions import episode_ends, episode_lengths
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.training import advance
@@ -26,10 +26,12 @@ from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
 from mopo_cli.stages.analysis.model_returns import longest_episode
 from mopo_cli.stages.common.attempt import AFRESH
+from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.held_out import judge_share_of, kept, log_of
-from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_data, open_device
+from mopo_cli.stages.common.inputs import Data, dataset_path, described, open_data
 from mopo_cli.stages.common.open_world import data_rule, rollout_options
 from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.common.rule_agreement import knows_ends
 from mopo_cli.stages.common.saving import Saver
 from mopo_cli.stages.common.trained_policies import (
     diverged_seeds,
@@ -46,7 +48,6 @@ from mopo_cli.store.run import RunFolder
 
 FQE = FqeSettings()
 _BLOCK = 50
-_ENDS_MISSED = 0.05  # of the log's ends
 _EVERYTHING_SHARE = 0.5  # of the episodes, where the policy has seen all of them
 
 
@@ -184,23 +185,8 @@ def _prepare(
         policies,
         _judge_model(ensemble, sides.judge, training),
         longest_episode(sides.judge),
-        _knows_ends(sides.judge, training),
+        knows_ends(sides.judge.transitions, sides.judge.info, data_rule(sides.judge, training)),
     )
-
-
-def _knows_ends(data: Data, training: TrainPolicy) -> bool:
-    """Whether the rule says where the task ended as the log does, but for one in twenty of its ends.
-
-    Where the log does not hold the states that its terminals led to, only that there is a rule, and that it ends the
-    task in no other row.
-    """
-    rule = data_rule(data, training)
-    step = [torch.from_numpy(steps_before(data.transitions) + 1)] if getattr(rule, "uses_step", False) else []
-    ends = rule(data.observation, data.action, data.next_observation, *(each.to(data.reward.device) for each in step))
-    logged, allowed = data.terminal > 0, _ENDS_MISSED * max(int((data.terminal > 0).sum()), 1)
-    if data.info.terminal_next_known or not bool(logged.any()):
-        return int((ends != logged).sum()) <= allowed
-    return data.info.termination != "none" and int((ends & ~logged).sum()) <= allowed
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -17,8 +17,9 @@ from mopo_cli.evaluation.support import support_of
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
+from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.held_out import kept, log_of
-from mopo_cli.stages.common.inputs import Data, dataset_path, open_data, open_device
+from mopo_cli.stages.common.inputs import Data, dataset_path, open_data
 from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import open_policy

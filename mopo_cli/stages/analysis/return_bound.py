@@ -19,7 +19,8 @@ from mopo_cli.evaluation.play import EpisodeResults, evaluate_returns, open_envi
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.tables import format_number, write_csv
 from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
-from mopo_cli.stages.common.inputs import check_made_from, dataset_path, open_device
+from mopo_cli.stages.common.device import open_device
+from mopo_cli.stages.common.inputs import check_made_from, dataset_path
 from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy

@@ -20,7 +20,8 @@ from mopo_cli.evaluation.play import Environment, evaluate_returns, open_environ
 from mopo_cli.evaluation.video import ffmpeg, labelled, open_video
 from mopo_cli.report.console import Report
 from mopo_cli.report.tables import format_number
-from mopo_cli.stages.common.inputs import dataset_path, open_device
+from mopo_cli.stages.common.device import open_device
+from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.stages.common.trained_policies import open_run_policy, policies_to_evaluate, policy_inputs_of

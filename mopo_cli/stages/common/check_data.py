@@ -4,26 +4,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.checks import Check, UnusableData
 from mopo_cli.data.history import newest_frames
 from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.transition_files import read_dataset
-from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions, steps_before
+from mopo_cli.data.transitions import DatasetInfo, Transitions
 from mopo_cli.data.validate import Summary, checks, fit_together, summarise
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.options import Options
+from mopo_cli.stages.common.rule_agreement import agreement
 from mopo_cli.stages.fetch_data import KEY, cached_file, check_request, make_dataset, show, warn_of
 from mopo_cli.stages.runner import Stage
 from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.termination import termination_rule
-
-_PART = 100_000  # rows the rule looks at together
 
 
 def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
@@ -75,35 +72,12 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
     return {**result, "usable": not any(check.fault for check in results), "checks": rows}
 
 
-def agreement(transitions: Transitions, info: DatasetInfo) -> dict[str, Any]:
-    """How the termination rule and the stored terminals agree, row by row.
-
-    ``terminals`` are stored, ``reproduced`` is the share of them that the rule finds in the next observation
-    (None where there are none, or the log does not hold their next states); ``false_alarms`` are rows that the
-    rule ends and the log does not.
-    """
-    rule = in_user_units(termination_rule(info.termination, bounds=(info.action_low, info.action_high)), info)
-    actions = normalise_actions(transitions.actions, info)
-    columns = [torch.from_numpy(c) for c in (transitions.observations, actions, transitions.next_observations)]
-    if getattr(rule, "uses_step", False):
-        columns.append(torch.from_numpy(steps_before(transitions) + 1))
-    parts = [rule(*(column[i : i + _PART] for column in columns)) for i in range(0, len(transitions), _PART)]
-    ends = torch.cat(parts).numpy()
-    stored = transitions.terminals
-    comparable = info.terminal_next_known and stored.any()
-    return {
-        "rule": info.termination,
-        "terminals": int(stored.sum()),
-        "reproduced": float(ends[stored].mean()) if comparable else None,
-        "false_alarms": int((ends & ~stored).sum()),
-        "first_false_alarm": int((ends & ~stored).argmax()) if (ends & ~stored).any() else None,
-    }
-
-
 def _describe(transitions: Transitions, info: DatasetInfo, report: Report) -> dict[str, Any]:
     summary: Summary = summarise(transitions)
     show(report, info, summary)
-    rule = agreement(transitions, info)
+    bounds = info.action_low, info.action_high
+    of_info = in_user_units(termination_rule(info.termination, bounds=bounds), info)
+    rule = agreement(transitions, info, of_info)
     if rule["terminals"] or rule["false_alarms"]:
         share = "unknown" if rule["reproduced"] is None else f"{rule['reproduced']:.1%}"
         columns = ("rule", "stored terminals", "reproduced", "false alarms", "first")

@@ -26,12 +26,11 @@ from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import InputError
 from mopo_cli.nets.scales import Standard, standard_units
 from mopo_cli.stages.common.alarms import guard_remark
+from mopo_cli.stages.common.device import check_precision, cpu_threads
 from mopo_cli.stages.common.held_out import judge_share_of, share_beside_model, share_of, without_judge
 from mopo_cli.stages.common.inputs import (
     Data,
     check_lineage,
-    check_precision,
-    cpu_threads,
     dataset_path,
     float_tensor,
     model_position,

@@ -24,9 +24,10 @@ from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
 from mopo_cli.stages.common.alarms import look_at_rollouts, look_back, tell_choices
 from mopo_cli.stages.common.attempt import AFRESH
+from mopo_cli.stages.common.device import check_precision, open_recorder, tell_doubt
 from mopo_cli.stages.common.epochs import Epoch, columns, row
 from mopo_cli.stages.common.finished import Earlier, finished_folder
-from mopo_cli.stages.common.inputs import check_precision, described, open_recorder, tell_doubt
+from mopo_cli.stages.common.inputs import described
 from mopo_cli.stages.common.learner import learner_settings, loop_settings
 from mopo_cli.stages.common.memory import check_stack, explained_loss
 from mopo_cli.stages.common.open_world import OpenWorld

@@ -38,7 +38,8 @@ from mopo_cli.errors import CorruptError
 from mopo_cli.evaluation.play import Environment, open_environments
 from mopo_cli.nets import libraries
 from mopo_cli.stages.common.chosen_products import resume_products
-from mopo_cli.stages.common.inputs import described, open_device
+from mopo_cli.stages.common.device import open_device
+from mopo_cli.stages.common.inputs import described
 from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import behaviour_bytes, log_bytes
 from mopo_cli.stages.common.saving import Saver

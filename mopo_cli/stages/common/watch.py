@@ -21,7 +21,7 @@ from mopo_cli.data.transitions import Floats
 from mopo_cli.evaluation.play import Environment, close_environments, evaluate_returns, make_environments
 from mopo_cli.nets import libraries
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common.inputs import cpu_threads
+from mopo_cli.stages.common.device import cpu_threads
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.policies import greedy_policy
 from mopo_cli.store.machine import cpu_count

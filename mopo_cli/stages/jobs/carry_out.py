@@ -9,7 +9,7 @@ from mopo_cli.config.schema import SelectElites, TrainModel, TrainPolicy
 from mopo_cli.errors import InputError
 from mopo_cli.report.console import Report
 from mopo_cli.stages.ablation.train_cells import Cell, missing_cells, train_cells
-from mopo_cli.stages.common.inputs import open_device
+from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.open_world import policy_inputs
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.jobs.job import KEY, TABLE, Job, policy_settings
