@@ -25,6 +25,7 @@ EXAMPLES = (
     "mopo fetch-data --dataset ./demos.hdf5 --explain   # a group per episode",
     "mopo fetch-data --dataset ./d3rlpy.h5 --check      # observations_0, ...",
     "mopo fetch-data --dataset ./padded.npz --check     # padded episodes",
+    "mopo fetch-data --dataset ./buffer.npz --check     # a vector environment",
     "mopo fetch-data --dataset ./lists.parquet --check  # lists in cells",
     "mopo fetch-data --dataset ./steps.jsonl --check    # or batches of RLlib",
     "mopo fetch-data --dataset ./logs/ --check          # all files of a folder",

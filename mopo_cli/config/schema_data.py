@@ -30,7 +30,8 @@ class FetchData(Settings):
     )
     layout: Text | None = setting(
         None,
-        "how rows lie in a file, if mopo is wrong: groups, numbered, padded, rllib, lists, lines, table or rows",
+        "how rows lie in a file, if mopo is wrong: groups, numbered, vector, padded, rllib, lists, lines, table or"
+        " rows",
     )
     missing: Literal["refuse", "drop-rows", "split-episodes", "fill-forward"] = setting(
         "refuse",

@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from data.test_layouts import Episode, episodes, joined, load
+from data.test_layouts import LONGEST, Episode, episodes, joined, load, write
 
 from mopo_cli.data.files.local import load_local
 from mopo_cli.data.files.missing import Remedy
@@ -181,12 +181,34 @@ def test_steps_of_nan_at_the_end_are_padding(tmp_path: Path, missing: Remedy) ->
 
 
 def test_steps_of_nothing_but_zeros_are_not_taken_for_steps(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"last steps of 10 of 12 episodes \(the first: episode 0\) are 0 in .* add len"
-    ):
-        load(padded(tmp_path, 0.0))
+    some = r"last steps of 10 of 12 episodes \(the first: episode 0\) are all alike in .* add len"
+    for filler in (0.0, -1.0):
+        with pytest.raises(InputError, match=some):
+            load(padded(tmp_path, filler))
     data, _ = load(padded(tmp_path, 0.0, lengths=[len(episode["actions"]) for episode in episodes()]))
     np.testing.assert_array_equal(data.observations, joined(episodes())["observations"])
+
+
+@pytest.mark.parametrize("after", ["zeros", "minus ones", "last row again", "last row again, ended"])
+def test_after_the_first_end_of_an_episode_rows_that_are_alike_are_padding(tmp_path: Path, after: str) -> None:
+    how = {"mode": "constant", "constant_values": -1.0 if after == "minus ones" else 0.0}
+    columns = {}
+    for name in COLUMNS:
+        stays = after.startswith("last row again") and (
+            name not in ("terminals", "timeouts") or after.endswith("ended")
+        )
+        parts = [episode[name] for episode in episodes()]
+        widths = [[(0, LONGEST - len(part)), *[(0, 0)] * (part.ndim - 1)] for part in parts]
+        flag = {"mode": "constant"} if name in ("terminals", "timeouts") else how
+        pads: list[Any] = [{"mode": "edge"} if stays else flag] * len(parts)
+        columns[name] = np.stack([np.pad(p, w, **pad) for p, w, pad in zip(parts, widths, pads, strict=True)])
+    data, source = load(write(tmp_path / "padded.npz", columns))
+    for name, expected in joined(episodes()).items():
+        np.testing.assert_array_equal(getattr(data, name), expected, err_msg=name)
+    assert "until terminals or timeouts says that they end" in source
+    del columns["timeouts"]
+    with pytest.raises(InputError, match="the last steps of 6 of 12 episodes"):  # those that end by time
+        load(write(tmp_path / "padded.npz", columns))
 
 
 @pytest.mark.parametrize("kind", [bool, int, np.float32, np.uint8])

@@ -74,10 +74,12 @@ def arrange(
     steps are missing; missing values are mended. UnusableData where columns differ in length or rows cannot be ordered.
     """
     labels = [raw[name] for name in (*of.sources.get("episode", ()), log.episode) if name is not None]
-    part = None if log.part is None else raw[log.part]
+    file = None if log.file is None else raw[log.file]
+    pieces = [raw[name] for name in (log.part, log.file) if name is not None]
+    part = _together(pieces) if pieces else None
     labels += [part] if labels and part is not None else []
     numbers = np.arange(next((len(column) for column in raw.values() if column.ndim), 0))
-    begins = np.flatnonzero(np.diff(part, prepend=-1)) if part is not None else numbers[:1]
+    begins = np.flatnonzero(np.diff(file, prepend=-1)) if file is not None else numbers[:1]
     rows = Rows(raw, _together(labels) if labels else None, part, numbers, begins)
     checks = [_expand(where, rows, name) for name, kind in of.kinds.items() if kind == "onehot"]
     require(checks)

@@ -53,7 +53,8 @@ class Log:
     - `layout` is the name of the layout it is in;
     - `is_table`: columns are single numbers under a heading; otherwise they are arrays, and names may be paths;
     - `episode` is a column of labels that the layout itself makes, one label per episode, `part` one with a label per
-      file: an episode does not go on in the next file, but a file may hold several;
+      piece of the record, and `file` one with the number of each row's file: no episode goes on in the next piece or
+      file, but each may hold several;
     - `following` has, for columns that are one row longer than the others, the name of the column of their next rows,
       which is read by that name but is none of `names`;
     - `note` says what was understood, for people; empty where the layout is the plain one. `remarks` say how the cells
@@ -67,6 +68,7 @@ class Log:
     is_table: bool = False
     episode: str | None = None
     part: str | None = None
+    file: str | None = None
     following: dict[str, str] = field(default_factory=dict)
     note: str = ""
     remarks: list[str] = field(default_factory=list)
@@ -74,7 +76,11 @@ class Log:
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows lie in a file. `open` returns None for a file that is laid out otherwise; `about` is for people."""
+    """How rows lie in a file. `open` returns None for a file that is laid out otherwise; `about` is for people.
+
+    `looks_so` tells layouts apart that the same file could have; it is not asked where the user names the layout.
+    """
 
     about: str
     open: Callable[[Path], Log | None]
+    looks_so: Callable[[Path], bool] = lambda path: True

@@ -1,5 +1,6 @@
 """The layout of arrays padded to the longest episode, `[episodes, steps, width]`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def _open_padded(path: Path) -> Log | None:
     return log_of(arrays, episodes, f"{count} episodes padded to {longest} steps, {how}")
 
 
+def says_lengths(shapes: dict[str, Shape], count: int, longest: int) -> bool:
+    """Whether an array gives the lengths of padded episodes."""
+    lengths = any(shapes.get(name) in ((count,), (count, 1)) for name in _LENGTHS)
+    return lengths or any(shapes.get(name) in ((count, longest), (count, longest, 1)) for name in _MASKS)
+
+
 def _lengths(
     arrays: Arrays, shapes: dict[str, Shape], count: int, longest: int
 ) -> tuple[NDArray[np.int64] | None, str]:
@@ -56,26 +63,41 @@ def _lengths(
 
 
 def _filled_steps(arrays: Arrays, shapes: dict[str, Shape], count: int, longest: int) -> tuple[NDArray[np.int64], str]:
-    """The steps of every episode `[count]` before those that are NaN in all columns, and what was seen.
+    """The steps of every episode `[count]`, by what lies after them, and what was seen.
 
-    InputError where the last steps of some episodes are 0 in all columns, as nothing says whether these are steps.
+    That is NaN in all columns, or the same row again and again after the first flag. InputError where rows are repeated
+    at the end and no flag says that the episode ended before.
     """
     usual = conventional(list(shapes))
+    fits = ((count, longest), (count, longest + 1))
     names = [name for ours in ("observations", "actions", "rewards") for name in usual.get(ours, ())]
-    names = [name for name in names if shapes[name][:2] in ((count, longest), (count, longest + 1))]
-    raw = arrays.read(names).values()
-    columns = [array.reshape(count, array.shape[1], -1)[:, :longest] for array in raw]
-    nan = np.logical_and.reduce([(column != column).all(axis=2) for column in columns])
-    zero = np.logical_and.reduce([(column == 0).all(axis=2) for column in columns])
-    if (steps := _before_the_last(nan)).min(initial=longest) < longest and steps.all():
+    names = [name for name in names if shapes[name][:2] in fits]
+    values = _together(arrays, names, count, longest)
+    if (steps := _before_the_last(np.asarray(np.isnan(values).all(axis=2)))).min(
+        initial=longest
+    ) < longest and steps.all():
         return steps, "until their steps are NaN"
-    if len(padded := np.flatnonzero(_before_the_last(zero) < longest)):
+    alike = _before_the_last((values == values[:, -1:]).all(axis=2))
+    one_number = (values[:, -1] == values[:, -1, :1]).all(axis=1)
+    padded = (alike < longest - 1) | one_number
+    if not padded.any():
+        return np.full(count, longest), "all of this length, as no array gives their lengths"
+    flags = [name for ours in ("terminals", "timeouts") for name in usual.get(ours, ()) if shapes[name][:2] in fits]
+    ended = (_together(arrays, flags, count, longest) != 0).any(axis=2)
+    ends = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, 0)
+    if len(unclear := np.flatnonzero(padded & (alike > ends))):
+        some = f"{len(unclear)} of {count} episodes (the first: episode {unclear[0]})"
         raise InputError(
-            f"{arrays.path.name}: the last steps of {len(padded)} of {count} episodes (the first: episode {padded[0]}) "
-            f"are 0 in {', '.join(names)}, and no array says whether that is padding: add {_LENGTHS[0]} [{count}], the "
-            "number of steps of each episode."
+            f"{arrays.path.name}: the last steps of {some} are all alike in {', '.join(names)}, and no array says "
+            f"whether that is padding: add {_LENGTHS[0]} [{count}], the number of steps of each episode."
         )
-    return np.full(count, longest), "all of this length, as no array gives their lengths"
+    return np.where(padded, ends, longest), f"until {' or '.join(flags)} says that they end"
+
+
+def _together(arrays: Arrays, names: Sequence[str], count: int, longest: int) -> NDArray[np.float64]:
+    """Some arrays side by side, `[episodes, steps, width]`."""
+    columns = [column.reshape(count, column.shape[1], -1)[:, :longest] for column in arrays.read(names).values()]
+    return np.concatenate([np.empty((count, longest, 0)), *columns], axis=2)
 
 
 def _before_the_last(marked: NDArray[np.bool_]) -> NDArray[np.int64]:

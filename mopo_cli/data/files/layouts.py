@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mopo_cli.data.files import layout_episodes, layout_json, layout_lists, layout_padded, layout_rows
+from mopo_cli.data.files import layout_episodes, layout_json, layout_lists, layout_padded, layout_rows, layout_vector
 from mopo_cli.data.files.layout import Columns, Layout, Log, Wanted
 from mopo_cli.errors import InputError
 
@@ -15,6 +15,7 @@ from mopo_cli.errors import InputError
 LAYOUTS: dict[str, Layout] = {
     "groups": layout_episodes.GROUPS,
     "numbered": layout_episodes.NUMBERED,
+    "vector": layout_vector.VECTOR,
     "padded": layout_padded.PADDED,
     "rllib": layout_json.RLLIB,
     "lists": layout_lists.LISTS,
@@ -40,6 +41,8 @@ def open_log(paths: Sequence[Path], layout: str | None = None) -> Log:
 
 def _open(path: Path, layout: str | None) -> Log:
     for name, candidate in LAYOUTS.items() if layout is None else ((layout, LAYOUTS[layout]),):
+        if layout is None and not candidate.looks_so(path):
+            continue
         if (log := candidate.open(path)) is not None:
             return replace(log, layout=name)
     raise InputError(f"{path} is not laid out as {layout}: {LAYOUTS[str(layout)].about}.", hint="leave --layout out")
@@ -62,7 +65,7 @@ def _joined(paths: Sequence[Path], logs: list[Log]) -> Log:
     understood = list(dict.fromkeys(log.note for log in logs if log.note))
     shown = understood if len(understood) <= _SHOWN else [understood[0], "..."]
     note = "; ".join((f"{len(paths)} files, {paths[0].name} to {paths[-1].name}", *shown))
-    return replace(first, names=names, read=read, lacking=lacking, part=FILE, note=note, remarks=remarks)
+    return replace(first, names=names, read=read, lacking=lacking, file=FILE, note=note, remarks=remarks)
 
 
 def _common(paths: Sequence[Path], logs: list[Log]) -> tuple[list[str], dict[str, str]]:

@@ -118,7 +118,7 @@ def _wanted(of: FileColumns, log: Log, missing: Remedy) -> Wanted:
     """What to read of the columns that are there."""
     there = {*log.names, *log.following.values()}
     here = {ours: [name for name in names if name in there] for ours, names in of.sources.items()}
-    made = [name for name in (log.episode, log.part) if name is not None]
+    made = [name for name in (log.episode, log.part, log.file) if name is not None]
     labels, times = here.pop("episode", []), here.pop("step", [])
     names = list(chain(*here.values()))
     words = [name for name in names if of.kinds.get(name) == "onehot"]

@@ -1,0 +1,146 @@
+"""Arrays of vector environments and replay buffers, whose first axis is time."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from data.test_layouts import load, write
+from data.test_layouts import padded as padded_by
+from gymnasium.vector import AutoresetMode
+
+from mopo_cli.data.files.layouts import open_log
+from mopo_cli.data.transitions import COLUMNS
+from mopo_cli.errors import InputError
+
+Arrays = dict[str, Any]
+
+
+@cache
+def played(env_id: str, copies: int, steps: int, limit: int) -> Arrays:
+    """What a vector environment gave, `[steps, copies, ...]`, with random actions and a time limit."""
+    autoreset = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    environments = gym.make_vec(env_id, copies, "sync", vector_kwargs=autoreset, max_episode_steps=limit)
+    environments.action_space.seed(0)
+    observations, _ = environments.reset(seed=0)
+    rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for _ in range(steps):
+        actions = environments.action_space.sample()
+        following, rewards, terminals, timeouts, infos = environments.step(actions)
+        ended = terminals | timeouts
+        last = [infos["final_obs"][i] if ended[i] else following[i] for i in range(copies)]
+        step = (observations, actions, rewards, np.array(last), terminals, timeouts)
+        names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+        for name, values in zip(names, step, strict=True):
+            rows[name].append(values)
+        observations = following
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+def one_by_one(folder: Path, arrays: Arrays) -> Path:
+    """The same in a file for each environment."""
+    folder.mkdir()
+    for i in range(arrays["actions"].shape[1]):
+        write(folder / f"worker_{i}.npz", {name: values[:, i] for name, values in arrays.items()})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("env_id", "copies", "limit", "without", "ending"),
+    [
+        ("Pendulum-v1", 4, 30, (), ".npz"),
+        ("Pendulum-v1", 4, 30, ("next_observations",), ".h5"),
+        ("Pendulum-v1", 6, 1000, ("next_observations", "timeouts"), ".npz"),
+        ("InvertedPendulum-v5", 3, 1000, (), ".h5"),
+        ("InvertedPendulum-v5", 3, 1000, ("next_observations", "timeouts"), ".npz"),
+        ("HalfCheetah-v5", 5, 40, ("next_observations",), ".npz"),
+        ("Hopper-v5", 1, 1000, ("next_observations", "timeouts"), ".npz"),
+    ],
+)
+def test_each_environment_is_read_by_itself(
+    tmp_path: Path, env_id: str, copies: int, limit: int, without: tuple[str, ...], ending: str
+) -> None:
+    arrays = played(env_id, copies, 130, limit)
+    arrays = {name: values for name, values in arrays.items() if name not in without}
+    transitions, source = load(write(tmp_path / f"vector{ending}", arrays))
+    expected, _ = load(one_by_one(tmp_path / "logs", arrays))
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(transitions, name), getattr(expected, name), err_msg=name)
+    assert f"130 steps of {copies} environment" in source
+
+
+def test_the_last_states_are_no_steps(tmp_path: Path) -> None:
+    arrays = dict(played("Pendulum-v1", 4, 60, 20))
+    last = arrays.pop("next_observations")[-1:]
+    longer = arrays | {"observations": np.concatenate([arrays["observations"], last])}
+    transitions, _ = load(write(tmp_path / "longer.npz", longer))
+    expected, _ = load(write(tmp_path / "vector.npz", arrays))
+    np.testing.assert_array_equal(transitions.observations, expected.observations)
+    np.testing.assert_array_equal(transitions.next_observations, expected.next_observations)
+
+
+def test_several_files_of_several_environments(tmp_path: Path) -> None:
+    arrays = played("Pendulum-v1", 3, 90, 20)
+    (tmp_path / "parts").mkdir()
+    cuts = (slice(0, 50), slice(50, 90))
+    for i, cut in enumerate(cuts):
+        write(tmp_path / "parts" / f"part_{i}.npz", {name: values[cut] for name, values in arrays.items()})
+    transitions, _ = load(tmp_path / "parts")
+    pieces = [arrays["observations"][cut, i] for cut in cuts for i in range(3)]
+    np.testing.assert_array_equal(transitions.observations, np.concatenate(pieces))
+    ends = np.cumsum([len(piece) for piece in pieces]) - 1
+    assert (transitions.terminals | transitions.timeouts)[ends].all()  # no episode goes on in the next piece
+
+
+def flattened(steps: int, column: int) -> Any:
+    """Twenty episodes of as many steps that all climb alike, one higher than the one before by a drift."""
+    draw = np.random.default_rng(column)
+    climb = np.linspace(0, 5, steps)[None, :] + draw.normal(scale=0.2, size=(20, steps))
+    return climb + np.linspace(0, 3, 20)[:, None] * column
+
+
+@pytest.mark.parametrize("steps", [5, 10, 50])
+@pytest.mark.parametrize("kind", ["recipe", "drift", "walk"])
+def test_episodes_that_are_alike_stay_episodes(tmp_path: Path, kind: str, steps: int) -> None:
+    draw = np.random.default_rng(0)
+    columns = [flattened(steps, 0), flattened(steps, int(kind == "drift"))]
+    observations = np.stack(columns, axis=2)
+    if kind == "walk":
+        observations = draw.normal(size=(20, steps, 2)).cumsum(axis=1)
+    arrays = {
+        "observations": observations.astype(np.float32),
+        "actions": draw.uniform(-1, 1, (20, steps, 1)),
+        "rewards": draw.normal(size=(20, steps)),
+    }
+    assert open_log([write(tmp_path / "episodes.npz", arrays)]).layout == "padded"
+
+
+def test_lengths_say_that_rows_are_episodes(tmp_path: Path) -> None:
+    for marked_by in ("lengths", "mask"):
+        assert open_log([padded_by(tmp_path, marked_by)]).layout == "padded"
+
+
+def test_the_user_has_the_last_word(tmp_path: Path) -> None:
+    path = write(tmp_path / "vector.npz", played("Pendulum-v1", 4, 60, 20))
+    assert open_log([path], "padded").layout == "padded"
+    with pytest.raises(InputError, match=r"not laid out as vector: .*\[steps, environments, width\]"):
+        open_log(
+            [write(tmp_path / "rows.npz", {"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1))})], "vector"
+        )
+    assert open_log([padded_by(tmp_path, "lengths")], "vector").layout == "vector"
+
+
+@pytest.mark.parametrize("layout", ["vector", "padded"])
+def test_where_nothing_tells_the_user_is_asked(tmp_path: Path, layout: str) -> None:
+    """Three environments that never end, or sixty episodes of three steps."""
+    arrays = played("Pendulum-v1", 3, 60, 1000)
+    path = write(
+        tmp_path / "few.npz", {name: arrays[name] for name in ("observations", "actions", "rewards", "terminals")}
+    )
+    with pytest.raises(InputError, match="60 steps of 3 environments side by side, or 60 episodes of 3 steps") as asked:
+        open_log([path])
+    assert f"--layout {layout}" in asked.value.hint
+    transitions, _ = load(path, layout=layout)
+    assert int((transitions.terminals | transitions.timeouts).sum()) == {"vector": 3, "padded": 60}[layout]
