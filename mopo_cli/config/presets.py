@@ -2,6 +2,7 @@
 
 import re
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,16 +110,24 @@ def parse_sections(text: str, label: str) -> Sections:
 
     Raises SettingsError, naming ``label``, when the text is not YAML or not sections of keys and values.
     """
-    from mopo_cli.store.yaml_text import BadYamlError, parse_yaml
+    from mopo_cli.store.yaml_text import BadYamlError
 
     try:
-        document = parse_yaml(text)
+        document = _document(text)
     except BadYamlError as error:
         raise SettingsError(f"{label} {error}.", error.hint) from error
     document = {} if document is None else document
     if not isinstance(document, dict):
         raise SettingsError(f"{label} must hold sections such as 'train-policy:', each with keys and values.")
     return {str(section): _keys(values, str(section), label) for section, values in document.items()}
+
+
+@lru_cache(maxsize=64)
+def _document(text: str) -> Any:
+    """The value of a YAML document; a table asks for the same few presets and methods for every data set."""
+    from mopo_cli.store.yaml_text import parse_yaml
+
+    return parse_yaml(text)
 
 
 def _keys(values: Any, section: str, label: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_a_stage_that_cannot_write_leaves_the_old_state(tiny_run: Path, stage: s
 @pytest.mark.parametrize("line", [LINES["train-policy"], LINES["train-model"]])
 def test_a_disk_that_fills_up_while_metrics_are_logged(tiny_run: Path, line: str) -> None:
     before = tree(tiny_run)
-    longer = f"{line.replace('epochs 1', 'epochs 40')} --force"
+    longer = f"{line.replace('epochs 1', 'epochs 12')} --force"
     code, output = limited(longer, 3_000)
     assert code == 4 and output.count("Error: ") == 1 and "Traceback" not in output
     assert "/live/" in output and "File too large" in output
