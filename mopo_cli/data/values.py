@@ -18,6 +18,7 @@ Named = Iterable[tuple[str, Floats]]
 # Distance from the median, in spreads of the rest of the column: what is odd, and what no float32 sum survives. Where
 # the rest is dust, rounding about zero, the distance itself must be large as well.
 _FAR, _SWAMPS = 50, 1e6
+_NINES = 99  # and more nines, which are written for a missing value
 _SINGLE = 3  # as many such values; more of them are no slip, as outcomes among small rewards
 _LARGE = 1e6
 # Of actions: as few values may be choices; a bound of 1 is near, the margin beyond others; what many rows hold.
@@ -39,7 +40,9 @@ def dimensions(name: str, column: Floats) -> Iterator[tuple[str, Floats]]:
 
 def check_far_values(columns: Named, where: str) -> list[Check]:
     """The values far outside the rest of their column: a fault where float32 sums would keep nothing of the rest."""
-    checks = [check for name, column in columns if (check := _far(name, column, where))]
+    checks = [
+        check for name, column in columns if (check := _far(name, column, where) or _fill_in(name, column, where))
+    ]
     faults, warnings = ([c for c in checks if bool(c.fault) == is_fault] for is_fault in (True, False))
     return [*faults[:_SHOWN], *warnings[:_SHOWN]] or [Check("all", _WITHIN)]
 
@@ -108,6 +111,23 @@ def _far(name: str, column: Floats, where: str) -> Check | None:
             name, _WITHIN, f"{text}: beside it, the rest would be lost in rounding. Remove or repair this episode.", row
         )
     return Check(name, _WITHIN, row=row, warning=f"{text}: if it is an error of the log, remove or repair its episode.")
+
+
+def _fill_in(name: str, column: Floats, where: str) -> Check | None:
+    """A warning for -999 and the like, in any number of rows, farther from the rest than that is wide."""
+    for value in (column.min(), column.max()) if len(column) else ():
+        if abs(value) < _NINES or {*f"{abs(value):g}"} != {"9"}:
+            continue
+        rows, rest = np.flatnonzero(column == value), column[column != value]
+        if not len(rest) or not np.abs(rest - value).min() > rest.max() - rest.min() > 0:
+            continue
+        warning = (
+            f"{where}: column {name} is {value:g} in {len(rows)} row{'s' * (len(rows) > 1)} (first row {rows[0]}), "
+            f"where the rest lies between {rest.min():.4g} and {rest.max():.4g}: if it stands for a missing value, "
+            "leave these cells empty, and say with --missing what to do with them."
+        )
+        return Check(name, _WITHIN, row=int(rows[0]), warning=warning)
+    return None
 
 
 def check_continuous(columns: Mapping[str, NDArray[np.generic]], kinds: Mapping[str, str], where: str) -> Check:

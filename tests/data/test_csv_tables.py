@@ -68,9 +68,10 @@ def test_a_first_row_of_numbers_is_data(tmp_path: Path, content: str, names: lis
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("# my log\n# of 2024, mine\nx,a,r\n1,2,3\n", r"\('# my log'\) has 1 cell, but the next has 2\."),
-        ("sep=;\nx;a;r\n1;2;3\n", r"\('sep=;'\) has 2 cells, but the next has 3\."),
-        ("x,a,r\n1,2,3,\n", r"\('x,a,r'\) has 3 cells, but the next has 4\."),
+        ("# my log\n# of 2024, mine\nx,a,r\n1,2,3\n", r"\('# my log'\) has 1 cell, but a later one has 3\."),
+        ("Log\n# of 2024\n# mine\nx,a,r\n1,2,3\n", r"\('Log'\) has 1 cell, but a later one has 3\."),
+        ("sep=;\nx;a;r\n1;2;3\n", r"\('sep=;'\) has 2 cells, but a later one has 3\."),
+        ("x,a,r\n1,2,3,\n", r"\('x,a,r'\) has 3 cells, but a later one has 4\."),
     ],
 )
 def test_a_first_line_that_is_no_heading_is_named(tmp_path: Path, content: str, said: str) -> None:
@@ -256,3 +257,10 @@ def test_slashes_are_read_as_the_dates_allow_and_refused_where_they_allow_both(t
         steps(["03/04/2024", "03/05/2024", "03/06/2024"])
     with pytest.raises(InputError, match="column t, row 2: '25/25/2024' is not a time such as"):
         steps(["03/04/2024", "03/04/2024", "25/25/2024"])
+
+
+@pytest.mark.parametrize("cell", ["[0.5, -1.25]", "[ 0.5 -1.25]", "(1, 2)", "[1e-3 2.]", "[-0.5\n 1.5]"])
+def test_lists_as_text_are_named(tmp_path: Path, cell: str) -> None:
+    log = open_log([write(tmp_path, f'obs,a,r\n"{cell}",1,2\n"{cell}",1,2\n')])
+    with pytest.raises(InputError, match=r"column obs holds lists as text .* write a column for each number"):
+        log.read(Wanted(["obs"]))

@@ -106,6 +106,35 @@ def test_json_beside_other_files_is_not_read(tmp_path: Path) -> None:
     assert log_files(tmp_path) == [tmp_path / "about.json"]
 
 
+def test_the_logs_beside_their_descriptions_are_suggested(tmp_path: Path) -> None:
+    """As LeRobot lays its folders out."""
+    for name in ("data/chunk-000/episode_000000.parquet", "meta/info.json", "meta/episodes.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as caught:
+        log_files(tmp_path)
+    assert f"{tmp_path}/**/*.parquet" in caught.value.hint
+
+
+def test_one_object_may_be_a_whole_log(tmp_path: Path) -> None:
+    """Beside another that is one episode, its ends are still its own."""
+    whole = {"obs": [[float(i)] for i in range(8)], "action": [[0.5 - i] for i in range(8)], "reward": [1.0] * 8}
+    path = json_lines(tmp_path / "a.json", [whole | {"terminated": [i in (3, 7) for i in range(8)]}])
+    data, _ = load(path)
+    assert data.terminals.nonzero()[0].tolist() == [3, 7] and data.observations[:, 0].tolist() == [*range(8)]
+    json_lines(tmp_path / "b.json", [whole | {"terminated": [False] * 8}] * 2)
+    data, _ = load(tmp_path)
+    assert data.terminals.nonzero()[0].tolist() == [3, 7] and data.timeouts.nonzero()[0].tolist() == [14, 21]
+
+
+@pytest.mark.parametrize("name", ["obs", "observation", "observations"])
+def test_observations_in_a_group_of_any_usual_name(tmp_path: Path, name: str) -> None:
+    lines = [{"action": [0.5 - i], "reward": 1.0, name: {"pos": [i, -i], "goal": 3 * i}} for i in range(4)]
+    data, source = load(json_lines(tmp_path / "my.jsonl", lines))
+    assert f"observations = {name}/pos + {name}/goal;" in source
+    assert data.observations.tolist() == [[0, 0, 0], [1, -1, 3], [2, -2, 6]]
+
+
 def steps(folder: Path, *some: Episode) -> Path:
     (folder / "my.jsonl").write_text("".join(line(reward=float(i), **step) for i, step in enumerate(some)))
     return folder / "my.jsonl"

@@ -217,7 +217,7 @@ def test_a_column_of_other_length_than_its_episode_is_refused(tmp_path: Path) ->
 
 
 def test_the_files_of_a_folder_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    names = ["log_10.csv", "log_2.csv", "log_1.CSV", ".hidden.csv", "notes.txt"]
+    names = ["log_10.csv", "log_2.csv", "log_1.CSV", ".hidden.csv", "~$log_2.csv", "notes.txt"]
     for name in names:
         (tmp_path / name).touch()
     assert [path.name for path in log_files(tmp_path)] == ["log_1.CSV", "log_2.csv", "log_10.csv"]

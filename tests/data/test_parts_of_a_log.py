@@ -181,7 +181,7 @@ def test_steps_of_nan_at_the_end_are_padding(tmp_path: Path, missing: Remedy) ->
 
 
 def test_steps_of_nothing_but_zeros_are_not_taken_for_steps(tmp_path: Path) -> None:
-    some = r"last steps of 10 of 12 episodes \(the first: episode 0\) are all alike in .* add len"
+    some = r"last steps of 10 of 12 episodes or environments \(the first: 0\) are all alike in .* add len"
     for filler in (0.0, -1.0):
         with pytest.raises(InputError, match=some):
             load(padded(tmp_path, filler))

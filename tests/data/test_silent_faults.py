@@ -169,3 +169,31 @@ def test_rows_are_those_of_the_file_after_others_were_dropped(tmp_path: Path) ->
     path = table(tmp_path, e=[i // 10 for i in range(40)], a=[3 if i == 25 else 0.5 for i in range(40)])
     with pytest.raises(UnusableData, match=r"row 23.* Row 23 is row 25 of log\.csv\."):
         load(path, str(tmp_path / "map.yaml"))
+
+
+def test_ends_that_are_left_out_are_told(tmp_path: Path) -> None:
+    """The last row of an episode only holds the state there, as simulators write it."""
+    actions = ["" if i % 10 == 9 else np.sin(i) for i in range(40)]
+    path = table(tmp_path, a=actions, done=marked(9, 29), episode=[i // 10 for i in range(40)])
+    data, info = load(path, "obs=x,action=a,reward=r,terminal=done,episode=episode", "drop-rows")
+    assert not data.terminals.any()
+    (check,) = (check for check in info.doubts if check.column == "done")
+    assert "2 of 2 rows that done marks lack a value and were left out" in check.warning
+    _, info = load(path, "obs=x,action=a,reward=r,terminal=done,episode=episode", "fill-forward")
+    assert not any(check.column == "done" for check in info.doubts)
+
+
+@pytest.mark.parametrize(("number", "rows"), [(-999, 8), (99999, 3), (-99.0, 20), (999, 1)])
+def test_a_number_that_stands_for_a_missing_value_is_told(tmp_path: Path, number: float, rows: int) -> None:
+    path = table(tmp_path, x=[number if 5 <= i < 5 + rows else 50 + i % 7 for i in range(40)])
+    _, info = load(path, "obs=x,action=a,reward=r")
+    (warning,) = (check.warning for check in info.doubts if check.what == "no value far outside")
+    assert "column x " in warning and " row 5" in warning
+    if rows > 3:
+        assert f"is {number:g} in {rows} rows" in warning and "--missing" in warning
+
+
+def test_nines_among_other_numbers_are_numbers(tmp_path: Path) -> None:
+    for x in ([99 + i for i in range(40)], [999 if i % 2 else 0 for i in range(40)], [98.5 + i % 2 for i in range(40)]):
+        _, info = load(table(tmp_path, x=x), "obs=x,action=a,reward=r")
+        assert not any("missing value" in check.warning for check in info.doubts)

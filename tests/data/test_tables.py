@@ -215,7 +215,7 @@ def test_the_bad_cells_of_all_columns_are_told_together(text: Callable[[str], Pa
     ("content", "message"),
     [
         ("", "my.csv cannot be read as CSV"),
-        ("x,y\n1,2,3\n", "has 2 cells, but the next has 3"),
+        ("x,y\n1,2,3\n", "has 2 cells, but a later one has 3"),
         ("x,x,y\n1,2,3\n", "has two columns 'x'"),
     ],
 )

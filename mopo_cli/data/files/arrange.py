@@ -169,12 +169,25 @@ def _mend(where: str, rows: Rows, of: FileColumns, missing: Remedy, notes: list[
     checks = [
         _check_repeated(where, name, rows.raw[name], mended.columns[name]) for name in of.sources.get("rewards", ())
     ]
+    checks += [_check_left_out(where, name, rows.raw[name], mended.kept) for name in of.sources.get("terminals", ())]
     rows.raw |= mended.columns
     if mended.cut.any():
         rows.cut_after(mended.cut)
     rows.select(mended.kept)
     notes.append(mended.note)
     return checks
+
+
+def _check_left_out(where: str, name: str, flag: NDArray[Any], kept: Bools) -> Check:
+    """A warning where rows that end the task were left out."""
+    ends = (flag.reshape(len(kept), -1) == 1).any(axis=1)
+    if not (count := int((ends & ~kept).sum())):
+        return Check(name, "ends left out")
+    warning = (
+        f"{where}: {count} of {int(ends.sum())} rows that {name} marks lack a value and were left out, and with them "
+        "these ends of the task. If such a row only holds the state in which an episode ended, mark the row before it."
+    )
+    return Check(name, "ends left out", warning=warning)
 
 
 def _check_repeated(where: str, name: str, logged: NDArray[Any], filled: NDArray[Any]) -> Check:

@@ -14,6 +14,7 @@ TEXT = "no text"
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 TIME = r"(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:.*)?)"
 _WITH_UNIT = rf"[$€£]\s*{NUMBER}|{NUMBER}\s*[%‰°$€£]\S*|{NUMBER}\s+\S+"
+_LIST = r"[\[(]\s*[+-]?[\d.]+(e[+-]?\d+)?[\s,]"
 REPAIR = "Remove or repair this episode"
 EMPTY = "Remove or repair this episode, or say with --missing what to do with rows that lack a value"
 NOTHING = ("", "nan", "na", "n/a", "null", "none")
@@ -94,6 +95,10 @@ def _no_number(column: Any, row: int) -> BadCell:
     shown = f"({cell[:SHOWN]!r} in row {row})"
     if re.fullmatch(TIME, cell):
         return BadCell(row, holds=f"time stamps {shown}: {NO_TIMES}")
+    if re.match(_LIST, cell):
+        return BadCell(
+            row, holds=f"lists as text {shown}: write a column for each number, or save it as Parquet or JSON"
+        )
     if _MINUS in cell and re.fullmatch(NUMBER, cell.replace(_MINUS, "-")):
         return BadCell(row, f"{cell!r} has the minus sign U+2212", "Write it as the hyphen -")
     if "," not in cell and not pc.any(pc.match_substring_regex(words_as_numbers(column), f"^{NUMBER}$")).as_py():

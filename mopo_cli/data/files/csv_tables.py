@@ -23,6 +23,7 @@ from mopo_cli.store.columns import check_room
 
 _SEPARATORS = ",;\t"  # in doubt the first
 _HEADING_BYTES = 1 << 20
+_FIRST_ROWS = 10  # below titles and comments, there is the heading by then
 _WORDS = ("true", "false", "nan", "inf", "-inf")
 
 
@@ -144,12 +145,14 @@ def _examine(path: Path) -> _Csv:
         separator = "\t" if is_tsv else max(_SEPARATORS, key=first_line.count)
     with arrow_errors(path, "CSV", InputError):
         # Not only the first line, as a quoted name may go on in the next one.
-        rows = list(islice(filter(None, plain_csv.reader(io.StringIO(start, newline=""), delimiter=separator)), 2))
-        row, second = [*rows, [], []][:2]
-    if len(row) < len(second):
+        rows = list(
+            islice(filter(None, plain_csv.reader(io.StringIO(start, newline=""), delimiter=separator)), _FIRST_ROWS)
+        )
+    row = rows[0] if rows else []
+    if len(row) < (longest := max(map(len, rows), default=0)):
         raise InputError(
             f"{path.name}: the first line ({first_line.strip()[:SHOWN]!r}) has {len(row)} cell{'s' * (len(row) > 1)}, "
-            f"but the next has {len(second)}. It must be the heading, as long as the other lines."
+            f"but a later one has {longest}. It must be the heading, as long as the other lines."
         )
     refuse_many(path, len(row))
     notes = [f"read as {encoding.upper() if encoding != 'cp1252' else encoding}"] if encoding != UTF8 else []

@@ -12,7 +12,7 @@ from mopo_cli.data.files import json_logs
 from mopo_cli.data.files.arrow import values_of
 from mopo_cli.data.files.arrow_values import is_list, sequences_of
 from mopo_cli.data.files.layout import Layout, Log, Wanted
-from mopo_cli.data.files.layout_episodes import Episode, Place, log_of
+from mopo_cli.data.files.layout_episodes import EPISODE, Episode, Place, log_of
 from mopo_cli.data.files.layout_json import is_json
 from mopo_cli.data.files.layout_rows import PARQUET
 from mopo_cli.data.files.parquet_tables import depth, list_lengths, parquet_types, read_parquet
@@ -130,6 +130,9 @@ def _open_lists(path: Path) -> Log | None:
         )
         for i, count in enumerate(steps)
     ]
+    if len(episodes) == 1:  # which may be all of a log
+        log = log_of(rows, episodes, "one row of lists of steps")
+        return replace(log, is_table=True) if log.following else replace(log, is_table=True, episode=None, part=EPISODE)
     return replace(log_of(rows, episodes, f"{len(episodes)} rows, one per episode, of lists of steps"), is_table=True)
 
 

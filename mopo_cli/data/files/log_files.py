@@ -2,13 +2,14 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from mopo_cli.errors import InputError
 from mopo_cli.store.run import DATA_FILES, JSON_LINES
 
+_HIDDEN = (".", "~$")  # the latter is what Excel writes beside an open file
 _EXAMPLE = "mopo fetch-data --dataset ./file.h5 --env ENV-ID"
 
 
@@ -21,13 +22,11 @@ def log_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.name.lower().endswith(DATA_FILES) and file.name[0] != "."]
-        # JSON beside other files describes them.
-        files = [file for file in files if not file.name.lower().endswith(JSON_LINES)] or files
+        files = _logs(path.iterdir())
     else:
         files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if is_pattern(path) else []
         # As in a shell, a star does not stand for hidden files.
-        files = [file for file in files if file.name[0] != "." or path.name[0] == "."]
+        files = [file for file in files if not file.name.startswith(_HIDDEN) or path.name[0] == "."]
     files = [file for file in files if file.is_file()]
     if not files:
         what, hint = f"The dataset file {path} does not exist or is not a file.", _EXAMPLE
@@ -36,7 +35,7 @@ def log_files(path: Path) -> list[Path]:
         if path.is_dir():
             what = f"The folder {path} holds no file of logs ({', '.join(DATA_FILES)})."
             if any(each.is_dir() for each in path.iterdir()):
-                endings = [file.suffix for file in path.rglob("*") if file.name.lower().endswith(DATA_FILES)]
+                endings = [file.suffix for file in _logs(path.rglob("*"))]
                 pattern = shlex.quote(f"{path}/**/*{min(endings, default='.csv')}")
                 hint = f"mopo fetch-data --dataset {pattern}   # files in its folders"
         elif "," in str(path):
@@ -44,6 +43,12 @@ def log_files(path: Path) -> list[Path]:
         raise InputError(what, hint)
     _refuse_packed_copies(files)
     return sorted(files, key=lambda file: by_number(str(file)))
+
+
+def _logs(paths: Iterable[Path]) -> list[Path]:
+    """Those with the names of logs that are not hidden; JSON beside other files describes them and is left out."""
+    files = [path for path in paths if path.name.lower().endswith(DATA_FILES) and not path.name.startswith(_HIDDEN)]
+    return [file for file in files if not file.name.lower().endswith(JSON_LINES)] or files
 
 
 def refuse_copies(files: Sequence[Path], sha256: Sequence[str]) -> None:

@@ -84,7 +84,7 @@ def resolve(
 def conventional(here: Sequence[str]) -> Sources:
     """The map of a file without one, by the names that are usual; what none of them is in the file for is left out.
 
-    A column of the usual name, else numbered columns (obs_0, obs_1, ...), else all in a group of that name (obs/...).
+    A column of the usual name, else numbered columns (obs_0, obs_1, ...), else all in a group of such a name (obs/...).
     """
     wanted: Sources = {}
     names = set(here)
@@ -92,7 +92,8 @@ def conventional(here: Sequence[str]) -> Sources:
         columns = tuple(name for name in usual if name in names)[:1]
         if not columns and ours in WIDE:
             short = short_name(ours)
-            columns = _without_gap(short, here) or tuple(name for name in here if name.startswith(f"{short}/"))
+            groups = (tuple(name for name in here if name.startswith(f"{group}/")) for group in usual)
+            columns = _without_gap(short, here) or next(filter(None, groups), ())
         if columns:
             wanted[ours] = columns
     return wanted
