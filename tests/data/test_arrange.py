@@ -224,7 +224,7 @@ def test_no_value_is_taken_from_an_episode_that_a_flag_ends(tmp_path: Path) -> N
     assert (data.observations[:, 0].tolist(), data.next_observations[:, 0].tolist()) == ([6, 7], [7, 8])
 
 
-@pytest.mark.parametrize("word", ["", "NA", "n/a", "NULL", "nan"])
+@pytest.mark.parametrize("word", ["", "NA", "n/a", "#N/A", "NULL", "nan"])
 def test_words_for_nothing_are_missing_values(tmp_path: Path, word: str) -> None:
     for separator, sign in ((",", "."), (";", ",")):
         cells = [("a", t, word if t == 2 else f"0{sign}5", f"0{sign}{t}", 1) for t in range(5)]

@@ -78,7 +78,7 @@ def test_times_of_a_zone_in_json(tmp_path: Path) -> None:
 CATEGORIES = "obs=x+sex:onehot,action=a,reward=r"
 
 
-@pytest.mark.parametrize("word", ["NA", "n/a", "NULL", "None", "nan", ""])
+@pytest.mark.parametrize("word", ["NA", "n/a", "#N/A", "NULL", "None", "nan", ""])
 def test_a_word_for_nothing_is_no_category(tmp_path: Path, word: str) -> None:
     path = table(tmp_path, sex=["F", word, "M", "M", "F"])
     with pytest.raises(InputError, match="say with --missing what to do"):

@@ -17,7 +17,7 @@ _WITH_UNIT = rf"[$€£]\s*{NUMBER}|{NUMBER}\s*[%‰°$€£]\S*|{NUMBER}\s+\S+"
 _LIST = r"[\[(]\s*[+-]?[\d.]+(e[+-]?\d+)?[\s,]"
 REPAIR = "Remove or repair this episode"
 EMPTY = "Remove or repair this episode, or say with --missing what to do with rows that lack a value"
-NOTHING = ("", "nan", "na", "n/a", "null", "none")
+NOTHING = ("", "nan", "na", "n/a", "#n/a", "null", "none")
 _NO_UNITS = "Delete this row if it holds units, else repair its episode"
 NO_COMMAS = "Write numbers with a decimal point and without thousands separators"
 NO_TIMES = "give a number, or leave the column out"
@@ -39,7 +39,7 @@ def numbers_of(column: Any, missing: bool = False) -> NDArray[Any]:
     """A column of numbers, or of text that is numbers, as int64, float64 or bool `[N]`; of lists as `[N, width]`.
 
     ``true`` and ``false`` among them are 1 and 0. With ``missing`` an empty cell is NaN, and the column float64;
-    ``NA``, ``N/A``, ``NULL`` and ``None`` are empty as well.
+    ``NA``, ``N/A``, ``#N/A``, ``NULL`` and ``None`` are empty as well.
     BadCell for the first cell that is empty or no number, or a list of another length than the first.
     """
     import pyarrow as pa

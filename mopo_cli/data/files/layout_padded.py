@@ -90,9 +90,8 @@ def _filled_steps(arrays: Reader, shapes: dict[str, Shape], count: int, longest:
     names = [name for ours in ("observations", "actions", "rewards") for name in usual.get(ours, ())]
     names = [name for name in names if shapes[name][:2] in fits]
     values = _together(arrays, names, count, longest)
-    if (steps := _before_the_last(np.asarray(np.isnan(values).all(axis=2)))).min(
-        initial=longest
-    ) < longest and steps.all():
+    steps = _before_the_last(np.asarray(np.isnan(values).all(axis=2)))
+    if (steps < longest).any() and steps.all():
         return steps, "until their steps are NaN"
     alike = _before_the_last((values == values[:, -1:]).all(axis=2))
     one_number = (values[:, -1] == values[:, -1, :1]).all(axis=1)
