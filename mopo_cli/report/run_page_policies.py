@@ -21,6 +21,7 @@ _METRICS = {
     "reward": "reward before the penalty, mean of the batches",
     "critic_loss": "loss of the critics",
     "entropy": "entropy of the policy",
+    "length": "steps of an episode in the real environment",
 }
 _MOST_POINTS = 120
 _MOST_CHARTS = 8
