@@ -59,20 +59,23 @@ class Policy:
 
         ``observations`` `[t + 1, F]` are those of the single steps and ``actions`` `[t, A]` those between them, oldest
         first, in the data's units; only the last H and H - 1 matter. Where the episode has fewer, its first observation
-        is repeated and actions are 0 in [-1, 1], as in the data. InputError for other shapes.
+        is repeated and actions are 0 in [-1, 1], as in the data. InputError for other shapes, and for more actions than
+        lie between so few observations.
         """
         steps, act_dim = self.history, self.act_dim
         frame = frame_width(self.obs_dim, act_dim, steps)
         frames, given = (numbers(values, f"The policy {self.path} takes") for values in (observations, actions))
-        taken = given.reshape(-1, act_dim)
-        if frames.ndim != 2 or frames.shape[1] != frame or not min(steps, len(frames)) - 1 <= len(taken):
+        # No action at all has no width, and of actions of one number some write a plain list.
+        taken = given.reshape(-1, act_dim) if given.ndim == 1 and (not given.size or act_dim == 1) else given
+        last = len(frames) - 1 if frames.ndim == 2 and frames.shape[1] == frame else -1
+        fits = last >= 0 and taken.ndim == 2 and taken.shape[1] == act_dim
+        if not (fits and (len(taken) == last or len(taken) >= steps - 1 <= last)):
             raise InputError(
                 f"The policy takes the last {steps_text(steps)}: observations [t + 1, {frame}] and actions [t, "
-                f"{act_dim}], not {list(frames.shape)} and {list(taken.shape)}."
+                f"{act_dim}], not {list(frames.shape)} and {list(given.shape)}."
             )
         low, high = (bound.astype(np.float64) for bound in self.bounds)
         taken = 2 * (taken - low) / (high - low) - 1
-        last = len(frames) - 1
         past = [taken[-k] if k <= last else np.zeros(act_dim) for k in range(1, steps)]
         return np.concatenate([*(frames[max(last - k, 0)] for k in range(steps)), *past])
 

@@ -70,7 +70,8 @@ def _texts(line: Line, number: str) -> dict[str, str | None]:
     if published:
         printed = "N/A" if isnan(published["mean"]) else format_mean_std(published["mean"], published["std"])
     last, last_10 = (format_mean_std(*line[key]) if line[key] else None for key in ("last", "last_10"))
-    interval = " to ".join(map(format_number, line["iqm_interval"])) if iqm is not None else None
+    bounds = [bound for bound in line["iqm_interval"] if not isnan(bound)] if iqm is not None else []
+    interval = " to ".join(map(format_number, bounds)) or None
     cells = (
         *(line["data_set"], line["row"], last or ("missing" if line["missing"] else None), last_10),
         *(None if iqm is None else format_number(iqm), interval, printed, _budget(line), number),

@@ -40,7 +40,7 @@ def _sections(contents: Contents) -> list[Section]:
         Section("What was logged", _dataset(contents)),
         Section("What the model predicts well and badly", _model(contents.documents.get("train-model"))),
         Section("Where the model is unsure, and where it errs", _diagnoses(contents)),
-        Section("How training went", training_section(contents.curves, _references(contents))),
+        Section("How training went", training_section(contents.curves, _references(contents), _diverged(contents))),
         Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
         Section("What the policies do in the data's states", actions_section(contents.actions)),
         Section("Ablations", ablation_blocks(contents)),
@@ -85,27 +85,29 @@ def _model(model: Mapping[str, Any] | None) -> list[str]:
         return []
     blocks = []
     if dimensions := model.get("dimensions"):
-        # A target that does not vary has no explained variance.
-        ordered = sorted(dimensions, key=lambda d: -1e300 if (e := d["explained_variance"]) is None else e)
-        explained = [(d["target"], value) for d in ordered if (value := d["explained_variance"]) is not None]
-        if explained:
-            (worst, low), (best, high) = explained[0], explained[-1]
+        # Nothing of a target that does not vary can be explained.
+        constant = [d for d in dimensions if not d["std"]]
+        varying = sorted((d for d in dimensions if d["std"]), key=lambda d: float(d["explained_variance"]))
+        if varying:
+            (worst, low), (best, high) = ((d["target"], d["explained_variance"]) for d in (varying[0], varying[-1]))
             blocks.append(
                 paragraph(
                     f"Of transitions that the model was not trained on, it explains {best} best ({percent(high)} of "
                     f"the variance) and {worst} worst ({percent(low)}). 0 % is no better than to predict the mean."
                 )
             )
-        rows = [(d["target"], d["explained_variance"], d["rmse"], d["std"]) for d in ordered[:_MOST_ROWS]]
-        more = f", the worst {_MOST_ROWS} of {len(ordered)}" if len(ordered) > _MOST_ROWS else ""
-        columns = ("target", "explained variance", "root mean squared error", "standard deviation in the data")
-        blocks.append(table(f"Held-out transitions by target, the worst first{more}", columns, rows))
+        rows = [(d["target"], d["explained_variance"], d["rmse"], d["std"]) for d in varying]
+        rows += [(d["target"], None, d["rmse"], d["std"]) for d in constant]
+        more = f", the worst {_MOST_ROWS} of {len(rows)}" if len(rows) > _MOST_ROWS else ""
+        columns = ("target", "explained variance", "root mean squared error", "standard deviation of the target")
+        blocks.append(table(f"Held-out transitions by target, the worst first{more}", columns, rows[:_MOST_ROWS]))
     errors = [
         (int(seed), network, mse, model["holdout_nll"][seed][network])
         for seed, networks in model["holdout_mse"].items()
         for network, mse in enumerate(networks)
     ]
-    columns = ("seed", "network", "mean squared error (scaled)", "negative log-likelihood")
+    unit = " (standardised targets)" if model.get("target_scale") == "standardised" else ""
+    columns = ("seed", "network", f"mean squared error{unit}", "negative log-likelihood")
     return [*blocks, table("Hold-out error of each network", columns, errors)]
 
 
@@ -134,6 +136,12 @@ def _references(contents: Contents) -> dict[str, float]:
         return {}
     summary = contents.statistics.summary
     return {"data, mean episode": summary.return_mean, "data, best episode": summary.return_max}
+
+
+def _diverged(contents: Contents) -> dict[str, list[str]]:
+    """The seeds of each policy that diverged in training."""
+    trained = {key: record for key, record in contents.records.items() if key.startswith("train-policy/")}
+    return {key.partition("/")[2]: record.extra.get("diverged", []) for key, record in trained.items()}
 
 
 def _records(contents: Contents) -> list[str]:

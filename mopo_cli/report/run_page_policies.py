@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,39 +13,54 @@ from mopo_cli.report.page import charts, heading, paragraph, table
 from mopo_cli.report.page_charts import band, histogram
 from mopo_cli.report.run_page_contents import Actions, Curve
 
+# The metrics that come first; those of single algorithms follow under their own names.
 _METRICS = {
     "return": "return in the real environment",
     "q": "Q, what the critics expect",
-    "penalty": "penalty on imagined rewards",
-    "reward": "reward of imagined steps",
+    "penalty": "penalty on rewards, mean of the batches",
+    "reward": "reward before the penalty, mean of the batches",
     "critic_loss": "loss of the critics",
     "entropy": "entropy of the policy",
+    "length": "steps of an episode in the real environment",
 }
 _MOST_POINTS = 120
 _MOST_CHARTS = 8
 _BINS = 20
 
 
-def training_section(curves: Mapping[str, Curve], returns: Mapping[str, float]) -> list[str]:
-    """Per policy a chart of each metric that it logged, mean and range over seeds; beside ``returns`` of the data."""
+def training_section(
+    curves: Mapping[str, Curve], returns: Mapping[str, float], diverged: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Per policy a chart of each metric that it logged, mean and range over seeds; beside ``returns`` of the data.
+
+    ``diverged`` are the seeds of which there is no policy, by the policy's name. A metric that is always 0 is not
+    drawn, but for returns.
+    """
     blocks = []
-    for name, seeds in curves.items():
-        last = max(int(line["epoch"] or 0) for lines in seeds.values() for line in lines)
-        drawn = [
-            band(
-                title,
-                points,
-                "epoch",
-                metric,
-                ("mean over seeds", "range over seeds"),
-                returns if metric == "return" else {},
-            )
-            for metric, title in _METRICS.items()
-            if (points := over_seeds(seeds, metric))
-        ]
-        count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-        blocks += [heading(name), paragraph(f"{count}, {last:,} epochs."), charts(drawn)]
+    for name in dict.fromkeys([*curves, *(name for name, lost in diverged.items() if lost)]):
+        seeds = curves.get(name, {})
+        said = [f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}, {_epochs(seeds)}."] if seeds else []
+        if lost := diverged.get(name):
+            said.append(f"Diverged, and not published: {', '.join(lost)}.")
+        blocks += [heading(name), paragraph(" ".join(said)), charts(_training_charts(seeds, returns))]
     return blocks
+
+
+def _epochs(seeds: Curve) -> str:
+    last = max(int(line["epoch"] or 0) for lines in seeds.values() for line in lines)
+    return f"{last:,} epoch{'s' if last > 1 else ''}"
+
+
+def _training_charts(seeds: Curve, returns: Mapping[str, float]) -> list[str]:
+    logged = {metric for lines in seeds.values() for line in lines for metric in line} - {"epoch", *_METRICS}
+    titles = _METRICS | {metric: metric.replace("_", " ") for metric in sorted(logged)}
+    names = "mean over seeds", "range over seeds"
+    drawn = []
+    for metric, title in titles.items():
+        points = over_seeds(seeds, metric)
+        if any(metric == "return" or low or high for _, _, low, high in points):
+            drawn.append(band(title, points, "epoch", metric, names, returns if metric == "return" else {}))
+    return drawn
 
 
 def over_seeds(seeds: Curve, metric: str) -> list[tuple[float, float, float, float]]:

@@ -24,11 +24,12 @@ def returns_blocks(contents: Contents) -> list[str]:
         where = f"As measured in {source['file']}," if source else f"In {result['environment']}"
         low, high = result["return_iqm_95"]
         mean, best = result["dataset_return_mean"], result["dataset_return_max"]
+        several = len(result["return_per_seed"]) > 1
         numbers = {
             "mean over seeds": result["return_mean"],
-            "standard deviation over seeds": result["return_std"],
+            **({"standard deviation over seeds": result["return_std"]} if several else {}),
             "IQM": result["return_iqm"],
-            "95 % interval of the IQM": f"{format_value(low)} to {format_value(high)}",
+            "95 % interval of the IQM": _interval(low, high),
             **{f"seed {seed}": value for seed, value in result["return_per_seed"].items()},
             "data, mean episode": mean,
             "data, best episode": best,
@@ -52,8 +53,8 @@ def returns_blocks(contents: Contents) -> list[str]:
             *contents.stale(f"evaluate/{name}"),
             paragraph(
                 f"{where} the policy {name} returns {format_value(result['return_mean'])} on average, over "
-                f"{result['episodes']} episodes of each seed; the episodes in the data returned {format_value(mean)} "
-                f"on average and {format_value(best)} at best."
+                f"{result['episodes']} episode{'s' if result['episodes'] > 1 else ''} of each seed; the episodes in "
+                f"the data returned {format_value(mean)} on average and {format_value(best)} at best."
             ),
             *([paragraph(f"Not in these numbers, as they diverged in training: {', '.join(lost)}.")] if lost else []),
             pairs(f"Returns of {name}", numbers, ("", "return")),
@@ -64,6 +65,11 @@ def returns_blocks(contents: Contents) -> list[str]:
             lines = [tuple(entry.get(column) for column in columns) for entry in published]
             blocks.append(table("Published results for this data set", columns, lines))
     return blocks
+
+
+def _interval(low: float | None, high: float | None) -> str | None:
+    """The bounds, which a single return does not have."""
+    return None if low is None or high is None else f"{format_value(low)} to {format_value(high)}"
 
 
 def _drawn(title: str, rows: Sequence[tuple[Any, ...]], x: str) -> list[str]:
@@ -127,6 +133,6 @@ def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     last, last_10 = (
         format_mean_std(*pair) if (pair := cell.get(key)) and None not in pair else None for key in ("last", "last_10")
     )
-    interval = " to ".join(map(format_value, cell["iqm_interval"])) if cell.get("iqm_interval") else None
+    interval = _interval(*cell["iqm_interval"]) if cell.get("iqm_interval") else None
     lost = ", ".join(map(str, cell["diverged"])) or None
     return cell["cell"], cell["epochs"], len(cell["returns"]), last, last_10, cell.get("iqm"), interval, lost

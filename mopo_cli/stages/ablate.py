@@ -1,6 +1,7 @@
 """ablate: policies compared on one dataset, a cell per setting; cells share the model and train side by side."""
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +165,12 @@ def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
     """A cell's row of the table on the terminal and in Markdown; ``axes`` are the settings of the grid."""
     last = last_10 = middle = None
     if record.get("last"):
-        low, high = record["iqm_interval"]
-        digits = decimals(max(map(abs, (low, high, record["last"][0]))))
+        # A single return has no bounds: NaN, and None in what is read from a file.
+        bounds = [bound for bound in record["iqm_interval"] if bound is not None and isfinite(bound)]
+        digits = decimals(max(map(abs, (*bounds, record["last"][0]))))
         last, last_10 = (format_mean_std(mean, std, digits) for mean, std in (record["last"], record["last_10"]))
-        middle = f"{record['iqm']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        interval = " to ".join(f"{bound:.{digits}f}" for bound in bounds) or "no interval"
+        middle = f"{record['iqm']:.{digits}f} ({interval})"
     score = format_mean_std(*record["score"]) if record.get("score") else None
     times = [seconds for seconds in record.get("wall_seconds", {}).values() if seconds is not None]
     results = (last, last_10, middle, score, sum(times) / len(times) if times else None, record.get("failed"))

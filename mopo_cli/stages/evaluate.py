@@ -142,12 +142,13 @@ def show_evaluation(result: dict[str, Any], report: Report) -> None:
     ]
     if "score_mean" in result:
         rows.append(("normalised score of the data", f"{result['dataset_score_mean']:.1f}"))
-        rows.append(("normalised score of the policy", format_mean_std(result["score_mean"], result["score_std"])))
+        score_std = None if std is None else result["score_std"]
+        rows.append(("normalised score of the policy", format_mean_std(result["score_mean"], score_std)))
     if (factor := result["published_factor"]) != 1:
         unit = f", x {factor:,.6g} (the published unit)"
         data = " to ".join(f"{factor * result[f'dataset_return_{which}']:.1f}" for which in ("mean", "max"))
         rows.append((f"behaviour in the data, mean to best{unit}", data))
-        policy = format_mean_std(factor * result["return_mean"], factor * result["return_std"])
+        policy = format_mean_std(factor * result["return_mean"], None if std is None else factor * std)
         rows.append((f"policy, mean over seeds{unit}", policy))
     where = f"as measured in {result['source']['file']}" if "source" in result else f"in {result['environment']}"
     report.table(f"{result['policy']} {where}, {played}", ("", "return"), rows)

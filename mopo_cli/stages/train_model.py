@@ -207,7 +207,8 @@ def _dimension_report(
         scale = 1.0 if ensemble.target_std is None else ensemble.target_std.square()
         squares.append(of_networks.mean(dim=0) * scale)
     mean = torch.stack(squares).mean(dim=0)
-    variance = fit.data.targets[fit.splits[0].holdout].double().var(dim=0, correction=0)
+    held_out = [fit.data.targets[split.holdout].double() for split in fit.splits]
+    variance = torch.stack([targets.var(dim=0, correction=0) for targets in held_out]).mean(dim=0)
     frame = fit.data.frame
     of = observed[:frame] if len(observed) >= frame else [f"observation {d}" for d in range(frame)]
     rows = zip([*(f"change of {name}" for name in of), "reward"], mean.tolist(), variance.tolist(), strict=True)

@@ -164,7 +164,10 @@ def test_an_episode_so_far_is_stacked_as_the_data_are(history: int, path: Path) 
             np.testing.assert_allclose(policy.stack(so_far, taken), rows[first + t], atol=1e-6)
     latest = policy.stack(log.observations[10 - history :], log.actions[10 - history : 9])  # no more than it needs
     np.testing.assert_allclose(latest, rows[9], atol=1e-6)
-    wrong = [(so_far[:, :1], taken), (so_far, taken[:0])] if history > 1 else [(so_far[:, :1], taken)]
+    wrong: list[tuple[Any, Any]] = [(so_far[:, :1], taken), (so_far[:0], taken[:0]), (so_far, taken.ravel())]
+    wrong += [([], []), (so_far, taken[:, :1]), (so_far, taken.reshape(-1, 1))]
+    if history > 1:
+        wrong += [(so_far, taken[:0]), (so_far[:1], taken[:1]), (so_far[: history - 1], taken[: history - 1])]
     for observations, actions in wrong:
         with pytest.raises(InputError, match="The policy takes the last"):
             policy.stack(observations, actions)

@@ -58,7 +58,7 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
             "dimensions": [
                 {"target": "good", "explained_variance": 0.99995, "rmse": 1.0, "std": 2.0},
                 {"target": NASTY, "explained_variance": -0.25, "rmse": 1.0, "std": 2.0},
-                {"target": "constant", "explained_variance": None, "rmse": 0.0, "std": 0.0},
+                {"target": "constant", "explained_variance": 0.0, "rmse": 0.0, "std": 0.0},
             ],
             "holdout_mse": {"0": [0.0625]},
             "holdout_nll": {"0": [-1.5]},
@@ -99,6 +99,45 @@ def test_a_page_of_nasty_names_is_one_harmless_file() -> None:
         assert number in seen.text, number
     assert "nan" not in text and "None" not in text and "inf" not in text.replace("info", "")
     assert MARK in text[:HEAD_BYTES]
+
+
+def test_what_does_not_vary_is_not_predicted_badly() -> None:
+    dimensions = [
+        {"target": "level", "explained_variance": 0.75, "rmse": 1.0, "std": 2.0},
+        {"target": "constant", "explained_variance": 0.0, "rmse": 0.0, "std": 0.0},
+        {"target": "flow", "explained_variance": 0.25, "rmse": 1.0, "std": 2.0},
+    ]
+    errors = {"dimensions": dimensions, "holdout_mse": {"0": [0.0625]}, "holdout_nll": {"0": [-1.5]}}
+    for scale, unit in (({"target_scale": "standardised"}, " (standardised targets)"), ({}, "")):
+        page = run_page(Contents("r", {}, documents={"train-model": errors | scale}))[0]
+        text = checked(page).text
+        assert "level best (75 % of the variance) and flow worst (25 %)" in text
+        assert text.index("flow", text.index("worst first")) < text.index("constant"), "the constant comes last"
+        assert f"mean squared error{unit} negative log-likelihood" in text
+        assert '<td>constant</td><td class="number">–</td>' in page
+
+
+def test_a_training_shows_what_its_method_logs_and_who_diverged() -> None:
+    lines = [{"epoch": 1, "actor_loss": 2.5, "penalty": 0.0, "reward": -1.0}]
+    records = {
+        "train-policy/cloned": record(diverged=["seed 4"]),
+        "train-policy/lost": record(diverged=["seed 0", "seed 1"]),
+        "train-policy/sound": record(diverged=[]),
+    }
+    seen = checked(run_page(Contents("r", records, curves={"cloned": {3: lines}, "sound": {0: lines}}))[0])
+    text = seen.text.partition("How it was made")[2].partition("How it was made")[0]
+    assert text.count("actor loss") == 2 and text.count("reward before the penalty") == 2
+    assert "imagined" not in text and "penalty on rewards" not in text, "nothing is imagined, and no penalty paid"
+    assert "1 seed, 1 epoch. Diverged, and not published: seed 4." in text
+    assert "Diverged, and not published: seed 0, seed 1." in text and text.count("Diverged") == 2
+
+
+def test_one_return_of_one_seed_has_neither_a_spread_nor_an_interval() -> None:
+    every = everything().documents["evaluate/a"]
+    one = every | {"episodes": 1, "return_std": 0.0, "return_per_seed": {"0": 7.25}}
+    text = checked(run_page(Contents("r", {"evaluate/a": record()}, documents={"evaluate/a": one}))[0]).text
+    assert "over 1 episode of each seed" in text and "standard deviation over seeds" not in text
+    assert "95 % interval of the IQM –" in text and "- to -" not in text
 
 
 def test_the_page_of_many_long_trainings_stays_small() -> None:

@@ -1,6 +1,9 @@
 """The rows of an ablation's table: a column per axis of the grid, also beside cells that know of none."""
 
+from math import nan
 from typing import Any
+
+import pytest
 
 from mopo_cli.stages.ablate import per_seed, row, without_empty
 
@@ -51,6 +54,13 @@ def test_a_row_tells_the_middle_with_its_interval() -> None:
     assert row(large, ())[6:10] == ("1234 ± 100", "90 ± 10", "-346 (-400 to 80)", None)
     scored = record(last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=345, iqm_interval=[0, 1], score=[45.67, 1.23])
     assert row(scored, ())[9] == "45.7 ± 1.2"
+
+
+@pytest.mark.parametrize("bound", [nan, None])
+def test_a_single_return_has_no_interval_in_a_row(bound: float | None) -> None:
+    """None is what a table has of it that was read from a file."""
+    single = record(last=[0.0012, 0.0], last_10=[0.0012, 0.0], iqm=0.0012, iqm_interval=[bound, bound])
+    assert row(single, ())[8] == "0.00120 (no interval)"
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:

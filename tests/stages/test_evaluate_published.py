@@ -61,6 +61,16 @@ def test_d4rl_sets_are_compared_by_score_only(capsys: pytest.CaptureFixture[str]
     assert "Published normalised scores" in text and "Published returns" not in text
 
 
+@pytest.mark.parametrize(("dataset", "reference"), [("walker2d-medium-replay-v0", (0.0, 100.0)), ("hiv", None)])
+def test_scores_and_published_units_of_one_seed_have_no_spread(
+    dataset: str, reference: tuple[float, float] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluated(dataset, reference) if reference else evaluated(dataset)
+    one = {"return_per_seed": {"0": 20.0}, "seeds": [0], "return_std": 0.0, "score_std": 0.0, "published": []}
+    several, single = shown(result, capsys), shown(result | one, capsys)
+    assert "±" in several and "±" not in single
+
+
 def test_hiv_returns_are_given_in_the_unit_of_the_paper_s_table(capsys: pytest.CaptureFixture[str]) -> None:
     result = evaluated("hiv")
     assert result["published_factor"] == pytest.approx(1000)

@@ -55,6 +55,17 @@ def write_returns(returns: Any, path: str = "measured.csv") -> None:
     Path(path).write_text("\n".join(["return,seed,episode", *lines]) + "\n")
 
 
+def test_the_seeds_that_diverged_are_named(plant: Path, mopo: Any) -> None:
+    run = json.loads((plant / "run.json").read_text())
+    (record,) = (each for key, each in run["stages"].items() if key.startswith("train-policy/"))
+    record["extra"]["diverged"] = ["seed 2"]
+    (plant / "run.json").write_text(json.dumps(run))
+    write_returns(np.ones((2, 3)))
+    outcome = mopo(f"{LINE} --json")
+    assert outcome.code == 0 and "as they diverged in training: seed 2." in outcome.err
+    assert json.loads(outcome.out)["diverged_seeds"] == ["seed 2"]
+
+
 def test_statistics_of_a_plant_without_an_environment(plant: Path, mopo: Any) -> None:
     returns = np.random.default_rng(1).normal(50, 9, (2, 12))
     write_returns(returns)

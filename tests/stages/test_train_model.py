@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mopo_cli.config.schema import TrainModel
 from mopo_cli.report.console import Report
+from mopo_cli.stages import train_model
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.train_model import run_train_model
+from mopo_cli.store.atomic import read_json
 from mopo_cli.store.checkpoint import load_tensors
 from mopo_cli.store.run import RunFolder
 
@@ -42,6 +45,23 @@ def test_the_file_holds_normalised_weights_and_says_so() -> None:
                 ones = np.abs(sigmas(layer, mode == "shared", seed) - 1) < 1e-5
                 assert ones.all() if mode != "none" else not ones.any(), (mode, layer)
             assert (np.abs(sigmas("w_logvar", mode == "shared", seed) - 1) > 1e-3).all()
+
+
+@pytest.mark.usefixtures("fetched")
+def test_what_several_ensembles_explain_is_of_their_own_held_out_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows with other variances for every seed: a network that predicts the mean of each explains nothing."""
+    settings = TrainModel(**SMALL, seeds=3)
+    variances: list[np.ndarray] = []
+
+    def no_better(fit: Any, _: Any, seed: int) -> tuple[Any, Any]:
+        variances.append(fit.data.targets[fit.splits[seed].holdout].double().numpy().var(axis=0))
+        return torch.from_numpy(np.stack([variances[-1]] * fit.settings.networks)), torch.zeros(3)
+
+    monkeypatch.setattr(train_model, "holdout_errors", no_better)
+    run_train_model(RUN, settings, Options(), Report("quiet"))
+    assert not np.allclose(variances[0], variances[1])
+    dimensions = read_json(RUN.model_dir / "model.json")["dimensions"]
+    assert [each["explained_variance"] for each in dimensions] == pytest.approx([0.0] * len(dimensions), abs=1e-9)
 
 
 @pytest.mark.usefixtures("fetched")

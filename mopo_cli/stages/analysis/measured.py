@@ -9,7 +9,12 @@ from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.report.console import Report
 from mopo_cli.stages.common.inputs import dataset_path
 from mopo_cli.stages.common.options import Options
-from mopo_cli.stages.common.trained_policies import files_by_seed, policies_to_evaluate, policy_inputs_of
+from mopo_cli.stages.common.trained_policies import (
+    diverged_seeds,
+    files_by_seed,
+    policies_to_evaluate,
+    policy_inputs_of,
+)
 from mopo_cli.stages.evaluate import show_evaluation, summarise, write_evaluation
 from mopo_cli.stages.runner import stage_envelope
 from mopo_cli.store.run import RunFolder
@@ -30,7 +35,8 @@ def run_measured(run: RunFolder, settings: Evaluate, options: Options, report: R
             return stage.result()
         measured = read_measured(path, name, policies)
         source = {"file": path.name, "sha256": stage.inputs["returns"]["sha256"]}
-        result = {"policy": name, "source": source, **summarise(measured.returns, *read_dataset(inputs["dataset"]))}
+        statistics = summarise(measured.returns, *read_dataset(inputs["dataset"]))
+        result = {"policy": name, "source": source, **diverged_seeds(record, report), **statistics}
         show_evaluation(result, report)
         metrics = files_by_seed(run, record, "metrics")
         outputs = write_evaluation(stage, run.evaluation(name), result, *_table(measured), metrics)
