@@ -94,7 +94,9 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
     cluster.add_node(num_cpus=1)
     assert until(lambda: "its node was lost" in output.read_text() or driver.poll() is not None, 60)
     assert until(lambda: [*tiny_run.glob("jobs/*/run.json")] or driver.poll() is not None, 60)
-    assert "given .state/ablate/job/checkpoint.safetensors" in output.read_text()
+    given = "given .state/ablate/job/checkpoint.safetensors"
+    assert until(lambda: given in output.read_text() or driver.poll() is not None, 60)
+    assert given in output.read_text()
     assert jobs_at_work(cluster)
     driver.kill()
     driver.communicate()
