@@ -144,3 +144,20 @@ def test_where_nothing_tells_the_user_is_asked(tmp_path: Path, layout: str) -> N
     assert f"--layout {layout}" in asked.value.hint
     transitions, _ = load(path, layout=layout)
     assert int((transitions.terminals | transitions.timeouts).sum()) == {"vector": 3, "padded": 60}[layout]
+
+
+@pytest.mark.parametrize("first", ["some with one end", "some with several"])
+def test_files_of_which_only_some_have_several_ends_in_a_row_are_read_alike(tmp_path: Path, first: str) -> None:
+    """Environments first, with a terminal every 20 steps: two in a row of one file, one in those of the other."""
+    arrays = dict(played("Pendulum-v1", 4, 60, 20))
+    arrays |= {"terminals": arrays["timeouts"], "timeouts": arrays["terminals"]}
+    by_environment = {name: values.swapaxes(0, 1) for name, values in arrays.items()}
+    cuts = [slice(0, 40), slice(40, 60)]
+    cuts = cuts[::-1] if first == "some with one end" else cuts
+    (tmp_path / "chunks").mkdir()
+    for i, cut in enumerate(cuts):
+        write(tmp_path / "chunks" / f"chunk_{i}.npz", {name: values[:, cut] for name, values in by_environment.items()})
+    transitions, _ = load(tmp_path / "chunks")
+    pieces = [by_environment["terminals"][i, cut] for cut in cuts for i in range(4)]
+    np.testing.assert_array_equal(transitions.terminals, np.concatenate(pieces))
+    assert int(transitions.terminals.sum()) == 12

@@ -65,7 +65,9 @@ def _joined(paths: Sequence[Path], logs: list[Log]) -> Log:
     understood = list(dict.fromkeys(log.note for log in logs if log.note))
     shown = understood if len(understood) <= _SHOWN else [understood[0], "..."]
     note = "; ".join((f"{len(paths)} files, {paths[0].name} to {paths[-1].name}", *shown))
-    return replace(first, names=names, read=read, lacking=lacking, file=FILE, note=note, remarks=remarks)
+    # Where one file's rows hold several episodes each, all are read so.
+    like = next((log for log in logs if log.part is not None), first)
+    return replace(like, names=names, read=read, lacking=lacking, file=FILE, note=note, remarks=remarks)
 
 
 def _common(paths: Sequence[Path], logs: list[Log]) -> tuple[list[str], dict[str, str]]:
