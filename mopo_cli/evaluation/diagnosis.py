@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 Values = NDArray[np.float64]
 
@@ -93,6 +92,9 @@ def relation(uncertainty: ArrayLike, error: ArrayLike) -> Relation:
 
 def spearman(a: Values, b: Values) -> float:
     """The rank correlation of ``a`` `[n]` and ``b`` `[n]`; NaN where one of them does not vary."""
+    # Not at the top: a stage that only now and then comes here would start a second later.
+    from scipy.stats import rankdata
+
     return _correlation(rankdata(a), rankdata(b))
 
 

@@ -36,10 +36,11 @@ def _introduction(contents: Contents) -> list[str]:
 
 
 def _sections(contents: Contents) -> list[Section]:
+    model = contents.documents.get("train-model")
     return [
         Section("What was logged", _dataset(contents)),
-        Section("What the model predicts well and badly", _model(contents.documents.get("train-model"))),
-        Section("Where the model is unsure, and where it errs", _diagnoses(contents)),
+        Section("What the model predicts well and badly", _model(model)),
+        Section("Where the model is unsure, and where it errs", [*_unsure(model), *_diagnoses(contents)]),
         Section("How training went", training_section(contents.curves, _references(contents), _diverged(contents))),
         Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
         Section("What the policies do in the data's states", actions_section(contents.actions)),
@@ -111,6 +112,28 @@ def _model(model: Mapping[str, Any] | None) -> list[str]:
     return [*blocks, table("Hold-out error of each network", columns, errors)]
 
 
+def _unsure(model: Mapping[str, Any] | None) -> list[str]:
+    """Nothing of models of earlier versions, which did not look."""
+    if model is None or (unsure := model.get("unsure")) is None:
+        return []
+    relation, parts = unsure["relation"], unsure["parts"]
+    about = f"On {unsure['rows']:,} transitions that the model was not trained on, "
+    if relation["spearman"] is None:
+        return [paragraph(f"{about}its uncertainty or its error is everywhere the same.")]
+    blocks = [
+        paragraph(
+            f"{about}the rank correlation of its uncertainty with its true error is {relation['spearman']:.2f}: 1 "
+            "would be an uncertainty that orders all errors, 0 one that says nothing of them. Both are in standard "
+            "deviations of the targets; the uncertainty is the penalty max-var."
+        ),
+        charts([_tenths("True error where the model is sure and unsure", "uncertainty", relation["calibration"])]),
+    ]
+    rows = [(p["input"], p["low"], p["high"], p["rows"], p["uncertainty"], p["error"]) for p in parts[:_MOST_ROWS]]
+    columns = ("input", "from", "to", "rows", "uncertainty (1: the mean)", "error (1: the mean)")
+    caption = "The fifth of each input in which the model is least sure, the least sure first"
+    return [*blocks, table(caption, columns, rows)] if rows else blocks
+
+
 def _diagnoses(contents: Contents) -> list[str]:
     blocks = []
     for name, diagnosis in contents.of("rollout", "diagnosis").items():
@@ -122,12 +145,15 @@ def _diagnoses(contents: Contents) -> list[str]:
         names = ("median", "up to the 90 % quantile")
         drawn = [band("True error by step of the rollout", steps, "step", "error", names)] if steps else []
         for uncertainty, relation in diagnosis["uncertainties"].items():
-            tenths = [(b["uncertainty"], b["error"], b["error_p10"], b["error_p90"]) for b in relation["calibration"]]
-            title = f"True error where {uncertainty} is low and high"
-            if tenths:
-                drawn.append(band(title, tenths, uncertainty, "error", ("mean", "middle 80 %")))
+            if tenths := relation["calibration"]:
+                drawn.append(_tenths(f"True error where {uncertainty} is low and high", uncertainty, tenths))
         blocks.append(charts(drawn))
     return blocks
+
+
+def _tenths(title: str, uncertainty: str, bins: Sequence[Mapping[str, float]]) -> str:
+    points = [(b["uncertainty"], b["error"], b["error_p10"], b["error_p90"]) for b in bins]
+    return band(title, points, uncertainty, "error", ("mean", "middle 80 %"))
 
 
 def _references(contents: Contents) -> dict[str, float]:

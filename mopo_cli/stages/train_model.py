@@ -2,18 +2,22 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from mopo_cli.config.schema import TrainModel
 from mopo_cli.data.history import frame_width
 from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
+from mopo_cli.data.transitions import DatasetInfo
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted, restore_fit, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError
+from mopo_cli.evaluation.unsure import Unsure, doubt, where_unsure
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
@@ -27,7 +31,7 @@ from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.saving import Saver
-from mopo_cli.stages.common.user_units import data_header
+from mopo_cli.stages.common.user_units import data_header, newest_inputs
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -147,7 +151,9 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
     dimensions = _dimension_report(fit, ensembles, errors, data.info.names.get("obs", []))
     outputs = {"model": stage.run.model, "description": stage.run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), _weights(fit.seeds, ensembles), header)
-    write_json(stage.out.stage(outputs["description"]), {**header, "dimensions": dimensions})
+    unsure = _where_unsure(fit, ensembles, data.info)
+    shown = {"dimensions": dimensions, "unsure": asdict(unsure)}
+    write_json(stage.out.stage(outputs["description"]), header | shown)
     outputs |= metrics.stage_files(_MEMBER, stage.out, stage.run.model_dir)
     _show_dimensions(dimensions, fit.settings.target_scale, stage.report)
     stage.report.hint("mopo select-elites")
@@ -216,6 +222,15 @@ def _dimension_report(
         {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}
         for name, error, var in rows
     ]
+
+
+def _where_unsure(fit: FitState, ensembles: Sequence[Ensemble], info: DatasetInfo) -> Unsure:
+    """By the held-out rows of all seeds, each judged by its own ensemble."""
+    held_out = [split.holdout for split in fit.splits]
+    doubts = [doubt(ensemble, fit.data, rows) for ensemble, rows in zip(ensembles, held_out, strict=True)]
+    uncertainty, error = (np.concatenate(columns) for columns in zip(*doubts, strict=True))
+    names, inputs = newest_inputs(fit.data.inputs[torch.cat(held_out)], info)
+    return where_unsure(names, inputs, uncertainty, error)
 
 
 def _show_dimensions(dimensions: list[dict[str, Any]], target_scale: str, report: Report) -> None:

@@ -62,6 +62,13 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
             ],
             "holdout_mse": {"0": [0.0625]},
             "holdout_nll": {"0": [-1.5]},
+            "unsure": {
+                "rows": 11,
+                "relation": relation,
+                "parts": [
+                    {"input": NASTY, "low": 1.0, "high": 2.0, "rows": 11, "uncertainty": 1.375, "error": None},
+                ],
+            },
         },
         "rollout/x/diagnosis": {
             "rows": 12,
@@ -95,7 +102,19 @@ def test_a_page_of_nasty_names_is_one_harmless_file() -> None:
     seen = checked(text)
     assert "alert('1')" in seen.text and "script" not in seen.tags
     assert "struck out" in seen.text and "misses it" in seen.text
-    for number in ("7.25", "3.5", "9.5", "6.25", "6 to 6.75", "0.0625", "0.625", "> 99.9 %", "-25 %"):
+    for number in (
+        "7.25",
+        "3.5",
+        "9.5",
+        "6.25",
+        "6 to 6.75",
+        "0.0625",
+        "0.625",
+        "1.375",
+        "is 0.62:",
+        "> 99.9 %",
+        "-25 %",
+    ):
         assert number in seen.text, number
     assert "nan" not in text and "None" not in text and "inf" not in text.replace("info", "")
     assert MARK in text[:HEAD_BYTES]
@@ -115,6 +134,18 @@ def test_what_does_not_vary_is_not_predicted_badly() -> None:
         assert text.index("flow", text.index("worst first")) < text.index("constant"), "the constant comes last"
         assert f"mean squared error{unit} negative log-likelihood" in text
         assert '<td>constant</td><td class="number">–</td>' in page
+
+
+def test_an_uncertainty_that_says_nothing_is_not_drawn() -> None:
+    unsure = {"rows": 3, "relation": {"spearman": None, "calibration": []}, "parts": []}
+    model = {"holdout_mse": {"0": [0.0625]}, "holdout_nll": {"0": [-1.5]}}
+    text, sections = run_page(Contents("r", {}, documents={"train-model": model | {"unsure": unsure}}))
+    assert (
+        "everywhere the same" in checked(text).text and sections[-1] == "Where the model is unsure, and where it errs"
+    )
+    assert run_page(Contents("r", {}, documents={"train-model": model}))[1] == [
+        "What the model predicts well and badly"
+    ]
 
 
 def test_a_training_shows_what_its_method_logs_and_who_diverged() -> None:

@@ -29,6 +29,7 @@ NAME = "mopo_max-var_lam1_h2"
 SECTIONS = [
     "What was logged",
     "What the model predicts well and badly",
+    "Where the model is unsure, and where it errs",
     "How training went",
     "How good each policy is",
     "What the policies do in the data's states",
@@ -55,6 +56,10 @@ def test_the_page_has_the_numbers_of_the_run(tiny_run: Path, mopo: Any, contents
     portrait = json.loads(mopo(f"show {dataset_of(tiny_run)} --json").out)["portrait"]
     numbers = [target[key] for target in model["dimensions"] for key in ("explained_variance", "rmse", "std")]
     numbers += [*model["holdout_mse"]["0"], *model["holdout_nll"]["0"], evaluation["return_mean"]]
+    unsure = model["unsure"]
+    assert len(unsure["parts"]) == 5, "four observations and an action"
+    numbers += [part[key] for part in unsure["parts"] for key in ("low", "high", "uncertainty", "error")]
+    assert f"true error is {unsure['relation']['spearman']:.2f}" in seen.text
     numbers += [evaluation["dataset_return_mean"], evaluation["return_iqm"], *evaluation["return_per_seed"].values()]
     numbers += [column[key] for column in portrait["observations"] for key in ("min", "median", "max", "std")]
     cells = [word.strip() for word in seen.words]
@@ -144,7 +149,7 @@ def test_what_was_analysed_is_on_the_page(tiny_run: Path, mopo: Any) -> None:
     for line in ("rollout --config tiny.yaml --threads 1 --diagnose", ablate, f"{ablate} --rank offline"):
         assert mopo(line).code == 0, line
     result = json.loads(mopo("report runs/tiny --json").out)
-    assert set(result["sections"]) - set(SECTIONS) == {"Where the model is unsure, and where it errs", "Ablations"}
+    assert set(result["sections"]) - set(SECTIONS) == {"Ablations"}
     seen = checked((tiny_run / "report.html").read_text())
     cells = [word.strip() for word in seen.words]
     table = read_json(tiny_run / "ablations/grid/table.json")

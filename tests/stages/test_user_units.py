@@ -12,7 +12,7 @@ from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.stages.common.policies import greedy_policy, open_policy, save_policy
-from mopo_cli.stages.common.user_units import for_stored, offset_of
+from mopo_cli.stages.common.user_units import for_stored, newest_inputs, offset_of
 from mopo_cli.stages.common.watch import Game
 from mopo_cli.tasks.expression import expression_rule
 
@@ -84,3 +84,16 @@ def test_no_action_is_beyond_a_bound() -> None:
     assert greedy_policy(saturated, [-0.3], [1.1])(np.zeros((3, width), np.float32)).max() == high  # type: ignore[arg-type]
     info = SimpleNamespace(action_low=np.array([low]), action_high=np.array([high]))
     assert denormalise_actions(np.ones((3, 1), np.float32), info).max() == high  # type: ignore[arg-type]
+
+
+def test_inputs_of_a_model_are_shown_as_the_user_has_them() -> None:
+    """Of observations of two steps, the newest one and the action: not the frame before and the action before."""
+    low, high = np.array([0.0], np.float32), np.array([10.0], np.float32)
+    offset = np.array([1.7e9, -3.0, 1.7e9, -3.0, 0.0])
+    info = replace(INFO, action_low=low, action_high=high, observation_offset=offset, history=2)
+    inputs = torch.tensor([[0.5, 3.5, 0.25, 2.5, 1.0, -0.5], [60.0, 3.0, 0.5, 3.5, -0.5, 1.0]])
+    names, values = newest_inputs(inputs, info)
+    assert names == ["obs[0]", "obs[1]", "action[0]"]
+    assert values.tolist() == [[1.7e9 + 0.5, 0.5, 2.5], [1.7e9 + 60, 0.0, 10.0]]
+    named = {"obs": ["time", "level", "time 1 step ago", "level 1 step ago", "valve 1 step ago"], "action": ["valve"]}
+    assert newest_inputs(inputs, replace(info, names=named))[0] == ["time", "level", "valve"]

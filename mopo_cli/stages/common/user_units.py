@@ -3,11 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
+from mopo_cli.data.history import frame_width
 from mopo_cli.data.transition_files import OFFSET
-from mopo_cli.data.transitions import DatasetInfo
+from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.nets.scales import Standard
 
 
@@ -26,6 +30,26 @@ def data_header(info: DatasetInfo, judge_share: float = 0.0) -> dict[str, Any]:
     if judge_share:
         header["judge_share"] = judge_share
     return header
+
+
+def newest_inputs(inputs: Tensor, info: DatasetInfo) -> tuple[list[str], NDArray[np.float64]]:
+    """What the newest observation and the action are in a model's inputs `[N, obs_dim + act_dim]`, and their names.
+
+    They are in the user's units, `[N, frame + act_dim]`.
+    """
+    act_dim = len(info.action_low)
+    frame = frame_width(inputs.shape[1] - act_dim, act_dim, info.history)
+    values = inputs.double().cpu().numpy()
+    observation, action = values[:, :frame], denormalise_actions(values[:, -act_dim:], info)
+    if info.observation_offset is not None:
+        observation = observation + info.observation_offset[:frame]
+    names = [*_names("obs", frame, info), *_names("action", act_dim, info)]
+    return names, np.concatenate([observation, action], axis=1)
+
+
+def _names(part: str, width: int, info: DatasetInfo) -> list[str]:
+    names = info.names.get(part, [])[:width]
+    return names if len(names) == width else [f"{part}[{d}]" for d in range(width)]
 
 
 def for_stored(actor: Actor, info: DatasetInfo) -> Actor:

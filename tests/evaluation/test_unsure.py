@@ -1,0 +1,76 @@
+"""Where a model is unsure: the parts of each input by hand, uncertainty and error by the formulas of predictions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mopo_cli.dynamics.ensemble import Ensemble
+from mopo_cli.dynamics.fit import FitSettings, fitted, start_fit
+from mopo_cli.dynamics.split import Examples
+from mopo_cli.dynamics.training import advance
+from mopo_cli.evaluation.unsure import doubt, where_unsure
+
+N = 500
+DRAW = np.random.default_rng(0)
+COLUMN, OTHER = DRAW.normal(size=N), DRAW.normal(size=N)
+
+
+def test_the_unsure_part_is_the_one_where_the_uncertainty_was_put() -> None:
+    above = np.quantile(COLUMN, 0.8)
+    uncertainty = np.where(above <= COLUMN, 3.0, 1.0)
+    error = np.where(above <= COLUMN, 0.5, 0.25)
+    unsure = where_unsure(["other", "hot", "constant"], np.stack([OTHER, COLUMN, 0 * COLUMN], 1), uncertainty, error)
+    first, second = unsure.parts
+    assert (first.input, first.rows, second.input) == ("hot", 100, "other")
+    assert (first.low, first.high) == (np.sort(COLUMN)[400], COLUMN.max())
+    assert (first.uncertainty, first.error) == pytest.approx((3 / 1.4, 0.5 / 0.3))
+    assert second.uncertainty < 1.5 and unsure.rows == N and unsure.relation.spearman == pytest.approx(1)
+
+
+def test_a_number_of_few_values_has_a_part_for_each() -> None:
+    gear = DRAW.integers(3, size=N).astype(float)
+    (part,) = where_unsure(["gear"], gear[:, None], 1 + (gear == 1), np.ones(N)).parts
+    assert (part.low, part.high, part.rows) == (1, 1, (gear == 1).sum())
+    assert part.uncertainty == pytest.approx(2 / (1 + (gear == 1).mean())) and part.error == 1
+
+
+def test_where_rows_are_few_or_without_error_nothing_is_made_up() -> None:
+    rare = np.r_[np.zeros(N - 9), np.ones(9)]
+    (part,) = where_unsure(["rare"], rare[:, None], 1 + rare, np.zeros(N)).parts
+    assert (part.low, part.high, part.rows) == (0, 0, N - 9) and np.isnan(part.error)
+    assert where_unsure(["few"], np.arange(9.0)[:, None], np.ones(9), np.ones(9)).parts == []
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 1.5, 2.0, 7.0, 8.0, 9.0]), st.floats(0.1, 10)), min_size=30))
+def test_a_part_is_all_rows_between_its_ends(rows: list[tuple[float, float]]) -> None:
+    column, uncertainty = map(np.array, zip(*rows, strict=True))
+    for part in where_unsure(["x"], column[:, None], uncertainty, uncertainty).parts:
+        here = (part.low <= column) & (column <= part.high)
+        assert here.sum() == part.rows
+        assert part.uncertainty == part.error == pytest.approx(uncertainty[here].mean() / uncertainty.mean())
+
+
+def examples() -> Examples:
+    """Two observations, of which the first one moves by large steps, and an action."""
+    observation, action = torch.randn(N, 2, generator=torch.Generator().manual_seed(3)), torch.linspace(-1, 1, N)
+    change = torch.stack([1000 * action, observation[:, 0]], dim=1)
+    return Examples.of(observation, action[:, None], torch.full((N,), 4.0), observation + change)
+
+
+@pytest.mark.parametrize("scale", ["raw", "standardised"])
+def test_uncertainty_and_error_are_those_of_the_formulas(scale: str) -> None:
+    data = examples()
+    fit = start_fit(data, FitSettings(3, 16, 2, 64, 1e-3, (0.0,) * 3, 0.2, 1000, 5, 0.01, 2, target_scale=scale), (0,))
+    while not fit.done:
+        advance(fit, 100)
+    ensemble: Ensemble = fitted(fit, 0)
+    rows = torch.arange(0, N, 7)
+    uncertainty, error = doubt(ensemble, data, rows)
+    mean, std = (each.double().numpy() for each in ensemble.predict(data.inputs[rows, :2], data.inputs[rows, 2:]))
+    targets = data.targets[rows].double().numpy()
+    unit = targets.std(axis=0)
+    unit[2] = 4.0  # a constant reward has no deviation: its size is the unit
+    np.testing.assert_allclose(uncertainty, np.sqrt(((std / unit) ** 2).sum(axis=2)).max(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(error, np.sqrt((((mean.mean(axis=0) - targets) / unit) ** 2).sum(axis=1)), rtol=1e-4)
