@@ -69,7 +69,8 @@ def _texts(line: Line, number: str) -> dict[str, str | None]:
     printed = None
     if published:
         printed = "N/A" if isnan(published["mean"]) else format_mean_std(published["mean"], published["std"])
-    last, last_10 = (format_mean_std(*line[key]) if line[key] else None for key in ("last", "last_10"))
+    seeds = len([value for value in line["returns"].values() if value])
+    last, last_10 = (format_mean_std(*line[key], seeds=seeds) if line[key] else None for key in ("last", "last_10"))
     bounds = [bound for bound in line["iqm_interval"] if not isnan(bound)] if iqm is not None else []
     interval = " to ".join(map(format_number, bounds)) or None
     cells = (

@@ -130,9 +130,9 @@ def _cells(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    last, last_10 = (
-        format_mean_std(*pair) if (pair := cell.get(key)) and None not in pair else None for key in ("last", "last_10")
-    )
+    seeds = len([value for value in cell["returns"].values() if value])
+    pairs = [cell.get(key) or (None, None) for key in ("last", "last_10")]
+    last, last_10 = (None if None in pair else format_mean_std(*pair, seeds=seeds) for pair in pairs)
     interval = _interval(*cell["iqm_interval"]) if cell.get("iqm_interval") else None
     lost = ", ".join(map(str, cell["diverged"])) or None
     return cell["cell"], cell["epochs"], len(cell["returns"]), last, last_10, cell.get("iqm"), interval, lost

@@ -19,9 +19,9 @@ def format_number(value: float) -> str:
     return f"{number:.1f}" if 10 <= abs(number) < 1e7 else f"{number:.3g}"
 
 
-def format_mean_std(mean: float, std: float | None, digits: int = 1) -> str:
-    """``"53.1 ± 2.0"`` with `digits` decimals; the mean alone where there is no spread."""
-    if std is None or math.isnan(std):
+def format_mean_std(mean: float, std: float | None, digits: int = 1, *, seeds: int | None = None) -> str:
+    """``"53.1 ± 2.0"`` with `digits` decimals; the mean alone where there is no spread, as of one of `seeds`."""
+    if std is None or math.isnan(std) or seeds == 1:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {std:.{digits}f}"
 

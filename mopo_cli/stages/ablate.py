@@ -164,14 +164,16 @@ def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[st
 def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
     """A cell's row of the table on the terminal and in Markdown; ``axes`` are the settings of the grid."""
     last = last_10 = middle = None
+    seeds = len([value for value in record["returns"].values() if value])
     if record.get("last"):
         # A single return has no bounds: NaN, and None in what is read from a file.
         bounds = [bound for bound in record["iqm_interval"] if bound is not None and isfinite(bound)]
         digits = decimals(max(map(abs, (*bounds, record["last"][0]))))
-        last, last_10 = (format_mean_std(mean, std, digits) for mean, std in (record["last"], record["last_10"]))
+        pairs = record["last"], record["last_10"]
+        last, last_10 = (format_mean_std(mean, std, digits, seeds=seeds) for mean, std in pairs)
         interval = " to ".join(f"{bound:.{digits}f}" for bound in bounds) or "no interval"
         middle = f"{record['iqm']:.{digits}f} ({interval})"
-    score = format_mean_std(*record["score"]) if record.get("score") else None
+    score = format_mean_std(*record["score"], seeds=seeds) if record.get("score") else None
     times = [seconds for seconds in record.get("wall_seconds", {}).values() if seconds is not None]
     results = (last, last_10, middle, score, sum(times) / len(times) if times else None, record.get("failed"))
     return (*_differing(record, axes), record["epochs"], len(record["returns"]), *results)

@@ -126,10 +126,10 @@ def summarise(per_seed: dict[str, NDArray[np.float64]], transitions: Transitions
 
 def show_evaluation(result: dict[str, Any], report: Report) -> None:
     """Print what `summarise` gives, of the ``policy`` in it, and of which ``source`` it is if not of play here."""
-    counts = {"seed": len(result["seeds"]), "episode": result["episodes"]}
+    seeds = len(result["seeds"])
+    counts = {"seed": seeds, "episode": result["episodes"]}
     played = " x ".join(f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items())
     low, high = result["return_iqm_95"]
-    std = result["return_std"] if len(result["seeds"]) > 1 else None
     largest = max(abs(result[key]) for key in ("dataset_return_mean", "dataset_return_max", "return_mean"))
     digits = decimals(largest) if 0 < largest < 1 else 1
     interval = "no interval" if isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
@@ -137,18 +137,18 @@ def show_evaluation(result: dict[str, Any], report: Report) -> None:
         ("behaviour in the data, mean episode", f"{result['dataset_return_mean']:.{digits}f}"),
         ("behaviour in the data, best episode", f"{result['dataset_return_max']:.{digits}f}"),
         *((f"policy, seed {seed}", f"{value:.{digits}f}") for seed, value in result["return_per_seed"].items()),
-        ("policy, mean over seeds", format_mean_std(result["return_mean"], std, digits)),
+        ("policy, mean over seeds", format_mean_std(result["return_mean"], result["return_std"], digits, seeds=seeds)),
         ("policy, IQM (95 % interval)", f"{result['return_iqm']:.{digits}f} ({interval})"),
     ]
     if "score_mean" in result:
         rows.append(("normalised score of the data", f"{result['dataset_score_mean']:.1f}"))
-        score_std = None if std is None else result["score_std"]
-        rows.append(("normalised score of the policy", format_mean_std(result["score_mean"], score_std)))
+        score = format_mean_std(result["score_mean"], result["score_std"], seeds=seeds)
+        rows.append(("normalised score of the policy", score))
     if (factor := result["published_factor"]) != 1:
         unit = f", x {factor:,.6g} (the published unit)"
         data = " to ".join(f"{factor * result[f'dataset_return_{which}']:.1f}" for which in ("mean", "max"))
         rows.append((f"behaviour in the data, mean to best{unit}", data))
-        policy = format_mean_std(factor * result["return_mean"], None if std is None else factor * std)
+        policy = format_mean_std(factor * result["return_mean"], factor * result["return_std"], seeds=seeds)
         rows.append((f"policy, mean over seeds{unit}", policy))
     where = f"as measured in {result['source']['file']}" if "source" in result else f"in {result['environment']}"
     report.table(f"{result['policy']} {where}, {played}", ("", "return"), rows)

@@ -35,6 +35,8 @@ def test_mean_and_spread() -> None:
     assert format_mean_std(0.12345, 0.5, digits=3) == "0.123 ± 0.500"
     assert format_mean_std(4.0, None) == "4.0"
     assert format_mean_std(4.0, float("nan")) == "4.0"
+    assert format_mean_std(4.0, 0.0, seeds=1) == "4.0"
+    assert format_mean_std(4.0, 0.0, seeds=2) == "4.0 ± 0.0"
 
 
 def test_a_markdown_table_exactly() -> None:

@@ -11,7 +11,7 @@ AXES = ("beta", "critic_lr")
 
 
 def record(**settings: Any) -> dict[str, Any]:
-    """A cell with two seeds, one of them never played; nothing of a grid but in `own`."""
+    """A cell with two seeds, one of them never played; no axes of a grid but in `settings`."""
     returns = {"0": {"last": 3.0, "last_10": 2.0}, "4": {}}
     base = {"method": "combo", "penalty": "none", "lam": None, "h": 5, "epochs": 7, "returns": returns}
     return {**base, "last": None, "last_10": None, **settings}
@@ -44,15 +44,18 @@ def test_a_row_tells_the_mean_wall_time_of_the_seeds_it_is_known_of() -> None:
 
 
 def test_a_row_tells_the_middle_with_its_interval() -> None:
-    played = record(last=[30.0, 1.0], last_10=[20.0, 0.5], iqm=22.2, iqm_interval=[15, 32.25])
+    both = {"returns": {"0": {"last": 31.0, "last_10": 20.5}, "4": {"last": 29.0, "last_10": 19.5}}}
+    played = record(**both, last=[30.0, 1.0], last_10=[20.0, 0.5], iqm=22.2, iqm_interval=[15, 32.25])
     assert row(played, ())[6:10] == ("30.0 ± 1.0", "20.0 ± 0.5", "22.2 (15.0 to 32.2)", None)
-    small = record(last=[-0.04, 0.011], last_10=[-0.03, 0.01], iqm=-0.0333, iqm_interval=[-0.05, -0.01])
+    small = record(**both, last=[-0.04, 0.011], last_10=[-0.03, 0.01], iqm=-0.0333, iqm_interval=[-0.05, -0.01])
     assert row(small, ())[6:9] == ("-0.0400 ± 0.0110", "-0.0300 ± 0.0100", "-0.0333 (-0.0500 to -0.0100)")
-    nothing = record(last=[0.0, 0.0], last_10=[0.0, 0.0], iqm=0.0, iqm_interval=[0.0, 0.0])
+    nothing = record(**both, last=[0.0, 0.0], last_10=[0.0, 0.0], iqm=0.0, iqm_interval=[0.0, 0.0])
     assert row(nothing, ())[6:9] == ("0.0 ± 0.0", "0.0 ± 0.0", "0.0 (0.0 to 0.0)")
-    large = record(last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=-345.6, iqm_interval=[-400.4, 80.2])
+    large = record(**both, last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=-345.6, iqm_interval=[-400.4, 80.2])
     assert row(large, ())[6:10] == ("1234 ± 100", "90 ± 10", "-346 (-400 to 80)", None)
-    scored = record(last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=345, iqm_interval=[0, 1], score=[45.67, 1.23])
+    scored = record(
+        **both, last=[1234.4, 99.6], last_10=[90.4, 10.2], iqm=345, iqm_interval=[0, 1], score=[45.67, 1.23]
+    )
     assert row(scored, ())[9] == "45.7 ± 1.2"
 
 
@@ -60,7 +63,7 @@ def test_a_row_tells_the_middle_with_its_interval() -> None:
 def test_a_single_return_has_no_interval_in_a_row(bound: float | None) -> None:
     """None is what a table has of it that was read from a file."""
     single = record(last=[0.0012, 0.0], last_10=[0.0012, 0.0], iqm=0.0012, iqm_interval=[bound, bound])
-    assert row(single, ())[8] == "0.00120 (no interval)"
+    assert row(single, ())[6:9] == ("0.00120", "0.00120", "0.00120 (no interval)"), "nor a spread"
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:

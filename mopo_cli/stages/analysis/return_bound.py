@@ -172,7 +172,8 @@ def _spread(result: dict[str, Any], where: str, kind: str) -> str | None:
     over_seeds = result["over_seeds"].get(where)
     if not over_seeds:
         return None
-    return f"{format_number(over_seeds[kind]['mean'])} ± {format_number(over_seeds[kind]['std'])}"
+    mean, std = (format_number(over_seeds[kind][name]) for name in ("mean", "std"))
+    return mean if len(result["seeds"]) == 1 else f"{mean} ± {std}"
 
 
 def _plus_minus(estimate: dict[str, float]) -> str:
