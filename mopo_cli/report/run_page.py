@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mopo_cli.data.statistics import Column
 
 _MOST_ROWS = 60  # of a table of dimensions
+_MOST_DRAWN = 24  # policies, so that a page stays below 3 MB
 
 
 def run_page(contents: Contents) -> tuple[str, list[str]]:
@@ -37,13 +38,17 @@ def _introduction(contents: Contents) -> list[str]:
 
 def _sections(contents: Contents) -> list[Section]:
     model = contents.documents.get("train-model")
+    drawn, more = _drawn(contents)
+    curves = {name: seeds for name, seeds in contents.curves.items() if name in drawn}
+    actions = {name: each for name, each in contents.actions.items() if name in drawn}
+    training = training_section(curves, _references(contents), _diverged(contents))
     return [
         Section("What was logged", _dataset(contents)),
         Section("What the model predicts well and badly", _model(model)),
         Section("Where the model is unsure, and where it errs", [*_unsure(model), *_diagnoses(contents)]),
-        Section("How training went", training_section(contents.curves, _references(contents), _diverged(contents))),
+        Section("How training went", [*more, *training]),
         Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
-        Section("What the policies do in the data's states", actions_section(contents.actions)),
+        Section("What the policies do in the data's states", actions_section(actions)),
         Section("Ablations", ablation_blocks(contents)),
         Section("How it was made", _records(contents)),
     ]
@@ -154,6 +159,15 @@ def _diagnoses(contents: Contents) -> list[str]:
 def _tenths(title: str, uncertainty: str, bins: Sequence[Mapping[str, float]]) -> str:
     points = [(b["uncertainty"], b["error"], b["error_p10"], b["error_p90"]) for b in bins]
     return band(title, points, uncertainty, "error", ("mean", "middle 80 %"))
+
+
+def _drawn(contents: Contents) -> tuple[set[str], list[str]]:
+    """The policies whose charts a page has room for, the last trained ones, and a note where there are more."""
+    when = {name: contents.records[f"train-policy/{name}"].finished for name in contents.curves}
+    drawn = sorted(when, key=lambda name: when[name])[-_MOST_DRAWN:]
+    if len(when) == len(drawn):
+        return set(drawn), []
+    return set(drawn), [note(f"Drawn are the {_MOST_DRAWN} policies that were trained last, of {len(when):,}.")]
 
 
 def _references(contents: Contents) -> dict[str, float]:

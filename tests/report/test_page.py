@@ -1,5 +1,6 @@
 """A page is one file: nothing from outside, a text for every picture, headings in order, and no file's text is HTML."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
     names = [NASTY + str(number) for number in range(policies)]
     return Contents(
         NASTY,
-        {key: record() for key in documents} | {"fetch-data": record(dataset_id=NASTY, env_id=None)},
+        {key: record() for key in (*documents, *(f"train-policy/{name}" for name in names))}
+        | {"fetch-data": record(dataset_id=NASTY, env_id=None)},
         None,
         documents,
         {name: {0: lines, 1: lines} for name in names},
@@ -172,8 +174,19 @@ def test_one_return_of_one_seed_has_neither_a_spread_nor_an_interval() -> None:
 
 
 def test_the_page_of_many_long_trainings_stays_small() -> None:
-    text, _ = run_page(everything(policies=20, epochs=1000))
-    assert len(text.encode()) < 3e6
+    for policies in (20, 200):
+        text, _ = run_page(everything(policies=policies, epochs=1000))
+        assert len(text.encode()) < 3e6
+    shown = checked(text).text
+    assert "Drawn are the 24 policies that were trained last, of 200." in shown
+
+
+def test_of_many_policies_the_last_trained_ones_are_drawn() -> None:
+    lines = [{"epoch": 1, "return": 2.0}]
+    records = {f"train-policy/p{n}": replace(record(), finished=f"2026-01-01T00:00:{59 - n:02}") for n in range(30)}
+    page = run_page(Contents("r", records, curves={f"p{n}": {0: lines} for n in range(30)}))[0]
+    training = page.rpartition("How training went")[2].rpartition("How it was made")[0]
+    assert [n for n in range(30) if f">p{n}</h3>" in training] == list(range(24)), "p29 is the oldest"
 
 
 def test_a_run_has_only_the_sections_of_what_is_there() -> None:
