@@ -122,6 +122,41 @@ def test_lengths_say_that_rows_are_episodes(tmp_path: Path) -> None:
         assert open_log([padded_by(tmp_path, marked_by)]).layout == "padded"
 
 
+@pytest.mark.parametrize("lengths", [[60, 52, 47, 40, 33, 21], [21, 52, 60, 47, 33, 40]])
+@pytest.mark.parametrize("first", ["time", "episodes"])
+@pytest.mark.parametrize("marked_by", ["mask", "lengths"])
+def test_padded_episodes_are_read_alike_whichever_axis_is_first(
+    tmp_path: Path, lengths: list[int], first: str, marked_by: str
+) -> None:
+    """Also if they are sorted by length, so that their mask ends along both axes."""
+    arrays = {name: values.copy() for name, values in played("Pendulum-v1", 6, 60, 1000).items()}
+    mask = np.arange(60)[:, None] < np.array(lengths)
+    arrays = {name: arrays[name] for name in ("observations", "actions", "rewards")}
+    expected = [arrays["observations"][: steps - 1, i].copy() for i, steps in enumerate(lengths)]
+    for values in arrays.values():
+        values[~mask] = 0
+    arrays |= {"mask": mask}
+    if first == "episodes":
+        arrays = {name: values.swapaxes(0, 1) for name, values in arrays.items()}
+    if marked_by == "lengths":
+        arrays = {name: values for name, values in arrays.items() if name != "mask"} | {"lengths": np.array(lengths)}
+    path = write(tmp_path / "rollouts.npz", arrays)
+    assert open_log([path]).layout == {"time": "vector", "episodes": "padded"}[first]
+    transitions, source = load(path)
+    assert ("the first axis being time" in source) == (first == "time")
+    np.testing.assert_array_equal(transitions.observations, np.concatenate(expected))
+
+
+@pytest.mark.parametrize("first", ["time", "episodes"])
+def test_lengths_of_as_many_episodes_as_steps_leave_it_to_the_observations(tmp_path: Path, first: str) -> None:
+    arrays = played("Pendulum-v1", 12, 12, 1000)
+    arrays = {name: arrays[name] for name in ("observations", "actions", "rewards", "next_observations")}
+    if first == "episodes":
+        arrays = {name: values.swapaxes(0, 1) for name, values in arrays.items()}
+    path = write(tmp_path / "square.npz", arrays | {"lengths": np.full(12, 12)})
+    assert open_log([path]).layout == {"time": "vector", "episodes": "padded"}[first]
+
+
 def test_the_user_has_the_last_word(tmp_path: Path) -> None:
     path = write(tmp_path / "vector.npz", played("Pendulum-v1", 4, 60, 20))
     assert open_log([path], "padded").layout == "padded"

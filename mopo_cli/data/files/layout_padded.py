@@ -25,7 +25,11 @@ def _open_padded(path: Path) -> Log | None:
     usual = conventional(list(shapes))
     if not usual.keys() >= {"observations", "actions"} or len(shape := shapes[usual["actions"][0]]) != 3:
         return None
-    count, longest = shape[:2]
+    return padded_log(arrays, shapes, *shape[:2])
+
+
+def padded_log(arrays: Reader, shapes: dict[str, Shape], count: int, longest: int) -> Log:
+    """The log in arrays `[count, longest, ...]`, of `count` episodes or environments. InputError as `steps_of`."""
     lengths, how = steps_of(arrays, shapes, count, longest)
     rooms = ((count,), (count, longest), (count, longest + 1))
     rows = {name: shape[1:] for name, shape in shapes.items() if shape[:2] in rooms}
@@ -42,10 +46,19 @@ def _open_padded(path: Path) -> Log | None:
     return log_of(arrays, episodes, f"{count} episodes padded to {longest} steps, {how}")
 
 
-def says_lengths(shapes: dict[str, Shape], count: int, longest: int) -> bool:
-    """Whether an array gives the lengths of padded episodes."""
-    lengths = any(shapes.get(name) in ((count,), (count, 1)) for name in _LENGTHS)
-    return lengths or any(shapes.get(name) in ((count, longest), (count, longest, 1)) for name in _MASKS)
+def lengths_name(shapes: dict[str, Shape], count: int) -> str | None:
+    """The array that gives the lengths of so many padded episodes."""
+    return next((name for name in _LENGTHS if shapes.get(name) in ((count,), (count, 1))), None)
+
+
+def mask_name(shapes: dict[str, Shape], count: int, longest: int) -> str | None:
+    """The array that marks the steps in arrays `[count, longest, ...]`."""
+    return next((name for name in _MASKS if shapes.get(name) in ((count, longest), (count, longest, 1))), None)
+
+
+def is_mask(mask: NDArray[np.bool_]) -> bool:
+    """Whether a mask `[episodes, steps]` marks the first steps of every episode and none after them."""
+    return bool(mask[:, 0].all() and (mask[:, :-1] >= mask[:, 1:]).all())
 
 
 def steps_of(arrays: Reader, shapes: dict[str, Shape], count: int, longest: int) -> tuple[NDArray[np.int64], str]:
@@ -61,21 +74,16 @@ def _lengths(
     arrays: Reader, shapes: dict[str, Shape], count: int, longest: int
 ) -> tuple[NDArray[np.int64] | None, str]:
     """The steps of every episode `[count]`, and what says so; None if no array does. InputError for what is none."""
-    for name in _LENGTHS:
-        if shapes.get(name) in ((count,), (count, 1)):
-            lengths = arrays.read([name])[name].reshape(count).astype(np.int64)
-            if not ((lengths >= 1) & (lengths <= longest)).all():
-                raise InputError(f"{arrays.path.name}: {name} must hold numbers from 1 to {longest}.")
-            return lengths, f"their lengths in {name}"
-    for name in _MASKS:
-        if shapes.get(name) in ((count, longest), (count, longest, 1)):
-            mask = arrays.read([name])[name].reshape(count, longest) != 0
-            if not (mask[:, 0].all() and (mask[:, :-1] >= mask[:, 1:]).all()):
-                raise InputError(
-                    f"{arrays.path.name}: {name} must be 1 for the steps of an episode and 0 after them.",
-                    hint="--layout vector, if the first axis is time",
-                )
-            return mask.sum(axis=1), f"their steps marked in {name}"
+    if name := lengths_name(shapes, count):
+        lengths = arrays.read([name])[name].reshape(count).astype(np.int64)
+        if not ((lengths >= 1) & (lengths <= longest)).all():
+            raise InputError(f"{arrays.path.name}: {name} must hold numbers from 1 to {longest}.")
+        return lengths, f"their lengths in {name}"
+    if name := mask_name(shapes, count, longest):
+        mask = arrays.read([name])[name].reshape(count, longest) != 0
+        if not is_mask(mask):
+            raise InputError(f"{arrays.path.name}: {name} must be 1 for the steps of an episode and 0 after them.")
+        return mask.sum(axis=1), f"their steps marked in {name}"
     return None, ""
 
 
