@@ -21,6 +21,8 @@ ENVIRONMENT = "(environment)"
 _INDEPENDENT = 0.75
 _RATHER = 1.0
 _GOES_ON = 0.5
+# More rows than these tell no more.
+_ENOUGH = 300
 # Of so few neighbours, those that climb steadily look like independent draws.
 _FEW = 4
 
@@ -190,6 +192,7 @@ def _roughness(values: NDArray[np.float64], axis: int) -> float:
 
     In standard deviations along this axis; NaN where no column has one. Padding (NaN) does not count.
     """
+    values = values[:_ENOUGH, :_ENOUGH]
     with np.errstate(invalid="ignore"):  # what is not finite is refused once it is read
         differences = np.abs(np.diff(values, axis=axis))
     means = np.ma.masked_invalid(differences).mean(axis=(0, 1)).filled(0)
