@@ -18,7 +18,15 @@ from mopo_cli.engine.streams import stream
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.clone import log_density
 from mopo_cli.evaluation.fitted_q import Act, FqeState, Log, TargetPolicy, fqe_values, logged_returns
-from mopo_cli.evaluation.model_values import JudgeModel, ModelValues, Record, Tail, policy_values, replayed_values
+from mopo_cli.evaluation.model_values import (
+    JudgeModel,
+    ModelValues,
+    Record,
+    Tail,
+    noise,
+    replayed_values,
+    values_by_network,
+)
 from mopo_cli.evaluation.support import support_of
 from mopo_cli.evaluation.verdict import (
     MOST_MISSED,
@@ -171,11 +179,7 @@ def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str
     act, log = judge.policies[name], judge.log
     start = log.observation[log.first]
     values = _numpy(judge.replicates(name, start, act(start)))
-    some = start[_drawn(len(start), "starts")]
-    imagined = [
-        policy_values(judge.model, k, some, act, judge.tail(name, k), judge.horizon, _noise(judge, k))
-        for k in range(len(judge.model.ensemble))
-    ]
+    imagined = values_by_network(judge.model, some_starts(log), act, lambda k: judge.tail(name, k), judge.horizon)
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     weighted = _weighted(judge, name)
     return {
@@ -183,6 +187,12 @@ def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str
         "model": asdict(model.widened(misses["model"])) | _cut(imagined),
         "weighted": weighted | {"means_something": weighted["effective"] >= _ENOUGH},
     }
+
+
+def some_starts(log: Log) -> Tensor:
+    """At most `EPISODES` first observations of the log's episodes, from which policies act in the model."""
+    start = log.observation[log.first]
+    return start[_drawn(len(start), "starts")]
 
 
 def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
@@ -202,7 +212,7 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     imagined = []
     for k in range(len(ensemble)):
         record = _record(log, episodes[some], after[k % len(after)][some])
-        imagined.append(replayed_values(judge.model, k, record, judge.tail(name, k), _noise(judge, k)))
+        imagined.append(replayed_values(judge.model, k, record, judge.tail(name, k), noise(k, log.reward.device)))
     model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
     truth, actual = by_episodes(_numpy(returns[episodes])), by_episodes(_numpy(returns[episodes][some]))
     return {
@@ -252,11 +262,6 @@ def _estimate(each: Mapping[str, float]) -> Estimate:
 
 def _drawn(count: int, what: str) -> Tensor:
     return torch.randperm(count, generator=stream(0, f"judge/{what}"))[:EPISODES]
-
-
-def _noise(judge: Judge, network: int) -> torch.Generator:
-    """The same for all policies, so that they differ in what they do."""
-    return stream(0, "judge/model", network, judge.log.reward.device)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

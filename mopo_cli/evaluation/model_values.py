@@ -11,6 +11,7 @@ from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule,
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.dynamics.penalties import uncertainties
 from mopo_cli.engine.rows import RowLayout, Transition
+from mopo_cli.engine.streams import stream
 from mopo_cli.evaluation.fitted_q import Act
 
 UNCERTAINTY = "max-var"
@@ -71,6 +72,19 @@ def policy_values(
         ends = observation[rest]
         value[rest] += model.gamma ** length[rest].double() * tail(ends, act(ends))
     return ModelValues(value, cut / len(start), cut / max(steps, 1))
+
+
+def noise(network: int, device: torch.device) -> torch.Generator:
+    """The noise of episodes in one network: the same for all policies, so that they differ in what they do."""
+    return stream(0, "judge/model", network, device)
+
+
+def values_by_network(
+    model: JudgeModel, start: Tensor, act: Act, tail: Callable[[int], Tail], horizon: int
+) -> list[ModelValues]:
+    """`policy_values` in every network; `tail` gives what goes with the network of a number."""
+    networks = range(len(model.ensemble))
+    return [policy_values(model, k, start, act, tail(k), horizon, noise(k, start.device)) for k in networks]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan
 
-from scipy.stats import spearmanr
+import numpy as np
+from scipy.stats import rankdata, spearmanr
 
 LEAST = 3
 """Cells below which a rank correlation says nothing."""
@@ -26,6 +27,7 @@ class Evidence:
     outside: float = nan
     fqe: float = nan
     fqe_deviation: float = nan
+    model_fqe: float = nan
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,13 @@ class Ranking:
     """A way to rank: its criteria by name, of which the first orders the cells.
 
     ``metric`` is the one number of the training logs that it reads; None: it lets the policies act in the model.
+    ``joint`` are the criteria whose ranks `JOINT` is the mean of, where it is among ``criteria``; of all, more is
+    better, and where the ranks are equal, the mean of their values decides.
     """
 
     criteria: dict[str, Criterion]
     metric: str | None = None
+    joint: tuple[str, ...] = ()
 
 
 _OFFLINE = {
@@ -92,11 +97,22 @@ _COMBO = {
         lambda evidence: evidence.metrics.get("regulariser"),
     )
 }
+JOINT = "joint"
 _FQE = {
+    JOINT: Criterion(
+        "mean of the ranks by fqe-low and model-fqe, which err in different ways",
+        False,
+        lambda evidence: None,
+    ),
     "fqe-low": Criterion(
         "fqe less one standard deviation of its critics: what the log promises at least",
         True,
         lambda evidence: evidence.fqe - evidence.fqe_deviation,
+    ),
+    "model-fqe": Criterion(
+        "discounted return in single networks of the model; where these leave the data, fitted Q says the rest",
+        True,
+        lambda evidence: evidence.model_fqe,
     ),
     "fqe": Criterion(
         "discounted return by fitted Q evaluation, where the data's episodes start: what the log says of it",
@@ -104,7 +120,11 @@ _FQE = {
         lambda evidence: evidence.fqe,
     ),
 }
-RANKINGS = {"offline": Ranking(_OFFLINE), "ope": Ranking(_FQE | _OFFLINE), "combo": Ranking(_COMBO, "regulariser")}
+RANKINGS = {
+    "offline": Ranking(_OFFLINE),
+    "ope": Ranking(_FQE | _OFFLINE, joint=("fqe-low", "model-fqe")),
+    "combo": Ranking(_COMBO, "regulariser"),
+}
 """The ways to rank, by name.
 
 ``ope`` trains critics of every policy on the log; ``combo`` is the selection rule of COMBO, §3: the lowest regulariser
@@ -112,15 +132,33 @@ of the last epoch.
 """
 
 
-def best_first(criterion: Criterion, values: Sequence[float | None]) -> list[int]:
-    """Places of ``values`` from the best to the worst; those without a value come last, equals keep their order."""
+Column = Sequence[float | None]
+"""A number of each policy or cell, None for those that have none."""
+
+
+def best_first(criterion: Criterion, values: Column, ties: Column | None = None) -> list[int]:
+    """Places of ``values`` from the best to the worst; those without a value come last.
+
+    Equals are in the order of ``ties``, the highest first, or else keep their own.
+    """
     merit = [-inf if value is None else criterion.oriented(value) for value in values]
-    return sorted(range(len(values)), key=lambda place: -merit[place])
+    second = [-inf if tie is None else tie for tie in ties or [0.0] * len(values)]
+    return sorted(range(len(values)), key=lambda place: (-merit[place], -second[place]))
 
 
-def rank_correlation(
-    criterion: Criterion, values: Sequence[float | None], truth: Sequence[float | None]
-) -> float | None:
+def mean_ranks(columns: Sequence[Column]) -> list[float | None]:
+    """The mean of the ranks, from 1 on, in several columns in which more is better; None where one has no value."""
+    rows = list(zip(*columns, strict=True))
+    complete = [place for place, row in enumerate(rows) if None not in row]
+    means: list[float | None] = [None] * len(rows)
+    if complete:
+        values = np.array([rows[place] for place in complete], np.float64)
+        for place, mean in zip(complete, rankdata(-values, axis=0).mean(axis=1), strict=True):
+            means[place] = float(mean)
+    return means
+
+
+def rank_correlation(criterion: Criterion, values: Column, truth: Column) -> float | None:
     """Spearman's rank correlation with the true returns: 1 where the criterion orders the cells exactly as they do.
 
     Over the cells that have both; None where these are fewer than three, or all equal in one of the two.
@@ -131,11 +169,11 @@ def rank_correlation(
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
-def regret(criterion: Criterion, values: Sequence[float | None], truth: Sequence[float | None]) -> float | None:
+def regret(criterion: Criterion, values: Column, truth: Column, ties: Column | None = None) -> float | None:
     """The best true return minus that of the cell the criterion puts first, among the cells that have one.
 
     None where no cell has a true return, or the criterion has no value for any that does.
     """
     true = {place: value for place, value in enumerate(truth) if value is not None}
-    chosen = [place for place in best_first(criterion, values) if place in true and values[place] is not None]
+    chosen = [place for place in best_first(criterion, values, ties) if place in true and values[place] is not None]
     return max(true.values()) - true[chosen[0]] if chosen else None

@@ -22,8 +22,8 @@ from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, FqeState, Log, start_fqe
 from mopo_cli.report.console import Report
 from mopo_cli.report.judgement import show_judgement
+from mopo_cli.stages.analysis import evidence
 from mopo_cli.stages.analysis import judge as module
-from mopo_cli.stages.analysis import rank
 from mopo_cli.stages.common import saving
 
 TINY = """\
@@ -186,7 +186,7 @@ def test_judging_that_is_stopped_and_killed_ends_with_the_same_bytes(
 
 
 def test_without_an_environment_ablate_ranks(trained: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank, "FQE", FqeSettings(critics=2, hidden=16, batch_size=16, first_steps=10, steps=20))
+    monkeypatch.setattr(evidence, "FQE", FqeSettings(critics=2, hidden=16, batch_size=16, first_steps=10, steps=20))
     ablate = "ablate --run run --config tiny.yaml --threads 1 --lam 1 --h 2 --seeds 1 --json"
     logs: list[Log] = []
 
@@ -194,13 +194,14 @@ def test_without_an_environment_ablate_ranks(trained: Path, mopo: Any, monkeypat
         logs.append(log)
         return start_fqe(log, *rest)
 
-    monkeypatch.setattr(rank, "start_fqe", noted)
+    monkeypatch.setattr(evidence, "start_fqe", noted)
     ranking = json.loads(mopo(ablate).out)["ranking"]
     data, _ = read_dataset(next((trained.parent / "cache").rglob("dataset.h5")))
     kept = data.rewards[judge_rows(data, 0.2)]
     assert np.array_equal(logs[0].reward.numpy(), kept), "critics of the judge's episodes alone"
-    values = [cell["values"]["fqe-low"] for cell in ranking["cells"]]
-    assert values == sorted(values, reverse=True) and ranking["criteria"]["fqe"]["spearman"] is None
+    values = [[cell["values"][name] for name in ("joint", "fqe-low", "model-fqe")] for cell in ranking["cells"]]
+    assert [row[0] for row in values] in ([1, 2], [1.5, 1.5]) and sum(values[0][1:]) >= sum(values[1][1:])
+    assert ranking["criteria"]["fqe"]["spearman"] is None
     assert {cell["cell"] for cell in ranking["cells"]} == {"mopo_max-var_lam1_h2", "mopo_none_h2"}
     assert "ranking" not in json.loads(mopo(f"{ablate} --method bc").out), "there is no model to act in"
     assert json.loads(mopo(f"{ablate} --rank offline").out)["ranking"]["rank"] == "offline"

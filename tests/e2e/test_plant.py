@@ -15,7 +15,7 @@ from mopo_cli import load_policy
 from mopo_cli.data.transition_files import read_dataset, read_rollouts
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings
-from mopo_cli.stages.analysis import judge, rank
+from mopo_cli.stages.analysis import evidence, judge
 
 MAP = "obs=temp+pressure,action=valve_*,reward=yield,episode=batch,terminal=failed"
 LIMIT = 75.0
@@ -86,7 +86,7 @@ def test_from_a_csv_file_to_a_policy_its_verdict_and_its_use(
 def test_a_grid_without_an_environment_is_trained_and_ranked_all_the_same(
     plant: int, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank, "FQE", FqeSettings(critics=2, hidden=8, batch_size=16, first_steps=10, steps=10))
+    monkeypatch.setattr(evidence, "FQE", FqeSettings(critics=2, hidden=8, batch_size=16, first_steps=10, steps=10))
     assert mopo(f"fetch-data --dataset plant.csv --columns {MAP}").code == 0
     small = "--config tiny.yaml --threads 1 --json"
     for stage in ("train-model", "select-elites"):

@@ -11,13 +11,22 @@ import numpy as np
 import pytest
 import torch
 from probes.runs import run_in
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import episode_lengths, normalise_actions
 from mopo_cli.engine.streams import stream
-from mopo_cli.evaluation.fitted_q import FqeSettings, Log, TargetPolicy, advance_fqe, start_fqe, start_values
-from mopo_cli.stages.analysis import rank
+from mopo_cli.evaluation.fitted_q import (
+    FqeSettings,
+    Log,
+    TargetPolicy,
+    advance_fqe,
+    fqe_values,
+    start_fqe,
+    start_values,
+)
+from mopo_cli.evaluation.judgement import some_starts
+from mopo_cli.stages.analysis import evidence
 from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.store.checkpoint import load_tensors
 
@@ -189,13 +198,15 @@ def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(
     here: Path, mopo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = FqeSettings(critics=2, hidden=8, batch_size=16, first_steps=20, steps=30)
-    monkeypatch.setattr(rank, "FQE", tiny)
+    monkeypatch.setattr(evidence, "FQE", tiny)
     outcome = mopo(f"{ABLATE} --rank ope --json")
     assert outcome.code == 0, outcome.err
     result = json.loads((table(here) / "ranking-ope.json").read_text())
-    assert set(result["criteria"]) == {"fqe", "fqe-low", *CRITERIA}
-    values = [cell["values"]["fqe-low"] for cell in result["cells"]]
-    assert values == sorted(values, reverse=True) and len({*values}) == 5
+    assert set(result["criteria"]) == {"joint", "fqe", "fqe-low", "model-fqe", *CRITERIA} and result["by"] == "joint"
+    values = {name: [cell["values"][name] for cell in result["cells"]] for name in ("joint", "fqe-low", "model-fqe")}
+    assert len({*values["fqe-low"]}) == 5 and values["joint"] == sorted(values["joint"])
+    ranks = rankdata([values["fqe-low"], values["model-fqe"]], axis=1).mean(axis=0)
+    assert values["joint"] == list(6 - ranks)
     data, info = read_dataset(next(Path("cache/datasets").rglob("dataset.h5")))
     log = Log(
         torch.from_numpy(data.observations),
@@ -214,6 +225,18 @@ def test_by_the_log_a_cell_is_worth_what_critics_of_it_alone_say(
     of_critics = start_values(fqe, actor.greedy, 0).numpy()
     assert cell["per_seed"]["1"]["fqe"] == pytest.approx(of_critics.mean())
     assert cell["per_seed"]["1"]["fqe-low"] == pytest.approx(of_critics.mean() - of_critics.std(ddof=1))
+    # The networks' rewards differ from the critics' words, and what is cut at once is worth what these say.
+    of_model = cell["per_seed"]["1"]["model-fqe"]
+    assert of_model != pytest.approx(of_critics.mean()) and np.isfinite(of_model)
+    monkeypatch.setattr(evidence, "data_quantile", lambda *_: -1.0)
+    assert mopo(f"{ABLATE} --rank ope --force").code == 0
+    again = json.loads((table(here) / "ranking-ope.json").read_text())
+    cell = next(cell for cell in again["cells"] if cell["cell"] == "bc")
+    some = some_starts(log)
+    expected = fqe_values(fqe, 0, some, actor.greedy(some))
+    networks = load_tensors(here / "model/ensemble.safetensors", "cpu")[1]["networks"]
+    by_network = [float(expected[k % 2].mean()) for k in range(networks)]
+    assert cell["per_seed"]["1"]["model-fqe"] == pytest.approx(np.mean(by_network))
 
 
 @pytest.mark.parametrize("value", ["online", "combo,offline", ""])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mopo_cli.evaluation.ranking import RANKINGS, Criterion, Evidence, best_first, rank_correlation, regret
+from mopo_cli.evaluation.ranking import RANKINGS, Criterion, Evidence, best_first, mean_ranks, rank_correlation, regret
 
 HIGH = Criterion("high", True, lambda evidence: evidence.model_return)
 LOW = Criterion("low", False, lambda evidence: evidence.model_return)
@@ -89,6 +89,23 @@ def test_offline_judges_by_the_penalised_return_first_and_each_criterion_reads_i
     }
     assert criteria["q"].value(Evidence({"actor_loss": 5.0})) is None
     assert all("\n" not in c.meaning and len(c.meaning) < 110 for c in criteria.values())
+
+
+def test_the_mean_of_the_ranks_in_two_columns() -> None:
+    first, second = [9.0, 5.0, 4.0, 1.0], [30.0, 10.0, 40.0, 20.0]  # ranks 1 2 3 4 and 2 4 1 3
+    assert mean_ranks([first, second]) == [1.5, 3, 2, 3.5]
+    assert mean_ranks([first, first]) == [1, 2, 3, 4]
+    assert mean_ranks([[5.0, 5.0], [1.0, 2.0]]) == [1.75, 1.25]
+    assert mean_ranks([[None, 1.0, 2.0], [3.0, 2.0, None]]) == [None, 1, None]
+    assert mean_ranks([[None], [1.0]]) == [None]
+
+
+def test_equals_are_in_the_order_of_a_second_column() -> None:
+    equal, truth = [1.0, 2.0, 1.0, None], [3.0, 2.0, 5.0, None]
+    assert best_first(LOW, equal) == [0, 2, 1, 3]
+    assert best_first(LOW, equal, [7.0, 9.0, 8.0, 99.0]) == [2, 0, 1, 3]
+    assert best_first(LOW, equal, [None, 9.0, 8.0, 99.0]) == [2, 0, 1, 3]
+    assert (regret(LOW, equal, truth), regret(LOW, equal, truth, [7.0, 9.0, 8.0, None])) == (2.0, 0.0)
 
 
 def test_combo_goes_by_the_lowest_regulariser_of_the_log_and_by_nothing_else() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from mopo_cli.config.schema import Ablate
-from mopo_cli.stages.analysis.rank import Entry, Scores, common_lam, judge
+from mopo_cli.stages.analysis.evidence import common_lam
+from mopo_cli.stages.analysis.rank import Entry, Scores, judge
 
 
 def entry(name: str, last: float | None, diverged: tuple[int, ...] = (), here: bool = True) -> Entry:

@@ -1,39 +1,25 @@
 """ablate --rank: order the cells of a finished ablation without the simulator, and see how well that goes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mopo_cli.config.schema import Ablate, Imagination
-from mopo_cli.data.held_out import judge_rows
-from mopo_cli.dynamics.penalties import penalty_weights
-from mopo_cli.engine.streams import stream
-from mopo_cli.evaluation.fitted_q import FqeSettings, TargetPolicy, advance_fqe, start_fqe, start_values
-from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, rank_correlation, regret
-from mopo_cli.evaluation.support import support_of
+from mopo_cli.config.schema import Ablate
+from mopo_cli.evaluation.ranking import JOINT, RANKINGS, Evidence, best_first, mean_ranks, rank_correlation, regret
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
-from mopo_cli.stages.analysis.model_returns import STARTS, draw_starts, greedy_returns, longest_episode
+from mopo_cli.stages.analysis.evidence import PENALTY, Gather, by_model, by_model_and_log, recorded_settings
+from mopo_cli.stages.analysis.model_returns import longest_episode
 from mopo_cli.stages.common.device import open_device
-from mopo_cli.stages.common.held_out import kept, log_of
-from mopo_cli.stages.common.inputs import Data, dataset_path, open_data
-from mopo_cli.stages.common.open_world import OpenWorld, for_published, open_world
+from mopo_cli.stages.common.inputs import dataset_path
+from mopo_cli.stages.common.open_world import for_published, open_world
 from mopo_cli.stages.common.options import Options
-from mopo_cli.stages.common.policies import open_policy
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import plain, write_json
 from mopo_cli.store.documents import EPOCH, TableDocument, read_document, read_lines
 from mopo_cli.store.lineage import read_lineage
 from mopo_cli.store.run import RunFolder
-
-PENALTY = "max-var"
-FQE = FqeSettings()
-_BLOCK = 50  # gradient steps of critics between two looks at the signals
-_SEED = 0  # of the start states and of the rows that actions are compared in
-_ROWS = 10_000  # rows of the data in which actions are compared
 
 
 @dataclass(frozen=True)
@@ -80,9 +66,7 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
     acts = RANKINGS[ranking].metric is None
     world = {"dataset": dataset_path(run), "model": run.model, "elites": run.elites} if acts else {}
     inputs = world | {"table": table} | {role: path for entry in entries for role, path in entry.files().items()}
-    recorded = {"rank": ranking} | (model_settings(settings) if acts else {})
-    if ranking == "ope":
-        recorded["fqe"] = asdict(FQE)
+    recorded = {"rank": ranking} | (recorded_settings(settings, by_log=ranking == "ope") if acts else {})
     with stage_envelope(run, f"ablate/{name}/rank{suffix}", recorded, inputs, options, report) as stage:
         if stage.up_to_date:
             return stage.result()
@@ -90,10 +74,11 @@ def run_rank(run: RunFolder, settings: Ablate, ranking: str, options: Options, r
         if acts:
             with open_world(stage, for_published(settings), world, open_device(options), [PENALTY]) as opened:
                 about["horizon"] = longest_episode(opened.data)
-                gather = model_judge(opened, settings, about["horizon"])
-                if ranking == "ope":
-                    judged = _judged(opened, world["dataset"])
-                    gather = _with_fitted_q(stage, judged, entries, settings.gamma, gather)
+                folders = [entry.folder / f"seed-{seed}" for entry in entries for seed in entry.record["returns"]]
+                if ranking == "ope" and folders:  # there are none if all seeds of all cells diverged
+                    gather = by_model_and_log(stage, opened, settings, folders)
+                else:
+                    gather = by_model(opened, settings)
                 scores = _score_all(stage, ranking, entries, gather)
         else:
             scores = _score_all(
@@ -126,7 +111,7 @@ Scores = dict[str, dict[str, float | None]]
 """By seed, the value of each criterion."""
 
 
-def _score_all(stage: Stage, ranking: str, entries: list[Entry], gather: "Gather") -> dict[str, Scores]:
+def _score_all(stage: Stage, ranking: str, entries: list[Entry], gather: Gather) -> dict[str, Scores]:
     """By cell, its scores; ``gather`` reads the evidence on one seed's policy from its folder."""
     scores: dict[str, Scores] = {}
     with stage.progress("rank", sum(len(entry.record["returns"]) for entry in entries)) as count:
@@ -148,19 +133,22 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
     """
     criteria, truth = RANKINGS[ranking].criteria, [entry.true_return for entry in entries]
     means = {name: [_mean([s[name] for s in scores[entry.name].values()]) for entry in entries] for name in criteria}
+    ties: dict[str, list[float | None]] = {}
+    if joint := [means[name] for name in RANKINGS[ranking].joint]:
+        means[JOINT], ties[JOINT] = mean_ranks(joint), [_mean(list(values)) for values in zip(*joint, strict=True)]
     worth = {}
     for name, criterion in criteria.items():
         values = means[name]
-        chosen = best_first(criterion, values)[0]
+        chosen = best_first(criterion, values, ties.get(name))[0]
         worth[name] = {
             "meaning": criterion.meaning,
             "best": "highest" if criterion.highest else "lowest",
             "chooses": entries[chosen].name if values[chosen] is not None else None,
             "spearman": rank_correlation(criterion, values, truth),
-            "regret": regret(criterion, values, truth),
+            "regret": regret(criterion, values, truth, ties.get(name)),
         }
     first = next(iter(criteria))
-    order = best_first(criteria[first], means[first])
+    order = best_first(criteria[first], means[first], ties.get(first))
     cells = [
         {
             "cell": entries[place].name,
@@ -186,77 +174,3 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
 def _mean(values: list[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None
-
-
-def common_lam(settings: Ablate) -> float:
-    """The lambda that all cells are compared with: the ablation's if it has only one, else 1."""
-    return settings.lam[0] if len(settings.lam) == 1 else 1.0
-
-
-def model_settings(settings: Ablate) -> dict[str, Any]:
-    """The settings that all cells are compared with: penalty and lambda, number of starts, how the model imagines."""
-    shared = {field: getattr(settings, field) for field in (*Imagination.model_fields, "gamma")}
-    return shared | {"penalty": PENALTY, "lam": common_lam(settings), "starts": STARTS, "seed": _SEED}
-
-
-Gather = Callable[[Path, int], Evidence]
-"""Gives the evidence on the policy of a seed whose files lie in a folder."""
-
-
-def _judged(opened: OpenWorld, dataset: Path) -> Data:
-    """The episodes that neither model nor policies have seen, where some were kept for this; else all."""
-    if not opened.judge_share:
-        return opened.data
-    data = open_data(dataset, opened.data.reward.device)
-    return kept(data, judge_rows(data.transitions, opened.judge_share))
-
-
-def _with_fitted_q(stage: Stage, data: Data, entries: list[Entry], gamma: float, gather: Gather) -> Gather:
-    """As ``gather``, with what critics of the policies say, trained for all of them at once."""
-    log, device = log_of(data), data.reward.device
-    folders = [entry.folder / f"seed-{seed}" for entry in entries for seed in entry.record["returns"]]
-    if not folders:  # all seeds of all cells diverged
-        return gather
-    acts = [open_policy(folder / "policy.safetensors", device)[0].greedy for folder in folders]
-    everywhere = torch.ones_like(log.terminal, dtype=torch.bool)
-    names = ["/".join(folder.parts[-2:]) for folder in folders]
-    asked = [TargetPolicy(name, act(log.next_observation), everywhere) for name, act in zip(names, acts, strict=True)]
-    fqe = start_fqe(log, asked, FQE, gamma)
-    with stage.progress("critics", FQE.all_steps) as count:
-        while not fqe.done:
-            before = fqe.step
-            advance_fqe(fqe, _BLOCK)
-            count(fqe.step - before)
-    values = {folder: start_values(fqe, act, p) for p, (folder, act) in enumerate(zip(folders, acts, strict=True))}
-
-    def with_fqe(folder: Path, seed: int) -> Evidence:
-        of_critics = values[folder]
-        return replace(gather(folder, seed), fqe=float(of_critics.mean()), fqe_deviation=float(of_critics.std()))
-
-    return with_fqe
-
-
-def model_judge(opened: OpenWorld, settings: Ablate, horizon: int) -> Gather:
-    """Gives the evidence on the policy of a seed whose files lie in a folder.
-
-    All policies act in an open world from the same start states, for at most ``horizon`` steps.
-    """
-    data, names = opened.data, opened.world.how.uncertainties
-    start, weights = draw_starts(data, _SEED), penalty_weights(PENALTY, common_lam(settings), names)
-    support = support_of(log_of(data))
-    drawn = torch.randint(len(data.observation), (_ROWS,), generator=stream(_SEED, "rank/rows")).to(start.device)
-
-    def evidence(folder: Path, seed: int) -> Evidence:
-        actor, _ = open_policy(folder / "policy.safetensors", start.device)
-        returns = greedy_returns(opened, actor, seed, start, horizon, settings.gamma)
-        distance = actor.greedy(data.observation[drawn]) - data.action[drawn]
-        return Evidence(
-            read_lines(folder / "metrics.jsonl", EPOCH)[-1],
-            float(returns.discounted.penalised(weights).mean()),
-            float(returns.discounted.reward.mean()),
-            float(returns.total.uncertainty[:, names.index(PENALTY)].sum()) / max(int(returns.length.sum()), 1),
-            float(distance.double().square().mean()),
-            support.outside(actor.greedy),
-        )
-
-    return evidence
