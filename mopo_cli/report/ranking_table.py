@@ -9,10 +9,12 @@ from mopo_cli.report.tables import markdown_table, write_csv
 from mopo_cli.store.atomic import write_text
 from mopo_cli.store.documents import as_flag
 
+_MOST_COLUMNS = 6  # criteria that a terminal has room for
+
 
 def show_ranking(result: dict[str, Any], report: Report) -> None:
     """Print the cells in their order, what each criterion is worth, how they were judged, and what is chosen."""
-    cells, criteria = _tables(result)
+    cells, criteria = _tables(result, _MOST_COLUMNS)
     report.table(f"{result['table']}: cells by {_criteria(result)[0]}, the best first", *cells)
     report.table(f"What each criterion {'is worth' if result['compared'] else 'chooses'}", *criteria)
     for note in _notes(result):
@@ -40,14 +42,17 @@ def write_ranking(markdown: Path, csv: Path, result: dict[str, Any], returns: di
     write_text(markdown, "\n".join([f"# {result['dataset']}: {result['table']}\n", *tables, notes]))
 
 
-def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-    """The cells in their order, and what each criterion is worth; no empty columns where no true return is known."""
+def _tables(result: dict[str, Any], most: int | None = None) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    """The cells in their order, and what each criterion is worth; no empty columns where no true return is known.
+
+    The cells' table has at most so many criteria.
+    """
     names = _criteria(result)
     cells = [
         (
             each["rank"],
             f"{each['cell']}{_mark(result, each)}",
-            *(each["values"][name] for name in names),
+            *(each["values"][name] for name in names[:most]),
             each["return"],
         )
         for each in result["cells"]
@@ -59,11 +64,11 @@ def _tables(result: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[An
     ]
     if not result["compared"]:
         return [
-            (("rank", "cell", *names), [row[:-1] for row in cells]),
+            (("rank", "cell", *names[:most]), [row[:-1] for row in cells]),
             (("criterion", "best is", "chooses", "what it is"), [(row[0], row[1], row[3], row[5]) for row in criteria]),
         ]
     return [
-        (("rank", "cell", *names, "true return"), cells),
+        (("rank", "cell", *names[:most], "true return"), cells),
         (("criterion", "best is", "Spearman", "chooses", "regret", "what it is"), criteria),
     ]
 
