@@ -1,0 +1,107 @@
+"""Which axis of arrays `[first, second, width]` is time: that of environments' steps, or that of padded episodes'."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mopo_cli.data.files.stack import Stack, is_mask
+from mopo_cli.errors import InputError
+
+# The mean difference of neighbours, in standard deviations: 1.13 where they are independent draws.
+_INDEPENDENT = 0.75
+_RATHER = 1.0
+_GOES_ON = 0.5
+# More rows than these tell no more.
+_ENOUGH = 300
+# Of so few neighbours, those that climb steadily look like independent draws.
+_FEW = 4
+
+
+def is_time_first(stack: Stack) -> bool:
+    """Whether arrays `[first, second, ...]` have time along the first axis. InputError where neither axis is clear.
+
+    The first thing that is seen along one of them more than along the other tells; else it is how observations go on.
+    """
+    swapped = stack.time_first()
+    if not swapped.names("observations"):
+        return False
+    for seen in (_has_lengths, _has_last_states, _is_alone, _has_mask, _follow):
+        if (along_first := seen(swapped)) != (along_second := seen(stack)):
+            return along_first > along_second
+    return _by_smoothness(stack, swapped)
+
+
+def _has_lengths(stack: Stack) -> int:
+    return stack.lengths_name() is not None
+
+
+def _has_last_states(stack: Stack) -> int:
+    """Whether there is a row of observations more than there are actions."""
+    return any(stack.shapes[name][1] > stack.steps for name in stack.names("observations"))
+
+
+def _is_alone(stack: Stack) -> int:
+    """Whether there is a single environment, as in a buffer of Stable-Baselines3, `[size, 1, width]`."""
+    return stack.count == 1 and stack.steps > 1
+
+
+def _has_mask(stack: Stack) -> int:
+    """Whether a mask ends; of episodes sorted by length it ends along both axes."""
+    mask = stack.mask()
+    return mask is not None and is_mask(mask)
+
+
+def _follow(stack: Stack) -> int:
+    """How often the next row's observations are the next observations."""
+    observations, following = _values(stack, "observations"), _values(stack, "next_observations")
+    if following.shape != observations.shape:
+        return 0
+    return int((following[:, :-1] == observations[:, 1:]).all(axis=2).sum())
+
+
+def _by_smoothness(stack: Stack, swapped: Stack) -> bool:
+    """By the axis along which observations go on, as along that of environments or episodes they do not.
+
+    Where that is not clear, a flag that is set before one that is not, along the second axis, says that the first is
+    time. InputError where nothing does.
+    """
+    if not _roughness(_values(stack, "observations")) > _INDEPENDENT:
+        return False
+    flags = np.nan_to_num(stack.together(*stack.flag_names())) != 0
+    resets = bool((flags[:, :-1] & ~flags[:, 1:]).any())
+    roughness, is_short = _roughness(_values(swapped, "observations")), stack.steps <= _FEW
+    if roughness >= _RATHER:
+        unclear = resets
+    elif roughness >= _GOES_ON:
+        unclear = not (resets or is_short or flags.any())
+    else:
+        unclear = is_short and not flags[:, :-1].any()
+    if unclear:
+        first, second = stack.count, stack.steps
+        raise InputError(
+            f"{stack.file}: arrays {[first, second]} may be {first} steps of {second} environments side by side, or "
+            f"{first} episodes of {second} steps.",
+            hint="--layout vector for environments, --layout padded for episodes",
+        )
+    return roughness < _GOES_ON or (roughness < _RATHER and resets)
+
+
+def _values(stack: Stack, column: str) -> NDArray[np.float64]:
+    """The arrays of a column `[count, steps, width]`; what is padding is NaN."""
+    values = stack.together(*stack.names(column))
+    if (mask := stack.mask()) is not None:
+        values[~mask] = np.nan
+    return values
+
+
+def _roughness(values: NDArray[np.float64]) -> float:
+    """The mean difference of neighbours along the steps `[count, steps, width]`, of the smoothest column.
+
+    In standard deviations along the steps; NaN where no column has one. Padding (NaN) does not count.
+    """
+    values = values[:_ENOUGH, :_ENOUGH]
+    with np.errstate(invalid="ignore"):  # what is not finite is refused once it is read
+        differences = np.abs(np.diff(values, axis=1))
+    means = np.ma.masked_invalid(differences).mean(axis=(0, 1)).filled(0)
+    deviations = np.ma.masked_invalid(values).std(axis=1, ddof=1).mean(axis=0)
+    moving = means > 0  # a deviation of equal numbers may be a rounding error
+    return float((means[moving] / deviations[moving]).min()) if moving.any() else np.nan
