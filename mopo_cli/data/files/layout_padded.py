@@ -18,7 +18,7 @@ def _open_padded(path: Path) -> Log | None:
 
 def padded_log(stack: Stack) -> Log:
     """The log of arrays `[count, longest, ...]`, of `count` episodes or environments. InputError as `Stack.lengths`."""
-    lengths, how = stack.lengths()
+    lengths, how = stack.lengths
     count, longest = stack.count, stack.steps
     inside = stack.inside()
     rows = {name: shape[1:] for name, shape in stack.shapes.items() if name in inside or shape == (count,)}

@@ -4,37 +4,33 @@ from dataclasses import replace
 from pathlib import Path
 
 from mopo_cli.data.files.layout import Layout, Log
-from mopo_cli.data.files.layout_episodes import Episode, Place, log_of
+from mopo_cli.data.files.layout_episodes import EPISODE, Episode, Place, log_of
 from mopo_cli.data.files.layout_padded import padded_log
 from mopo_cli.data.files.stack import open_stack
 from mopo_cli.data.files.time_axis import is_time_first
-
-ENVIRONMENT = "(environment)"
-"""The column of the environments' numbers, which this layout makes."""
 
 
 def _open_vector(path: Path) -> Log | None:
     """A file whose actions are `[steps, environments, width]`: one environment's rows after the other's.
 
-    Where lengths or a mask are there, they are of padded episodes, or of environments if flags end several in one.
+    Where some end before others, or lengths or a mask are there, they are padded episodes, or environments if flags
+    end several in one.
     """
     if (as_stored := open_stack(path)) is None:
         return None
     stack = as_stored.time_first()
-    if stack.lengths_name() or stack.mask_name():
+    if stack.lengths_name() or stack.mask_name() or (stack.lengths[0] < stack.steps).any():
         log = padded_log(stack)
         return replace(log, note=f"{log.note}, the first axis being time")
-    lengths, how = stack.lengths()
     places = {name: shape[1:] for name, shape in stack.inside().items()}
     rows = [
-        Episode(int(count), stack.steps, {name: Place(name, shape, i) for name, shape in places.items()})
-        for i, count in enumerate(lengths)
+        Episode(stack.steps, stack.steps, {name: Place(name, shape, i) for name, shape in places.items()})
+        for i in range(stack.count)
     ]
     note = f"{stack.steps} steps of {stack.count} environment{'s' * (stack.count > 1)} side by side"
-    note += f", {how}" if (lengths < stack.steps).any() else ""
-    log = log_of(stack.arrays, rows, note, ENVIRONMENT)
+    log = log_of(stack.arrays, rows, note)
     # What is longer by a step has the last next states; but inside, the next row may be that after a reset.
-    return replace(log, episode=None, part=ENVIRONMENT, following={})
+    return replace(log, episode=None, part=EPISODE, following={})
 
 
 def _is_vector(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ class Stack:
             return None
         return np.asarray(self.arrays.read([name])[name].reshape(self.count, self.steps) != 0)
 
+    @cached_property
     def lengths(self) -> tuple[NDArray[np.int64], str]:
         """The steps `[count]` that come before the padding, and what says so.
 
