@@ -139,16 +139,16 @@ class Reader(Protocol):
     def read(self, names: Sequence[str], text: Sequence[str] = ()) -> Mapping[str, Any]: ...
 
 
-def log_of(arrays: Reader, episodes: list[Episode], note: str, label: str = EPISODE) -> Log:
+def log_of(arrays: Reader, episodes: list[Episode], note: str) -> Log:
     """The rows of all episodes, one after another, whose columns lie at their places in arrays.
 
-    The column `label` has their numbers.
+    The column `EPISODE` has their numbers.
     """
     names = list(episodes[0].places)
     longer = [name for name in names if all(episode.has_one_more(name) for episode in episodes)]
 
     def read(wanted: Wanted) -> Columns:
-        stored = {name: name.removesuffix(_NEXT) for name in wanted.names if name != label}
+        stored = {name: name.removesuffix(_NEXT) for name in wanted.names if name != EPISODE}
         places = {name: [episode.places[column] for episode in episodes] for name, column in stored.items()}
         text = set(wanted.text)
         is_text = {place.array: name in text for name, some in places.items() for place in some}
@@ -161,12 +161,12 @@ def log_of(arrays: Reader, episodes: list[Episode], note: str, label: str = EPIS
             ]
             _check_widths(arrays.path, some, parts)
             columns[name] = typed(arrays.path, name, np.concatenate(parts), wanted)
-        if label in wanted.labels:
-            columns[label] = np.repeat(np.arange(len(episodes)), [episode.steps for episode in episodes])
+        if EPISODE in wanted.labels:
+            columns[EPISODE] = np.repeat(np.arange(len(episodes)), [episode.steps for episode in episodes])
         return columns
 
     following = {name: name + _NEXT for name in longer}
-    return Log(names, read, episode=label, following=following, note=note)
+    return Log(names, read, episode=EPISODE, following=following, note=note)
 
 
 def _check_widths(path: Path, places: Sequence[Place], parts: Sequence[NDArray[Any]]) -> None:
