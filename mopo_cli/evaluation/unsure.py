@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -18,6 +19,8 @@ Values = NDArray[np.float64]
 _PARTS = 5
 _LEAST_ROWS = 10
 """Means over fewer rows say nothing."""
+_BLOCK = 1000
+"""Rows that are predicted at once."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,19 @@ def doubt(ensemble: Ensemble, examples: Examples, rows: Tensor) -> tuple[Values,
     Both are in standard deviations that the targets have over these rows. The uncertainty is `max-var` over all
     networks; the error is ||mean_i mu_i - target||_2.
     """
-    inputs, targets = examples.inputs[rows], examples.targets[rows]
+    scale = divisors(*column_scales(examples.targets[rows]))
+    blocks = [_doubt(ensemble, examples, some, scale) for some in rows.split(_BLOCK)]
+    uncertainty, error = (torch.cat(columns).cpu().numpy() for columns in zip(*blocks, strict=True))
+    return uncertainty, error
+
+
+def _doubt(ensemble: Ensemble, examples: Examples, rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    inputs = examples.inputs[rows]
     predicted = ensemble.predict(inputs[:, : examples.obs_dim], inputs[:, examples.obs_dim :])
     # The square of a target in tiny units, in its deviations, can be beyond float32.
     mean, std = (each.double() for each in predicted)
-    scale = divisors(*column_scales(targets))
-    unsure = uncertainties(mean, std, PenaltyForm(scale=scale))[:, 0]
-    error = ((mean.mean(dim=0) - targets) / scale).norm(dim=1)
-    return unsure.cpu().numpy(), error.cpu().numpy()
+    error = ((mean.mean(dim=0) - examples.targets[rows]) / scale).norm(dim=1)
+    return uncertainties(mean, std, PenaltyForm(scale=scale))[:, 0], error
 
 
 def where_unsure(names: Sequence[str], inputs: ArrayLike, uncertainty: ArrayLike, error: ArrayLike) -> Unsure:

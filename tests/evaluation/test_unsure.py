@@ -1,5 +1,7 @@
 """Where a model is unsure: the parts of each input by hand, uncertainty and error by the formulas of predictions."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,20 @@ def test_targets_in_tiny_units_overflow_nothing() -> None:
     data = examples(reward=1e-25)
     uncertainty, error = doubt(trained(data, "raw"), data, torch.arange(N))
     assert np.isfinite([uncertainty, error]).all() and uncertainty.min() > 1e20
+
+
+def test_many_rows_are_not_predicted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All predictions of a large --holdout-max would take more memory than the training did."""
+    data, sizes = examples(), []
+    ensemble = trained(data, "raw")
+    whole = doubt(ensemble, data, torch.arange(N))
+    predict = Ensemble.predict
+
+    def counted(self: Ensemble, observation: Any, action: Any) -> Any:
+        sizes.append(len(observation))
+        return predict(self, observation, action)
+
+    monkeypatch.setattr(Ensemble, "predict", counted)
+    several = doubt(ensemble, data, torch.arange(N).repeat(5))
+    assert sum(sizes) == 5 * N and max(sizes) <= 1000
+    np.testing.assert_allclose(several, np.tile(whole, 5), rtol=1e-4)
