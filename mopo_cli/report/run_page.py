@@ -48,9 +48,9 @@ def _sections(contents: Contents) -> list[Section]:
         Section("What was logged", _dataset(contents)),
         Section("What the model predicts well and badly", _model(model)),
         Section("Where the model is unsure, and where it errs", [*_unsure(model), *_diagnoses(contents)]),
-        Section("How training went", [*more, *training]),
+        Section("How training went", [*(more if training else []), *training]),
         Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
-        Section("What the policies do in the data's states", actions_section(actions)),
+        Section("What the policies do in the data's states", [*(more if actions else []), *actions_section(actions)]),
         Section("Ablations", ablation_blocks(contents)),
         Section("How it was made", _records(contents)),
     ]
@@ -184,7 +184,8 @@ def _tenths(title: str, uncertainty: str, bins: Sequence[Mapping[str, float]]) -
 
 def _drawn(contents: Contents) -> tuple[set[str], list[str]]:
     """The policies whose charts a page has room for, the last trained ones, and a note where there are more."""
-    when = {name: contents.records[f"train-policy/{name}"].finished for name in contents.curves}
+    names = dict.fromkeys([*contents.curves, *contents.actions])
+    when = {name: contents.records[f"train-policy/{name}"].finished for name in names}
     drawn = sorted(when, key=lambda name: when[name])[-_MOST_DRAWN:]
     if len(when) == len(drawn):
         return set(drawn), []

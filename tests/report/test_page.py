@@ -211,6 +211,17 @@ def test_of_many_policies_the_last_trained_ones_are_drawn() -> None:
     assert [n for n in range(30) if f">p{n}</h3>" in training] == list(range(24)), "p29 is the oldest"
 
 
+def test_a_policy_whose_metrics_are_gone_still_acts_on_the_page() -> None:
+    rows = np.zeros((5, 1))
+    acts = Actions(["valve"], -np.ones(1), np.ones(1), rows, {0: rows})
+    text, sections = run_page(Contents("r", {"train-policy/p": record()}, actions={"p": acts}))
+    assert sections == ["What the policies do in the data's states", "How it was made"] and "valve" in text
+    names = [f"p{n}" for n in range(25)]
+    many = Contents("r", {f"train-policy/{name}": record() for name in names}, actions=dict.fromkeys(names, acts))
+    page = run_page(many)[0].partition("What the policies do in the data&#x27;s states</h2>")[2]
+    assert page.startswith('\n<p class="note">Drawn are the 24 policies that were trained last, of 25.')
+
+
 def test_a_run_has_only_the_sections_of_what_is_there() -> None:
     assert run_page(Contents("r", {}))[1] == []
     checked(run_page(Contents("r", {}))[0])
