@@ -1,9 +1,10 @@
 """Where in the data a model is unsure, and where it errs, by rows that were held out of its training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -18,6 +19,8 @@ Values = NDArray[np.float64]
 _PARTS = 5
 _LEAST_ROWS = 10
 """Means over fewer rows say nothing."""
+_BLOCK = 1000
+"""Rows that are predicted at once."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Unsure:
-    """How uncertainty goes with error over ``rows`` rows, and in which part of each input it is highest."""
+    """How uncertainty goes with error over ``rows`` rows, and in which part of each input they are highest."""
 
     rows: int
     relation: Relation
     parts: list[Part]
+    """by uncertainty, the highest first"""
+    worst: list[Part]
+    """by error, the highest first"""
 
 
 def doubt(ensemble: Ensemble, examples: Examples, rows: Tensor) -> tuple[Values, Values]:
@@ -50,28 +56,36 @@ def doubt(ensemble: Ensemble, examples: Examples, rows: Tensor) -> tuple[Values,
     Both are in standard deviations that the targets have over these rows. The uncertainty is `max-var` over all
     networks; the error is ||mean_i mu_i - target||_2.
     """
-    inputs, targets = examples.inputs[rows], examples.targets[rows]
-    mean, std = ensemble.predict(inputs[:, : examples.obs_dim], inputs[:, examples.obs_dim :])
-    scale = divisors(*column_scales(targets)).float()
-    unsure = uncertainties(mean, std, PenaltyForm(scale=scale))[:, 0]
-    error = ((mean.mean(dim=0) - targets) / scale).norm(dim=1)
-    return unsure.double().cpu().numpy(), error.double().cpu().numpy()
+    scale = divisors(*column_scales(examples.targets[rows]))
+    blocks = [_doubt(ensemble, examples, some, scale) for some in rows.split(_BLOCK)]
+    uncertainty, error = (torch.cat(columns).cpu().numpy() for columns in zip(*blocks, strict=True))
+    return uncertainty, error
+
+
+def _doubt(ensemble: Ensemble, examples: Examples, rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    inputs = examples.inputs[rows]
+    predicted = ensemble.predict(inputs[:, : examples.obs_dim], inputs[:, examples.obs_dim :])
+    # The square of a target in tiny units, in its deviations, can be beyond float32.
+    mean, std = (each.double() for each in predicted)
+    error = ((mean.mean(dim=0) - examples.targets[rows]) / scale).norm(dim=1)
+    return uncertainties(mean, std, PenaltyForm(scale=scale))[:, 0], error
 
 
 def where_unsure(names: Sequence[str], inputs: ArrayLike, uncertainty: ArrayLike, error: ArrayLike) -> Unsure:
-    """Of each column of ``inputs`` `[n, D]`, called by the ``names``, the part with the highest mean uncertainty.
+    """Of each column of ``inputs`` `[n, D]`, called by the ``names``, the parts with the highest means of both.
 
-    ``uncertainty`` and ``error`` are `[n]`, all finite. The most unsure part comes first; columns that do not vary
-    are left out.
+    ``uncertainty`` and ``error`` are `[n]`, all finite. Columns that do not vary are left out.
     """
     columns = np.asarray(inputs, np.float64).T
     u, e = np.asarray(uncertainty, np.float64), np.asarray(error, np.float64)
-    highest = (
-        max(parts, key=lambda part: part.uncertainty)
-        for name, column in zip(names, columns, strict=True)
-        if (parts := list(_parts(name, column, u, e)))
-    )
-    return Unsure(len(u), relation(u, e), sorted(highest, key=lambda part: -part.uncertainty))
+    every = [list(_parts(name, column, u, e)) for name, column in zip(names, columns, strict=True)]
+    by_uncertainty = _highest(every, lambda part: part.uncertainty)
+    return Unsure(len(u), relation(u, e), by_uncertainty, _highest(every, lambda part: part.error))
+
+
+def _highest(every: Sequence[Sequence[Part]], by: Callable[[Part], float]) -> list[Part]:
+    """Of each column that has parts its highest one, the highest of all first."""
+    return sorted((max(parts, key=by) for parts in every if parts), key=by, reverse=True)
 
 
 def _parts(name: str, column: Values, uncertainty: Values, error: Values) -> Iterator[Part]:

@@ -12,12 +12,14 @@ from mopo_cli.report.page_charts import band, histogram
 from mopo_cli.report.run_page_contents import Contents
 from mopo_cli.report.run_page_policies import actions_section, training_section
 from mopo_cli.report.run_page_results import ablation_blocks, judgement_blocks, returns_blocks
+from mopo_cli.report.tables import format_range
 from mopo_cli.store.documents import as_key
 
 if TYPE_CHECKING:
     from mopo_cli.data.statistics import Column
 
 _MOST_ROWS = 60  # of a table of dimensions
+_LEAST_COMPARED = 50  # transitions, so that a tenth of them is a few
 _MOST_DRAWN = 24  # policies, so that a page stays below 3 MB
 
 
@@ -46,9 +48,9 @@ def _sections(contents: Contents) -> list[Section]:
         Section("What was logged", _dataset(contents)),
         Section("What the model predicts well and badly", _model(model)),
         Section("Where the model is unsure, and where it errs", [*_unsure(model), *_diagnoses(contents)]),
-        Section("How training went", [*more, *training]),
+        Section("How training went", [*(more if training else []), *training]),
         Section("How good each policy is", [*returns_blocks(contents), *judgement_blocks(contents)]),
-        Section("What the policies do in the data's states", actions_section(actions)),
+        Section("What the policies do in the data's states", [*(more if actions else []), *actions_section(actions)]),
         Section("Ablations", ablation_blocks(contents)),
         Section("How it was made", _records(contents)),
     ]
@@ -119,24 +121,43 @@ def _model(model: Mapping[str, Any] | None) -> list[str]:
 
 def _unsure(model: Mapping[str, Any] | None) -> list[str]:
     """Nothing of models of earlier versions, which did not look."""
-    if model is None or (unsure := model.get("unsure")) is None:
+    if model is None or "worst" not in (unsure := model.get("unsure", {})):
         return []
-    relation, parts = unsure["relation"], unsure["parts"]
-    about = f"On {unsure['rows']:,} transitions that the model was not trained on, "
+    relation, rows = unsure["relation"], unsure["rows"]
+    if rows < _LEAST_COMPARED:
+        return [paragraph(f"Held-out transitions: {rows}. That is too few to say where the model is unsure or errs.")]
+    of = f", those of {len(model['holdout_mse'])} seeds together" if len(model["holdout_mse"]) > 1 else ""
+    about = f"On {rows:,} transitions that the model was not trained on{of}, "
     if relation["spearman"] is None:
         return [paragraph(f"{about}its uncertainty or its error is everywhere the same.")]
-    blocks = [
+    return [
         paragraph(
-            f"{about}the rank correlation of its uncertainty with its true error is {relation['spearman']:.2f}: 1 "
-            "would be an uncertainty that orders all errors, 0 one that says nothing of them. Both are in standard "
-            "deviations of the targets; the uncertainty is the penalty max-var."
+            f"{about}the rank correlation of its uncertainty with its true error is {relation['spearman']:.2f}. At 1 "
+            "it is always less sure where it errs more; at 0 its uncertainty says nothing of its errors; below 0 it "
+            "misleads. Both are over all targets together, in their standard deviations; the uncertainty is the "
+            "penalty max-var."
         ),
         charts([_tenths("True error where the model is sure and unsure", "uncertainty", relation["calibration"])]),
+        *_parts("errs most", "the worst first", "error", unsure["worst"]),
+        *_parts("is least sure", "the least sure first", "uncertainty", unsure["parts"]),
     ]
-    rows = [(p["input"], p["low"], p["high"], p["rows"], p["uncertainty"], p["error"]) for p in parts[:_MOST_ROWS]]
-    columns = ("input", "from", "to", "rows", "uncertainty (1: the mean)", "error (1: the mean)")
-    caption = "The fifth of each input in which the model is least sure, the least sure first"
-    return [*blocks, table(caption, columns, rows)] if rows else blocks
+
+
+def _parts(where: str, order: str, by: str, parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of each input the values where uncertainty or error is highest, and in a sentence the first of them."""
+    if not parts:
+        return []
+    first = parts[0]
+    said = (
+        f"The model {where} where {first['input']} is {format_range(first['low'], first['high'])}: its {by} is "
+        f"{first[by]:.2f} times that of all rows. Numbers near 1 may be chance."
+    )
+    measured = "error", "uncertainty"
+    rows = [(p["input"], format_range(p["low"], p["high"]), p["rows"], *(p[m] for m in measured)) for p in parts]
+    columns = ("input", "values", "rows", *(f"{m} (1: as in all rows)" for m in measured))
+    more = f", {_MOST_ROWS} of {len(rows)}" if len(rows) > _MOST_ROWS else ""
+    caption = f"The values of each input where the model {where}, {order}{more}"
+    return [paragraph(said), table(caption, columns, rows[:_MOST_ROWS])]
 
 
 def _diagnoses(contents: Contents) -> list[str]:
@@ -163,7 +184,8 @@ def _tenths(title: str, uncertainty: str, bins: Sequence[Mapping[str, float]]) -
 
 def _drawn(contents: Contents) -> tuple[set[str], list[str]]:
     """The policies whose charts a page has room for, the last trained ones, and a note where there are more."""
-    when = {name: contents.records[f"train-policy/{name}"].finished for name in contents.curves}
+    names = dict.fromkeys([*contents.curves, *contents.actions])
+    when = {name: contents.records[f"train-policy/{name}"].finished for name in names}
     drawn = sorted(when, key=lambda name: when[name])[-_MOST_DRAWN:]
     if len(when) == len(drawn):
         return set(drawn), []

@@ -31,6 +31,18 @@ def decimals(size: float) -> int:
     return min(max(2 - math.floor(math.log10(size)), 0), 6) if 0 < size < math.inf else 1
 
 
+def format_range(low: float, high: float) -> str:
+    """``"69.1 to 71.2"``: the ends to a hundredth or less of what is between; one number where they are the same."""
+    size, width = max(abs(low), abs(high)), high - low
+    if float(low).is_integer() and float(high).is_integer() and size < 1e15:
+        form = "z,.0f"
+    elif width >= 1e-3 and size < 1e15:
+        form = f"z,.{decimals(width)}f"
+    else:
+        form = f".{min(3 + math.floor(math.log10(size / width)), 17) if width else 7}g"
+    return " to ".join(format(end, form) for end in dict.fromkeys((low, high)))
+
+
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     """A GitHub-flavoured Markdown table that also reads well as plain text; ends with a newline.
 

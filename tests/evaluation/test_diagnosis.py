@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -30,6 +31,12 @@ def test_regression_and_correlations_are_scipys(ties: bool) -> None:
     assert (result.slope, result.intercept) == pytest.approx((expected.slope, expected.intercept))
     assert result.pearson == pytest.approx(expected.rvalue)
     assert result.spearman == pytest.approx(scipy.stats.spearmanr(u, error).statistic)
+
+
+def test_scipy_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every train-model comes here, and would start a second later."""
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    assert relation([1, 2, 2, 3], [1, 5, 4, 9]).spearman == pytest.approx(4.5 / np.sqrt(4.5 * 5))
 
 
 def test_an_exact_line_and_an_exact_order() -> None:

@@ -1,5 +1,7 @@
 """Where a model is unsure: the parts of each input by hand, uncertainty and error by the formulas of predictions."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,17 @@ def test_the_unsure_part_is_the_one_where_the_uncertainty_was_put() -> None:
     assert second.uncertainty < 1.5 and unsure.rows == N and unsure.relation.spearman == pytest.approx(1)
 
 
+def test_where_it_errs_is_told_also_where_it_is_sure() -> None:
+    above, low = np.quantile(COLUMN, 0.8), np.quantile(OTHER, 0.2)
+    uncertainty, error = np.where(above <= COLUMN, 3.0, 1.0), np.where(low > OTHER, 4.0, 1.0)
+    unsure = where_unsure(["other", "hot"], np.stack([OTHER, COLUMN], 1), uncertainty, error)
+    assert [part.input for part in unsure.parts] == ["hot", "other"]
+    first, second = unsure.worst
+    assert (first.input, first.rows, second.input) == ("other", 100, "hot")
+    assert (first.low, first.high) == (OTHER.min(), np.sort(OTHER)[99])
+    assert first.error == pytest.approx(4 / 1.6) and first.error > second.error
+
+
 def test_a_number_of_few_values_has_a_part_for_each() -> None:
     gear = DRAW.integers(3, size=N).astype(float)
     (part,) = where_unsure(["gear"], gear[:, None], 1 + (gear == 1), np.ones(N)).parts
@@ -52,20 +65,24 @@ def test_a_part_is_all_rows_between_its_ends(rows: list[tuple[float, float]]) ->
         assert part.uncertainty == part.error == pytest.approx(uncertainty[here].mean() / uncertainty.mean())
 
 
-def examples() -> Examples:
+def examples(reward: float = 4.0) -> Examples:
     """Two observations, of which the first one moves by large steps, and an action."""
     observation, action = torch.randn(N, 2, generator=torch.Generator().manual_seed(3)), torch.linspace(-1, 1, N)
     change = torch.stack([1000 * action, observation[:, 0]], dim=1)
-    return Examples.of(observation, action[:, None], torch.full((N,), 4.0), observation + change)
+    return Examples.of(observation, action[:, None], torch.full((N,), reward), observation + change)
+
+
+def trained(data: Examples, scale: str) -> Ensemble:
+    fit = start_fit(data, FitSettings(3, 16, 2, 64, 1e-3, (0.0,) * 3, 0.2, 1000, 5, 0.01, 2, target_scale=scale), (0,))
+    while not fit.done:
+        advance(fit, 100)
+    return fitted(fit, 0)
 
 
 @pytest.mark.parametrize("scale", ["raw", "standardised"])
 def test_uncertainty_and_error_are_those_of_the_formulas(scale: str) -> None:
     data = examples()
-    fit = start_fit(data, FitSettings(3, 16, 2, 64, 1e-3, (0.0,) * 3, 0.2, 1000, 5, 0.01, 2, target_scale=scale), (0,))
-    while not fit.done:
-        advance(fit, 100)
-    ensemble: Ensemble = fitted(fit, 0)
+    ensemble = trained(data, scale)
     rows = torch.arange(0, N, 7)
     uncertainty, error = doubt(ensemble, data, rows)
     mean, std = (each.double().numpy() for each in ensemble.predict(data.inputs[rows, :2], data.inputs[rows, 2:]))
@@ -74,3 +91,27 @@ def test_uncertainty_and_error_are_those_of_the_formulas(scale: str) -> None:
     unit[2] = 4.0  # a constant reward has no deviation: its size is the unit
     np.testing.assert_allclose(uncertainty, np.sqrt(((std / unit) ** 2).sum(axis=2)).max(axis=0), rtol=1e-4)
     np.testing.assert_allclose(error, np.sqrt((((mean.mean(axis=0) - targets) / unit) ** 2).sum(axis=1)), rtol=1e-4)
+
+
+def test_targets_in_tiny_units_overflow_nothing() -> None:
+    """Their square in standard deviations is beyond float32: a network's least deviation is 0.007 in raw units."""
+    data = examples(reward=1e-25)
+    uncertainty, error = doubt(trained(data, "raw"), data, torch.arange(N))
+    assert np.isfinite([uncertainty, error]).all() and uncertainty.min() > 1e20
+
+
+def test_many_rows_are_not_predicted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All predictions of a large --holdout-max would take more memory than the training did."""
+    data, sizes = examples(), []
+    ensemble = trained(data, "raw")
+    whole = doubt(ensemble, data, torch.arange(N))
+    predict = Ensemble.predict
+
+    def counted(self: Ensemble, observation: Any, action: Any) -> Any:
+        sizes.append(len(observation))
+        return predict(self, observation, action)
+
+    monkeypatch.setattr(Ensemble, "predict", counted)
+    several = doubt(ensemble, data, torch.arange(N).repeat(5))
+    assert sum(sizes) == 5 * N and max(sizes) <= 1000
+    np.testing.assert_allclose(several, np.tile(whole, 5), rtol=1e-4)

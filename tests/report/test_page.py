@@ -64,10 +64,11 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
             "holdout_mse": {"0": [0.0625]},
             "holdout_nll": {"0": [-1.5]},
             "unsure": {
-                "rows": 11,
+                "rows": 110,
                 "relation": relation,
-                "parts": [
-                    {"input": NASTY, "low": 1.0, "high": 2.0, "rows": 11, "uncertainty": 1.375, "error": None},
+                "parts": [{"input": NASTY, "low": 1.0, "high": 2.0, "rows": 11, "uncertainty": 1.375, "error": 0.5}],
+                "worst": [
+                    {"input": "time", "low": 1.7e9, "high": 1.7e9 + 60, "rows": 22, "uncertainty": 0.75, "error": 2.125}
                 ],
             },
         },
@@ -113,7 +114,9 @@ def test_a_page_of_nasty_names_is_one_harmless_file() -> None:
         "0.0625",
         "0.625",
         "1.375",
-        "is 0.62:",
+        "is 0.62. At 1",
+        "2.125",
+        "1,700,000,000 to 1,700,000,060: its error is 2.12 times",
         "> 99.9 %",
         "-25 %",
     ):
@@ -138,16 +141,35 @@ def test_what_does_not_vary_is_not_predicted_badly() -> None:
         assert '<td>constant</td><td class="number">–</td>' in page
 
 
+def unsure_page(rows: int, spearman: float | None, seeds: int = 1) -> str:
+    bins = [{"uncertainty": 0.1, "error": 0.2, "error_p10": 0.1, "error_p90": 0.4}] * (spearman is not None)
+    unsure = {"rows": rows, "relation": {"spearman": spearman, "calibration": bins}, "parts": [], "worst": []}
+    networks = {str(seed): [0.0625] for seed in range(seeds)}
+    model = {"holdout_mse": networks, "holdout_nll": networks, "unsure": unsure}
+    text, sections = run_page(Contents("r", {}, documents={"train-model": model}))
+    assert sections[-1] == "Where the model is unsure, and where it errs"
+    return checked(text).text
+
+
 def test_an_uncertainty_that_says_nothing_is_not_drawn() -> None:
-    unsure = {"rows": 3, "relation": {"spearman": None, "calibration": []}, "parts": []}
+    assert "everywhere the same" in unsure_page(60, None)
     model = {"holdout_mse": {"0": [0.0625]}, "holdout_nll": {"0": [-1.5]}}
-    text, sections = run_page(Contents("r", {}, documents={"train-model": model | {"unsure": unsure}}))
-    assert (
-        "everywhere the same" in checked(text).text and sections[-1] == "Where the model is unsure, and where it errs"
-    )
     assert run_page(Contents("r", {}, documents={"train-model": model}))[1] == [
         "What the model predicts well and badly"
     ]
+
+
+def test_of_few_transitions_no_correlation_is_told() -> None:
+    """Two rows have one of -1 or 1 whatever the model is like."""
+    for rows, spearman in ((1, None), (2, -1.0), (49, 0.5)):
+        text = unsure_page(rows, spearman)
+        assert f"Held-out transitions: {rows}. That is too few" in text and "correlation" not in text
+    assert "is 0.50. At 1" in unsure_page(50, 0.5)
+
+
+def test_transitions_of_several_seeds_are_called_so() -> None:
+    assert "1,200 transitions that the model was not trained on, those of 3 seeds together" in unsure_page(1200, 0.5, 3)
+    assert "seeds together" not in unsure_page(1200, 0.5)
 
 
 def test_a_training_shows_what_its_method_logs_and_who_diverged() -> None:
@@ -187,6 +209,17 @@ def test_of_many_policies_the_last_trained_ones_are_drawn() -> None:
     page = run_page(Contents("r", records, curves={f"p{n}": {0: lines} for n in range(30)}))[0]
     training = page.rpartition("How training went")[2].rpartition("How it was made")[0]
     assert [n for n in range(30) if f">p{n}</h3>" in training] == list(range(24)), "p29 is the oldest"
+
+
+def test_a_policy_whose_metrics_are_gone_still_acts_on_the_page() -> None:
+    rows = np.zeros((5, 1))
+    acts = Actions(["valve"], -np.ones(1), np.ones(1), rows, {0: rows})
+    text, sections = run_page(Contents("r", {"train-policy/p": record()}, actions={"p": acts}))
+    assert sections == ["What the policies do in the data's states", "How it was made"] and "valve" in text
+    names = [f"p{n}" for n in range(25)]
+    many = Contents("r", {f"train-policy/{name}": record() for name in names}, actions=dict.fromkeys(names, acts))
+    page = run_page(many)[0].partition("What the policies do in the data&#x27;s states</h2>")[2]
+    assert page.startswith('\n<p class="note">Drawn are the 24 policies that were trained last, of 25.')
 
 
 def test_a_run_has_only_the_sections_of_what_is_there() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mopo_cli.report.tables import format_mean_std, format_number, markdown_table, write_csv
+from mopo_cli.report.tables import format_mean_std, format_number, format_range, markdown_table, write_csv
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,26 @@ from mopo_cli.report.tables import format_mean_std, format_number, markdown_tabl
 )
 def test_numbers(value: Any, text: str) -> None:
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (1703151936.0, 1703152000.5, "1,703,151,936.0 to 1,703,152,000.5"),
+        (1242791.25, 2679522.5, "1,242,791 to 2,679,522"),
+        (0.00011325, 2.104, "0.00 to 2.10"),
+        (-0.0001, 2.104, "0.00 to 2.10"),
+        (2.2634e-6, 3.2451e-6, "2.26e-06 to 3.25e-06"),
+        (1e-6, 1.0000021e-6, "1e-06 to 1.0000021e-06"),
+        (0.0, 3.0, "0 to 3"),
+        (7.0, 7.0, "7"),
+        (0.0, 0.0, "0"),
+        (float(np.float32(0.1)), float(np.float32(0.1)), "0.1"),
+        (1e300, 2e300, "1e+300 to 2e+300"),
+    ],
+)
+def test_the_ends_of_a_range_differ(low: float, high: float, text: str) -> None:
+    assert format_range(low, high) == text
 
 
 def test_mean_and_spread() -> None:

@@ -20,6 +20,7 @@ from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.report.console import format_value
 from mopo_cli.report.run_page import run_page
 from mopo_cli.report.run_page_contents import Contents
+from mopo_cli.report.tables import format_range
 from mopo_cli.stages.analysis.report_page import actions_in_data
 from mopo_cli.stages.common.policies import greedy_policy, open_policy, save_policy
 from mopo_cli.store.atomic import read_json, write_json
@@ -57,8 +58,10 @@ def test_the_page_has_the_numbers_of_the_run(tiny_run: Path, mopo: Any, contents
     numbers = [target[key] for target in model["dimensions"] for key in ("explained_variance", "rmse", "std")]
     numbers += [*model["holdout_mse"]["0"], *model["holdout_nll"]["0"], evaluation["return_mean"]]
     unsure = model["unsure"]
-    assert len(unsure["parts"]) == 5, "four observations and an action"
-    numbers += [part[key] for part in unsure["parts"] for key in ("low", "high", "uncertainty", "error")]
+    assert len(unsure["parts"]) == len(unsure["worst"]) == 5, "four observations and an action"
+    parts = [*unsure["parts"], *unsure["worst"]]
+    numbers += [part[key] for part in parts for key in ("rows", "uncertainty", "error")]
+    assert {format_range(part["low"], part["high"]) for part in parts} <= {word.strip() for word in seen.words}
     assert f"true error is {unsure['relation']['spearman']:.2f}" in seen.text
     numbers += [evaluation["dataset_return_mean"], evaluation["return_iqm"], *evaluation["return_per_seed"].values()]
     numbers += [column[key] for column in portrait["observations"] for key in ("min", "median", "max", "std")]
