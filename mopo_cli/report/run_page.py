@@ -11,7 +11,7 @@ from mopo_cli.report.page import Section, charts, heading, listed, note, page, p
 from mopo_cli.report.page_charts import band, histogram
 from mopo_cli.report.run_page_contents import Contents
 from mopo_cli.report.run_page_policies import actions_section, training_section
-from mopo_cli.report.run_page_results import ablation_blocks, judgement_blocks, returns_blocks
+from mopo_cli.report.run_page_results import ablation_blocks, conclusion_lines, judgement_blocks, returns_blocks
 from mopo_cli.report.tables import format_range
 from mopo_cli.store.documents import as_key
 
@@ -35,7 +35,12 @@ def _introduction(contents: Contents) -> list[str]:
     about = fetched.extra if fetched else {}
     said = f"Data set: {about.get('dataset_id', 'none yet')}. Environment: {about.get('env_id') or 'none'}."
     stages = ", ".join(dict.fromkeys(key.split("/")[0] for key in contents.records)) or "none"
-    return [paragraph(f"{said} Finished stages: {stages}."), *(note(text) for text in contents.missing)]
+    conclusions = conclusion_lines(contents)
+    return [
+        paragraph(f"{said} Finished stages: {stages}."),
+        *([listed(conclusions)] if conclusions else []),
+        *(note(text) for text in contents.missing),
+    ]
 
 
 def _sections(contents: Contents) -> list[Section]:
@@ -68,13 +73,14 @@ def _dataset(contents: Contents) -> list[str]:
     if near := statistics.neighbours:
         title = "Distance to the nearest row of another episode"
         drawn.append(histogram(title, near.histogram.edges, {"": near.histogram.counts}, "standard deviations", "rows"))
+    columns = ("action", "lower bound", "upper bound", "rows at the lower", "rows at the upper")
     bounds = [(s.name, s.low, s.high, percent(s.at_low), percent(s.at_high)) for s in statistics.saturation]
     return [
         paragraph(f"Source: {source}."),
         listed(statistics_lines(statistics)),
         charts(drawn),
         _columns([statistics.rewards, *statistics.actions, *statistics.observations]),
-        table("Actions at their bounds", ("action", "low", "high", "rows at low", "rows at high"), bounds),
+        table("Actions at their bounds", columns, bounds),
     ]
 
 
@@ -91,7 +97,7 @@ def _columns(columns: Sequence[Column]) -> str:
 def _model(model: Mapping[str, Any] | None) -> list[str]:
     if model is None:
         return []
-    blocks = []
+    blocks = [note(model["alarm"])] if model.get("alarm") else []
     if dimensions := model.get("dimensions"):
         # Nothing of a target that does not vary can be explained.
         constant = [d for d in dimensions if not d["std"]]
@@ -101,7 +107,8 @@ def _model(model: Mapping[str, Any] | None) -> list[str]:
             blocks.append(
                 paragraph(
                     f"Of transitions that the model was not trained on, it explains {best} best ({percent(high)} of "
-                    f"the variance) and {worst} worst ({percent(low)}). 0 % is no better than to predict the mean."
+                    f"the variance) and {worst} worst ({percent(low)}). 0 % is no better than to predict the mean. "
+                    "These are single rows, whose neighbours in time it has seen: in new episodes it may err more."
                 )
             )
         rows = [(d["target"], d["explained_variance"], d["rmse"], d["std"]) for d in varying]

@@ -14,14 +14,13 @@ from mopo_cli.report.run_page_contents import Contents
 from mopo_cli.report.tables import format_mean_std
 
 _MOST_ROWS = 80  # of a chart
+_MOST_CONCLUSIONS = 6
 
 
 def returns_blocks(contents: Contents) -> list[str]:
     """Per policy its real returns beside those of the data, and published ones of the same data set."""
     blocks = []
     for name, result in contents.of("evaluate").items():
-        source = result.get("source")
-        where = f"As measured in {source['file']}," if source else f"In {result['environment']}"
         low, high = result["return_iqm_95"]
         mean, best = result["dataset_return_mean"], result["dataset_return_max"]
         several = len(result["return_per_seed"]) > 1
@@ -51,11 +50,7 @@ def returns_blocks(contents: Contents) -> list[str]:
         blocks += [
             heading(f"{name}: real returns"),
             *contents.stale(f"evaluate/{name}"),
-            paragraph(
-                f"{where} the policy {name} returns {format_value(result['return_mean'])} on average, over "
-                f"{result['episodes']} episode{'s' if result['episodes'] > 1 else ''} of each seed; the episodes in "
-                f"the data returned {format_value(mean)} on average and {format_value(best)} at best."
-            ),
+            paragraph(_returned(name, result)),
             *([paragraph(f"Not in these numbers, as they diverged in training: {', '.join(lost)}.")] if lost else []),
             pairs(f"Returns of {name}", numbers, ("", "return")),
             *_drawn(f"Returns of {name} and of the data", rows, "return"),
@@ -65,6 +60,24 @@ def returns_blocks(contents: Contents) -> list[str]:
             lines = [tuple(entry.get(column) for column in columns) for entry in published]
             blocks.append(table("Published results for this data set", columns, lines))
     return blocks
+
+
+def conclusion_lines(contents: Contents) -> list[str]:
+    """What is to be said of each policy in a sentence, at most six: its real returns, and the verdict by the log."""
+    real = [_returned(name, result) for name, result in contents.of("evaluate").items()]
+    judged = [f"{result['policy']}: {result['sentence']}" for result in contents.of("evaluate", "ope").values()]
+    return [*real, *judged][:_MOST_CONCLUSIONS]
+
+
+def _returned(name: str, result: Mapping[str, Any]) -> str:
+    source = result.get("source")
+    where = f"As measured in {source['file']}," if source else f"In {result['environment']}"
+    mean, best = result["dataset_return_mean"], result["dataset_return_max"]
+    return (
+        f"{where} the policy {name} returns {format_value(result['return_mean'])} on average, over "
+        f"{result['episodes']} episode{'s' if result['episodes'] > 1 else ''} of each seed; the episodes in "
+        f"the data returned {format_value(mean)} on average and {format_value(best)} at best."
+    )
 
 
 def _interval(low: float | None, high: float | None) -> str | None:

@@ -152,10 +152,11 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
     outputs = {"model": stage.run.model, "description": stage.run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), _weights(fit.seeds, ensembles), header)
     unsure = _where_unsure(fit, ensembles, data.info)
-    shown = {"dimensions": dimensions, "unsure": asdict(unsure)}
+    alarm = model_alarm(dimensions, fit.settings.target_scale)
+    shown = {"dimensions": dimensions, "unsure": asdict(unsure), "alarm": alarm}
     write_json(stage.out.stage(outputs["description"]), header | shown)
     outputs |= metrics.stage_files(_MEMBER, stage.out, stage.run.model_dir)
-    _show_dimensions(dimensions, fit.settings.target_scale, stage.report)
+    _show_dimensions(dimensions, alarm, stage.report)
     stage.report.hint("mopo select-elites")
     return stage.finish(outputs, {"epochs": fit.epoch, **scores})
 
@@ -233,11 +234,11 @@ def _where_unsure(fit: FitState, ensembles: Sequence[Ensemble], info: DatasetInf
     return where_unsure(names, inputs, uncertainty, error)
 
 
-def _show_dimensions(dimensions: list[dict[str, Any]], target_scale: str, report: Report) -> None:
+def _show_dimensions(dimensions: list[dict[str, Any]], alarm: str | None, report: Report) -> None:
     report.table(
         "What the model predicts badly (hold-out, the worst first)",
         ("target", "RMSE", "std of target", "explained variance"),
         [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
     )
-    if (alarm := model_alarm(dimensions, target_scale)) is not None:
+    if alarm is not None:
         report.warn(alarm)

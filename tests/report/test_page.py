@@ -172,6 +172,19 @@ def test_transitions_of_several_seeds_are_called_so() -> None:
     assert "seeds together" not in unsure_page(1200, 0.5)
 
 
+def test_what_matters_most_is_said_first() -> None:
+    """What each policy is worth before all sections, and that a model learned nothing above its table."""
+    every = everything()
+    model = every.documents["train-model"] | {"alarm": "It learned <nothing>."}
+    page = run_page(replace(every, documents={**every.documents, "train-model": model}))[0]
+    text, first = checked(page).text, page.partition("<section")[0]
+    assert "the policy a returns 7.25 on average" in first and first.count("alert(") >= 3
+    assert "It learned <nothing>." in text and text.index("It learned") < text.index("it explains good best")
+    many = {f"evaluate/p{n}": every.documents["evaluate/a"] for n in range(9)}
+    page = run_page(Contents("r", {key: record() for key in many}, documents=many))[0]
+    assert page.partition("<section")[0].count("on average, over") == 6
+
+
 def test_a_training_shows_what_its_method_logs_and_who_diverged() -> None:
     lines = [{"epoch": 1, "actor_loss": 2.5, "penalty": 0.0, "reward": -1.0}]
     records = {
