@@ -63,10 +63,11 @@ def returns_blocks(contents: Contents) -> list[str]:
 
 
 def conclusion_lines(contents: Contents) -> list[str]:
-    """What is to be said of each policy in a sentence, at most six: its real returns, and the verdict by the log."""
-    real = [_returned(name, result) for name, result in contents.of("evaluate").items()]
-    judged = [f"{result['policy']}: {result['sentence']}" for result in contents.of("evaluate", "ope").values()]
-    return [*real, *judged][:_MOST_CONCLUSIONS]
+    """A sentence on each policy, at most six: its real returns, the verdict by the log. Nothing that is out of date."""
+    lines = {f"evaluate/{name}": _returned(name, result) for name, result in contents.of("evaluate").items()}
+    for key, result in contents.of("evaluate", "ope").items():
+        lines[f"evaluate/{key}"] = f"{result['policy']}: {result['sentence']}"
+    return [line for key, line in lines.items() if not contents.stale(key)][:_MOST_CONCLUSIONS]
 
 
 def _returned(name: str, result: Mapping[str, Any]) -> str:

@@ -183,6 +183,10 @@ def test_what_matters_most_is_said_first() -> None:
     many = {f"evaluate/p{n}": every.documents["evaluate/a"] for n in range(9)}
     page = run_page(Contents("r", {key: record() for key in many}, documents=many))[0]
     assert page.partition("<section")[0].count("on average, over") == 6
+    old = {"evaluate/p0": record(inputs={"policy": {"path": "p", "sha256": "1"}})}
+    new = {"train-policy/p0": record(outputs={"policy": {"path": "p", "sha256": "2"}})}
+    page = run_page(Contents("r", old | new, documents={"evaluate/p0": every.documents["evaluate/a"]}))[0]
+    assert page.count("on average, over") == 1 and "Out of date" in page, "in its section only"
 
 
 def test_a_training_shows_what_its_method_logs_and_who_diverged() -> None:
