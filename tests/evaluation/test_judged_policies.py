@@ -13,7 +13,7 @@ from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.fit import FitSettings, fitted, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
-from mopo_cli.evaluation import judgement as module
+from mopo_cli.evaluation import model_values as module
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, sentence, target_policies

@@ -97,7 +97,7 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
     given = "given .state/ablate/job/checkpoint.safetensors"
     assert until(lambda: given in output.read_text() or driver.poll() is not None, 60)
     assert given in output.read_text()
-    assert jobs_at_work(cluster)
+    assert until(lambda: jobs_at_work(cluster), 30)
     driver.kill()
     driver.communicate()
     assert until(lambda: not jobs_at_work(cluster), 30)
