@@ -13,7 +13,8 @@ from mopo_cli.dynamics.branched_rollouts import RolloutOptions
 from mopo_cli.dynamics.fit import FitSettings, fitted, start_fit
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import advance
-from mopo_cli.evaluation import model_values as module
+from mopo_cli.evaluation import judgement as module
+from mopo_cli.evaluation import model_values
 from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, sentence, target_policies
@@ -161,7 +162,7 @@ def test_what_critics_say_of_the_rest_counts_with_how_much_they_differ(
         tails.append(tail(first, action))
         return policy_values(place, network, start, act, tail, *others)
 
-    monkeypatch.setattr(module, "policy_values", noted)
+    monkeypatch.setattr(model_values, "policy_values", noted)
     short = judgement(replace(judge, horizon=5), ["better"])["seeds"]["better"]["model"]
     critics = judge.replicates("seed better", first, action)
     before = len(judge.model.ensemble) * list(judge.policies).index("seed better")
