@@ -31,7 +31,7 @@ from mopo_cli.stages.common.memory import check_memory
 from mopo_cli.stages.common.memory_estimates import model_bytes
 from mopo_cli.stages.common.options import Options
 from mopo_cli.stages.common.saving import Saver
-from mopo_cli.stages.common.user_units import data_header, newest_inputs
+from mopo_cli.stages.common.user_units import data_header, names_of, newest_inputs
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.checkpoint import save_tensors
@@ -148,7 +148,7 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
         "holdout_nll": {str(seed): of.tolist() for seed, of in zip(fit.seeds, likelihoods, strict=True)},
     }
     header = _header(stage, fit, data, share) | scores
-    dimensions = _dimension_report(fit, ensembles, errors, data.info.names.get("obs", []))
+    dimensions = _dimension_report(fit, ensembles, errors, names_of("obs", fit.data.frame, data.info))
     outputs = {"model": stage.run.model, "description": stage.run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), _weights(fit.seeds, ensembles), header)
     unsure = _where_unsure(fit, ensembles, data.info)
@@ -208,7 +208,7 @@ def _header(stage: Stage, fit: FitState, data: Data, share: float) -> dict[str, 
 def _dimension_report(
     fit: FitState, ensembles: Sequence[Ensemble], errors: Sequence[torch.Tensor], observed: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """How well each target is predicted, called by the names of an observation's numbers where there are some."""
+    """How well each target is predicted; the numbers that are ``observed`` have these names, `[frame]`."""
     squares = []
     for ensemble, of_networks in zip(ensembles, errors, strict=True):
         scale = 1.0 if ensemble.target_std is None else ensemble.target_std.square()
@@ -216,9 +216,7 @@ def _dimension_report(
     mean = torch.stack(squares).mean(dim=0)
     held_out = [fit.data.targets[split.holdout].double() for split in fit.splits]
     variance = torch.stack([targets.var(dim=0, correction=0) for targets in held_out]).mean(dim=0)
-    frame = fit.data.frame
-    of = observed[:frame] if len(observed) >= frame else [f"observation {d}" for d in range(frame)]
-    rows = zip([*(f"change of {name}" for name in of), "reward"], mean.tolist(), variance.tolist(), strict=True)
+    rows = zip([*(f"change of {name}" for name in observed), "reward"], mean.tolist(), variance.tolist(), strict=True)
     return [
         {"target": name, "rmse": error**0.5, "std": var**0.5, "explained_variance": 1 - error / var if var else 0.0}
         for name, error, var in rows

@@ -58,6 +58,7 @@ def test_the_page_has_the_numbers_of_the_run(tiny_run: Path, mopo: Any, contents
     numbers = [target[key] for target in model["dimensions"] for key in ("explained_variance", "rmse", "std")]
     numbers += [*model["holdout_mse"]["0"], *model["holdout_nll"]["0"], evaluation["return_mean"]]
     unsure = model["unsure"]
+    assert [d["target"] for d in model["dimensions"]] == [*(f"change of obs[{d}]" for d in range(4)), "reward"]
     assert len(unsure["parts"]) == len(unsure["worst"]) == 5, "four observations and an action"
     parts = [*unsure["parts"], *unsure["worst"]]
     numbers += [part[key] for part in parts for key in ("rows", "uncertainty", "error")]

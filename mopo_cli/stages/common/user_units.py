@@ -43,11 +43,12 @@ def newest_inputs(inputs: Tensor, info: DatasetInfo) -> tuple[list[str], NDArray
     observation, action = values[:, :frame], denormalise_actions(values[:, -act_dim:], info)
     if info.observation_offset is not None:
         observation = observation + info.observation_offset[:frame]
-    names = [*_names("obs", frame, info), *_names("action", act_dim, info)]
+    names = [*names_of("obs", frame, info), *names_of("action", act_dim, info)]
     return names, np.concatenate([observation, action], axis=1)
 
 
-def _names(part: str, width: int, info: DatasetInfo) -> list[str]:
+def names_of(part: str, width: int, info: DatasetInfo) -> list[str]:
+    """What the first numbers of an observation ("obs") or an action ("action") are called."""
     names = info.names.get(part, [])[:width]
     return names if len(names) == width else [f"{part}[{d}]" for d in range(width)]
 
