@@ -39,8 +39,8 @@ _MAKES_A_METHOD = ("algorithm", "penalty", "real_ratio", "spectral_norm", "netwo
 # Units of a user's own file may lie far apart; the papers' settings are for the data of theirs.
 _OF_DATA_FILES = dict.fromkeys(("target_scale", "penalty_scale", "input_scale"), "standardised")
 
-# What did best of three schedules where no paper has settings for the data (presets/README.md, "Data of your own").
-_SCHEDULE = {"actor_lr": 1e-4, "actor_schedule": "cosine", "alpha_lr": 1e-4, "epochs": 80}
+# The best last policies of three schedules where no paper has settings (presets/README.md, "Data of your own").
+_SCHEDULE = {"actor_schedule": "cosine", "epochs": 80}
 _ALGORITHM = "sac"  # whose schedule that is
 
 _WHICH_SEEDS = ("seeds", "seed_list")  # two ways to say one thing

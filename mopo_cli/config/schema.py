@@ -162,14 +162,14 @@ class PolicyTraining(Seeded, Imagination):
     batch_size: int = setting(256, "rows per gradient step", CODE, ge=1)
     hidden: int = setting(256, "units per hidden layer of actor and critics", CODE, ge=1)
     layers: int = setting(2, "hidden layers of actor and critics", CODE, ge=1, le=MOST_LAYERS)
-    actor_lr: float = setting(3e-4, "learning rate of the actor (Adam); data of your own: 1e-4", CODE, gt=0)
+    actor_lr: float = setting(3e-4, "learning rate of the actor (Adam)", CODE, gt=0)
     actor_schedule: Literal["constant", "cosine"] = setting(
         "constant",
         "learning rate of the actor: constant, or cosine decay to 0; data of your own: cosine",
         "MOPO code; cosine: OfflineRL-Kit",
     )
     critic_lr: float = setting(3e-4, "learning rate of the critics (Adam)", CODE, gt=0)
-    alpha_lr: float = setting(3e-4, "learning rate of the temperature (Adam); data of your own: 1e-4", CODE, gt=0)
+    alpha_lr: float = setting(3e-4, "learning rate of the temperature (Adam)", CODE, gt=0)
     gamma: float = setting(0.99, "discount factor", CODE, ge=0, le=1)
     tau: float = setting(0.005, "update rate of the target critics", CODE, gt=0, le=1)
     target_entropy: float | None = setting(
