@@ -82,7 +82,7 @@ def noise(network: int, device: torch.device) -> torch.Generator:
 def values_by_network(
     model: JudgeModel, start: Tensor, act: Act, tail: Callable[[int], Tail], horizon: int
 ) -> list[ModelValues]:
-    """`policy_values` in every network; `tail` gives what goes with the network of a number."""
+    """`policy_values` in every network, by its number, from which `tail` makes the tail that goes with it."""
     networks = range(len(model.ensemble))
     return [policy_values(model, k, start, act, tail(k), horizon, noise(k, start.device)) for k in networks]
 

@@ -16,7 +16,8 @@ class Evidence:
     """What is known of one policy without a simulator.
 
     `metrics` are the numbers of its last training epoch; its returns are those of its greedy actions over whole
-    episodes in the model, discounted (NaN where it has not acted there).
+    episodes in the model, discounted (NaN where it has not acted there). `fqe` is what critics of it say, on average,
+    `fqe_deviation` how they differ, and `model_fqe` what single networks return with their word where the data end.
     """
 
     metrics: Mapping[str, float]
@@ -36,8 +37,10 @@ class Criterion:
 
     meaning: str
     highest: bool
-    value: Callable[[Evidence], float | None]
+    value: Callable[[Evidence], float | None] = lambda evidence: None
     """None where a policy has no such number"""
+    ranks_of: tuple[str, ...] = ()
+    """criteria of which this is the mean of the ranks; of all of them the highest is the best"""
 
     def oriented(self, value: float) -> float:
         """The value with its sign such that more is better."""
@@ -49,13 +52,10 @@ class Ranking:
     """A way to rank: its criteria by name, of which the first orders the cells.
 
     ``metric`` is the one number of the training logs that it reads; None: it lets the policies act in the model.
-    ``joint`` are the criteria whose ranks `JOINT` is the mean of, where it is among ``criteria``; of all, more is
-    better, and where the ranks are equal, the mean of their values decides.
     """
 
     criteria: dict[str, Criterion]
     metric: str | None = None
-    joint: tuple[str, ...] = ()
 
 
 _OFFLINE = {
@@ -97,12 +97,11 @@ _COMBO = {
         lambda evidence: evidence.metrics.get("regulariser"),
     )
 }
-JOINT = "joint"
 _FQE = {
-    JOINT: Criterion(
+    "joint": Criterion(
         "mean of the ranks by fqe-low and model-fqe, which err in different ways",
         False,
-        lambda evidence: None,
+        ranks_of=("fqe-low", "model-fqe"),
     ),
     "fqe-low": Criterion(
         "fqe less one standard deviation of its critics: what the log promises at least",
@@ -122,7 +121,7 @@ _FQE = {
 }
 RANKINGS = {
     "offline": Ranking(_OFFLINE),
-    "ope": Ranking(_FQE | _OFFLINE, joint=("fqe-low", "model-fqe")),
+    "ope": Ranking(_FQE | _OFFLINE),
     "combo": Ranking(_COMBO, "regulariser"),
 }
 """The ways to rank, by name.

@@ -7,7 +7,7 @@ from typing import Any
 
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
-from mopo_cli.report.tables import format_mean_std, format_number, markdown_table, write_csv
+from mopo_cli.report.tables import format_mean_std, format_number, markdown_table, seeds_played, write_csv
 from mopo_cli.store.atomic import write_text
 
 Line = dict[str, Any]
@@ -69,7 +69,7 @@ def _texts(line: Line, number: str) -> dict[str, str | None]:
     printed = None
     if published:
         printed = "N/A" if isnan(published["mean"]) else format_mean_std(published["mean"], published["std"])
-    seeds = len([value for value in line["returns"].values() if value])
+    seeds = seeds_played(line["returns"])
     last, last_10 = (format_mean_std(*line[key], seeds=seeds) if line[key] else None for key in ("last", "last_10"))
     bounds = [bound for bound in line["iqm_interval"] if not isnan(bound)] if iqm is not None else []
     interval = " to ".join(map(format_number, bounds)) or None

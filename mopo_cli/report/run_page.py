@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mopo_cli.config.fields import written
+from mopo_cli.report.alarms import model_alarm
 from mopo_cli.report.dataset import percent, statistics_lines
 from mopo_cli.report.page import Section, charts, heading, listed, note, page, paragraph, table
 from mopo_cli.report.page_charts import band, histogram
@@ -97,8 +98,10 @@ def _columns(columns: Sequence[Column]) -> str:
 def _model(model: Mapping[str, Any] | None) -> list[str]:
     if model is None:
         return []
-    blocks = [note(model["alarm"])] if model.get("alarm") else []
+    blocks = []
     if dimensions := model.get("dimensions"):
+        if alarm := model_alarm(dimensions, model.get("target_scale", "raw")):
+            blocks.append(note(alarm))
         # Nothing of a target that does not vary can be explained.
         constant = [d for d in dimensions if not d["std"]]
         varying = sorted((d for d in dimensions if d["std"]), key=lambda d: float(d["explained_variance"]))
@@ -128,9 +131,9 @@ def _model(model: Mapping[str, Any] | None) -> list[str]:
 
 def _unsure(model: Mapping[str, Any] | None) -> list[str]:
     """Nothing of models of earlier versions, which did not look."""
-    if model is None or "worst" not in (unsure := model.get("unsure", {})):
+    if model is None or (errors := model.get("errors_by_input")) is None:
         return []
-    relation, rows = unsure["relation"], unsure["rows"]
+    relation, rows = errors["relation"], errors["rows"]
     if rows < _LEAST_COMPARED:
         return [paragraph(f"Held-out transitions: {rows}. That is too few to say where the model is unsure or errs.")]
     of = f", those of {len(model['holdout_mse'])} seeds together" if len(model["holdout_mse"]) > 1 else ""
@@ -145,8 +148,8 @@ def _unsure(model: Mapping[str, Any] | None) -> list[str]:
             "penalty max-var."
         ),
         charts([_tenths("True error where the model is sure and unsure", "uncertainty", relation["calibration"])]),
-        *_parts("errs most", "the worst first", "error", unsure["worst"]),
-        *_parts("is least sure", "the least sure first", "uncertainty", unsure["parts"]),
+        *_parts("errs most", "the worst first", "error", errors["worst"]),
+        *_parts("is least sure", "the least sure first", "uncertainty", errors["least_sure"]),
     ]
 
 

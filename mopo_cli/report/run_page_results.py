@@ -11,7 +11,7 @@ from mopo_cli.report.page import Collected, charts, heading, pairs, paragraph, t
 from mopo_cli.report.page_charts import intervals
 from mopo_cli.report.ranking_table import show_ranking
 from mopo_cli.report.run_page_contents import Contents
-from mopo_cli.report.tables import format_mean_std
+from mopo_cli.report.tables import format_mean_std, seeds_played
 
 _MOST_ROWS = 80  # of a chart
 _MOST_CONCLUSIONS = 6
@@ -144,7 +144,7 @@ def _cells(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    seeds = len([value for value in cell["returns"].values() if value])
+    seeds = seeds_played(cell["returns"])
     pairs = [cell.get(key) or (None, None) for key in ("last", "last_10")]
     last, last_10 = (None if None in pair else format_mean_std(*pair, seeds=seeds) for pair in pairs)
     interval = _interval(*cell["iqm_interval"]) if cell.get("iqm_interval") else None

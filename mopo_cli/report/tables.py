@@ -2,9 +2,10 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 from mopo_cli.store.atomic import publish
 
@@ -24,6 +25,11 @@ def format_mean_std(mean: float, std: float | None, digits: int = 1, *, seeds: i
     if std is None or math.isnan(std) or seeds == 1:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
+def seeds_played(returns: Mapping[str, Any]) -> int:
+    """Of how many seeds a cell has returns; ``returns`` are by seed, and empty for those that were not played."""
+    return sum(bool(each) for each in returns.values())
 
 
 def decimals(size: float) -> int:

@@ -14,7 +14,7 @@ from mopo_cli.data.transitions import DatasetInfo, episode_returns
 from mopo_cli.evaluation.stats import bootstrap_iqm, iqm, mean_std, normalised_score, normalised_std
 from mopo_cli.report.console import Report
 from mopo_cli.report.plots import ablation_plot
-from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, write_csv
+from mopo_cli.report.tables import decimals, format_mean_std, markdown_table, seeds_played, write_csv
 from mopo_cli.stages.ablation.train_cells import Cell, Elsewhere, by_shared_settings, missing_cells, train_cells
 from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.inputs import dataset_path
@@ -164,7 +164,7 @@ def statistics(returns: dict[str, dict[str, Any]], info: DatasetInfo) -> dict[st
 def row(record: dict[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
     """A cell's row of the table on the terminal and in Markdown; ``axes`` are the settings of the grid."""
     last = last_10 = middle = None
-    seeds = len([value for value in record["returns"].values() if value])
+    seeds = seeds_played(record["returns"])
     if record.get("last"):
         # A single return has no bounds: NaN, and None in what is read from a file.
         bounds = [bound for bound in record["iqm_interval"] if bound is not None and isfinite(bound)]

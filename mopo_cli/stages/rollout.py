@@ -17,8 +17,8 @@ from mopo_cli.dynamics.penalties import RATIO, UNCERTAINTIES
 from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import DivergedError, InputError
+from mopo_cli.report.alarms import branches_alarm, guard_remark
 from mopo_cli.report.console import Report
-from mopo_cli.stages.common.alarms import branches_alarm, guard_remark
 from mopo_cli.stages.common.device import open_device
 from mopo_cli.stages.common.held_out import judge_share_of, without_judge
 from mopo_cli.stages.common.inputs import Data, check_dimensions, dataset_path, described, open_data, open_ensemble

@@ -17,11 +17,12 @@ from mopo_cli.dynamics.fit import FitSettings, FitState, fit_checkpoint, fitted,
 from mopo_cli.dynamics.split import Examples
 from mopo_cli.dynamics.training import EpochReport, advance, holdout_errors, steps_per_epoch
 from mopo_cli.errors import DivergedError, InputError
-from mopo_cli.evaluation.unsure import Unsure, doubt, where_unsure
+from mopo_cli.evaluation.errors_by_input import ErrorsByInput, errors_by_input, uncertainty_and_error
+from mopo_cli.report.alarms import model_alarm
 from mopo_cli.report.console import Report, format_value
 from mopo_cli.report.metrics import Metrics, open_metrics
 from mopo_cli.report.sink import Curves
-from mopo_cli.stages.common.alarms import model_alarm, rescale_hint
+from mopo_cli.stages.common.alarms import rescale_hint
 from mopo_cli.stages.common.attempt import AFRESH
 from mopo_cli.stages.common.device import check_precision, open_device, open_recorder, tell_doubt
 from mopo_cli.stages.common.held_out import share_of, without_judge
@@ -151,12 +152,11 @@ def _publish(stage: Stage, fit: FitState, data: Data, share: float, metrics: Met
     dimensions = _dimension_report(fit, ensembles, errors, names_of("obs", fit.data.frame, data.info))
     outputs = {"model": stage.run.model, "description": stage.run.model_dir / "model.json"}
     save_tensors(stage.out.stage(outputs["model"]), _weights(fit.seeds, ensembles), header)
-    unsure = _where_unsure(fit, ensembles, data.info)
-    alarm = model_alarm(dimensions, fit.settings.target_scale)
-    shown = {"dimensions": dimensions, "unsure": asdict(unsure), "alarm": alarm}
+    errors_of_inputs = asdict(_errors_by_input(fit, ensembles, data.info))
+    shown = {"dimensions": dimensions, "errors_by_input": errors_of_inputs}
     write_json(stage.out.stage(outputs["description"]), header | shown)
     outputs |= metrics.stage_files(_MEMBER, stage.out, stage.run.model_dir)
-    _show_dimensions(dimensions, alarm, stage.report)
+    _show_dimensions(dimensions, fit.settings.target_scale, stage.report)
     stage.report.hint("mopo select-elites")
     return stage.finish(outputs, {"epochs": fit.epoch, **scores})
 
@@ -223,20 +223,22 @@ def _dimension_report(
     ]
 
 
-def _where_unsure(fit: FitState, ensembles: Sequence[Ensemble], info: DatasetInfo) -> Unsure:
+def _errors_by_input(fit: FitState, ensembles: Sequence[Ensemble], info: DatasetInfo) -> ErrorsByInput:
     """By the held-out rows of all seeds, each judged by its own ensemble."""
     held_out = [split.holdout for split in fit.splits]
-    doubts = [doubt(ensemble, fit.data, rows) for ensemble, rows in zip(ensembles, held_out, strict=True)]
-    uncertainty, error = (np.concatenate(columns) for columns in zip(*doubts, strict=True))
+    compared = [
+        uncertainty_and_error(ensemble, fit.data, rows) for ensemble, rows in zip(ensembles, held_out, strict=True)
+    ]
+    uncertainty, error = (np.concatenate(columns) for columns in zip(*compared, strict=True))
     names, inputs = newest_inputs(fit.data.inputs[torch.cat(held_out)], info)
-    return where_unsure(names, inputs, uncertainty, error)
+    return errors_by_input(names, inputs, uncertainty, error)
 
 
-def _show_dimensions(dimensions: list[dict[str, Any]], alarm: str | None, report: Report) -> None:
+def _show_dimensions(dimensions: list[dict[str, Any]], target_scale: str, report: Report) -> None:
     report.table(
         "What the model predicts badly (hold-out, the worst first)",
         ("target", "RMSE", "std of target", "explained variance"),
         [tuple(d.values()) for d in sorted(dimensions, key=lambda d: d["explained_variance"])],
     )
-    if alarm is not None:
+    if (alarm := model_alarm(dimensions, target_scale)) is not None:
         report.warn(alarm)

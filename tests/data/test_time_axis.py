@@ -151,3 +151,11 @@ def test_files_of_which_only_some_are_padded_are_read_alike(tmp_path: Path) -> N
     kept = [*(arrays["observations"][:39, i] for i in range(6))]
     kept += [arrays["observations"][40 : 39 + steps, i] for i, steps in enumerate(lengths)]
     np.testing.assert_array_equal(transitions.observations, np.concatenate(kept).astype(np.float32))
+
+
+def test_a_single_flag_in_the_last_place_may_be_chance(tmp_path: Path) -> None:
+    """Of six environments only the last one ends, once: no sixty episodes of six steps, of which one ends."""
+    arrays = {name: values.copy() for name, values in played("Pendulum-v1", 6, 60, 1000).items()}
+    arrays = {name: arrays[name] for name in ("observations", "actions", "rewards", "terminals")}
+    arrays["terminals"][17, 5] = True
+    assert open_log([write(tmp_path / "vector.npz", arrays)]).layout == "vector"

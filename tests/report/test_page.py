@@ -63,10 +63,12 @@ def everything(policies: int = 1, epochs: int = 3) -> Contents:
             ],
             "holdout_mse": {"0": [0.0625]},
             "holdout_nll": {"0": [-1.5]},
-            "unsure": {
+            "errors_by_input": {
                 "rows": 110,
                 "relation": relation,
-                "parts": [{"input": NASTY, "low": 1.0, "high": 2.0, "rows": 11, "uncertainty": 1.375, "error": 0.5}],
+                "least_sure": [
+                    {"input": NASTY, "low": 1.0, "high": 2.0, "rows": 11, "uncertainty": 1.375, "error": 0.5}
+                ],
                 "worst": [
                     {"input": "time", "low": 1.7e9, "high": 1.7e9 + 60, "rows": 22, "uncertainty": 0.75, "error": 2.125}
                 ],
@@ -143,9 +145,9 @@ def test_what_does_not_vary_is_not_predicted_badly() -> None:
 
 def unsure_page(rows: int, spearman: float | None, seeds: int = 1) -> str:
     bins = [{"uncertainty": 0.1, "error": 0.2, "error_p10": 0.1, "error_p90": 0.4}] * (spearman is not None)
-    unsure = {"rows": rows, "relation": {"spearman": spearman, "calibration": bins}, "parts": [], "worst": []}
+    errors = {"rows": rows, "relation": {"spearman": spearman, "calibration": bins}, "least_sure": [], "worst": []}
     networks = {str(seed): [0.0625] for seed in range(seeds)}
-    model = {"holdout_mse": networks, "holdout_nll": networks, "unsure": unsure}
+    model = {"holdout_mse": networks, "holdout_nll": networks, "errors_by_input": errors}
     text, sections = run_page(Contents("r", {}, documents={"train-model": model}))
     assert sections[-1] == "Where the model is unsure, and where it errs"
     return checked(text).text
@@ -175,11 +177,12 @@ def test_transitions_of_several_seeds_are_called_so() -> None:
 def test_what_matters_most_is_said_first() -> None:
     """What each policy is worth before all sections, and that a model learned nothing above its table."""
     every = everything()
-    model = every.documents["train-model"] | {"alarm": "It learned <nothing>."}
+    useless = [{"target": name, "explained_variance": -0.5, "rmse": 1.0, "std": 2.0} for name in ("a", "b")]
+    model = every.documents["train-model"] | {"dimensions": useless}
     page = run_page(replace(every, documents={**every.documents, "train-model": model}))[0]
     text, first = checked(page).text, page.partition("<section")[0]
     assert "the policy a returns 7.25 on average" in first and first.count("alert(") >= 3
-    assert "It learned <nothing>." in text and text.index("It learned") < text.index("it explains good best")
+    assert text.index("For 2 of 2 targets the model predicts no better") < text.index("it explains b best")
     many = {f"evaluate/p{n}": every.documents["evaluate/a"] for n in range(9)}
     page = run_page(Contents("r", {key: record() for key in many}, documents=many))[0]
     assert page.partition("<section")[0].count("on average, over") == 6

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from mopo_cli.stages.common.alarms import branches_alarm, guard_remark, model_alarm, rescale_hint
+from mopo_cli.dynamics.branched_rollouts import ENDS
+from mopo_cli.report.alarms import branches_alarm, guard_remark, model_alarm
+from mopo_cli.stages.common.alarms import rescale_hint
 from mopo_cli.stages.common.inputs import Data
 
 
@@ -53,6 +55,11 @@ def test_branches_that_end_at_once_are_told_with_their_cause(
     assert (alarm is None) == (said is None)
     if alarm and said and advice:
         assert said in alarm and advice in alarm
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_whatever_ends_all_branches_at_once_is_told(end: str) -> None:
+    assert "100% of the branches" in str(branches_alarm({end: 1.0}))
 
 
 def test_how_guarded_rows_are_taken() -> None:

@@ -57,13 +57,13 @@ def test_the_page_has_the_numbers_of_the_run(tiny_run: Path, mopo: Any, contents
     portrait = json.loads(mopo(f"show {dataset_of(tiny_run)} --json").out)["portrait"]
     numbers = [target[key] for target in model["dimensions"] for key in ("explained_variance", "rmse", "std")]
     numbers += [*model["holdout_mse"]["0"], *model["holdout_nll"]["0"], evaluation["return_mean"]]
-    unsure = model["unsure"]
+    errors = model["errors_by_input"]
     assert [d["target"] for d in model["dimensions"]] == [*(f"change of obs[{d}]" for d in range(4)), "reward"]
-    assert len(unsure["parts"]) == len(unsure["worst"]) == 5, "four observations and an action"
-    parts = [*unsure["parts"], *unsure["worst"]]
+    assert len(errors["least_sure"]) == len(errors["worst"]) == 5, "four observations and an action"
+    parts = [*errors["least_sure"], *errors["worst"]]
     numbers += [part[key] for part in parts for key in ("rows", "uncertainty", "error")]
     assert {format_range(part["low"], part["high"]) for part in parts} <= {word.strip() for word in seen.words}
-    assert f"true error is {unsure['relation']['spearman']:.2f}" in seen.text
+    assert f"true error is {errors['relation']['spearman']:.2f}" in seen.text
     numbers += [evaluation["dataset_return_mean"], evaluation["return_iqm"], *evaluation["return_per_seed"].values()]
     numbers += [column[key] for column in portrait["observations"] for key in ("min", "median", "max", "std")]
     cells = [word.strip() for word in seen.words]

@@ -26,7 +26,7 @@ def padded_log(stack: Stack) -> Log:
         Episode(int(steps), longest, {name: Place(name, shape, i) for name, shape in rows.items()})
         for i, steps in enumerate(lengths)
     ]
-    flags = stack.flags()
+    flags = stack.flags
     # A flag that is set before one that is not: the row holds several episodes.
     if (flags[:, :-1] & ~flags[:, 1:] & (np.arange(1, longest) < lengths[:, None])).any():
         log = log_of(stack.arrays, episodes, f"{count} environments of {longest} steps, one after another")

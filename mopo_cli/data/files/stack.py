@@ -71,6 +71,7 @@ class Stack:
         """The arrays of terminals and timeouts."""
         return [name for name in self.names("terminals", "timeouts") if self.shapes[name][1] == self.steps]
 
+    @cached_property
     def flags(self) -> NDArray[np.bool_]:
         """Whether a flag is set `[count, steps]`."""
         return np.asarray((np.nan_to_num(self.together(*self.flag_names())) != 0).any(axis=2))
@@ -85,6 +86,7 @@ class Stack:
         shapes = ((self.count, self.steps), (self.count, self.steps, 1))
         return next((name for name in _MASKS if self.shapes.get(name) in shapes), None)
 
+    @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
         """What marks the steps `[count, steps]`; None where no array does."""
         if (name := self.mask_name()) is None:
@@ -102,7 +104,7 @@ class Stack:
             if not ((lengths >= 1) & (lengths <= self.steps)).all():
                 raise InputError(f"{self.file}: {name} must hold numbers from 1 to {self.steps}.")
             return lengths, f"their lengths in {name}"
-        if (mask := self.mask()) is not None:
+        if (mask := self.mask) is not None:
             name = self.mask_name()
             if not is_mask(mask):
                 raise InputError(f"{self.file}: {name} must be 1 for the steps of an episode and 0 after them.")
@@ -125,7 +127,7 @@ class Stack:
         padded = (alike < self.steps - 1) | one_number
         if not padded.any():
             return np.full(self.count, self.steps), "all of this length, as no array gives their lengths"
-        ended = self.flags() & (np.arange(self.steps) >= alike[:, None] - 1)
+        ended = self.flags & (np.arange(self.steps) >= alike[:, None] - 1)
         ends = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, 0)
         flags = " or ".join(self.flag_names())
         # A row of one number is hardly a step, so that the flag is in the row after the end.

@@ -52,7 +52,7 @@ def _is_alone(stack: Stack) -> bool:
 
 def _has_mask(stack: Stack) -> bool:
     """Whether a mask ends, or rows that are not NaN; of episodes sorted by length they end along both axes."""
-    mask = stack.mask()
+    mask = stack.mask
     if mask is None:
         mask = ~_nothing(stack, "observations")
         if not mask.all():  # a lack of observations alone is no padding
@@ -87,7 +87,7 @@ def _is_filled(stack: Stack) -> bool:
 
 def _has_ends(stack: Stack) -> float:
     """The share of episodes that end in a flag; 0 where flags mark other steps, or chance may have it so."""
-    if not (flags := stack.flags()).any():
+    if not (flags := stack.flags).any():
         return 0.0
     lengths = np.maximum(_lengths(stack), 1)
     steps = np.arange(stack.steps)
@@ -98,7 +98,7 @@ def _has_ends(stack: Stack) -> float:
 
 def _jumps(stack: Stack) -> float:
     """How surely steps after flags are larger than those before them, as resets are; 0 where it is not sure."""
-    observations, flags = _values(stack, "observations"), stack.flags()
+    observations, flags = _values(stack, "observations"), stack.flags
     deviations = np.nanstd(observations, axis=(0, 1))
     sizes = (np.abs(np.diff(observations, axis=1)) / np.where(deviations > 0, deviations, 1)).sum(axis=2)
     alone = flags[:, 1:-1] & ~flags[:, :-2] & ~flags[:, 2:]
@@ -124,7 +124,7 @@ def _by_smoothness(stack: Stack, swapped: Stack) -> bool:
     """
     if not _roughness(_values(stack, "observations")) > _INDEPENDENT:
         return False
-    flags = np.nan_to_num(stack.together(*stack.flag_names())) != 0
+    flags = stack.flags
     resets = bool((flags[:, :-1] & ~flags[:, 1:]).any())
     roughness, is_short = _roughness(_values(swapped, "observations")), stack.steps <= _FEW
     if roughness >= _RATHER:
@@ -146,7 +146,7 @@ def _by_smoothness(stack: Stack, swapped: Stack) -> bool:
 def _values(stack: Stack, column: str) -> NDArray[np.float64]:
     """The arrays of a column `[count, steps, width]`; what is padding is NaN."""
     values = stack.together(*stack.names(column))
-    if (mask := stack.mask()) is not None:
+    if (mask := stack.mask) is not None:
         values[~mask] = np.nan
     return values
 

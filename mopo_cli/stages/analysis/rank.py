@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.config.schema import Ablate
-from mopo_cli.evaluation.ranking import JOINT, RANKINGS, Evidence, best_first, mean_ranks, rank_correlation, regret
+from mopo_cli.evaluation.ranking import RANKINGS, Evidence, best_first, mean_ranks, rank_correlation, regret
 from mopo_cli.report.console import Report
 from mopo_cli.report.ranking_table import show_ranking, write_ranking
 from mopo_cli.stages.analysis.evidence import PENALTY, Gather, by_model, by_model_and_log, recorded_settings
@@ -134,8 +134,10 @@ def judge(ranking: str, entries: Sequence[Entry], scores: dict[str, Scores]) -> 
     criteria, truth = RANKINGS[ranking].criteria, [entry.true_return for entry in entries]
     means = {name: [_mean([s[name] for s in scores[entry.name].values()]) for entry in entries] for name in criteria}
     ties: dict[str, list[float | None]] = {}
-    if joint := [means[name] for name in RANKINGS[ranking].joint]:
-        means[JOINT], ties[JOINT] = mean_ranks(joint), [_mean(list(values)) for values in zip(*joint, strict=True)]
+    for name, criterion in criteria.items():
+        if columns := [means[other] for other in criterion.ranks_of]:
+            means[name] = mean_ranks(columns)
+            ties[name] = [_mean(list(values)) for values in zip(*columns, strict=True)]
     worth = {}
     for name, criterion in criteria.items():
         values = means[name]

@@ -25,7 +25,7 @@ from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import RowLayout
 from mopo_cli.errors import InputError
 from mopo_cli.nets.scales import Standard, standard_units
-from mopo_cli.stages.common.alarms import guard_remark
+from mopo_cli.report.alarms import guard_remark
 from mopo_cli.stages.common.device import check_precision, cpu_threads
 from mopo_cli.stages.common.held_out import judge_share_of, share_beside_model, share_of, without_judge
 from mopo_cli.stages.common.inputs import (

@@ -39,30 +39,30 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Unsure:
+class ErrorsByInput:
     """How uncertainty goes with error over ``rows`` rows, and in which part of each input they are highest."""
 
     rows: int
     relation: Relation
-    parts: list[Part]
+    least_sure: list[Part]
     """by uncertainty, the highest first"""
     worst: list[Part]
     """by error, the highest first"""
 
 
-def doubt(ensemble: Ensemble, examples: Examples, rows: Tensor) -> tuple[Values, Values]:
+def uncertainty_and_error(ensemble: Ensemble, examples: Examples, rows: Tensor) -> tuple[Values, Values]:
     """The ensemble's uncertainty and its true error in these ``rows`` `[n]` of the examples, `[n]` both.
 
     Both are in standard deviations that the targets have over these rows. The uncertainty is `max-var` over all
     networks; the error is ||mean_i mu_i - target||_2.
     """
     scale = divisors(*column_scales(examples.targets[rows]))
-    blocks = [_doubt(ensemble, examples, some, scale) for some in rows.split(_BLOCK)]
+    blocks = [_in_block(ensemble, examples, some, scale) for some in rows.split(_BLOCK)]
     uncertainty, error = (torch.cat(columns).cpu().numpy() for columns in zip(*blocks, strict=True))
     return uncertainty, error
 
 
-def _doubt(ensemble: Ensemble, examples: Examples, rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _in_block(ensemble: Ensemble, examples: Examples, rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     inputs = examples.inputs[rows]
     predicted = ensemble.predict(inputs[:, : examples.obs_dim], inputs[:, examples.obs_dim :])
     # The square of a target in tiny units, in its deviations, can be beyond float32.
@@ -71,7 +71,7 @@ def _doubt(ensemble: Ensemble, examples: Examples, rows: Tensor, scale: Tensor) 
     return uncertainties(mean, std, PenaltyForm(scale=scale))[:, 0], error
 
 
-def where_unsure(names: Sequence[str], inputs: ArrayLike, uncertainty: ArrayLike, error: ArrayLike) -> Unsure:
+def errors_by_input(names: Sequence[str], inputs: ArrayLike, uncertainty: ArrayLike, error: ArrayLike) -> ErrorsByInput:
     """Of each column of ``inputs`` `[n, D]`, called by the ``names``, the parts with the highest means of both.
 
     ``uncertainty`` and ``error`` are `[n]`, all finite. Columns that do not vary are left out.
@@ -80,7 +80,7 @@ def where_unsure(names: Sequence[str], inputs: ArrayLike, uncertainty: ArrayLike
     u, e = np.asarray(uncertainty, np.float64), np.asarray(error, np.float64)
     every = [list(_parts(name, column, u, e)) for name, column in zip(names, columns, strict=True)]
     by_uncertainty = _highest(every, lambda part: part.uncertainty)
-    return Unsure(len(u), relation(u, e), by_uncertainty, _highest(every, lambda part: part.error))
+    return ErrorsByInput(len(u), relation(u, e), by_uncertainty, _highest(every, lambda part: part.error))
 
 
 def _highest(every: Sequence[Sequence[Part]], by: Callable[[Part], float]) -> list[Part]:
