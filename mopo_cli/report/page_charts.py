@@ -132,7 +132,8 @@ def _figure(
     keys = [f'<span class="key {colour}"></span>{escape(name)}' for colour, name in zip(_COLOURS, names, strict=False)]
     keys += [f'<span class="key a pale"></span>{escape(band_name)}'] if band_name else []
     keys += [f"<br>dashed: {escape(dashed)}"] if dashed else []
-    title = escape(caption or label) + (f" <small>({escape(y)})</small>" if y else "")
+    named = caption or label
+    title = escape(named) + (f" <small>({escape(y)})</small>" if y.lower() not in named.lower() else "")
     return (
         f"<figure><figcaption><b>{title}</b>{'<br>' if keys else ''}{' '.join(keys)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {frame.height}" role="img" aria-label="{escape(beside)}">'

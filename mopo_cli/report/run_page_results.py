@@ -27,7 +27,7 @@ def returns_blocks(contents: Contents) -> list[str]:
         numbers = {
             "mean over seeds": result["return_mean"],
             **({"standard deviation over seeds": result["return_std"]} if several else {}),
-            "IQM": result["return_iqm"],
+            "IQM (mean of the middle half of all episodes)": result["return_iqm"],
             "95 % interval of the IQM": _interval(low, high),
             **{f"seed {seed}": value for seed, value in result["return_per_seed"].items()},
             "data, mean episode": mean,
@@ -140,7 +140,8 @@ def _cells(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         rows = [(c["cell"], c["epochs"], len(c["returns"]), ", ".join(map(str, c["diverged"])) or None) for c in cells]
         return [table("Cells", ("cell", "epochs", "seeds", "diverged seeds"), rows)]
     columns = ("cell", "epochs", "seeds", "last", "last 10", "IQM (last 10)", "95 % of it", "diverged seeds")
-    return [table("Returns by cell; ± is the standard deviation over seeds", columns, [_cell(c) for c in cells])]
+    caption = "Returns by cell in the last evaluations; ±: standard deviation over seeds; IQM: mean of the middle half"
+    return [table(caption, columns, [_cell(c) for c in cells])]
 
 
 def _cell(cell: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster of three nodes of one CPU, and a head without; what workers write is in the folder of `TMPDIR`."""
+    """A cluster of two nodes of one CPU, and a head without; what workers write is in the folder of `TMPDIR`."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("workers")))
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        cluster.each = [cluster.add_node(num_cpus=1) for _ in range(3)]
+        cluster.each = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.workers = os.environ["TMPDIR"]
         yield cluster
         cluster.shutdown()
@@ -50,7 +50,7 @@ def cluster(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def start(line: str, output: Path) -> "subprocess.Popen[bytes]":
-    """A driver whose jobs save every half second; it tells in a file also what a job is given to go on from."""
+    """A driver whose jobs save every half second; it also writes into a file what a job is given to go on from."""
     with output.open("wb") as err:
         return subprocess.Popen([sys.executable, "-c", DRIVER, *line.split()], stdout=subprocess.PIPE, stderr=err)
 
@@ -85,15 +85,14 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
 ) -> None:
     shutil.copytree("runs", "local/runs")
     shutil.copy("tiny.yaml", "local/tiny.yaml")
-    line = f"{ABLATE} --lam 1,2 --epochs 48"  # a job for each node, long enough to be lost in the middle
-    output = Path("told.txt")
+    line = f"{ABLATE} --lam 1 --epochs 96"  # a job for each node, long enough to be lost in the middle
+    output = Path("driver.log")
     driver = start(f"{line} --on ray", output)
     saved = "jobs/*/.state/ablate/job/checkpoint.safetensors"
-    assert until(lambda: len([*tiny_run.glob(saved)]) == 3 or driver.poll() is not None, 120)
+    assert until(lambda: len([*tiny_run.glob(saved)]) == 2 or driver.poll() is not None, 120)
     cluster.remove_node(cluster.each[0], allow_graceful=False)
     cluster.add_node(num_cpus=1)
     assert until(lambda: "its node was lost" in output.read_text() or driver.poll() is not None, 60)
-    assert until(lambda: [*tiny_run.glob("jobs/*/run.json")] or driver.poll() is not None, 60)
     given = "given .state/ablate/job/checkpoint.safetensors"
     assert until(lambda: given in output.read_text() or driver.poll() is not None, 60)
     assert given in output.read_text()
@@ -102,7 +101,7 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
     driver.communicate()
     assert until(lambda: not jobs_at_work(cluster), 30)
     finished = len([*tiny_run.glob("jobs/*/run.json")])
-    assert 0 < finished < 3
+    assert finished < 2
     again = start(f"{line} --on ray --json", output)
     with monkeypatch.context() as here:
         here.chdir("local")
@@ -110,8 +109,8 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
     out, _ = again.communicate()
     assert again.returncode == 0, output.read_text()
     assert len(out.splitlines()) == 1
-    assert output.read_text().count('"state": "done"') == 3 - finished
-    assert len(published(tiny_run)) == 3 * 3 + 1
+    assert output.read_text().count('"state": "done"') == 2 - finished
+    assert len(published(tiny_run)) == 2 * 3 + 1
     assert published(tiny_run) == published("local" / tiny_run)
 
 

@@ -367,6 +367,11 @@ def test_charts_of_little_or_extreme_data_stay_in_their_frame(figure: str) -> No
 LETTERS = str.maketrans("MLHV", "    ")
 
 
+def test_a_title_names_the_numbers_upwards_where_it_does_not_say_them() -> None:
+    figures = [band(title, [(1.0, 1.0, 1.0, 1.0)], "epoch", "q", ("m", "b")) for title in ("Q, expected", "critics")]
+    assert "<b>Q, expected</b>" in figures[0] and "<b>critics <small>(q)</small></b>" in figures[1]
+
+
 def test_a_histogram_draws_its_counts() -> None:
     seen = checked(page("t", [], [Section("s", [histogram("t", [0.0, 1.0, 2.0], {"": [1, 3]}, "x", "y")])]))
     area = next(path for path in seen.paths if path.count("L") == 5)

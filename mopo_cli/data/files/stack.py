@@ -141,7 +141,7 @@ class Stack:
             )
             raise InputError(
                 f"{self.file}: the last steps of {which} are all alike in {', '.join(names)}, but {why}: "
-                f"add {_LENGTHS[0]} [{self.count}], the number of steps of each."
+                f"add {_LENGTHS[0]} [{self.count}], the number of steps of each, or leave out what was never filled."
             )
         return np.where(padded, ends, self.steps), f"until {flags} says that they end"
 
