@@ -71,6 +71,18 @@ def test_each_environment_is_read_by_itself(
     assert f"130 steps of {copies} environment" in source
 
 
+def test_what_a_buffer_was_never_filled_with_is_to_be_left_out(tmp_path: Path) -> None:
+    """The last episode of Stable-Baselines3's ReplayBuffer goes on, so that no flag says where the padding begins."""
+    names = {"observations": "observations", "actions": "actions", "rewards": "rewards", "terminals": "dones"}
+    kept = {names[name]: played("Hopper-v5", 1, 230, 1000)[name].astype(np.float32) for name in names}
+    assert kept["dones"].any() and not kept["dones"][-1]
+    half = {name: np.concatenate([values, np.zeros((170, *values.shape[1:]))]) for name, values in kept.items()}
+    with pytest.raises(InputError, match="or leave out what was never filled"):
+        load(write(tmp_path / "half.npz", half))
+    data, _ = load(write(tmp_path / "kept.npz", kept))
+    np.testing.assert_array_equal(data.rewards, kept["rewards"][:-1, 0])  # the last row has no next observation
+
+
 def test_the_last_states_are_no_steps(tmp_path: Path) -> None:
     arrays = dict(played("Pendulum-v1", 4, 60, 20))
     last = arrays.pop("next_observations")[-1:]
