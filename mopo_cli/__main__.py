@@ -113,13 +113,13 @@ def _understood(error: Exception) -> MopoError | None:
                 hint="rename the file or folder, or use a UTF-8 locale such as LC_ALL=C.UTF-8",
             )
         case ValueError() if "embedded null" in str(error):
-            return InputError("A path that was given, or read from a file, holds a NUL character and is none.")
+            return InputError("A path contains a NUL character, so it is not valid.")
         case MemoryError():
             return SettingsError("There is not enough memory for this.", smaller)
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
             return SettingsError("There is not enough memory on the GPU for this.", smaller)
         case RecursionError():
-            return InputError("Something that was given, or read from a file, is nested too deeply.")
+            return InputError("The input is nested too deeply.")
     return None
 
 

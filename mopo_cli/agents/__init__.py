@@ -1,1 +1,1 @@
-"""Policy learning: the replay rows, SAC, and the loop of MOPO's Algorithm 2."""
+"""Policy learning: the algorithms, a file each, the replay rows, and the training loop of MOPO's Algorithm 2."""

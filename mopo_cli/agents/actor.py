@@ -13,7 +13,7 @@ from mopo_cli.nets.stacked import Layout, Parameters
 
 @dataclass(frozen=True)
 class Actor:
-    """One policy: parameters `[1, size]` and the bounds of its log standard deviation. Actions are in [-1, 1].
+    """One policy: parameters `[1, size]` and the bounds of its log standard scaled_noise. Actions are in [-1, 1].
 
     Its observations are stored ones: those of the task less `offset`, where the data have one (see `DatasetInfo`).
     """
@@ -31,7 +31,7 @@ class Actor:
 
     def act(self, observation: Tensor, noise: Tensor) -> Tensor:
         """The actions `[n, act_dim]` for observations `[n, obs_dim]` with standard normal noise `[n, act_dim]`."""
-        return explore(*self._heads(observation), noise, self.log_std_min, self.log_std_max)
+        return sample_action(*self._heads(observation), noise, self.log_std_min, self.log_std_max)
 
     def greedy(self, observation: Tensor) -> Tensor:
         """The deterministic actions tanh(mean), `[n, act_dim]`, for observations `[n, obs_dim]`."""
@@ -43,7 +43,7 @@ class Actor:
 
 
 @fused
-def explore(mean: Tensor, log_std: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
+def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
     """The actions tanh(mean + std noise), all `[…, act_dim]`; noise is standard normal."""
     return torch.tanh(mean + log_std.clamp(log_std_min, log_std_max).exp() * noise)
 
@@ -54,15 +54,14 @@ class Squashed:
 
     action: Tensor
     log_prob: Tensor
-    deviation: Tensor  # std times the noise
-    within: Tensor  # where log std is within its bounds
+    scaled_noise: Tensor  # std times the noise
+    in_bounds: Tensor  # whether log std is within its bounds
 
 
 def squash(out: Tensor | tuple[Tensor, ...], noise: Tensor, log_std_min: float, log_std_max: float) -> Squashed:
     """The action tanh(mean + std noise) of a network with output `out` `[…, 2 act_dim]`: mean and log std.
 
-    Several outputs are stacked. log(1 - tanh(x)^2) is 2 (log 2 - |x| - log(1 + e^(-2 |x|))), exact where the former is
-    not.
+    Several outputs are stacked.
     """
     outs = (out,) if isinstance(out, Tensor) else out
     return Squashed(*_squash(noise, log_std_min, log_std_max, *outs))
@@ -73,18 +72,20 @@ def _squash(noise: Tensor, log_std_min: float, log_std_max: float, *outs: Tensor
     out = torch.stack(outs) if len(outs) > 1 else outs[0]
     if torch.compiler.is_compiling():  # what is computed once for several samples would be a kernel of its own
         out = out.expand(*noise.shape[:-1], -1)
-    mean, raw = out.chunk(2, dim=-1)
-    log_std = raw.clamp(log_std_min, log_std_max)
-    deviation = log_std.exp() * noise
-    x = mean + deviation
+    mean, raw_log_std = out.chunk(2, dim=-1)
+    log_std = raw_log_std.clamp(log_std_min, log_std_max)
+    scaled_noise = log_std.exp() * noise
+    x = mean + scaled_noise
+    # log pi(a | s) = sum of -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(x)^2)  (SAC, app. C)
+    # with -log(1 - tanh(x)^2) = 2 (|x| + log(1 + e^(-2 |x|))) - log 4
     size = x.abs()
-    minus_log_slope = size.add_(torch.log1p(torch.exp(-2 * size)))  # log 2 - log(1 - tanh(x)^2) / 2
-    log_prob = minus_log_slope.mul_(2).sub_(log_std).addcmul_(noise, noise, value=-0.5).sum(dim=-1)
+    log_cosh = size.add_(torch.log1p(torch.exp(-2 * size)))  # of x, and log 2 more
+    log_prob = log_cosh.mul_(2).sub_(log_std).addcmul_(noise, noise, value=-0.5).sum(dim=-1)
     return (
         torch.tanh(x),
         log_prob - mean.shape[-1] * (log(4) + 0.5 * log(2 * pi)),
-        deviation,
-        (raw == log_std).expand_as(x),
+        scaled_noise,
+        (raw_log_std == log_std).expand_as(x),
     )
 
 
@@ -94,7 +95,7 @@ def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_pr
     They are of the sample `index` along the first dimension: by_action `[…, act_dim]`, by_log_prob `[…, 1]` (None: 0).
     With a = tanh(x): da/dx = 1 - a^2 and dlog_prob/dx = 2 a.
     """
-    kept = (column[index] for column in (squashed.action, squashed.deviation, squashed.within))
+    kept = (column[index] for column in (squashed.action, squashed.scaled_noise, squashed.in_bounds))
     if by_log_prob is None:
         by_log_prob = torch.zeros_like(by_action[..., :1])
     return _output_gradient(by_action, by_log_prob, *kept)
@@ -102,10 +103,10 @@ def squash_gradient(squashed: Squashed, index: int, by_action: Tensor, by_log_pr
 
 @fused
 def _output_gradient(
-    by_action: Tensor, by_log_prob: Tensor, action: Tensor, deviation: Tensor, within: Tensor
+    by_action: Tensor, by_log_prob: Tensor, action: Tensor, scaled_noise: Tensor, in_bounds: Tensor
 ) -> Tensor:
     by_mean = torch.ops.aten.tanh_backward(by_action, action).addcmul_(by_log_prob, action, value=2)
-    by_log_std = (by_mean * deviation - by_log_prob) * within
+    by_log_std = (by_mean * scaled_noise - by_log_prob) * in_bounds
     return torch.cat([by_mean, by_log_std], dim=-1)
 
 

@@ -1,6 +1,6 @@
 """What the training loop needs of an algorithm: each has one file, which registers such a value.
 
-In every update `by_x` is the gradient of the loss with respect to x, and has the shape of x.
+In every update `by_x` is the gradient of the loss by x, and has the shape of x (see nets/stacked.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -129,7 +129,7 @@ class Networks:
 
 
 def setting(default: Any, description: str, source: str = "", before: Any = None, **bounds: Any) -> Any:
-    """A field of an algorithm's settings that is its own: becomes a flag, a YAML key and a line of the help.
+    """A setting that this algorithm alone has: it becomes a flag, a YAML key and a line of the help.
 
     `before` is the behaviour from before it became a setting, if not its default; `bounds` are those of pydantic's
     Field, such as ge=0.
@@ -156,12 +156,12 @@ def restore_agent(agent: Learned, tensors: dict[str, Tensor], steps: list[int]) 
 def _state(agent: Learned) -> tuple[dict[str, Tensor], list[Adam]]:
     tensors: dict[str, Tensor] = {}
     adams: list[tuple[str, Adam]] = []
-    with_target = sum(network.average is not None for _, network in parts(agent, Network))
+    with_target = sum(network.target_or_none is not None for _, network in parts(agent, Network))
     for name, value in parts(agent, (Network, Adam, Tensor)):
         if isinstance(value, Network):
             tensors[name] = value.flat
-            if value.average is not None:
-                tensors["target" if with_target == 1 else f"{name}_target"] = value.average.flat
+            if value.target_or_none is not None:
+                tensors["target" if with_target == 1 else f"{name}_target"] = value.target.flat
             adams.append((name, value.adam))
         elif isinstance(value, Adam):
             adams.append((name.removesuffix("_adam"), value))
@@ -173,7 +173,7 @@ def _state(agent: Learned) -> tuple[dict[str, Tensor], list[Adam]]:
 
 
 def parts(agent: Learned, kinds: Any) -> Iterator[tuple[str, Any]]:
-    """The fields of these kinds, by name: the agent's own, then those of what is `Learned` in it."""
+    """The fields of these kinds, by name: the agent's, then those of what is `Learned` in it."""
     values = [(each.name, getattr(agent, each.name)) for each in fields(agent)]
     yield from ((name, value) for name, value in values if isinstance(value, kinds))
     for _, value in values:
@@ -205,8 +205,8 @@ class Algorithm:
     - `start(world, members, settings)` builds fresh agents, the m-th from the streams of `members[m].seed`;
     - `update(agent, batch, draws, actor_scale)` takes one gradient step in place, `actor_scale` being the factor of
       the actor's learning rate;
-    - `cycle(settings)` is after how many steps `update` does the same again, by `batch.step`: what it launches must
-      depend on nothing else, and be launched on tensors that stay where they are (see `engine.capture`);
+    - `cycle(settings)`: `update` launches the same operations at every `batch.step` with the same remainder modulo this
+      number. They depend on nothing else, and work on tensors that stay where they are (see `engine.capture`);
     - `networks(settings, work)` are all those of one member, and `sampled_numbers(settings, work)` counts what a
       gradient step samples and keeps for one member beside their activations: both are for estimates of memory;
     - `learns_from` says which rows: "any", those of the data alone ("real"), in each batch some of the data and some
@@ -216,10 +216,11 @@ class Algorithm:
     - `refresh(agent, draws, take)` is called before rollouts, whenever these are due; its gradient steps, which all
       launch the same, go through `take(step, draws)`;
     - `uncertainties` are columns that it needs in model rows, beside those of the penalties;
-    - `rolling(agent)` `[S, ·]` are the parameters that rollouts are made with, the policies' first, and
-      `imagining(agent, m, flat, how)` is how member m makes them, with parameters `flat` `[S, ·]`;
+    - `rollout_parameters(agent)` `[S, ·]` are the parameters that rollouts are made with, the policies' first, and
+      `rollout_options(agent, m, flat, options)` are the world's options as member m changes them, with these
+      parameters `flat` `[S, ·]`;
     - `choices(agent)` are the values of settings that it chose by the data;
-    - `files(agent, m)` is what is published of member m beside its policy: tensors by the name of their file;
+    - `files(agent, m)` is what is published of member m beside its policy: tensors by the name of their file.
     """
 
     settings: type[Any]
@@ -234,7 +235,7 @@ class Algorithm:
     warm: Callable[[Any, Batch, Draws], None] = lambda agent, batch, draws: None
     refresh: Callable[[Any, Draws, Take], None] = lambda agent, draws, take: None
     uncertainties: tuple[str, ...] = ()
-    rolling: Callable[[Any], Tensor] = lambda agent: agent.actor.flat
-    imagining: Callable[[Any, int, Tensor, RolloutOptions], RolloutOptions] = lambda agent, m, flat, how: how
+    rollout_parameters: Callable[[Any], Tensor] = lambda agent: agent.actor.flat
+    rollout_options: Callable[[Any, int, Tensor, RolloutOptions], RolloutOptions] = lambda agent, m, flat, same: same
     choices: Callable[[Any], tuple[Choice, ...]] = lambda agent: ()
     files: Callable[[Any, int], dict[str, dict[str, Tensor]]] = lambda agent, m: {}

@@ -17,7 +17,7 @@ from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting,
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.divergences import kl_divergence, squared_mmd
-from mopo_cli.agents.perceptrons import actor_sizes, start_single, twin_values
+from mopo_cli.agents.networks import actor_sizes, start_single, twin_values
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
@@ -71,31 +71,31 @@ def imitate(brac: Brac, observation: Tensor, action: Tensor) -> None:
     """
     settings, rows = brac.settings, observation.shape[1]
     (behaviour,) = evaluate((brac.behaviour, (observation,)))
-    mean, raw = behaviour.out.chunk(2, dim=-1)
-    log_std = raw.clamp(settings.log_std_min, settings.log_std_max)
+    mean, raw_log_std = behaviour.out.chunk(2, dim=-1)
+    log_std = raw_log_std.clamp(settings.log_std_min, settings.log_std_max)
     inverse_std = torch.exp(-log_std)
     # Loss: -mean log b(a | s), log b = log N(atanh a; mean, std) - log(1 - a^2), whose last term has no gradient
     inside = action.clamp(-_INSIDE, _INSIDE)
     raw_action = (torch.log1p(inside) - torch.log1p(-inside)) / 2  # atanh, but the same bits in any stack
     score = (raw_action - mean) * inverse_std
-    by_log_std = (1 - score * score) * (raw == log_std)
+    by_log_std = (1 - score * score) * (raw_log_std == log_std)
     by_out = torch.cat([-score * inverse_std, by_log_std], dim=-1) / rows
     descend(brac.behaviour, behaviour, by_out, settings.behaviour_lr)
 
 
-def step(
+def update(
     brac: Brac,
     batch: Transition,
     draws: Draws,
     actor_scale: float = 1.0,
     *,
     value_penalty: bool,
-    follow_critics: bool = True,
+    actor_uses_q: bool = True,
 ) -> dict[str, Tensor]:
     """One gradient step of every critic and actor, in place; returns its metrics, each `[S]`.
 
-    With the value penalty it is BRAC-v's, else BRAC-p's. Where the actor does not follow the critics, it follows the
-    divergence alone.
+    With the value penalty it is BRAC-v's, else BRAC-p's. Without `actor_uses_q` the actor's loss is the divergence
+    alone.
     """
     settings, observation, next_observation = brac.settings, batch.observation, batch.next_observation
     rows, act_dim = batch.action.shape[1:]
@@ -114,7 +114,7 @@ def step(
     next_action, action = sample.action
 
     # target_q = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha D(s')), BRAC-p without D  (BRAC, section 3)
-    next_value = sac.lower_target(brac, next_observation, next_action)
+    next_value = sac.min_target_q(brac, next_observation, next_action)
     if value_penalty:
         next_divergence, _ = diverge(settings, next_actor.out, next_behaviour[0].out, draws)
         next_value = next_value - settings.divergence_weight * next_divergence
@@ -127,8 +127,8 @@ def step(
     # Actor's loss: mean (alpha D(pi, b)(s) - min(Q1, Q2)(s, a))  (BRAC, section 3)
     divergence, divergence_gradient = diverge(settings, actor.out, behaviour.out, draws)
     by_out = settings.divergence_weight * divergence_gradient / rows
-    if follow_critics:
-        by_action = sac.lower_slope(q_pi, act_dim) / -rows
+    if actor_uses_q:
+        by_action = sac.min_q_gradient(q_pi, act_dim) / -rows
         by_out = by_out + squash_gradient(sample, 1, by_action)
     descend(brac.actor, actor, by_out, actor_scale * settings.actor_lr)
     return {
@@ -161,7 +161,7 @@ def warm(brac: Brac, batch: Batch, draws: Draws, *, value_penalty: bool) -> None
     if batch.step < brac.settings.behaviour_steps:
         imitate(brac, batch.observation, batch.action)
     else:
-        step(brac, batch, draws, value_penalty=value_penalty, follow_critics=False)
+        update(brac, batch, draws, value_penalty=value_penalty, actor_uses_q=False)
 
 
 def networks(settings: BracSettings, work: Work) -> tuple[Networks, ...]:
@@ -182,7 +182,7 @@ def algorithm(*, value_penalty: bool) -> Algorithm:
         settings=BracSettings,
         metrics=("q", "critic_loss", "divergence"),
         start=start_from_shapes(start_brac),
-        update=partial(step, value_penalty=value_penalty),
+        update=partial(update, value_penalty=value_penalty),
         networks=networks,
         sampled_numbers=sampled_numbers,
         learns_from="real",

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.guard import charge
-from mopo_cli.agents.runs import Loop, Past, RolloutTally
+from mopo_cli.agents.guard import add_to_guarded
+from mopo_cli.agents.runs import Loop, PastRollout, RolloutTally
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.branched_rollouts import ENDS, branch, uniform_policy
 from mopo_cli.dynamics.penalties import ORACLE
@@ -16,12 +16,12 @@ from mopo_cli.engine.streams import stream
 def fill_pools(loop: Loop, world: World) -> None:
     """Branch rollouts of every member into its pool, and remember what made them while their rows may be in it."""
     index = loop.step // loop.settings.rollout_every
-    positions, rolling = list(loop.pool.positions), loop.algorithm.rolling(loop.agent)
-    loop.tallies = [branch_member(loop, world, m, index, rolling) for m in range(len(loop.members))]
-    remember(loop, Past(index, rolling.clone(), positions, [tally.rows for tally in loop.tallies]))
+    positions, parameters = list(loop.pool.positions), loop.algorithm.rollout_parameters(loop.agent)
+    loop.tallies = [branch_member(loop, world, m, index, parameters) for m in range(len(loop.members))]
+    remember(loop, PastRollout(index, parameters.clone(), positions, [tally.rows for tally in loop.tallies]))
 
 
-def remember(loop: Loop, past: Past) -> None:
+def remember(loop: Loop, past: PastRollout) -> None:
     """Keep what made rows of the pools, and no more what made rows that are not there any longer."""
     loop.past.append(past)
     while len(loop.past) > 1 and _covered(loop):
@@ -39,8 +39,8 @@ def _covered(loop: Loop) -> bool:
     return all(full or not alive for full, alive in zip(filled, finite, strict=True))
 
 
-def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor) -> RolloutTally:
-    """Write the `index`-th rollouts of member m, made by the parameters `rolling` `[S, ·]`, into its pool.
+def branch_member(loop: Loop, world: World, m: int, index: int, parameters: Tensor) -> RolloutTally:
+    """Write the `index`-th rollouts of member m, made by the parameters `parameters` `[S, ·]`, into its pool.
 
     A row that the guard ended has there what follows it in its reward, see `agents.guard`.
     """
@@ -49,23 +49,23 @@ def branch_member(loop: Loop, world: World, m: int, index: int, rolling: Tensor)
     generator = stream(member.seed, "policy/rollout", index, device)
     chosen = torch.randint(len(world.start), (loop.settings.rollout_batch,), generator=generator, device=device)
     uniform = loop.settings.rollout_actions == "uniform"
-    policy = uniform_policy(world.row_layout.act_dim) if uniform else loop.agent.policy(m, rolling).sample
-    made, unknown, ended, at_once = 0, 0, dict.fromkeys(ENDS, 0), dict.fromkeys(ENDS, 0)
-    how = replace(world.how, uncertain=bool(loop.penalty[m].any()))
-    how = how if member.penalty == ORACLE else replace(how, oracle=None)
-    how = loop.algorithm.imagining(loop.agent, m, rolling, how)
+    policy = uniform_policy(world.row_layout.act_dim) if uniform else loop.agent.policy(m, parameters).sample
+    made, unknown, ended, ended_first_step = 0, 0, dict.fromkeys(ENDS, 0), dict.fromkeys(ENDS, 0)
+    options = replace(world.options, needs_uncertainties=bool(loop.penalty[m].any()))
+    options = options if member.penalty == ORACLE else replace(options, oracle=None)
+    options = loop.algorithm.rollout_options(loop.agent, m, parameters, options)
     ensemble, start = world.ensembles[member.model], world.start[chosen]
     start_step = None if world.start_step is None else world.start_step[chosen]
-    for step in branch(ensemble, world.rule, start, policy, member.h, generator, how, start_step):
-        loop.pool.write(m, charge(world.row_layout, step.rows, step.guarded_rows, loop.after_guard))
+    for step in branch(ensemble, world.rule, start, policy, member.h, generator, options, start_step):
+        loop.pool.write(m, add_to_guarded(world.row_layout, step.rows, step.guarded_rows, loop.guarded_value))
         made += len(step.rows)
         unknown += step.unknown
         ends = step.ends()
         ended = {name: count + ends[name] for name, count in ended.items()}
-        at_once = ends if step.step == 0 else at_once
+        ended_first_step = ends if step.step == 0 else ended_first_step
     if not loop.pool.sizes[m]:
         # There is nothing to learn from: the member learns from a NaN, and is flagged for it as any other.
         loop.pool.write(m, torch.full((1, world.row_layout.width), torch.nan, device=device))
     total = loop.settings.rollout_batch
-    shares, first = ({name: count / total for name, count in counts.items()} for counts in (ended, at_once))
-    return RolloutTally(made, unknown=unknown / max(made, 1), at_once=first, **shares)
+    shares, first = ({name: count / total for name, count in counts.items()} for counts in (ended, ended_first_step))
+    return RolloutTally(made, unknown=unknown / max(made, 1), ended_first_step=first, **shares)

@@ -16,7 +16,7 @@ from torch import Tensor
 from mopo_cli.agents.actor import squash
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms.sac import SacSettings
-from mopo_cli.agents.perceptrons import twin_values
+from mopo_cli.agents.networks import twin_values
 from mopo_cli.nets.network import Network
 from mopo_cli.nets.perceptron import Term, block_count, differentiate_terms
 
@@ -54,7 +54,7 @@ def log_sum_exp(value: Tensor, lse: Lse) -> Tensor:
     return _lists(value, lse).logsumexp(dim=-1).mean(dim=-1)
 
 
-def log_sum_exp_slope(value: Tensor, lse: Lse) -> Tensor:
+def log_sum_exp_gradient(value: Tensor, lse: Lse) -> Tensor:
     """The gradient of `log_sum_exp` by its values, `[…, R, 3N]`: it adds up to one at every state."""
     lists = _lists(value, lse)
     return lists.softmax(dim=-1).div_(lists.shape[-2]).mT.reshape(value.shape)
@@ -85,8 +85,8 @@ def differentiate_critics(
         return grad
 
     def by_proposed_q(q: Tensor, neg_log_density: Tensor) -> Tensor:
-        slope = log_sum_exp_slope(q.view(neg_log_density.shape) + neg_log_density, lse)
-        return slope.mul_(beta / states).view(q.shape)
+        gradient = log_sum_exp_gradient(q.view(neg_log_density.shape) + neg_log_density, lse)
+        return gradient.mul_(beta / states).view(q.shape)
 
     columns = (x.chunk(blocks, dim=1) for x in (proposals.state, proposals.action, neg_log_density))
     proposed = [

@@ -39,7 +39,7 @@ class Dice(Learned):
 
 
 @dataclass(frozen=True)
-class Saddle:
+class Objective:
     """The objectives of M pairs, `[M]`, and their gradients by tau `[M, B]`, f `[M, 3, B]` and nu `[M, 1]`."""
 
     value: Tensor
@@ -74,35 +74,42 @@ def start_dice(inputs: int, networks: int, seeds: list[int], device: torch.devic
     return Dice(tau, f, nu, Adam.like(nu))
 
 
-def saddle(tau: Tensor, f: Tensor, nu: Tensor, gamma: float, norm: float) -> Saddle:
+def saddle(tau: Tensor, f: Tensor, nu: Tensor, gamma: float, norm: float) -> Objective:
     """The objective and its gradients: tau(s, a) `[M, B]`, f at (s, a), (s0, a0), (s', a') `[M, 3, B]`, nu `[M, 1]`."""
-    at, first, following = f.unbind(dim=1)
+    f_sa, f_start, f_next = f.unbind(dim=1)
     rows = tau.shape[1]
-    by_tau = gamma * following - at + norm * nu
-    value = ((1 - gamma) * first + tau * by_tau - 0.5 * at * at).mean(dim=1) - (norm * (nu + 0.5 * nu * nu))[:, 0]
-    by_f = torch.stack([-(tau + at), torch.full_like(at, 1 - gamma), gamma * tau], dim=1)
+    by_tau = gamma * f_next - f_sa + norm * nu
+    value = ((1 - gamma) * f_start + tau * by_tau - 0.5 * f_sa * f_sa).mean(dim=1) - (norm * (nu + 0.5 * nu * nu))[:, 0]
+    by_f = torch.stack([-(tau + f_sa), torch.full_like(f_sa, 1 - gamma), gamma * tau], dim=1)
     by_nu = norm * (tau.mean(dim=1, keepdim=True) - 1 - nu)
-    return Saddle(value, by_tau / rows, by_f / rows, by_nu)
+    return Objective(value, by_tau / rows, by_f / rows, by_nu)
 
 
 def step_dice(
-    dice: Dice, at: Tensor, first: Tensor, following: Tensor, gamma: float, norm: float, learning_rate: float
+    dice: Dice,
+    inputs_sa: Tensor,
+    inputs_start: Tensor,
+    inputs_next: Tensor,
+    gamma: float,
+    norm: float,
+    learning_rate: float,
 ) -> Tensor:
     """One gradient step of every tau down, and of every f and nu up, at once and in place; the objectives `[M]`.
 
     Scaled inputs at (s, a) and (s0, a0), `[S, B, in]`, which M / S consecutive pairs have in common, and at (s', a'),
     `[M, B, in]`.
     """
-    alike = len(following) // len(at)
-    inputs = torch.cat([at.repeat_interleave(alike, dim=0), first.repeat_interleave(alike, dim=0), following], dim=1)
-    tau, f = evaluate((dice.tau, (at,)), (dice.f, (inputs,)))
-    slopes = saddle(tau.out[..., 0], f.out.view(len(following), 3, -1), dice.nu, gamma, norm)
+    alike = len(inputs_next) // len(inputs_sa)
+    shared = (inputs.repeat_interleave(alike, dim=0) for inputs in (inputs_sa, inputs_start))
+    inputs = torch.cat([*shared, inputs_next], dim=1)
+    tau, f = evaluate((dice.tau, (inputs_sa,)), (dice.f, (inputs,)))
+    objective = saddle(tau.out[..., 0], f.out.view(len(inputs_next), 3, -1), dice.nu, gamma, norm)
     # min over tau, max over f and nu of the objective above  (GradientDICE)
-    down, up = slopes.by_tau[..., None], -slopes.by_f.view(f.out.shape)
+    down, up = objective.by_tau[..., None], -objective.by_f.view(f.out.shape)
     descend_side_by_side((dice.tau, tau, down, learning_rate), (dice.f, f, up, learning_rate))
-    torch.neg(slopes.by_nu, out=dice.nu_adam.grad)
+    torch.neg(objective.by_nu, out=dice.nu_adam.grad)
     dice.nu_adam.update(dice.nu, learning_rate)
-    return slopes.value
+    return objective.value
 
 
 @dataclass(frozen=True)

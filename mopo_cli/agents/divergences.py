@@ -15,13 +15,16 @@ def kl_divergence(out: Tensor, other: Tensor, log_std_min: float, log_std_max: f
     Both are Gaussians squashed by the same tanh. An invertible map of the samples leaves a divergence as it is, so
     this one, of the Gaussians before tanh, is exact: log(s'/s) + (s^2 + (m - m')^2) / 2s'^2 - 1/2 per dimension.
     """
-    (mean, raw), (other_mean, other_raw) = out.chunk(2, dim=-1), other.chunk(2, dim=-1)
-    log_std, other_log_std = raw.clamp(log_std_min, log_std_max), other_raw.clamp(log_std_min, log_std_max)
+    (mean, raw_log_std), (other_mean, other_raw_log_std) = out.chunk(2, dim=-1), other.chunk(2, dim=-1)
+    log_std, other_log_std = (
+        raw_log_std.clamp(log_std_min, log_std_max),
+        other_raw_log_std.clamp(log_std_min, log_std_max),
+    )
     log_ratio, shift = log_std - other_log_std, mean - other_mean
     by_mean = shift * torch.exp(-2 * other_log_std)
     by_log_std = torch.expm1(2 * log_ratio)
     value = ((by_log_std + shift * by_mean) / 2 - log_ratio).sum(dim=-1)
-    return value, torch.cat([by_mean, by_log_std * (raw == log_std)], dim=-1)
+    return value, torch.cat([by_mean, by_log_std * (raw_log_std == log_std)], dim=-1)
 
 
 def squared_mmd(samples: Tensor, other: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:

@@ -32,16 +32,16 @@ def absorbing_value(reward: float, gamma: float) -> float:
     return reward / (1 - gamma)
 
 
-def after_guard(least: float, gamma: float) -> float:
+def guarded_value(least: float, gamma: float) -> float:
     """What is added to the reward of a guarded row where the data's least reward is `least`; see above."""
     return gamma * absorbing_value(min(0.0, least), gamma)
 
 
-def charge(rows: RowLayout, packed: Tensor, guarded_rows: Tensor, more: float) -> Tensor:
-    """The packed rows `[n, width]`, with `more` added to the reward of those that are `guarded_rows` `[n]`."""
-    if not more:
+def add_to_guarded(rows: RowLayout, packed: Tensor, guarded_rows: Tensor, amount: float) -> Tensor:
+    """The packed rows `[n, width]`, with `amount` added to the reward of those that are `guarded_rows` `[n]`."""
+    if not amount:
         return packed
     charged = packed.clone()
     reward = rows.split(charged).reward
-    reward.copy_(torch.where(guarded_rows, reward + more, reward))
+    reward.copy_(torch.where(guarded_rows, reward + amount, reward))
     return charged

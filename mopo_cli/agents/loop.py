@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch, agent_state, restore_agent
 from mopo_cli.agents.branching import branch_member, fill_pools
-from mopo_cli.agents.runs import Loop, Past
+from mopo_cli.agents.runs import Loop, PastRollout
 from mopo_cli.agents.world import World
 from mopo_cli.engine.capture import Changes, State, check_shapes
 from mopo_cli.engine.fused import fused
@@ -55,17 +55,17 @@ def refresh(loop: Loop, world: World) -> None:
 
     changes = _changes(loop)
     index = loop.step // loop.settings.rollout_every
-    loop.algorithm.refresh(loop.agent, _draws(loop, world, "refresh", index), take)
+    loop.algorithm.refresh(loop.agent, _member_draws(loop, world, "refresh", index), take)
 
 
 def _warm_block(loop: Loop, world: World) -> None:
     rows, index = _draw_block(loop, world, loop.settings.batch_size)
-    noise, changes = _draws(loop, world, "noise", loop.step // loop.settings.block), _changes(loop)
+    noise, changes = _member_draws(loop, world, "noise", loop.step // loop.settings.block), _changes(loop)
     for k in range(loop.settings.block):
         step = loop.warm_up + loop.step + k
         # The last phase fills its last block.
         key = "warm-up", min(bisect_right(loop.phases, step), len(loop.phases) - 1)
-        loop.engine.keep({key})
+        loop.engine.forget_all_but({key})
         loop.engine.take(partial(_warm, loop, world, step), (rows[k], index[k]), noise, key, changes)
 
 
@@ -78,9 +78,9 @@ def _train_block(loop: Loop, world: World) -> None:
     settings = loop.settings
     rows, index = _draw_block(loop, world, settings.real_rows)
     _penalise(loop, world, rows)
-    noise, changes = _draws(loop, world, "noise", loop.step // settings.block), _changes(loop)
+    noise, changes = _member_draws(loop, world, "noise", loop.step // settings.block), _changes(loop)
     scale = settings.actor_scale(loop.step)
-    loop.engine.keep({_REFRESH, *(("update", scale, phase) for phase in range(loop.cycle))})
+    loop.engine.forget_all_but({_REFRESH, *(("update", scale, phase) for phase in range(loop.cycle))})
     for k in range(settings.block):
         step = loop.step + k
         learn = partial(_learn, loop, world, step, scale)
@@ -91,11 +91,13 @@ def _train_block(loop: Loop, world: World) -> None:
 def _penalise(loop: Loop, world: World, rows: Tensor) -> None:
     """Subtract lambda u(s, a) from the rewards of a block, in place (MOPO, algorithm 2); rows of the data have u = 0.
 
-    For a whole block at once, as a step has enough small operations.
+    Penalties and rewards, before that, are added to the metrics. For a whole block at once, as a step has enough small
+    operations.
     """
-    batch = world.row_layout.split(rows)
+    batch = world.row_layout.split(rows)  # columns [steps, S, B, ·]
     penalty = (batch.uncertainty * loop.penalty).sum(dim=-1)
     for name, column in (("penalty", penalty), ("reward", batch.reward)):
+        # [S, steps] in a row's order, so that a member's sum is rounded as it is alone
         loop.sums[:, loop.metrics.index(name)] += column.mean(dim=-1).t().contiguous().sum(dim=-1)
     batch.reward.sub_(penalty)
 
@@ -112,23 +114,23 @@ def _add(sums: Tensor, *metrics: Tensor) -> None:
 
 
 def _changes(loop: Loop) -> Changes:
-    return Changes(partial(learned, loop), partial(put_back, loop))
+    return Changes(partial(trained_state, loop), partial(restore_trained_state, loop))
 
 
-def learned(loop: Loop) -> State:
+def trained_state(loop: Loop) -> State:
     """All that gradient steps change."""
     tensors, adam_steps = agent_state(loop.agent)
     return tensors | {"sums": loop.sums}, adam_steps
 
 
-def put_back(loop: Loop, learned: State) -> None:
-    """Put a state from `learned` back, in place."""
-    tensors, adam_steps = learned
+def restore_trained_state(loop: Loop, state: State) -> None:
+    """Put a state from `trained_state` back, in place."""
+    tensors, adam_steps = state
     restore_agent(loop.agent, tensors, adam_steps)
     loop.sums.copy_(tensors["sums"])
 
 
-def _draws(loop: Loop, world: World, name: str, index: int) -> Draws:
+def _member_draws(loop: Loop, world: World, name: str, index: int) -> Draws:
     return draws((member.seed for member in loop.members), f"policy/{name}", index, world.real.device)
 
 
@@ -153,8 +155,8 @@ def _draw_block(loop: Loop, world: World, real_rows: int) -> tuple[Tensor, Tenso
 
 def loop_state(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint must hold; the pools are made again by the parameters that filled them and their streams."""
-    tensors, adam_steps = learned(loop)
-    tensors |= {f"past/{past.index}": past.rolling for past in loop.past}
+    tensors, adam_steps = trained_state(loop)
+    tensors |= {f"past/{past.index}": past.parameters for past in loop.past}
     numbers = {
         "step": loop.step,
         "adam": adam_steps,
@@ -170,13 +172,15 @@ def restore_loop(loop: Loop, world: World, tensors: dict[str, Tensor], numbers: 
 
     KeyError or ValueError where the checkpoint is of something else.
     """
-    check_shapes(tensors, {name: tensor.shape for name, tensor in learned(loop)[0].items()})
-    check_shapes(tensors, {f"past/{i}": loop.algorithm.rolling(loop.agent).shape for i, *_ in numbers["past"]})
-    put_back(loop, (tensors, numbers["adam"]))
+    check_shapes(tensors, {name: tensor.shape for name, tensor in trained_state(loop)[0].items()})
+    check_shapes(
+        tensors, {f"past/{i}": loop.algorithm.rollout_parameters(loop.agent).shape for i, *_ in numbers["past"]}
+    )
+    restore_trained_state(loop, (tensors, numbers["adam"]))
     loop.step = numbers["step"]
-    loop.past = deque(Past(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])
+    loop.past = deque(PastRollout(i, tensors[f"past/{i}"], positions, rows) for i, positions, rows in numbers["past"])
     loop.pool.sizes = list(numbers["sizes"])
     for past in loop.past:
         loop.pool.positions = list(past.positions)
-        loop.tallies = [branch_member(loop, world, m, past.index, past.rolling) for m in range(len(loop.members))]
+        loop.tallies = [branch_member(loop, world, m, past.index, past.parameters) for m in range(len(loop.members))]
     loop.pool.positions, loop.pool.sizes = list(numbers["positions"]), list(numbers["sizes"])

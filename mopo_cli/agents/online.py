@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import Sac, SacSettings, start_sac, update
+from mopo_cli.agents.algorithms.sac import Sac, SacSettings, gradient_step, start_sac
 from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
 
@@ -32,7 +32,7 @@ class Online:
     sac: Sac
     replay: Tensor
     steps: int = 0
-    watched: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
     """The metrics of the latest update, each `[1]`."""
 
 
@@ -67,4 +67,4 @@ def learn(online: Online, row: Tensor) -> None:
         (2, 1, size, act_dim), generator=stream(online.seed, "online/noise", index, device), device=device
     )
     batch = online.rows.split(online.replay[chosen][None])
-    online.watched = update(online.sac, batch, batch.reward, noise)
+    online.metrics = gradient_step(online.sac, batch, batch.reward, noise)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Agent, Algorithm
-from mopo_cli.agents.guard import after_guard
+from mopo_cli.agents.guard import guarded_value
 from mopo_cli.agents.replay import Pool
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
@@ -27,8 +27,8 @@ class RolloutTally:
     """What a member's latest rollouts did: rows made, and the shares of the start states whose branch ended early.
 
     A branch ends by the task's rule (terminated), halted by an uncertainty, by the guard, or dropped as not finite.
-    `at_once` are the same shares, by name, of the branches that ended in their first step. `unknown` is the share of
-    rows that the oracle knew nothing of.
+    `ended_first_step` are the same shares, by name, of the branches that ended in their first step. `unknown` is the
+    share of rows for which the oracle gave no error.
     """
 
     rows: int
@@ -37,18 +37,18 @@ class RolloutTally:
     dropped: float
     unknown: float = 0.0
     halted: float = 0.0
-    at_once: dict[str, float] = field(default_factory=dict)
+    ended_first_step: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
-class Past:
+class PastRollout:
     """One rollout whose rows may still be in the pool: the parameters `[S, ·]` that made it, the actors' first.
 
     Per member, `positions` says where its rows begin and `rows` how many they are.
     """
 
     index: int
-    rolling: Tensor
+    parameters: Tensor
     positions: list[int]
     rows: list[int]
 
@@ -57,7 +57,7 @@ class Past:
 class Loop:
     """A stack of runs in progress; `step` is below 0 while the agents warm up.
 
-    `after_guard` is added to the rewards of rows that the guard ended, as they are written into the pool.
+    `guarded_value` is added to the rewards of rows that the guard ended, as they are written into the pool.
     """
 
     settings: LoopSettings
@@ -66,9 +66,9 @@ class Loop:
     agent: Agent
     pool: Pool
     penalty: Tensor  # [S, 1, U]
-    after_guard: float = 0.0
+    guarded_value: float = 0.0
     step: int = 0
-    past: deque[Past] = field(default_factory=deque)
+    past: deque[PastRollout] = field(default_factory=deque)
     tallies: list[RolloutTally] = field(default_factory=list)
     cycle: int = 1
     phases: tuple[int, ...] = ()  # of the warm-up, by the steps that each ends after
@@ -105,12 +105,12 @@ def start_loop(
     if world.buffer is not None or settings.real_rows == settings.batch_size:
         capacities = [0] * len(members)
     pool = Pool(capacities, world.row_layout.width, device)
-    names = world.how.uncertainties
+    names = world.options.uncertainties
     weights = torch.tensor([penalty_weights(m.penalty, m.lam, names) for m in members], device=device)
     loop = Loop(settings, members, algorithm, agent, pool, weights[:, None])
     # A learner without a discount, such as cloning, learns from no reward.
     if max(capacities) and (gamma := getattr(learner, "gamma", None)) is not None:
-        loop.after_guard = after_guard(world.least_reward, gamma)
+        loop.guarded_value = guarded_value(world.least_reward, gamma)
     loop.sums = torch.zeros(len(members), len(loop.metrics), device=device)
     loop.engine = Engine(record, partial(rounding, learner.update_precision))
     loop.cycle = algorithm.cycle(learner)

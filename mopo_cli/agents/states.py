@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-State = tuple[dict[str, Tensor], dict[str, Any]]
+LoopState = tuple[dict[str, Tensor], dict[str, Any]]
+"""What `loop.loop_state` gives: tensors by name, and numbers."""
 
 
-def member_state(state: State, m: int, members: int) -> State:
+def member_state(state: LoopState, m: int, members: int) -> LoopState:
     """The state that member m of a stack of so many would have alone; its tensors are views.
 
     In a state the first axis of every tensor is the members', or has as many rows of each, one member after another.
@@ -21,7 +22,7 @@ def member_state(state: State, m: int, members: int) -> State:
     return alone, {"step": numbers["step"], "adam": numbers["adam"], "past": past, **places}
 
 
-def stacked_state(states: Sequence[State]) -> State:
+def stacked_state(states: Sequence[LoopState]) -> LoopState:
     """The state of a stack whose members have these states. ValueError where they are not at the same step.
 
     A member needs fewer past rollouts the longer they are, and has none older than it needs: where another has one,
@@ -45,7 +46,7 @@ def stacked_state(states: Sequence[State]) -> State:
     }
 
 
-def _padded(state: State, indices: list[int]) -> dict[int, tuple[Tensor, list[int], list[int]]]:
+def _padded(state: LoopState, indices: list[int]) -> dict[int, tuple[Tensor, list[int], list[int]]]:
     """By index the parameters, positions and rows of the past rollouts of one member."""
     tensors, numbers = state
     past = {index: (tensors[f"past/{index}"], positions, rows) for index, positions, rows in numbers["past"]}

@@ -21,9 +21,9 @@ _ROWS = 1 << 16  # restated at once, in float64
 
 def in_standard_units(world: World, standard: Standard) -> World:
     """The same world, its observations standardised by `standard`; uncertainties keep the units that they have."""
-    rows, how = world.row_layout, _options(world.how, standard)
+    rows, options = world.row_layout, _options(world.options, standard)
     for ensemble in world.ensembles[:1]:  # all predict the same numbers
-        how = replace(how, form=_form(how.form, standard.divisor[: ensemble.frame]))
+        options = replace(options, form=_form(options.form, standard.divisor[: ensemble.frame]))
 
     def block(packed: Tensor) -> Tensor:
         columns = dict(vars(rows.split(packed)))
@@ -41,15 +41,15 @@ def in_standard_units(world: World, standard: Standard) -> World:
         rule=Restated(world.rule, standard.undo),
         ensembles=tuple(ensemble.in_units(standard.mean, standard.divisor) for ensemble in world.ensembles),
         buffer=None if world.buffer is None else restated(world.buffer),
-        how=how,
+        options=options,
         standard=standard,
     )
 
 
-def _options(how: RolloutOptions, standard: Standard) -> RolloutOptions:
-    judges = {"oracle": how.oracle, "guard": how.guard, "reward": how.reward}
+def _options(options: RolloutOptions, standard: Standard) -> RolloutOptions:
+    judges = {"oracle": options.oracle, "guard": options.guard, "reward": options.reward}
     restated: dict[str, Any] = {name: each and Restated(each, standard.undo) for name, each in judges.items()}
-    return replace(how, **restated)
+    return replace(options, **restated)
 
 
 def _form(form: PenaltyForm, divisor: Tensor) -> PenaltyForm:

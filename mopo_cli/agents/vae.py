@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Learned
-from mopo_cli.agents.perceptrons import start_single
-from mopo_cli.nets.network import Network, descend, descend_with_slope
+from mopo_cli.agents.networks import start_single
+from mopo_cli.nets.network import Network, descend, descend_with_input_gradient
 from mopo_cli.nets.perceptron import Evaluated, evaluate
 
 LATENT = 2
@@ -50,19 +50,19 @@ def learn(vae: Vae, encoded: Evaluated, observation: Tensor, action: Tensor, noi
     `encoded` are the encoders' values at (observation, action), `[S, B, ·]`, and noise `[S, B, latent]` is standard
     normal.
     """
-    mean, raw = encoded.out.chunk(2, dim=-1)
-    log_std = raw.clamp(*_LOG_STD)
+    mean, raw_log_std = encoded.out.chunk(2, dim=-1)
+    log_std = raw_log_std.clamp(*_LOG_STD)
     std = log_std.exp()
-    deviation = std * noise
-    (decoded,) = evaluate((vae.decoder, (observation, mean + deviation)))
+    scaled_noise = std * noise
+    (decoded,) = evaluate((vae.decoder, (observation, mean + scaled_noise)))
     rebuilt = torch.tanh(decoded.out)
     error = rebuilt - action
     # Loss: mean (decoded action - a)^2 + 0.5 mean KL(latent || standard normal), means over rows and dimensions
     by_decoded = 2 * error * (1 - rebuilt * rebuilt) / error[0].numel()
-    by_latent = descend_with_slope(vae.decoder, decoded, by_decoded, rate, observation.shape[-1])
+    by_latent = descend_with_input_gradient(vae.decoder, decoded, by_decoded, rate, slice(observation.shape[-1], None))
     weight = _KL / mean[0].numel()
     by_mean = by_latent + weight * mean
-    by_log_std = (by_latent * deviation + weight * (std * std - 1)) * (raw == log_std)
+    by_log_std = (by_latent * scaled_noise + weight * (std * std - 1)) * (raw_log_std == log_std)
     descend(vae.encoder, encoded, torch.cat([by_mean, by_log_std], dim=-1), rate)
     kl = 0.5 * (mean * mean + std * std - 1) - log_std
     return error.square().mean(dim=(1, 2)) + _KL * kl.mean(dim=(1, 2))

@@ -17,8 +17,8 @@ class World:
 
     `start` `[N, obs_dim]` are the states that rollouts branch from, `start_step` `[N]` the steps that their episodes
     had taken, where the rule or the reward counts them. `last` `[N]`, bool, are the last rows of their episodes: the
-    task or the record ended there. `how` says how rollouts are made. All observations, and what the ensembles predict,
-    are standardised by `standard`, where there is one (see `agents.units`).
+    task or the record ended there. `options` say how rollouts are made. All observations, and what the ensembles
+    predict, are standardised by `standard`, where there is one (see `agents.units`).
     """
 
     row_layout: RowLayout
@@ -28,7 +28,7 @@ class World:
     rule: TerminationRule
     ensembles: tuple[Ensemble, ...] = ()
     buffer: Tensor | None = None
-    how: RolloutOptions = RELEASED
+    options: RolloutOptions = RELEASED
     start_step: Tensor | None = None
     standard: Standard | None = None
 

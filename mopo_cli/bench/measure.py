@@ -91,7 +91,7 @@ def _pairs(
         name, amount = training_name(settings), MODEL_STEPS * per_step
         work, engine = model_training(settings, shapes, device, record)
         seconds, others = in_pairs(work, products[name].work, budget, device)
-        rate = Rate.of(name, "transitions x networks", amount, seconds, engine.doubt)
+        rate = Rate.of(name, "transitions x networks", amount, seconds, engine.why_eager)
         yield products[name].beside(rate, step // per_step, others)
     if policy.needs_model:
         flops = operations.imagined_flops(model, policy, *dims)
@@ -156,8 +156,8 @@ def _updates(
         flops += refresh / settings.rollout_every
         again, other = refreshes(settings, shapes, members, device, model, record)
         seconds += seconds_of(again, budget, device) * (1 / settings.rollout_every)
-        loop.engine.doubt = loop.engine.doubt or other.engine.doubt
-    return beside.beside(Rate.of(name, "updates", members, seconds, loop.engine.doubt), flops, others)
+        loop.engine.why_eager = loop.engine.why_eager or other.engine.why_eager
+    return beside.beside(Rate.of(name, "updates", members, seconds, loop.engine.why_eager), flops, others)
 
 
 def _warm_up(task: Task, seeds: int, device: torch.device, budget: float, record: Recorder | None) -> Rate:
@@ -171,7 +171,7 @@ def _warm_up(task: Task, seeds: int, device: torch.device, budget: float, record
                 take()
 
             spent, total = spent + seconds_of(again, budget, device) * (count / steps), total + count
-        return Rate.of(WARM_UP, "updates", seeds * total, spent, loop.engine.doubt)
+        return Rate.of(WARM_UP, "updates", seeds * total, spent, loop.engine.why_eager)
 
 
 def _products(what: str, rows: int, width: int, device: torch.device, precision: Precision) -> Products:

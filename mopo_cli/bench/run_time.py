@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.crew import crew_size
+from mopo_cli.agents.parallel_members import crew_size
 from mopo_cli.bench.measure import WARM_UP, Task, rollouts_name, training_name, updates_name
 from mopo_cli.bench.rates import Rate
 from mopo_cli.config.fields import Settings

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.crew import crew_size, open_crew
 from mopo_cli.agents.loop import advance as advance_loop
 from mopo_cli.agents.loop import refresh
+from mopo_cli.agents.parallel_members import crew_size, open_crew
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import TrainModel, TrainPolicy
@@ -105,14 +105,14 @@ def rollouts(
     No rollout ends early, so that a call generates ``rollout_batch * h`` transitions.
     """
     world, loop = policy_stack(settings, shapes, 1, device, model)
-    policy, (ensemble,), how = loop.agent.policy(0), world.ensembles, replace(world.how, precision=precision)
+    policy, (ensemble,), options = loop.agent.policy(0), world.ensembles, replace(world.options, precision=precision)
     start = world.start[torch.randint(len(world.start), (settings.rollout_batch,)).to(device)]
 
     def draw() -> torch.Generator:
         return stream(0, "bench", 0, device)
 
     def work() -> None:
-        for imagined in branch(ensemble, never, start, policy.sample, settings.h, draw(), how):
+        for imagined in branch(ensemble, never, start, policy.sample, settings.h, draw(), options):
             if len(imagined.rows) < settings.rollout_batch:
                 raise RuntimeError("a rollout of the benchmark ended early")
 
@@ -191,14 +191,14 @@ def policy_stack(
 ) -> tuple[World, Loop]:
     """A stack of fresh agents that never branch, in a world of random data and, given a model, of an ensemble."""
     algorithm = load(settings.algorithm)
-    how = RolloutOptions(uncertainties=uncertainty_names(settings, [settings.penalty]))
-    rows = RowLayout(shapes.obs_dim, shapes.act_dim, len(how.uncertainties))
+    options = RolloutOptions(uncertainties=uncertainty_names(settings, [settings.penalty]))
+    rows = RowLayout(shapes.obs_dim, shapes.act_dim, len(options.uncertainties))
     observation, action, reward, next_observation = _transitions(shapes, device)
     never_ended = torch.zeros(shapes.rows, device=device)
     uncertainty = torch.rand(shapes.rows, rows.uncertainties, device=device)
     packed = rows.pack(observation, action, reward, never_ended, next_observation, uncertainty)
     last = torch.arange(shapes.rows, device=device) == shapes.rows - 1
-    world = World(rows, packed, observation, last, never, buffer=packed, how=how)
+    world = World(rows, packed, observation, last, never, buffer=packed, options=options)
     if model is not None:
         data = Examples.of(observation, action, reward, next_observation)
         ensemble = fitted(start_fit(data, fit_settings(model), (0,)), 0)

@@ -38,8 +38,8 @@ Rank = Annotated[
     str | None,
     plain_option(
         "--rank",
-        "rank cells without the environment: ope (by the log; the default where the data name no environment), offline "
-        "(by data and model) or combo (its regulariser)",
+        "rank cells without a simulator: ope (by the log; default if the data name no environment), offline (by data "
+        "and model) or combo (its regulariser)",
         "RANKING",
     ),
 ]

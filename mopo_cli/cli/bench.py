@@ -55,7 +55,7 @@ def bench(
     compare: Compare = None,
 ) -> None:
     """Measure the training speed of this machine and estimate how long a run takes; downloads nothing."""
-    from mopo_cli.agents.crew import crew_size
+    from mopo_cli.agents.parallel_members import crew_size
     from mopo_cli.bench.run_time import check_room
     from mopo_cli.engine.parallel import thread_count
     from mopo_cli.stages.common.device import open_device, open_recorder

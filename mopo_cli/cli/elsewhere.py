@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from mopo_cli.stages.jobs.hand_out import HandOut
 
 _PANEL = "Other machines"
-_CELLS = "cells, or seeds of one policy, in a job (default: a seed per CPU; on a GPU what fits)"
+_CELLS = "cells, or seeds of one policy, per job (default: a seed per CPU; on a GPU as many as fit)"
 _CPUS = "CPUs of a job (default 1; on a GPU its share of this machine's)"
 _SBATCH = "an option of sbatch, e.g. partition=gpu; may be repeated"
 _HELP = "--help-all lists the options for other machines"
 _ENGINES = ("local", "slurm", "ray", "ray://HOST:PORT")
 
 OPTIONS = (
-    option_parameter("on", str | None, f"who trains: {', '.join(_ENGINES)}", "ENGINE", panel=_PANEL),
+    option_parameter("on", str | None, f"where to train: {', '.join(_ENGINES)}", "ENGINE", panel=_PANEL),
     option_parameter("plan", Path | None, "only write a list of commands, one per job", "FILE", panel=_PANEL),
-    option_parameter("collect", bool, "only take over what jobs have finished", default=False, panel=_PANEL),
+    option_parameter("collect", bool, "only collect the results of finished jobs", default=False, panel=_PANEL),
     option_parameter("cpus_per_job", int | None, _CPUS, "INT", panel=_PANEL, hidden=True),
     option_parameter(
         "gpus_per_job",
@@ -62,7 +62,7 @@ def open_hand_out(call: Call) -> "HandOut | None":
         return None
     if call.options.log:
         raise UsageError(
-            f"Jobs elsewhere have no --log, so it does not go with {ways[0]}.",
+            f"--log cannot be used with {ways[0]}.",
             hint=f"when they are done: mopo export-logs RUN --to {call.options.log[0]}",
         )
     from mopo_cli.placing.resources import usual_resources

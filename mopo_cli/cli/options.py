@@ -100,9 +100,9 @@ ENGINES = ("auto", "eager", "cudagraph", "compile")
 PRODUCTS = ("auto", *LIBRARIES)
 _RUN_HELP = "run folder (default: runs/DATA-SET, $MOPO_RUN or the last one used)"
 _ENGINE_HELP = "auto, eager, cudagraph (GPU: record steps, replay them) or compile (also fuse their operations)"
-_PRODUCTS_HELP = "library of CPU products: auto, mkl, onednn"
+_PRODUCTS_HELP = "CPU library for matrix products: auto (the faster one), mkl, onednn"
 _LOG_HELP = f"also send the metrics of every epoch to {', '.join(SINKS)}"
-_HELP_ALL = "all settings; or mopo presets settings [METHOD]"
+_HELP_ALL = "show all settings; or mopo presets settings [METHOD]"
 
 EXECUTION: dict[str, inspect.Parameter] = {
     parameter.name: parameter

@@ -52,7 +52,9 @@ Video = Annotated[
 Returns = Annotated[
     Path | None,
     plain_option(
-        "--returns", "take returns measured elsewhere: columns return, and seed, episode, length if any", "FILE.csv"
+        "--returns",
+        "use returns measured elsewhere: a column return and, if you have them, seed, episode, length",
+        "FILE.csv",
     ),
 ]
 Bound = Annotated[

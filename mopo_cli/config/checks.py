@@ -100,4 +100,4 @@ def _sentence(where: str, faults: list[str]) -> str:
         return f"{where}: {faults[0]}." if where else f"{faults[0]}."
     rest = [f"and {len(faults) - _MOST_LISTED} more"] if len(faults) > _MOST_LISTED else []
     lines = "".join(f"\n  {fault}" for fault in [*faults[:_MOST_LISTED], *rest])
-    return f"{where or 'The command line'} has {len(faults)} faults:{lines}"
+    return f"{where or 'The command line'} has {len(faults)} errors:{lines}"

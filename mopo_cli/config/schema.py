@@ -46,7 +46,7 @@ from mopo_cli.config.schema_data import FetchData
 from mopo_cli.nets.precision import Precision
 
 JUDGE_SHARE = (
-    "share of whole episodes that only evaluate --ope sees; none: 0.2 where the data name no environment, else 0"
+    "share of episodes hidden from training, for evaluate --ope; none: 0.2 if the data name no environment, else 0"
 )
 
 

@@ -22,7 +22,7 @@ class FetchData(Settings):
         "environment of a file, or of a Minari set that names none: Hopper-v5, or my_module:Tank-v0",
     )
     env_kwargs: JsonObject | None = setting(
-        None, "what the environment is made with, as JSON: '{\"level\": 2.0}' (with --env and generate: sets)"
+        None, "keyword arguments of the environment, as JSON: '{\"level\": 2.0}' (with --env and generate: sets)"
     )
     columns: Text | None = setting(
         None,
@@ -30,12 +30,12 @@ class FetchData(Settings):
     )
     layout: Text | None = setting(
         None,
-        "how rows lie in a file, if mopo is wrong: groups, numbered, vector, padded, rllib, lists, lines, table or"
+        "layout of the file, if mopo guesses wrong: groups, numbered, vector, padded, rllib, lists, lines, table or"
         " rows",
     )
     missing: Literal["refuse", "drop-rows", "split-episodes", "fill-forward"] = setting(
         "refuse",
-        "rows that lack a value: refuse, leave out, end the episode there, or take the value before (files)",
+        "rows with a missing value: refuse, leave out, end the episode there, or take the value before (files)",
     )
     termination: Text = setting(
         "auto",
@@ -48,8 +48,7 @@ class FetchData(Settings):
     )
     history: int = setting(
         1,
-        "make one observation of so many, the last ones and the actions between them, where a single one does not"
-        " show the state",
+        "steps joined into one observation, with the actions between them, for tasks where one does not show the state",
         ge=1,
     )
     relabel: Text | None = setting(None, "reward rule that replaces the rewards in the data", "MOPO §5.2")

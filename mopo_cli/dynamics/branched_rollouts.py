@@ -48,8 +48,12 @@ class Restated:
 
 Policy = Callable[[Tensor, torch.Generator], Tensor]
 Oracle = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Observations, actions in [-1, 1] and predicted next observations `[B, ·]` -> the predictions' errors `[B]`, NaN
-where a simulator cannot be put into the state."""
+"""(observation `[B, O]`, action `[B, A]` in [-1, 1], predicted next observation `[B, O]`) -> error `[B]` f4.
+
+The error is the Euclidean norm of predicted minus true over the next state, in the observation's units; the reward
+is not part of it. NaN where the true next state is not to be had: a velocity that the observation clips lies at its
+bound, a number is not finite, or the simulator calls the motion unstable.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class RolloutOptions:
     """How the model is rolled out; the default is what MOPO's released code does, with the penalties of its paper.
 
     - `uncertainties`: the names of those stored with every step, in that order, measured in the form `form`. Where
-      `uncertain` is false they are not needed: a CPU evaluates the drawn network alone, and they are 0.
+      `needs_uncertainties` is false they are not needed: a CPU evaluates the drawn network alone, and they are 0.
     - `reward_mean`: the reward is the drawn network's mean instead of its sample.
     - `precision`: in which the networks' products are computed.
     - `oracle`: gives the uncertainty "oracle", the error of the drawn network's mean (of its sample, where
@@ -74,7 +78,7 @@ class RolloutOptions:
     reward_mean: bool = False
     oracle: Oracle | None = None
     oracle_sample: bool = False
-    uncertain: bool = True
+    needs_uncertainties: bool = True
     precision: Precision = "fp32"
     ratio: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     halt: tuple[str, float] | None = None
@@ -157,7 +161,7 @@ def sample_step(
     elites = torch.tensor(ensemble.elites, device=device)
     network = elites[torch.randint(len(elites), (count,), generator=generator, device=device)]
     noise = torch.randn(count, ensemble.frame + 1, generator=generator, device=device)
-    every = options.uncertain or observation.is_cuda
+    every = options.needs_uncertainties or observation.is_cuda
     size = count if observation.is_cuda else _CPU_ROWS * (1 if every else 4)
 
     def block(i: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,7 +213,7 @@ def branch(
         action = policy(observation, generator)
         prediction = sample_step(ensemble, observation, action, generator, options)
         next_observation = prediction.next_observation
-        uncertainty, unknown = _stored(prediction, observation, action, options)
+        uncertainty, unknown = _uncertainties_to_store(prediction, observation, action, options)
         count = step + 1 if start_step is None else start_step[origin] + step + 1
         terminal = _apply_rule(rule, observation, action, next_observation, count)
         reward = prediction.reward
@@ -256,7 +260,7 @@ def _halted(uncertainty: Tensor, options: RolloutOptions) -> Tensor:
     return uncertainty[:, options.uncertainties.index(name)] > threshold
 
 
-def _stored(
+def _uncertainties_to_store(
     prediction: Prediction, observation: Tensor, action: Tensor, options: RolloutOptions
 ) -> tuple[Tensor, Tensor]:
     """The uncertainties to store `[B, U]`, and for which rows the oracle has no answer, bool `[B]`."""

@@ -81,13 +81,15 @@ class Ensemble:
         """The next observation `[…, obs_dim]` after a change `[…, frame]`; of several steps it drops the oldest."""
         if self.frame == self.obs_dim:
             return observation + change
+        # An observation of H steps is [o(t), ..., o(t-H+1), a(t-1), ..., a(t-H+1)] (data/history.py).
         act_dim = action.shape[-1]
-        frames = self.obs_dim - (self.obs_dim - self.frame) // (self.frame + act_dim) * act_dim
+        past = (self.obs_dim - self.frame) // (self.frame + act_dim)  # H - 1
+        all_frames = self.obs_dim - past * act_dim
         parts = (
             observation[..., : self.frame] + change,
-            observation[..., : frames - self.frame],
+            observation[..., : all_frames - self.frame],
             action,
-            observation[..., frames : self.obs_dim - act_dim],
+            observation[..., all_frames : self.obs_dim - act_dim],
         )
         return torch.cat([part.expand(*change.shape[:-1], -1) for part in parts], dim=-1)
 
@@ -108,13 +110,13 @@ class Ensemble:
         input_std[:size] /= divisor
         centre = input_mean.new_zeros(width) if self.target_mean is None else self.target_mean.double()
         unit = input_mean.new_ones(width) if self.target_std is None else self.target_std.double()
-        by = torch.cat([divisor[: self.frame], divisor.new_ones(1)])
+        target_divisor = torch.cat([divisor[: self.frame], divisor.new_ones(1)])
         return replace(
             self,
             input_mean=input_mean.float(),
             input_std=input_std.float(),
-            target_mean=(centre / by).float(),
-            target_std=(unit / by).float(),
+            target_mean=(centre / target_divisor).float(),
+            target_std=(unit / target_divisor).float(),
         )
 
     def _raw(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

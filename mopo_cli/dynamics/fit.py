@@ -73,14 +73,16 @@ class FitState:
     step: int = 0  # within the epoch
     order: Tensor | None = field(default=None, repr=False)  # [active * K, steps * batch], the epoch's rows; not state
     engine: Engine = field(default_factory=Engine)
+    networks: Parameters = field(init=False, repr=False)  # views of `flat`
+    gradient: Parameters = field(init=False, repr=False)  # views of `adam.grad`
 
     def __post_init__(self) -> None:
-        self.hold(self.flat, self.adam)
+        self.set_parameters(self.flat, self.adam)
 
-    def hold(self, flat: Tensor, adam: Adam) -> None:
+    def set_parameters(self, flat: Tensor, adam: Adam) -> None:
         """Train these parameters from now on; steps recorded on others are forgotten."""
         self.flat, self.adam = flat, adam
-        self.engine.keep()
+        self.engine.forget_all()
         self.networks = Parameters(self.layout, flat, self.settings.update_precision)
         self.gradient = Parameters(self.layout, adam.grad)
 
@@ -213,7 +215,7 @@ def restore_fit(fit: FitState, tensors: dict[str, Tensor], numbers: dict[str, An
     flat = tensors["flat"]
     adam = Adam.like(flat)
     adam.restore(tensors["first"], tensors["second"], numbers["adam"])
-    fit.hold(flat, adam)
+    fit.set_parameters(flat, adam)
     fit.nll_sum = tensors["nll_sum"]
     fit.vectors = {name: tensors[f"spectral/{name}"] for name in fit.vectors}
     fit.epochs_without_gain, fit.active = list(numbers["stale"]), active

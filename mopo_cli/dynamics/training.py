@@ -99,11 +99,11 @@ def _step(fit: FitState, inputs: Tensor, targets: Tensor, _draws: Draws) -> None
         normalised_gradient(normalised, views)
     # The bounds are one pair per ensemble. Each network carries a copy, and the copies are kept equal.
     for name, gradient, pull in (("max_logvar", likelihood.by_max, 0.01), ("min_logvar", likelihood.by_min, -0.01)):
-        by_network = gradient.unflatten(0, (-1, fit.settings.networks))
-        total = by_network[:, 0] + pull
+        of_networks = gradient.unflatten(0, (-1, fit.settings.networks))
+        total = of_networks[:, 0] + pull
         for k in range(1, fit.settings.networks):
-            total += by_network[:, k]
-        views[name].unflatten(0, (-1, fit.settings.networks)).copy_(total[:, None].expand_as(by_network))
+            total += of_networks[:, k]
+        views[name].unflatten(0, (-1, fit.settings.networks)).copy_(total[:, None].expand_as(of_networks))
     fit.adam.update(fit.flat, fit.settings.learning_rate, fit.decay)
 
 
@@ -168,7 +168,7 @@ def _keep(fit: FitState, keep: list[int]) -> None:
         return chosen.flatten(0, 1)
 
     adam = fit.adam
-    fit.hold(select(fit.flat), Adam(select(adam.first), select(adam.second), select(adam.grad), adam.steps))
+    fit.set_parameters(select(fit.flat), Adam(select(adam.first), select(adam.second), select(adam.grad), adam.steps))
     fit.nll_sum = select(fit.nll_sum)
     fit.vectors = {name: select(vector) for name, vector in fit.vectors.items()}
     fit.active = [fit.active[i] for i in keep]

@@ -117,14 +117,14 @@ class Recorded:
 
 @dataclass
 class Engine:
-    """Takes steps, inside the context `around`; eagerly without a recorder.
+    """Takes steps, each inside a `context`; eagerly without a recorder.
 
-    `doubt` says why a kind of step is no longer recorded.
+    `why_eager` says why a kind of step is no longer recorded.
     """
 
     record: Recorder | None = None
-    around: Callable[[], AbstractContextManager[None]] = nullcontext
-    doubt: str | None = None
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
+    why_eager: str | None = None
     _recorded: dict[Key, Recorded] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
 
@@ -133,7 +133,7 @@ class Engine:
 
         The first of a key is taken eagerly, to note what it draws; the second is recorded.
         """
-        with self.around():
+        with self.context():
             self._take(step, inputs, draws, key, changes)
 
     def _take(self, step: Step, inputs: tuple[Tensor, ...], draws: Draws, key: Key, changes: Changes) -> None:
@@ -147,7 +147,11 @@ class Engine:
         else:
             self._replay(self.record, step, key, inputs, draws, changes)
 
-    def keep(self, keys: Collection[Key] = ()) -> None:
+    def forget_all(self) -> None:
+        """Forget the recorded steps: the memory that they work on is no longer in use."""
+        self.forget_all_but(())
+
+    def forget_all_but(self, keys: Collection[Key]) -> None:
         """Forget the recorded steps of all other keys."""
         self._recorded = {key: recorded for key, recorded in self._recorded.items() if key in keys}
 
@@ -187,7 +191,7 @@ class Engine:
             self._give_up(key, "a recorded step changes other numbers than the step itself")
 
     def _give_up(self, key: Key, why: str) -> None:
-        kind, self.doubt = key[0], why
+        kind, self.why_eager = key[0], why
         self._refused.add(kind)
         self._recorded = {key: recorded for key, recorded in self._recorded.items() if key[0] != kind}
 

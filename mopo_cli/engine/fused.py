@@ -1,8 +1,8 @@
-"""Chains of small operations, each of which a GPU can launch as one kernel.
+"""Functions of small operations, each of which a GPU can launch as one kernel.
 
-Such a chain is a function marked `@fused`: of tensors and numbers, whose operations are element-wise but for sums over
-one dimension. It may change tensors in place. It is called as any function, and on a CPU is nothing else. Within
-`fusing` it is compiled: to one kernel, where its operations, launched one by one, are as many kernels as they are.
+Such a function is marked `@fused`. It takes tensors and numbers, and its operations are element-wise but for sums over
+one dimension. It may change tensors in place. On a CPU it is called as any function. Within `fusing` it is compiled to
+one kernel; otherwise each of its operations is a kernel.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from mopo_cli.engine.capture import Recorder
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 Call = Callable[..., Any]
-"""`call(function, *arguments)` calls a chain some way."""
+"""`call(function, *arguments)` calls a fused function some way."""
 
 # One kernel for all: sums of any size, together with what is summed up; what is stacked; and what shares no inputs.
 _OPTIONS: dict[str, Any] = {
@@ -39,31 +39,31 @@ _compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
 
 def fused(function: Function) -> Function:
-    """Mark a chain; it is called with positional arguments alone."""
+    """Mark a function that can be one kernel; it is called with positional arguments alone."""
 
     @wraps(function)
-    def chain(*arguments: Any) -> Any:
+    def fused_function(*arguments: Any) -> Any:
         if _call is None or torch.compiler.is_compiling():
             return function(*arguments)
         return _call(function, *arguments)
 
-    return cast(Function, chain)
+    return cast(Function, fused_function)
 
 
 def fused_product(function: Function) -> Function:
-    """Mark a product of two matrices with the chain after it, whose operations the product's kernel does."""
+    """Mark a product of two matrices and the operations after it, which the product's kernel does."""
     _with_product.add(function)
     return fused(function)
 
 
 def is_fusing() -> bool:
-    """Whether chains are compiled now."""
+    """Whether fused functions are compiled now."""
     return _call is not None
 
 
 @contextmanager
 def fusing(call: Call | None = None) -> Iterator[None]:
-    """Meanwhile every chain is compiled, once for each shape of its arguments, or called by `call`."""
+    """Meanwhile every fused function is compiled, once for each shape of its arguments, or called by `call`."""
     global _call
     before, _call = _call, call or compiled
     try:
@@ -73,7 +73,7 @@ def fusing(call: Call | None = None) -> Iterator[None]:
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a chain compiled by Triton, or on a CPU by a C++ compiler. It is compiled when such arguments come first."""
+    """Call a fused function compiled by Triton, or on a CPU by a C++ compiler. It is compiled when such arguments come first."""
     key = function, tuple(_kind(argument) for argument in arguments)
     if key not in _compiled:
         # Each from code of its own, as torch compiles the same code a few times and then no more.
@@ -92,7 +92,7 @@ def _kind(argument: Any) -> Any:
 
 
 def fused_recorder(record: Recorder) -> Recorder:
-    """A recorder of steps whose chains are fused. It takes a step first, as nothing is compiled while recording."""
+    """A recorder of steps whose fused functions are compiled. It takes a step first, as nothing is compiled while recording."""
 
     def record_fused(work: Callable[[], None]) -> Callable[[], object]:
         with fusing():

@@ -1,1 +1,1 @@
-"""How good is a policy: returns in the real environment, statistics over seeds, and the published numbers."""
+"""How good a policy is: returns in the environment, estimates without one, and the published numbers."""

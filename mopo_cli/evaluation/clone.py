@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.agents.algorithms.bc import BcSettings, start_bc, step
+from mopo_cli.agents.algorithms.bc import BcSettings, start_bc, update
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws, stream
 from mopo_cli.evaluation.fitted_q import Log
@@ -35,7 +35,7 @@ def clone_of(log: Log, steps: int = 5_000, seed: int = 0) -> Actor:
     best, least = agent.actor.flat.clone(), math.inf
     for taken in range(1, steps + 1):
         rows = seen[torch.randint(len(seen), (1, _BATCH), generator=generator).to(device)]
-        step(agent, Transition(scaled[rows], log.action[rows], nothing, nothing, nothing, nothing), Draws(()))
+        update(agent, Transition(scaled[rows], log.action[rows], nothing, nothing, nothing, nothing), Draws(()))
         if taken % _CHECKED == 0 or taken == steps:
             error = float((actor.greedy(scaled[holdout]) - log.action[holdout]).double().square().mean())
             if error < least:

@@ -22,9 +22,9 @@ Projection = Callable[[Values], Values]
 """Takes rows `[n, D]` to `[n, 2]`."""
 
 NEIGHBOURS = 10
-HELD = 0.99
+COVERED_SHARE = 0.99
 """The share of the data that the region they cover holds."""
-_EDGES = (*(i / 10 for i in range(10)), HELD, 1.0)
+_EDGES = (*(i / 10 for i in range(10)), COVERED_SHARE, 1.0)
 _BLOCK_ROWS = 256
 _CELLS = 120  # of a map, along each axis
 
@@ -96,7 +96,7 @@ def departure(
     """
     d, of_data, steps = np.asarray(distance, np.float64), np.asarray(data_distance, np.float64), np.asarray(step)
     u = {name: np.asarray(values, np.float64) for name, values in uncertainties.items()}
-    outside = d > np.quantile(of_data, HELD)
+    outside = d > np.quantile(of_data, COVERED_SHARE)
     return Departure(
         len(d),
         float(np.median(d)),
@@ -160,7 +160,7 @@ def density_map(points: Values) -> Density:
     counts, x, y = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
     share = gaussian_filter(counts / len(points), bandwidth * _CELLS / (high - low), mode="constant")
     density = Density(x, y, share, 0.0)
-    return Density(x, y, share, float(np.quantile(density.at(points), 1 - HELD)))
+    return Density(x, y, share, float(np.quantile(density.at(points), 1 - COVERED_SHARE)))
 
 
 @dataclass(frozen=True, eq=False)

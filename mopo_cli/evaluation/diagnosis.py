@@ -69,13 +69,13 @@ class Diagnosis:
 def diagnose(uncertainties: Mapping[str, ArrayLike], error: ArrayLike, step: ArrayLike) -> Diagnosis:
     """Compare ``error`` `[n]`, NaN where not known, with every uncertainty `[n]` and with ``step`` `[n]`, from 0 on."""
     errors = np.asarray(error, np.float64)
-    is_known = np.isfinite(errors)
-    errors = errors[is_known]
+    finite = np.isfinite(errors)
+    errors = errors[finite]
     return Diagnosis(
         len(errors),
-        int((~is_known).sum()),
-        {name: relation(np.asarray(values)[is_known], errors) for name, values in uncertainties.items()},
-        error_by_step(np.asarray(step)[is_known], errors),
+        int((~finite).sum()),
+        {name: relation(np.asarray(values)[finite], errors) for name, values in uncertainties.items()},
+        error_by_step(np.asarray(step)[finite], errors),
     )
 
 

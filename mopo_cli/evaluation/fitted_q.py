@@ -30,7 +30,7 @@ _DRAWN = 100  # steps whose batches are drawn from one stream
 class FqeSettings:
     """`first_steps` toward the returns of the log, then `steps` of temporal differences, whose rate falls to 0.
 
-    A target follows within 1 / (`tau` (1 - gamma)) steps, of which there must be several.
+    Values settle within about 1 / (`tau` (1 - gamma)) steps; `steps` should be several times that.
     """
 
     critics: int = 8
@@ -99,7 +99,12 @@ class FqeState:
     table: Tensor  # [P * K, longest], the rows of every critic's bootstrap
     lengths: Tensor  # [P * K, 1]
     step: int = 0
+    observation: Tensor = field(init=False)  # [N, obs_dim], scaled
+    next_observation: Tensor = field(init=False)
+    next_action: Tensor = field(init=False)  # [P, N, act_dim]
     returns: Tensor = field(init=False)  # [N], of the log from each row on
+    centre: float = field(init=False)
+    unit: float = field(init=False)
     bounds: tuple[float, float] = field(init=False)
     drawn: Tensor | None = None  # [_DRAWN, P * K, B], the rows of a block's batches; not state
 
@@ -203,7 +208,7 @@ def _learn(fqe: FqeState, rows: Tensor) -> None:
         target_q = log.reward[rows] + fqe.gamma * (1 - log.terminal[rows]) * next_q
         target_q = target_q.clamp(*fqe.bounds)
         rate = settings.learning_rate * (1 + cos(pi * (fqe.step - settings.first_steps) / settings.steps)) / 2
-    # L = mean (Q(s, a) - target_q)^2
+    # L = mean ((Q(s, a) - target_q) / unit)^2
     error = critic.out[..., 0] - ((target_q - fqe.centre) / fqe.unit).float()
     descend(fqe.critic, critic, (2 * error / error.shape[1])[..., None], rate, settings.tau)
 

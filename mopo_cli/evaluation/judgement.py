@@ -23,7 +23,7 @@ from mopo_cli.evaluation.model_values import (
     ModelValues,
     Record,
     Tail,
-    noise,
+    noise_generator,
     replayed_values,
     values_by_network,
 )
@@ -33,14 +33,14 @@ from mopo_cli.evaluation.verdict import (
     MOST_OUTSIDE,
     ROUNDING,
     Estimate,
-    Word,
-    by_critics,
-    by_episodes,
-    by_importance,
-    by_replicates,
-    by_stack,
-    word,
-    word_of_all,
+    Verdict,
+    importance_estimates,
+    interval_over_bootstraps,
+    interval_over_critics,
+    interval_over_episodes,
+    interval_over_networks,
+    verdict,
+    verdict_of_seeds,
 )
 
 CLONE = "clone"
@@ -132,23 +132,27 @@ def judgement(judge: Judge, seeds: Sequence[str]) -> dict[str, Any]:
     support = support_of(judge.log)
     outside = {name: support.outside(act) for name, act in judge.policies.items()}
     estimates = {name: _estimates(judge, name, misses) | {"outside": outside[name]} for name in judge.policies}
-    words: dict[str, Word] = {}
+    verdicts: dict[str, Verdict] = {}
     for seed in seeds:
         usable = {e: _estimate(estimates[f"seed {seed}"][e]) for e in ESTIMATORS if e not in struck}
-        words[seed] = word(floor, usable, outside[f"seed {seed}"])
+        verdicts[seed] = verdict(floor, usable, outside[f"seed {seed}"])
     undiscounted = [float(part.sum()) for part in np.split(_numpy(judge.log.reward), _numpy(judge.log.first)[1:])]
     return {
         "gamma": judge.gamma,
         "episodes": len(judge.log.first),
         "transitions": len(judge.log.reward),
-        "floor": {"discounted": asdict(floor), "recorded": recorded, "undiscounted": asdict(by_episodes(undiscounted))},
+        "floor": {
+            "discounted": asdict(floor),
+            "recorded": recorded,
+            "undiscounted": asdict(interval_over_episodes(undiscounted)),
+        },
         "clone": estimates[CLONE],
-        "seeds": {seed: estimates[f"seed {seed}"] | {"verdict": words[seed]} for seed in seeds},
+        "seeds": {seed: estimates[f"seed {seed}"] | {"verdict": verdicts[seed]} for seed in seeds},
         "calibration": calibration,
         "allowed": allowed,
         "struck_out": struck,
         "knows_ends": judge.knows_ends,
-        "verdict": word_of_all(list(words.values())),
+        "verdict": verdict_of_seeds(list(verdicts.values())),
     }
 
 
@@ -161,8 +165,8 @@ def _floor(judge: Judge) -> Estimate:
     """The discounted return of the judge's episodes; critics say what follows a record that ends before the task."""
     log, after = judge.log, _after(judge, judge.log, ALL)
     by_critic = torch.stack([logged_returns(log, judge.gamma, each)[log.first] for each in after])  # [K, E]
-    critics = by_replicates(_numpy(by_critic.mean(dim=1)))
-    return by_episodes(_numpy(by_critic.mean(dim=0))).joined((critics.high - critics.low) / 2)
+    critics = interval_over_bootstraps(_numpy(by_critic.mean(dim=1)))
+    return interval_over_episodes(_numpy(by_critic.mean(dim=0))).joined((critics.high - critics.low) / 2)
 
 
 def _after(judge: Judge, log: Log, name: str) -> Tensor:
@@ -180,10 +184,10 @@ def _estimates(judge: Judge, name: str, misses: Mapping[str, float]) -> dict[str
     start = log.observation[log.first]
     values = _numpy(judge.replicates(name, start, act(start)))
     imagined = values_by_network(judge.model, some_starts(log), act, lambda k: judge.tail(name, k), judge.horizon)
-    model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
+    model = interval_over_networks(torch.stack([each.value for each in imagined]).cpu().numpy())
     weighted = _weighted(judge, name)
     return {
-        "fqe": asdict(by_critics(values).widened(misses["fqe"])),
+        "fqe": asdict(interval_over_critics(values).widened(misses["fqe"])),
         "model": asdict(model.widened(misses["model"])) | _cut(imagined),
         "weighted": weighted | {"means_something": weighted["effective"] >= _ENOUGH},
     }
@@ -207,14 +211,19 @@ def _calibrated(judge: Judge, name: str) -> dict[str, Any]:
     first, length = log.first[episodes], (log.last - log.first + 1)[episodes]
     after = _after(judge, log, name)[:, episodes]
     values = judge.replicates(name, log.observation[first], log.action[first])
-    fqe = by_replicates(_numpy((values - judge.gamma ** length.double() * after).mean(dim=1)))
+    fqe = interval_over_bootstraps(_numpy((values - judge.gamma ** length.double() * after).mean(dim=1)))
     some = _drawn(len(episodes), f"calibration/{name}")
     imagined = []
     for k in range(len(ensemble)):
         record = _record(log, episodes[some], after[k % len(after)][some])
-        imagined.append(replayed_values(judge.model, k, record, judge.tail(name, k), noise(k, log.reward.device)))
-    model = by_stack(torch.stack([each.value for each in imagined]).cpu().numpy())
-    truth, actual = by_episodes(_numpy(returns[episodes])), by_episodes(_numpy(returns[episodes][some]))
+        imagined.append(
+            replayed_values(judge.model, k, record, judge.tail(name, k), noise_generator(k, log.reward.device))
+        )
+    model = interval_over_networks(torch.stack([each.value for each in imagined]).cpu().numpy())
+    truth, actual = (
+        interval_over_episodes(_numpy(returns[episodes])),
+        interval_over_episodes(_numpy(returns[episodes][some])),
+    )
     return {
         "return": asdict(truth),
         "fqe": asdict(fqe) | {"misses_by": fqe.gap(truth)},
@@ -244,7 +253,7 @@ def _weighted(judge: Judge, name: str) -> dict[str, float]:
     tail, next_action = judge.tail(name), act(log.next_observation)
     next_value = tail(log.next_observation, next_action) * (1 - log.terminal.double())
     return asdict(
-        by_importance(
+        importance_estimates(
             _numpy(ratio),
             _numpy(log.reward.double()),
             q=_numpy(tail(log.observation, log.action)),

@@ -74,7 +74,7 @@ def policy_values(
     return ModelValues(value, cut / len(start), cut / max(steps, 1))
 
 
-def noise(network: int, device: torch.device) -> torch.Generator:
+def noise_generator(network: int, device: torch.device) -> torch.Generator:
     """The noise of episodes in one network: the same for all policies, so that they differ in what they do."""
     return stream(0, "judge/model", network, device)
 
@@ -84,7 +84,7 @@ def values_by_network(
 ) -> list[ModelValues]:
     """`policy_values` in every network, by its number, from which `tail` makes the tail that goes with it."""
     networks = range(len(model.ensemble))
-    return [policy_values(model, k, start, act, tail(k), horizon, noise(k, start.device)) for k in networks]
+    return [policy_values(model, k, start, act, tail(k), horizon, noise_generator(k, start.device)) for k in networks]
 
 
 @dataclass(frozen=True)

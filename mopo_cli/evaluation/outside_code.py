@@ -12,7 +12,7 @@ from mopo_cli.errors import InputError, MopoError
 from mopo_cli.evaluation.registered import first_line
 
 
-class MadeAnew(gym.Wrapper[Any, Any, Any, Any]):
+class RecreatedOnReset(gym.Wrapper[Any, Any, Any, Any]):
     """An environment that may remember what was played in it: each seeded reset but the first replaces it by a new one.
 
     Thus what follows a seeded reset depends on the seed and the actions alone, as it does in a fresh process.
@@ -32,7 +32,7 @@ class MadeAnew(gym.Wrapper[Any, Any, Any, Any]):
         return self.env.reset(seed=seed, options=options)
 
 
-class Foreign(gym.Wrapper[Any, Any, Any, Any]):
+class CheckedEnvironment(gym.Wrapper[Any, Any, Any, Any]):
     """An environment of somebody's code: what it raises or gives in a wrong shape is an InputError, naming it.
 
     What it prints goes to stderr.

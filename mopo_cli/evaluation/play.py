@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from mopo_cli.errors import InputError
 from mopo_cli.evaluation.dict_observations import FlatObservations
-from mopo_cli.evaluation.outside_code import Foreign, MadeAnew
-from mopo_cli.evaluation.registered import KNOWN_IDS, first_line, registered
+from mopo_cli.evaluation.outside_code import CheckedEnvironment, RecreatedOnReset
+from mopo_cli.evaluation.registered import LIST_IDS, first_line, registered
 from mopo_cli.tasks.quiet import silent_mujoco
 
 Environment = gym.Env[Any, Any]
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Observations `[n, O]` to actions `[n, A]` in the environment's own units."""
 
-# A seeded reset of these puts back all that a simulator holds. Of others that is not known: Box2D's walkers, for one,
+# A seeded reset of these puts back all that a simulator holds. Others may not: Box2D's walkers, for one,
 # move a little differently after another episode.
-_FORGETFUL = ("gymnasium.envs.mujoco.", "gymnasium.envs.classic_control.", "mopo_cli.tasks.")
+_RESETTABLE = ("gymnasium.envs.mujoco.", "gymnasium.envs.classic_control.", "mopo_cli.tasks.")
 _TRANSPARENT = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, FlatObservations)
 
 
@@ -54,8 +54,10 @@ def make_environments(
     try:
         for _ in range(n):
             environment = make()
-            forgets = _forgets(environment)
-            environments.append(environment if forgets else Foreign(MadeAnew(environment, make), env_id))
+            resets_fully = _resets_fully(environment)
+            environments.append(
+                environment if resets_fully else CheckedEnvironment(RecreatedOnReset(environment, make), env_id)
+            )
             _check(env_id, environment)
     except BaseException:
         close_environments(environments)
@@ -87,7 +89,7 @@ def episode_seed(seed: int, episode: int) -> int:
 
 
 def time_limit(env_id: str | None, kwargs: Mapping[str, Any]) -> int | None:
-    """Steps after which episodes of a registered environment are cut off; None where that is not known.
+    """Steps after which episodes of a registered environment are cut off; None where there is none.
 
     No simulator is made for it.
     """
@@ -101,7 +103,7 @@ def is_simulated(env_id: str) -> bool:
     creator: Any = spec.entry_point if (spec := _spec(env_id)) else None
     try:
         creator = load_env_creator(creator) if isinstance(creator, str) else creator
-    except Exception:  # whatever its module raises, who makes it is told
+    except Exception:  # whatever its module raises; it is reported when the environment is made
         return False
     return any(base.__name__ == "MujocoEnv" for base in getattr(creator, "__mro__", ()))
 
@@ -111,7 +113,7 @@ def evaluate_returns(
 ) -> EpisodeResults:
     """Run one episode per environment until it terminates or reaches its time limit.
 
-    All living episodes are one batch for `policy`; finished ones are not stepped again. The environments
+    All running episodes are one batch for `policy`; finished ones are not stepped again. The environments
     are left open and can be used again: an evaluation depends on `policy` and `seed` only. An action that
     is not finite ends its episode with a return of NaN and leaves the other episodes alone. The discounted
     return is the sum of gamma^t r_t from t = 0. Observations are given to `policy` in float32, or as `exact` as they
@@ -123,22 +125,22 @@ def evaluate_returns(
     returns, discounted = np.zeros(episodes), np.zeros(episodes)
     lengths = np.zeros(episodes, dtype=np.int64)
     starts = [env.reset(seed=episode_seed(seed, k))[0] for k, env in enumerate(environments)]
-    living = dict(enumerate(starts))
-    while living:
-        observations = np.stack(list(living.values()))
+    running = dict(enumerate(starts))
+    while running:
+        observations = np.stack(list(running.values()))
         actions = policy(observations if exact else observations.astype(np.float32))
-        _check_actions(actions, len(living), environments[0])
-        for k, action in zip(list(living), actions, strict=True):
+        _check_actions(actions, len(running), environments[0])
+        for k, action in zip(list(running), actions, strict=True):
             if not np.isfinite(action).all():
                 returns[k] = discounted[k] = np.nan
-                del living[k]
+                del running[k]
                 continue
-            living[k], reward, terminated, truncated, _ = environments[k].step(action)
+            running[k], reward, terminated, truncated, _ = environments[k].step(action)
             returns[k] += float(reward)
             discounted[k] += gamma ** lengths[k] * float(reward)
             lengths[k] += 1
             if terminated or truncated:
-                del living[k]
+                del running[k]
     return EpisodeResults(returns, lengths, discounted)
 
 
@@ -152,7 +154,7 @@ def raw_observation_space(env_id: str, kwargs: dict[str, Any]) -> gym.Space[Any]
 
 
 def _spec(env_id: str | None) -> EnvSpec | None:
-    """What the id is registered with; None where it is not, as who makes it is told."""
+    """What the id is registered with; None where it is not: that is reported when the environment is made."""
     try:
         return registered(env_id) if env_id else None
     except InputError:
@@ -180,14 +182,14 @@ def _make_raw(env_id: str, kwargs: dict[str, Any]) -> Environment:
         except MemoryError:
             raise
         except Exception as error:  # the constructor may raise anything
-            raise InputError(f"The environment {env_id!r} cannot be made: {first_line(error)}.", KNOWN_IDS) from error
+            raise InputError(f"The environment {env_id!r} cannot be made: {first_line(error)}.", LIST_IDS) from error
 
 
-def _forgets(environment: Environment) -> bool:
-    """Whether all of an environment, its wrappers included, is known to be put back by a seeded reset."""
+def _resets_fully(environment: Environment) -> bool:
+    """Whether all of an environment, its wrappers included, is put back by a seeded reset."""
     while isinstance(environment, _TRANSPARENT):
         environment = environment.env
-    return type(environment).__module__.startswith(_FORGETFUL)
+    return type(environment).__module__.startswith(_RESETTABLE)
 
 
 def _check(env_id: str, environment: Environment) -> None:
@@ -205,7 +207,7 @@ def _check(env_id: str, environment: Environment) -> None:
         )
 
 
-def _check_actions(actions: NDArray[np.float32], living: int, environment: Environment) -> None:
-    expected = (living, *(environment.action_space.shape or ()))
+def _check_actions(actions: NDArray[np.float32], running: int, environment: Environment) -> None:
+    expected = (running, *(environment.action_space.shape or ()))
     if actions.shape != expected:
         raise InputError(f"The policy gives actions of shape {actions.shape}; the environment needs {expected}.")

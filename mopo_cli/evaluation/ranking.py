@@ -13,11 +13,12 @@ LEAST = 3
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one policy without a simulator.
+    """What can be measured of one policy without a simulator.
 
     `metrics` are the numbers of its last training epoch; its returns are those of its greedy actions over whole
-    episodes in the model, discounted (NaN where it has not acted there). `fqe` is what critics of it say, on average,
-    `fqe_deviation` how they differ, and `model_fqe` what single networks return with their word where the data end.
+    episodes in the model, discounted (NaN where it has not acted there). `fqe` is the mean of its fitted-Q critics at
+    the start, `fqe_deviation` their standard deviation. `model_fqe` is the discounted return in single networks; where
+    an episode leaves the data, the critics give the rest.
     """
 
     metrics: Mapping[str, float]
@@ -65,7 +66,7 @@ _OFFLINE = {
         lambda evidence: evidence.penalised_return,
     ),
     "model-return": Criterion(
-        "discounted return in the plain model: takes the model at its word",
+        "discounted return in the plain model, without a penalty",
         True,
         lambda evidence: evidence.model_return,
     ),
@@ -80,12 +81,12 @@ _OFFLINE = {
         lambda evidence: evidence.action_distance,
     ),
     "unlike": Criterion(
-        "share of its actions that are unlike the log's in similar states: how often the log says nothing of it",
+        "share of its actions that are unlike the log's in similar states",
         False,
         lambda evidence: evidence.outside,
     ),
     "q": Criterion(
-        "mean Q of its last epoch, of its own critics, batches and penalty: how well it thinks of itself",
+        "mean Q of the last epoch, by the critics that it was trained with, on its batches and with its penalty",
         True,
         lambda evidence: evidence.metrics.get("q"),
     ),
@@ -109,7 +110,7 @@ _FQE = {
         lambda evidence: evidence.fqe - evidence.fqe_deviation,
     ),
     "model-fqe": Criterion(
-        "discounted return in single networks of the model; where these leave the data, fitted Q says the rest",
+        "discounted return in single networks of the model; where these leave the data, fitted Q estimates the rest",
         True,
         lambda evidence: evidence.model_fqe,
     ),

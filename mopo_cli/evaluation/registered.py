@@ -20,7 +20,7 @@ from mopo_cli.tasks import registration
 
 gym.register_envs(registration)
 
-KNOWN_IDS = 'list the known ids with: python -c "import gymnasium; gymnasium.pprint_registry()"'
+LIST_IDS = 'list the known ids with: python -c "import gymnasium; gymnasium.pprint_registry()"'
 _GROUP = "gymnasium.envs"
 # These packages' environments are registered in every process.
 _ALWAYS_HERE = ("gymnasium", "mopo_cli")
@@ -70,7 +70,7 @@ def _look_up(env_id: str, name: str) -> EnvSpec | None:
     try:
         space, bare, version = parse_env_id(name)
     except gym.error.Error as error:
-        raise InputError(f"The environment {env_id!r} cannot be made: {first_line(error)}.", KNOWN_IDS) from error
+        raise InputError(f"The environment {env_id!r} cannot be made: {first_line(error)}.", LIST_IDS) from error
     highest = find_highest_version(space, bare) if version is None else None
     return None if highest is None else gym.registry[get_env_id(space, bare, highest)]
 
@@ -85,7 +85,7 @@ def _not_registered(env_id: str, failures: tuple[str, ...]) -> InputError:
         if isinstance(error, gym.error.UnregisteredEnv) and not isinstance(
             error, gym.error.NameNotFound | gym.error.NamespaceNotFound
         ):  # it is there in other versions
-            return InputError(f"The environment {env_id!r} is not registered: {reason}.", KNOWN_IDS)
+            return InputError(f"The environment {env_id!r} is not registered: {reason}.", LIST_IDS)
     if module is not None:
         return InputError(
             f"The module {module!r} was imported, but it does not register the environment {name!r}: {reason}.",
@@ -95,7 +95,7 @@ def _not_registered(env_id: str, failures: tuple[str, ...]) -> InputError:
     return InputError(
         f"The environment {env_id!r} is not registered ({reason}{broken}): name the module that registers it (--env "
         f"my_module:{name or 'ID'}), or install a package that does so by an entry point in the group {_GROUP}.",
-        KNOWN_IDS,
+        LIST_IDS,
     )
 
 

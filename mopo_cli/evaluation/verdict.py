@@ -1,4 +1,4 @@
-"""Whether a policy is better than what was logged: estimates with intervals, and one word made of them."""
+"""Whether a policy is better than what was logged: estimates with intervals, and the verdict made of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t
 
-Word = Literal["better", "not shown to be better", "worse"]
+Verdict = Literal["better", "not shown to be better", "worse"]
 MOST_OUTSIDE = 0.2
 """The share of a policy's actions that may be unlike any in the log: of what these lead to, nothing is measured."""
 ROUNDING = 1e-9
@@ -41,13 +41,13 @@ class Estimate:
         return Estimate(self.value, self.value - low, self.value + high)
 
 
-def by_replicates(replicates: ArrayLike) -> Estimate:
+def interval_over_bootstraps(replicates: ArrayLike) -> Estimate:
     """Of K replicates `[K]`, each of another bootstrap of the data: their mean, and what their spread says of it."""
     values = np.asarray(replicates, np.float64)
     return _around(values.mean(), values.std(ddof=1) if len(values) > 1 else inf, len(values) - 1)
 
 
-def by_stack(values: ArrayLike) -> Estimate:
+def interval_over_networks(values: ArrayLike) -> Estimate:
     """Of values `[K, starts]`, by K networks from the same starts: the spread of both counts.
 
     All networks may be wrong in one way, so their spread is not divided by the root of their number. Degrees of
@@ -62,8 +62,8 @@ def by_stack(values: ArrayLike) -> Estimate:
     return _around(table.mean(), sqrt(of_networks + of_starts), (of_networks + of_starts) ** 2 / both if both else 1)
 
 
-def by_critics(values: ArrayLike) -> Estimate:
-    """As `by_stack`, with the degrees of freedom of K networks alone.
+def interval_over_critics(values: ArrayLike) -> Estimate:
+    """As `interval_over_networks`, with the degrees of freedom of K networks alone.
 
     Critics learn from what they say themselves: what they all have wrong by it is in neither spread, and the wider
     interval holds it.
@@ -79,7 +79,7 @@ def _spreads(table: NDArray[np.float64]) -> tuple[float, float]:
     return of_networks, float(table.mean(axis=0).var(ddof=1)) / starts if starts > 1 else inf
 
 
-def by_episodes(returns: ArrayLike, n: int = 2000, seed: int = 0) -> Estimate:
+def interval_over_episodes(returns: ArrayLike, n: int = 2000, seed: int = 0) -> Estimate:
     """Of returns of episodes `[E]`: their mean, and the percentile interval of `n` bootstraps of the episodes.
 
     Percentiles of few episodes are too close together. So they are taken further out, and no bound is nearer than
@@ -102,7 +102,7 @@ def _around(value: float, deviation: float, freedom: int) -> Estimate:
     return Estimate(float(value), float(value - half), float(value + half))
 
 
-def word(floor: Estimate, estimates: Mapping[str, Estimate], outside: float) -> Word:
+def verdict(floor: Estimate, estimates: Mapping[str, Estimate], outside: float) -> Verdict:
     """What the estimates of a policy, by estimator, say of it beside the logged behaviour.
 
     All must agree: "better" where each one's lower bound is above the upper one of `floor`, and no more than
@@ -117,9 +117,9 @@ def word(floor: Estimate, estimates: Mapping[str, Estimate], outside: float) -> 
     return "not shown to be better"
 
 
-def word_of_all(words: list[Word]) -> Word:
+def verdict_of_seeds(verdicts: list[Verdict]) -> Verdict:
     """Of several seeds: what all of them are."""
-    return words[0] if words and all(one == words[0] for one in words) else "not shown to be better"
+    return verdicts[0] if verdicts and all(one == verdicts[0] for one in verdicts) else "not shown to be better"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Weighted:
     """Effective number of episodes, (sum of w)^2 / sum of w^2."""
 
 
-def by_importance(
+def importance_estimates(
     log_ratio: NDArray[np.float64],
     reward: NDArray[np.float64],
     q: NDArray[np.float64],

@@ -1,1 +1,1 @@
-"""Networks as stacks: weights `[stack, in, out]`, every member evaluated by one call."""
+"""Networks as stacks: parameters `[stack, size]`, their values, gradients and Adam; see `nets.stacked`."""

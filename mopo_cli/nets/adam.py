@@ -47,15 +47,15 @@ class Adam:
         flat: Tensor,
         learning_rate: float,
         decay: Tensor | None = None,
-        average: Tensor | None = None,
+        target: Tensor | None = None,
         tau: float = 0.0,
     ) -> None:
         """Do the share of a unit in `update`; the caller adds one to `steps` once, before the first unit.
 
-        Then average += tau (flat - average), where there is one.
+        Then target += tau (flat - target), where there is one.
         """
         if is_fusing():
-            _step(flat, self.grad, self.first, self.second, self.steps, decay, average, learning_rate, tau)
+            _step(flat, self.grad, self.first, self.second, self.steps, decay, target, learning_rate, tau)
             return
         if self._rows.get(u, (None,))[0] is not flat:
             # Member by member also on CPU: the kernel rounds the last few elements otherwise than the rest.
@@ -79,8 +79,8 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
-        if average is not None:
-            part(average, u).lerp_(part(flat, u), tau)
+        if target is not None:
+            part(target, u).lerp_(part(flat, u), tau)
 
     def restore(self, first: Tensor, second: Tensor, steps: int) -> None:
         """Put moments and steps back, in place."""
@@ -97,11 +97,11 @@ def _step(
     second: Tensor,
     steps: Tensor,
     decay: Tensor | None,
-    average: Tensor | None,
+    target: Tensor | None,
     learning_rate: float,
     tau: float,
 ) -> None:
-    """The same as a chain, of a whole stack."""
+    """`Adam.step` as one fused function, of a whole stack."""
     if decay is not None:
         grad = torch.addcmul(grad, flat, decay)
     first.lerp_(grad, 1 - 0.9)
@@ -109,5 +109,5 @@ def _step(
     # 1 - beta^steps, exact where that is small
     first_share, second_share = -torch.expm1(steps * log(0.9)), -torch.expm1(steps * log(0.999))
     flat.sub_(learning_rate * (first / first_share) / ((second / second_share).sqrt() + 1e-8))
-    if average is not None:
-        average.lerp_(flat, tau)
+    if target is not None:
+        target.lerp_(flat, tau)

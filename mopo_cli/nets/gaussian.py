@@ -17,8 +17,8 @@ from mopo_cli.nets.layers import (
     Activation,
     add_rows,
     affine,
-    affine_and_silu,
     affine_silu,
+    affine_with_silu,
     chain_gradient,
     input_gradient,
     weight_gradient,
@@ -96,7 +96,7 @@ def nll(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The losses `nll` `[M]` of M networks, and their slopes by the bounds of the log-variance, `[M, 1, D]`."""
+    """The losses `nll` `[M]` of M networks, and their gradients by the bounds of the log-variance, `[M, 1, D]`."""
 
     loss: Tensor
     by_max: Tensor
@@ -129,26 +129,26 @@ def _loss(
     target: Tensor,
     grads: dict[str, Tensor],
 ) -> Tensor:
-    """The loss `[…]` of a unit; its slopes by all parameters go into `grads`."""
+    """The loss `[…]` of a unit; its gradient by all parameters goes into `grads`."""
     inputs: list[Tensor] = [x]
     before: list[Tensor] = []
     layers, by_layers = chain(params), chain(grads)
     for layer, (weight, bias) in enumerate(layers, 1):
         dtype = DTYPES[products] if layer < len(layers) else x.dtype
-        went_in, came_out = affine_and_silu(inputs[-1], weight, bias, dtype)
-        before.append(went_in)
-        inputs.append(came_out)
+        affine_out, silu_out = affine_with_silu(inputs[-1], weight, bias, dtype)
+        before.append(affine_out)
+        inputs.append(silu_out)
     loss, *by_heads = _heads_gradient(inputs[-1], params, target, grads)
     weights = [params[f"w{head}"] for head in _HEADS]
-    for head, slope in zip(_HEADS, by_heads, strict=True):
-        weight_gradient(inputs[-1], slope, grads[f"w{head}"])
-    slope = input_gradient(by_heads[0], weights[0])
+    for head, by_head in zip(_HEADS, by_heads, strict=True):
+        weight_gradient(inputs[-1], by_head, grads[f"w{head}"])
+    by_last = input_gradient(by_heads[0], weights[0])
     if x.dim() == 3:
-        slope.baddbmm_(by_heads[1], weights[1].mT)
-        upstream = _silu_gradient_adding(slope, None, before[-1], by_layers[-1][1], None)
+        by_last.baddbmm_(by_heads[1], weights[1].mT)
+        upstream = _silu_gradient_adding(by_last, None, before[-1], by_layers[-1][1], None)
         whole_chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], by_layers)
     else:
-        upstream = _silu_gradient(slope.add_(input_gradient(by_heads[1], weights[1])), before[-1])
+        upstream = _silu_gradient(by_last.add_(input_gradient(by_heads[1], weights[1])), before[-1])
         chain_gradient(inputs[:-1], layers, upstream, _SILU, [x, *before], by_layers)
     return loss
 
@@ -165,8 +165,8 @@ def _heads_gradient(
         return losses.mean(dim=-1), by_mean, by_raw
     mean, raw = (affine(x, *_head(params, head)) for head in _HEADS)
     losses, by_mean, by_raw = _likelihood(mean, raw, target, *biases[2:], *totals[2:])
-    for slope, total in zip((by_mean, by_raw), totals[:2], strict=True):
-        add_rows(slope, total)
+    for by_head, by_bias in zip((by_mean, by_raw), totals[:2], strict=True):
+        add_rows(by_head, by_bias)
     return losses.mean(dim=(-2, -1)), by_mean, by_raw
 
 
@@ -187,19 +187,21 @@ def _likelihood(
     mean: Tensor, raw: Tensor, target: Tensor, high: Tensor, low: Tensor, by_high: Tensor, by_low: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses `[…, B, D]`, and the gradients of their mean by mean and raw log-variance."""
+    # loss = mean of (mean - target)^2 / v + log v, with v = e^high gate + e^low and gate = sigmoid(raw - high):
+    # dloss/dv = (1 - (mean - target)^2 / v) / (n v), dv/draw = e^high gate (1 - gate), dv/dhigh = e^high gate^2
     gate = torch.sigmoid(raw - high)
     above = gate * high.exp()
     variance = above + low.exp()
-    error, precision = mean - target, variance.reciprocal()
-    scaled = error.square().mul_(precision)
+    error, inverse_variance = mean - target, variance.reciprocal()
+    scaled = error.square().mul_(inverse_variance)
     losses = scaled + variance.log()
     numbers = target.shape[-2] * target.shape[-1]
-    by_variance = (1 - scaled).mul_(precision).div_(numbers)
+    by_variance = (1 - scaled).mul_(inverse_variance).div_(numbers)
     add_rows(by_variance, by_low)
     by_low.mul_(low[..., :1, :].exp())
     above.mul_(by_variance)
     add_rows(above * gate, by_high)
-    return losses, error.mul_(precision).mul_(2 / numbers), above.mul_(1 - gate)
+    return losses, error.mul_(inverse_variance).mul_(2 / numbers), above.mul_(1 - gate)
 
 
 def _silu_gradient(grad: Tensor, before: Tensor) -> Tensor:
@@ -213,10 +215,10 @@ def _silu_gradient_adding(
     grad: Tensor, weight: Tensor | None, before: Tensor, total: Tensor | None, _by_weight: Tensor | None
 ) -> Tensor:
     grad = cast(grad if weight is None else grad * weight.mT, before.dtype)
-    slope: Tensor = torch.ops.aten.silu_backward(grad, before)
+    by_before: Tensor = torch.ops.aten.silu_backward(grad, before)
     if total is not None:
-        add_rows(slope, total)
-    return slope
+        add_rows(by_before, total)
+    return by_before
 
 
 _SILU = Activation(_silu_gradient, _silu_gradient_adding)

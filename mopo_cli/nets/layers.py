@@ -37,8 +37,8 @@ def affine_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return product_silu(x, weight, bias)
 
 
-def affine_and_silu(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """`affine`, and the SiLU of it as this type."""
+def affine_with_silu(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(`affine`, the SiLU of it as this type), both `[…, B, O]`."""
     if x.dim() == 3:
         return _add_and_silu(whole_product(x, weight), bias, dtype)
     before = affine(x, weight, bias)
@@ -108,10 +108,16 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 class Activation:
     """How gradients go back through an activation; both functions may reuse the memory of the gradient.
 
-    `back(grad, kept)` is that by what went in, where `kept` is what the activation depends on or gave. `back_adding` is
-    a chain for whole stacks, `(grad, weight, kept, total, by_weight)`: it also puts the sum over the rows into `total`.
-    With a `weight` `[M, I, 1]`, grad is that of a single output, `[M, B, 1]`, whose product with the weight is yet to
-    be made; and with `by_weight` of that shape, that gets the gradient by the weight, `kept` being its inputs.
+    `back(grad, kept)`: the gradient by the activation's input. `grad` is that by its output, and `kept` its input or
+    output, whichever the derivative is made of.
+
+    `back_adding(grad, weight, kept, total, by_weight)`: the same for a whole stack, as one fused function. It also
+    writes, where they are given,
+
+    - into `total` `[M, 1, O]` the sum of the result over the rows: the gradient by the bias of the layer before;
+    - with a `weight` `[M, I, 1]`, of a next layer with a single output: `grad` `[M, B, 1]` is the gradient by that
+      output, and is multiplied by the weight first;
+    - into `by_weight` `[M, I, 1]` the gradient by this weight, whose inputs are `kept`.
     """
 
     back: Callable[[Tensor, Tensor], Tensor]
@@ -175,10 +181,11 @@ def whole_chain_gradient(
     for layer in reversed(range(len(layers))):
         upstream = cast(upstream, inputs[layer].dtype)
         weight, by_weight = layers[layer][0], grads[layer][0]
-        in_chain = layer and weight.shape[-1] == 1 and kept[layer] is inputs[layer] and is_fusing()
-        if not in_chain:
+        # The product of a layer with a single output is part of the fused function.
+        fuses_weight = layer and weight.shape[-1] == 1 and kept[layer] is inputs[layer] and is_fusing()
+        if not fuses_weight:
             weight_gradient(inputs[layer], upstream, by_weight)
         if layer:
             total = grads[layer - 1][1]
-            upstream = activation.through(upstream, weight, kept[layer], total, by_weight if in_chain else None)
+            upstream = activation.through(upstream, weight, kept[layer], total, by_weight if fuses_weight else None)
     return upstream

@@ -11,7 +11,7 @@ from torch import Tensor
 from mopo_cli.engine.parallel import spread_evenly
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.init import Draw, initial, uniform
-from mopo_cli.nets.perceptron import Evaluated, Inputs, collect, differentiate, first_slope, forward
+from mopo_cli.nets.perceptron import Evaluated, Inputs, collect, differentiate, forward, unit_gradient_by_inputs
 from mopo_cli.nets.precision import Precision
 from mopo_cli.nets.stacked import Layers, Parameters, join, mlp_layout, units
 
@@ -22,11 +22,11 @@ Result = TypeVar("Result")
 class Network(Parameters):
     """M networks in training `[M, size]`, changed in place: `adam` also holds their gradient.
 
-    `average` are the parameters of their target, where there is one: it follows the networks by Polyak's average.
+    `target_or_none` are their target networks, where they have some, which follow them by Polyak averaging.
     """
 
     adam: Adam = field(kw_only=True)
-    average: Parameters | None = field(default=None, kw_only=True)
+    target_or_none: Parameters | None = field(default=None, kw_only=True)
 
     @cached_property
     def gradient(self) -> Parameters:
@@ -36,8 +36,8 @@ class Network(Parameters):
     @property
     def target(self) -> Parameters:
         """The target of networks that have one."""
-        assert self.average is not None
-        return self.average
+        assert self.target_or_none is not None
+        return self.target_or_none
 
     def finite(self, members: int) -> Tensor:
         """Whether all parameters of a member, the target's aside, are finite, bool `[members]`."""
@@ -57,8 +57,8 @@ def start_network(
     """Draw fresh networks with layers this wide, the k-th from `generators[k]`; a target begins as their copy."""
     layout = mlp_layout(tuple(sizes))
     flat = initial(layout, generators, weight, bias).to(device)
-    average = Parameters(layout, flat.clone(), products) if target else None
-    return Network(layout, flat, products, adam=Adam.like(flat), average=average)
+    target_or_none = Parameters(layout, flat.clone(), products) if target else None
+    return Network(layout, flat, products, adam=Adam.like(flat), target_or_none=target_or_none)
 
 
 def descend(
@@ -114,24 +114,24 @@ def _step(
 
     def work(u: int) -> Result:
         gradient(u)
-        average = None if tau is None else network.target.flat
-        network.adam.step(u, network.flat, learning_rate, average=average, tau=tau or 0.0)
+        target = None if tau is None else network.target.flat
+        network.adam.step(u, network.flat, learning_rate, target=target, tau=tau or 0.0)
         return after(u)
 
     network.adam.steps += 1
     return spread_evenly(work, units(network.flat))
 
 
-def descend_with_slope(
-    network: Network, evaluated: Evaluated, by_output: Tensor, learning_rate: float, first: int
+def descend_with_input_gradient(
+    network: Network, evaluated: Evaluated, by_output: Tensor, learning_rate: float, columns: slice
 ) -> Tensor:
-    """As `descend`; returns the loss's gradient by the inputs from column `first` on, before the step."""
+    """As `descend`; returns the loss's gradient by these columns of the inputs, before the step."""
 
     def work(u: int) -> Tensor:
         by_first = differentiate(evaluated, u, by_output, into=network.gradient)
-        slope = first_slope(evaluated, u, by_first, first)
+        by_inputs = unit_gradient_by_inputs(evaluated, u, by_first, columns)
         network.adam.step(u, network.flat, learning_rate)
-        return slope
+        return by_inputs
 
     network.adam.steps += 1
     return join(spread_evenly(work, units(network.flat)))

@@ -113,7 +113,7 @@ def predict(networks: Parameters, x: Tensor) -> Tensor:
 def differentiate(evaluated: Evaluated, u: int, grad: Tensor, into: Parameters) -> Tensor:
     """Differentiate by a unit's parameters a loss whose gradient by all values is `grad` `[M, B, out]`.
 
-    Returns its gradient by the output of the first layer, from which `first_slope` goes on to the inputs.
+    Returns its gradient by the output of the first layer, from which `unit_gradient_by_inputs` goes on to the inputs.
     """
     return _back(evaluated.inputs[u], evaluated.networks.layers[u], unit(grad, u), into.layers[u])
 
@@ -189,22 +189,22 @@ def map_members(
     return torch.cat(spread(compute, len(blocks)), dim=1).view(members, count)
 
 
-def input_slope(evaluated: Evaluated, grad: Tensor, first: int) -> Tensor:
-    """The gradient by the inputs, from column `first` on, of a loss with gradient `grad` by all values."""
+def gradient_by_inputs(evaluated: Evaluated, grad: Tensor, columns: slice) -> Tensor:
+    """The gradient by these columns of the inputs, `[M, B, ·]`, of a loss with gradient `grad` by `evaluated.out`."""
 
     def back(u: int) -> Tensor:
         layers, inputs, upstream = evaluated.networks.layers[u], evaluated.inputs[u], unit(grad, u)
         for layer in reversed(range(1, len(layers))):
             upstream = _RELU.through(cast(upstream, inputs[layer].dtype), layers[layer][0], inputs[layer])
-        return first_slope(evaluated, u, upstream, first)
+        return unit_gradient_by_inputs(evaluated, u, upstream, columns)
 
     return join(spread(back, len(evaluated.inputs)))
 
 
-def first_slope(evaluated: Evaluated, u: int, upstream: Tensor, first: int) -> Tensor:
-    """Of a unit, the gradient by its inputs from column `first` on; `upstream` is that by its first layer's output."""
+def unit_gradient_by_inputs(evaluated: Evaluated, u: int, upstream: Tensor, columns: slice) -> Tensor:
+    """The gradient by these columns of a unit's inputs; `upstream` is that by the output of its first layer."""
     weight = evaluated.networks.layers[u][0][0]
-    return input_gradient(cast(upstream, weight.dtype), weight[..., first:, :])
+    return input_gradient(cast(upstream, weight.dtype), weight[..., columns, :])
 
 
 def _back(inputs: list[Tensor], layers: Layers, upstream: Tensor, into: Layers) -> Tensor:
@@ -224,10 +224,10 @@ def _relu_gradient_adding(
         add_rows(out * grad, by_weight.mT)
     if weight is not None:
         grad = grad * cast(weight, grad.dtype).mT
-    slope: Tensor = torch.ops.aten.threshold_backward(grad, out, 0.0)
+    by_input: Tensor = torch.ops.aten.threshold_backward(grad, out, 0.0)
     if total is not None:
-        add_rows(slope, total)
-    return slope
+        add_rows(by_input, total)
+    return by_input
 
 
 @fused

@@ -4,6 +4,8 @@ Members share nothing, so a member's numbers must not depend on its neighbours. 
 all members. On CPU each network is computed by itself: a batched product picks its kernel by the size of the stack
 and the alignment of each member, and with that its rounding. A *unit* is what is computed at once: there one network,
 its matrices `[rows, cols]`; on CUDA the whole stack, `[M, rows, cols]`. `nets.layers` computes either.
+
+Gradients are written out. In all code on top of this, `by_x` is the gradient of the loss by x, in the shape of x.
 """
 
 from dataclasses import dataclass, field

@@ -87,7 +87,7 @@ class Submitit(Engine):
             return None
         if record["engine"] != self._on:
             raise SettingsError(
-                f"The job {file.stem} was submitted with --on {record['engine']} and has not said that it is over.",
+                f"The job {file.stem} was submitted with --on {record['engine']} and has not reported its end.",
                 hint=f"collect it with --on {record['engine']}, or end it and remove {record_file(file)}",
             )
         return None if self._queue.is_gone(file, batch, record) else record

@@ -64,7 +64,7 @@ def check_resources(ray: Any, wanted: Resources) -> None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         most = "; ".join(sorted({f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes}))
         raise SettingsError(
-            f"A job is to get {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, which no node of the cluster has: {most}.",
+            f"A job needs {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, but the nodes of the cluster have {most}.",
             hint="--cpus-per-job, --gpus-per-job",
         )
 
@@ -86,7 +86,8 @@ class Head:
 
 def lost(address: str | None) -> NetworkError:
     """What to say where a cluster is no longer there."""
-    return NetworkError(f"{_named(address)} was lost.", "once it runs again the same command goes on with what is kept")
+    hint = "when it runs again, repeat the command: it continues from what was saved"
+    return NetworkError(f"{_named(address)} was lost.", hint)
 
 
 def is_loss(ray: Any, error: Exception) -> bool:

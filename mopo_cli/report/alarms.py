@@ -38,19 +38,19 @@ def model_alarm(dimensions: Sequence[Mapping[str, Any]], scale: str) -> str | No
     )
 
 
-def branches_alarm(at_once: Mapping[str, float]) -> str | None:
-    """The warning where nearly all branches end in their first step; ``at_once`` are the shares that do, by cause."""
-    shares = {name: at_once.get(name, 0.0) for name in _BY}
+def branches_alarm(ended_first_step: Mapping[str, float]) -> str | None:
+    """The warning where nearly all branches end in their first step; ``ended_first_step``: their shares by cause."""
+    shares = {name: ended_first_step.get(name, 0.0) for name in _BY}
     if not sum(shares.values()) > _MOST_BRANCHES:
         return None
     causes = ", ".join(f"{share:.0%} {_BY[name]}" for name, share in shares.items() if share > 0)
     return (
-        f"{sum(shares.values()):.0%} of the branches end in their first step ({causes}), so that the model's rows lead "
-        f"nowhere and a policy learns little from them. {_ADVICE[max(shares, key=lambda name: shares[name])]}"
+        f"{sum(shares.values()):.0%} of the branches end in their first step ({causes}), so a policy can learn little "
+        f"from the model. {_ADVICE[max(shares, key=lambda name: shares[name])]}"
     )
 
 
 def guard_remark(least: float) -> str:
     """How learning takes rows that the guard ended, where the data's least reward is ``least``."""
-    paid = f"the data's least reward, {format_number(least)}," if least < 0 else "0, as no reward is negative,"
-    return f"What follows a branch that the guard ended counts as {paid} at every step forever."
+    paid = f"the data's least reward, {format_number(least)}" if least < 0 else "0, as no reward is negative"
+    return f"If the guard ends a branch, every later step counts as {paid}."

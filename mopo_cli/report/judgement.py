@@ -61,7 +61,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
     )
     if not result.get("knows_ends", True):
         report.say(
-            "The judge's model has no say: its rule does not end the task where the log does. Say when it ends: "
+            "The judge's model is not used: its rule does not end the task where the log does. Say when it ends: "
             "mopo fetch-data --termination 'CONDITION'"
         )
     if all(not each["weighted"]["means_something"] for each in result["seeds"].values()):
@@ -73,7 +73,7 @@ def show_judgement(result: Mapping[str, Any], report: Report) -> None:
     cut, steps = (max(each["model"][key] for each in result["seeds"].values()) for key in ("cut", "cut_steps"))
     report.say(
         f"In the model up to {cut:.0%} of the episodes ({steps:.1%} of the steps) left the data: "
-        "fitted Q says the rest."
+        "fitted Q estimates the rest."
     )
 
 

@@ -91,13 +91,13 @@ def _notes(result: dict[str, Any]) -> list[str]:
         notes.append("Judged by the last epoch in the logs of each seed, without simulator or model.")
         first = _criteria(result)[0]
         if silent := [cell["cell"] for cell in result["cells"] if cell["values"][first] is None]:
-            notes.append(f"Last, as they have no {first} of every seed: {', '.join(silent)}.")
+            notes.append(f"Ranked last, as {first} is missing for some seeds: {', '.join(silent)}.")
     if lost := [cell["cell"] for cell in result["cells"] if cell["diverged"]]:
         notes.append(f"Judged without the seeds that diverged: {', '.join(lost)}.")
     if not result["compared"]:
-        notes.append("True returns are known of no cell, so nothing says here what each criterion is worth.")
+        notes.append("No cell has a true return, so the criteria cannot be checked.")
     elif result["compared"] < LEAST:
-        notes.append(f"True returns are known of {result['compared']} cells: too few for a rank correlation.")
+        notes.append(f"Only {result['compared']} cells have true returns: too few for a rank correlation.")
     else:
         notes.append(
             f"Spearman: rank correlation with the true returns (last, mean over seeds) of {result['compared']} cells, "

@@ -52,18 +52,18 @@ def run_rollout(run: RunFolder, settings: Rollout, options: Options, report: Rep
         data = without_judge(open_data(inputs["dataset"], device), judge_share_of(inputs["model"]), report)
         model_seed, ensemble = open_ensemble(stage, data, device, settings.seed)
         policy = _policy(inputs.get("policy"), data, device)
-        how = replace(rollout_options(settings, data), uncertainties=tuple(UNCERTAINTIES))
+        rolled = replace(rollout_options(settings, data), uncertainties=tuple(UNCERTAINTIES))
         if "ratio" in inputs:
             ratio = _ratio(inputs["ratio"], stage, settings, data, model_seed, ensemble)
-            how = replace(how, uncertainties=(*how.uncertainties, RATIO), ratio=ratio)
-        tally = _write(stage, settings, data, ensemble, policy, how, stage.out.stage(run.rollouts(name)))
+            rolled = replace(rolled, uncertainties=(*rolled.uncertainties, RATIO), ratio=ratio)
+        tally = _write(stage, settings, data, ensemble, policy, rolled, stage.out.stage(run.rollouts(name)))
         tally.show(report)
         if tally.ended["guarded"]:
             report.say(
                 "They are stored as timeouts, with the model's own reward. For train-policy --rollouts: "
                 + guard_remark(float(data.reward.amin()))
             )
-        if (alarm := branches_alarm(tally.at_once)) is not None:
+        if (alarm := branches_alarm(tally.ended_first_step)) is not None:
             report.warn(alarm)
         report.hint(f"mopo train-policy --rollouts {run.rollouts(name)}")
         return stage.finish({"rollouts": run.rollouts(name)}, tally.result())
@@ -116,7 +116,7 @@ class _Tally:
         return sum(self.step_rows.values())
 
     @property
-    def at_once(self) -> dict[str, float]:
+    def ended_first_step(self) -> dict[str, float]:
         """The shares of the branches that ended in their first step, by the cause."""
         return {name: count / max(self._branches, 1) for name, count in self._first.items()}
 
@@ -147,7 +147,7 @@ class _Tally:
         return {
             "rows": self.rows,
             **{f"{name}_share": self.ended[name] / total for name in ("terminated", "guarded", "dropped")},
-            "ended_at_once": self.at_once,
+            "ended_at_once": self.ended_first_step,
             "quantiles": self.quantiles(),
         }
 
@@ -163,12 +163,12 @@ class _Tally:
 
 
 def _write(
-    stage: Stage, settings: Rollout, data: Data, ensemble: Ensemble, policy: Policy, how: RolloutOptions, path: Path
+    stage: Stage, settings: Rollout, data: Data, ensemble: Ensemble, policy: Policy, options: RolloutOptions, path: Path
 ) -> _Tally:
-    device, names = data.observation.device, how.uncertainties
+    device, names = data.observation.device, options.uncertainties
     tally, rows = _Tally(names), RowLayout(data.observation.shape[1], data.action.shape[1], len(names))
     rule = data_rule(data, settings)
-    start_step = steps_taken(data, rule, how.reward)
+    start_step = steps_taken(data, rule, options.reward)
     start = torch.randint(len(data.observation), (settings.batch,), generator=stream(settings.seed, "rollout/start"))
     with (
         written_rollouts(path, _attributes(stage, settings, data.info)) as append,
@@ -178,7 +178,9 @@ def _write(
             observation = data.observation[part.to(device)]
             part_start_step = None if start_step is None else start_step[part.to(device)]
             generator = stream(settings.seed, "rollout/model", i, device)
-            for imagined in branch(ensemble, rule, observation, policy, settings.h, generator, how, part_start_step):
+            for imagined in branch(
+                ensemble, rule, observation, policy, settings.h, generator, options, part_start_step
+            ):
                 columns = _columns(rows, names, imagined, data.info)
                 tally.add(imagined, np.stack([columns[f"uncertainty/{u}"] for u in names], axis=1))
                 append(columns)

@@ -1,1 +1,1 @@
-"""What is known of a task beyond its data."""
+"""Tasks: when their episodes end, what they pay, and how they truly move."""

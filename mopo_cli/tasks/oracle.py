@@ -8,7 +8,7 @@ The simulator is MuJoCo's own batched rollout, on threads: the same steps as the
 Python. A row's result depends on that row alone, whatever stands beside it and however many threads there are.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -20,17 +20,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import Oracle
 from mopo_cli.errors import InputError
 from mopo_cli.tasks import registration
 from mopo_cli.tasks.quiet import silent_mujoco
-
-Oracle = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(observation `[B, O]`, action `[B, A]` in [-1, 1], predicted next observation `[B, O]`) -> error `[B]` f4.
-
-The error is the Euclidean norm of predicted minus true over the next state, in the observation's units; the reward
-is not part of it. NaN where the true next state is not to be had: a velocity that the observation clips lies at its
-bound, a number is not finite, or the simulator calls the motion unstable.
-"""
 
 gym.register_envs(registration)
 

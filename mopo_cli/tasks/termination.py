@@ -6,18 +6,14 @@ there is a guard besides, which is no part of the task: see `guard_rule`.
 """
 
 import re
-from collections.abc import Callable
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor
 
+from mopo_cli.dynamics.branched_rollouts import TerminationRule
 from mopo_cli.errors import InputError
 from mopo_cli.tasks.expression import UNIT, Bounds, ExpressionRule, expression_rule
-
-TerminationRule = Callable[..., Tensor]
-"""(observation `[..., O]`, action `[..., A]`, next_observation `[..., O]`) -> terminal, bool `[...]`; see
-`dynamics.branched_rollouts`."""
 
 # No body of these tasks reaches such a position (m, rad) or velocity (per s) unless the model diverges.
 _PLAUSIBLE = 100.0

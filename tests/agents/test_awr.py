@@ -30,10 +30,10 @@ from mopo_cli.agents.algorithms.awr import (
     Awr,
     AwrSettings,
     Logged,
+    gradient_step,
     refresh,
     returns_and_advantages,
     start_awr,
-    update,
     weights,
 )
 from mopo_cli.agents.world import World
@@ -114,7 +114,7 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
     index = index[:, :37]
     batch = Transition(*(column[index] for column in vars(logged).values()))
     before = {name: tensors(awr)[name].clone() for name in ("actor", "value")}
-    info = update(awr, batch, index, actor_scale=0.25)
+    info = gradient_step(awr, batch, index, actor_scale=0.25)
     for m in range(2):
         b, rows = doubles(batch, m), index[m]
         observation = (b.observation - awr.standard.mean) / awr.standard.divisor
@@ -131,7 +131,7 @@ def test_the_gradients_are_those_of_both_regressions() -> None:
         assert info["weight"][m].item() == pytest.approx(awr.weights[m, rows].mean().item(), rel=1e-5)
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3)):
         assert (tensors(awr)[name] - before[name]).abs().max().item() == pytest.approx(rate, rel=1e-2)
-    update(awr, batch, index)
+    gradient_step(awr, batch, index)
     assert agent_state(awr)[1] == [2, 2]
 
 

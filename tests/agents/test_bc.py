@@ -8,7 +8,7 @@ from probes.offline import ACT, MEMBERS, OBS, assert_gradient, doubles, leaves, 
 from probes.single_steps import single_steps
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, step
+from mopo_cli.agents.algorithms.bc import ALGORITHM, Bc, BcSettings, start_bc, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -23,7 +23,7 @@ LOOP = LoopSettings(20, 10, 30, 2, batch_size=37, real_ratio=1.0)
 
 def learn(bc: Bc, batch: Transition, scale: float = 1.0) -> dict[str, Tensor]:
     reward = torch.randn(batch.reward.shape, generator=stream(0, "test/reward"))
-    return step(bc, replace(batch, reward=reward), Draws(()), scale)
+    return update(bc, replace(batch, reward=reward), Draws(()), scale)
 
 
 @pytest.mark.parametrize(("rows", "act_dim"), [(37, 2), (7, 1), (1, 3)])
@@ -49,7 +49,7 @@ def test_neither_the_reward_nor_the_deviation_is_learned() -> None:
     bc, other, batch = *(start_bc(OBS, ACT, SETTINGS, [0], "cpu") for _ in range(2)), make_batch(1)
     heads = bc.actor.layout.views(bc.actor.flat.clone())
     learn(bc, batch)
-    step(other, replace(batch, reward=batch.reward + 9), Draws(()))
+    update(other, replace(batch, reward=batch.reward + 9), Draws(()))
     assert torch.equal(bc.actor.flat, other.actor.flat)
     after = bc.actor.layout.views(bc.actor.flat)
     assert torch.equal(after["w2"][..., ACT:], heads["w2"][..., ACT:])

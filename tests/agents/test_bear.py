@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms.bear import ALGORITHM, Bear, BearSettings, start_bear, step
+from mopo_cli.agents.algorithms.bear import ALGORITHM, Bear, BearSettings, start_bear, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.engine.members import Member
@@ -113,7 +113,7 @@ def test_one_update_by_the_textbook(kernel: Any, follow: bool) -> None:
     bear, batch = make(settings=replace(SETTINGS, mmd_kernel=kernel)), make_batch(2, rows=11)
     before = [Plain(bear, batch, m) for m in range(2)]
     multipliers = bear.log_multiplier.exp()[:, 0].tolist()
-    info = step(bear, batch, noise(), follow_critics=follow)
+    info = update(bear, batch, noise(), actor_uses_q=follow)
     for m, plain in enumerate(before):
         after = Plain(bear, batch, m)
         loss = plain.vae_loss()
@@ -156,7 +156,7 @@ def test_every_network_steps_by_its_own_rate_and_targets_follow() -> None:
     rates = replace(SETTINGS, behaviour_lr=3e-3, multiplier_lr=4e-3)
     bear, batch = make(settings=rates), make_batch(2)
     before, steps = deepcopy(agent_state(bear)[0]), {}
-    step(bear, batch, noise(), 0.5)
+    update(bear, batch, noise(), 0.5)
     after = agent_state(bear)[0]
     for name in ("actor", "critic", "encoder", "decoder", "log_multiplier"):
         steps[name] = (after[name] - before[name]).abs().max().item()
@@ -172,7 +172,7 @@ def test_every_network_steps_by_its_own_rate_and_targets_follow() -> None:
 def test_the_multiplier_stays_within_its_bounds(threshold: float, bound: float) -> None:
     bear = make(settings=replace(SETTINGS, mmd_threshold=threshold, multiplier_lr=4.0))
     for _ in range(8):
-        step(bear, make_batch(2), noise())
+        update(bear, make_batch(2), noise())
     assert bear.log_multiplier.tolist() == [[bound], [bound]]
 
 

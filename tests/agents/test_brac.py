@@ -27,7 +27,7 @@ from torch.distributions import Distribution, Independent, Normal, TanhTransform
 from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import brac_p, brac_v, sac
 from mopo_cli.agents.algorithms.sac import Sac
-from mopo_cli.agents.brac import Brac, BracSettings, imitate, sampled_numbers, start_brac, step
+from mopo_cli.agents.brac import Brac, BracSettings, imitate, sampled_numbers, start_brac, update
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.engine.streams import Draws, draws, stream
@@ -83,7 +83,7 @@ def plain_divergence(settings: BracSettings, one: Distribution, other: Distribut
 def test_one_update_by_the_textbook(settings: BracSettings, value_penalty: bool, follow: bool) -> None:
     brac, batch = make(settings=settings), make_batch(2, rows=11)
     before = {name: tensors(brac)[name].clone() for name in ("actor", "critic", "target", "behaviour")}
-    info = step(brac, batch, noise(), value_penalty=value_penalty, follow_critics=follow)
+    info = update(brac, batch, noise(), value_penalty=value_penalty, actor_uses_q=follow)
     for m in range(2):
         b, draw = doubles(batch, m), noise()
         first = draw.normal(2, 11, ACT)[:, m].double()
@@ -144,8 +144,8 @@ def test_the_value_penalty_is_taken_off_the_next_value() -> None:
         ]
     )
     lowered = batch.reward - 0.9 * (1 - batch.terminal) * 0.7 * kl.float()
-    step(by_value, batch, noise(), value_penalty=True)
-    step(by_reward, replace(batch, reward=lowered), noise(), value_penalty=False)
+    update(by_value, batch, noise(), value_penalty=True)
+    update(by_reward, replace(batch, reward=lowered), noise(), value_penalty=False)
     torch.testing.assert_close(by_value.critic.adam.grad, by_reward.critic.adam.grad, rtol=1e-4, atol=1e-6)
     assert (lowered - batch.reward)[batch.terminal == 0].max() < -1e-3
 
@@ -158,8 +158,8 @@ def test_without_the_divergence_it_is_sac_without_entropy(settings: BracSettings
     plain.log_alpha.fill_(-torch.inf)
     for seed in range(3):
         batch, same = make_batch(2, seed=seed), noise().normal(2, 37, ACT)
-        info = step(brac, batch, noise(), value_penalty=value_penalty)
-        expected = sac.update(plain, batch, batch.reward, same)
+        info = update(brac, batch, noise(), value_penalty=value_penalty)
+        expected = sac.gradient_step(plain, batch, batch.reward, same)
         assert torch.equal(info["critic_loss"], expected["critic_loss"])
     for name in ("actor", "critic", "target"):
         assert torch.equal(tensors(brac)[name], tensors(plain)[name]), name
@@ -210,9 +210,9 @@ def test_a_great_weight_holds_the_policy_to_the_behaviour(settings: BracSettings
         quick = replace(settings, divergence_weight=weight, actor_lr=5e-3, log_std_min=-5.0, log_std_max=2.0)
         brac, kl = make(1, quick), replace(quick, divergence="kl")
         for k in range(150):
-            step(brac, batch, draws([0], "test/brac", k, "cpu"), value_penalty=False)
+            update(brac, batch, draws([0], "test/brac", k, "cpu"), value_penalty=False)
         watched = Brac(**{part.name: getattr(brac, part.name) for part in fields(Brac)} | {"settings": kl})
-        ends.append(step(watched, batch, noise(1), value_penalty=False)["divergence"].item())
+        ends.append(update(watched, batch, noise(1), value_penalty=False)["divergence"].item())
     assert ends[0] < near * ends[1]
 
 

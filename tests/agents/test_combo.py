@@ -10,7 +10,7 @@ from probes.conservative import PLAIN, chain_errors, check_fixed_point, check_up
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import cql
-from mopo_cli.agents.algorithms.combo import ALGORITHM, ComboSettings, first_rho_row, step
+from mopo_cli.agents.algorithms.combo import ALGORITHM, ComboSettings, first_rho_row, update
 from mopo_cli.config.resolve import resolve
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.engine.streams import draws
@@ -34,11 +34,11 @@ def test_a_step_of_the_loop_is_the_update_at_the_states_of_rho(where: Any, first
     settings = ComboSettings(**vars(SAC), actions=3, rho=where)
     (plain, _, _), agents = make_batch(2), [make_sac(2, settings) for _ in range(2)]
     batch = Batch(**vars(plain), real_rows=12, index=torch.zeros(2, 12))
-    metrics = step(agents[0], batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    metrics = update(agents[0], batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     draw = draws((0, 1), "test/noise", 0, "cpu")
     noise, uniform = draw.normal(2, 37, 4, 2), draw.uniform(37 - first, 3, 2)
     assert (uniform.abs() <= 1).all() and uniform.min() < -0.9 and uniform.max() > 0.9
-    expected = cql.update(agents[1], batch, noise, uniform, first, 0.5)
+    expected = cql.gradient_step(agents[1], batch, noise, uniform, first, 0.5)
     assert metrics.keys() == set(ALGORITHM.metrics) and all(
         torch.equal(metrics[name], expected[name]) for name in metrics
     )

@@ -18,7 +18,7 @@ from mopo_cli.agents.conservative import (
     Proposals,
     differentiate_critics,
     log_sum_exp,
-    log_sum_exp_slope,
+    log_sum_exp_gradient,
     propose,
 )
 from mopo_cli.engine.streams import stream
@@ -37,7 +37,7 @@ def by_hand(values: np.ndarray, lse: Lse) -> float:
 @pytest.mark.parametrize("count", [1, 4, 10])
 def test_the_log_sum_exp_and_its_slope_by_hand(lse: Lse, count: int) -> None:
     value = 2 * normal(2, 3, 5, 3 * count, name="v")
-    result, slope = log_sum_exp(value, lse), log_sum_exp_slope(value, lse)
+    result, slope = log_sum_exp(value, lse), log_sum_exp_gradient(value, lse)
     assert result.shape == (2, 3, 5) and slope.shape == value.shape
     values, step = value.double().numpy(), 1e-5
     for at in np.ndindex(2, 3, 5):
@@ -60,7 +60,7 @@ def test_properties_of_the_log_sum_exp(values: list[float], shift: float) -> Non
         result = log_sum_exp(value, lse)
         assert most - 1e-9 <= result.item() <= most + np.log(length) + 1e-9
         torch.testing.assert_close(log_sum_exp(value + shift, lse), result + shift)
-        slope = log_sum_exp_slope(value, lse)
+        slope = log_sum_exp_gradient(value, lse)
         assert (slope >= 0).all() and slope.sum().item() == pytest.approx(1)
 
 
@@ -73,8 +73,8 @@ def test_over_all_it_is_more_than_over_pairs_by_what_their_definitions_say() -> 
     great[0, 17] = 100.0
     assert log_sum_exp(great, "full").item() == pytest.approx(100)
     assert log_sum_exp(great, "paired").item() == pytest.approx(10 + 0.9 * np.log(3))
-    assert log_sum_exp_slope(great, "full")[0, 17].item() == pytest.approx(1)
-    paired = log_sum_exp_slope(great, "paired")[0]
+    assert log_sum_exp_gradient(great, "full")[0, 17].item() == pytest.approx(1)
+    paired = log_sum_exp_gradient(great, "paired")[0]
     assert paired[17].item() == pytest.approx(0.1) and paired[7].item() == pytest.approx(0, abs=1e-6)
     assert paired[16].item() == pytest.approx(1 / 30)
 

@@ -13,7 +13,7 @@ from probes.agents import normal, tensors
 from probes.offline import perceptron
 from torch import Tensor
 
-from mopo_cli.agents.dice import Dice, Ratio, Saddle, saddle, start_dice, step_dice
+from mopo_cli.agents.dice import Dice, Objective, Ratio, saddle, start_dice, step_dice
 from mopo_cli.nets.perceptron import evaluate
 
 GAMMA, NORM, RATE = 0.9, 0.3, 1e-3
@@ -45,7 +45,7 @@ def test_the_objective_and_its_gradients_by_numpy(gamma: float, norm: float) -> 
     for k in range(2):
         t, g, n = tau[k].numpy(), f[k].numpy(), nu[k].numpy()
         assert result.value[k].item() == pytest.approx(objective(t, g, n[0], gamma, norm), rel=1e-9)
-        expected = Saddle(
+        expected = Objective(
             torch.zeros(()),
             torch.from_numpy(slope(lambda x: objective(x, g, n[0], gamma, norm), t)),  # noqa: B023
             torch.from_numpy(slope(lambda x: objective(t, x, n[0], gamma, norm), g)),  # noqa: B023

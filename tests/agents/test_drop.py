@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import drop, sac
-from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, begin, learn_ratios, penalty, step
+from mopo_cli.agents.algorithms.drop import ALGORITHM, Drop, DropSettings, learn_ratios, penalty, start, update
 from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.schedule import LoopSettings
 from mopo_cli.agents.world import World
@@ -66,14 +66,14 @@ FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_ratio_s_cost_is_taken_off_the_model_s_rewards_alone_and_sac_learns_from_these(form: Any) -> None:
     settings = replace(SETTINGS, eta=0.7, ratio_form=form, ratio_min=0.05, ratio_max=4.0)
-    agents, world, batch = (begin(make_world(), MEMBERS[:2], settings) for _ in range(2)), make_world(), None
+    agents, world, batch = (start(make_world(), MEMBERS[:2], settings) for _ in range(2)), make_world(), None
     one, other = agents
     batch = make_batch(2)
-    metrics = step(one, batch, noise((0, 5)), 0.5)
+    metrics = update(one, batch, noise((0, 5)), 0.5)
     ratio, reward = batch.uncertainty[..., COLUMN].double().numpy(), batch.reward.double().numpy().copy()
     reward[:, 6:] -= 0.7 * FORMS[form](ratio[:, 6:])
     learned = torch.from_numpy(reward).float()
-    expected = sac.update(other, batch, learned, noise((0, 5)).normal(2, 24, ACT), 0.5)
+    expected = sac.gradient_step(other, batch, learned, noise((0, 5)).normal(2, 24, ACT), 0.5)
     for name in ("actor", "critic", "log_alpha"):
         torch.testing.assert_close(tensors(one)[name], tensors(other)[name], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(metrics["critic_loss"], expected["critic_loss"], rtol=1e-5, atol=1e-6)
@@ -83,14 +83,14 @@ def test_the_ratio_s_cost_is_taken_off_the_model_s_rewards_alone_and_sac_learns_
     outside = ((ratio[:, 6:] < 0.05) | (ratio[:, 6:] > 4)).mean(axis=1)
     assert (outside > 0.2).all() and (outside < 0.9).all()
     np.testing.assert_allclose(metrics["clipped"], outside if form == "log" else 0 * outside, rtol=1e-6)
-    assert set(metrics) == set(ALGORITHM.metrics) and world.how.uncertainties[COLUMN] == "ratio"
+    assert set(metrics) == set(ALGORITHM.metrics) and world.options.uncertainties[COLUMN] == "ratio"
 
 
 def test_eta_0_is_sac_and_a_penalty_beside_it_stays() -> None:
-    agents = [begin(make_world(), MEMBERS[:1], replace(SETTINGS, eta=0.0)) for _ in range(2)]
+    agents = [start(make_world(), MEMBERS[:1], replace(SETTINGS, eta=0.0)) for _ in range(2)]
     batch = make_batch(1)
-    step(agents[0], batch, noise((0,)), 1.0)
-    sac.step(agents[1], batch, noise((0,)), 1.0)
+    update(agents[0], batch, noise((0,)), 1.0)
+    sac.update(agents[1], batch, noise((0,)), 1.0)
     assert torch.equal(agents[0].actor.flat, agents[1].actor.flat) and torch.equal(
         agents[0].critic.flat, agents[1].critic.flat
     )
@@ -126,7 +126,7 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
     monkeypatch.setattr(drop, "step_dice", lambda *given: seen.append(given) or torch.arange(4.0))
     members = (Member(0, "none", 0.0, 1, 0), Member(5, "none", 0.0, 1, 1))
     settings = replace(SETTINGS, log_std_min=-30.0, log_std_max=-20.0)
-    agents = begin(make_world(linear(), linear()), members, settings)
+    agents = start(make_world(linear(), linear()), members, settings)
     agents.actor.flat.mul_(3)
     batch = make_batch(2)
     objective = learn_ratios(agents, batch.observation, batch.action, noise((0, 5)))
@@ -153,7 +153,7 @@ def test_the_ratios_learn_from_the_data_its_states_and_what_each_elite_expects(
 def test_what_is_told_of_the_ratios_is_the_mean_over_the_latest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([1.0, 2.0, 6.0, 5.0, 5.0, 8.0])
     monkeypatch.setattr(drop, "step_dice", lambda *_: torch.full((2,), next(values)))
-    agents = begin(make_world(), MEMBERS[:1], replace(SETTINGS, dice_steps=3))
+    agents = start(make_world(), MEMBERS[:1], replace(SETTINGS, dice_steps=3))
     for mean in (3.0, 6.0):
         drop.refresh(agents, noise((0,)), lambda step, draws: step(draws))
         assert agents.objective.tolist() == pytest.approx([mean])
@@ -171,12 +171,12 @@ def test_where_each_network_leads_the_ratio_is_high() -> None:
     state, action = 2 * torch.rand(2, 2000, 1, generator=draw) - 1
     nothing = torch.zeros(2000)
     real = rows.pack(state, action, nothing, nothing, state, nothing[:, None])
-    world = World(rows, real, state, single_steps(real), never, (both,), how=RolloutOptions(("ratio",)))
-    agents = begin(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
+    world = World(rows, real, state, single_steps(real), never, (both,), options=RolloutOptions(("ratio",)))
+    agents = start(world, MEMBERS[:1], replace(SETTINGS, batch_size=128, dice_norm=1.0, dice_steps=150))
     results = []
     for i in range(5):
         drop.refresh(agents, noise((0,), i), lambda step, draws: step(draws))
-        ratio = agents.ratio(0, ALGORITHM.rolling(agents))
+        ratio = agents.ratio(0, ALGORITHM.rollout_parameters(agents))
         results.append([ratio(state, action, torch.full((2000,), k)) for k in (0, 1)])
         assert agents.objective.isfinite().all() and (agents.objective != 0).all()
     up, down = (torch.stack(of_network[1:]).mean(dim=0) for of_network in zip(*results, strict=True))
@@ -207,24 +207,24 @@ def test_the_pool_holds_the_ratio_of_the_network_that_drew_the_row() -> None:
     world = make_world()
     loop = train(world, SETTINGS, ALGORITHM, 2, MEMBERS, LOOP)
     assert isinstance(loop.agent, Drop)
-    rolling = loop.past[-1].rolling
+    parameters = loop.past[-1].parameters
     for m, member in enumerate(MEMBERS):
         size = loop.pool.sizes[m]
         pool = world.row_layout.split(loop.pool.rows[m, :size])
         # The same rollout once more, which also tells the networks.
-        how = ALGORITHM.imagining(loop.agent, m, rolling, replace(world.how, uncertain=False))
+        how = ALGORITHM.rollout_options(loop.agent, m, parameters, replace(world.options, needs_uncertainties=False))
         generator = stream(member.seed, "policy/rollout", 0)
         begun = world.start[torch.randint(300, (30,), generator=generator)]
         models = world.ensembles[member.model]
-        made = list(branch(models, never, begun, loop.agent.policy(m, rolling).sample, member.h, generator, how))
+        made = list(branch(models, never, begun, loop.agent.policy(m, parameters).sample, member.h, generator, how))
         assert torch.equal(torch.cat([step.rows for step in made]), loop.pool.rows[m, :size])
         network = torch.cat([step.network for step in made])
         assert set(network.tolist()) == {0, 2}
         x = torch.cat([pool.observation, pool.action], dim=1)
         inputs = ((x - models.input_mean) / models.input_std).double().numpy()
         width = loop.agent.actor.flat.shape[1]
-        tau = rolling[m, width:].view(len(ELITES), -1)
-        assert torch.equal(rolling[m, :width], loop.agent.policy(m, rolling).flat[0])
+        tau = parameters[m, width:].view(len(ELITES), -1)
+        assert torch.equal(parameters[m, :width], loop.agent.policy(m, parameters).flat[0])
         for place, k in enumerate(ELITES):
             weights = {name: v.double().numpy() for name, v in loop.agent.dice.tau.layout.views(tau[place]).items()}
             hidden = inputs[network == k]

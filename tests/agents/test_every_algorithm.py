@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.agents.loop import advance, learned, loop_state, restore_loop
+from mopo_cli.agents.loop import advance, loop_state, restore_loop, trained_state
 from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.world import World
 from mopo_cli.bench.operations import counted, update_flops
@@ -145,7 +145,7 @@ def test_what_is_not_a_number_stays_in_its_member_and_is_flagged(name: str) -> N
     loop, world = begin(name)
     finish(loop, world, 8)
     tensors, numbers = saved(loop)
-    parts = [key for key in learned(loop)[0] if key != "sums"]
+    parts = [key for key in trained_state(loop)[0] if key != "sums"]
     assert loop.agent.finite().tolist() == [True] * 3
     finish(loop, world, 16)
     healthy, _ = saved(loop)
@@ -158,12 +158,15 @@ def test_what_is_not_a_number_stays_in_its_member_and_is_flagged(name: str) -> N
         if f"{part}/first" in parts:  # Adam's moment: it is learned
             assert loop.agent.finite().tolist() == [True, False, True], part
         finish(loop, world, 16)
-        spread = not all(of_member(learned(loop)[0][key], 1, 3).isfinite().all() for key in parts if key != part)
+        spread = not all(of_member(trained_state(loop)[0][key], 1, 3).isfinite().all() for key in parts if key != part)
         assert loop.agent.finite().tolist() == [True, not spread, True], part
         flagged += spread
-        for key in learned(loop)[0]:
+        for key in trained_state(loop)[0]:
             for m in (0, 2):
-                assert torch.equal(*(of_member(state[key], m, 3) for state in (learned(loop)[0], healthy))), (part, key)
+                assert torch.equal(*(of_member(state[key], m, 3) for state in (trained_state(loop)[0], healthy))), (
+                    part,
+                    key,
+                )
         assert all(torch.equal(loop.pool.rows[m, : len(rows[m])], rows[m]) for m in (0, 2)), part
     assert flagged > len(parts) / 2
 
@@ -181,7 +184,7 @@ def test_replayed_steps_are_the_steps(name: str, whole: bool, monkeypatch: pytes
     with as_on_cuda(monkeypatch) if whole else nullcontext():
         (plain, world), (replayed, same) = start(name), start(name, counting)
         means, others = finish(plain, world, 24), finish(replayed, same, 24)
-    assert replayed.engine.doubt is None
+    assert replayed.engine.why_eager is None
     assert_same(plain, replayed)
     assert all(torch.equal(one[key], other[key]) for one, other in zip(means, others, strict=True) for key in one)
     refreshes: list[int] = []
@@ -197,7 +200,7 @@ def test_all_members_at_once_as_on_a_gpu_are_the_same_but_for_rounding(
     with as_on_cuda(monkeypatch):
         together, _ = trained(name, 12)
         actions = [together.agent.policy(m).greedy(torch.ones(1, 4)) for m in range(3)]
-    (tensors, steps), (others, other_steps) = learned(apart), learned(together)
+    (tensors, steps), (others, other_steps) = trained_state(apart), trained_state(together)
     assert steps == other_steps
     for key, tensor in tensors.items():
         # Adam makes every first step as long as the rate: where a gradient is rounding alone, its sign is free.
@@ -231,7 +234,7 @@ def test_a_checkpoint_holds_all_of_it_and_one_of_something_else_is_refused(name:
     loop, world = begin(name)
     finish(loop, world, 16)
     tensors, numbers = loop_state(loop)
-    parts, _ = learned(loop)
+    parts, _ = trained_state(loop)
     assert not {key for key in agent_state(loop.agent)[0] if key == "sums" or key.startswith("past/")}
     assert len({tensor.data_ptr() for tensor in parts.values()}) == len(parts), "no two names for one tensor"
     save_tensors(tmp_path / "checkpoint.safetensors", tensors, numbers)

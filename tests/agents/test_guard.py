@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithms.sac import ALGORITHM
 from mopo_cli.agents.branching import fill_pools
-from mopo_cli.agents.guard import absorbing_value, after_guard, charge
+from mopo_cli.agents.guard import absorbing_value, add_to_guarded, guarded_value
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.engine.rows import RowLayout
@@ -25,14 +25,14 @@ REWARD = OBS + ACT
 @pytest.mark.parametrize("least", [-3.0, 0.0, 4.0])
 def test_what_follows_is_the_least_reward_for_ever_or_nothing(least: float, gamma: float) -> None:
     paid = min(0.0, least)
-    assert after_guard(least, gamma) == pytest.approx(sum(gamma**t * paid for t in range(1, 5000)), abs=1e-9)
+    assert guarded_value(least, gamma) == pytest.approx(sum(gamma**t * paid for t in range(1, 5000)), abs=1e-9)
     assert absorbing_value(least, gamma) == pytest.approx(sum(gamma**t * least for t in range(5000)), abs=1e-9)
 
 
 def test_without_a_discount_only_a_reward_of_0_can_be_had_for_ever() -> None:
-    assert after_guard(2.0, 1.0) == absorbing_value(0.0, 1.0) == 0
+    assert guarded_value(2.0, 1.0) == absorbing_value(0.0, 1.0) == 0
     with pytest.raises(SettingsError, match="gamma 1") as caught:
-        after_guard(-0.5, 1.0)
+        guarded_value(-0.5, 1.0)
     assert "--gamma" in caught.value.hint
 
 
@@ -40,11 +40,11 @@ def test_only_the_rewards_of_guarded_rows_are_charged() -> None:
     rows = RowLayout(2, 1, 3)
     packed = torch.arange(4.0 * rows.width).view(4, -1)
     wild = torch.tensor([False, True, False, True])
-    charged = charge(rows, packed, wild, -100.0)
+    charged = add_to_guarded(rows, packed, wild, -100.0)
     expected = np.arange(4.0 * rows.width).reshape(4, -1)
     expected[[1, 3], 3] -= 100
     assert charged.tolist() == expected.tolist() and packed[1, 3] == rows.width + 3, "the rows given are left alone"
-    assert charge(rows, packed, wild, 0.0) is packed
+    assert add_to_guarded(rows, packed, wild, 0.0) is packed
 
 
 def shy(_observation: Tensor, _action: Tensor, next_observation: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def world_with(least: float, guard: bool = True) -> World:
     """The least reward of the data is this; the rule and the guard end a good part of all branches."""
     world = make_world(ALGORITHM)
     world.real[:, REWARD] += least - world.real[:, REWARD].min()
-    return replace(world, how=replace(world.how, guard=shy if guard else None))
+    return replace(world, options=replace(world.options, guard=shy if guard else None))
 
 
 def test_in_the_pool_a_guarded_row_pays_what_would_follow() -> None:

@@ -35,7 +35,7 @@ def following(k: int, noise: Tensor | float = 0.0) -> Tensor:
 
 def test_mobile_draws_next_frames_and_keeps_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(mobile, "_lower_values", lambda _, states, noise: seen.append(states) or states.sum(dim=2))
+    monkeypatch.setattr(mobile, "_min_target_values", lambda _, states, noise: seen.append(states) or states.sum(dim=2))
     noise = random(1, ELITES, 3, ROWS, FRAME + ACT)
     u = mobile.inconsistency(SimpleNamespace(elites=[elites()]), OBSERVATION, ACTION, noise)  # type: ignore[arg-type]
     wanted = torch.stack([following(k, noise[0, k, i, :, :FRAME]) for k in range(ELITES) for i in range(3)])
@@ -53,7 +53,7 @@ def test_drop_compares_pairs_at_whole_next_observations(monkeypatch: pytest.Monk
     monkeypatch.setattr(drop, "step_dice", step)
     actor = SimpleNamespace(act=lambda states, noise: noise)
     settings = SimpleNamespace(gamma=0.9, dice_norm=1.0, dice_lr=1e-3)
-    how = SimpleNamespace(how=SimpleNamespace(precision="fp32"))
+    how = SimpleNamespace(options=SimpleNamespace(precision="fp32"))
     learner = SimpleNamespace(settings=settings, world=how, elites=[elites()], dice=None, policy=lambda m: actor)
     draws = SimpleNamespace(normal=lambda n, *shape: random(n, 1, *shape))
     drop.learn_ratios(learner, OBSERVATION, ACTION, draws)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from probes.offline import (
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, step
+from mopo_cli.agents.algorithms.iql import ALGORITHM, Iql, IqlSettings, log_likelihood, start_iql, update
 from mopo_cli.agents.runs import start_loop
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.perceptron import evaluate
@@ -55,7 +55,7 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
     settings = replace(SETTINGS, log_std_min=BOUNDS[0], log_std_max=BOUNDS[1])
     iql, batch = make(2, settings, act_dim, reward_scale=0.5), make_batch(2, rows, act_dim)
     before = {name: tensors(iql)[name].clone() for name in NETWORKS}
-    info = step(iql, batch, Draws(()))
+    info = update(iql, batch, Draws(()))
     capped = 0
     for m in range(2):
         b = doubles(batch, m)
@@ -110,14 +110,14 @@ def test_the_likelihood_and_its_gradient() -> None:
 def test_targets_follow_by_tau_and_every_network_steps_at_its_rate() -> None:
     iql = make()
     before = {name: tensors(iql)[name].clone() for name in NETWORKS}
-    step(iql, make_batch(2), Draws(()), actor_scale=0.25)
+    update(iql, make_batch(2), Draws(()), actor_scale=0.25)
     torch.testing.assert_close(
         iql.critic.target.flat, 0.95 * before["target"] + 0.05 * iql.critic.flat, rtol=1e-6, atol=1e-7
     )
     for name, rate in (("actor", 0.25e-3), ("value", 2e-3), ("critic", 2e-3)):
         change = (tensors(iql)[name] - before[name]).abs().max().item()
         assert change == pytest.approx(rate, rel=1e-2), name
-    step(iql, make_batch(2), Draws(()))
+    update(iql, make_batch(2), Draws(()))
     assert agent_state(iql)[1] == [2, 2, 2]
 
 

@@ -9,7 +9,7 @@ from probes.agents import SETTINGS, make_batch, make_sac, tensors
 from probes.fits import TINY, make_data
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import update
+from mopo_cli.agents.algorithms.sac import gradient_step
 from mopo_cli.dynamics.fit import fit_checkpoint, start_fit
 from mopo_cli.dynamics.training import advance
 from mopo_cli.nets import libraries
@@ -23,7 +23,7 @@ WIDE = 400  # sums of up to 384 products are added up alike by both on some proc
 def policy_update(library: Library) -> tuple[dict[str, Tensor], float]:
     libraries.use(all_by(library))
     sac = make_sac(1, replace(SETTINGS, hidden=WIDE))
-    update(sac, *make_batch(1, 256))
+    gradient_step(sac, *make_batch(1, 256))
     return tensors(sac), SETTINGS.critic_lr
 
 

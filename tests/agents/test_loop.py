@@ -160,7 +160,7 @@ def test_a_diverged_member_neither_keeps_old_rollouts_nor_prevents_a_resume() ->
     for _ in range(20):
         advance(loop, world)
     assert len(loop.past) <= len(stacked(20).past) + 1
-    assert not any(past.rolling[1].isfinite().all() for past in loop.past)
+    assert not any(past.parameters[1].isfinite().all() for past in loop.past)
     resumed = start_loop(world, MEMBERS, SAC, SETTINGS, ALGORITHM)
     restore_loop(resumed, world, *deepcopy(loop_state(loop)))
     advance(loop, world), advance(resumed, world)

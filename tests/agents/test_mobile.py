@@ -22,9 +22,8 @@ from torch import Tensor
 
 from mopo_cli.agents.algorithm import Batch
 from mopo_cli.agents.algorithms import mobile as module
-from mopo_cli.agents.algorithms.mobile import ALGORITHM, Mobile, MobileSettings, begin, inconsistency, step
-from mopo_cli.agents.algorithms.sac import Sac
-from mopo_cli.agents.algorithms.sac import update as update_sac
+from mopo_cli.agents.algorithms.mobile import ALGORITHM, Mobile, MobileSettings, inconsistency, start, update
+from mopo_cli.agents.algorithms.sac import Sac, gradient_step
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.members import Member
@@ -42,7 +41,7 @@ def make_mobile(members: int = 2, settings: MobileSettings = SETTINGS, *models: 
     world = make_world(ALGORITHM)
     world = replace(world, ensembles=models or world.ensembles)
     stack = tuple(Member(m, "none", 0.0, 1, m % len(world.ensembles)) for m in range(members))
-    return replace(begin(world, stack, settings), **vars(make_sac(members, settings)))
+    return replace(start(world, stack, settings), **vars(make_sac(members, settings)))
 
 
 def perceptron(layout: Layout, flat: Tensor, index: int, x: Array) -> Array:
@@ -158,9 +157,9 @@ def test_sac_learns_from_the_lowered_reward_and_from_nothing_else(real: int) -> 
     batch, mobile, other = make_rows(real=real), make_mobile(settings=PLAIN), make_sac(2, PLAIN)
     penalty_noise, noise = same_noise(real)
     u = inconsistency(mobile, batch.observation[:, real:], batch.action[:, real:], penalty_noise)
-    metrics = step(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    metrics = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = torch.cat([batch.reward[:, :real], batch.reward[:, real:] - 0.7 * u], dim=1)
-    plain = update_sac(other, batch, reward, noise, 0.5)
+    plain = gradient_step(other, batch, reward, noise, 0.5)
     for name in ("actor", "critic", "target", "log_alpha"):
         assert torch.equal(tensors(mobile)[name], tensors(other)[name]), name
     assert all(torch.equal(metrics[name], value) for name, value in plain.items())
@@ -175,7 +174,7 @@ def test_the_target_by_hand(backup: Literal["soft", "deterministic"], floor: Lit
     batch, mobile, models = make_rows(), make_mobile(settings=settings), make_world(ALGORITHM).ensembles
     sac, alphas = make_sac(2, settings), mobile.alpha[:, 0].tolist()
     penalty_noise, noise = same_noise()
-    metrics = step(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
+    metrics = update(mobile, batch, draws((0, 1), "test/noise", 0, "cpu"), 1.0)
     clipped = 0
     for m in range(2):
         observation, action, following = numbers(batch.observation[m], batch.action[m], batch.next_observation[m])
@@ -217,7 +216,9 @@ def test_values_are_lower_where_the_networks_disagree() -> None:
             action[..., 0] = (action[..., 0] > 0).float()
             state = torch.zeros(1, 64, OBS)
             columns = (state, action, torch.ones(1, 64), torch.ones(1, 64), state, torch.zeros(1, 64, 3))
-            step(mobile, Batch(*columns, real_rows=0, index=torch.zeros(1, 0)), draws((0,), "test/toy", i, "cpu"), 0.0)
+            update(
+                mobile, Batch(*columns, real_rows=0, index=torch.zeros(1, 0)), draws((0,), "test/toy", i, "cpu"), 0.0
+            )
             mobile.critic.target.flat.copy_(frozen)
         asked = np.array([[0, 0, 0, 0, 0.0, 0.3], [0, 0, 0, 0, 1.0, 0.3]])
         agreed, disputed = perceptron(mobile.critic.layout, mobile.critic.flat, 0, asked)[:, 0]
@@ -232,11 +233,11 @@ def test_a_floor_of_zero_is_refused_where_returns_are_negative() -> None:
     below = replace(world, real=world.real.clone())
     below.real[:, OBS + ACT] = -below.real[:, OBS + ACT].abs()
     with pytest.raises(SettingsError, match="no reward of the data is positive") as caught:
-        begin(below, MEMBERS, ZERO)
+        start(below, MEMBERS, ZERO)
     assert caught.value.hint == "--target-floor auto"
-    begin(below, MEMBERS, replace(SETTINGS, target_floor="none"))
+    start(below, MEMBERS, replace(SETTINGS, target_floor="none"))
     below.real[7, OBS + ACT] = 0.1
-    begin(below, MEMBERS, ZERO)
+    start(below, MEMBERS, ZERO)
 
 
 def chained(rewards: list[list[float]]) -> World:
@@ -270,7 +271,7 @@ def test_the_floor_is_there_where_no_return_of_the_data_is_negative(rewards: lis
             total = reward + 0.5 * total
             returns.append(total)
     assert min(returns) == pytest.approx(lowest, abs=0.01 if len(rewards[0]) > 9 else 1e-9) or lowest > 0
-    mobile = begin(chained(rewards), MEMBERS, replace(SETTINGS, gamma=0.5, target_floor="auto"))
+    mobile = start(chained(rewards), MEMBERS, replace(SETTINGS, gamma=0.5, target_floor="auto"))
     assert mobile.lowest_return == pytest.approx(min(returns), abs=1e-6)
     assert mobile.has_floor == (lowest >= 0)
     (choice,) = ALGORITHM.choices(mobile)
@@ -280,7 +281,7 @@ def test_the_floor_is_there_where_no_return_of_the_data_is_negative(rewards: lis
 
 @pytest.mark.parametrize(("floor", "there"), [("zero", True), ("none", False)])
 def test_a_floor_that_was_asked_for_is_not_left_to_the_data(floor: Any, there: bool) -> None:
-    mobile = begin(chained([[-1.0, 0.5], [3.0]]), MEMBERS, replace(SETTINGS, target_floor=floor))
+    mobile = start(chained([[-1.0, 0.5], [3.0]]), MEMBERS, replace(SETTINGS, target_floor=floor))
     assert mobile.has_floor == there and ALGORITHM.choices(mobile) == ()
 
 
@@ -291,19 +292,19 @@ def test_values_below_0_are_learned_where_returns_are_negative() -> None:
     for floor in ("auto", "zero"):
         settings = replace(SETTINGS, target_floor=floor, gamma=0.5, critic_lr=5e-3, tau=0.1, mobile_coefficient=0.0)
         world = chained(rewards)
-        mobile = begin(world, MEMBERS[:1], settings)
+        mobile = start(world, MEMBERS[:1], settings)
         state, following = torch.zeros(1, 32, OBS), torch.zeros(1, 32, OBS)
         for i in range(300):
             action = 2 * torch.rand(1, 32, ACT, generator=stream(i, "test/negative")) - 1
             columns = (state, action, -torch.ones(1, 32), torch.zeros(1, 32), following, torch.zeros(1, 32, 3))
             batch = Batch(*columns, real_rows=16, index=torch.zeros(1, 16))
-            ends[floor] = step(mobile, batch, draws((0,), "test/negative", i, "cpu"), 0.0)["q"].item()
+            ends[floor] = update(mobile, batch, draws((0,), "test/negative", i, "cpu"), 0.0)["q"].item()
     assert ends["auto"] == pytest.approx(-2.0, abs=0.1) and ends["zero"] == pytest.approx(0.0, abs=0.1)
 
 
 def test_it_asks_the_model_itself() -> None:
     assert ALGORITHM.learns_from == "model" and ALGORITHM.uncertainties == ()
-    mobile = begin(make_world(ALGORITHM), MEMBERS, SETTINGS)
+    mobile = start(make_world(ALGORITHM), MEMBERS, SETTINGS)
     ensembles = [make_ensemble(member.model) for member in MEMBERS]
     for elites, ensemble in zip(mobile.elites, ensembles, strict=True):
         assert torch.equal(elites.flat, ensemble.flat[list(ELITES)]) and elites.elites == (0, 1, 2)

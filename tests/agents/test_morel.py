@@ -29,13 +29,12 @@ from mopo_cli.agents.algorithms.morel import (
     Halt,
     Morel,
     MorelSettings,
-    begin,
     greatest_discrepancy,
-    halting,
-    step,
+    halting_options,
+    start,
+    update,
 )
-from mopo_cli.agents.algorithms.sac import Sac
-from mopo_cli.agents.algorithms.sac import update as update_sac
+from mopo_cli.agents.algorithms.sac import Sac, gradient_step
 from mopo_cli.agents.loop import loop_state
 from mopo_cli.dynamics.branched_rollouts import RELEASED, RolloutOptions, branch
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -68,8 +67,8 @@ def test_the_threshold_is_of_the_largest_discrepancy_on_the_data(
     forms = {"all": PenaltyForm(), "elites": PenaltyForm(elites_only=True), "scaled": PenaltyForm(scale=scale)}
     world = make_world(ALGORITHM)
     models = tuple(replace(ensemble, elites=(1, 2)) for ensemble in world.ensembles)
-    result = begin(
-        replace(world, ensembles=models, how=replace(HOW, form=forms[form])), MEMBERS, SETTINGS
+    result = start(
+        replace(world, ensembles=models, options=replace(HOW, form=forms[form])), MEMBERS, SETTINGS
     ).halt.threshold
     real = world.row_layout.split(world.real)
     observation, action = numbers(real.observation, real.action)
@@ -102,7 +101,7 @@ def test_a_rollout_ends_where_the_discrepancy_is_above_the_threshold() -> None:
     ensemble, count = make_ensemble(), 400
     start = normal(count, OBS, name="start")
     morel = Morel(**vars(make_sac(2, SETTINGS)), halt=Halt(torch.tensor([9.0, 0.8]), 3, torch.tensor(0.0)))
-    how = halting(morel, 1, morel.actor.flat, replace(HOW, uncertain=False))
+    how = halting_options(morel, 1, morel.actor.flat, replace(HOW, needs_uncertainties=False))
     expected, state, halted = torch.arange(count), start, 0
     for imagined in branch(ensemble, never, start, morel.policy(1).sample, 4, stream(0, "test/branch"), how):
         rows = make_world(ALGORITHM).row_layout.split(imagined.rows)
@@ -136,13 +135,13 @@ def test_sac_learns_from_the_halting_reward_and_from_nothing_else() -> None:
     batch, lowest = make_rows(2), -3.5
     morel = Morel(**vars(make_sac(2, SETTINGS)), halt=Halt(torch.tensor([2.0, 49.0]), 3, torch.tensor(lowest - 7)))
     other = make_sac(2, SETTINGS)
-    metrics = step(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
+    metrics = update(morel, batch, draws((0, 1), "test/noise", 0, "cpu"), 0.5)
     reward = batch.reward.clone()
     for i in range(9, 37):
         for m, kinds in ((0, (2, 3)), (1, (3,))):
             if i % 4 in kinds:
                 reward[m, i] = -10.5
-    plain = update_sac(other, batch, reward, draws((0, 1), "test/noise", 0, "cpu").normal(2, 37, ACT), 0.5)
+    plain = gradient_step(other, batch, reward, draws((0, 1), "test/noise", 0, "cpu").normal(2, 37, ACT), 0.5)
     for name in ("actor", "critic", "target", "log_alpha"):
         assert torch.equal(tensors(morel)[name], tensors(other)[name]), name
     assert all(torch.equal(metrics[name], value) for name, value in plain.items())
@@ -158,17 +157,17 @@ def test_a_row_that_halts_pays_what_halt_would_pay_for_ever(gamma: float, shift:
     world = make_world(ALGORITHM)
     world.real[:, OBS + ACT] += shift
     lowest = world.real[:, OBS + ACT].min().item() - 7
-    absorbing = begin(world, MEMBERS, replace(SETTINGS, gamma=gamma))
+    absorbing = start(world, MEMBERS, replace(SETTINGS, gamma=gamma))
     assert absorbing.halt.reward.item() == pytest.approx(sum(gamma**t * lowest for t in range(1000)), rel=1e-5)
-    once = begin(world, MEMBERS, replace(SETTINGS, gamma=gamma, halt_value="once"))
+    once = start(world, MEMBERS, replace(SETTINGS, gamma=gamma, halt_value="once"))
     assert once.halt.reward.item() == pytest.approx(lowest, rel=1e-6)
-    assert begin(world, MEMBERS, replace(SETTINGS, halt_penalty=0.0, halt_value="once")).halt.reward == lowest + 7
+    assert start(world, MEMBERS, replace(SETTINGS, halt_penalty=0.0, halt_value="once")).halt.reward == lowest + 7
 
 
 def test_without_a_discount_halt_has_no_value() -> None:
     with pytest.raises(SettingsError, match=r"gamma 1 gives no finite value"):
-        begin(make_world(ALGORITHM), MEMBERS, replace(SETTINGS, gamma=1.0))
-    begin(make_world(ALGORITHM), MEMBERS, replace(SETTINGS, gamma=1.0, halt_value="once"))
+        start(make_world(ALGORITHM), MEMBERS, replace(SETTINGS, gamma=1.0))
+    start(make_world(ALGORITHM), MEMBERS, replace(SETTINGS, gamma=1.0, halt_value="once"))
 
 
 def test_halting_is_no_way_out_of_negative_returns() -> None:
@@ -176,7 +175,7 @@ def test_halting_is_no_way_out_of_negative_returns() -> None:
     world = make_world(ALGORITHM)
     world.real[:, OBS + ACT] = -1.0
     settings = replace(SETTINGS, gamma=0.99, halt_penalty=50.0)
-    absorbing, once = (begin(world, MEMBERS, replace(settings, halt_value=value)) for value in ("absorbing", "once"))
+    absorbing, once = (start(world, MEMBERS, replace(settings, halt_value=value)) for value in ("absorbing", "once"))
     assert absorbing.halt.reward.item() < -1 / (1 - 0.99) < once.halt.reward.item()
 
 
@@ -207,7 +206,7 @@ def test_in_training_what_halted_is_terminal_and_counted() -> None:
 def test_the_threshold_is_computed_again_and_not_saved() -> None:
     loop = train(make_world(ALGORITHM), SETTINGS, ALGORITHM, 1)
     assert not any("threshold" in name for name in loop_state(loop)[0])
-    again = begin(make_world(ALGORITHM), MEMBERS, SETTINGS)
+    again = start(make_world(ALGORITHM), MEMBERS, SETTINGS)
     assert isinstance(loop.agent, Morel) and torch.equal(again.halt.threshold, loop.agent.halt.threshold)
 
 
@@ -222,9 +221,9 @@ def greedy_after(morel: Morel | None, sac: Sac, steps: int = 300) -> float:
         batch = Batch(*columns, real_rows=0, index=torch.zeros(1, 0))
         noise = draws((0,), "test/toy", i, "cpu")
         if morel is None:
-            update_sac(sac, batch, batch.reward, noise.normal(2, 64, ACT))
+            gradient_step(sac, batch, batch.reward, noise.normal(2, 64, ACT))
         else:
-            step(morel, batch, noise, 1.0)
+            update(morel, batch, noise, 1.0)
     return float(sac.policy(0).greedy(torch.zeros(1, OBS))[0, 0])
 
 

@@ -26,22 +26,22 @@ FETCHES = {
     "agents.algorithm.agent_state": "Adam's steps, for that comparison and for checkpoints",
     "agents.branching.branch_member": "whether a member has a penalty, once per rollouts",
     "agents.branching._covered": "who is alive, once per rollouts",
-    "agents.algorithms.morel.halting": "the threshold, once per rollouts",
+    "agents.algorithms.morel.halting_options": "the threshold, once per rollouts",
     "agents.dice.Ratio.__call__": "the rows of each network, once per step of a rollout",
     "dynamics.branched_rollouts.branch": "the rows that live on, and how many ended",
     "agents.algorithms.awr.returns_and_advantages": "the episodes' last steps, once per refresh",
     "agents.returns.lambda_returns": "how long the longest episode is, once per refresh",
     "agents.returns.episode_returns": "the episodes' last steps, at the start",
     "agents.world.World.least_reward": "of the data, at the start",
-    "agents.algorithms.iql.begin": "the range of the returns, at the start",
-    "agents.algorithms.mobile.begin": "the range of the returns, at the start",
+    "agents.algorithms.iql.start": "the range of the returns, at the start",
+    "agents.algorithms.mobile.start": "the range of the returns, at the start",
 }
 SENT = {
     "nets.network.start_network": "initial weights, which are drawn on the CPU for all devices",
     "agents.runs.start_loop": "the weights of the penalties",
-    "agents.algorithms.drop.begin": "the elites' numbers",
+    "agents.algorithms.drop.start": "the elites' numbers",
     "agents.algorithms.drop.Drop.__post_init__": "the levels of the quantiles",
-    "agents.algorithms.morel.begin": "the reward of halting",
+    "agents.algorithms.morel.start": "the reward of halting",
     "dynamics.ensemble.Ensemble.only_elites": "the elites' numbers",
     "dynamics.branched_rollouts.sample_step": "the elites' numbers",
     "elsewhere": "the data, by these tests",
@@ -56,7 +56,7 @@ def train(loop: Loop, world: World, end: int) -> list[dict[str, Any]]:
     means = []
     while loop.step < end:
         means.append(advance(loop, world))
-        assert loop.engine.doubt is None
+        assert loop.engine.why_eager is None
     return [epoch for epoch in means if epoch is not None]
 
 

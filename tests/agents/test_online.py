@@ -10,7 +10,7 @@ from probes.agents import SETTINGS
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import agent_state
-from mopo_cli.agents.algorithms.sac import update
+from mopo_cli.agents.algorithms.sac import gradient_step
 from mopo_cli.agents.online import Online, OnlineSettings, act, learn, start_online
 from mopo_cli.engine.rows import RowLayout
 from mopo_cli.engine.streams import stream
@@ -51,9 +51,9 @@ def test_it_acts_uniformly_and_learns_nothing_while_it_warms_up() -> None:
     actions = torch.cat(live(online, 600))
     assert -1 <= actions.min() < -0.98 and 0.98 < actions.max() < 1
     assert torch.quantile(actions, torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([-0.5, 0, 0.5], abs=0.1)
-    assert all(map(torch.equal, before, parameters(online))) and not online.watched
+    assert all(map(torch.equal, before, parameters(online))) and not online.metrics
     live(online, 601)
-    assert online.sac.critic.adam.steps == 1 and online.watched["q"].shape == (1,)
+    assert online.sac.critic.adam.steps == 1 and online.metrics["q"].shape == (1,)
     live(online, 700)
     assert [adam.steps for adam in (online.sac.actor.adam, online.sac.critic.adam, online.sac.alpha_adam)] == [100] * 3
 
@@ -70,7 +70,7 @@ def test_after_the_warm_up_it_acts_by_its_policy() -> None:
 
 
 def test_a_step_is_the_update_of_offline_training_on_rows_lived_through() -> None:
-    """The update is done again by hand: a batch gathered out of the log, and `sac.update` on it."""
+    """The update is done again by hand: a batch gathered out of the log, and `sac.gradient_step` on it."""
     online = fresh()
     live(online, 80)
     twin = deepcopy(online)
@@ -78,7 +78,7 @@ def test_a_step_is_the_update_of_offline_training_on_rows_lived_through() -> Non
     chosen = torch.randint(81, (32,), generator=stream(0, "online/batch", 80))
     noise = torch.randn(2, 1, 32, 1, generator=stream(0, "online/noise", 80))
     batch = ROWS.split(online.replay[:81][chosen][None])
-    update(twin.sac, batch, batch.reward, noise)
+    gradient_step(twin.sac, batch, batch.reward, noise)
     assert all(map(torch.equal, parameters(twin), parameters(online)))
 
 

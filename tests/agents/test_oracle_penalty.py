@@ -50,7 +50,7 @@ def make_world(asked: list[int] | None = None) -> World:
     real = rows.pack(observation, action, nothing, nothing, observation, torch.zeros(200, rows.uncertainties))
     maps = torch.zeros(2, OBS + ACT, OBS + 1)
     ensemble = linear_ensemble(maps, torch.zeros(2, OBS + 1), torch.full((2, OBS + 1), 0.05), (0, 1))
-    return World(rows, real, observation, single_steps(real), never, (ensemble,), how=how)
+    return World(rows, real, observation, single_steps(real), never, (ensemble,), options=how)
 
 
 def train(world: World, members: tuple[Member, ...], blocks: int) -> Loop:

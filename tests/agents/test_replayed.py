@@ -53,7 +53,7 @@ def test_what_cannot_be_recorded_in_the_warm_up_leaves_the_rest_to_be_replayed()
         return record(work)
 
     (plain, _), (replayed, _) = trained("drop"), trained("drop", recorder)
-    assert replayed.engine.doubt is not None and replayed.engine._refused == {"warm-up"}
+    assert replayed.engine.why_eager is not None and replayed.engine._refused == {"warm-up"}
     assert len(tried) == 3 and {key[0] for key in replayed.engine._recorded} == {"refresh", "update"}
     assert_same(plain, replayed)
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_recorded_in_the_warm_up_leaves_the_rest_to_be_replayed()
 @pytest.mark.parametrize("name", NAMES)
 def test_every_algorithm_can_be_trained_in_bfloat16(name: str) -> None:
     (full, means), (reduced, others) = trained(name), trained(name, record, precision="bf16")
-    assert reduced.engine.doubt is None
+    assert reduced.engine.why_eager is None
     assert_same(trained(name, precision="bf16")[0], reduced)
     one, other = loop_state(reduced)[0], loop_state(full)[0]
     assert all(tensor.dtype == other[key].dtype for key, tensor in one.items())
@@ -79,7 +79,7 @@ def test_all_networks_that_learn_are_reduced_but_drop_s_ratios(name: str) -> Non
     networks |= {
         f"{key}'s target": value.target
         for key, value in networks.items()
-        if isinstance(value, Network) and value.average is not None
+        if isinstance(value, Network) and value.target_or_none is not None
     }
     assert networks and all(value.products == "bf16" for value in networks.values()), networks.keys()
 
@@ -90,7 +90,7 @@ def test_all_networks_that_learn_are_reduced_but_drop_s_ratios(name: str) -> Non
 def test_graphs_are_the_steps(name: str, precision: str) -> None:
     how: dict[str, Any] = {"device": "cuda", "precision": precision}
     (_, means), (replayed, others) = trained(name, **how), trained(name, cuda_graph, **how)
-    assert replayed.engine.doubt is None
+    assert replayed.engine.why_eager is None
     for key in means:
         torch.testing.assert_close(means[key], others[key], rtol=1e-3, atol=1e-4)
 
@@ -98,7 +98,7 @@ def test_graphs_are_the_steps(name: str, precision: str) -> None:
 def test_a_learning_rate_of_its_own_is_a_recording_of_its_own() -> None:
     slow: dict[str, Any] = {"actor_schedule": "cosine", "epochs": 3}
     plain, replayed = trained("sac", **slow)[0], trained("sac", record, **slow)[0]
-    assert replayed.engine.doubt is None
+    assert replayed.engine.why_eager is None
     assert list(replayed.engine._recorded) == [("update", replayed.settings.actor_scale(16), 0)], (
         "those of before are dropped"
     )
@@ -116,7 +116,7 @@ def test_a_resumed_run_records_anew() -> None:
     restore_loop(resumed, world, saved, numbers)
     while resumed.step < 24:
         advance(resumed, world)
-    assert resumed.engine.doubt is None and len(resumed.engine._recorded) == 2, "its steps and those of its ratios"
+    assert resumed.engine.why_eager is None and len(resumed.engine._recorded) == 2, "its steps and those of its ratios"
     assert_same(plain, resumed)
 
 
@@ -146,8 +146,8 @@ def test_what_cannot_be_replayed_is_noticed_and_taken_as_it_is(fault: str, monke
     for loop in (plain, odd):
         while loop.step < 24:
             advance(loop, world)
-    assert odd.engine.doubt is not None and "\n" not in odd.engine.doubt and not odd.engine._recorded
-    assert ("not permitted" in odd.engine.doubt) == (fault == "not recordable")
+    assert odd.engine.why_eager is not None and "\n" not in odd.engine.why_eager and not odd.engine._recorded
+    assert ("not permitted" in odd.engine.why_eager) == (fault == "not recordable")
     assert_same(plain, odd)
 
 
@@ -198,7 +198,7 @@ def test_rounding_is_no_doubt() -> None:
     loops.append(loop)
     while loop.step < 24:
         advance(loop, world)
-    assert loop.engine.doubt is None
+    assert loop.engine.why_eager is None
 
 
 def test_a_member_that_has_diverged_is_replayed_as_such() -> None:
@@ -206,4 +206,4 @@ def test_a_member_that_has_diverged_is_replayed_as_such() -> None:
     loop.agent.actor.flat[1] = torch.nan
     while loop.step < 24:
         advance(loop, world)
-    assert loop.engine.doubt is None and loop.agent.finite().tolist() == [True, False]
+    assert loop.engine.why_eager is None and loop.agent.finite().tolist() == [True, False]

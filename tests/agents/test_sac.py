@@ -8,7 +8,7 @@ from probes.agents import ACT, OBS, SETTINGS, make_batch, make_sac, normal, tens
 from probes.offline import Layer, assert_gradient, doubles, leaves, perceptron
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import start_sac, update
+from mopo_cli.agents.algorithms.sac import gradient_step, start_sac
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import stream
 
@@ -38,7 +38,7 @@ def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: 
     """Critics: half the squared error each. Actor: alpha log pi - min Q with the critics just updated."""
     sac, (batch, reward, noise) = make_sac(2, BOUNDED, act_dim), make_batch(2, rows, act_dim)
     before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "target", "log_alpha")}
-    info = update(sac, batch, reward, noise)
+    info = gradient_step(sac, batch, reward, noise)
     noise = noise.double()
     for m in range(2):
         b, alpha = doubles(batch, m), before["log_alpha"][m].double().exp()
@@ -75,7 +75,7 @@ def test_the_first_step_of_each_network_is_its_own_learning_rate() -> None:
     """Adam's first step is the learning rate along the sign of the gradient."""
     sac, batch = make_sac(), make_batch(2)
     before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "log_alpha")}
-    update(sac, *batch)
+    gradient_step(sac, *batch)
     for name, rate in (("actor", 1e-3), ("critic", 2e-3), ("log_alpha", 5e-3)):
         step = (tensors(sac)[name] - before[name]).abs().max().item()
         assert step == pytest.approx(rate, rel=1e-2), name
@@ -84,7 +84,7 @@ def test_the_first_step_of_each_network_is_its_own_learning_rate() -> None:
 def test_the_target_follows_by_tau() -> None:
     sac, batch = make_sac(), make_batch(2)
     before = sac.critic.target.flat.clone()
-    update(sac, *batch)
+    gradient_step(sac, *batch)
     torch.testing.assert_close(sac.critic.target.flat, 0.95 * before + 0.05 * sac.critic.flat, rtol=1e-6, atol=1e-7)
 
 
@@ -95,7 +95,7 @@ def test_the_temperature_rises_while_the_policy_is_too_certain_and_falls_otherwi
     sac = make_sac(settings=replace(SETTINGS, target_entropy=target, actor_lr=1e-9))
     before = sac.log_alpha.clone()
     for _ in range(5):
-        update(sac, *make_batch(2))
+        gradient_step(sac, *make_batch(2))
     assert (torch.sign(sac.log_alpha - before) == direction).all()
 
 
@@ -109,7 +109,7 @@ def test_the_entropy_reaches_its_target() -> None:
         action = 2 * torch.rand(2, 64, ACT, generator=draw) - 1
         batch = Transition(observation, action, nothing, nothing + 1, observation, torch.zeros(2, 64, 3))
         reward = -3 * action.square().sum(dim=-1)
-        info = update(sac, batch, reward, torch.randn(2, 2, 64, ACT, generator=draw))
+        info = gradient_step(sac, batch, reward, torch.randn(2, 2, 64, ACT, generator=draw))
         entropies.append(info["entropy"])
     assert torch.stack(entropies[200:]).mean(dim=0).tolist() == pytest.approx([-1.0, -1.0], abs=0.15)
     assert (sac.alpha < 1).all() and (sac.alpha > 0).all()
@@ -121,6 +121,6 @@ def test_the_temperature_is_capped_where_it_is_used() -> None:
     other = make_sac()
     other.log_alpha.fill_(0.0)
     assert (sac.alpha == 1).all()
-    info, expected = update(sac, *batch), update(other, *batch)
+    info, expected = gradient_step(sac, *batch), gradient_step(other, *batch)
     assert torch.equal(info["critic_loss"], expected["critic_loss"]) and torch.equal(sac.actor.flat, other.actor.flat)
     assert make_sac(settings=replace(SETTINGS, alpha_max=0.2)).alpha.max() == pytest.approx(0.2)

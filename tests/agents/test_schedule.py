@@ -9,7 +9,7 @@ from probes.agents import SETTINGS, make_batch, make_sac, tensors
 from probes.offline import MEMBERS, make_world, train
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, update
+from mopo_cli.agents.algorithms.sac import ALGORITHM, Sac, gradient_step
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -42,10 +42,10 @@ def test_it_begins_at_one_and_ends_near_zero() -> None:
 
 
 def updated(scale: float) -> tuple[Sac, Tensor]:
-    """Agents after one update, and the step of their actors."""
+    """Agents after one gradient_step, and the step of their actors."""
     sac = make_sac()
     before = sac.actor.flat.clone()
-    update(sac, *make_batch(2), scale)
+    gradient_step(sac, *make_batch(2), scale)
     return sac, sac.actor.flat - before
 
 

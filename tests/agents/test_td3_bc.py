@@ -22,7 +22,7 @@ from probes.offline import (
 )
 from torch import Tensor
 
-from mopo_cli.agents.algorithms.td3_bc import ALGORITHM, Td3Bc, Td3BcSettings, start_td3_bc, update
+from mopo_cli.agents.algorithms.td3_bc import ALGORITHM, Td3Bc, Td3BcSettings, gradient_step, start_td3_bc
 from mopo_cli.agents.standardise import standard_of
 from mopo_cli.nets.scales import Standard
 
@@ -56,9 +56,9 @@ def plain_action(actor: dict[str, Tensor], observation: Tensor) -> Tensor:
 @pytest.mark.parametrize(("rows", "act_dim"), [(37, 2), (7, 1), (2, 3)])
 def test_the_gradients_are_those_of_the_losses_of_the_paper(rows: int, act_dim: int) -> None:
     td3, batch, noise = make(act_dim=act_dim), make_batch(2, rows, act_dim), normal(2, rows, act_dim, name="z")
-    update(td3, batch, noise, False)
+    gradient_step(td3, batch, noise, False)
     before = copies(td3)
-    info = update(td3, batch, noise, True)
+    info = gradient_step(td3, batch, noise, True)
     for m in range(2):
         b = doubles(batch, m)
         state, following = ((s - STANDARD.mean) / STANDARD.divisor for s in (b.observation, b.next_observation))
@@ -106,7 +106,7 @@ def test_actors_and_targets_move_at_every_so_many_th_step_of_the_critics(delay: 
     td3 = make(settings=replace(SETTINGS, policy_delay=delay))
     for step in range(1, 7):
         before = copies(td3)
-        info = update(td3, make_batch(2, seed=step), normal(2, 37, 2, name=f"z{step}"), step % delay == 0)
+        info = gradient_step(td3, make_batch(2, seed=step), normal(2, 37, 2, name=f"z{step}"), step % delay == 0)
         moved = {name for name in PARTS if not torch.equal(before[name], tensors(td3)[name])}
         assert moved == (set(PARTS) if step % delay == 0 else {"critic"}), step
         assert td3.actor.adam.steps == step // delay and td3.critic.adam.steps == step
@@ -120,7 +120,7 @@ def test_actors_and_targets_move_at_every_so_many_th_step_of_the_critics(delay: 
 def test_the_first_step_of_each_network_is_its_own_learning_rate() -> None:
     td3 = make(settings=replace(SETTINGS, policy_delay=1))
     before = copies(td3)
-    update(td3, make_batch(2), normal(2, 37, 2), True, actor_scale=0.25)
+    gradient_step(td3, make_batch(2), normal(2, 37, 2), True, actor_scale=0.25)
     assert (td3.critic.flat - before["critic"]).abs().max().item() == pytest.approx(2e-3, rel=1e-2)
     assert (td3.actor.flat - before["actor"]).abs().max().item() == pytest.approx(0.25e-3, rel=1e-2)
 
@@ -132,7 +132,7 @@ def test_the_actor_s_step_does_not_depend_on_the_unit_of_the_values() -> None:
         td3 = make(settings=replace(SETTINGS, policy_delay=1, critic_lr=1e-30))
         for name, view in td3.critic.layout.views(td3.critic.flat).items():
             view *= factor if name.endswith("2") else 1.0
-        update(td3, make_batch(2), normal(2, 37, 2), True)
+        gradient_step(td3, make_batch(2), normal(2, 37, 2), True)
         ends.append(td3.actor.adam.grad.clone())
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-7)
 

@@ -100,7 +100,7 @@ def test_a_model_that_learners_ask_is_asked_in_a_precision_of_its_own() -> None:
 @pytest.mark.parametrize("uncertain", [True, False])
 def test_rollouts_ask_the_model_in_theirs(uncertain: bool) -> None:
     loop, world = start("sac")
-    how = replace(world.how, uncertain=uncertain, precision="tf32")
+    how = replace(world.options, needs_uncertainties=uncertain, precision="tf32")
     observation = world.start[:7]
     with watching() as products:
         sample_step(world.ensembles[0], observation, torch.zeros(7, ACT), stream(0, "test"), how)
@@ -154,7 +154,7 @@ def test_on_a_gpu_it_is_near_float32_and_graphs_replay_it() -> None:
             loop, world = start("sac", recorder, device="cuda", precision=precision)
             for _ in range(3):
                 advance(loop, world)
-            assert loop.engine.doubt is None
+            assert loop.engine.why_eager is None
             results[precision, recorder is None] = loop_state(loop)[0]["actor"]
     off = (results["tf32", True] - results["fp32", True]).norm() / results["fp32", True].norm()
     assert 0 < off < 0.05

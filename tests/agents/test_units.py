@@ -45,7 +45,7 @@ def raw_world(ensemble: Ensemble, form: PenaltyForm) -> World:
     rows = RowLayout(OBS, ACT, len(how.uncertainties))
     zeros = torch.zeros(200)
     real = rows.pack(observation, action, zeros, zeros, observation, torch.zeros(200, rows.uncertainties))
-    return World(rows, real, observation, single_steps(real), expression_rule("obs[2] < 17"), (ensemble,), how=how)
+    return World(rows, real, observation, single_steps(real), expression_rule("obs[2] < 17"), (ensemble,), options=how)
 
 
 def roll(world: World) -> list[RolloutStep]:
@@ -53,7 +53,7 @@ def roll(world: World) -> list[RolloutStep]:
         return torch.tanh(torch.randn(len(_), ACT, generator=generator))
 
     generator = stream(3, "test/rollout")
-    return list(branch(world.ensembles[0], world.rule, world.start, policy, 3, generator, world.how))
+    return list(branch(world.ensembles[0], world.rule, world.start, policy, 3, generator, world.options))
 
 
 def an_ensemble(standardised: bool) -> Ensemble:
@@ -95,7 +95,7 @@ def test_the_guard_measures_tiny_columns_in_their_own_noise() -> None:
         return torch.zeros(len(observation), ACT)
 
     for each, states in ((world, away), (in_standard_units(world, STANDARD), STANDARD.apply(away))):
-        how = replace(each.how, guard=None)
+        how = replace(each.options, guard=None)
         (step,) = branch(each.ensembles[0], each.rule, states, policy, 1, stream(0, "test/guard"), how)
         assert step.guarded == 5
     raw = an_ensemble(False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mopo_cli.agents import brac as module
-from mopo_cli.agents.crew import Crew
+from mopo_cli.agents.parallel_members import Crew
 from mopo_cli.bench import measure as measuring
 from mopo_cli.bench.measure import Task, measure
 from mopo_cli.bench.operations import update_flops
@@ -115,9 +115,9 @@ def test_a_phase_is_measured_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -
     """A behaviour's step takes a second, another step three: 40 and 25 of them."""
     brac = trained_by("brac-p", behaviour_steps=40, warmup_steps=25)
     passed = [0.0]
-    imitate, step = module.imitate, module.step
+    imitate, update = module.imitate, module.update
     monkeypatch.setattr(module, "imitate", lambda *given: (passed.append(1.0), imitate(*given)))
-    monkeypatch.setattr(module, "step", lambda *given, **how: (passed.append(3.0), step(*given, **how))[1])
+    monkeypatch.setattr(module, "update", lambda *given, **how: (passed.append(3.0), update(*given, **how))[1])
     monkeypatch.setattr(time, "perf_counter", lambda: passed.append(1e-4) or sum(passed))
     rates = {rate.name: rate for rate in measure(Task(Shapes(4, 1, 1000), None, {}, MODEL, brac), 1, CPU, 0.0)}
     assert rates["warm-up"].per_second == pytest.approx(65 / (40 * 1 + 25 * 3), rel=1e-3)

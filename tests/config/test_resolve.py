@@ -114,7 +114,7 @@ def test_a_file_is_told_all_its_faults_at_once_with_the_closest_names(tmp_path: 
         resolve(TrainModel, config_file=path)
     message = caught.value.message
     assert str(path) in message
-    assert "6 faults" in message
+    assert "6 errors" in message
     for fault in (
         "train-policy: unknown key 'lamb' (did you mean 'lam'?)",
         "train-policy: h must be a valid integer, not 'zero'",

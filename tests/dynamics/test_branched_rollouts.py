@@ -381,7 +381,7 @@ def test_the_number_of_threads_changes_no_byte(uncertain: bool, use_threads: Cal
     rolled = []
     for threads in (1, 2, 3):
         use_threads(threads)
-        how = RolloutOptions(uncertain=uncertain)
+        how = RolloutOptions(needs_uncertainties=uncertain)
         steps = branch(ensemble, never, states(9001), policy.sample, 3, stream(0, "test"), how)
         rolled.append([imagined.rows for imagined in steps])
     assert sum(len(rows) for rows in rolled[0]) > 20_000

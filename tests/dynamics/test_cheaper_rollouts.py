@@ -18,7 +18,7 @@ from mopo_cli.nets.products import possible
 from mopo_cli.tasks.termination import never
 
 OBS, ACT, HIDDEN = 5, 2, 64
-BLIND, COARSE = replace(RELEASED, uncertain=False), replace(RELEASED, precision="bf16")
+BLIND, COARSE = replace(RELEASED, needs_uncertainties=False), replace(RELEASED, precision="bf16")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_coarse_step_is_a_step(ensemble: Ensemble) -> None:
 
 def test_coarse_and_blind_together(ensemble: Ensemble) -> None:
     observation, action = rows(3000)
-    both = RolloutOptions(uncertain=False, precision="bf16")
+    both = RolloutOptions(needs_uncertainties=False, precision="bf16")
     coarse = sample_step(ensemble, observation, action, stream(3, "test/step"), COARSE)
     result = sample_step(ensemble, observation, action, stream(3, "test/step"), both)
     error = (result.mean - coarse.mean).abs()

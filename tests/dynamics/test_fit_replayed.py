@@ -46,7 +46,7 @@ def test_replayed_steps_are_the_steps(
     data = make_data()
     with as_on_cuda(monkeypatch) if whole else nullcontext():
         (plain, active, reports), (replayed, _, others) = train(data, **settings), train(data, record, **settings)
-    assert replayed.engine.doubt is None
+    assert replayed.engine.why_eager is None
     assert len(set(active)) > 1, "the example must have an ensemble leave the stack early"
     assert torch.equal(plain.best, replayed.best) and torch.equal(plain.best_mse, replayed.best_mse)
     for one, other in zip(reports, others, strict=True):
@@ -69,7 +69,7 @@ def test_steps_are_replayed_from_the_second_on_and_recorded_anew_when_the_stack_
     fit, active, _ = train(make_data(), counting)
     stacks = len(set(active))
     steps = 9 * len(active)
-    assert calls == {"recorded": stacks, "replayed": steps - stacks} and fit.engine.doubt is None
+    assert calls == {"recorded": stacks, "replayed": steps - stacks} and fit.engine.why_eager is None
 
 
 def test_training_taken_up_again_records_anew() -> None:
@@ -83,7 +83,7 @@ def test_training_taken_up_again_records_anew() -> None:
     restore_fit(resumed, *state)
     while not resumed.done:
         advance(resumed, 4)
-    assert resumed.engine.doubt is None and torch.equal(resumed.best, plain.best)
+    assert resumed.engine.why_eager is None and torch.equal(resumed.best, plain.best)
 
 
 def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
@@ -99,7 +99,7 @@ def test_a_step_that_is_not_what_was_recorded_is_noticed() -> None:
     fits.append(fit)
     while not fit.done:
         advance(fit, 4)
-    assert fit.engine.doubt is not None and not fit.engine._recorded
+    assert fit.engine.why_eager is not None and not fit.engine._recorded
     assert torch.equal(plain.best, fit.best)
 
 
@@ -110,6 +110,6 @@ def test_graphs_are_the_steps(spectral_norm: str, precision: str) -> None:
     data = make_data(device="cuda")
     settings: Any = {"spectral_norm": spectral_norm, "update_precision": precision}
     (_, _, reports), (replayed, active, others) = train(data, **settings), train(data, cuda_graph, **settings)
-    assert replayed.engine.doubt is None and len(set(active)) > 1
+    assert replayed.engine.why_eager is None and len(set(active)) > 1
     for one, other in zip(reports[:3], others[:3], strict=True):  # what rounds otherwise drifts apart
         torch.testing.assert_close(one.nll, other.nll, rtol=1e-2, atol=1e-3)

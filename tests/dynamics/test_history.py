@@ -97,14 +97,14 @@ def test_rollouts_in_standard_units_are_the_same(standardised: bool, scale: Tens
     how = replace(RELEASED, uncertainties=("max-var",), form=PenaltyForm(True, scale, True))
     columns = start(), start()[:, :1], torch.zeros(20), torch.zeros(20), start(), torch.zeros(20, 1)
     real = ROWS.pack(*columns)
-    here = World(ROWS, real, start(), single_steps(real), never, (ensemble,), how=how)
+    here = World(ROWS, real, start(), single_steps(real), never, (ensemble,), options=how)
     there = in_standard_units(here, standard)
 
     def act(observation: Tensor, generator: torch.Generator) -> Tensor:
         return torch.tanh(torch.randn(len(observation), ACT, generator=generator))
 
     steps = [
-        list(branch(world.ensembles[0], world.rule, world.start, act, 4, stream(0, "test"), world.how))
+        list(branch(world.ensembles[0], world.rule, world.start, act, 4, stream(0, "test"), world.options))
         for world in (here, there)
     ]
     assert len(steps[0]) == len(steps[1]) == 4

@@ -56,7 +56,7 @@ def train(fit: FitState, epochs: int) -> set[int]:
     while fit.epoch < epochs and not fit.done:
         stacks.add(len(fit.active))
         advance(fit, 50)
-        assert fit.engine.doubt is None
+        assert fit.engine.why_eager is None
     return stacks
 
 
@@ -120,18 +120,18 @@ ROLLOUTS: dict[str, Callable[[str], RolloutOptions]] = {
         ("discrepancy",), halt=("discrepancy", 1.5), guard=lambda s, a, following: following.amax(dim=-1) > 2
     ),
     "an oracle": lambda device: RolloutOptions(("oracle", "max-var"), oracle=error),
-    "ratios": lambda device: RolloutOptions(("ratio",), ratio=ratio(device), uncertain=False),
+    "ratios": lambda device: RolloutOptions(("ratio",), ratio=ratio(device), needs_uncertainties=False),
 }
 COUNTED = {
     "dynamics.branched_rollouts.branch": "the rows that live on, and how many ended",
     "agents.dice.Ratio.__call__": "the rows of each network",
-    "dynamics.branched_rollouts._stored": "what a simulator is asked",
+    "dynamics.branched_rollouts._uncertainties_to_store": "what a simulator is asked",
     "dynamics.episodes.model_returns": "whether every episode is over",
 }
 LISTED = {
     "dynamics.branched_rollouts.sample_step": "the elites' numbers",
     "dynamics.penalties.uncertainties": "the elites' numbers",
-    "dynamics.branched_rollouts._stored": "what a simulator answers",
+    "dynamics.branched_rollouts._uncertainties_to_store": "what a simulator answers",
     "dynamics.episodes.model_returns": "the value after the guard",
     "dynamics.episodes.Sums.penalised": "the penalties' weights",
     "elsewhere": "all that the tests make",

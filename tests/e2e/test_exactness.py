@@ -13,7 +13,7 @@ import pytest
 import torch
 from probes.runs import run_in, unfinished
 
-from mopo_cli.agents.crew import Crew
+from mopo_cli.agents.parallel_members import Crew
 from mopo_cli.engine.parallel import can_fork
 from mopo_cli.stages.common import saving
 

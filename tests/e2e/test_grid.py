@@ -146,7 +146,7 @@ def test_no_simulator_and_no_model_is_needed_and_the_choice_is_told_in_a_line(
     flags = f"--method combo --h 2 --beta {chosen['settings']['beta']:g} --layers 1"
     (said,) = [text for text in again.err.splitlines() if text.startswith("Chosen: ")]
     assert said == f"Chosen: {chosen['cell']} ({flags})"
-    assert "Last, as they have no regulariser of every seed: mbpo_h2_layers1." in again.err
+    assert "Ranked last, as regulariser is missing for some seeds: mbpo_h2_layers1." in again.err
     assert said in (run / "ablations/blind/ranking-combo.md").read_text()
 
 

@@ -99,7 +99,7 @@ def test_learning_says_how_it_takes_them_and_the_other_readers_cope(do: Any, mop
     for line in (LEARN, "train-policy"):
         done = do(line)
         assert done.code == 0, done.err
-        assert done.err.count("What follows a branch that the guard ended counts as the data's least reward, -1") == 1
+        assert done.err.count("If the guard ends a branch, every later step counts as the data's least reward, -1") == 1
     refused = do(f"{LEARN} --gamma 1 --force")
     assert refused.code == 3 and "gamma 1 gives no finite value" in refused.err and "Traceback" not in refused.err
     assert mopo(f"show {FILE}").code == 0

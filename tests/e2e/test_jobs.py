@@ -255,7 +255,7 @@ def test_a_job_that_cannot_be_carried_out_says_why(tiny_run: Path, mopo: Any, re
     [
         ("--on local --plan plan.txt", "Use either --on or --plan."),
         ("--plan plan.txt --collect", "Use either --plan or --collect."),
-        ("--plan plan.txt --log tensorboard", "Jobs elsewhere have no --log, so it does not go with --plan."),
+        ("--plan plan.txt --log tensorboard", "--log cannot be used with --plan."),
         ("--cpus-per-job 2", "--cpus-per-job needs --on ENGINE or --plan FILE."),
         ("--on local --cpus-per-job 0", "--cpus-per-job must be more than 0"),
         ("--on local --gpus-per-job nan", "--gpus-per-job must be more than 0 and finite, not nan"),
@@ -311,7 +311,7 @@ def test_a_job_that_ends_without_results_is_not_handed_out_for_ever(
 
     on(monkeypatch, Idle(mopo))
     outcome = mopo(f"{command} --run {tiny_run} --on local")
-    assert outcome.code == 7 and "its job ended, but what it was to make is not there" in outcome.err
+    assert outcome.code == 7 and "its job ended, but its results are missing" in outcome.err
 
 
 def test_a_damaged_policy_of_a_job_is_no_seed_of_the_policy(

@@ -74,7 +74,7 @@ def test_fused_steps_are_the_steps_but_for_rounding(
     monkeypatch.setattr(fused, "compiled", plainly)
     with as_on_cuda(monkeypatch):
         plain, replayed = learned(name, None), learned(name, fused_recorder(record))
-    assert replayed.engine.doubt is None and len(chains) >= 4 and not is_fusing()
+    assert replayed.engine.why_eager is None and len(chains) >= 4 and not is_fusing()
     one, other = (loop.flat if name == "fit" else loop.agent.actor.flat for loop in (plain, replayed))
     assert 0 < (one - other).abs().max() < 1e-3
     for key in chains.keys() - compared:

@@ -19,7 +19,7 @@ from mopo_cli.evaluation.clone import clone_of
 from mopo_cli.evaluation.fitted_q import FqeSettings, Log, advance_fqe, start_fqe
 from mopo_cli.evaluation.judgement import CLONE, Judge, judgement, sentence, target_policies
 from mopo_cli.evaluation.model_values import JudgeModel, data_quantile, policy_values
-from mopo_cli.evaluation.verdict import by_episodes
+from mopo_cli.evaluation.verdict import interval_over_episodes
 
 GAMMA, SPREAD, NOISE = 0.95, 0.5, 0.05
 EPISODES, STEPS = 30, 25
@@ -90,9 +90,9 @@ def test_intervals_hold_the_closed_form(judged: Any, name: str, estimator: str) 
 
 
 def test_verdicts_are_right_and_no_more(judged: Any) -> None:
-    words = {name: judged["seeds"][name]["verdict"] for name in POLICIES}
-    assert words["better"] == "better" and words["worse"] == "worse"
-    assert words["clone of the log"] == "not shown to be better"
+    verdicts = {name: judged["seeds"][name]["verdict"] for name in POLICIES}
+    assert verdicts["better"] == "better" and verdicts["worse"] == "worse"
+    assert verdicts["clone of the log"] == "not shown to be better"
 
 
 def test_a_policy_that_exploits_what_the_model_has_not_seen_is_not_called_better(judged: Any) -> None:
@@ -176,7 +176,7 @@ def test_the_floor_s_interval_holds_what_critics_differ_by(judge: Judge, judged:
     after = judge.replicates(module.ALL, last, judge.policies[CLONE](last)).numpy()
     rewards = judge.log.reward.double().numpy().reshape(EPISODES, STEPS)
     returns = rewards @ GAMMA ** np.arange(STEPS) + GAMMA**STEPS * after  # [critics, episodes]
-    alone, half = by_episodes(returns.mean(axis=0)), 2.776 * returns.mean(axis=1).std(ddof=1)
+    alone, half = interval_over_episodes(returns.mean(axis=0)), 2.776 * returns.mean(axis=1).std(ddof=1)
     floor = judged["floor"]["discounted"]
     assert floor["value"] == pytest.approx(returns.mean())
     assert floor["high"] - floor["value"] == pytest.approx(np.hypot(alone.high - alone.value, half), rel=1e-3)

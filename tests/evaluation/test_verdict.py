@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from mopo_cli.evaluation.verdict import (
     Estimate,
-    by_critics,
-    by_episodes,
-    by_importance,
-    by_replicates,
-    by_stack,
-    word,
-    word_of_all,
+    importance_estimates,
+    interval_over_bootstraps,
+    interval_over_critics,
+    interval_over_episodes,
+    interval_over_networks,
+    verdict,
+    verdict_of_seeds,
 )
 
 
@@ -24,13 +24,13 @@ from mopo_cli.evaluation.verdict import (
 def test_the_interval_is_that_of_student(count: int, quantile: float) -> None:
     """The quantiles of the tables, times the deviation of the replicates."""
     values = np.random.default_rng(0).normal(size=count)
-    estimate = by_replicates(values)
+    estimate = interval_over_bootstraps(values)
     assert estimate.high - estimate.value == pytest.approx(quantile * values.std(ddof=1), rel=1e-3)
     assert estimate.value - estimate.low == pytest.approx(estimate.high - estimate.value)
 
 
 def test_one_replicate_says_nothing_of_its_spread() -> None:
-    estimate = by_replicates([3.0])
+    estimate = interval_over_bootstraps([3.0])
     assert (estimate.value, estimate.low, estimate.high) == (3.0, -math.inf, math.inf)
 
 
@@ -40,7 +40,9 @@ def test_few_episodes_make_wide_intervals(kind: str, count: int) -> None:
     """Of two episodes a bootstrap's percentiles would hold the mean in half of the samples."""
     rng, covered = np.random.default_rng(1), 0
     for _ in range(300):
-        estimate = by_episodes(rng.normal(5, 2, count) if kind == "normal" else rng.exponential(5, count), n=300)
+        estimate = interval_over_episodes(
+            rng.normal(5, 2, count) if kind == "normal" else rng.exponential(5, count), n=300
+        )
         covered += estimate.low <= 5 <= estimate.high
     assert (0.92 if kind == "normal" else 0.86) <= covered / 300 <= 0.98
 
@@ -49,7 +51,7 @@ def test_an_interval_of_skewed_returns_reaches_further_to_their_side() -> None:
     """There the bootstrap bounds it: by the table of Student's t, 2.0452 for 29, its quantile is
     Phi(2.0452 sqrt(30 / 29)) = 0.98125 instead of 0.975."""
     returns = np.random.default_rng(0).exponential(5, 30)
-    estimate = by_episodes(returns, n=20_000)
+    estimate = interval_over_episodes(returns, n=20_000)
     means = np.random.default_rng(9).choice(returns, (20_000, 30)).mean(axis=1)
     usual, further = np.quantile(means, [0.975, 0.98125])
     assert estimate.high == pytest.approx(further, abs=(further - usual) / 3)
@@ -57,7 +59,7 @@ def test_an_interval_of_skewed_returns_reaches_further_to_their_side() -> None:
 
 
 def test_one_episode_bounds_nothing() -> None:
-    assert by_episodes([3.0]) == Estimate(3.0, -math.inf, math.inf)
+    assert interval_over_episodes([3.0]) == Estimate(3.0, -math.inf, math.inf)
 
 
 @pytest.mark.parametrize("kind", ["replicates", "episodes", "stack"])
@@ -66,12 +68,12 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(400):
         if kind == "replicates":
-            estimate = by_replicates(rng.normal(5, 2) + rng.normal(0, 2, 8))
+            estimate = interval_over_bootstraps(rng.normal(5, 2) + rng.normal(0, 2, 8))
         elif kind == "episodes":
-            estimate = by_episodes(rng.exponential(5, 60), n=400)
+            estimate = interval_over_episodes(rng.exponential(5, 60), n=400)
         else:  # each network is off by an error of its own, and the data by one of all networks, as large
             values = 5 + rng.normal(0, 1) + rng.normal(0, 1, (7, 1)) + rng.normal(0, 1, 50)
-            estimate = by_stack(values)
+            estimate = interval_over_networks(values)
         covered += estimate.low <= 5 <= estimate.high
     assert 0.9 <= covered / 400 <= 0.995
 
@@ -83,7 +85,10 @@ def test_two_spreads_have_the_degrees_of_freedom_of_welch_s_test(share: float) -
     networks, starts = share * rng.normal(0, 0.3, 5), rng.normal(0, 1, 30)
     welch = scipy.stats.ttest_ind(math.sqrt(5) * networks, starts, equal_var=False)
     half = scipy.stats.t.ppf(0.975, welch.df) * math.sqrt(networks.var(ddof=1) + starts.var(ddof=1) / 30)
-    estimate, wider = by_stack(networks[:, None] + starts), by_critics(networks[:, None] + starts)
+    estimate, wider = (
+        interval_over_networks(networks[:, None] + starts),
+        interval_over_critics(networks[:, None] + starts),
+    )
     assert estimate.high - estimate.value == pytest.approx(half) == estimate.value - estimate.low
     assert wider.value == estimate.value
     assert (wider.high - wider.value) / half == pytest.approx(2.7764 / scipy.stats.t.ppf(0.975, welch.df), rel=1e-4)
@@ -92,7 +97,7 @@ def test_two_spreads_have_the_degrees_of_freedom_of_welch_s_test(share: float) -
 def test_one_network_or_start_is_no_spread() -> None:
     """A network alone counts as two would, of one start nothing is said; what never differs has no width."""
     starts = np.arange(5.0)
-    for of in (by_stack, by_critics):
+    for of in (interval_over_networks, interval_over_critics):
         assert of([starts]).high - 2 == pytest.approx(12.706 * starts.std(ddof=1) / math.sqrt(5), rel=1e-4)
         assert of(starts[:, None]).high == math.inf
         assert of(np.full((3, 4), 7.0)) == Estimate(7.0, 7.0, 7.0)
@@ -108,12 +113,12 @@ intervals = st.tuples(st.floats(-5, 5), st.floats(0, 3)).map(lambda of: Estimate
 
 @given(intervals, intervals, intervals)
 def test_a_verdict_is_what_all_estimators_say(floor: Estimate, fqe: Estimate, model: Estimate) -> None:
-    said = word(floor, {"fqe": fqe, "model": model}, 0.0)
+    said = verdict(floor, {"fqe": fqe, "model": model}, 0.0)
     assert (said == "better") == (min(fqe.low, model.low) > floor.high)
     assert (said == "worse") == (max(fqe.high, model.high) < floor.low)
     mirrored = [Estimate(-one.value, -one.high, -one.low) for one in (floor, fqe, model)]
     opposite = {"better": "worse", "worse": "better"}
-    assert word(mirrored[0], {"fqe": mirrored[1], "model": mirrored[2]}, 0.0) == opposite.get(said, said)
+    assert verdict(mirrored[0], {"fqe": mirrored[1], "model": mirrored[2]}, 0.0) == opposite.get(said, said)
 
 
 @given(intervals, intervals, st.floats(0, 5))
@@ -126,21 +131,21 @@ def test_an_interval_that_is_widened_by_the_gap_touches_the_other(one: Estimate,
 
 @pytest.mark.parametrize(("outside", "said"), [(0.2, "better"), (0.21, "not shown to be better")])
 def test_a_policy_that_does_what_the_log_does_not_is_not_called_better(outside: float, said: str) -> None:
-    assert word(Estimate(0, -1, 1), {"fqe": Estimate(3, 2, 4)}, outside) == said
-    assert word(Estimate(0, -1, 1), {"fqe": Estimate(-3, -4, -2)}, outside) == "worse"
+    assert verdict(Estimate(0, -1, 1), {"fqe": Estimate(3, 2, 4)}, outside) == said
+    assert verdict(Estimate(0, -1, 1), {"fqe": Estimate(-3, -4, -2)}, outside) == "worse"
 
 
 def test_nothing_is_shown_without_an_estimator_or_where_seeds_differ() -> None:
-    assert word(Estimate(0, -1, 1), {}, 0.0) == "not shown to be better"
-    assert word_of_all(["better", "better"]) == "better"
-    assert word_of_all(["better", "worse"]) == word_of_all([]) == "not shown to be better"
+    assert verdict(Estimate(0, -1, 1), {}, 0.0) == "not shown to be better"
+    assert verdict_of_seeds(["better", "better"]) == "better"
+    assert verdict_of_seeds(["better", "worse"]) == verdict_of_seeds([]) == "not shown to be better"
 
 
 def test_weights_are_those_of_loops_over_episodes() -> None:
     rng, gamma, lengths = np.random.default_rng(1), 0.9, (3, 5, 1)
     first = np.cumsum((0, *lengths[:-1]))
     ratio, reward, q, value, next_value = rng.normal(size=(5, sum(lengths)))
-    weighted = by_importance(ratio, reward, q, value, next_value, first, gamma)
+    weighted = importance_estimates(ratio, reward, q, value, next_value, first, gamma)
     episodes = [range(begin, begin + length) for begin, length in zip(first, lengths, strict=True)]
     rho = [math.exp(sum(ratio[row] for row in rows)) for rows in episodes]
     returns = [
@@ -163,6 +168,6 @@ def test_weights_are_those_of_loops_over_episodes() -> None:
 def test_of_a_policy_that_acts_as_the_log_all_episodes_count_alike() -> None:
     rng = np.random.default_rng(2)
     reward, zeros, first = rng.normal(size=40), np.zeros(40), np.arange(0, 40, 10)
-    weighted = by_importance(zeros, reward, zeros, zeros, zeros, first, 1.0)
+    weighted = importance_estimates(zeros, reward, zeros, zeros, zeros, first, 1.0)
     assert weighted.effective == pytest.approx(4) and weighted.importance == pytest.approx(reward.sum() / 4)
     assert weighted.doubly_robust == pytest.approx(weighted.importance)

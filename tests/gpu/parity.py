@@ -11,9 +11,9 @@ from probes.stacks import SCHEDULE, start
 from torch import Tensor
 
 from mopo_cli.agents.algorithms import NAMES
-from mopo_cli.agents.loop import advance, learned
+from mopo_cli.agents.loop import advance, trained_state
 from mopo_cli.bench.workloads import model_stack
-from mopo_cli.dynamics.fit import trained_state
+from mopo_cli.dynamics.fit import trained_state as state_of_fit
 from mopo_cli.dynamics.training import advance as advance_fit
 from mopo_cli.engine.capture import Engine, Recorder
 from mopo_cli.engine.parallel import use_threads
@@ -45,9 +45,9 @@ def parity(check: Check) -> None:
             (eager, _), (again, _) = train(precision, steps, None), train(precision, steps, None)
             recorded, engine = train(precision, steps, recorder_of(check))
             off, floor = difference(recorded, eager), difference(again, eager)
-            results[precision][name] = {"difference": off, "eager_twice": floor, "doubt": engine.doubt}
-            if engine.doubt is not None or not off <= ALIKE + 10 * floor:
-                wrong.append(f"{name} in {precision}: {engine.doubt or f'differs by {off:.2g}'}")
+            results[precision][name] = {"difference": off, "eager_twice": floor, "doubt": engine.why_eager}
+            if engine.why_eager is not None or not off <= ALIKE + 10 * floor:
+                wrong.append(f"{name} in {precision}: {engine.why_eager or f'differs by {off:.2g}'}")
             check.note(steps=steps, precisions=results)
     check.note(largest=max(each["difference"] for of in results.values() for each in of.values()))
     if wrong:
@@ -62,7 +62,7 @@ def _trained(
     loop, world = start(name, recorder, device=check.device, precision=precision, **how)
     while loop.step < steps:
         advance(loop, world)
-    return learned(loop)[0], loop.engine
+    return trained_state(loop)[0], loop.engine
 
 
 def _fitted(
@@ -71,7 +71,7 @@ def _fitted(
     settings, shapes = settings_of(check)[0].model_copy(update={"update_precision": precision}), shapes_of(check)
     fit = model_stack(settings, shapes, torch.device(check.device), recorder)
     advance_fit(fit, steps)
-    return trained_state(fit)[0], fit.engine
+    return state_of_fit(fit)[0], fit.engine
 
 
 def difference(some: dict[str, Tensor], others: dict[str, Tensor]) -> float:

@@ -80,9 +80,9 @@ def hopper(check: Check) -> None:
     profiles: dict[str, Any] = {}
     for engine, recorder in (("recorded", recorder_of(check)), ("eager", None)):
         fit, taken = model_training(model, shapes, device, recorder)
-        profiles[f"train-model, {engine}"] = {**profiled(fit, 50, device), "doubt": taken.doubt}
+        profiles[f"train-model, {engine}"] = {**profiled(fit, 50, device), "doubt": taken.why_eager}
         with taking(policy, shapes, 1, device, record=recorder) as (loop, take, steps):
-            profiles[f"train-policy, {engine}"] = {**profiled(take, steps, device), "doubt": loop.engine.doubt}
+            profiles[f"train-policy, {engine}"] = {**profiled(take, steps, device), "doubt": loop.engine.why_eager}
         check.note(profiles=profiles)
     # Half of the time that is left is for the policy; rollouts are made every epoch.
     rate = profiles["train-policy, recorded"]["updates_per_second"]

@@ -15,7 +15,14 @@ from mopo_cli.dynamics.training import advance
 from mopo_cli.engine.streams import stream
 from mopo_cli.nets.gaussian import gaussian_layout, likelihood_gradient
 from mopo_cli.nets.init import initial, truncated_normal, zeros
-from mopo_cli.nets.perceptron import Term, differentiate, differentiate_terms, evaluate, first_slope, input_slope
+from mopo_cli.nets.perceptron import (
+    Term,
+    differentiate,
+    differentiate_terms,
+    evaluate,
+    gradient_by_inputs,
+    unit_gradient_by_inputs,
+)
 from mopo_cli.nets.stacked import Parameters, join, mlp_layout
 
 SIZES = [(5, 32, 32, 1), (9, 40, 24, 33, 4)]
@@ -41,8 +48,8 @@ def everything(of: Parameters, x: Tensor, grad: Tensor) -> list[Tensor]:
     (evaluated,) = evaluate((of, (x,)))
     into = Parameters(of.layout, torch.zeros_like(of.flat))
     by_first = [differentiate(evaluated, u, grad, into) for u in range(len(of.parts))]
-    slope = join([first_slope(evaluated, u, by_first[u], 0) for u in range(len(of.parts))])
-    torch.testing.assert_close(input_slope(evaluated, grad, 0), slope, rtol=0.02, atol=0.02)
+    slope = join([unit_gradient_by_inputs(evaluated, u, by_first[u], slice(0, None)) for u in range(len(of.parts))])
+    torch.testing.assert_close(gradient_by_inputs(evaluated, grad, slice(0, None)), slope, rtol=0.02, atol=0.02)
     return [evaluated.out, into.flat, slope]
 
 

@@ -14,11 +14,11 @@ from mopo_cli.nets.network import (
     descend,
     descend_and_evaluate,
     descend_side_by_side,
-    descend_with_slope,
+    descend_with_input_gradient,
     start_network,
     step_and_evaluate,
 )
-from mopo_cli.nets.perceptron import differentiate, evaluate, input_slope, map_members
+from mopo_cli.nets.perceptron import differentiate, evaluate, gradient_by_inputs, map_members
 from mopo_cli.nets.stacked import Parameters
 
 SIZES, RATE = (5, 9, 2), 1e-2
@@ -83,8 +83,8 @@ def test_the_gradient_may_be_adjusted_before_the_step() -> None:
 def test_the_slope_is_that_before_the_step() -> None:
     network, same = make(), make()
     (evaluated,) = evaluate((network, (X,)))
-    expected = input_slope(evaluated, GRAD, 3)
-    assert torch.equal(descend_with_slope(network, evaluated, GRAD, RATE, 3), expected)
+    expected = gradient_by_inputs(evaluated, GRAD, slice(3, None))
+    assert torch.equal(descend_with_input_gradient(network, evaluated, GRAD, RATE, slice(3, None)), expected)
     descend(same, evaluate((same, (X,)))[0], GRAD, RATE)
     assert torch.equal(network.flat, same.flat) and network.adam.steps == 1
 

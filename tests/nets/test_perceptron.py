@@ -8,7 +8,15 @@ import torch
 from probes.agents import normal
 from torch import Tensor
 
-from mopo_cli.nets.perceptron import collect, differentiate, evaluate, first_slope, forward, input_slope, predict
+from mopo_cli.nets.perceptron import (
+    collect,
+    differentiate,
+    evaluate,
+    forward,
+    gradient_by_inputs,
+    predict,
+    unit_gradient_by_inputs,
+)
 from mopo_cli.nets.stacked import Layout, Parameters, mlp_layout
 
 SIZES = [(5, 3), (6, 7, 1), (5, 33, 9, 2), (17, 32, 32, 6)]
@@ -55,10 +63,10 @@ def test_values_and_gradients_against_plain_autograd(sizes: tuple[int, ...]) -> 
         torch.testing.assert_close(into.flat[inside].double(), by_flat[inside], atol=2e-5, rtol=1e-4)
         assert (into.flat[~inside] == 7.0).all()
         for first in (0, 2):
-            slope = input_slope(evaluated, grad, first)
+            slope = gradient_by_inputs(evaluated, grad, slice(first, None))
             torch.testing.assert_close(slope.double(), by_inputs[..., first:], atol=1e-5, rtol=1e-4)
             for u in range(3):
-                assert torch.equal(first_slope(evaluated, u, by_first[u], first), slope[u])
+                assert torch.equal(unit_gradient_by_inputs(evaluated, u, by_first[u], slice(first, None)), slope[u])
     assert all(torch.equal(now, before) for now, before in zip((of.flat, x, grad), given, strict=True))
 
 
@@ -89,7 +97,7 @@ def test_consecutive_networks_look_at_the_same_inputs_put_next_to_one_another() 
     for u in range(6):
         differentiate(evaluated, u, grad, into)
     torch.testing.assert_close(into.flat.double(), by_flat, atol=1e-5, rtol=1e-4)
-    by_action = input_slope(evaluated, grad, 4)
+    by_action = gradient_by_inputs(evaluated, grad, slice(4, None))
     assert by_action.shape == (6, 25, 3)
     torch.testing.assert_close(by_action.double(), by_inputs[..., 4:], atol=1e-5, rtol=1e-4)
 
@@ -120,7 +128,9 @@ def test_forward_and_collect_are_evaluate_in_two_steps() -> None:
     (expected,) = evaluate((of, (x,)))
     result = collect(of, [forward(of, u, (x,)) for u in range(4)])
     assert torch.equal(result.out, expected.out) and result.networks is of
-    assert torch.equal(input_slope(result, grad, 0), input_slope(expected, grad, 0))
+    assert torch.equal(
+        gradient_by_inputs(result, grad, slice(0, None)), gradient_by_inputs(expected, grad, slice(0, None))
+    )
 
 
 def everything(of: Parameters, x: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
@@ -128,7 +138,12 @@ def everything(of: Parameters, x: tuple[Tensor, ...], grad: Tensor) -> list[Tens
     into = Parameters(of.layout, torch.zeros_like(of.flat))
     for u in range(len(of.flat)):
         differentiate(evaluated, u, grad, into)
-    return [evaluated.out, into.flat, input_slope(evaluated, grad, 0), input_slope(evaluated, grad, 3)]
+    return [
+        evaluated.out,
+        into.flat,
+        gradient_by_inputs(evaluated, grad, slice(0, None)),
+        gradient_by_inputs(evaluated, grad, slice(3, None)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +181,9 @@ def test_a_unit_that_is_off_has_no_slope_not_even_at_zero() -> None:
     result = into.parts[0]
     assert (result["w0"][:, 1] == 0).all() and (result["w0"][:, [0, 2, 3]] > 0).all()
     assert (result["w1"][1] == 0).all() and result["b0"][0, 1] == 0
-    slope = input_slope(evaluated, grad, 0)
+    slope = gradient_by_inputs(evaluated, grad, slice(0, None))
     of.parts[0]["w1"][1] = 100.0  # of the unit that is off
-    assert torch.equal(input_slope(evaluated, grad, 0), slope)
+    assert torch.equal(gradient_by_inputs(evaluated, grad, slice(0, None)), slope)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 37, 1024, 1025, 2500])

@@ -126,7 +126,7 @@ def test_a_job_that_fails_leaves_the_others(cluster: Any, tiny_run: Path, mopo: 
 def test_resources_that_no_node_has(cluster: Any, tiny_run: Path, mopo: Any) -> None:
     done = mopo(f"{ABLATE} --on ray --gpus-per-job 1")
     assert done.code == 3
-    assert "1 CPUs and 1 GPUs, which no node of the cluster has: 0 CPUs and 0 GPUs; 1 CPUs and 0 GPUs." in done.err
+    assert "1 CPUs and 1 GPUs, but the nodes of the cluster have 0 CPUs and 0 GPUs; 1 CPUs and 0 GPUs." in done.err
 
 
 def test_nobody_at_the_address(tiny_run: Path, mopo: Any) -> None:

@@ -349,7 +349,7 @@ def test_what_waits_or_runs_in_slurm_is_not_submitted_again(cluster: Path, tmp_p
         submitted.Work(file, batch)._tell("running")
     board, _ = on_cluster(tmp_path, {}, Resources(), looks=2)
     assert [board.lines[name].state for name in ("one", "two")] == ["waiting", "running"], "one was pre-empted"
-    with pytest.raises(SettingsError, match="submitted with --on slurm and has not said that it is over"):
+    with pytest.raises(SettingsError, match="submitted with --on slurm and has not reported its end"):
         engine = Submitit("local", Resources(), {})
         engine.place(files, board, lambda: True)
 

@@ -13,7 +13,7 @@ from probes.single_steps import single_steps
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Algorithm, Batch
-from mopo_cli.agents.algorithms.cql import CqlSettings, update
+from mopo_cli.agents.algorithms.cql import CqlSettings, gradient_step
 from mopo_cli.agents.loop import advance
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.schedule import LoopSettings
@@ -50,7 +50,7 @@ def check_update(settings: CqlSettings, real: int, first: int = 0, rows: int = 2
     noise = normal(2, 2, rows, 1 + count, ACT, name="noise")
     uniform = 2 * torch.rand(2, states, count, ACT, generator=stream(0, "test/uniform")) - 1
     before = {name: tensors(sac)[name].clone() for name in ("actor", "critic", "target", "log_alpha")}
-    metrics = update(sac, batch, noise, uniform, first)
+    metrics = gradient_step(sac, batch, noise, uniform, first)
     for m in range(2):
         s, a, n = (t[m].double() for t in (batch.observation, batch.action, batch.next_observation))
         actor, alpha = leaves(sac.actor.layout, before["actor"], m), before["log_alpha"][m].double().exp()

@@ -51,7 +51,7 @@ def make_world(algorithm: Algorithm, act_dim: int = ACT, count: int = 300) -> Wo
     nothing = torch.zeros(count, rows.uncertainties)
     real = rows.pack(observation, action, reward, terminal, observation + 0.1, nothing)
     models = tuple(make_ensemble(seed, OBS, act_dim) for seed in (0, 1))
-    return World(rows, real, observation, single_steps(real), never, models, how=how)
+    return World(rows, real, observation, single_steps(real), never, models, options=how)
 
 
 def predictions(ensemble: Ensemble, k: int, observation: Array, action: Array) -> tuple[Array, Array]:

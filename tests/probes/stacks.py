@@ -80,7 +80,7 @@ def start(
         flat = initial(layout, [stream(3 * m + k, "test/weights") for k in range(3)], truncated_normal, zeros)
         models.append(Ensemble(flat.to(device), layout, *scaler, OBS, (0, 2)))
     world = World(
-        rows, real.to(device), observation.to(device), last.to(device), never, ensembles=tuple(models), how=how
+        rows, real.to(device), observation.to(device), last.to(device), never, ensembles=tuple(models), options=how
     )
     if algorithm.learns_from == "real":
         schedule = replace(schedule, real_ratio=1.0)

@@ -32,7 +32,7 @@ def taken(step: Callable[[Tensor], object]) -> tuple[Engine, Tensor]:
 def test_a_step_that_stays_on_the_device_is_recorded_and_replayed() -> None:
     with fake_cuda() as cuda:
         engine, x = taken(lambda x: x.mul_(2).add_(torch.where(x > 0, 1.0, x).sum()))
-        assert engine.doubt is None and cuda.recorded == 1 and x.is_cuda and x.device == torch.device("cuda:0")
+        assert engine.why_eager is None and cuda.recorded == 1 and x.is_cuda and x.device == torch.device("cuda:0")
         numbers, y = x.tolist(), torch.tensor([1.0, -2.0, 3.0])
     for _ in range(7):
         y.mul_(2).add_(torch.where(y > 0, 1.0, y).sum())
@@ -65,7 +65,7 @@ def test_what_host_and_device_meet_for_is_counted_and_refused_in_a_recorded_step
     step, said = FAULTS[fault]
     with fake_cuda() as cuda:
         engine, _ = taken(step)
-        assert engine.doubt is not None and said in engine.doubt and cuda.recorded == 0
+        assert engine.why_eager is not None and said in engine.why_eager and cuda.recorded == 0
         met = cuda.fetched.total() + cuda.sent.total() - 1  # the tensor's own numbers were sent
         assert met == (0 if fault in NO_MEETING else 1) * 7
 

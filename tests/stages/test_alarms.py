@@ -38,7 +38,7 @@ def test_a_model_that_explains_nothing_of_most_targets_is_told(explained: Any, s
 
 
 @pytest.mark.parametrize(
-    ("at_once", "said", "advice"),
+    ("ended_first_step", "said", "advice"),
     [
         ({"terminated": 0.9}, None, None),
         ({"terminated": 0.45, "guarded": 0.46}, "91% of the branches", "far from all data"),
@@ -49,9 +49,9 @@ def test_a_model_that_explains_nothing_of_most_targets_is_told(explained: Any, s
     ],
 )
 def test_branches_that_end_at_once_are_told_with_their_cause(
-    at_once: dict[str, float], said: str | None, advice: str | None
+    ended_first_step: dict[str, float], said: str | None, advice: str | None
 ) -> None:
-    alarm = branches_alarm(at_once)
+    alarm = branches_alarm(ended_first_step)
     assert (alarm is None) == (said is None)
     if alarm and said and advice:
         assert said in alarm and advice in alarm
@@ -63,8 +63,8 @@ def test_whatever_ends_all_branches_at_once_is_told(end: str) -> None:
 
 
 def test_how_guarded_rows_are_taken() -> None:
-    assert "the data's least reward, -7.25, at every step forever" in guard_remark(-7.25)
-    assert "counts as 0, as no reward is negative, at every step" in guard_remark(0.5)
+    assert "every later step counts as the data's least reward, -7.25." in guard_remark(-7.25)
+    assert "counts as 0, as no reward is negative." in guard_remark(0.5)
 
 
 def data(observation: float = 1.0, reward: float = 1.0) -> Data:

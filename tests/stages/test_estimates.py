@@ -10,7 +10,7 @@ from probes.stacks import ROWS as ROWS_OF_DATA
 
 from mopo_cli.agents.algorithm import Work
 from mopo_cli.agents.algorithms import NAMES, load
-from mopo_cli.agents.loop import learned
+from mopo_cli.agents.loop import trained_state
 from mopo_cli.agents.replay import Pool
 from mopo_cli.agents.runs import Loop
 from mopo_cli.config.learners import with_algorithm
@@ -82,7 +82,7 @@ def test_an_algorithm_tells_all_its_networks(name: str) -> None:
 
 def numbers_of_networks(loop: Loop) -> int:
     """All that an agent learns but single numbers, and what it notes of every row of the data."""
-    tensors, _ = learned(loop)
+    tensors, _ = trained_state(loop)
     notes = ("sums", "returns", "weights")
     return sum(
         tensor.numel()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
 from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Batch, Networks, Work, setting
-from mopo_cli.agents.perceptrons import actor_sizes, start_single, value_sizes
+from mopo_cli.agents.networks import actor_sizes, start_single, value_sizes
 from mopo_cli.agents.returns import lambda_returns
 from mopo_cli.agents.standardise import StandardisedAgent, standard_of
 from mopo_cli.agents.world import World
@@ -30,8 +30,8 @@ _LEAST_STD = 1e-5  # added to the advantages' deviation, as in AWR's code
 class AwrSettings(AgentSettings):
     """Hyper-parameters; V is learned at the critics' rate.
 
-    The policy is a Gaussian of fixed deviation, so its likelihood is a sum of squares and the deviation a factor
-    of the loss, which Adam does not see; the bounds of its logarithm only go with the policy.
+    The policy is a Gaussian of fixed standard deviation, so its likelihood is a sum of squares, and the deviation a
+    factor of the loss, which Adam does not see. The bounds of its logarithm are stored with the policy.
     """
 
     critic_lr: float
@@ -103,7 +103,7 @@ def weights(advantage: Tensor, settings: AwrSettings) -> Tensor:
     return (standardised / settings.awr_temperature).exp().clamp(max=settings.weight_max).float()
 
 
-def update(awr: Awr, batch: Transition, index: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def gradient_step(awr: Awr, batch: Transition, index: Tensor, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step of every V and actor, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]` are the rows `index` `[S, B]` of the data; `actor_scale` is the factor of the
@@ -133,15 +133,15 @@ def update(awr: Awr, batch: Transition, index: Tensor, actor_scale: float = 1.0)
     }
 
 
-def begin(world: World, members: tuple[Member, ...], settings: AwrSettings) -> Awr:
+def start(world: World, members: tuple[Member, ...], settings: AwrSettings) -> Awr:
     """Fresh agents for the world's data."""
     seeds = [member.seed for member in members]
     return start_awr(Logged(world.row_layout.split(world.real), world.last), settings, seeds, world.real.device)
 
 
-def step(awr: Awr, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    """`update` with a batch of the training loop."""
-    return update(awr, batch, batch.index, actor_scale)
+def update(awr: Awr, batch: Batch, _draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """`gradient_step` with a batch of the training loop."""
+    return gradient_step(awr, batch, batch.index, actor_scale)
 
 
 def _networks(settings: AwrSettings, work: Work) -> tuple[Networks, ...]:
@@ -152,8 +152,8 @@ def _networks(settings: AwrSettings, work: Work) -> tuple[Networks, ...]:
 ALGORITHM = Algorithm(
     settings=AwrSettings,
     metrics=("value", "value_loss", "actor_loss", "weight"),
-    start=begin,
-    update=step,
+    start=start,
+    update=update,
     networks=_networks,
     sampled_numbers=lambda settings, work: 2 * int(work.data),  # the return and the weight of every row of the data
     learns_from="real",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
 from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Networks, Work, start_from_shapes
-from mopo_cli.agents.perceptrons import actor_sizes, start_single
+from mopo_cli.agents.networks import actor_sizes, start_single
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import descend
@@ -16,7 +16,7 @@ from mopo_cli.nets.perceptron import evaluate
 
 @dataclass(frozen=True)
 class BcSettings(AgentSettings):
-    """Hyper-parameters; the log standard deviation is not learned, its bounds only go with the policy."""
+    """Hyper-parameters; the bounds of the log standard deviation, which is not learned, are stored with the policy."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ def start_bc(obs_dim: int, act_dim: int, settings: BcSettings, seeds: list[int],
     return Bc(settings, start_single("actor", actor_sizes(settings, obs_dim, act_dim), settings, seeds, device))
 
 
-def step(bc: Bc, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def update(bc: Bc, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step on the mean squared error of the deterministic action, in place; returns its metric, `[S]`.
 
     batch columns `[S, B, ·]`; `actor_scale` is the factor of the learning rate.
@@ -53,7 +53,7 @@ ALGORITHM = Algorithm(
     settings=BcSettings,
     metrics=("actor_loss",),
     start=start_from_shapes(start_bc),
-    update=step,
+    update=update,
     networks=_networks,
     learns_from="real",
 )

@@ -16,7 +16,7 @@ from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting,
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings, start_sac
 from mopo_cli.agents.divergences import squared_mmd
-from mopo_cli.agents.perceptrons import actor_sizes, critic_sizes, twin_values
+from mopo_cli.agents.networks import actor_sizes, critic_sizes, twin_values
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.agents.vae import LATENT, Vae, learn, start_vae, vae_sizes
 from mopo_cli.engine.rows import Transition
@@ -65,11 +65,11 @@ class Bear(Sac):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples `raw` `[n, S, B, act_dim]` of a policy before tanh: `actor.Squashed` without tanh and log_prob."""
+    """Samples `pre_tanh` `[n, S, B, act_dim]` of a policy before tanh: `actor.Squashed` without tanh and log_prob."""
 
-    raw: Tensor
-    deviation: Tensor  # std times the noise
-    within: Tensor  # where log std is within its bounds, [S, B, act_dim]
+    pre_tanh: Tensor
+    scaled_noise: Tensor  # std times the noise
+    in_bounds: Tensor  # whether log std is within its bounds, [S, B, act_dim]
 
 
 def start_bear(
@@ -82,12 +82,12 @@ def start_bear(
     return Bear(**vars(agents), log_multiplier=log_multiplier, multiplier_adam=Adam.like(log_multiplier), vae=vae)
 
 
-def step(
-    bear: Bear, batch: Transition, draws: Draws, actor_scale: float = 1.0, *, follow_critics: bool = True
+def update(
+    bear: Bear, batch: Transition, draws: Draws, actor_scale: float = 1.0, *, actor_uses_q: bool = True
 ) -> dict[str, Tensor]:
     """One gradient step of all networks and multipliers, in place; returns its metrics, each `[S]`.
 
-    Where the actor does not follow the critics, it follows the divergence alone.
+    Without `actor_uses_q` the actor's loss is the divergence alone.
     """
     settings, vae, observation, next_observation = bear.settings, bear.vae, batch.observation, batch.next_observation
     rows, act_dim = batch.action.shape[1:]
@@ -101,27 +101,28 @@ def step(
     coding = draws.normal(1, rows, LATENT * act_dim)[0]
     vae_loss = learn(vae, encoded, observation, batch.action, coding, settings.behaviour_lr)
 
-    next_action = torch.tanh(draw(settings, next_actor.out, draws.normal(_TARGET_SAMPLES, rows, act_dim)).raw)
+    next_action = torch.tanh(draw(settings, next_actor.out, draws.normal(_TARGET_SAMPLES, rows, act_dim)).pre_tanh)
     latent = draws.normal(_MMD_SAMPLES, rows, LATENT * act_dim).clamp(-_LATENT_BOUND, _LATENT_BOUND)
     target = at_samples(bear.critic.target, next_observation, next_action)
     target_q = one_step_return(batch.reward, batch.terminal, best_target(target), settings.gamma)
 
     sample = draw(settings, actor.out, draws.normal(_MMD_SAMPLES, rows, act_dim))
-    action = torch.tanh(sample.raw[0])
+    action = torch.tanh(sample.pre_tanh[0])
     # Critics' loss: mean (Q(s, a) - target_q)^2 / 2  (BEAR, algorithm 1)
     q = twin_values(critic.out)
     error = q - target_q[:, None]
     q_pi = sac.descend_critics(bear, critic, error / rows, (observation, action))
 
-    # Actor's loss: mean (multiplier (mmd(s) - threshold) - min(Q1, Q2)(s, a)); the multiplier's is minus that  (eq. 1)
+    # Actor's loss: mean (multiplier (mmd(s) - threshold) - min(Q1, Q2)(s, a)), a the first sample  (eq. 1);
+    # the multiplier's is minus that
     multiplier = bear.log_multiplier.exp()
     behaviour = at_samples(vae.decoder, observation, latent)
-    squared, by_raw = squared_mmd(sample.raw, behaviour, settings.mmd_kernel, 2 * settings.mmd_sigma)
+    squared, by_pre_tanh = squared_mmd(sample.pre_tanh, behaviour, settings.mmd_kernel, 2 * settings.mmd_sigma)
     mmd = torch.sqrt(squared + 1e-6)
-    by_raw *= (multiplier / (2 * rows * mmd))[..., None]
-    if follow_critics:
-        by_raw[0] -= sac.lower_slope(q_pi, act_dim) / rows * (1 - action * action)
-    descend(bear.actor, actor, draw_gradient(sample, by_raw), actor_scale * settings.actor_lr)
+    by_pre_tanh *= (multiplier / (2 * rows * mmd))[..., None]
+    if actor_uses_q:
+        by_pre_tanh[0] -= sac.min_q_gradient(q_pi, act_dim) / rows * (1 - action * action)
+    descend(bear.actor, actor, draw_gradient(sample, by_pre_tanh), actor_scale * settings.actor_lr)
     torch.mul(settings.mmd_threshold - mmd.mean(dim=1, keepdim=True), multiplier, out=bear.multiplier_adam.grad)
     bear.multiplier_adam.update(bear.log_multiplier, settings.multiplier_lr)
     bear.log_multiplier.clamp_(*_LOG_MULTIPLIER)
@@ -136,17 +137,17 @@ def step(
 
 def draw(settings: BearSettings, out: Tensor, noise: Tensor) -> Drawn:
     """Samples of policies with output `out` `[S, B, 2 act_dim]`, by standard normal noise `[n, S, B, act_dim]`."""
-    mean, raw = out.chunk(2, dim=-1)
-    log_std = raw.clamp(settings.log_std_min, settings.log_std_max)
-    deviation = log_std.exp() * noise
-    return Drawn(mean + deviation, deviation, raw == log_std)
+    mean, raw_log_std = out.chunk(2, dim=-1)
+    log_std = raw_log_std.clamp(settings.log_std_min, settings.log_std_max)
+    scaled_noise = log_std.exp() * noise
+    return Drawn(mean + scaled_noise, scaled_noise, raw_log_std == log_std)
 
 
-def draw_gradient(drawn: Drawn, by_raw: Tensor) -> Tensor:
-    """The gradient by `out`, `[S, B, 2 act_dim]`, of a loss with gradient `by_raw` `[n, S, B, act_dim]` by samples."""
+def draw_gradient(drawn: Drawn, by_pre_tanh: Tensor) -> Tensor:
+    """The gradient by `out`, `[S, B, 2 act_dim]`, of a loss with the gradient `by_pre_tanh` `[n, S, B, act_dim]`."""
     # One adds in turn: a sum over the first dimension is not the same bits in any stack.
-    by_mean, by_log_std = (reduce(torch.add, by.unbind()) for by in (by_raw, by_raw * drawn.deviation))
-    return torch.cat([by_mean, by_log_std * drawn.within], dim=-1)
+    by_mean, by_log_std = (reduce(torch.add, by.unbind()) for by in (by_pre_tanh, by_pre_tanh * drawn.scaled_noise))
+    return torch.cat([by_mean, by_log_std * drawn.in_bounds], dim=-1)
 
 
 def at_samples(networks: Parameters, x: Tensor, samples: Tensor) -> Tensor:
@@ -170,7 +171,7 @@ def best_target(value: Tensor) -> Tensor:
 
 
 def _warm(bear: Bear, batch: Batch, draws: Draws) -> None:
-    step(bear, batch, draws, follow_critics=False)
+    update(bear, batch, draws, actor_uses_q=False)
 
 
 def networks(settings: BearSettings, work: Work) -> tuple[Networks, ...]:
@@ -191,7 +192,7 @@ ALGORITHM = Algorithm(
     settings=BearSettings,
     metrics=("q", "critic_loss", "vae_loss", "mmd", "multiplier"),
     start=start_from_shapes(start_bear),
-    update=step,
+    update=update,
     networks=networks,
     sampled_numbers=sampled_numbers,
     learns_from="real",

@@ -41,10 +41,10 @@ def first_rho_row(settings: ComboSettings, real_rows: int) -> int:
     return real_rows if settings.rho == "model" else 0
 
 
-def step(combo: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def update(combo: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature: that of CQL, at the states of rho."""
     first = first_rho_row(cast(ComboSettings, combo.settings), batch.real_rows)
-    return cql.step(combo, batch, draws, actor_scale, first)
+    return cql.update(combo, batch, draws, actor_scale, first)
 
 
 def sampled_numbers(settings: ComboSettings, work: Work) -> int:
@@ -55,8 +55,8 @@ def sampled_numbers(settings: ComboSettings, work: Work) -> int:
 ALGORITHM = Algorithm(
     settings=ComboSettings,
     metrics=cql.METRICS,
-    start=sac.begin,
-    update=step,
+    start=sac.start,
+    update=update,
     networks=sac.networks,
     sampled_numbers=sampled_numbers,
     learns_from="both",

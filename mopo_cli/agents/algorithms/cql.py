@@ -18,7 +18,7 @@ from mopo_cli.agents.algorithm import Algorithm, Batch, Networks, Work, setting
 from mopo_cli.agents.algorithms import sac
 from mopo_cli.agents.algorithms.sac import Sac, SacSettings
 from mopo_cli.agents.conservative import KINDS, differentiate_critics, log_sum_exp, propose
-from mopo_cli.agents.perceptrons import critic_sizes
+from mopo_cli.agents.networks import critic_sizes
 from mopo_cli.agents.returns import one_step_return
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import step_and_evaluate
@@ -41,7 +41,7 @@ class CqlSettings(SacSettings):
     )
 
 
-def update(
+def gradient_step(
     cql: Sac, batch: Batch, noise: Tensor, uniform: Tensor, first: int = 0, actor_scale: float = 1.0
 ) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature, in place; returns its metrics, each `[S]`.
@@ -61,7 +61,7 @@ def update(
     sample = squash(out, noise[..., 0, :], settings.log_std_min, settings.log_std_max)
     (next_action, action), (next_log_prob, log_prob) = sample.action, sample.log_prob
 
-    next_value = sac.lower_target(cql, next_observation, next_action)
+    next_value = sac.min_target_q(cql, next_observation, next_action)
     if settings.backup == "soft":
         next_value = next_value - alpha * next_log_prob
     target_q = one_step_return(batch.reward, batch.terminal, next_value, settings.gamma)
@@ -87,13 +87,13 @@ def update(
     }
 
 
-def step(cql: Sac, batch: Batch, draws: Draws, actor_scale: float, first: int = 0) -> dict[str, Tensor]:
-    """`update` with a batch of the training loop."""
+def update(cql: Sac, batch: Batch, draws: Draws, actor_scale: float, first: int = 0) -> dict[str, Tensor]:
+    """`gradient_step` with a batch of the training loop."""
     count = cast(CqlSettings, cql.settings).actions
     _, rows, act_dim = batch.action.shape
     noise = draws.normal(2, rows, 1 + count, act_dim)
     uniform = draws.uniform(rows - first, count, act_dim)
-    return update(cql, batch, noise, uniform, first, actor_scale)
+    return gradient_step(cql, batch, noise, uniform, first, actor_scale)
 
 
 def sampled_numbers(settings: CqlSettings, work: Work, first: int = 0) -> int:
@@ -113,8 +113,8 @@ METRICS = ("q", "critic_loss", "conservative", "regulariser", "entropy", "alpha"
 ALGORITHM = Algorithm(
     settings=CqlSettings,
     metrics=METRICS,
-    start=sac.begin,
-    update=step,
+    start=sac.start,
+    update=update,
     networks=sac.networks,
     sampled_numbers=sampled_numbers,
     learns_from="real",

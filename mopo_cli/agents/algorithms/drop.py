@@ -72,7 +72,8 @@ class Drop(Sac):
     objective: Tensor
 
     def __post_init__(self) -> None:
-        self.column = self.world.how.uncertainties.index(RATIO)
+        self.column = self.world.options.uncertainties.index(RATIO)
+        # Not a field: tensors in fields are state.
         self.levels = torch.tensor(_QUANTILES, device=self.objective.device)
 
     def ratio(self, m: int, flat: Tensor) -> Ratio:
@@ -82,20 +83,20 @@ class Drop(Sac):
         return Ratio(parameters.view(len(model), -1), self.dice.tau.layout, *scaler, self.elite_index[m])
 
 
-def begin(world: World, members: tuple[Member, ...], settings: DropSettings) -> Drop:
+def start(world: World, members: tuple[Member, ...], settings: DropSettings) -> Drop:
     """Build fresh agents for members of the training loop, the m-th from the streams of its seed."""
     ensembles = [world.ensembles[member.model] for member in members]
     elites = tuple(ensemble.only_elites() for ensemble in ensembles)
     inputs, device = world.row_layout.obs_dim + world.row_layout.act_dim, world.real.device
     elite_index = tuple(torch.tensor(ensemble.elites, device=device) for ensemble in ensembles)
     dice = start_dice(inputs, len(elites[0]), [member.seed for member in members], device)
-    agents, objective = sac.begin(world, members, settings), torch.zeros(len(members), device=device)
+    agents, objective = sac.start(world, members, settings), torch.zeros(len(members), device=device)
     return Drop(**vars(agents), world=world, elites=elites, elite_index=elite_index, dice=dice, objective=objective)
 
 
 def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
     """One step of GradientDICE at rows of the data, `[S, B, ·]`, in place; the objectives `[S]`."""
-    settings, precision = drop.settings, drop.world.how.precision
+    settings, precision = drop.settings, drop.world.options.precision
     rows, act_dim = action.shape[1:]
     (noise,) = draws.normal(1, (1 + len(drop.elites[0])) * rows, act_dim)
     inputs = []
@@ -108,8 +109,10 @@ def learn_ratios(drop: Drop, observation: Tensor, action: Tensor, draws: Draws) 
         inputs.append(ensemble.inputs(*pairs))
     # Of every member: B rows at (s, a), B at (s0, a0), and K times B at (s', a').
     parts = torch.stack(inputs).unflatten(1, (-1, rows))
-    at, first, following = parts[:, 0], parts[:, 1], parts[:, 2:].flatten(0, 1)
-    objective = step_dice(drop.dice, at, first, following, settings.gamma, settings.dice_norm, settings.dice_lr)
+    inputs_sa, inputs_start, inputs_next = parts[:, 0], parts[:, 1], parts[:, 2:].flatten(0, 1)
+    objective = step_dice(
+        drop.dice, inputs_sa, inputs_start, inputs_next, settings.gamma, settings.dice_norm, settings.dice_lr
+    )
     return objective.view(len(drop.elites), -1).mean(dim=1)
 
 
@@ -136,7 +139,7 @@ def penalty(ratio: Tensor, settings: DropSettings) -> tuple[Tensor, Tensor]:
     return torch.log(1e-8 + clipped), (clipped != ratio).to(ratio.dtype)
 
 
-def step(drop: Drop, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def update(drop: Drop, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """One gradient step of SAC, in place, with the model's rewards lowered; returns its metrics, each `[S]`.
 
     Among them are, of the ratios of the batch's model rows, quantiles and the share that was clipped.
@@ -145,7 +148,7 @@ def step(drop: Drop, batch: Batch, draws: Draws, actor_scale: float) -> dict[str
     cost, clipped = penalty(ratio, drop.settings)
     real, model = batch.reward.tensor_split([batch.real_rows], dim=1)
     reward = torch.cat([real, model - drop.settings.eta * cost], dim=1)
-    metrics = sac.update(drop, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
+    metrics = sac.gradient_step(drop, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
     metrics |= dict(zip(_RATIOS, torch.quantile(ratio, drop.levels, dim=1), strict=True))
     return metrics | {"clipped": clipped.mean(dim=1), "dice_loss": drop.objective}
 
@@ -159,13 +162,13 @@ def _warm(drop: Drop, batch: Batch, draws: Draws) -> None:
     learn_ratios(drop, batch.observation, batch.action, draws)
 
 
-def _rolling(drop: Drop) -> Tensor:
+def _rollout_parameters(drop: Drop) -> Tensor:
     """The parameters of policies and ratios, `[S, ·]`."""
     return torch.cat([drop.actor.flat, drop.dice.tau.flat.view(len(drop.actor.flat), -1)], dim=1)
 
 
 def _files(drop: Drop, m: int) -> dict[str, dict[str, Tensor]]:
-    ratio = drop.ratio(m, _rolling(drop))
+    ratio = drop.ratio(m, _rollout_parameters(drop))
     mean, std = ratio.input_mean, ratio.input_std
     if (standard := drop.world.standard) is not None:
         mean, std = standard.folded_scaler(mean, std)
@@ -176,15 +179,15 @@ def _files(drop: Drop, m: int) -> dict[str, dict[str, Tensor]]:
 ALGORITHM = Algorithm(
     settings=DropSettings,
     metrics=("q", "critic_loss", "entropy", "alpha", *_RATIOS, "clipped", "dice_loss"),
-    start=begin,
-    update=step,
+    start=start,
+    update=update,
     networks=networks,
     learns_from="model",
     warm_up=lambda settings: (settings.dice_pretrain,),
     warm=_warm,
     refresh=refresh,
     uncertainties=(RATIO,),
-    rolling=_rolling,
-    imagining=lambda drop, m, flat, how: replace(how, ratio=drop.ratio(m, flat)),
+    rollout_parameters=_rollout_parameters,
+    rollout_options=lambda drop, m, flat, options: replace(options, ratio=drop.ratio(m, flat)),
     files=_files,
 )

@@ -1,7 +1,7 @@
 """Implicit Q-learning over a stack of members (Kostrikov et al. 2021): only the data's own actions are evaluated.
 
 V is an upper expectile of Q over the data's actions, Q is fitted to r + gamma V(s'), and the policy clones the
-actions weighted by exp(beta (Q - V)). It is a Gaussian around tanh(mean) whose deviation depends on no state.
+actions weighted by exp(beta (Q - V)). It is a Gaussian around tanh(mean) whose standard deviation depends on no state.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Networks, Work, setting
-from mopo_cli.agents.perceptrons import (
+from mopo_cli.agents.networks import (
     actor_sizes,
     as_outputs,
     critic_sizes,
@@ -54,7 +54,7 @@ class Iql(Agent):
     """S agents: actors, V, and 2S twin critics with targets, changed in place.
 
     The log deviations are the biases of the second half of an actor's outputs, and the weights there are zero. Samples
-    of a policy have the learned deviation before the tanh, and not after it as while learning.
+    of a policy have the learned standard deviation before the tanh, and not after it as while learning.
     """
 
     settings: IqlSettings
@@ -80,7 +80,7 @@ def start_iql(
     return Iql(settings, actor, reward_scale, value, critic)
 
 
-def step(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def update(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -> dict[str, Tensor]:
     """One gradient step of every V, actor and critic, in place; returns its metrics, each `[S]`.
 
     batch columns `[S, B, ·]`; `actor_scale` is the factor of the actor's learning rate. V comes first, and the
@@ -98,8 +98,8 @@ def step(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -
     # L_V = mean |expectile - 1(A < 0)| A^2, A = min(Q1', Q2')(s, a) - V(s)  (eq. 5)
     target_q_sa = min_q(target.out)  # [S, B]
     old_advantage = target_q_sa - old_value.out[..., 0]
-    share = torch.abs(settings.expectile - (old_advantage <= 0).to(old_advantage.dtype))
-    by_value = (-2 * share * old_advantage / rows)[..., None]
+    expectile_weight = torch.abs(settings.expectile - (old_advantage < 0).to(old_advantage.dtype))
+    by_value = (-2 * expectile_weight * old_advantage / rows)[..., None]
     both = torch.cat([observation, next_observation], dim=1)
     new_value = descend_and_evaluate(iql.value, old_value, by_value, settings.critic_lr, (both,))
     value, next_value = new_value.out[..., 0].split(rows, dim=1)
@@ -116,14 +116,14 @@ def step(iql: Iql, batch: Transition, _draws: Draws, actor_scale: float = 1.0) -
     log_prob, by_out = log_likelihood(actor.out, batch.action, settings.log_std_min, settings.log_std_max)
     by_out = by_out * (-weight / rows)[..., None]
 
-    def no_slope_of_deviation(gradient: Layers) -> None:
-        gradient[-1][0][..., act_dim:].zero_()  # the deviation depends on no state
+    def no_gradient_of_log_std(gradient: Layers) -> None:
+        gradient[-1][0][..., act_dim:].zero_()  # the log std depends on no state
 
-    descend(iql.actor, actor, by_out, actor_scale * settings.actor_lr, adjust=no_slope_of_deviation)
+    descend(iql.actor, actor, by_out, actor_scale * settings.actor_lr, adjust=no_gradient_of_log_std)
     return {
         "q": q.mean(dim=(1, 2)),
         "critic_loss": error.square().mean(dim=(1, 2)),
-        "value_loss": (share * old_advantage.square()).mean(dim=1),
+        "value_loss": (expectile_weight * old_advantage.square()).mean(dim=1),
         "actor_loss": -(weight * log_prob).mean(dim=1),
         "weight": weight.mean(dim=1),
     }
@@ -134,16 +134,16 @@ def log_likelihood(out: Tensor, action: Tensor, log_std_min: float, log_std_max:
 
     Returns the log-likelihoods `[…]` and their gradients by the network's output `[…, 2 act_dim]`.
     """
-    mean, raw = out.chunk(2, dim=-1)
-    centre, log_std = torch.tanh(mean), raw.clamp(log_std_min, log_std_max)
+    mean, raw_log_std = out.chunk(2, dim=-1)
+    centre, log_std = torch.tanh(mean), raw_log_std.clamp(log_std_min, log_std_max)
     score = (action - centre) * torch.exp(-log_std)
     by_mean = score * torch.exp(-log_std) * (1 - centre * centre)
-    by_log_std = (score * score - 1) * (raw == log_std)
+    by_log_std = (score * score - 1) * (raw_log_std == log_std)
     log_prob = (-0.5 * score * score - log_std - 0.5 * log(2 * pi)).sum(dim=-1)
     return log_prob, torch.cat([by_mean, by_log_std], dim=-1)
 
 
-def begin(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:
+def start(world: World, members: tuple[Member, ...], settings: IqlSettings) -> Iql:
     """Fresh agents, whose rewards are scaled by the returns of the data's episodes."""
     seeds = [member.seed for member in members]
     returns = episode_returns(world.row_layout.split(world.real).reward, world.last)
@@ -162,8 +162,8 @@ def _networks(settings: IqlSettings, work: Work) -> tuple[Networks, ...]:
 ALGORITHM = Algorithm(
     settings=IqlSettings,
     metrics=("q", "critic_loss", "value_loss", "actor_loss", "weight"),
-    start=begin,
-    update=step,
+    start=start,
+    update=update,
     networks=_networks,
     learns_from="real",
 )

@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mopo_cli.agents.actor import explore
+from mopo_cli.agents.actor import sample_action
 from mopo_cli.agents.algorithm import Algorithm, Batch, Choice, Work, setting
 from mopo_cli.agents.algorithms import sac
-from mopo_cli.agents.perceptrons import actor_sizes, critic_sizes, min_q
+from mopo_cli.agents.networks import actor_sizes, critic_sizes, min_q
 from mopo_cli.agents.returns import returns_to_end
 from mopo_cli.agents.world import World
 from mopo_cli.dynamics.ensemble import Ensemble
@@ -87,36 +87,36 @@ def inconsistency(mobile: Mobile, observation: Tensor, action: Tensor, noise: Te
     if frame < mean.shape[-1]:
         past = mean[:, :, None, :, frame:].expand(-1, -1, samples, -1, -1)
         next_observation = torch.cat([next_observation, past], dim=-1)
-    values = _lower_values(mobile, next_observation.flatten(1, 3), action_noise.flatten(1, 3))
+    values = _min_target_values(mobile, next_observation.flatten(1, 3), action_noise.flatten(1, 3))
     expected = values.view(members, elites, samples, rows).mean(dim=2)
     return expected.std(dim=1, correction=min(1, elites - 1))
 
 
 def _predict(mobile: Mobile, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Each elite's expected next observation `[S, K, B, obs_dim]`, and how its frame deviates `[S, K, B, frame]`."""
-    expected, deviation = [], []
+    """Each elite's expected next observation `[S, K, B, obs_dim]`, and the std of its frame `[S, K, B, frame]`."""
+    expected, stds = [], []
     for ensemble, state, act in zip(mobile.elites, observation, action, strict=True):
         change, std = ensemble.predict(state, act)
         expected.append(ensemble.next_observation(state, act, change[..., :-1]))
-        deviation.append(std[..., :-1])
-    return torch.stack(expected), torch.stack(deviation)
+        stds.append(std[..., :-1])
+    return torch.stack(expected), torch.stack(stds)
 
 
-def _lower_values(mobile: Mobile, observation: Tensor, noise: Tensor) -> Tensor:
-    """The lower target value `[S, R]` of observations `[S, R, obs_dim]` at actions with noise `[S, R, act_dim]`."""
+def _min_target_values(mobile: Mobile, observation: Tensor, noise: Tensor) -> Tensor:
+    """min(Q1', Q2') `[S, R]` at observations `[S, R, obs_dim]` and sampled actions, by noise `[S, R, act_dim]`."""
     settings = mobile.settings
 
-    def lower(actor: Parameters, target: Parameters, observation: Tensor, noise: Tensor) -> Tensor:
+    def min_target(actor: Parameters, target: Parameters, observation: Tensor, noise: Tensor) -> Tensor:
         (policy,) = evaluate((actor, (observation,)))
         mean, log_std = policy.out.chunk(2, dim=-1)
-        action = explore(mean, log_std, noise, settings.log_std_min, settings.log_std_max)
+        action = sample_action(mean, log_std, noise, settings.log_std_min, settings.log_std_max)
         (q,) = evaluate((target, (observation, action)))
         return min_q(q.out)
 
-    return map_members(lower, (mobile.actor, mobile.critic.target), (observation, noise), _CPU_ROWS)
+    return map_members(min_target, (mobile.actor, mobile.critic.target), (observation, noise), _CPU_ROWS)
 
 
-def step(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def update(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """One gradient step of every critic, actor and temperature, in place; returns its metrics, each `[S]`.
 
     The target is r - c u + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log_prob), in a deterministic backup
@@ -125,17 +125,17 @@ def step(mobile: Mobile, batch: Batch, draws: Draws, actor_scale: float) -> dict
     settings, (rows, act_dim) = mobile.settings, batch.action.shape[1:]
     elites, model_rows = len(mobile.elites[0]), slice(batch.real_rows, None)
     width = mobile.elites[0].frame + act_dim
-    (noise,) = draws.normal(1, elites, settings.mobile_samples, rows - batch.real_rows, width)
-    u = inconsistency(mobile, batch.observation[:, model_rows], batch.action[:, model_rows], noise)
+    (penalty_noise,) = draws.normal(1, elites, settings.mobile_samples, rows - batch.real_rows, width)
+    u = inconsistency(mobile, batch.observation[:, model_rows], batch.action[:, model_rows], penalty_noise)
     reward = batch.reward.clone()
     reward[:, model_rows] -= settings.mobile_coefficient * u
     soft, floor = settings.backup == "soft", 0.0 if mobile.has_floor else -inf
     noise = draws.normal(2, rows, act_dim)
-    metrics = sac.update(mobile, batch, reward, noise, actor_scale, soft=soft, floor=floor)
+    metrics = sac.gradient_step(mobile, batch, reward, noise, actor_scale, soft=soft, floor=floor)
     return metrics | {"inconsistency": u.mean(dim=1)}
 
 
-def begin(world: World, members: tuple[Member, ...], settings: MobileSettings) -> Mobile:
+def start(world: World, members: tuple[Member, ...], settings: MobileSettings) -> Mobile:
     """Fresh agents; a floor that is left to the data is decided by all real rows.
 
     SettingsError for a floor of zero where no return is above it.
@@ -149,7 +149,7 @@ def begin(world: World, members: tuple[Member, ...], settings: MobileSettings) -
     returns = returns_to_end(real.reward, world.last, settings.gamma)
     lowest = float(returns.amin()) if settings.target_floor == "auto" else None
     elites = [world.ensembles[member.model].only_elites() for member in members]
-    return Mobile(**vars(sac.begin(world, members, settings)), elites=elites, lowest_return=lowest)
+    return Mobile(**vars(sac.start(world, members, settings)), elites=elites, lowest_return=lowest)
 
 
 def choices(mobile: Mobile) -> tuple[Choice, ...]:
@@ -170,8 +170,8 @@ def sampled_numbers(settings: MobileSettings, work: Work) -> int:
 ALGORITHM = Algorithm(
     settings=MobileSettings,
     metrics=(*sac.METRICS, "inconsistency"),
-    start=begin,
-    update=step,
+    start=start,
+    update=update,
     networks=sac.networks,
     sampled_numbers=sampled_numbers,
     learns_from="model",

@@ -77,55 +77,55 @@ class Morel(sac.Sac):
     halt: Halt
 
 
-def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor, how: RolloutOptions) -> Tensor:
+def greatest_discrepancy(ensemble: Ensemble, observation: Tensor, action: Tensor, options: RolloutOptions) -> Tensor:
     """The most that any two networks' expected next states differ on rows `[N, ·]`, measured as in rollouts: `[]`."""
     size = _GPU_ROWS if observation.is_cuda else _CPU_ROWS
 
     def greatest(rows: slice) -> Tensor:
-        mean, std = ensemble.predict(observation[rows], action[rows], how.precision)
-        return uncertainties(mean, std, how.form, ensemble.elites, (DISCREPANCY,)).amax()
+        mean, std = ensemble.predict(observation[rows], action[rows], options.precision)
+        return uncertainties(mean, std, options.form, ensemble.elites, (DISCREPANCY,)).amax()
 
     return torch.stack(map_rows(greatest, len(observation), size)).amax()
 
 
-def begin(world: World, members: tuple[Member, ...], settings: MorelSettings) -> Morel:
+def start(world: World, members: tuple[Member, ...], settings: MorelSettings) -> Morel:
     """Fresh agents; the thresholds are computed once from all real rows, by the ensemble that a member branches in.
 
     SettingsError where HALT is absorbing and the discount is 1.
     """
     real = world.row_layout.split(world.real)
     used = {member.model for member in members}
-    most = {k: greatest_discrepancy(world.ensembles[k], real.observation, real.action, world.how) for k in used}
+    most = {k: greatest_discrepancy(world.ensembles[k], real.observation, real.action, world.options) for k in used}
     threshold = torch.stack([most[member.model] for member in members]) / settings.pessimism
-    column = world.how.uncertainties.index(DISCREPANCY)
+    column = world.options.uncertainties.index(DISCREPANCY)
     reward = world.least_reward - settings.halt_penalty
     if settings.halt_value == "absorbing":
         reward = absorbing_value(reward, settings.gamma)
     halt = Halt(threshold, column, real.reward.new_tensor(reward))
-    return Morel(**vars(sac.begin(world, members, settings)), halt=halt)
+    return Morel(**vars(sac.start(world, members, settings)), halt=halt)
 
 
-def halting(morel: Morel, m: int, _flat: Tensor, how: RolloutOptions) -> RolloutOptions:
+def halting_options(morel: Morel, m: int, _flat: Tensor, options: RolloutOptions) -> RolloutOptions:
     """Rollouts of member m end where the discrepancy is above the threshold."""
-    return replace(how, uncertain=True, halt=(DISCREPANCY, morel.halt.threshold[m].item()))
+    return replace(options, needs_uncertainties=True, halt=(DISCREPANCY, morel.halt.threshold[m].item()))
 
 
-def step(morel: Morel, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+def update(morel: Morel, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
     """Soft actor-critic's step, the rows that halted having the HALT reward; they are terminal by their rollout."""
     halt = morel.halt
     halted = batch.uncertainty[..., halt.column] > halt.threshold[:, None]
     reward = torch.where(halted, halt.reward, batch.reward)
-    metrics = sac.update(morel, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
+    metrics = sac.gradient_step(morel, batch, reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
     return metrics | {"halted": halted[:, batch.real_rows :].float().mean(dim=1), "threshold": halt.threshold}
 
 
 ALGORITHM = Algorithm(
     settings=MorelSettings,
     metrics=(*sac.METRICS, "halted", "threshold"),
-    start=begin,
-    update=step,
+    start=start,
+    update=update,
     networks=sac.networks,
     learns_from="model",
     uncertainties=(DISCREPANCY,),
-    imagining=halting,
+    rollout_options=halting_options,
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mopo_cli.agents.actor import Squashed, squash, squash_gradient
 from mopo_cli.agents.algorithm import Agent, AgentSettings, Algorithm, Batch, Networks, Work, start_from_shapes
-from mopo_cli.agents.perceptrons import (
+from mopo_cli.agents.networks import (
     actor_sizes,
     as_outputs,
     critic_sizes,
@@ -27,7 +27,7 @@ from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.adam import Adam
 from mopo_cli.nets.network import Network, descend, descend_and_evaluate
-from mopo_cli.nets.perceptron import Evaluated, Inputs, evaluate, input_slope
+from mopo_cli.nets.perceptron import Evaluated, Inputs, evaluate, gradient_by_inputs
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def start_sac(obs_dim: int, act_dim: int, settings: SacSettings, seeds: list[int
     return Sac(settings, actor, critic, log_alpha, Adam.like(log_alpha))
 
 
-def update(
+def gradient_step(
     sac: Sac,
     batch: Transition,
     reward: Tensor,
@@ -132,7 +132,7 @@ def _critic_gradient(out: Tensor, target_q: Tensor) -> tuple[Tensor, Tensor, Ten
     return error / q.shape[2], q.mean(dim=(1, 2)), error.square().mean(dim=(1, 2))
 
 
-def lower_target(sac: Sac, observation: Tensor, action: Tensor) -> Tensor:
+def min_target_q(sac: Sac, observation: Tensor, action: Tensor) -> Tensor:
     """min(Q1', Q2') `[S, B]` of the target critics at observations `[S, B, obs_dim]` and actions `[S, B, act_dim]`."""
     (target,) = evaluate((sac.critic.target, (observation, action)))
     return min_q(target.out)
@@ -147,15 +147,17 @@ def descend_critics(sac: Sac, critic: Evaluated, by_q: Tensor, inputs: Inputs) -
     return descend_and_evaluate(sac.critic, critic, as_outputs(by_q), settings.critic_lr, inputs, settings.tau)
 
 
-def lower_slope(critic: Evaluated, act_dim: int) -> Tensor:
-    """The slope of min(Q1, Q2) by the action, `[S, B, act_dim]`, of critics evaluated at (observation, action)."""
-    slopes = input_slope(critic, _lower_mask(critic.out), -act_dim)  # [2S, B, act_dim], 0 where the other is lower
-    first, second = slopes.view(-1, 2, *slopes.shape[1:]).unbind(dim=1)
+def min_q_gradient(critic: Evaluated, act_dim: int) -> Tensor:
+    """The gradient of min(Q1, Q2) by the action, `[S, B, act_dim]`, of critics evaluated at (observation, action)."""
+    # [2S, B, act_dim], 0 where the other critic is lower
+    by_action = gradient_by_inputs(critic, _argmin_mask(critic.out), slice(-act_dim, None))
+    first, second = by_action.view(-1, 2, *by_action.shape[1:]).unbind(dim=1)
     return first + second
 
 
 @fused
-def _lower_mask(out: Tensor) -> Tensor:
+def _argmin_mask(out: Tensor) -> Tensor:
+    """1 where a critic is the lower of its pair, else 0: `[2S, B, 1]`, as `out`."""
     first, second = out.view(-1, 2, *out.shape[1:]).unbind(dim=1)
     is_first = (first <= second).to(first.dtype)
     return torch.stack([is_first, 1 - is_first], dim=1).view(out.shape)
@@ -167,7 +169,7 @@ def descend_actor(
     """One step of all actors, where `sample` `[2, S, B, ·]` has their actions second and `q_pi` the critics there."""
     rows, act_dim = sample.action.shape[2:]
     # J_pi = mean (alpha log pi(a | s) - min(Q1, Q2)(s, a)), a ~ pi(s)  (eq. 7 and 9)
-    by_action = lower_slope(q_pi, act_dim) / -rows
+    by_action = min_q_gradient(q_pi, act_dim) / -rows
     by_out = squash_gradient(sample, 1, by_action, alpha[:, :, None] / rows)
     descend(sac.actor, actor, by_out, actor_scale * sac.settings.actor_lr)
 
@@ -177,22 +179,23 @@ def descend_temperature(sac: Sac, log_prob: Tensor) -> Tensor:
 
     Returns the policies' entropies, `[S]`.
     """
-    entropy = _entropy(log_prob, sac.settings.target_entropy, sac.alpha_adam.grad)
+    entropy = _temperature_gradient(log_prob, sac.settings.target_entropy, sac.alpha_adam.grad)
     sac.alpha_adam.update(sac.log_alpha, sac.settings.alpha_lr)
     return entropy[:, 0]
 
 
 @fused
-def _entropy(log_prob: Tensor, target_entropy: float, slope: Tensor) -> Tensor:
+def _temperature_gradient(log_prob: Tensor, target_entropy: float, by_log_alpha: Tensor) -> Tensor:
+    """Put the gradient by log(alpha) into `by_log_alpha` `[S, 1]`; returns the entropy `[S, 1]`."""
     entropy = -log_prob.mean(dim=-1, keepdim=True)
-    # J(alpha) = -log(alpha) (mean log pi(a | s) + target entropy): eq. 18 with log(alpha) for alpha, as in its code
-    torch.ops.aten.sub.out(entropy, target_entropy, out=slope)
+    # J(alpha) = log(alpha) (entropy - target entropy): eq. 18 with log(alpha) for alpha, as in its code
+    torch.ops.aten.sub.out(entropy, target_entropy, out=by_log_alpha)
     return entropy
 
 
-def step(sac: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    """`update` with a batch of the training loop."""
-    return update(sac, batch, batch.reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
+def update(sac: Sac, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """`gradient_step` with a batch of the training loop."""
+    return gradient_step(sac, batch, batch.reward, draws.normal(2, *batch.action.shape[1:]), actor_scale)
 
 
 def networks(settings: SacSettings, work: Work) -> tuple[Networks, ...]:
@@ -204,5 +207,5 @@ def networks(settings: SacSettings, work: Work) -> tuple[Networks, ...]:
 
 
 METRICS = ("q", "critic_loss", "entropy", "alpha")
-begin = start_from_shapes(start_sac)
-ALGORITHM = Algorithm(settings=SacSettings, metrics=METRICS, start=begin, update=step, networks=networks)
+start = start_from_shapes(start_sac)
+ALGORITHM = Algorithm(settings=SacSettings, metrics=METRICS, start=start, update=update, networks=networks)

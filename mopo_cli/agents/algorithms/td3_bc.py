@@ -4,13 +4,14 @@ The actor's loss is -lambda Q1(s, pi(s)) + (pi(s) - a)^2 with lambda = alpha / m
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from mopo_cli.agents.actor import mean_action, mean_gradient
 from mopo_cli.agents.algorithm import AgentSettings, Algorithm, Batch, Networks, Work, setting
-from mopo_cli.agents.perceptrons import (
+from mopo_cli.agents.networks import (
     actor_sizes,
     as_outputs,
     critic_sizes,
@@ -26,14 +27,14 @@ from mopo_cli.engine.members import Member
 from mopo_cli.engine.rows import Transition
 from mopo_cli.engine.streams import Draws
 from mopo_cli.nets.network import Network, descend
-from mopo_cli.nets.perceptron import evaluate, input_slope
+from mopo_cli.nets.perceptron import evaluate, gradient_by_inputs
 from mopo_cli.nets.scales import Standard
 from mopo_cli.nets.stacked import Parameters
 
 
 @dataclass(frozen=True)
 class Td3BcSettings(AgentSettings):
-    """Hyper-parameters; the log standard deviation is not learned, its bounds only go with the policy."""
+    """Hyper-parameters; the bounds of the log standard deviation, which is not learned, are stored with the policy."""
 
     critic_lr: float
     gamma: float
@@ -55,8 +56,10 @@ class Td3Bc(StandardisedAgent):
     critic: Network
     imitation: Tensor
 
-    def __post_init__(self) -> None:
-        self.first_critic = Parameters(self.critic.layout, self.critic.flat[::2], self.settings.update_precision)
+    @cached_property
+    def first_critic(self) -> Parameters:
+        """The first critic of each pair, `[S, size]`: views."""
+        return Parameters(self.critic.layout, self.critic.flat[::2], self.settings.update_precision)
 
 
 def start_td3_bc(
@@ -69,7 +72,9 @@ def start_td3_bc(
     return Td3Bc(settings, actor, standard, critic, torch.zeros(len(seeds), device=device))
 
 
-def update(td3: Td3Bc, batch: Transition, noise: Tensor, due: bool, actor_scale: float = 1.0) -> dict[str, Tensor]:
+def gradient_step(
+    td3: Td3Bc, batch: Transition, noise: Tensor, due: bool, actor_scale: float = 1.0
+) -> dict[str, Tensor]:
     """One gradient step of every critic, and where it is `due`, at every `policy_delay`-th, of actors and targets too.
 
     All are changed in place; batch columns `[S, B, ·]`, observations as they are; noise `[S, B, act_dim]` is standard
@@ -108,24 +113,25 @@ def _descend_actor(td3: Td3Bc, observation: Tensor, logged: Tensor, actor_scale:
     (q_pi,) = evaluate((td3.first_critic, (observation, action)))
     # Actor's loss: -lambda mean Q1(s, pi(s)) + mean (pi(s) - a)^2, lambda = alpha / mean |Q1|  (TD3+BC, section 5)
     weight = settings.bc_alpha / q_pi.out.abs().mean(dim=1, keepdim=True)  # [S, 1, 1]
-    slope = input_slope(q_pi, (-weight / action.shape[1]).expand_as(q_pi.out), observation.shape[2])
+    by_q = (-weight / action.shape[1]).expand_as(q_pi.out)
     error = action - logged
-    by_mean = (slope + 2 * error / error[0].numel()) * (1 - action * action)
+    by_action = gradient_by_inputs(q_pi, by_q, slice(-action.shape[2], None)) + 2 * error / error[0].numel()
+    by_mean = by_action * (1 - action * action)
     descend(td3.actor, actor, mean_gradient(by_mean), actor_scale * settings.actor_lr, settings.tau)
     td3.imitation.copy_(error.square().mean(dim=(1, 2)))
 
 
-def begin(world: World, members: tuple[Member, ...], settings: Td3BcSettings) -> Td3Bc:
+def start(world: World, members: tuple[Member, ...], settings: Td3BcSettings) -> Td3Bc:
     """Fresh agents, whose observations are standardised by the data."""
     layout, seeds = world.row_layout, [member.seed for member in members]
     standard = standard_of(layout.split(world.real).observation)
     return start_td3_bc(standard, layout.act_dim, settings, seeds, world.real.device)
 
 
-def step(td3: Td3Bc, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
-    """`update` with a batch of the training loop."""
+def update(td3: Td3Bc, batch: Batch, draws: Draws, actor_scale: float) -> dict[str, Tensor]:
+    """`gradient_step` with a batch of the training loop."""
     due = (batch.step + 1) % td3.settings.policy_delay == 0
-    return update(td3, batch, draws.normal(1, *batch.action.shape[1:])[0], due, actor_scale)
+    return gradient_step(td3, batch, draws.normal(1, *batch.action.shape[1:])[0], due, actor_scale)
 
 
 def _networks(settings: Td3BcSettings, work: Work) -> tuple[Networks, ...]:
@@ -137,8 +143,8 @@ def _networks(settings: Td3BcSettings, work: Work) -> tuple[Networks, ...]:
 ALGORITHM = Algorithm(
     settings=Td3BcSettings,
     metrics=("q", "critic_loss", "imitation"),
-    start=begin,
-    update=step,
+    start=start,
+    update=update,
     networks=_networks,
     cycle=lambda settings: int(settings.policy_delay),
     learns_from="real",

@@ -11,6 +11,7 @@ from mopo_cli.config.schema import Rollout
 from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.transition_files import read_dataset_info
 from mopo_cli.data.transitions import DatasetInfo, normalise_actions
+from mopo_cli.dynamics.branched_rollouts import Oracle
 from mopo_cli.dynamics.ensemble import Ensemble
 from mopo_cli.engine.streams import stream
 from mopo_cli.errors import InputError
@@ -24,7 +25,7 @@ from mopo_cli.stages.common.rollout_rows import Columns, draw_rows, uncertaintie
 from mopo_cli.stages.runner import Stage, stage_envelope
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.run import RunFolder
-from mopo_cli.tasks.oracle import Oracle, check_oracle, open_oracle
+from mopo_cli.tasks.oracle import check_oracle, open_oracle
 
 _ROWS = 100_000  # rows compared at most, drawn from all
 _PART = 5_000  # rows between two looks at the signals

@@ -58,7 +58,7 @@ def recorded_settings(settings: Ablate, by_log: bool) -> dict[str, Any]:
 
 def by_model(opened: OpenWorld, settings: Ablate) -> Gather:
     """Evidence from an open world, in which all policies act from the same start states."""
-    data, names = opened.data, opened.world.how.uncertainties
+    data, names = opened.data, opened.world.options.uncertainties
     start, weights = draw_starts(data, _SEED), penalty_weights(PENALTY, common_lam(settings), names)
     support, horizon = support_of(log_of(data)), longest_episode(data)
     drawn = torch.randint(len(data.observation), (_ROWS,), generator=stream(_SEED, "rank/rows")).to(start.device)
@@ -122,9 +122,9 @@ def _log(stage: Stage, opened: OpenWorld) -> Log:
 def _models(opened: OpenWorld, gamma: float) -> list[JudgeModel]:
     """This run's ensembles, each with the uncertainty beyond which it has left the data that it was trained on."""
     data, world = opened.data, opened.world
-    limits = [data_quantile(each, data.observation, data.action, world.how) for each in world.ensembles]
+    limits = [data_quantile(each, data.observation, data.action, world.options) for each in world.ensembles]
     return [
-        JudgeModel(each, world.rule, world.how, limit, gamma)
+        JudgeModel(each, world.rule, world.options, limit, gamma)
         for each, limit in zip(world.ensembles, limits, strict=True)
     ]
 

@@ -45,4 +45,4 @@ def greedy_returns(
     def act(observation: Tensor, _: torch.Generator) -> Tensor:
         return actor.greedy(observation)
 
-    return model_returns(ensemble, world.rule, start, act, horizon, gamma, generator, world.how, world.least_reward)
+    return model_returns(ensemble, world.rule, start, act, horizon, gamma, generator, world.options, world.least_reward)

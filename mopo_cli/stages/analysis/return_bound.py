@@ -83,7 +83,7 @@ def _play_all(
     """By seed, what was played by place, and the shares of the model's rollouts that ended in one way or another."""
     data, info = opened.data, opened.data.info
     start = draw_starts(data, settings.seed)
-    weights = penalty_weights(training.penalty, training.lam, opened.world.how.uncertainties)
+    weights = penalty_weights(training.penalty, training.lam, opened.world.options.uncertainties)
     played, ends = {}, {}
     with ExitStack() as context:
         environments = []

@@ -34,7 +34,7 @@ def tell_choices(loop: Loop, report: Report) -> None:
 
 def look_at_rollouts(loop: Loop, report: Report) -> None:
     """Warn, once for all members, where the latest rollouts of one lead nowhere."""
-    alarms = [branches_alarm(tally.at_once) for tally in loop.tallies]
+    alarms = [branches_alarm(tally.ended_first_step) for tally in loop.tallies]
     first = next((alarm for alarm in alarms if alarm is not None), None)
     if first is not None:
         report.warn(first)

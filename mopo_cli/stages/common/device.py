@@ -60,7 +60,7 @@ def open_device(options: Options) -> torch.device:
 def open_recorder(options: Options, device: torch.device) -> Recorder | None:
     """Records gradient steps as a CUDA graph; None where they run eagerly (on a CPU, or with --engine eager).
 
-    With --engine compile chains of small operations are fused in it.
+    With --engine compile, small operations are fused in it.
     """
     if device.type != "cuda" or options.engine == "eager":
         return None
@@ -84,9 +84,9 @@ def check_precision(flag: str, precision: Precision, device: torch.device) -> No
 
 def tell_doubt(engine: Engine, report: Report) -> None:
     """Say, once, why steps are no longer replayed."""
-    if engine.doubt is not None:
-        report.say(f"gradient steps run eagerly, which is slower: {engine.doubt}")
-        engine.doubt = None
+    if engine.why_eager is not None:
+        report.say(f"gradient steps run eagerly, which is slower: {engine.why_eager}")
+        engine.why_eager = None
 
 
 def cpu_threads(options: Options) -> int:

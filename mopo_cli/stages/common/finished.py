@@ -8,7 +8,7 @@ from typing import Any
 
 from mopo_cli.agents.loop import loop_state
 from mopo_cli.agents.runs import Loop
-from mopo_cli.agents.states import State, member_state, stacked_state
+from mopo_cli.agents.states import LoopState, member_state, stacked_state
 from mopo_cli.config.schema import TrainPolicy
 from mopo_cli.errors import CorruptError, InputError
 from mopo_cli.nets import libraries
@@ -32,7 +32,7 @@ _FILE = re.compile(r"seed-(\d{1,19})_epoch-(\d{1,19})\.safetensors")
 class Earlier:
     """What was trained before: the state of a stack, the epochs of each member, and the seconds that all took."""
 
-    state: State
+    state: LoopState
     histories: list[list[dict[str, Any]]]
     seconds: float
 

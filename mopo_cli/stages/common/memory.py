@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from mopo_cli.agents.crew import crew_size
+from mopo_cli.agents.parallel_members import crew_size
 from mopo_cli.config.fields import Settings
 from mopo_cli.config.schema import PolicyTraining, TrainModel, TrainPolicy
 from mopo_cli.data.transition_files import dataset_shape, read_dataset_info
@@ -104,7 +104,7 @@ def check_stack(opened: OpenWorld, members: tuple[Member, ...], settings: Policy
     longest, elites = max(member.h for member in members), max((len(e.elites) for e in world.ensembles), default=0)
 
     def estimate(some: PolicyTraining) -> Needed:
-        size = crew_size(len(members), device, world.how.oracle is not None)
+        size = crew_size(len(members), device, world.options.oracle is not None)
         needed = policy_bytes(some, world.row_layout, len(world.real), device, size, longest, len(members), elites)
         del needed["data"]
         return needed

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.guard import after_guard, charge
+from mopo_cli.agents.guard import add_to_guarded, guarded_value
 from mopo_cli.agents.units import in_standard_units
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
@@ -84,7 +84,7 @@ def rollout_options(settings: Imagination, data: Data) -> RolloutOptions:
     if settings.model_reward == "known":
         if data.info.reward is None:
             raise InputError(
-                f"--model-reward known needs data whose reward is known, and {data.info.dataset_id} has none.",
+                f"--model-reward known needs a reward expression, and {data.info.dataset_id} has none.",
                 hint="mopo fetch-data --reward EXPRESSION",
             )
         bounds = data.info.action_low, data.info.action_high
@@ -166,10 +166,10 @@ def open_world(
     none = torch.zeros(len(data.observation), rows.uncertainties, device=device)
     real = rows.pack(data.observation, data.action, data.reward, data.terminal, data.next_observation, none)
     rule = data_rule(data, settings)
-    how = replace(rollout_options(settings, data), uncertainties=names)
-    how = replace(how, oracle_sample=settings.oracle_prediction == "sample")
-    start_step = steps_taken(data, rule, how.reward)
-    world = World(rows, real, data.observation, last_rows(data), rule, how=how, start_step=start_step)
+    options = replace(rollout_options(settings, data), uncertainties=names)
+    options = replace(options, oracle_sample=settings.oracle_prediction == "sample")
+    start_step = steps_taken(data, rule, options.reward)
+    world = World(rows, real, data.observation, last_rows(data), rule, options=options, start_step=start_step)
     del real, none  # a world in other units has rows of its own
     seeds: tuple[int, ...] = ()
     with ExitStack() as context:
@@ -182,7 +182,7 @@ def open_world(
                 info, threads = data.info, cpu_threads(stage.options)
                 oracle = open_oracle(info.env_id, info.env_kwargs, info.action_low, info.action_high, threads)
                 judge = in_user_units(context.enter_context(oracle), info)
-                world = replace(world, how=replace(how, oracle=judge))
+                world = replace(world, options=replace(options, oracle=judge))
         if settings.input_scale == "standardised":
             world = in_standard_units(world, _standard_units(data))
         yield OpenWorld(data, world, seeds, share)
@@ -228,13 +228,15 @@ def _open_rollouts(stage: Stage, settings: PolicyTraining, world: World, data: D
     packed, guarded_rows = _pack_rollouts(path, world, columns, data), torch.from_numpy(columns["timeouts"])
     if bool(guarded_rows.any()):
         stage.report.say(guard_remark(world.least_reward))
-        packed = charge(world.row_layout, packed, guarded_rows, after_guard(world.least_reward, settings.gamma))
+        packed = add_to_guarded(
+            world.row_layout, packed, guarded_rows, guarded_value(world.least_reward, settings.gamma)
+        )
     return packed.to(world.real.device)
 
 
 def _pack_rollouts(path: Path, world: World, columns: dict[str, Any], data: Data) -> torch.Tensor:
     """The rows of a rollout file. Those that the guard ended, its timeouts, are terminal as in a pool."""
-    rows, names = world.row_layout, world.how.uncertainties
+    rows, names = world.row_layout, world.options.uncertainties
     shape = columns["observations"].shape[1], columns["actions"].shape[1]
     if shape != (rows.obs_dim, rows.act_dim):
         raise InputError(

@@ -11,8 +11,8 @@ import torch
 
 from mopo_cli.agents.actor import Actor
 from mopo_cli.agents.algorithms import load
-from mopo_cli.agents.crew import Crew, crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.parallel_members import Crew, crew_size, open_crew
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import PolicyTraining
@@ -82,7 +82,7 @@ def train_stack(
     evaluated; the others go on.
     """
     device, per_epoch, total = opened.world.real.device, settings.steps_per_epoch, settings.updates
-    size = crew_size(len(members), device, opened.world.how.oracle is not None)
+    size = crew_size(len(members), device, opened.world.options.oracle is not None)
     with ExitStack() as context:
         trained, crew = _start(context, stage, opened, members, names, settings, earlier)
         loop, started = trained.loop, time.monotonic() - trained.seconds

@@ -170,8 +170,8 @@ def _train(
 
 
 def _numbers(behaviour: Behaviour) -> list[Any]:
-    steps, watched = behaviour.online.steps, behaviour.online.watched
-    shown = [watched[name].item() if name in watched else None for name in ("q", "entropy", "alpha")]
+    steps, metrics = behaviour.online.steps, behaviour.online.metrics
+    shown = [metrics[name].item() if name in metrics else None for name in ("q", "entropy", "alpha")]
     return [steps, behaviour.curve[steps], behaviour.start.episode, *shown]
 
 

@@ -34,7 +34,7 @@ from mopo_cli.store.lineage import read_lineage
 PLANNED = "planned"
 """Why a cell is not there whose job has just been written."""
 
-UNFIT = "its job ended, but what it was to make is not there, or was changed since"
+UNFIT = "its job ended, but its results are missing or were changed"
 """Why a cell is not there whose job was carried out."""
 
 _LEAST_GPU = 16e9

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mopo_cli.agents.crew import crew_size
+from mopo_cli.agents.parallel_members import crew_size
 from mopo_cli.config.schema import TrainModel, TrainPolicy
 from mopo_cli.data.transition_files import dataset_shape
 from mopo_cli.dynamics.penalties import ORACLE

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mopo_cli.agents.branching import remember
-from mopo_cli.agents.loop import advance, learned, put_back
-from mopo_cli.agents.runs import Loop, Past, RolloutTally, start_loop
+from mopo_cli.agents.loop import advance, restore_trained_state, trained_state
+from mopo_cli.agents.runs import Loop, PastRollout, RolloutTally, start_loop
 from mopo_cli.agents.world import World
 from mopo_cli.engine.parallel import Helper, Helpers, can_fork, forked, shared_floats, thread_count
 
@@ -26,7 +26,7 @@ _STEPS, _TURNS = 200, 5
 
 Arrays = dict[str, NDArray[np.float32]]
 Rollouts = tuple[int, NDArray[np.float32], int, RolloutTally]
-"""Of a member: index, parameters that made them, position in the pool (see `Past`), and their tally."""
+"""Of a member: index, parameters that made them, position in the pool (see `PastRollout`), and their tally."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Progress:
 class Crew:
     """Processes that train the members of `loop`, which is up to date whenever none of them is at work.
 
-    `shared` are the tensors of `loop.learned` in shared memory, `[S * ·, …]`.
+    `shared` are the tensors of `loop.trained_state` in shared memory, `[S * ·, …]`.
     """
 
     loop: Loop
@@ -84,7 +84,7 @@ class Crew:
         return _cat(means) if all(means) else None
 
     def _share_out(self) -> list[Progress]:
-        tensors, adam_steps = learned(self.loop)
+        tensors, adam_steps = trained_state(self.loop)
         for name, tensor in tensors.items():
             self.shared[name].copy_(tensor)
         pool = self.loop.pool
@@ -96,13 +96,13 @@ class Crew:
     def _collect(self, progress: list[Progress], rollouts: list[list[Rollouts]]) -> None:
         """Put the members' common step, states, pools and rollouts into the loop."""
         loop = self.loop
-        put_back(loop, (self.shared, progress[0].adam_steps))
+        restore_trained_state(loop, (self.shared, progress[0].adam_steps))
         loop.step = progress[0].step
         loop.pool.positions, loop.pool.sizes = [one.position for one in progress], [one.size for one in progress]
         for made in zip(*rollouts, strict=True):
-            indices, rolling, positions, tallies = zip(*made, strict=True)
+            indices, parameters, positions, tallies = zip(*made, strict=True)
             loop.tallies, rows = list(tallies), [tally.rows for tally in tallies]
-            remember(loop, Past(indices[0], torch.from_numpy(np.concatenate(rolling)), list(positions), rows))
+            remember(loop, PastRollout(indices[0], torch.from_numpy(np.concatenate(parameters)), list(positions), rows))
 
 
 def crew_size(members: int, device: torch.device, oracle: bool = False, threads: int | None = None) -> int:
@@ -120,12 +120,12 @@ def open_crew(loop: Loop, world: World, learner: Any) -> Iterator[Crew | None]:
 
     `loop` is fresh from `start_loop`, with `learner`, the algorithm's own settings.
     """
-    processes = crew_size(len(loop.members), world.real.device, world.how.oracle is not None)
+    processes = crew_size(len(loop.members), world.real.device, world.options.oracle is not None)
     if not processes:
         yield None
         return
     count = len(loop.members)
-    shared = {name: shared_floats(*tensor.shape) for name, tensor in learned(loop)[0].items()}
+    shared = {name: shared_floats(*tensor.shape) for name, tensor in trained_state(loop)[0].items()}
     loop.pool.rows = shared_floats(*loop.pool.rows.shape)
     alone = [_single(loop, m, world, learner) for m in range(count)]
 
@@ -155,16 +155,16 @@ def _train(
     alone: Loop, world: World, shared: dict[str, Tensor], goal: int, progress: Progress
 ) -> tuple[Progress, list[Rollouts], Arrays]:
     """Train a member to step `goal`: its progress, the rollouts made, and at an epoch's end its metrics' means."""
-    put_back(alone, (shared, progress.adam_steps))
+    restore_trained_state(alone, (shared, progress.adam_steps))
     alone.step, alone.pool.positions, alone.pool.sizes = progress.step, [progress.position], [progress.size]
     alone.past.clear()
     means = None
     while alone.step < goal:
         means = advance(alone, world)
-    tensors, adam_steps = learned(alone)
+    tensors, adam_steps = trained_state(alone)
     for name, tensor in tensors.items():
         shared[name].copy_(tensor)
-    made = [(past.index, past.rolling.numpy(), past.positions[0], alone.tallies[0]) for past in alone.past]
+    made = [(past.index, past.parameters.numpy(), past.positions[0], alone.tallies[0]) for past in alone.past]
     reached = Progress(alone.step, adam_steps, alone.pool.positions[0], alone.pool.sizes[0])
     return reached, made, {name: mean.numpy() for name, mean in (means or {}).items()}
 

@@ -13,10 +13,10 @@ import torch
 from probes.stacks import MEMBERS, SCHEDULE, assert_same, start
 from torch import Tensor
 
-from mopo_cli.agents import crew as crews
+from mopo_cli.agents import parallel_members as crews
 from mopo_cli.agents.algorithms import NAMES
-from mopo_cli.agents.crew import Crew, crew_size, open_crew
 from mopo_cli.agents.loop import advance, loop_state, restore_loop
+from mopo_cli.agents.parallel_members import Crew, crew_size, open_crew
 from mopo_cli.agents.runs import Loop, start_loop
 from mopo_cli.engine.members import Member
 from mopo_cli.engine.parallel import LostError, can_fork, use_threads
@@ -203,6 +203,6 @@ def test_who_trains_alone() -> None:
     with open_crew(loop, world, learner_of(loop)) as crew:
         assert crew is None
     use_threads(2)
-    asking = replace(world, how=replace(world.how, oracle=lambda *_: torch.zeros(1)))
+    asking = replace(world, options=replace(world.options, oracle=lambda *_: torch.zeros(1)))
     with open_crew(loop, asking, learner_of(loop)) as crew:
         assert crew is None
