@@ -73,7 +73,7 @@ def fusing(call: Call | None = None) -> Iterator[None]:
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a fused function compiled by Triton, or on a CPU by a C++ compiler. It is compiled when such arguments come first."""
+    """Call a fused function as compiled by Triton, or on a CPU by a C++ compiler, when such arguments came first."""
     key = function, tuple(_kind(argument) for argument in arguments)
     if key not in _compiled:
         # Each from code of its own, as torch compiles the same code a few times and then no more.
@@ -92,7 +92,7 @@ def _kind(argument: Any) -> Any:
 
 
 def fused_recorder(record: Recorder) -> Recorder:
-    """A recorder of steps whose fused functions are compiled. It takes a step first, as nothing is compiled while recording."""
+    """A recorder of steps with fused functions. It takes a step first, as nothing is compiled while recording."""
 
     def record_fused(work: Callable[[], None]) -> Callable[[], object]:
         with fusing():
