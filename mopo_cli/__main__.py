@@ -114,6 +114,11 @@ def _understood(error: Exception) -> MopoError | None:
             )
         case ValueError() if "embedded null" in str(error):
             return InputError("A path contains a NUL character, so it is not valid.")
+        case ImportError() if not (error.name or "").startswith("mopo_cli"):
+            return InputError(
+                f"A package that mopo needs cannot be imported: {error}.",
+                hint="install mopo again, in a fresh virtual environment",
+            )
         case MemoryError():
             return SettingsError("There is not enough memory for this.", smaller)
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this

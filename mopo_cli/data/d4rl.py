@@ -61,7 +61,10 @@ def _read(path: Path) -> tuple[Transitions, list[str], list[Check]]:
     columns: dict[str, Any] = {name: column for name, (column, _) in tidied.items()}
     if _NEXT in columns:
         return Transitions(**columns), [], []
-    transitions, _, notes, checks = guess_next(**columns, stated=columns["timeouts"], labelled=False, where=path.name)
+    # Where a published file ends, only its record does, whatever the last reward is.
+    stated = columns["timeouts"].copy()
+    stated[-1:] = True
+    transitions, _, notes, checks = guess_next(**columns, stated=stated, labelled=False, where=path.name)
     return transitions, notes, checks
 
 

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from mopo_cli.errors import SettingsError
 from mopo_cli.placing.engine import Resources, first_line, killed
+from mopo_cli.placing.job_process import OF_TERMINALS
 from mopo_cli.placing.resources import gpu_names
-from mopo_cli.placing.submitted import OF_TERMINALS, Work, lock_file, read_state
+from mopo_cli.placing.submitted import Work, lock_file, read_state
 from mopo_cli.store.documents import SubmissionDocument
 from mopo_cli.store.lock import take_lock
 from mopo_cli.store.machine import cpu_count, free_memory

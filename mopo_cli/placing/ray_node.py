@@ -1,11 +1,12 @@
-"""What a worker of Ray does: brings a job's inputs onto its node and has a process of its own carry the job out."""
+"""What a worker of Ray does: brings a job's inputs onto its node and carries the job out in a child process."""
 
-import atexit
 import errno
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from mopo_cli.errors import InputError, MopoError
-from mopo_cli.placing.attendant import VISIBLE, Attendant
+from mopo_cli.placing.job_process import end_job, start_job
 from mopo_cli.placing.parcels import Parcel
 
 _POLL_SECONDS = 1.0
 _TAIL_BYTES = 65536
 _PREFIX, _LOCK = "mopo-job-", "worker.lock"
+_LOG = "log"
+_PACKAGE = Path(__file__).parents[2]
+_ABSENT = re.compile(r"No module named '(\w+)")
+_BROKEN = re.compile(r"(?:ImportError|cannot be imported): (.+)")
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "The disk is full", "The disk quota is used up")
+
+_checked: set[Path] = set()
+_aside = ThreadPoolExecutor(1)
 
 
 @dataclass
@@ -54,7 +62,6 @@ def carry_out(task: Task, keeper: Any) -> Outcome:
     """Carry out a job on this node, telling the keeper how far it is and leaving there what it is to go on from."""
     import ray
 
-    from mopo_cli.placing.engine import first_line
     from mopo_cli.placing.parcels import results, unpack
 
     where, node = ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id()
@@ -71,14 +78,10 @@ def carry_out(task: Task, keeper: Any) -> Outcome:
             unpack(task.kept, folder / "run")
         except (OSError, MopoError) as error:
             return Outcome(where, node, unfit=_no_room(error))
-        attendant = _attendant()
-        if attendant.unfit:
-            return Outcome(where, node, unfit=attendant.unfit)
-        code = _watch(attendant, folder, task, keeper, where)
-        log = folder / "log"
-        text = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace") if log.is_file() else ""
-        if code == InputError.exit_code and any(said in text for said in _FULL):
-            return Outcome(where, node, unfit=first_line(text).rstrip("."))
+        code = _watch(folder, task, keeper, where)
+        text = (folder / _LOG).read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        if unfit := _unfit(code, text):
+            return Outcome(where, node, unfit=unfit)
         return Outcome(where, node, code, text, results(folder / "run", task.job["stage"]))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,33 +103,22 @@ def _folder() -> tuple[Path, Any]:
             return folder, lock
 
 
-_attendants: list[Attendant] = []
-_checked: set[Path] = set()
-_aside = ThreadPoolExecutor(1)
+def _unfit(code: int, text: str) -> str:
+    """Why this node can carry out no job, by how one ended and what it said; nothing where that was the job's fault."""
+    from mopo_cli.placing.engine import first_line
+
+    if code not in (1, InputError.exit_code):
+        return ""
+    if any(said in text for said in _FULL):
+        return first_line(text).rstrip(".")
+    if absent := _ABSENT.search(text):
+        return f"the package {absent[1]} is not installed there"
+    if broken := _BROKEN.search(text):
+        return f"mopo cannot be imported there: {broken[1].rstrip('.')}"
+    return ""
 
 
-def _attendant() -> Attendant:
-    """The one of this worker, which sees the devices that the present job is given."""
-    for one in list(_attendants):
-        if one.process.poll() is not None or one.visible != os.environ.get(VISIBLE) or one.unfit:
-            _dismiss(one)
-    if not _attendants:
-        _attendants.append(Attendant())
-    return _attendants[0]
-
-
-def _dismiss(attendant: Attendant) -> None:
-    attendant.end()
-    _attendants.remove(attendant)
-
-
-@atexit.register
-def _dismiss_all() -> None:
-    for one in list(_attendants):
-        _dismiss(one)
-
-
-def _watch(attendant: Attendant, folder: Path, task: Task, keeper: Any, where: str) -> int:
+def _watch(folder: Path, task: Task, keeper: Any, where: str) -> int:
     """Carry out the job in a folder to its end, and tell the keeper meanwhile; returns the exit code."""
     from mopo_cli.placing.engine import epochs
     from mopo_cli.placing.parcels import kept_since
@@ -134,21 +126,29 @@ def _watch(attendant: Attendant, folder: Path, task: Task, keeper: Any, where: s
     run, stopping = folder / "run", False
     sent: dict[str, tuple[int, int]] = {}
     kept_since(run, sent)  # what it was given
-    attendant.order(folder)
-    code: int | None = None
+    process = start_job_here(folder)
     try:
+        code = None
         while code is None:
-            code = attendant.code(_POLL_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(_POLL_SECONDS)
             epoch, value = epochs(run) or (None, None)
             kept = kept_since(run, sent) if code != 0 else {}  # else there are results
             stop = _get(keeper.tell.remote(task.name, task.attempt, where, epoch, value, kept))
             if stop and not stopping and code is None:
                 stopping = True
-                attendant.process.send_signal(signal.SIGTERM)
+                process.terminate()
+        return code
     finally:
-        if code != 0:  # what it left in memory is of no use to the next job, or it is at work still
-            _dismiss(attendant)
-    return code
+        end_job(process)
+
+
+def start_job_here(folder: Path) -> "subprocess.Popen[bytes]":
+    """Start the job of a folder; what it saves after this worker is lost would be of no use."""
+    path = os.pathsep.join(filter(None, (str(_PACKAGE), os.environ.get("PYTHONPATH"))))
+    environment = {name: value for name, value in os.environ.items() if name != "MOPO_RUN"} | {"PYTHONPATH": path}
+    arguments = [str(folder / "job.json"), "--run", str(folder / "run")]
+    return start_job(arguments, folder / _LOG, environment, folder, at_loss=signal.SIGKILL)
 
 
 def _bring(files: Mapping[str, Mapping[str, str]], contents: Mapping[str, Any]) -> dict[str, dict[str, str]]:

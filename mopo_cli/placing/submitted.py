@@ -3,14 +3,11 @@
 How far it is can be read from `batch`, a folder that the submission made: nothing that lay there before is used.
 """
 
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +17,13 @@ from filelock import FileLock
 
 from mopo_cli.errors import MopoError
 from mopo_cli.placing.engine import ATTEMPTS, first_line, job_folder, killed
+from mopo_cli.placing.job_process import start_job
 from mopo_cli.store.atomic import write_json
 from mopo_cli.store.documents import SubmissionDocument, WorkDocument, read_document
 
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 120.0
-_PR_SET_PDEATHSIG = 1
-# Signals of a terminal go to all that was started from it; a job that was submitted goes on without it.
-OF_TERMINALS = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 @dataclass
@@ -76,17 +71,7 @@ class Work:
         environment = dict(os.environ)
         if self.devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.devices
-        command = [sys.executable, "-m", "mopo_cli", "job", str(self.file)]
-        with self._stderr.open("wb") as stderr:
-            child = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-                preexec_fn=_end_with(os.getpid()),
-            )
+        child = start_job([str(self.file)], self._stderr, environment)
         try:
             return self._wait(child, came)
         finally:
@@ -181,17 +166,3 @@ def last_saved(file: Path) -> int:
 
 def _state_file(batch: Path, file: Path) -> Path:
     return batch / f"{file.stem}.state.json"
-
-
-def _end_with(parent: int) -> Callable[[], None]:
-    """What a child does first: take all signals, and SIGTERM when its parent dies, where the system can do that."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-
-    def prepare() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINALS)
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    return prepare

@@ -131,6 +131,7 @@ def test_a_bug_is_told_as_ours_with_its_traceback_in_a_file(
         (OSError(errno.EIO, "Input/output error", 3), 4, "The disk cannot be read or written (3)."),
         (UnicodeEncodeError("utf-8", "runs/a\udcffb", 6, 7, "surrogates not allowed"), 4, r"'runs/a\udcffb'"),
         (ValueError("embedded null byte"), 4, "NUL character"),
+        (ImportError("libx.so: no file", name="h5py"), 4, "A package that mopo needs cannot be imported: libx.so"),
         (MemoryError(), 3, "There is not enough memory for this."),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), 3, "not enough memory on the GPU"),
         (RecursionError("maximum recursion depth exceeded"), 4, "nested too deeply"),

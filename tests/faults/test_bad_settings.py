@@ -57,7 +57,7 @@ def test_a_command_line_with_a_fault(tiny_run: Path, refuses: Any, line: str, sa
         ("train-policy: {epochs: 1.5}", "epochs must be"),
         ("train-policy: {epochs: true}", "epochs must not be true or false"),
         ("train-policy: {log-std-min: 5}", "log-std-min 5 must be below log-std-max 2"),
-        ("train-policy: {lam: 1, h: 0, tau: 2}", "2 faults"),
+        ("train-policy: {lam: 1, h: 0, tau: 2}", "2 errors"),
         ("train-policy: {lam: 1, 'lam': 2}", "gives lam twice (line 1)"),
         ("train-policy: {lam: 1}\nrollout: {batch-size: 3}", "batch-size"),
         ("trainpolicy: {lam: 1}", "did you mean 'train-policy'"),

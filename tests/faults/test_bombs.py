@@ -288,5 +288,5 @@ def test_aliases_that_make_a_tree_are_read() -> None:
 def test_more_faults_than_one_reads_are_counted(mopo: Any) -> None:
     Path("mine.yaml").write_text("train-policy:\n" + "".join(f"  k{i}: 1\n" for i in range(1000)))
     outcome = mopo("train-policy --run tiny --config mine.yaml")
-    assert outcome.code == 3 and "has 1000 faults" in outcome.err and "and 970 more" in outcome.err
+    assert outcome.code == 3 and "has 1000 errors" in outcome.err and "and 970 more" in outcome.err
     assert len(outcome.err.splitlines()) < 40

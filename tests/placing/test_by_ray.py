@@ -13,7 +13,9 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
-ABLATE = "ablate --config tiny.yaml --run runs/tiny --threads 1 --penalty max-var,none --h 2 --eval-every 0"
+ABLATE = (
+    "ablate --config tiny.yaml --run runs/tiny --threads 1 --penalty max-var,none --h 2 --eval-every 0 --products mkl"
+)
 FILES = ("policy.safetensors", "metrics.jsonl", "cell.json", "table.json")
 DRIVER = """\
 import sys
@@ -65,7 +67,7 @@ def jobs_at_work(cluster: Any) -> list[int]:
     results = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"placing.attendant" in (process / "cmdline").read_bytes():
+            if b"mopo_cli\0job\0" in (process / "cmdline").read_bytes():
                 mine = f"TMPDIR={cluster.workers}".encode() in (process / "environ").read_bytes().split(b"\0")
                 results += [int(process.name)] * mine
         except OSError:

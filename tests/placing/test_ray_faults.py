@@ -1,6 +1,9 @@
 """What goes wrong with a cluster of Ray, without one: each fault is told in a sentence, and other nodes take over."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,8 +14,7 @@ from typing import Any
 import pytest
 
 from mopo_cli.errors import InputError, NetworkError, SettingsError
-from mopo_cli.placing import attendant, by_ray, ray_cluster
-from mopo_cli.placing.attendant import Attendant
+from mopo_cli.placing import by_ray, ray_cluster, ray_node
 from mopo_cli.placing.board import Board
 from mopo_cli.placing.engine import Resources
 from mopo_cli.placing.ray_node import Outcome, Task
@@ -20,34 +22,52 @@ from mopo_cli.report.console import Report
 from mopo_cli.store.atomic import write_json
 
 FULL = "The folder /tmp/mopo-inputs-0 cannot be written: No space left on device"
-LOADS = "from mopo_cli.placing.attendant import attend\ndef load():\n    {}\nattend(load)"
 
 
 @pytest.mark.parametrize(
-    ("command", "unfit"),
+    ("module", "unfit"),
     [
-        (LOADS.format("import absent.part"), "the package absent is not installed there"),
-        (
-            LOADS.format("raise OSError('libx.so: no file')"),
-            "mopo cannot be imported there: libx.so: no file",
-        ),
-        ("import absent", "mopo cannot be imported there"),
+        ("import absent.part", "the package absent is not installed there"),
+        ("raise ImportError('libx.so: no file')", "mopo cannot be imported there: libx.so: no file"),
+        ("import os; os.kill(os.getpid(), 9)", ""),
     ],
 )
-def test_a_worker_that_lacks_something_says_what(command: str, unfit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attendant, "_COMMAND", command)
-    one = Attendant()
-    one.end()
-    assert one.unfit == unfit
+@pytest.mark.parametrize("package", ["typer", "torch"])
+def test_a_node_that_lacks_something_says_what(
+    package: str, module: str, unfit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed lacks nothing."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / f"{package}.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    write_json(tmp_path / "job.json", {})
+    process = ray_node.start_job_here(tmp_path)
+    code = process.wait(60)
+    assert ray_node._unfit(code, (tmp_path / "log").read_text()) == unfit
+    assert (code == -9) == (unfit == "")
 
 
-def test_a_worker_that_was_killed_lacks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(attendant, "_COMMAND", "import os; os.kill(os.getpid(), 9)")
-    one = Attendant()
-    assert one.unfit == ""
-    one.order(tmp_path)
-    assert one.code(9) == -9
-    one.end()
+@pytest.mark.skipif(sys.platform != "linux", reason="the system cannot tell a process that its parent died")
+def test_a_job_ends_with_the_worker_that_waits_for_it(tmp_path: Path) -> None:
+    waits = "import sys, time; print('begun', flush=True, file=sys.stderr); time.sleep(60)"
+    (tmp_path / "typer.py").write_text(waits)
+    worker = (
+        "import sys, time, pathlib; from mopo_cli.placing import ray_node; "
+        "print(ray_node.start_job_here(pathlib.Path(sys.argv[1])).pid, flush=True); time.sleep(60)"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-c", worker, str(tmp_path)], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+    ) as process:
+        assert process.stdout
+        job = int(process.stdout.readline())
+        while "begun" not in (tmp_path / "log").read_text():
+            time.sleep(0.02)
+        process.kill()
+    with pytest.raises(ProcessLookupError):
+        for _ in range(1000):
+            os.kill(job, 0)
+            time.sleep(0.01)
 
 
 class Cluster:
