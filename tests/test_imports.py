@@ -45,6 +45,8 @@ TORCH_FREE = (
     *(f"store.{m}" for m in ("run", "atomic")),
 )
 TORCH_FREE = (*TORCH_FREE, "store.lineage", "store.lock", "store.yaml_text")
+# What fetch-data and show need of a file: torch takes twice as long to import as all else.
+TORCH_FREE = (*TORCH_FREE, "stages.fetch_data", "stages.common.check_data", "data.files", "tasks.termination")
 
 
 def room(module: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mopo_cli.data.checks import Check
-from mopo_cli.data.offsets import in_user_units
+from mopo_cli.data.restated import in_user_units
 from mopo_cli.data.transitions import DatasetInfo, Transitions, normalise_actions, steps_before
 from mopo_cli.tasks.expression import expression_reward, parse_reward
 

@@ -1,18 +1,14 @@
 """Columns that float32 cannot hold, such as times in seconds since 1970: they are stored less an offset."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mopo_cli.data.checks import Check
-from mopo_cli.data.history import frame_width
 from mopo_cli.data.transitions import DatasetInfo, Floats, Transitions
-from mopo_cli.dynamics.branched_rollouts import Restated
 
 Numbers = NDArray[Any]
 
@@ -109,19 +105,3 @@ def _lift(parts: Sequence[Numbers], offsets: Sequence[float]) -> list[Numbers]:
         else:
             lifted.append(part)
     return lifted
-
-
-def in_user_units(judge: Callable[..., Tensor], info: DatasetInfo) -> Callable[..., Tensor]:
-    """A rule, a guard, a reward or an oracle that is given stored observations: it sees the user's.
-
-    Those with an offset are in float64, and of those of several steps it sees the newest frame.
-    """
-    if info.observation_offset is None and info.history == 1:
-        return judge
-    offset = None if info.observation_offset is None else torch.from_numpy(info.observation_offset)
-
-    def undo(observation: Tensor) -> Tensor:
-        whole = observation if offset is None else observation.double() + offset.to(observation.device)
-        return whole[..., : frame_width(whole.shape[-1], len(info.action_low), info.history)]
-
-    return Restated(judge, undo)

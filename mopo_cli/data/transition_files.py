@@ -22,6 +22,7 @@ from mopo_cli.store.atomic import publish, sha256_file
 from mopo_cli.store.columns import column_shape, open_hdf5, read_columns, stored_names
 from mopo_cli.store.documents import present_names
 from mopo_cli.store.sealed import OF_FILE, check_content, create, read_attributes
+from mopo_cli.tasks.termination import check_rule_width
 
 UNCERTAINTY = "uncertainty"
 OFFSET = "observation_offset"
@@ -95,8 +96,6 @@ def read_dataset(path: Path) -> tuple[Transitions, DatasetInfo]:
 
     CorruptError when the file is damaged, InputError when it is absent or breaks the schema.
     """
-    from mopo_cli.tasks.termination import check_rule_width
-
     with open_hdf5(path) as file:
         attributes = read_attributes(file, path, "dataset")
         names = {group: stored_names(file, group) for group in (INFOS, BEHAVIOUR)}

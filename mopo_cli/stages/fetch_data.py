@@ -14,7 +14,6 @@ from mopo_cli.data.checks import Check
 from mopo_cli.data.files.column_map import parse_column_map
 from mopo_cli.data.files.layouts import LAYOUTS
 from mopo_cli.data.files.source_files import d4rl_set
-from mopo_cli.data.given_reward import give_reward
 from mopo_cli.data.history import frame_width, stack_history, stacked_width, steps_text
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.relabel import relabel, reward_rule
@@ -34,7 +33,7 @@ from mopo_cli.store.lock import alone_in
 from mopo_cli.store.publication import published_together
 from mopo_cli.store.run import RunFolder, cache_dir, dataset_slug
 from mopo_cli.tasks.expression import check_syntax, parse_condition
-from mopo_cli.tasks.termination import check_rule_width, is_expression, termination_rule
+from mopo_cli.tasks.termination import check_rule_name, check_rule_width, is_expression
 
 KEY = "fetch-data"
 
@@ -109,7 +108,7 @@ def check_request(name: DatasetName, settings: FetchData) -> dict[str, Path]:
     if is_expression(settings.termination):
         check_syntax(settings.termination, "termination rule")
     elif settings.termination != "auto":
-        termination_rule(settings.termination)
+        check_rule_name(settings.termination)
     if settings.reward is not None:
         check_syntax(settings.reward, "reward")
     if settings.relabel is not None:
@@ -228,6 +227,8 @@ def make_dataset(name: DatasetName, settings: FetchData, stage: Stage) -> tuple[
         logged_in = {**info.env_kwargs, **name.behaviour_kwargs}
         transitions, info = relabel(transitions, replace(info, env_kwargs=logged_in), rule)
     if settings.reward is not None:
+        from mopo_cli.data.given_reward import give_reward
+
         transitions, info = give_reward(transitions, info, settings.reward)
     if settings.termination != "auto":
         text = settings.termination

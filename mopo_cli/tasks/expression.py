@@ -11,13 +11,13 @@ Actions are in the units of the data.
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mopo_cli.errors import InputError
 from mopo_cli.tasks.expression_parser import Evaluate, Names, Parser, refuse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Bounds = tuple[Any, Any]
 """The least and the greatest actions, arrays `[A]` or numbers."""
@@ -82,8 +82,8 @@ class _Rule:
     """An expression as a function of a step. Actions in [-1, 1] are scaled to between `low` and `high` `[A]`."""
 
     expression: Expression
-    low: Tensor
-    high: Tensor
+    low: "Tensor"
+    high: "Tensor"
 
     @property
     def uses_step(self) -> bool:
@@ -91,8 +91,8 @@ class _Rule:
         return self.expression.uses_step
 
     def _variables(
-        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None
-    ) -> dict[str, Tensor]:
+        self, observation: "Tensor", action: "Tensor", next_observation: "Tensor", step: "Tensor | None"
+    ) -> "dict[str, Tensor]":
         low, high = self.low.to(action.device), self.high.to(action.device)
         variables = {"obs": observation, "next_obs": next_observation, "action": low + (action + 1) * (high - low) / 2}
         return variables if step is None else variables | {"step": step.to(observation.dtype)}
@@ -103,8 +103,8 @@ class ExpressionReward(_Rule):
     """A number as the reward of a step."""
 
     def __call__(
-        self, observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
-    ) -> Tensor:
+        self, observation: "Tensor", action: "Tensor", next_observation: "Tensor", step: "Tensor | None" = None
+    ) -> "Tensor":
         """The reward `[...]`."""
         return self.expression.evaluate(self._variables(observation, action, next_observation, step))
 
@@ -114,8 +114,8 @@ class ExpressionRule(_Rule):
     """A condition as a termination rule. Its ``obs`` is the observation after the step, as is ``next_obs``."""
 
     def __call__(
-        self, _observation: Tensor, action: Tensor, next_observation: Tensor, step: Tensor | None = None
-    ) -> Tensor:
+        self, _observation: "Tensor", action: "Tensor", next_observation: "Tensor", step: "Tensor | None" = None
+    ) -> "Tensor":
         """Terminal `[...]` of the next observation `[..., O]`: the condition holds, or a named entry is not finite.
 
         A model that leaves the finite numbers has no state to go on from, and NaN would satisfy any ``not``.
@@ -123,7 +123,7 @@ class ExpressionRule(_Rule):
         variables = self._variables(next_observation, action, next_observation, step)
         holds = self.expression.evaluate(variables)
         for vector, index in self.expression.entries:
-            holds = holds | ~torch.isfinite(variables[vector][..., index])
+            holds = holds | ~variables[vector][..., index].isfinite()
         return holds
 
 
@@ -137,6 +137,8 @@ def expression_reward(text: str, bounds: Bounds = UNIT) -> ExpressionReward:
     return ExpressionReward(parse_reward(text), *_tensors(bounds))
 
 
-def _tensors(bounds: Bounds) -> tuple[Tensor, Tensor]:
+def _tensors(bounds: Bounds) -> "tuple[Tensor, Tensor]":
+    import torch
+
     low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in bounds)
     return low, high

@@ -1,6 +1,7 @@
 """From the text of an expression to a function of tensors.
 
-Python's parser reads the text; what is not listed here is refused, and nothing of it is ever run as code.
+Python's parser reads the text; what is not listed here is refused, and nothing of it is ever run as code. To read a
+text takes no torch, which is long to import: all is done by the tensors' methods.
 """
 
 import ast
@@ -8,12 +9,15 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import NoReturn
+from operator import methodcaller
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from mopo_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_LENGTH = 1000
 """Characters an expression may have."""
@@ -21,36 +25,36 @@ MAX_DEPTH = 32
 """How deep its parts may lie within one another."""
 Names = Mapping[str, Sequence[str]]
 """The names of the entries of "obs" and "action"."""
-Variables = Mapping[str, Tensor]
+Variables = Mapping[str, "Tensor"]
 """The vectors `[..., width]` of "obs", "action", "next_obs", and "step" `[...]`."""
-Evaluate = Callable[[Variables], Tensor]
-_LARGEST = torch.finfo(torch.float32).max
+Evaluate = Callable[[Variables], "Tensor"]
+_LARGEST = float(np.finfo(np.float32).max)
 _VECTORS = ("obs", "action", "next_obs")
-_ARITHMETIC: dict[type[ast.operator], Callable[[Tensor, Tensor], Tensor]] = {
+_ARITHMETIC: dict[type[ast.operator], Callable[["Tensor", "Tensor"], "Tensor"]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-_COMPARE: dict[type[ast.cmpop], Callable[[Tensor, Tensor], Tensor]] = {
-    ast.Lt: torch.lt,
-    ast.LtE: torch.le,
-    ast.Gt: torch.gt,
-    ast.GtE: torch.ge,
-    ast.Eq: torch.eq,
-    ast.NotEq: torch.ne,
+_COMPARE: dict[type[ast.cmpop], Callable[["Tensor", "Tensor"], "Tensor"]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
 }
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "abs": torch.abs,
-    "exp": torch.exp,
-    "log": torch.log,
-    "sqrt": torch.sqrt,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "tanh": torch.tanh,
-    "min": lambda *values: reduce(torch.minimum, values),
-    "max": lambda *values: reduce(torch.maximum, values),
+FUNCTIONS: dict[str, Callable[..., "Tensor"]] = {
+    "abs": methodcaller("abs"),
+    "exp": methodcaller("exp"),
+    "log": methodcaller("log"),
+    "sqrt": methodcaller("sqrt"),
+    "sin": methodcaller("sin"),
+    "cos": methodcaller("cos"),
+    "tanh": methodcaller("tanh"),
+    "min": lambda *values: reduce(lambda one, other: one.minimum(other), values),
+    "max": lambda *values: reduce(lambda one, other: one.maximum(other), values),
 }
 _SEVERAL = ("min", "max")
 _UNKNOWN = "is not known here"
@@ -108,7 +112,7 @@ class Parser:
         deeper = partial(self._value, depth=depth + 1)
         match node:
             case ast.Constant(value=bool()):
-                self._fault(node, "is not known here")
+                self._fault(node, _UNKNOWN)
             case ast.Constant(value=int() | float() as value):
                 return self._constant(node, value)
             case ast.Name(id="step"):
@@ -127,22 +131,27 @@ class Parser:
             case ast.BinOp():
                 return self._arithmetic(node, depth)
             case ast.BoolOp():
-                join = torch.logical_and if isinstance(node.op, ast.And) else torch.logical_or
+                join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
                 return Value(True, _all(join, [self._condition(part, depth + 1) for part in node.values]))
             case ast.Compare():
                 return self._comparison(node, depth + 1)
             case ast.IfExp():
                 holds = self._condition(node.test, depth + 1)
                 one, other = (deeper(part).number() for part in (node.body, node.orelse))
-                return Value(False, lambda variables: torch.where(holds(variables), one(variables), other(variables)))
+                return Value(False, lambda variables: one(variables).where(holds(variables), other(variables)))
             case ast.Call():
                 return self._call(node, depth + 1)
-        self._fault(node, "is not known here")
+        self._fault(node, _UNKNOWN)
 
     def _constant(self, node: ast.expr, value: float) -> Value:
         if abs(value) > _LARGEST:
             self._fault(node, "is too large")
-        return Value(False, lambda variables: torch.full_like(variables["obs"][..., 0], float(value)))
+
+        def constant(variables: Variables) -> "Tensor":
+            entry = variables["obs"][..., 0]
+            return entry.new_full(entry.shape, float(value))
+
+        return Value(False, constant)
 
     def entry(self, node: ast.Name | ast.Subscript) -> tuple[str, int]:
         """The vector and the number of an entry that is written by either, or by a name."""
@@ -158,7 +167,7 @@ class Parser:
             self.uses_names = True
             return places[0]
         if not (isinstance(node.value, ast.Name) and node.value.id in _VECTORS):
-            self._fault(node, "is not known here")
+            self._fault(node, _UNKNOWN)
         vector, index = node.value.id, node.slice
         columns = self.names.get("action" if vector == "action" else "obs", ())
         match index:
@@ -190,7 +199,7 @@ class Parser:
             left = left.left
         first = self._value(left, depth + 1).number()
 
-        def evaluate(variables: Variables) -> Tensor:
+        def evaluate(variables: Variables) -> "Tensor":
             total = first(variables)
             for operation, right in reversed(steps):
                 total = operation(total, right(variables))
@@ -205,7 +214,7 @@ class Parser:
             if type(kind) not in _COMPARE:
                 self._fault(node, "has a comparison that is not known here")
             pairs.append(_all(_COMPARE[type(kind)], values[i : i + 2]))
-        return Value(True, _all(torch.logical_and, pairs))
+        return Value(True, _all(operator.and_, pairs))
 
     def _call(self, node: ast.Call, depth: int) -> Value:
         if not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
@@ -254,7 +263,7 @@ class _Numbered(ast.NodeTransformer):
         return ast.Subscript(ast.Name(vector, ast.Load()), ast.Constant(index), ast.Load())
 
 
-def _all(join: Callable[[Tensor, Tensor], Tensor], parts: list[Evaluate]) -> Evaluate:
+def _all(join: Callable[["Tensor", "Tensor"], "Tensor"], parts: list[Evaluate]) -> Evaluate:
     return lambda variables: reduce(join, (part(variables) for part in parts))
 
 

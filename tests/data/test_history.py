@@ -10,7 +10,7 @@ import torch
 from probes.histories import HIGH, LOW, log_of
 
 from mopo_cli.data.history import frame_width, newest_frames, stack_history, stacked_width
-from mopo_cli.data.offsets import in_user_units
+from mopo_cli.data.restated import in_user_units
 from mopo_cli.data.transition_files import read_dataset, write_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions, steps_before
 from mopo_cli.data.validate import discontinuities

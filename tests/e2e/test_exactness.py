@@ -134,8 +134,15 @@ def test_killed_from_outside_at_any_time(
     assert digests(folder, files) == uninterrupted[stage]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
-@pytest.mark.parametrize("stage", TRAINING)
+@pytest.mark.parametrize(
+    ("stage", "signum", "code"),
+    [
+        ("train-model", signal.SIGTERM, 143),
+        ("train-policy", signal.SIGTERM, 143),
+        ("train-policy", signal.SIGINT, 130),
+        ("train-policy", signal.SIGUSR1, 138),
+    ],
+)
 def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bytes(
     stage: str,
     signum: signal.Signals,

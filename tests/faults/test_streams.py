@@ -63,8 +63,8 @@ def test_a_run_in_a_name_that_cannot_be_written_down() -> None:
     assert code == 4 and r"'caf\udce9' cannot be used: its name is not valid UTF-8" in err
 
 
-@pytest.mark.parametrize("line", ["mopo --help", "mopo presets ls"])
-def test_a_result_that_cannot_be_written(line: str) -> None:
+def test_a_result_that_cannot_be_written() -> None:
+    line = "mopo presets ls"
     code, _, err = shell(f"{line} >/dev/full")
     assert code == 4 and err.startswith("Error: ") and len(err.splitlines()) <= 2
     assert shell(f"{line} >/dev/full 2>/dev/full") == (4, "", "")

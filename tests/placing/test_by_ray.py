@@ -31,15 +31,15 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster of two nodes of one CPU, and a head without; what workers write is in the folder of `TMPDIR`."""
+    """A cluster of a head and another node, each of one CPU; what workers write is in the folder of `TMPDIR`."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", "/tmp")  # the paths of sockets must be short
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("workers")))
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        cluster.each = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        cluster.other = cluster.add_node(num_cpus=1)
         cluster.workers = os.environ["TMPDIR"]
         yield cluster
         cluster.shutdown()
@@ -92,7 +92,7 @@ def test_neither_a_lost_node_nor_a_killed_driver_changes_a_byte(
     driver = start(f"{line} --on ray", output)
     saved = "jobs/*/.state/ablate/job/checkpoint.safetensors"
     assert until(lambda: len([*tiny_run.glob(saved)]) == 2 or driver.poll() is not None, 120)
-    cluster.remove_node(cluster.each[0], allow_graceful=False)
+    cluster.remove_node(cluster.other, allow_graceful=False)
     cluster.add_node(num_cpus=1)
     assert until(lambda: "its node was lost" in output.read_text() or driver.poll() is not None, 60)
     given = "given .state/ablate/job/checkpoint.safetensors"
@@ -128,7 +128,7 @@ def test_a_job_that_fails_leaves_the_others(cluster: Any, tiny_run: Path, mopo: 
 def test_resources_that_no_node_has(cluster: Any, tiny_run: Path, mopo: Any) -> None:
     done = mopo(f"{ABLATE} --on ray --gpus-per-job 1")
     assert done.code == 3
-    assert "1 CPUs and 1 GPUs, but the nodes of the cluster have 0 CPUs and 0 GPUs; 1 CPUs and 0 GPUs." in done.err
+    assert "1 CPUs and 1 GPUs, but the nodes of the cluster have 1 CPUs and 0 GPUs." in done.err
 
 
 def test_nobody_at_the_address(tiny_run: Path, mopo: Any) -> None:

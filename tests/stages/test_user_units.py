@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mopo_cli.agents.actor import Actor
-from mopo_cli.data.offsets import in_user_units
+from mopo_cli.data.restated import in_user_units
 from mopo_cli.data.transitions import DatasetInfo, denormalise_actions
 from mopo_cli.nets.stacked import mlp_layout
 from mopo_cli.stages.common.policies import greedy_policy, open_policy, save_policy

@@ -1,15 +1,18 @@
 """Termination rules: at each bound, against a hand-set answer."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from mopo_cli.errors import InputError
 from mopo_cli.tasks.termination import (
     GUARDS,
     RELEASED_RULES,
     TERMINATION_RULES,
+    check_rule_width,
     guard_rule,
     never,
     termination_for_env,
@@ -230,3 +233,19 @@ def test_a_rule_without_slips_is_the_same_both_ways() -> None:
         assert termination_rule(rule, True) is termination_rule(rule)
     expression = termination_rule("abs(obs[1]) > 0.2", True)
     assert expression(*torch.tensor([[0.0, 0.3]]).expand(3, 1, 2)).tolist() == [True]
+
+
+def works(check: Callable[[], object], error: type[Exception] | tuple[type[Exception], ...]) -> bool:
+    try:
+        check()
+    except error:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", TERMINATION_RULES)
+def test_observations_are_wide_enough_where_the_rule_can_look_at_them(name: str) -> None:
+    for width in range(1, 12):
+        state, action = torch.zeros(1, width), torch.zeros(1, 1)
+        can_look = works(lambda: TERMINATION_RULES[name](state, action, state), (IndexError, ValueError))  # noqa: B023
+        assert works(lambda: check_rule_width(name, width, 1), InputError) == can_look, width  # noqa: B023

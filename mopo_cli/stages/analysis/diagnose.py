@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from mopo_cli.config.schema import Rollout
-from mopo_cli.data.offsets import in_user_units
+from mopo_cli.data.restated import in_user_units
 from mopo_cli.data.transition_files import read_dataset_info
 from mopo_cli.data.transitions import DatasetInfo, normalise_actions
 from mopo_cli.dynamics.branched_rollouts import Oracle

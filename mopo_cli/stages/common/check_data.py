@@ -2,12 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mopo_cli.config.schema_data import FetchData
 from mopo_cli.data.checks import Check, UnusableData
 from mopo_cli.data.history import newest_frames
-from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.registry import SOURCES, parse_dataset
 from mopo_cli.data.transition_files import read_dataset
 from mopo_cli.data.transitions import DatasetInfo, Transitions
@@ -21,6 +20,9 @@ from mopo_cli.stages.runner import Stage
 from mopo_cli.store.lineage import describe_files
 from mopo_cli.store.run import RunFolder
 from mopo_cli.tasks.termination import termination_rule
+
+if TYPE_CHECKING:
+    from mopo_cli.dynamics.branched_rollouts import TerminationRule
 
 
 def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
@@ -75,15 +77,21 @@ def run_check_data(settings: FetchData, report: Report) -> dict[str, Any]:
 def _describe(transitions: Transitions, info: DatasetInfo, report: Report) -> dict[str, Any]:
     summary: Summary = summarise(transitions)
     show(report, info, summary)
-    bounds = info.action_low, info.action_high
-    of_info = in_user_units(termination_rule(info.termination, bounds=bounds), info)
-    rule = agreement(transitions, info, of_info)
+    rule = agreement(transitions, info, _rule(info))
     if rule["terminals"] or rule["false_alarms"]:
         share = "unknown" if rule["reproduced"] is None else f"{rule['reproduced']:.1%}"
         columns = ("rule", "stored terminals", "reproduced", "false alarms", "first")
         row = (rule["rule"], rule["terminals"], share, rule["false_alarms"], rule["first_false_alarm"])
         report.table("The termination rule and the stored terminals", columns, [row])
     return {"summary": asdict(summary), "termination": rule, "source": info.source}
+
+
+def _rule(info: DatasetInfo) -> "TerminationRule | None":
+    if info.termination == "none":
+        return None
+    from mopo_cli.data.restated import in_user_units
+
+    return in_user_units(termination_rule(info.termination, bounds=(info.action_low, info.action_high)), info)
 
 
 def _show(dataset: str, results: list[Check], report: Report) -> None:

@@ -15,8 +15,8 @@ from mopo_cli.agents.units import in_standard_units
 from mopo_cli.agents.world import World
 from mopo_cli.config.schema import Imagination, PolicyTraining
 from mopo_cli.data.history import steps_text
-from mopo_cli.data.offsets import in_user_units
 from mopo_cli.data.ranges import observation_range
+from mopo_cli.data.restated import in_user_units
 from mopo_cli.data.transition_files import OFFSET, read_rollouts
 from mopo_cli.data.transitions import episode_ends, normalise_actions, steps_before
 from mopo_cli.dynamics.branched_rollouts import RolloutOptions, TerminationRule
