@@ -40,7 +40,7 @@ def _covered(loop: Loop) -> bool:
 
 
 def branch_member(loop: Loop, world: World, m: int, index: int, parameters: Tensor) -> RolloutTally:
-    """Write the `index`-th rollouts of member m, made by the parameters `parameters` `[S, ·]`, into its pool.
+    """Write the `index`-th rollouts of member m, made with these policies' `parameters` `[S, ·]`, into its pool.
 
     A row that the guard ended has there what follows it in its reward, see `agents.guard`.
     """
