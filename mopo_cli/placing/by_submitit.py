@@ -57,6 +57,7 @@ class Submitit(Engine):
         require_package(f"--on {on}", "submitit")
         self._on: Literal["local", "slurm"] = on
         self._queue: Queue = Local(resources) if on == "local" else Slurm(resources, parameters)
+        self._has_said_why = False
 
     def place(self, files: Sequence[Path], board: Board, should_stop: Callable[[], bool]) -> None:
         """See `Engine`. Jobs that an earlier process submitted and that are not over yet are not submitted again."""
@@ -69,7 +70,7 @@ class Submitit(Engine):
             for job in open_jobs:
                 self._look(job, board)
             open_jobs = [job for job in open_jobs if board.lines[job.name].state not in ("done", "failed")]
-            self._submit_waiting(open_jobs, memory)
+            self._submit_waiting(open_jobs, memory, board)
             if not open_jobs or should_stop():
                 break
             time.sleep(self._queue.poll_seconds)
@@ -119,8 +120,8 @@ class Submitit(Engine):
         job.failures = 1 if saved > job.saved else job.failures + 1
         board.change(job.name, "failed" if final or job.failures >= ATTEMPTS else "waiting", why=why)
 
-    def _submit_waiting(self, jobs: Sequence[_Open], memory: Sequence[int]) -> None:
-        """Submit what is not submitted, as far as there is room for jobs with so much memory each."""
+    def _submit_waiting(self, jobs: Sequence[_Open], memory: Sequence[int], board: Board) -> None:
+        """Submit what is not submitted, as far as there is room for jobs with so much memory each; say once why not."""
         room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None], memory)
         waiting = [job for job in jobs if job.record is None]
         while waiting and room:
@@ -139,6 +140,9 @@ class Submitit(Engine):
                 )
                 write_record(job.file, job.record)
             room = self._queue.room([job.record["devices"] for job in jobs if job.record is not None], memory)
+        if waiting and (why := self._queue.why_waiting) and not self._has_said_why:
+            board.note(why)
+            self._has_said_why = True
 
 
 @contextmanager

@@ -25,10 +25,14 @@ FOREVER = 10**6
 
 
 class Queue(Protocol):
-    """Carries out what is submitted, ``largest`` jobs at once. ``poll_seconds`` is how often it pays to look."""
+    """Carries out what is submitted, ``largest`` jobs at once. ``poll_seconds`` is how often it pays to look.
+
+    ``why_waiting`` says why there is no more `room`, where that is not for lack of CPUs and GPUs.
+    """
 
     largest: int
     poll_seconds: float
+    why_waiting: str
 
     def room(self, in_use: Sequence[str | None], memory: Sequence[int]) -> list[str | None]:
         """The CUDA devices of each further job that may be submitted while those with these devices are there.
@@ -54,6 +58,7 @@ class Local:
 
     largest = 1
     poll_seconds = 0.5
+    why_waiting = ""
 
     def __init__(self, resources: Resources) -> None:
         self._slots = slots(resources)
@@ -73,7 +78,13 @@ class Local:
             return free
         # Beside jobs that an earlier command began it is not known which could never fit: that is seen once they end.
         largest = max((size for size in memory if size <= self._memory or not self._is_whole), default=0)
-        return free[: max(0, self._memory // largest - len(in_use))] if largest else free
+        at_once = self._memory // largest if largest else len(self._slots)
+        if at_once < len(self._slots):
+            self.why_waiting = (
+                f"A job may take {largest / 1e9:.2g} GB, and {self._memory / 1e9:.2g} GB are free: at most {at_once} "
+                "run at once. Fewer --cells-per-job need less."
+            )
+        return free[: max(0, at_once - len(in_use))]
 
     def submit(self, works: Sequence[Work]) -> list[str]:
         """See `Queue`."""

@@ -36,6 +36,7 @@ class Slurm:
 
     largest = 1000
     poll_seconds = 2.0
+    why_waiting = ""
 
     def __init__(self, resources: Resources, options: dict[str, str]) -> None:
         for command in ("sbatch", "srun", "squeue"):

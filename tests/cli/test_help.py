@@ -10,6 +10,7 @@ import pytest
 from mopo_cli import __version__
 from mopo_cli.agents.algorithms import NAMES, load
 from mopo_cli.cli.fetch_data import EXAMPLES
+from mopo_cli.cli.options import _PLACES
 from mopo_cli.config.schema import STAGES
 from mopo_cli.dynamics.penalties import PENALTIES
 
@@ -82,6 +83,10 @@ def test_help_all_has_the_settings_of_every_algorithm(shell: Any) -> None:
         for name, default in added.items():
             number = f"{default:g}" if isinstance(default, float) else str(default)
             assert f"{algorithm}: default {number}" in lines[name.replace("_", "-")]
+
+
+def test_panels_list_settings_that_there_are() -> None:
+    assert _PLACES.keys() <= {name for stage in STAGES.values() for name in stage.model_fields}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

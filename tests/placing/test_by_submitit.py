@@ -121,6 +121,7 @@ class Scripted:
     """A queue in which every submission ends at once: with the next exit code, after a checkpoint where it says so."""
 
     poll_seconds = 0.0
+    why_waiting = ""
 
     def __init__(self, ends: dict[str, list[tuple[int, bool]]], room: int = 9, largest: int = 9) -> None:
         self.ends, self.places, self.largest = ends, room, largest
@@ -185,6 +186,14 @@ def test_what_fails_is_tried_again_as_long_as_that_may_help(scripted: Any) -> No
     assert script.submissions == [["a", "b", "c", "d"], ["a", "b", "d"], ["a", "b"], ["b"], ["b"]]
 
 
+def test_why_jobs_wait_is_told_once(scripted: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scripted, "why_waiting", "There is little memory.")
+    scripted({name: [(0, False)] for name in "abc"}, room=1, largest=1)
+    assert capsys.readouterr().err.count("There is little memory.") == 1
+    scripted({"d": [(0, False)]}, room=1)
+    assert "little memory" not in capsys.readouterr().err, "nothing waits"
+
+
 def test_no_more_are_submitted_than_there_is_room_for(scripted: Any) -> None:
     _, script = scripted({name: [(0, False)] for name in "abcde"}, room=2, largest=1)
     assert script.submissions == [["a"], ["b"], ["c"], ["d"], ["e"]]
@@ -229,6 +238,9 @@ def test_this_machine_takes_as_many_as_its_memory_holds(
     local, sizes = Local(Resources()), [size * 10**9 for size in memory]
     local.room([], sizes)
     assert local.room([""] * in_use, sizes) == [""] * room
+    largest = max((size for size in memory if size <= 11), default=0)
+    said = f"A job may take {largest} GB, and 11 GB are free: at most {11 // max(largest, 1)} run at once."
+    assert local.why_waiting.startswith(said) == bool(local.why_waiting) == bool(largest)
 
 
 def test_beside_jobs_of_an_earlier_command_none_begins_that_would_fit_once_they_ended(
